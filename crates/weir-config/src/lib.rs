@@ -1,0 +1,10 @@
+//! The model of a gateway's configuration, and how it is read and judged.
+//!
+//! Every source (files, Kubernetes, xDS) ends in one [`model::Config`]; every finding is one
+//! [`diagnostic::Diagnostic`]. This crate knows no runtime, no socket and no protocol buffer.
+#![forbid(unsafe_code)]
+
+pub mod diagnostic;
+pub mod model;
+pub mod node;
+pub mod reader;

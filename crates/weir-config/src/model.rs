@@ -1,0 +1,81 @@
+//! The resources that a proxy runs on, in Envoy's nouns. Each is immutable behind an `Arc`: a new [`Config`] shares
+//! with the one before it everything that did not change, so that "what changed" is a comparison of pointers.
+mod cluster;
+mod listener;
+mod plugin;
+mod route;
+mod secret;
+
+pub use cluster::*;
+pub use listener::*;
+pub use plugin::*;
+pub use route::*;
+pub use secret::*;
+
+use serde::{Serialize, Serializer};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+/// The name of a resource, shared by all that refer to it.
+pub type Name = Arc<str>;
+
+/// Everything a proxy needs to know, at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Config {
+    pub listeners: BTreeMap<Name, Arc<Listener>>,
+    /// Route configurations by name; several listeners may share one.
+    pub routes: BTreeMap<Name, Arc<RouteConfiguration>>,
+    pub clusters: BTreeMap<Name, Arc<Cluster>>,
+    /// Endpoints of the clusters of type [`Discovery::Eds`], by cluster name.
+    pub endpoints: BTreeMap<Name, Arc<ClusterLoadAssignment>>,
+    pub secrets: BTreeMap<Name, Arc<Secret>>,
+    pub plugins: BTreeMap<Name, Arc<WasmPlugin>>,
+}
+
+/// Where a resource comes from: shown by `weir explain`, in the configuration dump and in the plugin status.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Origin {
+    /// `Kind/namespace/name` of the object.
+    pub object: Name,
+    /// The file, as it was named on the command line; absent for other sources.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<Name>,
+    /// One-based line in that file; 0 where there is none.
+    pub line: u32,
+}
+
+/// A text matcher (`type.matcher.v3.StringMatcher`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StringMatch {
+    Exact(String),
+    Prefix(String),
+    Suffix(String),
+    Contains(String),
+    /// A regular expression in RE2's syntax that must match the whole text.
+    Regex(String),
+}
+
+/// A share of requests in millionths (`type.v3.FractionalPercent` with the denominator MILLION).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Fraction(pub u32);
+
+impl Fraction {
+    pub const ALL: Fraction = Fraction(1_000_000);
+
+    /// From a percentage; anything outside 0 to 100 is clamped.
+    pub fn percent(p: f64) -> Fraction {
+        Fraction((p.clamp(0.0, 100.0) * 10_000.0).round() as u32)
+    }
+}
+
+/// Durations are written as protobuf's JSON does: `1.5s`.
+pub(crate) fn seconds<S: Serializer>(d: &Duration, s: S) -> Result<S::Ok, S::Error> {
+    s.collect_str(&format_args!("{}s", d.as_secs_f64()))
+}
+
+pub(crate) fn maybe_seconds<S: Serializer>(d: &Option<Duration>, s: S) -> Result<S::Ok, S::Error> {
+    match d {
+        Some(d) => seconds(d, s),
+        None => s.serialize_none(),
+    }
+}

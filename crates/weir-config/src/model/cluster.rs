@@ -1,0 +1,244 @@
+//! Clusters and endpoints (`config.cluster.v3`, `config.endpoint.v3`).
+use super::{Name, Origin, TlsVersion, maybe_seconds, seconds};
+use serde::Serialize;
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+/// A set of endpoints that answer the same, and how to talk to them.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Cluster {
+    /// Istio's form for services, `outbound|80|v1|reviews.default.svc.cluster.local`, so that plugins and dashboards fit.
+    pub name: Name,
+    pub discovery: Discovery,
+    pub lb_policy: LbPolicy,
+    #[serde(serialize_with = "seconds")]
+    pub connect_timeout: Duration,
+    pub tls: Option<UpstreamTls>,
+    pub protocol: UpstreamProtocol,
+    pub circuit_breakers: CircuitBreakers,
+    pub outlier_detection: Option<OutlierDetection>,
+    /// Requests on one connection before it is closed; 0 for any number.
+    pub max_requests_per_connection: u32,
+    /// An idle upstream connection is closed after this time.
+    #[serde(serialize_with = "maybe_seconds")]
+    pub idle_timeout: Option<Duration>,
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    pub origin: Option<Origin>,
+}
+
+impl Cluster {
+    /// A cluster with every default.
+    pub fn new(name: Name, discovery: Discovery) -> Self {
+        Cluster {
+            name,
+            discovery,
+            lb_policy: LbPolicy::default(),
+            connect_timeout: Duration::from_secs(5),
+            tls: None,
+            protocol: UpstreamProtocol::default(),
+            circuit_breakers: CircuitBreakers::default(),
+            outlier_detection: None,
+            max_requests_per_connection: 0,
+            idle_timeout: Some(Duration::from_secs(3600)),
+            tcp_keepalive: None,
+            origin: None,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Discovery {
+    /// Addresses known in advance.
+    Static(Arc<ClusterLoadAssignment>),
+    /// [`super::Config::endpoints`] under the cluster's name.
+    Eds,
+    /// Every address of every name is an endpoint; followed by the record's time to live.
+    StrictDns(Arc<ClusterLoadAssignment>),
+    /// One address at a time, of the first name.
+    LogicalDns(Arc<ClusterLoadAssignment>),
+    /// The address that the client asked for by its Host header (Istio's `DYNAMIC_DNS` and resolution NONE).
+    DynamicForwardProxy { port: u16 },
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ClusterLoadAssignment {
+    pub cluster: Option<Name>,
+    pub endpoints: Vec<Endpoint>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Endpoint {
+    pub address: Address,
+    /// 1 to 128.
+    pub weight: u32,
+    /// 0 is used first; a higher one only while no lower one is healthy.
+    pub priority: u32,
+    pub locality: Option<Name>,
+    pub labels: BTreeMap<String, String>,
+    /// Said by the source; an endpoint that drains gets no new requests.
+    pub health: HealthStatus,
+}
+
+impl Endpoint {
+    pub fn new(address: Address) -> Self {
+        Endpoint { address, weight: 1, priority: 0, locality: None, labels: BTreeMap::new(), health: HealthStatus::Healthy }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Address {
+    Socket(SocketAddr),
+    /// To be resolved.
+    Name {
+        host: String,
+        port: u16,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum HealthStatus {
+    #[default]
+    Healthy,
+    Unhealthy,
+    Draining,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum LbPolicy {
+    RoundRobin,
+    /// The less busy of `choice_count` random ones.
+    LeastRequest {
+        choice_count: u32,
+    },
+    Random,
+    /// Consistent hashing by the route's hash policy; without a hash, random.
+    RingHash {
+        minimum_ring_size: u32,
+        maximum_ring_size: u32,
+    },
+}
+
+impl Default for LbPolicy {
+    fn default() -> Self {
+        LbPolicy::LeastRequest { choice_count: 2 }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpstreamProtocol {
+    #[default]
+    Http1,
+    Http2,
+    /// HTTP/2 where ALPN agrees on it, else HTTP/1.1; without TLS, HTTP/1.1.
+    Auto,
+    /// What the client speaks.
+    UseDownstream,
+}
+
+/// TLS towards an upstream (`UpstreamTlsContext`).
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct UpstreamTls {
+    /// Server name to send; `None` sends the request's host (`auto_sni`).
+    pub sni: Option<String>,
+    pub verification: UpstreamVerification,
+    /// The certificate must carry one of these names; empty asks for the server name.
+    pub subject_alt_names: Vec<String>,
+    /// Secret with a client certificate.
+    pub certificate: Option<Name>,
+    pub min_version: Option<TlsVersion>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpstreamVerification {
+    /// Against the system's roots.
+    #[default]
+    System,
+    /// Against the roots in a secret.
+    Secret(Name),
+    /// Against the roots in a file.
+    File(String),
+    /// Not at all (`insecureSkipVerify`): said in the log when it is loaded.
+    Skip,
+}
+
+/// Upper bounds per cluster, over all workers; beyond one, 503 with the flag `UO`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CircuitBreakers {
+    pub max_connections: u32,
+    pub max_pending_requests: u32,
+    pub max_requests: u32,
+    pub max_retries: u32,
+    /// Retries at once as a share of active requests; replaces `max_retries`.
+    pub retry_budget: Option<RetryBudget>,
+}
+
+impl Default for CircuitBreakers {
+    /// Istio's defaults, in effect unlimited; Envoy's 1024 are a trap for a gateway.
+    fn default() -> Self {
+        CircuitBreakers {
+            max_connections: u32::MAX,
+            max_pending_requests: u32::MAX,
+            max_requests: u32::MAX,
+            max_retries: u32::MAX,
+            retry_budget: None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct RetryBudget {
+    pub budget_percent: f64,
+    pub min_retry_concurrency: u32,
+}
+
+/// Passive health (`OutlierDetection`).
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OutlierDetection {
+    /// 0 switches it off.
+    pub consecutive_5xx: u32,
+    /// 502, 503, 504 and failures to connect; 0 switches it off.
+    pub consecutive_gateway_failure: u32,
+    /// Failures to connect, resets and timeouts only; 0 switches it off.
+    pub consecutive_local_origin_failure: u32,
+    pub split_external_local_origin_errors: bool,
+    #[serde(serialize_with = "seconds")]
+    pub interval: Duration,
+    /// Times the number of ejections so far.
+    #[serde(serialize_with = "seconds")]
+    pub base_ejection_time: Duration,
+    #[serde(serialize_with = "seconds")]
+    pub max_ejection_time: Duration,
+    pub max_ejection_percent: u32,
+    /// Below this share of healthy endpoints, all are used (panic).
+    pub min_health_percent: u32,
+}
+
+impl Default for OutlierDetection {
+    fn default() -> Self {
+        OutlierDetection {
+            consecutive_5xx: 5,
+            consecutive_gateway_failure: 0,
+            consecutive_local_origin_failure: 5,
+            split_external_local_origin_errors: false,
+            interval: Duration::from_secs(10),
+            base_ejection_time: Duration::from_secs(30),
+            max_ejection_time: Duration::from_secs(300),
+            max_ejection_percent: 10,
+            min_health_percent: 0,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TcpKeepalive {
+    pub probes: u32,
+    #[serde(serialize_with = "seconds")]
+    pub time: Duration,
+    #[serde(serialize_with = "seconds")]
+    pub interval: Duration,
+}

@@ -1,0 +1,323 @@
+//! Route configurations (`config.route.v3`).
+use super::{Fraction, Name, Origin, StringMatch, maybe_seconds, seconds};
+use serde::Serialize;
+use std::{sync::Arc, time::Duration};
+
+/// The routes of one listener or port.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RouteConfiguration {
+    pub name: Name,
+    /// No domain stands in two of them.
+    pub virtual_hosts: Vec<Arc<VirtualHost>>,
+}
+
+/// The routes of some hosts. The first route that matches is taken; whoever builds this sorts by its own API's precedence.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct VirtualHost {
+    pub name: Name,
+    /// `shop.test`, `*.shop.test`, `shop.*` or `*`, in lower case, without a port unless it takes part in matching.
+    pub domains: Vec<String>,
+    pub routes: Vec<Arc<Route>>,
+    /// `x-envoy-attempt-count` towards the upstream.
+    pub include_request_attempt_count: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Route {
+    /// What access logs (`%ROUTE_NAME%`) and the property `route_name` say.
+    pub name: Name,
+    #[serde(rename = "match")]
+    pub matches: RouteMatch,
+    pub action: RouteAction,
+    pub request_headers: HeaderEdits,
+    pub response_headers: HeaderEdits,
+    pub cors: Option<Arc<Cors>>,
+    pub fault: Option<Arc<Fault>>,
+    pub origin: Origin,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RouteMatch {
+    pub path: PathMatch,
+    pub ignore_case: bool,
+    /// All must hold. The method is the header `:method`, the host `:authority`, the scheme `:scheme`.
+    pub headers: Vec<HeaderMatch>,
+    pub query_parameters: Vec<QueryMatch>,
+}
+
+/// Matches the path without its query, after normalisation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PathMatch {
+    Exact(String),
+    /// Any text that begins so (Envoy's `prefix`, Istio's `prefix`).
+    Prefix(String),
+    /// Whole segments: `/a` matches `/a` and `/a/b`, not `/ab` (Gateway API `PathPrefix`, Ingress `Prefix`).
+    PathSeparatedPrefix(String),
+    /// Must match the whole path.
+    Regex(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct HeaderMatch {
+    /// Lower case.
+    pub name: String,
+    #[serde(rename = "match")]
+    pub value: ValueMatch,
+    pub invert: bool,
+    pub ignore_case: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct QueryMatch {
+    pub name: String,
+    #[serde(rename = "match")]
+    pub value: ValueMatch,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ValueMatch {
+    Present,
+    Text(StringMatch),
+    /// A whole number in `start..end`.
+    Range {
+        start: i64,
+        end: i64,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RouteAction {
+    Forward(Box<Forward>),
+    Redirect(Redirect),
+    DirectResponse { status: u16, body: String },
+}
+
+/// To an upstream (`RouteAction`).
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Forward {
+    /// At least one entry; a request takes one by weight. All weights 0 answers 500.
+    pub clusters: Vec<WeightedCluster>,
+    pub path_rewrite: Option<PathRewrite>,
+    pub host_rewrite: Option<HostRewrite>,
+    /// Until the whole response has been received, from the whole request; `None` has no limit. Envoy's default is 15 s;
+    /// Gateway API and Istio have none.
+    #[serde(serialize_with = "maybe_seconds")]
+    pub timeout: Option<Duration>,
+    /// Overrides the connection manager's `stream_idle_timeout`.
+    #[serde(serialize_with = "maybe_seconds")]
+    pub idle_timeout: Option<Duration>,
+    pub retry: Option<Arc<RetryPolicy>>,
+    pub mirrors: Vec<Mirror>,
+    /// In order; the first that yields a hash (or is `terminal`) ends the list. For the ring hash.
+    pub hash_policy: Vec<HashPolicy>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct WeightedCluster {
+    /// `None` is a reference that could not be resolved: these requests are answered with `unresolved_status`.
+    pub cluster: Option<Name>,
+    pub weight: u32,
+    pub unresolved_status: u16,
+    pub request_headers: HeaderEdits,
+    pub response_headers: HeaderEdits,
+    pub host_rewrite: Option<HostRewrite>,
+    pub path_rewrite: Option<PathRewrite>,
+}
+
+impl WeightedCluster {
+    /// All requests to `cluster`.
+    pub fn only(cluster: Name) -> Self {
+        WeightedCluster {
+            cluster: Some(cluster),
+            weight: 1,
+            unresolved_status: 500,
+            request_headers: HeaderEdits::default(),
+            response_headers: HeaderEdits::default(),
+            host_rewrite: None,
+            path_rewrite: None,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PathRewrite {
+    /// The whole path; the query stays.
+    Full(String),
+    /// What the route's prefix matched, segment-aware (Gateway API `ReplacePrefixMatch`): `/` never doubles or vanishes.
+    ReplacePrefixMatch(String),
+    /// What the route's prefix matched, as text (Envoy's `prefix_rewrite`, Istio's `rewrite.uri`).
+    Prefix(String),
+    /// Every match of the pattern; `\1` in the substitution stands for a group.
+    Regex { pattern: String, substitution: String },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostRewrite {
+    Literal(String),
+    /// The endpoint's host name, where it has one (`auto_host_rewrite`).
+    Auto,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Redirect {
+    pub scheme: Option<String>,
+    pub host: Option<String>,
+    pub port: Option<RedirectPort>,
+    pub path: Option<PathRewrite>,
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+    pub strip_query: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RedirectPort {
+    Literal(u16),
+    /// The port that the request came in by (Istio's `FROM_REQUEST_PORT`).
+    FromRequest,
+    /// None written: the default of the scheme (Istio's `FROM_PROTOCOL_DEFAULT`).
+    FromProtocol,
+}
+
+/// Edits of a header map, in the order remove, set, add.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+pub struct HeaderEdits {
+    pub remove: Vec<String>,
+    /// Overwrites. Values may hold Envoy's command operators.
+    pub set: Vec<(String, String)>,
+    /// Appends to what is there.
+    pub add: Vec<(String, String)>,
+}
+
+impl HeaderEdits {
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
+    }
+}
+
+/// When and how often to try again (`RetryPolicy`).
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RetryPolicy {
+    pub conditions: Vec<RetryOn>,
+    pub status_codes: Vec<u16>,
+    pub num_retries: u32,
+    #[serde(serialize_with = "maybe_seconds")]
+    pub per_try_timeout: Option<Duration>,
+    /// Full jitter between 0 and `base * 2^n`, at most `max`.
+    #[serde(serialize_with = "seconds")]
+    pub backoff_base: Duration,
+    #[serde(serialize_with = "seconds")]
+    pub backoff_max: Duration,
+    /// Do not use a host again that this request has tried (`previous_hosts`).
+    pub avoid_previous_hosts: bool,
+}
+
+impl Default for RetryPolicy {
+    /// Istio's default: two more tries on another host for connection failures and the like.
+    fn default() -> Self {
+        RetryPolicy {
+            conditions: vec![RetryOn::ConnectFailure, RetryOn::RefusedStream, RetryOn::GrpcUnavailable, RetryOn::GrpcCancelled],
+            status_codes: Vec::new(),
+            num_retries: 2,
+            per_try_timeout: None,
+            backoff_base: Duration::from_millis(25),
+            backoff_max: Duration::from_millis(250),
+            avoid_previous_hosts: true,
+        }
+    }
+}
+
+/// Conditions as in `x-envoy-retry-on` and `x-envoy-retry-grpc-on`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RetryOn {
+    #[serde(rename = "5xx")]
+    ServerError,
+    GatewayError,
+    Reset,
+    ResetBeforeRequest,
+    ConnectFailure,
+    EnvoyRatelimited,
+    #[serde(rename = "retriable-4xx")]
+    Retriable4xx,
+    RefusedStream,
+    RetriableStatusCodes,
+    #[serde(rename = "cancelled")]
+    GrpcCancelled,
+    #[serde(rename = "deadline-exceeded")]
+    GrpcDeadlineExceeded,
+    #[serde(rename = "internal")]
+    GrpcInternal,
+    #[serde(rename = "resource-exhausted")]
+    GrpcResourceExhausted,
+    #[serde(rename = "unavailable")]
+    GrpcUnavailable,
+}
+
+/// A copy of the request whose answer nobody waits for. `:authority` gets the suffix `-shadow`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Mirror {
+    pub cluster: Name,
+    pub fraction: Fraction,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct HashPolicy {
+    pub of: HashOf,
+    pub terminal: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HashOf {
+    Header(String),
+    /// With a `ttl` a missing cookie is made and set.
+    Cookie {
+        name: String,
+        path: String,
+        #[serde(serialize_with = "maybe_seconds")]
+        ttl: Option<Duration>,
+    },
+    SourceIp,
+    QueryParameter(String),
+}
+
+/// Cross-origin resource sharing (Fetch standard; Envoy's `CorsPolicy`).
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Cors {
+    pub allow_origins: Vec<StringMatch>,
+    pub allow_methods: Vec<String>,
+    pub allow_headers: Vec<String>,
+    pub expose_headers: Vec<String>,
+    #[serde(serialize_with = "maybe_seconds")]
+    pub max_age: Option<Duration>,
+    pub allow_credentials: bool,
+    /// Preflights from origins that are not allowed go to the upstream (Istio's `unmatchedPreflights: FORWARD`).
+    pub forward_not_matching_preflights: bool,
+}
+
+/// Fault injection (Envoy's `HTTPFault`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    pub delay: Option<Delay>,
+    pub abort: Option<(Abort, Fraction)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Abort {
+    HttpStatus(u16),
+    GrpcStatus(u8),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Delay {
+    #[serde(serialize_with = "seconds")]
+    pub fixed_delay: Duration,
+    pub percentage: Fraction,
+}

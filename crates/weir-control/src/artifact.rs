@@ -1,0 +1,63 @@
+//! Files that objects name (a plugin's code): their digests, kept until they change.
+use sha2::{Digest, Sha256};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+use weir_config::model::{Name, SecretContent};
+
+/// The lower case hexadecimal SHA-256 of a file's content, or why there is none.
+pub type Artifact = Result<String, String>;
+
+#[derive(Default)]
+pub struct Artifacts {
+    known: RefCell<HashMap<PathBuf, (Stamp, String)>>,
+    /// Secrets made of files, by resource name: what serves while the files are being rewritten.
+    pub good: RefCell<HashMap<Name, SecretContent>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Stamp {
+    modified: Option<SystemTime>,
+    length: u64,
+}
+
+impl Artifacts {
+    pub fn read(&self, path: &Path) -> Artifact {
+        self.digest(path).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => "there is no such file".to_string(),
+            _ => e.to_string(),
+        })
+    }
+
+    fn digest(&self, path: &Path) -> io::Result<String> {
+        let meta = fs::metadata(path)?;
+        let stamp = Stamp { modified: meta.modified().ok(), length: meta.len() };
+        if let Some((known, digest)) = self.known.borrow().get(path)
+            && *known == stamp
+        {
+            return Ok(digest.clone());
+        }
+        let mut hasher = Sha256::new();
+        let mut file = fs::File::open(path)?;
+        let mut block = vec![0; 64 * 1024];
+        loop {
+            match file.read(&mut block)? {
+                0 => break,
+                n => hasher.update(&block[..n]),
+            }
+        }
+        let digest: String = hasher.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        self.known.borrow_mut().insert(path.into(), (stamp, digest.clone()));
+        Ok(digest)
+    }
+
+    /// The file was written, moved or removed.
+    pub fn forget(&self, path: &Path) {
+        self.known.borrow_mut().remove(path);
+    }
+}

@@ -1,0 +1,175 @@
+//! Files to configuration, once or for as long as they change.
+use crate::{
+    Options,
+    index::Index,
+    source::{
+        files::{Changes, Files},
+        watch::{Batch, Watch},
+    },
+};
+use std::{
+    collections::HashSet,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::mpsc;
+use weir_config::{
+    diagnostic::{Diagnostic, Severity},
+    model::Config,
+};
+
+/// How often a thread that watches looks whether anybody still listens.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Updates that nobody took yet; the thread waits beyond that.
+const UPDATES: usize = 16;
+
+/// The configuration as of now, and all that is wrong with what it was made of.
+#[derive(Clone, Debug)]
+pub struct Update {
+    /// Shares with the one before it every resource that did not change; is the same where none did.
+    pub config: Arc<Config>,
+    /// Errors first, then by file and line.
+    pub diagnostics: Vec<Diagnostic>,
+    /// Objects that came, changed or went.
+    pub objects: usize,
+    /// Objects, clusters and secrets that were translated for it.
+    pub translated: usize,
+    /// From the notice of the change to here.
+    pub took: Duration,
+}
+
+/// Reads objects from files, translates them, and follows their changes.
+pub struct Control {
+    index: Index,
+    files: Files,
+    watch: Option<Watch>,
+    unwatched: Option<Diagnostic>,
+}
+
+impl Control {
+    pub fn new(options: Options) -> Control {
+        Control { index: Index::new(options), files: Files::default(), watch: None, unwatched: None }
+    }
+
+    /// Reads files and folders, in the order of precedence; replaces what was loaded before.
+    pub fn load(&mut self, paths: &[PathBuf]) -> Update {
+        let start = Instant::now();
+        let before = std::mem::replace(&mut self.files, Files::new(paths));
+        let mut changes: Changes = before.keys().map(|key| (key.clone(), None)).collect();
+        let no_one = HashSet::new();
+        changes.extend(self.files.scan(self.watch.as_ref().map_or(&no_one, |w| &w.writing)));
+        self.update(changes, &[], start)
+    }
+
+    /// As `load`, and watches from then on: [`Control::next`] tells of changes. Where watching is not possible a
+    /// diagnostic says so.
+    pub fn load_and_watch(&mut self, paths: &[PathBuf]) -> Update {
+        match Watch::new() {
+            Ok(watch) => self.watch = Some(watch),
+            Err(e) => self.fail_to_watch(&e),
+        }
+        let start = Instant::now();
+        let mut update = self.load(paths);
+        // What changed between the reading of a folder and its watch would go unnoticed.
+        while self.follow() {
+            let changes = self.scan();
+            update = self.update(changes, &[], start);
+        }
+        update
+    }
+
+    /// Waits for the next change, at most for `timeout`.
+    pub fn next(&mut self, timeout: Duration) -> Option<Update> {
+        let Some(batch) = self.watch.as_mut().map(|w| w.wait(timeout)) else {
+            std::thread::sleep(timeout);
+            return None;
+        };
+        let start = Instant::now();
+        let Batch { files, mut scan } = batch?;
+        let mut changes = Changes::new();
+        for path in &files {
+            scan |= !self.files.refresh(path, &mut changes) && path.is_dir();
+        }
+        if scan {
+            changes.extend(self.scan());
+            while self.follow() {
+                changes.extend(self.scan());
+            }
+        }
+        let files: Vec<PathBuf> = files.into_iter().collect();
+        let update = self.update(changes, &files, start);
+        self.follow();
+        Some(update)
+    }
+
+    /// Watches from a thread of its own until the receiver is dropped. The first update is what `paths` hold now.
+    pub fn spawn(mut self, paths: Vec<PathBuf>) -> std::io::Result<mpsc::Receiver<Update>> {
+        let (send, receive) = mpsc::channel(UPDATES);
+        let follow = move || {
+            let mut update = Some(self.load_and_watch(&paths));
+            while !send.is_closed() {
+                if let Some(update) = update
+                    && send.blocking_send(update).is_err()
+                {
+                    return;
+                }
+                update = self.next(PATIENCE);
+            }
+        };
+        std::thread::Builder::new().name("weir-files".into()).spawn(follow)?;
+        Ok(receive)
+    }
+
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    fn scan(&mut self) -> Changes {
+        let no_one = HashSet::new();
+        self.files.scan(self.watch.as_ref().map_or(&no_one, |w| &w.writing))
+    }
+
+    fn follow(&mut self) -> bool {
+        let Some(watch) = &mut self.watch else { return false };
+        match watch.follow(&self.files, self.index.files()) {
+            Ok(new) => new,
+            Err(e) => {
+                self.fail_to_watch(&e);
+                false
+            }
+        }
+    }
+
+    fn fail_to_watch(&mut self, e: &notify::Error) {
+        let help = "raise fs.inotify.max_user_instances or max_user_watches, or restart after changes";
+        self.unwatched = Some(Diagnostic::warning("NotWatched", format!("changes of files may go unnoticed: {e}")).help(help));
+    }
+
+    fn update(&mut self, changes: Changes, files: &[PathBuf], start: Instant) -> Update {
+        let objects = changes.len();
+        let translated = self.index.apply(changes, files);
+        Update { config: self.index.config().clone(), diagnostics: self.diagnostics(), objects, translated, took: start.elapsed() }
+    }
+
+    fn diagnostics(&self) -> Vec<Diagnostic> {
+        let (late, ports) = self.index.findings();
+        let mut all = self.files.diagnostics(late);
+        all.extend(ports.into_iter().cloned());
+        all.extend(self.unwatched.clone());
+        let place = |d: &Diagnostic| d.place.as_ref().map(|p| (p.source.name.clone(), p.line, p.column));
+        all.sort_by_cached_key(|d| (std::cmp::Reverse(d.severity), place(d), d.message.clone()));
+        all.dedup();
+        all
+    }
+}
+
+/// Reads and translates once: what `weir check` prints. The configuration is good when none of these is an error.
+pub fn check(options: Options, paths: &[PathBuf]) -> Vec<Diagnostic> {
+    Control::new(options).load(paths).diagnostics
+}
+
+/// Whether a check failed.
+pub fn failed(diagnostics: &[Diagnostic]) -> bool {
+    diagnostics.iter().any(|d| d.severity == Severity::Error)
+}

@@ -1,0 +1,180 @@
+//! A configuration without any object: everything to one URL, through one plugin at most (`weir run --to`).
+use crate::{Options, Update, artifact::Artifacts};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+use tokio::sync::mpsc;
+use url::{Host, Url};
+use weir_config::{
+    diagnostic::Diagnostic,
+    model::{
+        Address, Cluster, ClusterLoadAssignment, Config, Discovery, Endpoint, FailStrategy, FilterChain, Forward, HeaderEdits, HostRewrite,
+        HttpConnectionManager, Listener, Name, NetworkFilter, Origin, PathMatch, PathRewrite, PluginPhase, Route, RouteAction,
+        RouteConfiguration, RouteMatch, UpstreamProtocol, UpstreamTls, VirtualHost, WasmCode, WasmLimits, WasmPlugin, WeightedCluster,
+    },
+};
+
+/// How often the plugin's file is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Where everything goes.
+#[derive(Clone, Debug)]
+pub struct Direct {
+    /// `http` or `https`, with a host. A path becomes the prefix of every request's.
+    pub to: Url,
+    pub listen: SocketAddr,
+    /// A file, followed while it changes.
+    pub plugin: Option<PathBuf>,
+    /// JSON, or empty.
+    pub plugin_config: String,
+}
+
+impl Direct {
+    /// Builds the configuration, and builds it again each time the plugin's file changes, until the receiver is dropped.
+    pub fn spawn(self, options: Options) -> io::Result<mpsc::Receiver<Update>> {
+        let (send, receive) = mpsc::channel(1);
+        let follow = move || {
+            let mut seen = None;
+            while !send.is_closed() {
+                let now = self.plugin.as_deref().map(stamp);
+                if seen.as_ref() != Some(&now) {
+                    seen = Some(now);
+                    if send.blocking_send(self.update(&options)).is_err() {
+                        return;
+                    }
+                }
+                std::thread::sleep(LOOK);
+            }
+        };
+        std::thread::Builder::new().name("weir-files".into()).spawn(follow)?;
+        Ok(receive)
+    }
+
+    fn update(&self, options: &Options) -> Update {
+        let began = Instant::now();
+        let mut diagnostics = Vec::new();
+        let config = Arc::new(self.config(options, &mut diagnostics));
+        Update { config, diagnostics, objects: 1, translated: 1, took: began.elapsed() }
+    }
+
+    fn config(&self, options: &Options, diagnostics: &mut Vec<Diagnostic>) -> Config {
+        let name: Name = "direct".into();
+        let origin = Origin { object: "--to".into(), file: None, line: 0 };
+        let cluster = self.cluster(&origin);
+        let mut hcm = HttpConnectionManager::new(name.clone(), name.clone());
+        hcm.access_log.clone_from(&options.access_log);
+        let mut plugins = BTreeMap::new();
+        if let Some(path) = &self.plugin {
+            match self.plugin(path, &origin) {
+                Ok(plugin) => {
+                    hcm.plugins.push(plugin.name.clone());
+                    plugins.insert(plugin.name.clone(), Arc::new(plugin));
+                }
+                Err(e) => diagnostics.push(Diagnostic::error("InvalidPlugin", format!("{}: {e}", path.display()))),
+            }
+        }
+        let chain =
+            FilterChain { name: name.clone(), server_names: Vec::new(), tls: None, filter: NetworkFilter::HttpConnectionManager(hcm) };
+        let listener = Listener {
+            name: name.clone(),
+            address: self.listen,
+            filter_chains: vec![Arc::new(chain)],
+            proxy_protocol: options.proxy_protocol,
+            max_connections: u32::MAX,
+            origins: vec![origin.clone()],
+        };
+        let host = VirtualHost {
+            name: name.clone(),
+            domains: vec!["*".into()],
+            routes: vec![Arc::new(self.route(&cluster.name, origin))],
+            include_request_attempt_count: false,
+        };
+        let routes = RouteConfiguration { name: name.clone(), virtual_hosts: vec![Arc::new(host)] };
+        Config {
+            listeners: [(name.clone(), Arc::new(listener))].into(),
+            routes: [(name, Arc::new(routes))].into(),
+            clusters: [(cluster.name.clone(), Arc::new(cluster))].into(),
+            plugins,
+            ..Config::default()
+        }
+    }
+
+    fn cluster(&self, origin: &Origin) -> Cluster {
+        let port = self.to.port_or_known_default().unwrap_or(80);
+        let host = self.to.host_str().unwrap_or_default();
+        let address = match self.to.host() {
+            Some(Host::Ipv4(ip)) => Address::Socket((ip, port).into()),
+            Some(Host::Ipv6(ip)) => Address::Socket((ip, port).into()),
+            _ => Address::Name { host: host.into(), port },
+        };
+        let resolved = matches!(address, Address::Socket(_));
+        let endpoints = Arc::new(ClusterLoadAssignment { cluster: None, endpoints: vec![Endpoint::new(address)] });
+        let discovery = if resolved { Discovery::Static(endpoints) } else { Discovery::StrictDns(endpoints) };
+        let mut cluster = Cluster::new(format!("outbound|{port}||{host}").into(), discovery);
+        if self.to.scheme() == "https" {
+            cluster.tls = Some(UpstreamTls { sni: Some(host.into()), ..UpstreamTls::default() });
+            cluster.protocol = UpstreamProtocol::Auto;
+        }
+        cluster.origin = Some(origin.clone());
+        cluster
+    }
+
+    fn route(&self, cluster: &Name, origin: Origin) -> Route {
+        let base = self.to.path().trim_end_matches('/');
+        // A server of many names wants its own; a process on this machine wants to see what the client asked for.
+        let named = matches!(self.to.host(), Some(Host::Domain(name)) if name != "localhost");
+        let authority = &self.to[url::Position::BeforeHost..url::Position::AfterPort];
+        let forward = Forward {
+            clusters: vec![WeightedCluster::only(cluster.clone())],
+            path_rewrite: (!base.is_empty()).then(|| PathRewrite::Prefix(format!("{base}/"))),
+            host_rewrite: named.then(|| HostRewrite::Literal(authority.into())),
+            timeout: None,
+            idle_timeout: None,
+            retry: None,
+            mirrors: Vec::new(),
+            hash_policy: Vec::new(),
+        };
+        Route {
+            name: "direct".into(),
+            matches: RouteMatch {
+                path: PathMatch::Prefix("/".into()),
+                ignore_case: false,
+                headers: Vec::new(),
+                query_parameters: Vec::new(),
+            },
+            action: RouteAction::Forward(Box::new(forward)),
+            request_headers: HeaderEdits::default(),
+            response_headers: HeaderEdits::default(),
+            cors: None,
+            fault: None,
+            origin,
+        }
+    }
+
+    fn plugin(&self, path: &Path, origin: &Origin) -> Result<WasmPlugin, String> {
+        Ok(WasmPlugin {
+            name: path.file_stem().unwrap_or_default().to_string_lossy().as_ref().into(),
+            root_id: String::new(),
+            vm_id: String::new(),
+            code: WasmCode::File { path: path.display().to_string(), sha256: Artifacts::default().read(path)? },
+            configuration: self.plugin_config.clone(),
+            environment: Vec::new(),
+            fail_strategy: FailStrategy::FailClose,
+            phase: PluginPhase::UnspecifiedPhase,
+            priority: None,
+            limits: WasmLimits::default(),
+            origin: origin.clone(),
+        })
+    }
+}
+
+/// What changes when a file does.
+fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
+    let about = std::fs::metadata(path).ok()?;
+    Some((about.modified().ok()?, about.len()))
+}

@@ -1,0 +1,322 @@
+//! What is derived from what. Holds the objects, the units made of them with everything they looked at, and the resources
+//! that several units share (route tables, listeners). A change costs the work of the units that looked at what changed,
+//! and of the domains and ports that those units have a part in; all else keeps its `Arc`.
+mod listener;
+mod table;
+
+use crate::{
+    Options,
+    artifact::Artifacts,
+    object::{Finding, Key, Object},
+    store::Store,
+    translate::{Condition, Cx, Dep, Part, PluginPart, PortPart, Unit},
+};
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use table::Tables;
+use weir_config::{
+    diagnostic::Diagnostic,
+    model::{Config, Name},
+};
+
+/// What is kept of a unit's last translation; its routes, ports and resources are where they are used.
+#[derive(Default)]
+struct UnitState {
+    deps: Box<[Dep]>,
+    /// (table, domain)
+    hosts: Box<[(Name, Name)]>,
+    ports: Box<[u16]>,
+    needs: Box<[Unit]>,
+    findings: Box<[Finding]>,
+    conditions: Box<[Condition]>,
+}
+
+pub struct Index {
+    options: Options,
+    store: Store,
+    artifacts: Artifacts,
+    units: BTreeMap<Unit, UnitState>,
+    /// Who looked at what.
+    watchers: HashMap<Dep, Vec<Unit>>,
+    /// How many units ask for a cluster or secret.
+    demand: HashMap<Unit, u32>,
+    tables: Tables,
+    ports: BTreeMap<u16, BTreeMap<Unit, Vec<PortPart>>>,
+    /// What is wrong with how parts meet on a port.
+    port_findings: BTreeMap<u16, Vec<Diagnostic>>,
+    plugins: BTreeMap<Unit, Vec<PluginPart>>,
+    config: Arc<Config>,
+}
+
+/// Resources to put together again, found while units are translated.
+#[derive(Default)]
+struct Touched {
+    ports: BTreeSet<u16>,
+    plugins: bool,
+}
+
+impl Index {
+    pub fn new(options: Options) -> Index {
+        Index {
+            options,
+            store: Store::default(),
+            artifacts: Artifacts::default(),
+            units: BTreeMap::new(),
+            watchers: HashMap::new(),
+            demand: HashMap::new(),
+            tables: Tables::default(),
+            ports: BTreeMap::new(),
+            port_findings: BTreeMap::new(),
+            plugins: BTreeMap::new(),
+            config: Arc::default(),
+        }
+    }
+
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// Takes over changed objects (`None` for removed ones) and changed files that objects name. Returns how many units
+    /// were translated.
+    pub fn apply(&mut self, objects: Vec<(Key, Option<Arc<Object>>)>, files: &[PathBuf]) -> usize {
+        let mut dirty = BTreeSet::new();
+        for (key, object) in objects {
+            self.set(key, object, &mut dirty);
+        }
+        for path in files {
+            self.artifacts.forget(path);
+            self.look(&Dep::File(path.as_path().into()), &mut dirty);
+        }
+        if dirty.is_empty() {
+            return 0;
+        }
+        let mut config = Config::clone(&self.config);
+        let mut touched = Touched::default();
+        let mut count = 0;
+        // In the order of the enum: objects come first, then the clusters and secrets that these ask for.
+        while let Some(unit) = dirty.pop_first() {
+            count += 1;
+            self.translate(unit, &mut config, &mut touched, &mut dirty);
+        }
+        self.drop_unneeded(&mut config, &mut touched);
+        self.tables.build(&mut config);
+        self.build_listeners(&mut config, touched);
+        self.config = Arc::new(config);
+        count
+    }
+
+    fn set(&mut self, key: Key, object: Option<Arc<Object>>, dirty: &mut BTreeSet<Unit>) {
+        let present = object.is_some();
+        let old = self.store.set(&key, object.clone());
+        self.look(&Dep::Object(key.clone()), dirty);
+        self.look(&Dep::Kind(key.kind), dirty);
+        for object in [old, object].into_iter().flatten() {
+            for word in crate::store::words(&object) {
+                self.look(&Dep::Word(key.kind, word), dirty);
+            }
+        }
+        let acts = Unit::acts(key.kind);
+        let unit = Unit::Object(key);
+        if acts && (present || self.units.contains_key(&unit)) {
+            dirty.insert(unit);
+        }
+    }
+
+    fn look(&self, dep: &Dep, dirty: &mut BTreeSet<Unit>) {
+        if let Some(units) = self.watchers.get(dep) {
+            dirty.extend(units.iter().cloned());
+        }
+    }
+
+    fn translate(&mut self, unit: Unit, config: &mut Config, touched: &mut Touched, dirty: &mut BTreeSet<Unit>) {
+        let cx = Cx::new(&self.store, &self.artifacts, &self.options);
+        let part = unit.translate(&cx);
+        let mut deps = cx.into_deps();
+        if let Unit::Object(key) = &unit {
+            // Its own change is noticed without that.
+            deps.remove(&Dep::Object(key.clone()));
+        }
+        self.put(unit, part, deps, config, touched, dirty);
+    }
+
+    /// Replaces what a unit holds by `part`, and notes what that touches.
+    fn put(&mut self, unit: Unit, part: Part, deps: HashSet<Dep>, config: &mut Config, touched: &mut Touched, dirty: &mut BTreeSet<Unit>) {
+        let old = self.units.remove(&unit).unwrap_or_default();
+        self.watch(&unit, &old.deps, &deps);
+        let needs: Box<[Unit]> = part.clusters.into_iter().map(Unit::Cluster).chain(part.secrets.into_iter().map(Unit::Secret)).collect();
+        for need in &needs {
+            let count = self.demand.entry(need.clone()).or_default();
+            *count += 1;
+            if *count == 1 && !self.units.contains_key(need) {
+                dirty.insert(need.clone());
+            }
+        }
+        for need in &old.needs {
+            if let Some(count) = self.demand.get_mut(need) {
+                *count -= 1;
+            }
+        }
+        let hosts = self.tables.put(&unit, &old.hosts, part.routes);
+        let ports = self.put_ports(&unit, &old.ports, part.ports, touched);
+        self.put_plugins(&unit, part.plugins, config, touched);
+        if let Unit::Cluster(key) = &unit {
+            let name = key.name();
+            put(&mut config.clusters, &name, part.cluster);
+            put(&mut config.endpoints, &name, part.endpoints);
+        }
+        if let Unit::Secret(key) = &unit {
+            put(&mut config.secrets, &key.resource(), part.secret);
+        }
+        if matches!(unit, Unit::Object(_)) && !self.exists(&unit) {
+            self.watch(&unit, &deps.into_iter().collect::<Vec<_>>(), &HashSet::new());
+            return;
+        }
+        let state = UnitState {
+            deps: deps.into_iter().collect(),
+            hosts,
+            ports,
+            needs,
+            findings: part.findings.into(),
+            conditions: part.conditions.into(),
+        };
+        self.units.insert(unit, state);
+    }
+
+    /// Whether its object is still there.
+    fn exists(&self, unit: &Unit) -> bool {
+        matches!(unit, Unit::Object(key) if self.store.get(key).is_some())
+    }
+
+    fn watch(&mut self, unit: &Unit, old: &[Dep], new: &HashSet<Dep>) {
+        for dep in old.iter().filter(|d| !new.contains(d)) {
+            if let Some(units) = self.watchers.get_mut(dep) {
+                units.retain(|u| u != unit);
+                if units.is_empty() {
+                    self.watchers.remove(dep);
+                }
+            }
+        }
+        let known: HashSet<&Dep> = old.iter().collect();
+        for dep in new.iter().filter(|d| !known.contains(d)) {
+            self.watchers.entry(dep.clone()).or_insert_with(|| Vec::with_capacity(1)).push(unit.clone());
+        }
+    }
+
+    fn put_ports(&mut self, unit: &Unit, old: &[u16], parts: Vec<PortPart>, touched: &mut Touched) -> Box<[u16]> {
+        let mut new: BTreeMap<u16, Vec<PortPart>> = BTreeMap::new();
+        for part in parts {
+            new.entry(part.port).or_default().push(part);
+        }
+        for port in old.iter().filter(|p| !new.contains_key(p)) {
+            touched.ports.insert(*port);
+            if let Some(units) = self.ports.get_mut(port) {
+                units.remove(unit);
+            }
+        }
+        let ports = new.keys().copied().collect();
+        for (port, parts) in new {
+            let units = self.ports.entry(port).or_default();
+            if units.get(unit) != Some(&parts) {
+                units.insert(unit.clone(), parts);
+                touched.ports.insert(port);
+            }
+        }
+        ports
+    }
+
+    fn put_plugins(&mut self, unit: &Unit, parts: Vec<PluginPart>, config: &mut Config, touched: &mut Touched) {
+        let old = self.plugins.remove(unit).unwrap_or_default();
+        if old == parts {
+            if !parts.is_empty() {
+                self.plugins.insert(unit.clone(), old);
+            }
+            return;
+        }
+        touched.plugins = true;
+        for part in old.iter().filter(|o| !parts.iter().any(|n| n.plugin.name == o.plugin.name)) {
+            config.plugins.remove(&part.plugin.name);
+        }
+        for part in &parts {
+            put(&mut config.plugins, &part.plugin.name, Some(part.plugin.as_ref().clone()));
+        }
+        if !parts.is_empty() {
+            self.plugins.insert(unit.clone(), parts);
+        }
+    }
+
+    /// Clusters and secrets that nobody asks for any more, and what only those asked for.
+    fn drop_unneeded(&mut self, config: &mut Config, touched: &mut Touched) {
+        loop {
+            let unneeded: Vec<Unit> = self.demand.extract_if(|_, count| *count == 0).map(|(unit, _)| unit).collect();
+            if unneeded.is_empty() {
+                return;
+            }
+            for unit in unneeded {
+                self.put(unit.clone(), Part::default(), HashSet::new(), config, touched, &mut BTreeSet::new());
+                self.units.remove(&unit);
+            }
+        }
+    }
+
+    fn build_listeners(&mut self, config: &mut Config, touched: Touched) {
+        let ports: Vec<u16> = if touched.plugins { self.ports.keys().copied().collect() } else { touched.ports.into_iter().collect() };
+        for port in ports {
+            let name: Name = listener::name(&self.options, port);
+            let parts = self.ports.get(&port).filter(|units| !units.is_empty());
+            let (listener, findings) = match parts {
+                Some(units) => listener::build(&self.options, port, units, &self.plugins, config.listeners.get(&name)),
+                None => (None, Vec::new()),
+            };
+            put(&mut config.listeners, &name, listener);
+            let place = |(unit, found): (Unit, Diagnostic)| match &unit {
+                Unit::Object(key) => self.store.get(key).map_or(found.clone(), |o| found.clone().from_origin(&o.origin())),
+                _ => found,
+            };
+            self.port_findings.insert(port, findings.into_iter().map(place).collect());
+            if parts.is_none() {
+                self.ports.remove(&port);
+                self.port_findings.remove(&port);
+            }
+        }
+    }
+
+    /// Everything that is wrong as of now, beside what reading found.
+    pub fn findings(&self) -> (Vec<&Finding>, Vec<&Diagnostic>) {
+        (self.units.values().flat_map(|u| &*u.findings).collect(), self.port_findings.values().flatten().collect())
+    }
+
+    /// Status conditions by object.
+    pub fn conditions(&self) -> impl Iterator<Item = (&Key, &[Condition])> {
+        self.units.iter().filter_map(|(unit, state)| match unit {
+            Unit::Object(key) if !state.conditions.is_empty() => Some((key, &*state.conditions)),
+            _ => None,
+        })
+    }
+
+    /// Files that objects name: to be watched beside the configuration's own.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.watchers.keys().filter_map(|dep| match dep {
+            Dep::File(path) => Some(&**path),
+            _ => None,
+        })
+    }
+}
+
+/// Puts, replaces or removes a resource; an equal one keeps its `Arc`.
+fn put<T: PartialEq>(map: &mut BTreeMap<Name, Arc<T>>, name: &Name, new: Option<T>) {
+    match new {
+        None => {
+            map.remove(name);
+        }
+        Some(new) => match map.get(name) {
+            Some(old) if **old == new => {}
+            _ => {
+                map.insert(name.clone(), Arc::new(new));
+            }
+        },
+    }
+}

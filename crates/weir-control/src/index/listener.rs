@@ -1,0 +1,184 @@
+//! Listeners: what gateways, ingresses and servers ask of one port, put together.
+use crate::{
+    Options,
+    object::Key,
+    translate::{PluginPart, PortKind, PortPart, Unit, http_table},
+};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use weir_config::{
+    diagnostic::Diagnostic,
+    model::{DownstreamTls, FilterChain, HttpConnectionManager, Listener, Name, NetworkFilter},
+};
+
+/// Connections open at once on one listener.
+const MAX_CONNECTIONS: u32 = 1 << 20;
+
+/// As Istio names them: `0.0.0.0_8080`.
+pub fn name(options: &Options, port: u16) -> Name {
+    format!("{}_{port}", options.address).into()
+}
+
+/// The first part (in the order of objects) decides what the port speaks; parts that do not fit are reported.
+pub fn build(
+    options: &Options,
+    port: u16,
+    units: &BTreeMap<Unit, Vec<PortPart>>,
+    plugins: &BTreeMap<Unit, Vec<PluginPart>>,
+    old: Option<&Arc<Listener>>,
+) -> (Option<Listener>, Vec<(Unit, Diagnostic)>) {
+    let mut findings = Vec::new();
+    let mut chains: Vec<Draft> = Vec::new();
+    for (unit, parts) in units {
+        for part in parts {
+            if let Err(why) = add(&mut chains, unit, part) {
+                let found = Diagnostic::error("PortConflict", format!("port {port} {why}"));
+                findings.push((unit.clone(), found.help("take another port or other hostnames for one of them").object(&part.object)));
+            }
+        }
+    }
+    let listener = name(options, port);
+    let filter_chains: Vec<Arc<FilterChain>> =
+        chains.into_iter().map(|draft| Arc::new(draft.finish(options, &listener, plugins))).collect();
+    let keep = |chain: Arc<FilterChain>| {
+        let same = old.and_then(|l| l.filter_chains.iter().find(|c| **c == chain));
+        same.cloned().unwrap_or(chain)
+    };
+    let listener = Listener {
+        name: listener,
+        address: SocketAddr::new(options.address, port),
+        filter_chains: filter_chains.into_iter().map(keep).collect(),
+        proxy_protocol: options.proxy_protocol,
+        max_connections: MAX_CONNECTIONS,
+        origins: Vec::new(),
+    };
+    ((!listener.filter_chains.is_empty()).then_some(listener), findings)
+}
+
+struct Draft {
+    kind: PortKind,
+    gateways: Vec<Key>,
+    object: Name,
+}
+
+/// Adds a part to a chain that it can share, or as a new one.
+fn add(chains: &mut Vec<Draft>, unit: &Unit, part: &PortPart) -> Result<(), String> {
+    let mut new = Draft { kind: part.kind.clone(), gateways: Vec::new(), object: part.object.clone() };
+    if let Unit::Object(key) = unit {
+        new.gateways.push(key.clone());
+    }
+    for chain in chains.iter_mut() {
+        match (&mut chain.kind, &mut new.kind) {
+            (PortKind::Http, PortKind::Http) => {
+                chain.gateways.append(&mut new.gateways);
+                return Ok(());
+            }
+            (PortKind::Https { server_names, tls, table }, PortKind::Https { server_names: names, tls: theirs, table: their_table })
+                if server_names == names || (tls == theirs && table == their_table && !names.is_empty() && !server_names.is_empty()) =>
+            {
+                if !compatible(tls, theirs) || table != their_table {
+                    return Err(format!("has TLS with other options for {} from {}", words(names), chain.object));
+                }
+                for certificate in &theirs.certificates {
+                    if !tls.certificates.contains(certificate) {
+                        tls.certificates.push(certificate.clone());
+                    }
+                }
+                for name in names {
+                    if !server_names.contains(name) {
+                        server_names.push(name.clone());
+                    }
+                }
+                chain.gateways.append(&mut new.gateways);
+                return Ok(());
+            }
+            (PortKind::Https { .. } | PortKind::Passthrough { .. }, PortKind::Https { .. } | PortKind::Passthrough { .. }) => {
+                if let Some(name) = shared_name(&chain.kind, &new.kind) {
+                    return Err(format!("already has {name} from {}", chain.object));
+                }
+            }
+            _ => return Err(format!("already speaks {} for {}", protocol(&chain.kind), chain.object)),
+        }
+    }
+    chains.push(new);
+    Ok(())
+}
+
+fn compatible(a: &DownstreamTls, b: &DownstreamTls) -> bool {
+    DownstreamTls { certificates: Vec::new(), ..a.clone() } == DownstreamTls { certificates: Vec::new(), ..b.clone() }
+}
+
+fn server_names(kind: &PortKind) -> &[String] {
+    match kind {
+        PortKind::Https { server_names, .. } | PortKind::Passthrough { server_names, .. } => server_names,
+        _ => &[],
+    }
+}
+
+/// A server name that both would answer for.
+fn shared_name(a: &PortKind, b: &PortKind) -> Option<String> {
+    let (a, b) = (server_names(a), server_names(b));
+    if a.is_empty() && b.is_empty() {
+        return Some(words(a));
+    }
+    a.iter().find(|n| b.contains(n)).cloned()
+}
+
+fn words(names: &[String]) -> String {
+    if names.is_empty() { "any server name".into() } else { names.join(", ") }
+}
+
+fn protocol(kind: &PortKind) -> &'static str {
+    match kind {
+        PortKind::Http => "HTTP",
+        PortKind::Https { .. } => "HTTPS",
+        PortKind::Passthrough { .. } => "TLS",
+        PortKind::Tcp { .. } => "TCP",
+    }
+}
+
+impl Draft {
+    fn finish(self, options: &Options, listener: &Name, plugins: &BTreeMap<Unit, Vec<PluginPart>>) -> FilterChain {
+        let port: u16 = listener.rsplit_once('_').and_then(|(_, p)| p.parse().ok()).unwrap_or_default();
+        let http = |table: Name| {
+            let mut manager = HttpConnectionManager::new(listener.clone(), table);
+            manager.access_log.clone_from(&options.access_log);
+            manager.plugins = chain_plugins(&self.gateways, port, plugins);
+            NetworkFilter::HttpConnectionManager(manager)
+        };
+        match self.kind {
+            PortKind::Http => FilterChain { name: http_table(port), server_names: Vec::new(), tls: None, filter: http(http_table(port)) },
+            PortKind::Https { server_names, tls, table } => {
+                FilterChain { name: chain_name("https", port, &server_names), filter: http(table), server_names, tls: Some(tls) }
+            }
+            PortKind::Passthrough { server_names, proxy } => FilterChain {
+                name: chain_name("tls", port, &server_names),
+                server_names,
+                tls: None,
+                filter: NetworkFilter::TcpProxy(proxy),
+            },
+            PortKind::Tcp { proxy } => FilterChain {
+                name: chain_name("tcp", port, &[]),
+                server_names: Vec::new(),
+                tls: None,
+                filter: NetworkFilter::TcpProxy(proxy),
+            },
+        }
+    }
+}
+
+/// Keeps its name while its first server name stays.
+fn chain_name(protocol: &str, port: u16, server_names: &[String]) -> Name {
+    match server_names.first() {
+        None => format!("{protocol}.{port}").into(),
+        Some(first) => format!("{protocol}.{port}.{first}").into(),
+    }
+}
+
+/// The plugins that run for any of these gateways, in the order in which requests meet them.
+fn chain_plugins(gateways: &[Key], port: u16, plugins: &BTreeMap<Unit, Vec<PluginPart>>) -> Vec<Name> {
+    let here = |part: &&PluginPart| part.gateways.as_ref().is_none_or(|only| only.iter().any(|g| gateways.contains(g)));
+    let listed = |part: &&PluginPart| part.ports.is_empty() || part.ports.contains(&port);
+    let mut found: Vec<&PluginPart> = plugins.values().flatten().filter(here).filter(listed).collect();
+    found.sort_by_key(|p| (p.plugin.phase, p.plugin.priority.is_none(), std::cmp::Reverse(p.plugin.priority), p.plugin.name.clone()));
+    found.into_iter().map(|p| p.plugin.name.clone()).collect()
+}

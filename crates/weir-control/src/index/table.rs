@@ -1,0 +1,105 @@
+//! Route tables: the routes of all units, by table and domain.
+use crate::translate::{Rank, RouteEntry, Unit};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+use weir_config::model::{Config, Name, Route, RouteConfiguration, VirtualHost};
+
+#[derive(Default)]
+pub struct Tables {
+    tables: BTreeMap<Name, BTreeMap<Name, Domain>>,
+    touched: BTreeSet<(Name, Name)>,
+}
+
+#[derive(Default)]
+struct Domain {
+    /// Those with a route, in order once built.
+    entries: Vec<Entry>,
+    built: Option<Arc<VirtualHost>>,
+}
+
+#[derive(PartialEq)]
+struct Entry {
+    rank: Rank,
+    route: Option<Arc<Route>>,
+    unit: Unit,
+}
+
+impl Tables {
+    /// Replaces the routes of a unit, which had a part in the domains `old`; returns the domains it has a part in now.
+    /// Routes that say what they said keep their `Arc`.
+    pub fn put(&mut self, unit: &Unit, old: &[(Name, Name)], routes: Vec<RouteEntry>) -> Box<[(Name, Name)]> {
+        let mut by_domain: BTreeMap<(Name, Name), Vec<Entry>> = old.iter().map(|at| (at.clone(), Vec::new())).collect();
+        for RouteEntry { table, domain, rank, route } in routes {
+            by_domain.entry((table, domain)).or_default().push(Entry { rank, route, unit: unit.clone() });
+        }
+        let mut now = Vec::with_capacity(by_domain.len());
+        for ((table, name), mut new) in by_domain {
+            // An object may reach a domain in two ways (by two listeners of one port): once is enough.
+            new.sort_by(|a, b| a.rank.cmp(&b.rank));
+            new.dedup();
+            let domain = self.tables.entry(table.clone()).or_default().entry(name.clone()).or_default();
+            let before: Vec<Entry> = match old.iter().any(|(t, d)| *t == table && *d == name) {
+                true => domain.entries.extract_if(.., |e| e.unit == *unit).collect(),
+                false => Vec::new(),
+            };
+            if !new.is_empty() {
+                now.push((table.clone(), name.clone()));
+            }
+            if before == new {
+                domain.entries.extend(before);
+                continue;
+            }
+            for entry in &mut new {
+                if let Some(same) = before.iter().find(|b| b.route == entry.route) {
+                    entry.route.clone_from(&same.route);
+                }
+            }
+            domain.entries.extend(new);
+            self.touched.insert((table, name));
+        }
+        now.into()
+    }
+
+    /// Builds the virtual hosts and route configurations that were touched.
+    pub fn build(&mut self, config: &mut Config) {
+        let touched = std::mem::take(&mut self.touched);
+        let mut changed: BTreeSet<Name> = BTreeSet::new();
+        for (table, name) in touched {
+            let Some(domains) = self.tables.get_mut(&table) else { continue };
+            let Some(domain) = domains.get_mut(&name) else { continue };
+            if domain.entries.is_empty() {
+                domains.remove(&name);
+                changed.insert(table);
+                continue;
+            }
+            domain.entries.sort_by(|a, b| (&a.rank, &a.unit).cmp(&(&b.rank, &b.unit)));
+            let host = VirtualHost {
+                name: name.clone(),
+                domains: vec![name.to_string()],
+                routes: domain.entries.iter().filter_map(|e| e.route.clone()).collect(),
+                include_request_attempt_count: false,
+            };
+            if !domain.built.as_deref().is_some_and(|built| same_routes(built, &host)) {
+                domain.built = Some(Arc::new(host));
+                changed.insert(table);
+            }
+        }
+        for table in changed {
+            let hosts: Vec<Arc<VirtualHost>> = self.tables.get(&table).into_iter().flatten().filter_map(|(_, d)| d.built.clone()).collect();
+            if hosts.is_empty() {
+                self.tables.remove(&table);
+                config.routes.remove(&table);
+            } else {
+                let name = table.clone();
+                config.routes.insert(table, Arc::new(RouteConfiguration { name, virtual_hosts: hosts }));
+            }
+        }
+    }
+}
+
+/// The routes' `Arc`s tell; comparing what they say would cost the work of all of them.
+fn same_routes(a: &VirtualHost, b: &VirtualHost) -> bool {
+    a.routes.len() == b.routes.len() && a.routes.iter().zip(&b.routes).all(|(a, b)| Arc::ptr_eq(a, b))
+}

@@ -1,0 +1,47 @@
+//! The control plane: sources of objects, the index of what is derived from what, and translation into the model.
+//!
+//! [`source`] (files, watched) → [`object`] (decoded, small) → [`index`] (what depends on what) → [`translate`] (one
+//! module per API) → [`weir_config::model::Config`], which shares with the one before it all that did not change.
+#![forbid(unsafe_code)]
+
+mod artifact;
+mod control;
+mod direct;
+pub mod index;
+pub mod object;
+pub mod source;
+pub mod store;
+pub mod translate;
+
+pub use control::{Control, Update, check, failed};
+pub use direct::Direct;
+
+use std::net::{IpAddr, Ipv4Addr};
+use weir_config::model::AccessLog;
+
+/// How objects become a configuration.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// For kinds that name no port, as Ingress. Default 8080.
+    pub http_port: u16,
+    /// As `http_port`, with TLS. Default 8443.
+    pub https_port: u16,
+    /// What listeners bind to; 0.0.0.0 by default.
+    pub address: IpAddr,
+    /// Expect a PROXY protocol header on every listener.
+    pub proxy_protocol: bool,
+    /// Of every listener.
+    pub access_log: Vec<AccessLog>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            http_port: 8080,
+            https_port: 8443,
+            address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            proxy_protocol: false,
+            access_log: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Where objects come from: files and folders, read and watched.
+pub mod document;
+pub mod files;
+pub mod watch;

@@ -1,0 +1,141 @@
+//! Texts of many documents: found apart by their `---` lines, so that only those that changed are parsed.
+use crate::object::{Decoded, Document, Key, Object, decode};
+use std::{
+    hash::{DefaultHasher, Hasher},
+    sync::Arc,
+};
+use weir_config::{
+    diagnostic::{Diagnostic, Severity, Source},
+    model::Name,
+    node::{self, Node, Value},
+};
+
+/// One document's text.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Chunk<'a> {
+    /// One-based line in the whole text.
+    pub first_line: u32,
+    pub text: &'a str,
+}
+
+impl Chunk<'_> {
+    pub fn hash(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(self.text.as_bytes());
+        hasher.finish()
+    }
+    fn is_blank(&self) -> bool {
+        self.text.lines().all(|l| matches!(l.trim(), "" | "---" | "...") || l.trim_start().starts_with('#'))
+    }
+}
+
+/// Splits at lines that begin with `---`; YAML has these nowhere else. Blank documents are left out.
+pub fn split(text: &str) -> Vec<Chunk<'_>> {
+    let mut chunks = Vec::new();
+    let (mut start, mut first_line) = (0, 1);
+    let marks = text.match_indices("\n---").map(|(at, _)| at + 1);
+    for at in text.starts_with("---").then_some(0).into_iter().chain(marks) {
+        let rest = text[at + 3..].split('\n').next().unwrap_or_default();
+        // Directives (`%YAML 1.2`) belong to the document after them, with its mark.
+        if !(rest.trim_end().is_empty() || rest.starts_with([' ', '\t'])) || is_directives(&text[start..at]) {
+            continue;
+        }
+        chunks.push(Chunk { first_line, text: &text[start..at] });
+        first_line += lines(&text[start..at]);
+        start = at;
+        // A document may begin on the line of its mark.
+        if matches!(rest.trim_start().chars().next(), None | Some('#')) {
+            start = (at + 3 + rest.len() + 1).min(text.len());
+            first_line += 1;
+        }
+    }
+    chunks.push(Chunk { first_line, text: &text[start..] });
+    chunks.retain(|c| !c.is_blank());
+    chunks
+}
+
+fn lines(text: &str) -> u32 {
+    text.bytes().filter(|b| *b == b'\n').count() as u32
+}
+
+fn is_directives(text: &str) -> bool {
+    let bare = |l: &str| l.is_empty() || l.starts_with(['#', '%']) || l == "...";
+    text.contains('%') && text.lines().all(bare) && text.lines().any(|l| l.starts_with('%'))
+}
+
+/// A document and what it holds.
+pub struct Doc {
+    pub document: Arc<Document>,
+    pub objects: Vec<Arc<Object>>,
+    /// Named, but with errors.
+    pub broken: Vec<Key>,
+    /// It holds something that cannot even be named: an error of syntax, an object without a name.
+    pub unnamed: bool,
+    pub findings: Vec<Diagnostic>,
+    /// The last good versions of what is broken here.
+    pub kept: Vec<Arc<Object>>,
+}
+
+impl Doc {
+    pub fn read(file: &Name, chunk: &Chunk<'_>) -> Doc {
+        let source = Arc::new(Source { name: file.clone(), text: chunk.text.into(), first_line: chunk.first_line });
+        let document = Arc::new(Document::new(file.clone(), chunk.hash(), chunk.first_line));
+        let mut doc = Doc { document, objects: Vec::new(), broken: Vec::new(), unnamed: false, findings: Vec::new(), kept: Vec::new() };
+        match node::parse(&source) {
+            Ok(nodes) => {
+                nodes.iter().for_each(|node| doc.add(node, &source));
+                doc.objects.shrink_to_fit();
+            }
+            Err(found) => {
+                doc.unnamed = true;
+                doc.findings.push(found);
+            }
+        }
+        doc
+    }
+
+    fn add(&mut self, node: &Node, source: &Arc<Source>) {
+        if let Some(items) = list_items(node) {
+            return items.iter().for_each(|item| self.add(item, source));
+        }
+        let before = self.findings.len();
+        match decode(node, source, &self.document, &mut self.findings) {
+            Decoded::Object(object) => self.objects.push(Arc::from(object)),
+            Decoded::Broken(key) => self.broken.push(key),
+            Decoded::Ignored => self.unnamed |= self.findings[before..].iter().any(|d| d.severity == Severity::Error),
+        }
+    }
+}
+
+/// The objects of a `List` (or `HTTPRouteList`, …), as `kubectl get -o yaml` prints it.
+fn list_items(node: &Node) -> Option<&[Node]> {
+    let kind = node.get("kind")?.as_str()?;
+    match &node.get("items")?.value {
+        Value::List(items) if kind.ends_with("List") => Some(items),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_are_split_at_their_marks() {
+        let cases: &[(&str, &[(u32, &str)])] = &[
+            ("", &[]),
+            ("\n# only a remark\n---\n...\n", &[]),
+            ("a: 1\n", &[(1, "a: 1\n")]),
+            ("---\na: 1\n---\nb: 2", &[(2, "a: 1\n"), (4, "b: 2")]),
+            ("--- {a: 1}\n--- |\n  text\n", &[(1, "--- {a: 1}\n"), (2, "--- |\n  text\n")]),
+            ("a: 1\n--- # the second\nb: |\n  ---\n  text\n---   \n", &[(1, "a: 1\n"), (3, "b: |\n  ---\n  text\n")]),
+            ("%YAML 1.2\n---\na: 1\n", &[(1, "%YAML 1.2\n---\na: 1\n")]),
+            ("a: 1\r\n---\r\nb: 2\r\n", &[(1, "a: 1\r\n"), (3, "b: 2\r\n")]),
+            ("a: ---b\n---b: 1\n", &[(1, "a: ---b\n---b: 1\n")]),
+        ];
+        for (text, want) in cases {
+            let got: Vec<(u32, &str)> = split(text).iter().map(|c| (c.first_line, c.text)).collect();
+            assert_eq!(&got, want, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! Files and folders of YAML (and JSON). Knows what every file holds, so that a change of one costs the reading of its
+//! changed documents; what cannot be read keeps the last good version of what stood there.
+use super::document::{Chunk, Doc, split};
+use crate::object::{Finding, Key, Object};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+use weir_config::{
+    diagnostic::{Diagnostic, Source},
+    model::Name,
+};
+
+/// A larger file is refused.
+pub const MAX_FILE_BYTES: u64 = 64 << 20;
+/// Folders within folders.
+const MAX_DEPTH: usize = 32;
+
+/// In the order of precedence: by place on the command line, then by path.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct FileId {
+    root: usize,
+    path: PathBuf,
+}
+
+#[derive(Default)]
+struct File {
+    name: Name,
+    stamp: Option<Stamp>,
+    docs: Vec<Doc>,
+    /// By key, the first of equals; kept ones where there is no other.
+    objects: Objects,
+    /// Objects that stand here a second time.
+    twice: Vec<(Arc<Object>, Arc<Object>)>,
+    /// It could not be read.
+    failure: Option<Diagnostic>,
+}
+
+/// Objects in the order of their keys.
+#[derive(Default)]
+struct Objects(Box<[Arc<Object>]>);
+
+impl Objects {
+    fn get(&self, key: &Key) -> Option<&Arc<Object>> {
+        self.0.binary_search_by(|o| o.key.cmp(key)).ok().map(|at| &self.0[at])
+    }
+}
+
+/// Tells whether a file is the one that was read.
+#[derive(Clone, Debug, PartialEq)]
+struct Stamp {
+    modified: Option<SystemTime>,
+    changed: (i64, i64),
+    length: u64,
+    inode: u64,
+}
+
+impl Stamp {
+    fn of(meta: &fs::Metadata) -> Stamp {
+        Stamp { modified: meta.modified().ok(), changed: (meta.ctime(), meta.ctime_nsec()), length: meta.len(), inode: meta.ino() }
+    }
+}
+
+/// Changed objects; `None` for those that are gone.
+pub type Changes = Vec<(Key, Option<Arc<Object>>)>;
+
+#[derive(Default)]
+pub struct Files {
+    roots: Vec<PathBuf>,
+    files: BTreeMap<Arc<FileId>, File>,
+    /// Which files hold an object, in order: the first one's counts.
+    owners: HashMap<Key, Vec<Arc<FileId>>>,
+    missing: BTreeMap<usize, Diagnostic>,
+    folders: BTreeSet<PathBuf>,
+    /// Where symbolic links among the files lead.
+    targets: BTreeSet<PathBuf>,
+}
+
+impl Files {
+    pub fn new(roots: &[PathBuf]) -> Files {
+        Files { roots: roots.to_vec(), ..Files::default() }
+    }
+    pub fn roots(&self) -> &[PathBuf] {
+        &self.roots
+    }
+    /// Every object that is held.
+    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.owners.keys()
+    }
+    /// Folders that were found by the last scan.
+    pub fn folders(&self) -> &BTreeSet<PathBuf> {
+        &self.folders
+    }
+    pub fn targets(&self) -> &BTreeSet<PathBuf> {
+        &self.targets
+    }
+
+    /// Looks at every file; reads those that changed, but not those that somebody is still `writing`.
+    pub fn scan(&mut self, writing: &HashSet<PathBuf>) -> Changes {
+        let mut walk = Walk::default();
+        self.missing.clear();
+        for (index, root) in self.roots.clone().iter().enumerate() {
+            walk.root(index, root, &mut self.missing);
+        }
+        self.folders = walk.folders;
+        self.targets = walk.targets;
+        let gone: Vec<Arc<FileId>> = self.files.keys().filter(|id| !walk.files.contains_key(&***id)).cloned().collect();
+        let mut touched = BTreeSet::new();
+        for id in gone {
+            self.replace(&id, None, &mut touched);
+        }
+        for (id, stamp) in walk.files {
+            let known = self.files.get(&id);
+            if known.is_some_and(|f| f.stamp.as_ref() == Some(&stamp)) || writing.contains(&id.path) {
+                continue;
+            }
+            self.read(Arc::new(id), Some(stamp), &mut touched);
+        }
+        self.changes(touched)
+    }
+
+    /// Reads one file again, or forgets it when it is gone. False where the path is none of ours: a scan must decide.
+    pub fn refresh(&mut self, path: &Path, changes: &mut Changes) -> bool {
+        let mut touched = BTreeSet::new();
+        let mut ours = false;
+        for root in 0..self.roots.len() {
+            if self.holds(root, path) {
+                ours = true;
+                let id = Arc::new(FileId { root, path: path.into() });
+                match fs::metadata(path) {
+                    Ok(meta) if meta.is_file() => self.read(id, Some(Stamp::of(&meta)), &mut touched),
+                    Ok(_) => return false,
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => self.replace(&id, None, &mut touched),
+                    Err(_) => self.read(id, None, &mut touched),
+                }
+            }
+        }
+        changes.extend(self.changes(touched));
+        ours
+    }
+
+    /// Whether a folder root has this file in it, as far as the name says.
+    fn holds(&self, root: usize, path: &Path) -> bool {
+        let parent_known = path.parent().is_some_and(|p| self.folders.contains(p));
+        parent_known && is_configuration(path) && path.starts_with(&self.roots[root]) && self.roots[root] != *path
+    }
+
+    fn read(&mut self, id: Arc<FileId>, stamp: Option<Stamp>, touched: &mut BTreeSet<Key>) {
+        let name: Name = id.path.to_string_lossy().into();
+        match read_text(&id.path) {
+            Ok(text) => {
+                let old = self.files.get_mut(&id).map(|f| std::mem::take(&mut f.docs)).unwrap_or_default();
+                let docs = read_docs(&name, &text, old);
+                self.replace(&id, Some(File::of(name, stamp, docs)), touched);
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.replace(&id, None, touched),
+            Err(e) => {
+                let message = format!("{name} cannot be read: {e}; what it held before is kept");
+                let file = self.files.entry(id).or_default();
+                file.failure = Some(Diagnostic::error("Unreadable", message).help("a readable file of UTF-8 text up to 64 MiB"));
+                (file.stamp, file.name) = (stamp, name);
+            }
+        }
+    }
+
+    /// Puts a file in the place of what it was, and notes the objects that differ.
+    fn replace(&mut self, id: &Arc<FileId>, new: Option<File>, touched: &mut BTreeSet<Key>) {
+        let old = self.files.remove(id).map(|f| f.objects).unwrap_or_default();
+        let none = Objects::default();
+        let now = new.as_ref().map_or(&none, |f| &f.objects);
+        let (mut before, mut after) = (old.0.iter().peekable(), now.0.iter().peekable());
+        while before.peek().is_some() || after.peek().is_some() {
+            let order = match (before.peek(), after.peek()) {
+                (Some(old), Some(new)) if Arc::ptr_eq(old, new) => {
+                    before.next();
+                    after.next();
+                    continue;
+                }
+                (Some(old), Some(new)) => old.key.cmp(&new.key),
+                (Some(_), None) => Ordering::Less,
+                (None, _) => Ordering::Greater,
+            };
+            let gone = if order.is_le() { before.next() } else { None };
+            let come = if order.is_ge() { after.next() } else { None };
+            let Some(object) = come.or(gone) else { break };
+            if come.is_none() {
+                self.disown(id, &object.key);
+            } else if gone.is_none() {
+                let owners = self.owners.entry(object.key.clone()).or_insert_with(|| Vec::with_capacity(1));
+                let at = owners.partition_point(|o| o < id);
+                owners.insert(at, id.clone());
+            }
+            touched.insert(object.key.clone());
+        }
+        if let Some(new) = new {
+            self.files.insert(id.clone(), new);
+        }
+    }
+
+    fn disown(&mut self, id: &Arc<FileId>, key: &Key) {
+        if let Some(owners) = self.owners.get_mut(key) {
+            owners.retain(|o| o != id);
+            if owners.is_empty() {
+                self.owners.remove(key);
+            }
+        }
+    }
+
+    fn winner(&self, key: &Key) -> Option<&Arc<Object>> {
+        let first = self.owners.get(key)?.first()?;
+        self.files.get(first)?.objects.get(key)
+    }
+
+    fn changes(&self, touched: BTreeSet<Key>) -> Changes {
+        touched.into_iter().map(|key| (key.clone(), self.winner(&key).cloned())).collect()
+    }
+
+    /// What reading found, as of now; `late` findings get their source text.
+    pub fn diagnostics<'a>(&self, late: impl IntoIterator<Item = &'a Finding>) -> Vec<Diagnostic> {
+        let mut all: Vec<Diagnostic> = self.missing.values().cloned().collect();
+        for file in self.files.values() {
+            all.extend(file.failure.clone());
+            all.extend(file.docs.iter().flat_map(|d| &d.findings).cloned());
+            all.extend(file.twice.iter().map(|(object, first)| stands_twice(object, first)));
+        }
+        for (key, owners) in self.owners.iter().filter(|(_, owners)| owners.len() > 1) {
+            let Some(first) = self.winner(key) else { continue };
+            let others = owners[1..].iter().filter_map(|id| self.files.get(id)?.objects.get(key));
+            all.extend(others.map(|object| stands_twice(object, first)));
+        }
+        let mut texts: HashMap<&str, Option<String>> = HashMap::new();
+        for finding in late {
+            all.push(self.place(finding, &mut texts));
+        }
+        all
+    }
+
+    fn place<'a>(&self, finding: &'a Finding, texts: &mut HashMap<&'a str, Option<String>>) -> Diagnostic {
+        let text = texts.entry(&finding.file).or_insert_with(|| read_text(Path::new(&*finding.file)).ok());
+        let mut found = finding.diagnostic.clone();
+        let chunk = text.as_deref().and_then(|t| split(t).into_iter().find(|c| c.hash() == finding.document));
+        if let Some(Chunk { first_line, text }) = chunk {
+            let source = Arc::new(Source { name: finding.file.clone(), text: text.into(), first_line });
+            found.place = Some(Box::new(finding.span.place(&source)));
+        }
+        found
+    }
+}
+
+impl File {
+    fn of(name: Name, stamp: Option<Stamp>, docs: Vec<Doc>) -> File {
+        let mut file = File { name, stamp, docs, ..File::default() };
+        let real = file.docs.iter().flat_map(|d| &d.objects);
+        let kept = file.docs.iter().flat_map(|d| &d.kept);
+        // A stable sort: the first of equals stays first, and what is kept comes after what is there.
+        let mut objects: Vec<(bool, Arc<Object>)> =
+            real.map(|o| (true, o)).chain(kept.map(|o| (false, o))).map(|(r, o)| (r, o.clone())).collect();
+        objects.sort_by(|(_, a), (_, b)| a.key.cmp(&b.key));
+        objects.dedup_by(|(real, object), (_, first)| {
+            let same = object.key == first.key;
+            if same && *real {
+                file.twice.push((object.clone(), first.clone()));
+            }
+            same
+        });
+        file.objects = Objects(objects.into_iter().map(|(_, o)| o).collect());
+        file
+    }
+}
+
+fn stands_twice(object: &Object, first: &Object) -> Diagnostic {
+    let origin = first.origin();
+    let file = origin.file.as_deref().unwrap_or_default();
+    Diagnostic::error("DuplicateObject", format!("{} stands also in {file}:{}, which is used", object.title, origin.line))
+        .help("remove one of them, or give it another name")
+        .from_origin(&object.origin())
+}
+
+/// Reads the documents of a text; those that an earlier reading holds already are taken from there. What is broken keeps
+/// the last good versions: of the objects that it names, or, where it does not even name them, of all that went missing.
+fn read_docs(name: &Name, text: &str, old: Vec<Doc>) -> Vec<Doc> {
+    let mut old = Old::new(old);
+    let mut docs: Vec<Doc> = Vec::new();
+    for chunk in split(text) {
+        let same = old.take(chunk.hash());
+        docs.push(match same {
+            // Places of findings are fixed: read it again for those.
+            Some(doc) if doc.document.first_line() != chunk.first_line && !doc.findings.is_empty() => {
+                Doc { kept: doc.kept, ..Doc::read(name, &chunk) }
+            }
+            Some(doc) => {
+                doc.document.move_to(chunk.first_line);
+                doc
+            }
+            None => Doc::read(name, &chunk),
+        });
+    }
+    docs.shrink_to_fit();
+    if docs.iter().all(|d| d.broken.is_empty() && !d.unnamed) {
+        return docs;
+    }
+    let present: HashSet<&Key> = docs.iter().flat_map(|d| &d.objects).map(|o| &o.key).collect();
+    let lost = old.docs.into_iter().flatten().flat_map(|d| d.objects.into_iter().chain(d.kept));
+    let mut lost: BTreeMap<Key, Arc<Object>> = lost.filter(|o| !present.contains(&o.key)).map(|o| (o.key.clone(), o)).collect();
+    for doc in &mut docs {
+        let named: Vec<Arc<Object>> = doc.broken.iter().filter_map(|key| lost.remove(key)).collect();
+        doc.kept.retain(|k| !named.iter().any(|n| n.key == k.key));
+        doc.kept.extend(named);
+    }
+    if let Some(doc) = docs.iter_mut().find(|d| d.unnamed) {
+        doc.kept.extend(lost.into_values());
+    }
+    docs
+}
+
+/// What a file held before, to be taken from: mostly in the same order.
+struct Old {
+    docs: Vec<Option<Doc>>,
+    next: usize,
+    /// Hashes with their places, in order; made once one is not where it is looked for.
+    by_hash: Option<Vec<(u64, usize)>>,
+}
+
+impl Old {
+    fn new(docs: Vec<Doc>) -> Old {
+        Old { docs: docs.into_iter().map(Some).collect(), next: 0, by_hash: None }
+    }
+
+    fn take(&mut self, hash: u64) -> Option<Doc> {
+        // The one after the last that was taken, or, where that was edited, the one behind it.
+        let near = (self.next..self.next + 2).find(|at| self.is(*at, hash));
+        let at = near.or_else(|| self.find(hash))?;
+        self.next = at + 1;
+        self.docs[at].take()
+    }
+
+    fn is(&self, at: usize, hash: u64) -> bool {
+        self.docs.get(at).and_then(Option::as_ref).is_some_and(|d| d.document.hash == hash)
+    }
+
+    fn find(&mut self, hash: u64) -> Option<usize> {
+        let docs = &self.docs;
+        let places = self.by_hash.get_or_insert_with(|| {
+            let mut all: Vec<(u64, usize)> =
+                docs.iter().enumerate().filter_map(|(at, doc)| Some((doc.as_ref()?.document.hash, at))).collect();
+            all.sort_unstable();
+            all
+        });
+        let first = places.partition_point(|(h, _)| *h < hash);
+        places[first..].iter().take_while(|(h, _)| *h == hash).map(|(_, at)| *at).find(|at| docs[*at].is_some())
+    }
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    if fs::metadata(path)?.len() > MAX_FILE_BYTES {
+        return Err(io::Error::other("it is larger than 64 MiB"));
+    }
+    let mut text = fs::read_to_string(path)?;
+    if text.starts_with('\u{feff}') {
+        text.drain(..3);
+    }
+    Ok(text)
+}
+
+/// Whether a file in a folder is read: `.yaml`, `.yml` or `.json`, and neither hidden nor an editor's temporary.
+pub fn is_configuration(path: &Path) -> bool {
+    let Some(name) = path.file_name().and_then(|n| n.to_str()) else { return false };
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    !name.starts_with(['.', '#', '~']) && matches!(extension, "yaml" | "yml" | "json")
+}
+
+#[derive(Default)]
+struct Walk {
+    files: BTreeMap<FileId, Stamp>,
+    folders: BTreeSet<PathBuf>,
+    targets: BTreeSet<PathBuf>,
+    /// Folders by device and inode: a link to one of them does not lead in again.
+    seen: HashSet<(u64, u64)>,
+}
+
+impl Walk {
+    fn root(&mut self, index: usize, root: &Path, missing: &mut BTreeMap<usize, Diagnostic>) {
+        self.seen.clear();
+        match fs::metadata(root) {
+            Ok(meta) if meta.is_dir() => self.folder(index, root, 0),
+            Ok(meta) => self.file(index, root, &meta),
+            Err(e) => {
+                let why = if e.kind() == io::ErrorKind::NotFound { "there is no such file or folder".into() } else { e.to_string() };
+                let found = Diagnostic::error("NotFound", format!("{}: {why}", root.display())).help("it is read as soon as it is there");
+                missing.insert(index, found);
+            }
+        }
+    }
+
+    fn folder(&mut self, index: usize, path: &Path, depth: usize) {
+        let Ok(meta) = fs::metadata(path) else { return };
+        if depth > MAX_DEPTH || !self.seen.insert((meta.dev(), meta.ino())) {
+            return;
+        }
+        self.folders.insert(path.into());
+        let Ok(entries) = fs::read_dir(path) else { return };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+            let Ok(kind) = entry.file_type() else { continue };
+            // A link is what it leads to; one that leads nowhere is nothing yet.
+            let meta = if kind.is_dir() || hidden { None } else { fs::metadata(&path).ok() };
+            match meta {
+                _ if hidden => {}
+                _ if kind.is_dir() => self.folder(index, &path, depth + 1),
+                Some(meta) if meta.is_dir() => self.folder(index, &path, depth + 1),
+                Some(meta) if is_configuration(&path) => self.file(index, &path, &meta),
+                _ => {}
+            }
+        }
+    }
+
+    fn file(&mut self, index: usize, path: &Path, meta: &fs::Metadata) {
+        let link = fs::symlink_metadata(path).is_ok_and(|m| m.is_symlink());
+        if link && let Ok(target) = fs::canonicalize(path) {
+            self.targets.insert(target);
+        }
+        self.files.insert(FileId { root: index, path: path.into() }, Stamp::of(meta));
+    }
+}

@@ -1,0 +1,390 @@
+//! From objects to resources. Every object that acts is a unit of its own ([`Unit`]): its translator looks up what it
+//! refers to through a [`Cx`], which notes what was looked at, and fills a [`Part`]. When an object changes, only the units
+//! that looked at it (or looked for it) are translated again.
+pub mod cluster;
+pub mod gateway_api;
+pub mod ingress;
+pub mod istio;
+pub mod kubernetes;
+pub mod plugin;
+pub mod secret;
+
+use crate::{
+    Options,
+    artifact::{Artifact, Artifacts},
+    object::{Finding, Key, Kind, Object, Spec},
+    store::Store,
+};
+use serde::Serialize;
+use std::{
+    cell::RefCell,
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+    path::Path,
+    sync::Arc,
+};
+use weir_config::{
+    diagnostic::Diagnostic,
+    model::{Cluster, ClusterLoadAssignment, DownstreamTls, Name, Route, Secret, SecretContent, TcpProxy, WasmPlugin},
+    node::Chars,
+};
+
+/// What is translated as one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Unit {
+    /// A gateway, route, ingress or plugin.
+    Object(Key),
+    /// A cluster and its endpoints; lives while another unit's part names it.
+    Cluster(ClusterKey),
+    /// Lives while another unit's part names it.
+    Secret(SecretKey),
+}
+
+impl Unit {
+    /// Whether objects of this kind are units: the others only serve those.
+    pub fn acts(kind: Kind) -> bool {
+        use Kind::*;
+        matches!(kind, GatewayClass | Gateway | HttpRoute | Ingress | IstioGateway | VirtualService | WasmPlugin | HigressWasmPlugin)
+    }
+
+    pub fn translate(&self, cx: &Cx<'_>) -> Part {
+        let mut part = Part::default();
+        match self {
+            Unit::Object(key) => {
+                if let Some(object) = cx.find(key) {
+                    translate_object(cx, object, &mut part);
+                }
+            }
+            Unit::Cluster(key) => cluster::translate(cx, key, &mut part),
+            Unit::Secret(key) => secret::translate(cx, key, &mut part),
+        }
+        part
+    }
+}
+
+fn translate_object(cx: &Cx<'_>, object: &Arc<Object>, part: &mut Part) {
+    match &object.spec {
+        Spec::GatewayClass(class) => gateway_api::translate_class(object, class, part),
+        Spec::Gateway(gateway) => gateway_api::translate_gateway(cx, object, gateway, part),
+        Spec::HttpRoute(route) => gateway_api::translate_http_route(cx, object, route, part),
+        Spec::Ingress(ingress) => ingress::translate(cx, object, ingress, part),
+        Spec::IstioGateway(gateway) => istio::translate_gateway(cx, object, gateway, part),
+        Spec::VirtualService(service) => istio::translate_virtual_service(cx, object, service, part),
+        Spec::WasmPlugin(plugin) => plugin::translate(cx, object, plugin, part),
+        _ => {}
+    }
+}
+
+/// A service's port: what a cluster is made for. Its name is Istio's: `outbound|PORT|SUBSET|HOST`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterKey {
+    pub port: u16,
+    pub subset: Name,
+    /// `NAME.NAMESPACE.svc.cluster.local` or a host of a ServiceEntry, in lower case.
+    pub host: Name,
+}
+
+impl ClusterKey {
+    pub fn service(namespace: &str, name: &str, port: u16) -> ClusterKey {
+        ClusterKey { port, subset: "".into(), host: format!("{name}.{namespace}.svc.cluster.local").into() }
+    }
+    pub fn name(&self) -> Name {
+        format!("outbound|{}|{}|{}", self.port, self.subset, self.host).into()
+    }
+    /// Namespace and name where the host is a Kubernetes Service's.
+    pub fn kubernetes(&self) -> Option<(&str, &str)> {
+        let (name, namespace) = self.host.strip_suffix(".svc.cluster.local")?.split_once('.')?;
+        (!namespace.contains('.')).then_some((namespace, name))
+    }
+}
+
+/// A Secret or ConfigMap in one of its two uses.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SecretKey {
+    /// [`Kind::Secret`] or [`Kind::ConfigMap`].
+    pub source: Kind,
+    pub namespace: Name,
+    pub name: Name,
+    pub content: SecretUse,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SecretUse {
+    /// `tls.crt` and `tls.key`.
+    Certificate,
+    /// `ca.crt`.
+    Roots,
+    /// Files: the key's name is their paths, `CHAIN~KEY`.
+    CertificateFiles,
+    /// A file: the key's name is its path.
+    RootsFile,
+}
+
+impl SecretKey {
+    pub fn certificate(namespace: &str, name: &str) -> SecretKey {
+        SecretKey { source: Kind::Secret, namespace: namespace.into(), name: name.into(), content: SecretUse::Certificate }
+    }
+    pub fn certificate_files(chain: &Path, key: &Path) -> SecretKey {
+        Self::files(format!("{}~{}", chain.display(), key.display()), SecretUse::CertificateFiles)
+    }
+    pub fn roots_file(path: &Path) -> SecretKey {
+        Self::files(path.display().to_string(), SecretUse::RootsFile)
+    }
+    fn files(name: String, content: SecretUse) -> SecretKey {
+        SecretKey { source: Kind::Secret, namespace: "".into(), name: name.into(), content }
+    }
+    /// As Istio names them over SDS: `kubernetes://NAMESPACE/NAME`, with `-cacert` for the roots; `file-cert:CHAIN~KEY`.
+    pub fn resource(&self) -> Name {
+        match self.content {
+            SecretUse::CertificateFiles => return format!("file-cert:{}", self.name).into(),
+            SecretUse::RootsFile => return format!("file-root:{}", self.name).into(),
+            _ => {}
+        }
+        let scheme = if self.source == Kind::ConfigMap { "configmap" } else { "kubernetes" };
+        let end = if self.content == SecretUse::Roots { "-cacert" } else { "" };
+        format!("{scheme}://{}/{}{end}", self.namespace, self.name).into()
+    }
+}
+
+/// What one unit comes to. Parts that meet on a port or a domain are put together by the index.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Part {
+    pub ports: Vec<PortPart>,
+    pub routes: Vec<RouteEntry>,
+    /// Clusters that the resources here refer to: makes them exist.
+    pub clusters: Vec<ClusterKey>,
+    /// Secrets that the resources here refer to: makes them exist.
+    pub secrets: Vec<SecretKey>,
+    pub plugins: Vec<PluginPart>,
+    pub cluster: Option<Cluster>,
+    pub endpoints: Option<ClusterLoadAssignment>,
+    pub secret: Option<Secret>,
+    pub findings: Vec<Finding>,
+    /// For the object's `status`, as a controller would write it.
+    pub conditions: Vec<Condition>,
+}
+
+/// One status condition.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Condition {
+    /// The listener or the parent that it is about; empty for the object itself.
+    pub scope: Box<str>,
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    pub status: bool,
+    pub reason: &'static str,
+}
+
+impl Part {
+    /// Asks for a cluster and gives its name.
+    pub fn use_cluster(&mut self, key: ClusterKey) -> Name {
+        let name = key.name();
+        if !self.clusters.contains(&key) {
+            self.clusters.push(key);
+        }
+        name
+    }
+    /// Asks for a secret and gives its name.
+    pub fn use_secret(&mut self, key: SecretKey) -> Name {
+        let name = key.resource();
+        if !self.secrets.contains(&key) {
+            self.secrets.push(key);
+        }
+        name
+    }
+    pub fn condition(&mut self, scope: &str, kind: &'static str, status: bool, reason: &'static str) {
+        self.conditions.push(Condition { scope: scope.into(), kind, status, reason });
+    }
+    /// Adds a finding about `object`; `field` is the path of the field at `span`.
+    pub fn find(&mut self, object: &Object, span: Chars, field: impl Into<String>, diagnostic: Diagnostic) {
+        self.findings.push(Finding::new(object, span, field, diagnostic));
+    }
+}
+
+/// What one listener of a gateway, or one server, asks of a port.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PortPart {
+    pub port: u16,
+    /// For messages about conflicts.
+    pub object: Name,
+    pub kind: PortKind,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum PortKind {
+    /// Plain text; routes are in the table [`http_table`].
+    Http,
+    /// TLS is terminated. Parts with the same server names and options share a filter chain.
+    Https {
+        /// Exact or `*.suffix`, lower case; empty for any.
+        server_names: Vec<String>,
+        tls: DownstreamTls,
+        /// From [`https_table`].
+        table: Name,
+    },
+    /// TLS is passed on by its server name.
+    Passthrough {
+        server_names: Vec<String>,
+        proxy: TcpProxy,
+    },
+    Tcp {
+        proxy: TcpProxy,
+    },
+}
+
+/// Route table of plain text on a port: `http.8080`.
+pub fn http_table(port: u16) -> Name {
+    format!("http.{port}").into()
+}
+
+/// Route table of a TLS listener: `https.8443` for all on the port that let any client in, so that a browser may reuse a
+/// connection for every host that its certificate fits; a table of its own, with `own`, for one that asks for certificates.
+pub fn https_table(port: u16, own: Option<&str>) -> Name {
+    match own {
+        None => format!("https.{port}").into(),
+        Some(own) => format!("https.{port}.{own}").into(),
+    }
+}
+
+/// A plugin and where it runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PluginPart {
+    pub plugin: Arc<WasmPlugin>,
+    /// Gateways (of any API) whose connections meet it; `None` for all.
+    pub gateways: Option<Vec<Key>>,
+    /// Ports that it is for; empty for all.
+    pub ports: Vec<u16>,
+}
+
+/// A route's place: a domain of a table and its rank there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteEntry {
+    pub table: Name,
+    /// `shop.test`, `*.shop.test` or `*`, lower case.
+    pub domain: Name,
+    pub rank: Rank,
+    /// `None` claims the domain without a route, so that a wider domain does not answer for it.
+    pub route: Option<Arc<Route>>,
+}
+
+/// Order of routes within a domain, first to match first. Gateway API and Ingress meet by how specific they are; the routes
+/// of VirtualServices come in the order of their lists, and before these.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    pub api: RankApi,
+    pub path: RankPath,
+    pub path_length: Reverse<u32>,
+    pub method: Reverse<bool>,
+    pub headers: Reverse<u16>,
+    pub query_parameters: Reverse<u16>,
+    /// `creationTimestamp`; the oldest first.
+    pub created: Box<str>,
+    /// `namespace/name`
+    pub object: Name,
+    /// Within the object.
+    pub index: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RankApi {
+    VirtualService,
+    Specific,
+    /// Default backends: after everything else.
+    Default,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RankPath {
+    Exact,
+    Regex,
+    Prefix,
+}
+
+impl Rank {
+    /// By place in a list: how specific a route is does not matter.
+    pub fn listed(api: RankApi, created: &str, object: Name, index: u32) -> Rank {
+        Rank {
+            api,
+            path: RankPath::Exact,
+            path_length: Reverse(0),
+            method: Reverse(false),
+            headers: Reverse(0),
+            query_parameters: Reverse(0),
+            created: created.into(),
+            object,
+            index,
+        }
+    }
+}
+
+/// Something that a unit looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Dep {
+    Object(Key),
+    Kind(Kind),
+    /// Of [`crate::store::words`].
+    Word(Kind, Name),
+    File(Arc<Path>),
+}
+
+/// What a translator may look at; everything asked for is noted, found or not.
+pub struct Cx<'a> {
+    store: &'a Store,
+    artifacts: &'a Artifacts,
+    pub options: &'a Options,
+    deps: RefCell<HashSet<Dep>>,
+}
+
+impl<'a> Cx<'a> {
+    pub fn new(store: &'a Store, artifacts: &'a Artifacts, options: &'a Options) -> Cx<'a> {
+        Cx { store, artifacts, options, deps: RefCell::default() }
+    }
+    pub fn into_deps(self) -> HashSet<Dep> {
+        self.deps.into_inner()
+    }
+    fn note(&self, dep: Dep) {
+        self.deps.borrow_mut().insert(dep);
+    }
+
+    pub fn find(&self, key: &Key) -> Option<&'a Arc<Object>> {
+        self.note(Dep::Object(key.clone()));
+        self.store.get(key)
+    }
+    pub fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<&'a Arc<Object>> {
+        self.find(&Key::new(kind, namespace, name))
+    }
+    /// All objects of a kind: the unit is translated again when any of them changes. Prefer [`Cx::by_word`] for kinds
+    /// that come by the thousand.
+    pub fn all(&self, kind: Kind) -> impl Iterator<Item = &'a Arc<Object>> + use<'a> {
+        self.note(Dep::Kind(kind));
+        self.store.all(kind)
+    }
+    /// The objects filed under a word, as the slices of a service or the DestinationRules of a host.
+    pub fn by_word(&self, kind: Kind, word: &str) -> impl Iterator<Item = &'a Arc<Object>> + use<'a> {
+        let word: Name = word.into();
+        self.note(Dep::Word(kind, word.clone()));
+        let found: Vec<_> = self.store.by_word(kind, &word).collect();
+        found.into_iter()
+    }
+    /// A file that an object names, as a plugin's code: its digest. The unit is translated again when the file changes.
+    pub fn artifact(&self, path: &Path) -> Artifact {
+        self.note(Dep::File(path.into()));
+        self.artifacts.read(path)
+    }
+    /// As [`Cx::artifact`], its text.
+    pub fn text(&self, path: &Path) -> Result<String, String> {
+        self.artifact(path)?;
+        std::fs::read_to_string(path).map_err(|e| e.to_string())
+    }
+    /// What certificate files held when they last were good.
+    pub fn good(&self) -> &RefCell<HashMap<Name, SecretContent>> {
+        &self.artifacts.good
+    }
+
+    pub fn service(&self, namespace: &str, name: &str) -> Option<&'a kubernetes::Service> {
+        match &self.get(Kind::Service, namespace, name)?.spec {
+            Spec::Service(s) => Some(s),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Clusters: one for every port of a service that a route refers to.
+use super::{
+    ClusterKey, Cx, Part, istio,
+    kubernetes::{EndpointSlice, Service, ServicePort, SliceAddress},
+};
+use crate::object::{Kind, Object, Spec};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use weir_config::{
+    diagnostic::Diagnostic,
+    model::{Address, Cluster, ClusterLoadAssignment, Discovery, Endpoint},
+};
+
+/// A cluster before subsets and traffic policy are applied to it.
+pub struct Draft {
+    /// Its `discovery` is filled in at the end, from the other two fields.
+    pub cluster: Cluster,
+    pub endpoints: Vec<Endpoint>,
+    pub found_by: FoundBy,
+}
+
+/// How the endpoints of a draft are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FoundBy {
+    /// As they are listed; kept apart from the cluster, as they change more often.
+    List,
+    StrictDns,
+    LogicalDns,
+    /// By the request's host.
+    Request,
+}
+
+pub fn translate(cx: &Cx<'_>, key: &ClusterKey, part: &mut Part) {
+    let own = key.kubernetes().and_then(|(namespace, name)| cx.get(Kind::Service, namespace, name));
+    let draft = match own {
+        Some(object) => kubernetes_service(cx, key, object, part),
+        None => istio::service_entry(cx, key, part),
+    };
+    let Some(mut draft) = draft else { return };
+    istio::traffic_policy(cx, key, &mut draft, part);
+    finish(draft, key.port, part);
+}
+
+fn finish(draft: Draft, port: u16, part: &mut Part) {
+    let mut cluster = draft.cluster;
+    let assignment = ClusterLoadAssignment { cluster: Some(cluster.name.clone()), endpoints: draft.endpoints };
+    cluster.discovery = match draft.found_by {
+        FoundBy::List => {
+            part.endpoints = Some(assignment);
+            Discovery::Eds
+        }
+        FoundBy::StrictDns => Discovery::StrictDns(Arc::new(assignment)),
+        FoundBy::LogicalDns => Discovery::LogicalDns(Arc::new(assignment)),
+        FoundBy::Request => Discovery::DynamicForwardProxy { port },
+    };
+    part.cluster = Some(cluster);
+}
+
+fn kubernetes_service(cx: &Cx<'_>, key: &ClusterKey, object: &Arc<Object>, part: &mut Part) -> Option<Draft> {
+    let Spec::Service(service) = &object.spec else { return None };
+    let port = service.port(key.port);
+    let mut cluster = Cluster::new(key.name(), Discovery::Eds);
+    cluster.origin = Some(object.origin());
+    cluster.protocol = port.map(ServicePort::protocol).unwrap_or_default();
+    if let Some(name) = &service.external_name {
+        let address = match name.parse() {
+            Ok(ip) => Address::Socket(SocketAddr::new(ip, key.port)),
+            Err(_) => Address::Name { host: name.to_string(), port: key.port },
+        };
+        return Some(Draft { cluster, endpoints: vec![Endpoint::new(address)], found_by: FoundBy::StrictDns });
+    }
+    let port = port?;
+    let word = format!("{}/{}", object.key.namespace, object.key.name);
+    let slices: Vec<(&Object, &EndpointSlice)> = cx
+        .by_word(Kind::EndpointSlice, &word)
+        .filter_map(|o| match &o.spec {
+            Spec::EndpointSlice(s) => Some((&**o, &**s)),
+            _ => None,
+        })
+        .collect();
+    if slices.is_empty() {
+        no_slices(object, service, part);
+    }
+    let found_by = if slices.iter().any(|(_, s)| s.fqdn) { FoundBy::StrictDns } else { FoundBy::List };
+    let endpoints = slices.into_iter().flat_map(|(object, slice)| slice_endpoints(object, slice, port)).collect();
+    Some(Draft { cluster, endpoints, found_by })
+}
+
+fn no_slices(object: &Object, service: &Service, part: &mut Part) {
+    let key = &object.key;
+    let message = format!("the Service {}/{} has no EndpointSlice: requests to it are answered with 503", key.namespace, key.name);
+    let help = format!(
+        "add an EndpointSlice with the label kubernetes.io/service-name: {} (addressType: FQDN takes names), or write type: ExternalName",
+        key.name
+    );
+    part.find(object, service.place, "spec", Diagnostic::warning("NoEndpoints", message).help(help));
+}
+
+/// A service's port and a slice's port belong together by their name.
+fn slice_endpoints(object: &Object, slice: &EndpointSlice, port: &ServicePort) -> Vec<Endpoint> {
+    let Some(port) = slice.ports.iter().find(|p| p.name == port.name).map(|p| p.port) else { return Vec::new() };
+    let labels = labels(object);
+    let mut endpoints = Vec::new();
+    for endpoint in &slice.endpoints {
+        for address in &endpoint.addresses {
+            let address = match address {
+                SliceAddress::Ip(ip) => Address::Socket(SocketAddr::new(*ip, port)),
+                SliceAddress::Name(name) => Address::Name { host: name.to_string(), port },
+            };
+            let mut made = Endpoint::new(address);
+            made.health = endpoint.health;
+            made.locality.clone_from(&endpoint.zone);
+            made.labels.clone_from(&labels);
+            endpoints.push(made);
+        }
+    }
+    endpoints
+}
+
+/// Without pods to ask, a slice's own labels stand for those of its endpoints: what subsets select by.
+fn labels(object: &Object) -> BTreeMap<String, String> {
+    let own = object.meta.labels.iter().filter(|(name, _)| !name.contains("kubernetes.io/"));
+    own.map(|(name, value)| (name.to_string(), value.to_string())).collect()
+}

@@ -1,0 +1,295 @@
+//! Gateway API: GatewayClass, Gateway, HTTPRoute, ReferenceGrant (gateway.networking.k8s.io, v1).
+mod attach;
+mod filters;
+mod gateway;
+mod http_route;
+mod routes;
+
+pub use gateway::{translate_class, translate_gateway};
+pub use http_route::{HttpRoute, check_path, check_regex, decode_http_route};
+pub use routes::translate_http_route;
+
+use super::Cx;
+use crate::object::{Kind, Meta, Spec};
+use weir_config::{
+    model::Name,
+    node::Chars,
+    reader::{Field, Object},
+};
+
+/// The `controllerName` of GatewayClasses that are Weir's.
+pub const CONTROLLER: &str = "weir.dev/gateway-controller";
+/// The class of this name needs no GatewayClass object.
+pub const CLASS: &str = "weir";
+/// The API group.
+pub const GROUP: &str = "gateway.networking.k8s.io";
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct GatewayClass {
+    pub controller: Box<str>,
+}
+
+pub fn decode_class(root: &Object<'_>, _: &Meta) -> Option<Spec> {
+    let spec = root.required("spec")?.object()?;
+    spec.ignore(&["description"]);
+    spec.unsupported(&["parametersRef"]);
+    let controller = spec.required("controllerName")?.str()?.into();
+    Some(Spec::GatewayClass(GatewayClass { controller }))
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gateway {
+    pub class: Box<str>,
+    pub class_place: Chars,
+    pub listeners: Vec<Listener>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    pub name: Box<str>,
+    pub port: u16,
+    /// Exact or `*.suffix`, lower case; `None` for any.
+    pub hostname: Option<Name>,
+    pub protocol: Protocol,
+    pub certificates: Vec<CertificateRef>,
+    pub from: From,
+    /// Whether `allowedRoutes.kinds` takes HTTPRoutes.
+    pub http_routes: bool,
+    pub place: Chars,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http,
+    Https,
+    /// TLS that is passed on.
+    Tls,
+    /// Known to the API, not supported yet; reported when it was read.
+    Other,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CertificateRef {
+    pub namespace: Option<Name>,
+    pub name: Name,
+    pub place: Chars,
+}
+
+/// Namespaces whose routes may attach.
+#[derive(Clone, Debug, PartialEq)]
+pub enum From {
+    Same,
+    All,
+    Selector(Vec<Requirement>),
+}
+
+/// Of a label selector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Requirement {
+    pub key: Box<str>,
+    pub operator: Operator,
+    pub values: Vec<Box<str>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operator {
+    In,
+    NotIn,
+    Exists,
+    DoesNotExist,
+}
+
+pub fn decode_gateway(root: &Object<'_>, _: &Meta) -> Option<Spec> {
+    let spec = root.required("spec")?.object()?;
+    spec.ignore(&["infrastructure"]);
+    spec.unsupported(&["addresses", "allowedListeners", "tls", "defaultScope"]);
+    let class = spec.required("gatewayClassName")?;
+    let listeners: Vec<Listener> = spec.required("listeners")?.list().iter().filter_map(decode_listener).collect();
+    Some(Spec::Gateway(Box::new(Gateway { class: class.str()?.into(), class_place: class.node().span, listeners })))
+}
+
+fn decode_listener(field: &Field<'_>) -> Option<Listener> {
+    let listener = field.object()?;
+    let name = listener.required("name")?.str()?.into();
+    let port = listener.required("port")?.port()?;
+    let words =
+        [("HTTP", Protocol::Http), ("HTTPS", Protocol::Https), ("TLS", Protocol::Tls), ("TCP", Protocol::Other), ("UDP", Protocol::Other)];
+    let mut protocol = listener.required("protocol")?.choice(&words)?;
+    if protocol == Protocol::Other {
+        let message = "listeners of this protocol are not supported yet and are not opened";
+        listener.get("protocol")?.warning("UnsupportedValue", message, "HTTP, HTTPS or TLS");
+    }
+    let hostname = listener.get("hostname").and_then(|f| hostname(&f));
+    let mut certificates = Vec::new();
+    if let Some(tls) = listener.object("tls") {
+        tls.unsupported(&["options", "frontendValidation"]);
+        let passthrough = tls.choice("mode", &[("Terminate", false), ("Passthrough", true)]).unwrap_or(false);
+        certificates = tls.list("certificateRefs").iter().filter_map(decode_certificate).collect();
+        match protocol {
+            Protocol::Https if passthrough => {
+                tls.get("mode")?.invalid("a listener of the protocol HTTPS terminates TLS", "Terminate, or the protocol TLS");
+            }
+            Protocol::Tls if !passthrough => {
+                let message = "TLS listeners that terminate are not supported yet and are not opened";
+                tls.field().warning("UnsupportedValue", message, "the protocol HTTPS, or mode: Passthrough");
+                protocol = Protocol::Other;
+            }
+            Protocol::Http => tls.field().invalid("a listener of the protocol HTTP has no TLS", "the protocol HTTPS"),
+            _ => {}
+        }
+    } else if matches!(protocol, Protocol::Https | Protocol::Tls) {
+        listener.required("tls");
+    }
+    if protocol == Protocol::Https && certificates.is_empty() {
+        field.error("MissingField", "an HTTPS listener needs a certificate", "add tls.certificateRefs with the name of a Secret");
+    }
+    let (from, http_routes) = decode_allowed(&listener)?;
+    Some(Listener { name, port, hostname, protocol, certificates, from, http_routes, place: field.node().span })
+}
+
+fn decode_certificate(field: &Field<'_>) -> Option<CertificateRef> {
+    let reference = field.object()?;
+    let (group, kind) = (reference.str("group").unwrap_or_default(), reference.str("kind").unwrap_or("Secret"));
+    let namespace = reference.str("namespace").map(Name::from);
+    let name = reference.required("name")?.str()?.into();
+    if (group, kind) != ("", "Secret") {
+        field.error("InvalidCertificateRef", format!("{kind} of the group \"{group}\" holds no certificate"), "a Secret of the core group");
+    }
+    Some(CertificateRef { namespace, name, place: field.node().span })
+}
+
+fn decode_allowed(listener: &Object<'_>) -> Option<(From, bool)> {
+    let Some(allowed) = listener.object("allowedRoutes") else { return Some((From::Same, true)) };
+    let mut http_routes = !allowed.has("kinds");
+    for item in allowed.list("kinds") {
+        let kind = item.object()?;
+        let (group, name) = (kind.str("group").unwrap_or(GROUP), kind.required("kind")?.str()?);
+        match (group, name) {
+            (GROUP, "HTTPRoute") => http_routes = true,
+            (GROUP, _) => item.warning("UnsupportedValue", format!("{name} is not supported yet"), "HTTPRoute"),
+            _ => item.error("InvalidRouteKinds", format!("{name} of the group {group} is no route"), "HTTPRoute"),
+        }
+    }
+    let Some(namespaces) = allowed.object("namespaces") else { return Some((From::Same, http_routes)) };
+    let words = [("Same", From::Same), ("All", From::All), ("Selector", From::Selector(Vec::new())), ("None", From::Selector(Vec::new()))];
+    let given = namespaces.get("from").and_then(|f| Some((f.str()?, f)));
+    let selector = namespaces.get("selector").map(|s| decode_selector(&s));
+    let from = match given {
+        None | Some(("Same", _)) => From::Same,
+        Some(("All", _)) => From::All,
+        Some(("Selector", _)) => match selector {
+            Some(selector) => From::Selector(selector?),
+            None => {
+                namespaces.required("selector");
+                return None;
+            }
+        },
+        Some((other, field)) => {
+            let list: Vec<&str> = words[..3].iter().map(|(w, _)| *w).collect();
+            field.invalid(format!("\"{other}\" is not known here"), format!("one of {}", list.join(", ")));
+            return None;
+        }
+    };
+    Some((from, http_routes))
+}
+
+fn decode_selector(field: &Field<'_>) -> Option<Vec<Requirement>> {
+    let selector = field.object()?;
+    let mut all = Vec::new();
+    for (key, value) in selector.entries("matchLabels") {
+        all.push(Requirement { key: key.into(), operator: Operator::In, values: vec![value.str()?.into()] });
+    }
+    let words = [("In", Operator::In), ("NotIn", Operator::NotIn), ("Exists", Operator::Exists), ("DoesNotExist", Operator::DoesNotExist)];
+    for item in selector.list("matchExpressions") {
+        let expression = item.object()?;
+        let key = expression.required("key")?.str()?.into();
+        let operator = expression.required("operator")?.choice(&words)?;
+        let values = expression.strings("values").into_iter().map(Into::into).collect();
+        all.push(Requirement { key, operator, values });
+    }
+    Some(all)
+}
+
+impl Requirement {
+    pub fn holds(&self, meta: &Meta) -> bool {
+        // Kubernetes gives every namespace this label.
+        let value = if &*self.key == "kubernetes.io/metadata.name" { Some(&*meta.name) } else { meta.label(&self.key) };
+        let listed = value.is_some_and(|v| self.values.iter().any(|w| **w == *v));
+        match self.operator {
+            Operator::In => listed,
+            Operator::NotIn => !listed,
+            Operator::Exists => value.is_some(),
+            Operator::DoesNotExist => value.is_none(),
+        }
+    }
+}
+
+/// A host name, exact or `*.suffix`, in lower case.
+pub fn hostname(field: &Field<'_>) -> Option<Name> {
+    let text = field.str()?.to_ascii_lowercase();
+    let rest = text.strip_prefix("*.").unwrap_or(&text);
+    let label = |l: &str| {
+        !l.is_empty()
+            && l.len() <= 63
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    if rest.len() > 253 || !rest.split('.').all(label) || rest.parse::<std::net::IpAddr>().is_ok() {
+        field.invalid(format!("\"{text}\" is not a host name"), "a DNS name as shop.test, or *.shop.test, without a port");
+        return None;
+    }
+    Some(text.into())
+}
+
+/// Who may refer across namespaces.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReferenceGrant {
+    /// (group, kind, namespace)
+    pub from: Vec<(Box<str>, Box<str>, Box<str>)>,
+    pub to: Vec<Granted>,
+}
+
+/// What a grant opens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Granted {
+    pub group: Box<str>,
+    pub kind: Box<str>,
+    /// `None` for any.
+    pub name: Option<Box<str>>,
+}
+
+pub fn decode_grant(root: &Object<'_>, _: &Meta) -> Option<Spec> {
+    let spec = root.required("spec")?.object()?;
+    let mut grant = ReferenceGrant { from: Vec::new(), to: Vec::new() };
+    for item in spec.required("from")?.list() {
+        let from = item.object()?;
+        let (group, kind) = (from.required("group")?.str()?.into(), from.required("kind")?.str()?.into());
+        grant.from.push((group, kind, from.required("namespace")?.str()?.into()));
+    }
+    for item in spec.required("to")?.list() {
+        let to = item.object()?;
+        // The core group is written as an empty text, so that its absence must be taken as such.
+        let (group, kind) = (to.get("group").and_then(|f| f.str()).unwrap_or_default().into(), to.required("kind")?.str()?.into());
+        grant.to.push(Granted { group, kind, name: to.str("name").map(Into::into) });
+    }
+    Some(Spec::ReferenceGrant(grant))
+}
+
+/// What is referred to: (group, kind, namespace, name).
+pub type Target<'a> = (&'a str, &'a str, &'a str, &'a str);
+
+/// Whether an object of `from` (kind of this API, namespace) may refer to `to`: within its namespace always.
+pub fn permitted(cx: &Cx<'_>, from: (&str, &str), to: Target<'_>) -> bool {
+    let (kind, namespace) = from;
+    let (to_group, to_kind, to_namespace, to_name) = to;
+    namespace == to_namespace
+        || cx.by_word(Kind::ReferenceGrant, to_namespace).any(|object| {
+            let Spec::ReferenceGrant(grant) = &object.spec else { return false };
+            grant.from.iter().any(|(g, k, n)| (&**g, &**k, &**n) == (GROUP, kind, namespace))
+                && grant
+                    .to
+                    .iter()
+                    .any(|to| (&*to.group, &*to.kind) == (to_group, to_kind) && to.name.as_deref().is_none_or(|n| n == to_name))
+        })
+}

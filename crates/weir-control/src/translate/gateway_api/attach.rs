@@ -1,0 +1,172 @@
+//! Which listeners a route attaches to, and for which host names.
+use super::{CLASS, CONTROLLER, From, Gateway, Listener, Protocol, http_route::ParentRef};
+use crate::{
+    object::{Kind, Spec},
+    translate::Cx,
+};
+use std::sync::Arc;
+use weir_config::model::Name;
+
+/// Whether a class is Weir's; else why not.
+pub fn class(cx: &Cx<'_>, name: &str) -> Result<(), String> {
+    match cx.get(Kind::GatewayClass, "", name).map(|o| &o.spec) {
+        Some(Spec::GatewayClass(class)) if *class.controller == *CONTROLLER => Ok(()),
+        Some(Spec::GatewayClass(class)) => Err(format!("the GatewayClass {name} belongs to the controller {}", class.controller)),
+        _ if name == CLASS => Ok(()),
+        _ => Err(format!("there is no GatewayClass {name}")),
+    }
+}
+
+/// A listener that a route is attached to, and the domains that it has there.
+pub struct Attached<'a> {
+    pub listener: &'a Listener,
+    pub domains: Vec<Name>,
+}
+
+/// Why a route is not attached to a parent: reasons of the condition `Accepted`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refused {
+    NoMatchingParent,
+    NotAllowedByListeners,
+    NoMatchingListenerHostname,
+}
+
+impl Refused {
+    pub fn reason(self) -> &'static str {
+        match self {
+            Refused::NoMatchingParent => "NoMatchingParent",
+            Refused::NotAllowedByListeners => "NotAllowedByListeners",
+            Refused::NoMatchingListenerHostname => "NoMatchingListenerHostname",
+        }
+    }
+    pub fn words(self) -> &'static str {
+        match self {
+            Refused::NoMatchingParent => "has no listener of this name or port",
+            Refused::NotAllowedByListeners => "allows no HTTPRoutes of this namespace",
+            Refused::NoMatchingListenerHostname => "has no listener whose hostname goes together with this route's",
+        }
+    }
+    pub fn help(self) -> &'static str {
+        match self {
+            Refused::NoMatchingParent => "sectionName is the name of a listener, port its port",
+            Refused::NotAllowedByListeners => "set allowedRoutes.namespaces.from of the listener to All, or to a Selector that fits",
+            Refused::NoMatchingListenerHostname => "change the hostnames of the route, or the hostname of the listener",
+        }
+    }
+}
+
+/// Attaches a route of `namespace` with `hostnames` to what `parent` says of a gateway.
+pub fn attach<'a>(
+    cx: &Cx<'_>,
+    gateway: &'a Gateway,
+    gateway_namespace: &str,
+    parent: &ParentRef,
+    namespace: &str,
+    hostnames: &[Name],
+) -> Result<Vec<Attached<'a>>, Refused> {
+    let mut attached = Vec::new();
+    let mut best = Refused::NoMatchingParent;
+    for (index, listener) in gateway.listeners.iter().enumerate() {
+        let asked = parent.section.as_ref().is_none_or(|s| *s == listener.name) && parent.port.is_none_or(|p| p == listener.port);
+        if !asked || is_shadowed(gateway, index) {
+            continue;
+        }
+        let http = matches!(listener.protocol, Protocol::Http | Protocol::Https);
+        if !http || !listener.http_routes || !allows(cx, &listener.from, gateway_namespace, namespace) {
+            best = best.max(Refused::NotAllowedByListeners);
+            continue;
+        }
+        let mut domains = common_domains(listener.hostname.as_ref(), hostnames);
+        if domains.is_empty() {
+            best = best.max(Refused::NoMatchingListenerHostname);
+            continue;
+        }
+        domains.retain(|domain| !is_anothers(gateway, listener, domain));
+        attached.push(Attached { listener, domains });
+    }
+    if attached.is_empty() { Err(best) } else { Ok(attached) }
+}
+
+/// The same port, protocol family and hostname as an earlier listener: that one stands.
+pub fn is_shadowed(gateway: &Gateway, index: usize) -> bool {
+    let this = &gateway.listeners[index];
+    gateway.listeners[..index].iter().any(|l| l.port == this.port && l.hostname == this.hostname)
+}
+
+fn allows(cx: &Cx<'_>, from: &From, gateway_namespace: &str, namespace: &str) -> bool {
+    match from {
+        From::Same => gateway_namespace == namespace,
+        From::All => true,
+        From::Selector(requirements) => match cx.get(Kind::Namespace, "", namespace) {
+            Some(object) => requirements.iter().all(|r| r.holds(&object.meta)),
+            // Folders seldom hold Namespace objects: what can be told by the name alone still is.
+            None => {
+                let meta = crate::object::Meta { name: namespace.into(), ..Default::default() };
+                requirements.iter().all(|r| r.holds(&meta))
+            }
+        },
+    }
+}
+
+/// A more specific listener of the gateway has this domain for itself (listener isolation).
+fn is_anothers(gateway: &Gateway, listener: &Listener, domain: &str) -> bool {
+    gateway.listeners.iter().any(|other| {
+        let specific =
+            other.hostname.as_ref().filter(|h| covers(h, domain) && other.port == listener.port && other.protocol == listener.protocol);
+        specific.is_some_and(|h| listener.hostname.as_ref().is_none_or(|own| own != h && covers(own, h)))
+    })
+}
+
+/// What both a listener and a route answer for; `*` where neither names a host.
+fn common_domains(listener: Option<&Name>, route: &[Name]) -> Vec<Name> {
+    match (listener, route) {
+        (None, []) => vec![Arc::from("*")],
+        (Some(host), []) => vec![host.clone()],
+        (None, hosts) => hosts.to_vec(),
+        (Some(own), hosts) => hosts.iter().filter_map(|host| common(own, host)).collect(),
+    }
+}
+
+/// The narrower of two host names that have hosts in common.
+fn common(a: &Name, b: &Name) -> Option<Name> {
+    if covers(a, b) {
+        return Some(b.clone());
+    }
+    covers(b, a).then(|| a.clone())
+}
+
+/// Whether every host of `narrow` is one of `wide`.
+pub fn covers(wide: &str, narrow: &str) -> bool {
+    wide == narrow
+        || wide == "*"
+        || wide.strip_prefix('*').is_some_and(|suffix| {
+            // `*.a.test` covers `b.a.test`, `*.b.a.test` and not `a.test`.
+            narrow.strip_suffix(suffix).is_some_and(|rest| !rest.is_empty())
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn domains_in_common() {
+        let cases = [
+            (None, vec![], vec!["*"]),
+            (Some("a.test"), vec![], vec!["a.test"]),
+            (None, vec!["a.test", "*.b.test"], vec!["a.test", "*.b.test"]),
+            (
+                Some("*.test"),
+                vec!["a.test", "b.a.test", "*.c.test", "*.test", "test", "a.tests"],
+                vec!["a.test", "b.a.test", "*.c.test", "*.test"],
+            ),
+            (Some("a.c.test"), vec!["*.test", "*.c.test", "*.d.test", "a.c.test"], vec!["a.c.test", "a.c.test", "a.c.test"]),
+            (Some("a.test"), vec!["b.test"], vec![]),
+        ];
+        for (listener, route, want) in cases {
+            let route: Vec<Name> = route.into_iter().map(Name::from).collect();
+            let got = common_domains(listener.map(Name::from).as_ref(), &route);
+            assert_eq!(got, want.into_iter().map(Name::from).collect::<Vec<_>>(), "{listener:?} {route:?}");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Filters of HTTPRoute rules and backends.
+use super::{
+    hostname,
+    http_route::{BackendRef, check_path, decode_reference},
+};
+use std::time::Duration;
+use weir_config::{
+    model::{Cors, Fraction, HeaderEdits, PathRewrite, Redirect, RedirectPort, StringMatch},
+    reader::{Field, Object},
+};
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Filters {
+    pub request: HeaderEdits,
+    pub response: HeaderEdits,
+    pub redirect: Option<Redirect>,
+    pub rewrite_host: Option<String>,
+    pub rewrite_path: Option<PathRewrite>,
+    pub mirrors: Vec<(BackendRef, Fraction)>,
+    pub cors: Option<Cors>,
+    /// There is a filter that cannot be applied. It must not be skipped: requests are answered with 500.
+    pub refused: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Type {
+    RequestHeaderModifier,
+    ResponseHeaderModifier,
+    RequestMirror,
+    RequestRedirect,
+    UrlRewrite,
+    Cors,
+    NotYet,
+}
+
+const TYPES: [(&str, Type); 8] = [
+    ("RequestHeaderModifier", Type::RequestHeaderModifier),
+    ("ResponseHeaderModifier", Type::ResponseHeaderModifier),
+    ("RequestMirror", Type::RequestMirror),
+    ("RequestRedirect", Type::RequestRedirect),
+    ("URLRewrite", Type::UrlRewrite),
+    ("CORS", Type::Cors),
+    ("ExtensionRef", Type::NotYet),
+    ("ExternalAuth", Type::NotYet),
+];
+
+/// `None` for a list without any filter.
+pub fn decode_filters(list: &Field<'_>) -> Option<Filters> {
+    let mut filters = Filters::default();
+    let items = list.list();
+    for field in &items {
+        if let Some(object) = field.object() {
+            decode_filter(&object, &mut filters);
+        }
+    }
+    if filters.redirect.is_some() && (filters.rewrite_host.is_some() || filters.rewrite_path.is_some()) {
+        list.error("IncompatibleFilters", "a rule redirects or rewrites, not both", "remove one of RequestRedirect and URLRewrite");
+    }
+    (!items.is_empty()).then_some(filters)
+}
+
+fn decode_filter(object: &Object<'_>, filters: &mut Filters) -> Option<()> {
+    let kind = object.required("type")?;
+    let word = kind.str()?;
+    match kind.choice(&TYPES)? {
+        Type::RequestHeaderModifier => decode_edits(&object.required("requestHeaderModifier")?, &mut filters.request),
+        Type::ResponseHeaderModifier => decode_edits(&object.required("responseHeaderModifier")?, &mut filters.response),
+        Type::RequestMirror => filters.mirrors.push(decode_mirror(&object.required("requestMirror")?)?),
+        Type::RequestRedirect => filters.redirect = Some(decode_redirect(&object.required("requestRedirect")?)?),
+        Type::UrlRewrite => {
+            let rewrite = object.required("urlRewrite")?.object()?;
+            filters.rewrite_host = rewrite.get("hostname").and_then(|f| hostname(&f)).map(|h| h.to_string());
+            filters.rewrite_path = rewrite.get("path").and_then(|f| decode_path(&f));
+        }
+        Type::Cors => filters.cors = Some(decode_cors(&object.required("cors")?)?),
+        Type::NotYet => {
+            object.ignore(&["extensionRef", "externalAuth"]);
+            // It refuses its requests, not the whole route.
+            let message = format!("the filter {word} is not supported yet: requests of this rule are answered with 500");
+            let list: Vec<&str> = TYPES[..6].iter().map(|(w, _)| *w).collect();
+            kind.warning("UnsupportedValue", message, format!("one of {}", list.join(", ")));
+            filters.refused = true;
+        }
+    }
+    Some(())
+}
+
+fn decode_edits(field: &Field<'_>, edits: &mut HeaderEdits) {
+    let Some(object) = field.object() else { return };
+    for (name, into) in [("set", &mut edits.set), ("add", &mut edits.add)] {
+        for item in object.list(name) {
+            let pair = item.object().and_then(|o| {
+                let name = header_name(&o.required("name")?)?;
+                // A text as it stands: the model's operators begin with a percent sign.
+                Some((name, header_value(&o.required("value")?)?.replace('%', "%%")))
+            });
+            into.extend(pair);
+        }
+    }
+    edits.remove.extend(object.list("remove").iter().filter_map(header_name));
+}
+
+fn header_name(field: &Field<'_>) -> Option<String> {
+    let name = field.str()?;
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if name.is_empty() || !name.bytes().all(token) {
+        field.invalid(format!("\"{name}\" is not a header name"), "letters, digits and -");
+        return None;
+    }
+    Some(name.to_string())
+}
+
+fn header_value<'a>(field: &Field<'a>) -> Option<&'a str> {
+    let value = field.str()?;
+    if value.bytes().any(|b| b < b' ' && b != b'\t' || b == 0x7f) {
+        field.invalid("a header's value has no control characters", "a text of one line");
+        return None;
+    }
+    Some(value)
+}
+
+fn decode_mirror(field: &Field<'_>) -> Option<(BackendRef, Fraction)> {
+    let object = field.object()?;
+    let reference = decode_reference(&object.required("backendRef")?.object()?)?;
+    let mut fraction = Fraction::ALL;
+    if let Some(percent) = object.int("percent", 0..=100) {
+        fraction = Fraction::percent(percent as f64);
+    }
+    if let Some(given) = object.object("fraction") {
+        let numerator = given.required("numerator")?.int(0..=i64::from(i32::MAX))?;
+        let denominator = given.int("denominator", 1..=i64::from(i32::MAX)).unwrap_or(100);
+        if numerator > denominator {
+            given.field().invalid("is more than the whole", "a numerator up to the denominator, which is 100 by default");
+            return None;
+        }
+        fraction = Fraction((numerator as u128 * 1_000_000 / denominator as u128) as u32);
+        if object.has("percent") {
+            given.field().invalid("percent and fraction exclude each other", "one of them");
+        }
+    }
+    Some((reference, fraction))
+}
+
+fn decode_redirect(field: &Field<'_>) -> Option<Redirect> {
+    let object = field.object()?;
+    let scheme = object.choice("scheme", &[("http", "http"), ("https", "https")]);
+    let port = match (object.port("port"), scheme) {
+        (Some(port), _) => RedirectPort::Literal(port),
+        (None, Some(_)) => RedirectPort::FromProtocol,
+        (None, None) => RedirectPort::FromRequest,
+    };
+    let statuses = [301, 302, 303, 307, 308];
+    let status = match object.get("statusCode") {
+        None => 302,
+        Some(f) => {
+            let code = f.int(300..=399)? as u16;
+            if !statuses.contains(&code) {
+                f.invalid(format!("{code} does not redirect"), "one of 301, 302, 303, 307, 308");
+            }
+            code
+        }
+    };
+    Some(Redirect {
+        scheme: scheme.map(Into::into),
+        host: object.get("hostname").and_then(|f| hostname(&f)).map(|h| h.to_string()),
+        port: Some(port),
+        path: object.get("path").and_then(|f| decode_path(&f)),
+        status,
+        strip_query: false,
+    })
+}
+
+fn decode_path(field: &Field<'_>) -> Option<PathRewrite> {
+    let object = field.object()?;
+    let full = object.required("type")?.choice(&[("ReplaceFullPath", true), ("ReplacePrefixMatch", false)])?;
+    let value = object.required(if full { "replaceFullPath" } else { "replacePrefixMatch" })?;
+    let path = value.str()?;
+    if !path.is_empty() {
+        check_path(&value, path)?;
+    }
+    Some(if full { PathRewrite::Full(path.into()) } else { PathRewrite::ReplacePrefixMatch(path.into()) })
+}
+
+fn decode_cors(field: &Field<'_>) -> Option<Cors> {
+    let object = field.object()?;
+    let mut allow_origins = Vec::new();
+    for origin in object.list("allowOrigins") {
+        allow_origins.push(decode_origin(origin.str()?));
+    }
+    Some(Cors {
+        allow_origins,
+        allow_methods: object.strings("allowMethods"),
+        allow_headers: object.strings("allowHeaders"),
+        expose_headers: object.strings("exposeHeaders"),
+        max_age: Some(Duration::from_secs(object.int("maxAge", 1..=i64::from(i32::MAX)).unwrap_or(5) as u64)),
+        allow_credentials: object.bool("allowCredentials").unwrap_or(false),
+        forward_not_matching_preflights: false,
+    })
+}
+
+/// `*`, `https://shop.test` or `https://*.shop.test`.
+fn decode_origin(text: &str) -> StringMatch {
+    match text {
+        "*" => StringMatch::Prefix(String::new()),
+        _ if text.contains('*') => {
+            let parts: Vec<String> = text.split('*').map(regex::escape).collect();
+            StringMatch::Regex(parts.join("[^/]+"))
+        }
+        _ => StringMatch::Exact(text.into()),
+    }
+}

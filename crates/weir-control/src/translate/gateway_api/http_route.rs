@@ -1,0 +1,310 @@
+//! Reading HTTPRoute.
+use super::{
+    GROUP,
+    filters::{Filters, decode_filters},
+    hostname,
+};
+use crate::{
+    object::{Meta, Spec},
+    translate::RankPath,
+};
+use std::time::Duration;
+use weir_config::{
+    model::{HeaderMatch, Name, PathMatch, QueryMatch, RetryOn, RetryPolicy, RouteMatch, StringMatch, ValueMatch},
+    node::Chars,
+    reader::{Field, Object},
+};
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpRoute {
+    pub parents: Vec<ParentRef>,
+    /// Lower case; empty for any.
+    pub hostnames: Vec<Name>,
+    pub rules: Vec<Rule>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParentRef {
+    /// Not a Gateway: reported when it was read.
+    pub foreign: bool,
+    pub namespace: Option<Name>,
+    pub name: Name,
+    pub section: Option<Box<str>>,
+    pub port: Option<u16>,
+    pub place: Chars,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    pub name: Option<Name>,
+    /// At least one.
+    pub matches: Vec<Match>,
+    pub filters: Option<Box<Filters>>,
+    pub backends: Vec<Backend>,
+    pub timeout: Option<Duration>,
+    pub backend_timeout: Option<Duration>,
+    pub retry: Option<Box<RetryPolicy>>,
+    /// One-based line in the document.
+    pub line: u32,
+}
+
+/// A match, with what makes it more specific than another.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Match {
+    pub matches: RouteMatch,
+    pub path: RankPath,
+    pub path_length: u32,
+    pub method: bool,
+    pub headers: u16,
+    pub query_parameters: u16,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backend {
+    pub reference: BackendRef,
+    pub weight: u32,
+    pub filters: Option<Box<Filters>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackendRef {
+    pub kind: BackendKind,
+    pub namespace: Option<Name>,
+    pub name: Name,
+    pub port: Option<u16>,
+    pub place: Chars,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum BackendKind {
+    Service,
+    /// Istio's way to name a host of a ServiceEntry.
+    Hostname,
+    /// `Kind of the group GROUP`
+    Other(Box<str>),
+}
+
+pub fn decode_http_route(root: &Object<'_>, _: &Meta) -> Option<Spec> {
+    let spec = root.required("spec")?.object()?;
+    spec.unsupported(&["useDefaultGateways"]);
+    let parents = tight(spec.list("parentRefs").iter().filter_map(decode_parent));
+    if !spec.has("parentRefs") {
+        let help = "add parentRefs with the name of a Gateway";
+        spec.field().warning("NoParents", "without parentRefs this route is attached to nothing", help);
+    }
+    let hostnames = tight(spec.list("hostnames").iter().filter_map(hostname));
+    let rules = match spec.get("rules") {
+        Some(rules) => tight(rules.list().iter().filter_map(decode_rule)),
+        None => {
+            spec.required("rules");
+            return None;
+        }
+    };
+    Some(Spec::HttpRoute(Box::new(HttpRoute { parents, hostnames, rules })))
+}
+
+/// Without room to grow: there are many of these, and they stay.
+fn tight<T>(items: impl Iterator<Item = T>) -> Vec<T> {
+    let mut items: Vec<T> = items.collect();
+    items.shrink_to_fit();
+    items
+}
+
+fn decode_parent(field: &Field<'_>) -> Option<ParentRef> {
+    let parent = field.object()?;
+    let (group, kind) = (parent.str("group").unwrap_or(GROUP), parent.str("kind").unwrap_or("Gateway"));
+    let foreign = (group, kind) != (GROUP, "Gateway");
+    if foreign {
+        field.warning("UnsupportedValue", format!("a parent of the kind {kind} is not supported yet and has no effect"), "a Gateway");
+    }
+    Some(ParentRef {
+        foreign,
+        namespace: parent.str("namespace").map(Into::into),
+        name: parent.required("name")?.str()?.into(),
+        section: parent.str("sectionName").map(Into::into),
+        port: parent.port("port"),
+        place: field.node().span,
+    })
+}
+
+fn decode_rule(field: &Field<'_>) -> Option<Rule> {
+    let rule = field.object()?;
+    rule.unsupported(&["sessionPersistence"]);
+    let matches = match rule.get("matches") {
+        Some(matches) => tight(matches.list().iter().filter_map(decode_match)),
+        None => vec![everything()],
+    };
+    let filters = rule.get("filters").and_then(|f| decode_filters(&f)).map(Box::new);
+    let backends = tight(rule.list("backendRefs").iter().filter_map(decode_backend));
+    let (mut timeout, mut backend_timeout) = (None, None);
+    if let Some(timeouts) = rule.object("timeouts") {
+        // 0s is no limit.
+        timeout = timeouts.duration("request").filter(|d| !d.is_zero());
+        backend_timeout = timeouts.duration("backendRequest").filter(|d| !d.is_zero());
+        if let (Some(whole), Some(one)) = (timeout, backend_timeout)
+            && one > whole
+        {
+            timeouts.get("backendRequest")?.invalid("is longer than the timeout of the request", "at most timeouts.request");
+        }
+    }
+    let retry = rule.object("retry").and_then(|r| decode_retry(&r)).map(Box::new);
+    Some(Rule {
+        name: rule.str("name").map(Into::into),
+        matches,
+        filters,
+        backends,
+        timeout,
+        backend_timeout,
+        retry,
+        line: field.line() + 1 - field.reader().source().first_line,
+    })
+}
+
+fn everything() -> Match {
+    let matches = RouteMatch { path: PathMatch::Prefix("/".into()), ignore_case: false, headers: Vec::new(), query_parameters: Vec::new() };
+    Match { matches, path: RankPath::Prefix, path_length: 1, method: false, headers: 0, query_parameters: 0 }
+}
+
+fn decode_match(field: &Field<'_>) -> Option<Match> {
+    let object = field.object()?;
+    let mut made = everything();
+    if let Some(path) = object.get("path") {
+        (made.matches.path, made.path, made.path_length) = decode_path(&path)?;
+    }
+    if let Some(method) = object.get("method") {
+        const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+        let value = method.choice(&METHODS.map(|m| (m, m)))?;
+        let text = ValueMatch::Text(StringMatch::Exact(value.into()));
+        made.matches.headers.push(HeaderMatch { name: ":method".into(), value: text, invert: false, ignore_case: false });
+        made.method = true;
+    }
+    for header in object.list("headers") {
+        let (name, value) = decode_value(&header)?;
+        let name = name.to_ascii_lowercase();
+        // Of equal names the first counts.
+        if made.matches.headers.iter().all(|h| h.name != name) {
+            made.headers += 1;
+            made.matches.headers.push(HeaderMatch { name, value, invert: false, ignore_case: false });
+        }
+    }
+    for query in object.list("queryParams") {
+        let (name, value) = decode_value(&query)?;
+        if made.matches.query_parameters.iter().all(|q| q.name != name) {
+            made.query_parameters += 1;
+            made.matches.query_parameters.push(QueryMatch { name: name.into(), value });
+        }
+    }
+    made.matches.headers.shrink_to_fit();
+    made.matches.query_parameters.shrink_to_fit();
+    Some(made)
+}
+
+fn decode_path(field: &Field<'_>) -> Option<(PathMatch, RankPath, u32)> {
+    let object = field.object()?;
+    let words = [("Exact", RankPath::Exact), ("PathPrefix", RankPath::Prefix), ("RegularExpression", RankPath::Regex)];
+    let kind = object.get("type").map_or(Some(RankPath::Prefix), |f| f.choice(&words))?;
+    let value = object.get("value");
+    let text = value.as_ref().map_or(Some("/"), |f| f.str())?;
+    let at = value.as_ref().unwrap_or(field);
+    let length = text.len() as u32;
+    if kind == RankPath::Regex {
+        check_regex(at, text)?;
+        return Some((PathMatch::Regex(text.into()), kind, length));
+    }
+    check_path(at, text)?;
+    let path = match (kind, text.trim_end_matches('/')) {
+        (RankPath::Exact, _) => PathMatch::Exact(text.into()),
+        (_, "") => PathMatch::Prefix("/".into()),
+        (_, bare) => return Some((PathMatch::PathSeparatedPrefix(bare.into()), kind, bare.len() as u32)),
+    };
+    Some((path, kind, length))
+}
+
+/// A path as it is after normalisation: anything else would never match.
+pub fn check_path(field: &Field<'_>, path: &str) -> Option<()> {
+    let lower = path.to_ascii_lowercase();
+    let bad = ["//", "/./", "/../", "%2f", "#", "?", " "].into_iter().find(|w| lower.contains(w));
+    let end = ["/..", "/."].into_iter().find(|w| path.ends_with(w));
+    if !path.starts_with('/') {
+        field.invalid(format!("the path \"{path}\" does not begin with /"), "an absolute path");
+        return None;
+    }
+    if let Some(bad) = bad.or(end) {
+        field.invalid(format!("a path never has \"{bad}\" when it is matched"), "a path without empty or dot segments, query and fragment");
+        return None;
+    }
+    Some(())
+}
+
+pub fn check_regex(field: &Field<'_>, pattern: &str) -> Option<()> {
+    let Err(e) = regex::Regex::new(pattern) else { return Some(()) };
+    let why = e.to_string();
+    let last = why.lines().last().unwrap_or_default().trim_start_matches("error: ");
+    field.invalid(format!("is not a regular expression: {last}"), "the syntax of RE2, which must match the whole text");
+    None
+}
+
+fn decode_value<'a>(field: &Field<'a>) -> Option<(&'a str, ValueMatch)> {
+    let object = field.object()?;
+    let regex = object.get("type").map_or(Some(false), |f| f.choice(&[("Exact", false), ("RegularExpression", true)]))?;
+    let name = object.required("name")?.str()?;
+    let value = object.required("value")?;
+    let text = value.str()?.to_string();
+    if regex {
+        check_regex(&value, &text)?;
+    }
+    Some((name, ValueMatch::Text(if regex { StringMatch::Regex(text) } else { StringMatch::Exact(text) })))
+}
+
+fn decode_backend(field: &Field<'_>) -> Option<Backend> {
+    let object = field.object()?;
+    let reference = decode_reference(&object)?;
+    let weight = object.int("weight", 0..=1_000_000).unwrap_or(1) as u32;
+    let filters = object.get("filters").and_then(|f| decode_filters(&f)).map(Box::new);
+    if let Some(filters) = &filters
+        && (filters.redirect.is_some() || !filters.mirrors.is_empty() || filters.cors.is_some())
+    {
+        let message = "redirects, mirrors and CORS of a single backend are not supported yet: its requests are answered with 500";
+        object.get("filters")?.warning("UnsupportedField", message, "put them into the filters of the rule");
+    }
+    Some(Backend { reference, weight, filters })
+}
+
+pub fn decode_reference(object: &Object<'_>) -> Option<BackendRef> {
+    let (group, kind) = (object.str("group").unwrap_or_default(), object.str("kind").unwrap_or("Service"));
+    let kind = match (group, kind) {
+        ("" | "core", "Service") => BackendKind::Service,
+        ("networking.istio.io", "Hostname") => BackendKind::Hostname,
+        _ => BackendKind::Other(format!("{kind} of the group \"{group}\"").into()),
+    };
+    Some(BackendRef {
+        kind,
+        namespace: object.str("namespace").map(Into::into),
+        name: object.required("name")?.str()?.into(),
+        port: object.port("port"),
+        place: object.field().node().span,
+    })
+}
+
+fn decode_retry(object: &Object<'_>) -> Option<RetryPolicy> {
+    let mut status_codes = Vec::new();
+    for code in object.list("codes") {
+        status_codes.push(code.int(400..=599)? as u16);
+    }
+    let num_retries = object.int("attempts", 0..=100).unwrap_or(1) as u32;
+    let backoff = object.duration("backoff").unwrap_or(Duration::from_millis(25));
+    // A failure to connect and a backend that takes too long are tried again whatever the codes say.
+    let mut conditions = vec![RetryOn::ConnectFailure, RetryOn::RefusedStream, RetryOn::Reset];
+    if !status_codes.is_empty() {
+        conditions.push(RetryOn::RetriableStatusCodes);
+    }
+    Some(RetryPolicy {
+        conditions,
+        status_codes,
+        num_retries,
+        per_try_timeout: None,
+        backoff_base: backoff,
+        backoff_max: backoff * 10,
+        avoid_previous_hosts: true,
+    })
+}

@@ -1,0 +1,283 @@
+//! HTTPRoutes: routes of the tables of the listeners that they attach to.
+use super::{
+    Protocol,
+    attach::{self, Refused},
+    filters::Filters,
+    http_route::{Backend, BackendKind, BackendRef, HttpRoute, Match, ParentRef, Rule},
+    permitted,
+};
+use crate::{
+    object::{Kind, Object, Spec},
+    translate::{ClusterKey, Cx, Part, Rank, RankApi, RouteEntry, http_table, https_table},
+};
+use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
+use weir_config::{
+    diagnostic::Diagnostic,
+    model::{
+        Forward, HeaderEdits, HostRewrite, Mirror, Name, Origin, PathMatch, PathRewrite, RetryPolicy, Route, RouteAction, WeightedCluster,
+    },
+};
+
+pub fn translate_http_route(cx: &Cx<'_>, object: &Arc<Object>, route: &HttpRoute, part: &mut Part) {
+    let mut places: BTreeSet<(Name, Name)> = BTreeSet::new();
+    let mut accepted = Vec::new();
+    for (index, parent) in route.parents.iter().enumerate().filter(|(_, p)| !p.foreign) {
+        let found = attach_parent(cx, object, route, parent, index, part);
+        if let Some(domains) = found {
+            places.extend(domains);
+            accepted.push(index);
+        }
+    }
+    if places.is_empty() {
+        return;
+    }
+    let maker = Maker { cx, object, origin: object.origin() };
+    for (index, rule) in route.rules.iter().enumerate() {
+        maker.rule(rule, index, &places, part);
+    }
+    let trouble = part.findings.iter().map(|f| f.diagnostic.reason).find(|r| RESOLVE.contains(r));
+    for index in accepted {
+        let scope = format!("parentRefs[{index}]");
+        part.condition(&scope, "Accepted", true, "Accepted");
+        part.condition(&scope, "ResolvedRefs", trouble.is_none(), trouble.unwrap_or("ResolvedRefs"));
+    }
+}
+
+/// Reasons of the condition `ResolvedRefs`.
+const RESOLVE: [&str; 3] = ["BackendNotFound", "RefNotPermitted", "InvalidKind"];
+
+/// The (table, domain) pairs that a route has by one of its parents; reports a parent that does not take it.
+fn attach_parent(
+    cx: &Cx<'_>,
+    object: &Arc<Object>,
+    route: &HttpRoute,
+    parent: &ParentRef,
+    index: usize,
+    part: &mut Part,
+) -> Option<Vec<(Name, Name)>> {
+    let namespace = parent.namespace.as_ref().unwrap_or(&object.key.namespace);
+    let mut refuse = |reason: &'static str, message: String, help: &str| {
+        part.condition(&format!("parentRefs[{index}]"), "Accepted", false, reason);
+        let found = Diagnostic::warning(reason, message).help(help);
+        part.find(object, parent.place, format!("spec.parentRefs[{index}]"), found);
+        None
+    };
+    let Some(Spec::Gateway(gateway)) = cx.get(Kind::Gateway, namespace, &parent.name).map(|o| &o.spec) else {
+        return refuse(
+            "NoMatchingParent",
+            format!("there is no Gateway {namespace}/{}", parent.name),
+            "add it, or change the name or namespace",
+        );
+    };
+    if let Err(why) = attach::class(cx, &gateway.class) {
+        return refuse(
+            "NoMatchingParent",
+            format!("the Gateway {namespace}/{} is not Weir's: {why}", parent.name),
+            "use a Gateway of the class weir",
+        );
+    }
+    match attach::attach(cx, gateway, namespace, parent, &object.key.namespace, &route.hostnames) {
+        Ok(attached) => {
+            let places = attached.iter().flat_map(|a| a.domains.iter().map(|domain| (table(a.listener), domain.clone())));
+            Some(places.collect())
+        }
+        Err(why) => {
+            let message = format!("the Gateway {namespace}/{} {}", parent.name, Refused::words(why));
+            refuse(why.reason(), message, why.help())
+        }
+    }
+}
+
+fn table(listener: &super::Listener) -> Name {
+    if listener.protocol == Protocol::Https { https_table(listener.port, None) } else { http_table(listener.port) }
+}
+
+struct Maker<'a> {
+    cx: &'a Cx<'a>,
+    object: &'a Arc<Object>,
+    origin: Origin,
+}
+
+impl Maker<'_> {
+    fn rule(&self, rule: &Rule, index: usize, places: &BTreeSet<(Name, Name)>, part: &mut Part) {
+        let key = &self.object.key;
+        let name: Name = rule.name.clone().unwrap_or_else(|| format!("{}/{}/{index}", key.namespace, key.name).into());
+        let no_filters = Filters::default();
+        let filters = rule.filters.as_deref().unwrap_or(&no_filters);
+        let action = self.action(rule, filters, index, part);
+        let cors = filters.cors.clone().map(Arc::new);
+        let owner: Name = format!("{}/{}", key.namespace, key.name).into();
+        let line = self.origin.line - self.object.line + rule.line;
+        for (nth, matched) in rule.matches.iter().enumerate() {
+            let route = Arc::new(Route {
+                name: name.clone(),
+                matches: matched.matches.clone(),
+                action: self.fit(&action, matched),
+                request_headers: filters.request.clone(),
+                response_headers: filters.response.clone(),
+                cors: cors.clone(),
+                fault: None,
+                origin: Origin { line, ..self.origin.clone() },
+            });
+            for (table, domain) in places {
+                let rank = rank(matched, &self.object.meta.created, &owner, index, nth);
+                part.routes.push(RouteEntry { table: table.clone(), domain: domain.clone(), rank, route: Some(route.clone()) });
+            }
+        }
+    }
+
+    /// A rewrite of the prefix needs a prefix that was matched.
+    fn fit(&self, action: &RouteAction, matched: &Match) -> RouteAction {
+        let mut action = action.clone();
+        if matches!(matched.matches.path, PathMatch::PathSeparatedPrefix(_) | PathMatch::Prefix(_)) {
+            return action;
+        }
+        let prefix = |p: &mut Option<PathRewrite>| {
+            if matches!(p, Some(PathRewrite::ReplacePrefixMatch(_))) {
+                *p = None;
+            }
+        };
+        match &mut action {
+            RouteAction::Forward(forward) => {
+                prefix(&mut forward.path_rewrite);
+                forward.clusters.iter_mut().for_each(|c| prefix(&mut c.path_rewrite));
+            }
+            RouteAction::Redirect(redirect) => prefix(&mut redirect.path),
+            RouteAction::DirectResponse { .. } => {}
+        }
+        action
+    }
+
+    fn action(&self, rule: &Rule, filters: &Filters, index: usize, part: &mut Part) -> RouteAction {
+        if let (Some(redirect), false) = (&filters.redirect, filters.refused) {
+            return RouteAction::Redirect(redirect.clone());
+        }
+        let mut clusters: Vec<WeightedCluster> = Vec::with_capacity(rule.backends.len().max(1));
+        for (nth, backend) in rule.backends.iter().enumerate().filter(|_| !filters.refused) {
+            let field = format!("spec.rules[{index}].backendRefs[{nth}]");
+            clusters.push(self.backend(backend, &field, part));
+        }
+        if clusters.is_empty() {
+            // Nothing to forward to, or a filter that must not be skipped.
+            clusters.push(weighted(None, 1));
+        }
+        let mut mirrors = Vec::new();
+        for (nth, (reference, fraction)) in filters.mirrors.iter().enumerate() {
+            let field = format!("spec.rules[{index}].filters: mirror {nth}");
+            if let Some(cluster) = self.resolve(reference, &field, "nothing is mirrored there", part) {
+                mirrors.push(Mirror { cluster, fraction: *fraction });
+            }
+        }
+        RouteAction::Forward(Box::new(Forward {
+            clusters,
+            path_rewrite: filters.rewrite_path.clone(),
+            host_rewrite: filters.rewrite_host.clone().map(HostRewrite::Literal),
+            timeout: rule.timeout,
+            idle_timeout: None,
+            retry: retry(rule),
+            mirrors,
+            hash_policy: Vec::new(),
+        }))
+    }
+
+    fn backend(&self, backend: &Backend, field: &str, part: &mut Part) -> WeightedCluster {
+        let mut made = weighted(self.resolve(&backend.reference, field, "its requests are answered with 500", part), backend.weight);
+        let Some(filters) = &backend.filters else { return made };
+        if filters.refused || filters.redirect.is_some() || !filters.mirrors.is_empty() || filters.cors.is_some() {
+            made.cluster = None;
+        }
+        made.request_headers = filters.request.clone();
+        made.response_headers = filters.response.clone();
+        made.host_rewrite = filters.rewrite_host.clone().map(HostRewrite::Literal);
+        made.path_rewrite.clone_from(&filters.rewrite_path);
+        made
+    }
+
+    /// The cluster of a reference; reports one that leads nowhere.
+    fn resolve(&self, reference: &BackendRef, field: &str, so: &str, part: &mut Part) -> Option<Name> {
+        match self.look_up(reference) {
+            Ok(key) => Some(part.use_cluster(key)),
+            Err((reason, message, help)) => {
+                let found = Diagnostic::warning(reason, format!("{message}: {so}")).help(help);
+                part.find(self.object, reference.place, field, found);
+                None
+            }
+        }
+    }
+
+    fn look_up(&self, reference: &BackendRef) -> Result<ClusterKey, (&'static str, String, String)> {
+        let name = &reference.name;
+        let own = &self.object.key.namespace;
+        let port = |what: &str| reference.port.ok_or_else(|| ("BackendNotFound", format!("a {what} needs a port"), "add port".to_string()));
+        match &reference.kind {
+            BackendKind::Service => {
+                let namespace = reference.namespace.as_ref().unwrap_or(own);
+                if !permitted(self.cx, ("HTTPRoute", own), ("", "Service", namespace, name)) {
+                    let help = format!("add a ReferenceGrant to the namespace {namespace}, from HTTPRoutes of {own} to Services");
+                    let message = format!("the Service {namespace}/{name} is in another namespace, without a ReferenceGrant");
+                    return Err(("RefNotPermitted", message, help));
+                }
+                let Some(service) = self.cx.service(namespace, name) else {
+                    return Err((
+                        "BackendNotFound",
+                        format!("there is no Service {namespace}/{name}"),
+                        "add it, or change the name".into(),
+                    ));
+                };
+                let port = port("Service")?;
+                if service.port(port).is_none() && service.external_name.is_none() {
+                    let ports: Vec<String> = service.ports.iter().map(|p| p.port.to_string()).collect();
+                    let help = format!("its ports are {}", ports.join(", "));
+                    return Err(("BackendNotFound", format!("the Service {namespace}/{name} has no port {port}"), help));
+                }
+                Ok(ClusterKey::service(namespace, name, port))
+            }
+            BackendKind::Hostname => {
+                let host: Name = name.to_ascii_lowercase().into();
+                let port = port("Hostname")?;
+                if self.cx.by_word(Kind::ServiceEntry, &host).next().is_none() {
+                    return Err(("BackendNotFound", format!("no ServiceEntry has the host {host}"), "add one".into()));
+                }
+                Ok(ClusterKey { port, subset: "".into(), host })
+            }
+            BackendKind::Other(kind) => Err(("InvalidKind", format!("{kind} is no backend"), "a Service".into())),
+        }
+    }
+}
+
+fn weighted(cluster: Option<Name>, weight: u32) -> WeightedCluster {
+    WeightedCluster {
+        cluster,
+        weight,
+        unresolved_status: 500,
+        request_headers: HeaderEdits::default(),
+        response_headers: HeaderEdits::default(),
+        host_rewrite: None,
+        path_rewrite: None,
+    }
+}
+
+fn retry(rule: &Rule) -> Option<Arc<RetryPolicy>> {
+    let mut policy = match (&rule.retry, rule.backend_timeout) {
+        (Some(policy), _) => policy.as_ref().clone(),
+        // One try, with its limit.
+        (None, Some(_)) => RetryPolicy { conditions: Vec::new(), num_retries: 0, ..RetryPolicy::default() },
+        (None, None) => return None,
+    };
+    policy.per_try_timeout = rule.backend_timeout;
+    Some(Arc::new(policy))
+}
+
+fn rank(matched: &Match, created: &str, owner: &Name, rule: usize, nth: usize) -> Rank {
+    Rank {
+        api: RankApi::Specific,
+        path: matched.path,
+        path_length: Reverse(matched.path_length),
+        method: Reverse(matched.method),
+        headers: Reverse(matched.headers),
+        query_parameters: Reverse(matched.query_parameters),
+        created: created.into(),
+        object: owner.clone(),
+        index: ((rule as u32) << 16) | nth as u32,
+    }
+}

@@ -1,0 +1,166 @@
+//! Reading Ingress and IngressClass.
+use crate::{
+    object::{Meta, Spec},
+    translate::gateway_api::{check_path, hostname},
+};
+use weir_config::{
+    model::{Name, PathMatch},
+    node::Chars,
+    reader::{Field, Object},
+};
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct IngressClass {
+    pub controller: Box<str>,
+}
+
+pub fn decode_class(root: &Object<'_>, _: &Meta) -> Option<Spec> {
+    let spec = root.required("spec")?.object()?;
+    spec.unsupported(&["parameters"]);
+    Some(Spec::IngressClass(IngressClass { controller: spec.required("controller")?.str()?.into() }))
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ingress {
+    pub class: Option<Box<str>>,
+    pub class_place: Chars,
+    pub default_backend: Option<Backend>,
+    pub tls: Vec<Tls>,
+    pub rules: Vec<Rule>,
+    pub place: Chars,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tls {
+    /// Empty for any.
+    pub hosts: Vec<Name>,
+    pub secret: Option<Name>,
+    pub place: Chars,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// `None` for any.
+    pub host: Option<Name>,
+    pub paths: Vec<Path>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Path {
+    pub matches: PathMatch,
+    /// Of the path as it is written, without a slash at its end.
+    pub length: u32,
+    pub backend: Backend,
+    /// One-based line in the document.
+    pub line: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathType {
+    Exact,
+    /// By segments; `ImplementationSpecific` is the same here.
+    Prefix,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backend {
+    /// `None` for a resource, which is not supported.
+    pub service: Option<(Name, PortRef)>,
+    pub place: Chars,
+    /// One-based line in the document.
+    pub line: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum PortRef {
+    Number(u16),
+    Name(Box<str>),
+}
+
+impl std::fmt::Display for PortRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            PortRef::Number(n) => n.fmt(f),
+            PortRef::Name(n) => n.fmt(f),
+        }
+    }
+}
+
+pub fn decode(root: &Object<'_>, _: &Meta) -> Option<Spec> {
+    let field = root.required("spec")?;
+    let spec = field.object()?;
+    let class = spec.get("ingressClassName");
+    let place = root.get("kind").map_or(field.node().span, |k| k.node().span);
+    let ingress = Ingress {
+        class: class.as_ref().and_then(|f| f.str()).map(Into::into),
+        class_place: class.map_or(place, |f| f.node().span),
+        default_backend: spec.get("defaultBackend").and_then(|f| decode_backend(&f)),
+        tls: spec.list("tls").iter().filter_map(decode_tls).collect(),
+        rules: spec.list("rules").iter().filter_map(decode_rule).collect(),
+        place,
+    };
+    if ingress.rules.is_empty() && ingress.default_backend.is_none() {
+        field.error("MissingField", "an Ingress has rules or a defaultBackend", "add one of them");
+    }
+    Some(Spec::Ingress(Box::new(ingress)))
+}
+
+fn decode_tls(field: &Field<'_>) -> Option<Tls> {
+    let tls = field.object()?;
+    let hosts = tls.list("hosts").iter().filter_map(hostname).collect();
+    Some(Tls { hosts, secret: tls.str("secretName").map(Into::into), place: field.node().span })
+}
+
+fn decode_rule(field: &Field<'_>) -> Option<Rule> {
+    let rule = field.object()?;
+    let host = rule.get("host").filter(|f| f.node().as_str() != Some("")).and_then(|f| hostname(&f));
+    let paths = match rule.object("http") {
+        Some(http) => http.required("paths")?.list().iter().filter_map(decode_path).collect(),
+        None => Vec::new(),
+    };
+    Some(Rule { host, paths })
+}
+
+fn decode_path(field: &Field<'_>) -> Option<Path> {
+    let object = field.object()?;
+    let words = [("Exact", PathType::Exact), ("Prefix", PathType::Prefix), ("ImplementationSpecific", PathType::Prefix)];
+    let kind = object.required("pathType")?.choice(&words)?;
+    let given = object.get("path");
+    let text = given.as_ref().map_or(Some("/"), |f| f.str())?;
+    if let Some(given) = &given {
+        check_path(given, text)?;
+    }
+    let bare = text.trim_end_matches('/');
+    let matches = match (kind, bare) {
+        (PathType::Exact, _) => PathMatch::Exact(text.into()),
+        (PathType::Prefix, "") => PathMatch::Prefix("/".into()),
+        (PathType::Prefix, _) => PathMatch::PathSeparatedPrefix(bare.into()),
+    };
+    let backend = decode_backend(&object.required("backend")?)?;
+    Some(Path { matches, length: bare.len().max(1) as u32, backend, line: line(field) })
+}
+
+fn decode_backend(field: &Field<'_>) -> Option<Backend> {
+    let backend = field.object()?;
+    let mut made = Backend { service: None, place: field.node().span, line: line(field) };
+    if backend.has("resource") {
+        // Reported where it is used.
+        return Some(made);
+    }
+    let service = backend.required("service")?.object()?;
+    let port = service.required("port")?.object()?;
+    let port = match (port.get("name"), port.get("number")) {
+        (Some(name), None) => PortRef::Name(name.str()?.into()),
+        (None, Some(number)) => PortRef::Number(number.port()?),
+        _ => {
+            port.field().error("InvalidValue", "a port is named or numbered", "either name or number");
+            return None;
+        }
+    };
+    made.service = Some((service.required("name")?.str()?.into(), port));
+    Some(made)
+}
+
+fn line(field: &Field<'_>) -> u32 {
+    field.line() + 1 - field.reader().source().first_line
+}

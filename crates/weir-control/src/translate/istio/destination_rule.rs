@@ -1,0 +1,306 @@
+//! DestinationRule: how to talk to the endpoints of a host, and which of them a subset has.
+use super::read::{At, CertificateFiles, ExportTo, certificate_files, full_host, host_field};
+use crate::object::{Meta, Spec};
+use std::time::Duration;
+use weir_config::{
+    model::{CircuitBreakers, HashOf, LbPolicy, Name, OutlierDetection, RetryBudget, TcpKeepalive},
+    reader::{Field, Object},
+};
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct DestinationRule {
+    /// Full name or pattern.
+    pub host: Name,
+    pub export_to: ExportTo,
+    pub policy: Policy,
+    pub subsets: Vec<Subset>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subset {
+    pub name: Name,
+    pub labels: Vec<(String, String)>,
+    pub policy: Policy,
+    pub at: At,
+}
+
+/// A `trafficPolicy`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Policy {
+    pub settings: Settings,
+    /// By port: in place of `settings`, not on top of them.
+    pub ports: Vec<(u16, Settings)>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {
+    pub balancer: Option<Balancer>,
+    pub pool: Option<Pool>,
+    pub outlier_detection: Option<OutlierDetection>,
+    pub tls: Option<Tls>,
+    pub retry_budget: Option<RetryBudget>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Balancer {
+    pub policy: LbPolicy,
+    pub hash: Option<HashOf>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Pool {
+    pub breakers: CircuitBreakers,
+    pub connect_timeout: Option<Duration>,
+    pub keepalive: Option<TcpKeepalive>,
+    /// Of connections that are passed on as bytes.
+    pub tcp_idle_timeout: Option<Duration>,
+    pub http_idle_timeout: Option<Duration>,
+    pub max_requests_per_connection: u32,
+    pub upgrade: bool,
+    pub use_client_protocol: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tls {
+    /// `None` is plain text (`DISABLE`).
+    pub originate: Option<Originate>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Originate {
+    /// A Secret with the client's certificate (`MUTUAL`) or the roots (`SIMPLE`).
+    pub credential: Option<Box<str>>,
+    pub mutual: bool,
+    pub files: Option<CertificateFiles>,
+    /// `system`, or a path.
+    pub ca_file: Option<String>,
+    pub subject_alt_names: Vec<String>,
+    pub sni: Option<String>,
+    pub insecure_skip_verify: bool,
+    pub at: At,
+}
+
+impl Policy {
+    fn at_port(&self, port: u16) -> &Settings {
+        self.ports.iter().find(|(p, _)| *p == port).map_or(&self.settings, |(_, settings)| settings)
+    }
+    /// For a port of a subset: what the subset sets overrides what the host has.
+    pub fn merged(&self, subset: Option<&Policy>, port: u16) -> Settings {
+        let (base, over) = (self.at_port(port), subset.map(|s| s.at_port(port)));
+        fn pick<T: Clone>(over: Option<&Option<T>>, base: &Option<T>) -> Option<T> {
+            over.and_then(Clone::clone).or_else(|| base.clone())
+        }
+        Settings {
+            balancer: pick(over.map(|s| &s.balancer), &base.balancer),
+            pool: pick(over.map(|s| &s.pool), &base.pool),
+            outlier_detection: pick(over.map(|s| &s.outlier_detection), &base.outlier_detection),
+            tls: pick(over.map(|s| &s.tls), &base.tls),
+            retry_budget: pick(over.map(|s| &s.retry_budget), &base.retry_budget),
+        }
+    }
+}
+
+pub fn decode(root: &Object<'_>, meta: &Meta) -> Option<Spec> {
+    let spec = root.required("spec")?.object()?;
+    spec.unsupported(&["workloadSelector"]);
+    let host = full_host(&host_field(&spec.required("host")?)?, &meta.namespace);
+    let policy = spec.get("trafficPolicy").and_then(|f| policy(&f)).unwrap_or_default();
+    let mut subsets: Vec<Subset> = Vec::new();
+    for item in spec.list("subsets") {
+        let Some(subset) = item.object() else { continue };
+        let name = subset.required("name").and_then(|f| f.str());
+        let labels = subset.entries("labels").into_iter().filter_map(|(k, v)| Some((k.to_string(), v.str()?.to_string()))).collect();
+        let policy = subset.get("trafficPolicy").and_then(|f| self::policy(&f)).unwrap_or_default();
+        let Some(name) = name else { continue };
+        if subsets.iter().any(|s| *s.name == *name) {
+            item.error("InvalidValue", format!("there are two subsets {name}"), "give each a name of its own");
+            continue;
+        }
+        subsets.push(Subset { name: name.into(), labels, policy, at: At::of(&item) });
+    }
+    let export_to = ExportTo::decode(&spec);
+    Some(Spec::DestinationRule(Box::new(DestinationRule { host, export_to, policy, subsets })))
+}
+
+fn policy(field: &Field<'_>) -> Option<Policy> {
+    let object = field.object()?;
+    object.unsupported(&["tunnel", "proxyProtocol"]);
+    let settings = settings(&object);
+    let mut ports = Vec::new();
+    for item in object.list("portLevelSettings") {
+        let Some(level) = item.object() else { continue };
+        let port = level.required("port").and_then(|f| f.object()).and_then(|p| p.required("number")?.port());
+        let settings = self::settings(&level);
+        ports.extend(port.map(|port| (port, settings)));
+    }
+    Some(Policy { settings, ports })
+}
+
+fn settings(object: &Object<'_>) -> Settings {
+    Settings {
+        balancer: object.get("loadBalancer").and_then(|f| balancer(&f)),
+        pool: object.get("connectionPool").and_then(|f| pool(&f)),
+        outlier_detection: object.get("outlierDetection").and_then(|f| outlier_detection(&f)),
+        tls: object.get("tls").and_then(|f| tls(&f)),
+        retry_budget: object.get("retryBudget").and_then(|f| retry_budget(&f)),
+    }
+}
+
+fn balancer(field: &Field<'_>) -> Option<Balancer> {
+    let object = field.object()?;
+    object.unsupported(&["localityLbSetting", "zoneAwareLbSetting", "warmupDurationSecs", "warmup"]);
+    let least = LbPolicy::default();
+    let mut policy = least.clone();
+    if let Some(f) = object.get("simple") {
+        policy = match f.str()? {
+            "UNSPECIFIED" | "LEAST_REQUEST" | "LEAST_CONN" => least,
+            "ROUND_ROBIN" => LbPolicy::RoundRobin,
+            "RANDOM" => LbPolicy::Random,
+            "PASSTHROUGH" => {
+                f.warning(
+                    "UnsupportedValue",
+                    "needs a connection's original destination, which a gateway has not: taken as LEAST_REQUEST",
+                    "LEAST_REQUEST",
+                );
+                least
+            }
+            other => {
+                f.invalid(format!("\"{other}\" is not known here"), "one of ROUND_ROBIN, LEAST_REQUEST, RANDOM, PASSTHROUGH");
+                return None;
+            }
+        };
+    }
+    let hash = object.get("consistentHash").and_then(|f| consistent_hash(&f));
+    Some(match hash {
+        Some((hash, ring)) => Balancer { policy: ring, hash: Some(hash) },
+        None => Balancer { policy, hash: None },
+    })
+}
+
+/// Envoy's upper bound, which Istio leaves as it is.
+const MAXIMUM_RING_SIZE: u32 = 8 << 20;
+
+fn consistent_hash(field: &Field<'_>) -> Option<(HashOf, LbPolicy)> {
+    let object = field.object()?;
+    if let Some(f) = object.get("maglev") {
+        f.warning("UnsupportedValue", "maglev is not supported yet: the ring hash takes its place", "ringHash");
+    }
+    let old = object.int("minimumRingSize", 0..=i64::from(MAXIMUM_RING_SIZE));
+    let new = object.object("ringHash").and_then(|ring| ring.int("minimumRingSize", 0..=i64::from(MAXIMUM_RING_SIZE)));
+    let minimum_ring_size = new.or(old).filter(|n| *n > 0).unwrap_or(1024) as u32;
+    let ring = LbPolicy::RingHash { minimum_ring_size, maximum_ring_size: MAXIMUM_RING_SIZE };
+    let header = object.str("httpHeaderName").map(|n| HashOf::Header(n.to_ascii_lowercase()));
+    let query = object.str("httpQueryParameterName").map(|n| HashOf::QueryParameter(n.into()));
+    let source = object.bool("useSourceIp").filter(|on| *on).map(|_| HashOf::SourceIp);
+    let cookie = object.object("httpCookie").and_then(|cookie| {
+        cookie.unsupported(&["attributes"]);
+        let ttl = cookie.duration("ttl");
+        let path = cookie.str("path").unwrap_or_default().into();
+        Some(HashOf::Cookie { name: cookie.required("name")?.str()?.into(), path, ttl })
+    });
+    let hash = header.or(cookie).or(source).or(query);
+    if hash.is_none() {
+        field.invalid("says nothing to hash", "one of httpHeaderName, httpCookie, useSourceIp, httpQueryParameterName");
+    }
+    Some((hash?, ring))
+}
+
+fn count(object: &Object<'_>, name: &'static str) -> Option<u32> {
+    object.int(name, 0..=i64::from(i32::MAX)).map(|n| n as u32)
+}
+
+fn pool(field: &Field<'_>) -> Option<Pool> {
+    let object = field.object()?;
+    let mut pool = Pool::default();
+    // In Istio's API 0 stands for the default, in effect no limit.
+    let limit = |given: Option<u32>| given.filter(|n| *n > 0).unwrap_or(u32::MAX);
+    if let Some(tcp) = object.object("tcp") {
+        tcp.unsupported(&["maxConnectionDuration"]);
+        pool.breakers.max_connections = limit(count(&tcp, "maxConnections"));
+        pool.connect_timeout = tcp.duration("connectTimeout");
+        pool.tcp_idle_timeout = tcp.duration("idleTimeout");
+        if let Some(keepalive) = tcp.object("tcpKeepalive") {
+            pool.keepalive = Some(TcpKeepalive {
+                probes: count(&keepalive, "probes").unwrap_or(9),
+                time: keepalive.duration("time").unwrap_or(Duration::from_secs(7200)),
+                interval: keepalive.duration("interval").unwrap_or(Duration::from_secs(75)),
+            });
+        }
+    }
+    if let Some(http) = object.object("http") {
+        http.unsupported(&["maxConcurrentStreams"]);
+        pool.breakers.max_pending_requests = limit(count(&http, "http1MaxPendingRequests"));
+        pool.breakers.max_requests = limit(count(&http, "http2MaxRequests"));
+        pool.breakers.max_retries = limit(count(&http, "maxRetries"));
+        pool.max_requests_per_connection = count(&http, "maxRequestsPerConnection").unwrap_or(0);
+        pool.http_idle_timeout = http.duration("idleTimeout");
+        pool.upgrade = http.choice("h2UpgradePolicy", &[("DEFAULT", false), ("DO_NOT_UPGRADE", false), ("UPGRADE", true)]).unwrap_or(false);
+        pool.use_client_protocol = http.bool("useClientProtocol").unwrap_or(false);
+    }
+    Some(pool)
+}
+
+fn outlier_detection(field: &Field<'_>) -> Option<OutlierDetection> {
+    let object = field.object()?;
+    let mut made = OutlierDetection::default();
+    let errors = count(&object, "consecutive5xxErrors").or_else(|| count(&object, "consecutiveErrors"));
+    made.consecutive_5xx = errors.unwrap_or(made.consecutive_5xx);
+    made.consecutive_gateway_failure = count(&object, "consecutiveGatewayErrors").unwrap_or(made.consecutive_gateway_failure);
+    made.consecutive_local_origin_failure =
+        count(&object, "consecutiveLocalOriginFailures").unwrap_or(made.consecutive_local_origin_failure);
+    made.split_external_local_origin_errors = object.bool("splitExternalLocalOriginErrors").unwrap_or(false);
+    made.interval = object.duration("interval").unwrap_or(made.interval);
+    made.base_ejection_time = object.duration("baseEjectionTime").unwrap_or(made.base_ejection_time);
+    made.max_ejection_time = made.max_ejection_time.max(made.base_ejection_time);
+    made.max_ejection_percent = object.int("maxEjectionPercent", 0..=100).map_or(made.max_ejection_percent, |n| n as u32);
+    made.min_health_percent = object.int("minHealthPercent", 0..=100).map_or(made.min_health_percent, |n| n as u32);
+    Some(made)
+}
+
+fn retry_budget(field: &Field<'_>) -> Option<RetryBudget> {
+    let object = field.object()?;
+    let given = object.get("percent").and_then(|f| {
+        let percent = f.number()?;
+        if !(0.0..=100.0).contains(&percent) {
+            f.invalid(format!("{percent} is out of bounds"), "a number from 0 to 100");
+        }
+        Some(percent)
+    });
+    Some(RetryBudget { budget_percent: given.unwrap_or(20.0), min_retry_concurrency: count(&object, "minRetryConcurrency").unwrap_or(3) })
+}
+
+fn tls(field: &Field<'_>) -> Option<Tls> {
+    let object = field.object()?;
+    object.unsupported(&["caCrl", "verifyCertificateSpki", "verifyCertificateHash"]);
+    let words = [("DISABLE", Some(false)), ("SIMPLE", Some(true)), ("MUTUAL", Some(true)), ("ISTIO_MUTUAL", None)];
+    let mode = object.get("mode");
+    let kind = mode.as_ref().map_or(Some(Some(false)), |f| f.choice(&words))?;
+    let mutual = mode.as_ref().and_then(|f| f.node().as_str()) == Some("MUTUAL");
+    let originate = Originate {
+        credential: object.str("credentialName").map(|n| n.trim_start_matches("kubernetes://").into()),
+        mutual,
+        files: certificate_files(&object, "clientCertificate", "privateKey"),
+        ca_file: object.str("caCertificates").map(str::to_string),
+        subject_alt_names: object.strings("subjectAltNames"),
+        sni: object.str("sni").map(str::to_string),
+        insecure_skip_verify: object.bool("insecureSkipVerify").unwrap_or(false),
+        at: At::of(field),
+    };
+    match kind {
+        Some(on) => {
+            if mutual && originate.credential.is_none() && originate.files.is_none() {
+                let help = "add credentialName with the name of a Secret, or clientCertificate and privateKey with paths";
+                field.error("MissingField", "MUTUAL needs a certificate of the client", help);
+            }
+            Some(Tls { originate: on.then_some(originate) })
+        }
+        None => {
+            mode?.warning(
+                "UnsupportedValue",
+                "needs a mesh's certificates, which are not supported yet: taken as DISABLE",
+                "DISABLE, SIMPLE or MUTUAL",
+            );
+            Some(Tls { originate: None })
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! VirtualServices to routes: in the order of their lists, once for each gateway and port.
+use super::{
+    VirtualService, delegate,
+    read::At,
+    server::{self, Serves},
+    stream, upstream,
+    virtual_service::{Action, Destination, Forward, HttpMatch, HttpRoute, Retry},
+};
+use crate::{
+    object::{Kind, Object, Spec},
+    translate::{ClusterKey, Cx, Part, Rank, RankApi, RouteEntry},
+};
+use std::{collections::HashMap, sync::Arc};
+use weir_config::{
+    diagnostic::{Diagnostic, Severity},
+    model::{self, HostRewrite, Mirror, Name, Origin, PathMatch, RetryPolicy, Route, RouteAction, RouteMatch, WeightedCluster},
+};
+
+/// Where routes stand: a port of a gateway.
+pub struct Place<'a> {
+    pub gateway: &'a Object,
+    pub port: u16,
+}
+
+impl Place<'_> {
+    /// As matches name the gateway.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.gateway.key.namespace, self.gateway.key.name)
+    }
+}
+
+/// A route with the object that says it: the VirtualService itself or one that it delegates to.
+pub struct Said<'a> {
+    pub object: &'a Arc<Object>,
+    pub route: std::borrow::Cow<'a, HttpRoute>,
+    /// In the list of its object.
+    pub index: usize,
+}
+
+pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, service: &VirtualService, part: &mut Part) {
+    if service.hosts.is_empty() {
+        // A delegate: its routes are translated with those who delegate to it.
+        return;
+    }
+    let said = delegate::unfold(cx, object, service, part);
+    let mut made: HashMap<(String, u16), Vec<Arc<Route>>> = HashMap::new();
+    for reference in &service.gateways {
+        let found = cx.get(Kind::IstioGateway, &reference.namespace, &reference.name);
+        let Some((gateway, Spec::IstioGateway(spec))) = found.map(|g| (g, &g.spec)) else {
+            let message = format!("there is no Gateway {}/{}", reference.namespace, reference.name);
+            report(
+                part,
+                object,
+                &reference.at,
+                Diagnostic::warning("GatewayNotFound", message).help("name it as NAMESPACE/NAME, or add it"),
+            );
+            continue;
+        };
+        let mut bound = false;
+        for server in &spec.servers {
+            let place = Place { gateway, port: server.port };
+            let hosts = server.hosts_of(gateway, object, service);
+            bound |= !hosts.is_empty();
+            match server.serves(gateway) {
+                Some(Serves::Routes(table)) => {
+                    let routes = made
+                        .entry((place.name(), place.port))
+                        .or_insert_with(|| said.iter().flat_map(|s| http_routes(cx, s, &place, part)).collect());
+                    put(object, &table, &hosts, routes, part);
+                }
+                Some(Serves::Redirect(table)) => put(object, &table, &hosts, &[server::redirect_route(gateway, spec, server)], part),
+                Some(serves @ (Serves::Passthrough | Serves::Bytes)) => {
+                    stream::translate(cx, object, service, &place, server, &serves, part);
+                }
+                None => {}
+            }
+        }
+        if !bound {
+            let message = format!("no server of the Gateway {}/{} takes these hosts from here", reference.namespace, reference.name);
+            report(
+                part,
+                object,
+                &reference.at,
+                Diagnostic::warning("NoMatchingHost", message).help("see the hosts of its servers, and exportTo"),
+            );
+        }
+    }
+    meets(cx, object, service, part);
+}
+
+fn put(object: &Object, table: &Name, hosts: &[Name], routes: &[Arc<Route>], part: &mut Part) {
+    let name: Name = format!("{}/{}", object.key.namespace, object.key.name).into();
+    for host in hosts {
+        let entry = |rank, route| RouteEntry { table: table.clone(), domain: host.clone(), rank, route };
+        if routes.is_empty() {
+            part.routes.push(entry(Rank::listed(RankApi::VirtualService, &object.meta.created, name.clone(), 0), None));
+        }
+        for (index, route) in routes.iter().enumerate() {
+            let rank = Rank::listed(RankApi::VirtualService, &object.meta.created, name.clone(), index as u32);
+            part.routes.push(entry(rank, Some(route.clone())));
+        }
+    }
+}
+
+/// Another VirtualService with the same host on the same gateway is put together with this one; said by the later one.
+fn meets(cx: &Cx<'_>, object: &Arc<Object>, service: &VirtualService, part: &mut Part) {
+    for host in &service.hosts {
+        let earlier = cx.by_word(Kind::VirtualService, host).find(|other| {
+            let Spec::VirtualService(theirs) = &other.spec else { return false };
+            let shared =
+                theirs.gateways.iter().any(|g| service.gateways.iter().any(|o| (&o.namespace, &o.name) == (&g.namespace, &g.name)));
+            shared && (&other.meta.created, &other.key) < (&object.meta.created, &object.key)
+        });
+        if let Some(other) = earlier {
+            let message = format!("{} has the host {host} too: its routes come first, these after them", other.title);
+            let help = "keep the routes of a host in one VirtualService, or delegate, where their order matters";
+            report(part, object, &service.at, Diagnostic::new(Severity::Info, "SharedHost", message).help(help));
+        }
+    }
+}
+
+fn report(part: &mut Part, object: &Object, at: &At, diagnostic: Diagnostic) {
+    part.find(object, at.span, &*at.field, diagnostic);
+}
+
+/// One route for each of its matches that hold at this place.
+fn http_routes(cx: &Cx<'_>, said: &Said<'_>, place: &Place<'_>, part: &mut Part) -> Vec<Arc<Route>> {
+    let route = &*said.route;
+    let everything =
+        RouteMatch { path: PathMatch::Prefix("/".into()), ignore_case: false, headers: Vec::new(), query_parameters: Vec::new() };
+    let matches: Vec<(Option<&HttpMatch>, RouteMatch)> = match &route.matches {
+        None => vec![(None, everything)],
+        Some(list) => list.iter().filter(|m| m.scope.holds(&place.name(), place.port)).map(|m| (Some(m), m.conditions())).collect(),
+    };
+    let key = &said.object.key;
+    let origin = said.object.origin();
+    let origin = Origin { line: origin.line + route.line, ..origin };
+    let made = matches.into_iter().map(|(found, matches)| {
+        let mut name = route.name.to_string();
+        if name.is_empty() {
+            name = format!("{}/{}/{}", key.namespace, key.name, said.index);
+        }
+        if let Some(m) = found.filter(|m| !m.name.is_empty()) {
+            name = format!("{name}.{}", m.name);
+        }
+        let action = match &route.action {
+            Action::Redirect(redirect) => RouteAction::Redirect(redirect.clone()),
+            Action::DirectResponse { status, body } => RouteAction::DirectResponse { status: *status, body: body.clone() },
+            Action::Forward(forward) => {
+                let path = found.and_then(|m| m.path.as_ref());
+                RouteAction::Forward(Box::new(forward_to(cx, said, forward, path, place, part)))
+            }
+            // Unfolded before, or without a VirtualService to go to.
+            Action::Delegate { .. } => RouteAction::DirectResponse { status: 503, body: String::new() },
+        };
+        Arc::new(Route {
+            name: name.into(),
+            matches,
+            action,
+            request_headers: route.headers.request.clone(),
+            response_headers: route.headers.response.clone(),
+            cors: route.cors.clone(),
+            fault: route.fault.clone(),
+            origin: origin.clone(),
+        })
+    });
+    made.collect()
+}
+
+fn forward_to(
+    cx: &Cx<'_>,
+    said: &Said<'_>,
+    forward: &Forward,
+    path: Option<&PathMatch>,
+    place: &Place<'_>,
+    part: &mut Part,
+) -> model::Forward {
+    let mut hash_policy = Vec::new();
+    let mut clusters = Vec::with_capacity(forward.destinations.len());
+    for to in &forward.destinations {
+        let key = resolve(cx, said.object, to, place.port, true, part);
+        for hash in key.iter().flat_map(|key| upstream::hash_policy(cx, key)) {
+            if !hash_policy.contains(&hash) {
+                hash_policy.push(hash);
+            }
+        }
+        let cluster = key.map(|key| part.use_cluster(key));
+        clusters.push(WeightedCluster {
+            weight: to.weight,
+            unresolved_status: 503,
+            request_headers: to.headers.request.clone(),
+            response_headers: to.headers.response.clone(),
+            host_rewrite: to.headers.host.clone().map(HostRewrite::Literal),
+            cluster,
+            path_rewrite: None,
+        });
+    }
+    let mut mirrors = Vec::with_capacity(forward.mirrors.len());
+    for (to, fraction) in &forward.mirrors {
+        let Some(key) = resolve(cx, said.object, to, place.port, true, part) else { continue };
+        mirrors.push(Mirror { cluster: part.use_cluster(key), fraction: *fraction });
+    }
+    let authority = forward.authority.as_ref().or(said.route.headers.host.as_ref());
+    model::Forward {
+        clusters,
+        path_rewrite: forward.rewrite.as_ref().map(|r| r.for_path(path)),
+        host_rewrite: authority.map(|host| HostRewrite::Literal(host.clone())),
+        timeout: forward.timeout,
+        idle_timeout: None,
+        retry: match &forward.retry {
+            Retry::Unset => Some(Arc::new(RetryPolicy::default())),
+            Retry::Off => None,
+            Retry::On(policy) => Some(policy.clone()),
+        },
+        mirrors,
+        hash_policy,
+    }
+}
+
+/// The cluster of a destination: its port, or the only one of the service, or the one that the gateway listens on. What it
+/// does not find is reported; such a cluster is empty or missing, so that requests to it are answered with 503. `None` for
+/// one that is not the object's to see.
+pub fn resolve(cx: &Cx<'_>, object: &Object, to: &Destination, listens: u16, http: bool, part: &mut Part) -> Option<ClusterKey> {
+    let kubernetes = ClusterKey { port: 0, subset: "".into(), host: to.host.clone() };
+    let service = kubernetes.kubernetes().and_then(|(namespace, name)| cx.service(namespace, name));
+    let entries = if service.is_some() { Vec::new() } else { upstream::entries(cx, &to.host) };
+    let seen: Vec<_> = entries.iter().filter(|(owner, entry)| entry.export_to.sees(&owner.key.namespace, &object.key.namespace)).collect();
+    let ports: Vec<u16> = match service {
+        Some(service) => service.ports.iter().map(|p| p.port).collect(),
+        None => seen.iter().flat_map(|(_, entry)| entry.ports.iter().map(|p| p.number)).collect(),
+    };
+    let port = to.port.unwrap_or(if let [only] = ports[..] { only } else { listens });
+    let key = ClusterKey { port, subset: to.subset.clone(), host: to.host.clone() };
+    if service.is_none() && seen.is_empty() && !entries.is_empty() {
+        let message =
+            format!("the ServiceEntry of {} is not exported to {}: requests to it are answered with 503", to.host, object.key.namespace);
+        report(part, object, &to.at, Diagnostic::warning("HostNotFound", message).help("see its exportTo"));
+        return None;
+    }
+    let external = service.is_some_and(|s| s.external_name.is_some());
+    if service.is_none() && seen.is_empty() {
+        report(part, object, &to.at, unknown_host(cx, &to.host));
+    } else if !ports.contains(&port) && !external {
+        let list: Vec<String> = ports.iter().map(u16::to_string).collect();
+        let message = format!("{} has no port {port}: requests to it are answered with 503", to.host);
+        report(part, object, &to.at, Diagnostic::warning("PortNotFound", message).help(format!("one of {}", list.join(", "))));
+    } else if !to.subset.is_empty() && !upstream::has_subset(cx, &key) {
+        let message = format!("no DestinationRule for {} has a subset {}: requests to it are answered with 503", to.host, to.subset);
+        let help = "add the subset to the DestinationRule of this host";
+        report(part, object, &to.at, Diagnostic::warning("SubsetNotFound", message).help(help));
+    } else if http {
+        let speaks_tls = seen.iter().any(|(_, entry)| entry.ports.iter().any(|p| p.number == port && p.tls));
+        if speaks_tls && upstream::settings(cx, &key).tls.is_none() {
+            let message = format!("port {port} of {} speaks TLS, and no DestinationRule originates it: plain text is sent there", to.host);
+            let help = "add a DestinationRule for the host with trafficPolicy.tls.mode: SIMPLE (or DISABLE, to be plain about it)";
+            report(part, object, &to.at, Diagnostic::warning("PlainText", message).help(help));
+        }
+    }
+    Some(key)
+}
+
+fn unknown_host(cx: &Cx<'_>, host: &str) -> Diagnostic {
+    let message = format!("there is no Service or ServiceEntry {host}: requests to it are answered with 503");
+    // `name.namespace` is what people write, and what Istio does not read either.
+    let short = host.split_once('.').filter(|(name, namespace)| !namespace.contains('.') && cx.service(namespace, name).is_some());
+    let help = match short {
+        Some(_) => format!("write {host}.svc.cluster.local"),
+        None => "add a Service with its EndpointSlice, or a ServiceEntry".into(),
+    };
+    Diagnostic::warning("HostNotFound", message).help(help)
+}

@@ -1,0 +1,66 @@
+//! `tls` and `tcp` of a VirtualService: bytes to a weighted choice of clusters.
+use super::{
+    VirtualService,
+    gateway::Server,
+    read::intersection,
+    route::{self, Place},
+    server::Serves,
+    upstream,
+    virtual_service::L4Route,
+};
+use crate::{
+    object::Object,
+    translate::{Cx, Part, PortKind, PortPart},
+};
+use std::time::Duration;
+use weir_config::model::{Name, TcpProxy};
+
+/// Envoy's default.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+pub fn translate(
+    cx: &Cx<'_>,
+    object: &Object,
+    service: &VirtualService,
+    place: &Place<'_>,
+    server: &Server,
+    serves: &Serves,
+    part: &mut Part,
+) {
+    let hosts = server.hosts_of(place.gateway, object, service);
+    if hosts.is_empty() {
+        return;
+    }
+    let routes = if *serves == Serves::Passthrough { &service.tls } else { &service.tcp };
+    for found in routes {
+        for (names, _) in found.matches.iter().filter(|(_, scope)| scope.holds(&place.name(), place.port)) {
+            if *serves == Serves::Bytes {
+                // The first that matches takes the port.
+                let kind = PortKind::Tcp { proxy: proxy(cx, object, place, found, part) };
+                return part.ports.push(PortPart { port: place.port, object: object.title.clone(), kind });
+            }
+            let within = |name: &String| hosts.iter().find_map(|host| intersection(host, name)).map(str::to_string);
+            let names: Vec<String> = names.iter().filter_map(within).collect();
+            if names.is_empty() {
+                continue;
+            }
+            let server_names = if names.iter().any(|n| n == "*") { Vec::new() } else { names };
+            let kind = PortKind::Passthrough { server_names, proxy: proxy(cx, object, place, found, part) };
+            part.ports.push(PortPart { port: place.port, object: object.title.clone(), kind });
+        }
+    }
+}
+
+fn proxy(cx: &Cx<'_>, object: &Object, place: &Place<'_>, route: &L4Route, part: &mut Part) -> TcpProxy {
+    let only = route.destinations.len() == 1;
+    let mut clusters: Vec<(Name, u32)> = Vec::new();
+    let mut idle_timeout = IDLE_TIMEOUT;
+    for to in &route.destinations {
+        let Some(key) = route::resolve(cx, object, to, place.port, false, part) else { continue };
+        if let Some(pool) = upstream::settings(cx, &key).pool {
+            idle_timeout = pool.tcp_idle_timeout.unwrap_or(idle_timeout);
+        }
+        clusters.push((part.use_cluster(key), if only { 1 } else { to.weight }));
+    }
+    TcpProxy { stat_prefix: object.title.clone(), clusters, idle_timeout, access_log: cx.options.access_log.clone() }
+}

@@ -1,0 +1,240 @@
+//! Clusters: those of ServiceEntries, and what DestinationRules make of any.
+use super::{
+    destination_rule::{DestinationRule, Originate, Policy, Settings, Subset},
+    server::{beside, from_files, lacking},
+    service_entry::{EndpointAddress, Port, Resolution, ServiceEntry},
+};
+use crate::{
+    object::{Kind, Object, Spec},
+    translate::{
+        ClusterKey, Cx, Part, SecretKey, SecretUse,
+        cluster::{Draft, FoundBy},
+        secret::{self, Lacks},
+    },
+};
+use std::{net::SocketAddr, sync::Arc};
+use weir_config::model::{Address, Cluster, Discovery, Endpoint, HashPolicy, Name, UpstreamProtocol, UpstreamTls, UpstreamVerification};
+
+/// The ServiceEntries of a host, the oldest first.
+pub fn entries<'a>(cx: &Cx<'a>, host: &str) -> Vec<(&'a Arc<Object>, &'a ServiceEntry)> {
+    let mut found: Vec<_> = cx
+        .by_word(Kind::ServiceEntry, host)
+        .filter_map(|object| match &object.spec {
+            Spec::ServiceEntry(entry) => Some((object, &**entry)),
+            _ => None,
+        })
+        .collect();
+    found.sort_by_key(|(object, _)| (&object.meta.created, &object.key));
+    found
+}
+
+/// The cluster of a ServiceEntry's host; `None` where there is no entry for it. Several entries for a port share it.
+pub fn service_entry(cx: &Cx<'_>, key: &ClusterKey, _: &mut Part) -> Option<Draft> {
+    let mut draft: Option<Draft> = None;
+    for (object, entry) in entries(cx, &key.host) {
+        let Some(port) = entry.ports.iter().find(|p| p.number == key.port) else { continue };
+        let (found_by, endpoints) = endpoints(entry, key, port);
+        match &mut draft {
+            None => {
+                let mut cluster = Cluster::new(key.name(), Discovery::Eds);
+                cluster.origin = Some(object.origin());
+                cluster.protocol = port.protocol;
+                draft = Some(Draft { cluster, endpoints, found_by });
+            }
+            Some(first) if first.found_by == found_by => first.endpoints.extend(endpoints),
+            Some(_) => {}
+        }
+    }
+    draft
+}
+
+fn endpoints(entry: &ServiceEntry, key: &ClusterKey, port: &Port) -> (FoundBy, Vec<Endpoint>) {
+    let found_by = match entry.resolution {
+        Resolution::Static => FoundBy::List,
+        Resolution::DnsRoundRobin => FoundBy::LogicalDns,
+        Resolution::Dns => FoundBy::StrictDns,
+        Resolution::None | Resolution::DynamicDns if key.host.contains('*') => FoundBy::Request,
+        // A gateway has no original destination: one host means that host.
+        Resolution::None | Resolution::DynamicDns => FoundBy::StrictDns,
+    };
+    let by_host = matches!(entry.resolution, Resolution::None | Resolution::DynamicDns) || entry.endpoints.is_empty();
+    if by_host {
+        let own = Endpoint::new(Address::Name { host: key.host.to_string(), port: port.target });
+        let listed = found_by == FoundBy::List || found_by == FoundBy::Request;
+        return (found_by, if listed { Vec::new() } else { vec![own] });
+    }
+    let made = entry.endpoints.iter().map(|endpoint| {
+        let number = endpoint.ports.iter().find(|(name, _)| *name == port.name).map_or(port.target, |(_, n)| *n);
+        let address = match &endpoint.address {
+            EndpointAddress::Ip(ip) => Address::Socket(SocketAddr::new(*ip, number)),
+            EndpointAddress::Name(name) => Address::Name { host: name.to_string(), port: number },
+        };
+        Endpoint { weight: endpoint.weight, locality: endpoint.locality.clone(), labels: endpoint.labels.clone(), ..Endpoint::new(address) }
+    });
+    (found_by, made.collect())
+}
+
+/// The DestinationRules of a host: all of the narrowest pattern that has any, those of the host's namespace first.
+fn rules<'a>(cx: &Cx<'a>, key: &ClusterKey) -> Vec<(&'a Arc<Object>, &'a DestinationRule)> {
+    let namespace: Name = match key.kubernetes() {
+        Some((namespace, _)) => namespace.into(),
+        None => entries(cx, &key.host).first().map(|(o, _)| o.key.namespace.clone()).unwrap_or_else(|| "default".into()),
+    };
+    for word in patterns(&key.host) {
+        let mut found: Vec<_> = cx
+            .by_word(Kind::DestinationRule, &word)
+            .filter_map(|object| match &object.spec {
+                Spec::DestinationRule(rule) if rule.export_to.sees(&object.key.namespace, &namespace) => Some((object, &**rule)),
+                _ => None,
+            })
+            .collect();
+        if !found.is_empty() {
+            found.sort_by_key(|(object, _)| (object.key.namespace != namespace, &object.meta.created, &object.key));
+            return found;
+        }
+    }
+    Vec::new()
+}
+
+/// `a.b.c`, `*.b.c`, `*.c`, `*`
+fn patterns(host: &str) -> Vec<String> {
+    let mut all = vec![host.to_string()];
+    let mut rest = host.strip_prefix("*.").unwrap_or(host);
+    while let Some((_, after)) = rest.split_once('.') {
+        all.push(format!("*.{after}"));
+        rest = after;
+    }
+    all.push("*".into());
+    all
+}
+
+fn subset<'a>(rules: &[(&'a Arc<Object>, &'a DestinationRule)], name: &str) -> Option<(&'a Arc<Object>, &'a Subset)> {
+    rules.iter().find_map(|(object, rule)| Some((*object, rule.subsets.iter().find(|s| *s.name == *name)?)))
+}
+
+/// Whether a DestinationRule has the subset.
+pub fn has_subset(cx: &Cx<'_>, key: &ClusterKey) -> bool {
+    subset(&rules(cx, key), &key.subset).is_some()
+}
+
+/// What the DestinationRules say of a cluster.
+pub fn settings(cx: &Cx<'_>, key: &ClusterKey) -> Settings {
+    let rules = rules(cx, key);
+    merged(&rules, key)
+}
+
+fn merged(rules: &[(&Arc<Object>, &DestinationRule)], key: &ClusterKey) -> Settings {
+    let none = Policy::default();
+    let base = rules.first().map_or(&none, |(_, rule)| &rule.policy);
+    base.merged(subset(rules, &key.subset).map(|(_, s)| &s.policy), key.port)
+}
+
+/// How routes to the cluster choose an endpoint; empty unless a DestinationRule has a `consistentHash`.
+pub fn hash_policy(cx: &Cx<'_>, key: &ClusterKey) -> Vec<HashPolicy> {
+    let hash = settings(cx, key).balancer.and_then(|b| b.hash);
+    hash.map(|of| HashPolicy { of, terminal: false }).into_iter().collect()
+}
+
+/// Applies the DestinationRules for the host: the subset's labels select among the endpoints, the traffic policy sets the
+/// cluster's fields. A subset that no rule has leaves no endpoints; whoever refers to it reports it.
+pub fn traffic_policy(cx: &Cx<'_>, key: &ClusterKey, draft: &mut Draft, part: &mut Part) {
+    let rules = rules(cx, key);
+    if !key.subset.is_empty() {
+        match subset(&rules, &key.subset) {
+            Some((object, subset)) => {
+                draft.endpoints.retain(|e| subset.labels.iter().all(|(name, value)| e.labels.get(name) == Some(value)));
+                if draft.endpoints.is_empty() && draft.found_by != FoundBy::Request {
+                    let message = format!(
+                        "no endpoint of {} has the labels of the subset {}: requests to it are answered with 503",
+                        key.host, subset.name
+                    );
+                    let found = weir_config::diagnostic::Diagnostic::warning("NoEndpoints", message)
+                        .help("labels are those of an EndpointSlice's metadata, or of a ServiceEntry's endpoint");
+                    part.find(object, subset.at.span, &*subset.at.field, found);
+                }
+            }
+            None => draft.endpoints.clear(),
+        }
+    }
+    let settings = merged(&rules, key);
+    let cluster = &mut draft.cluster;
+    if let Some(balancer) = &settings.balancer {
+        cluster.lb_policy = balancer.policy.clone();
+    }
+    if let Some(pool) = &settings.pool {
+        cluster.circuit_breakers = pool.breakers.clone();
+        cluster.connect_timeout = pool.connect_timeout.unwrap_or(cluster.connect_timeout);
+        cluster.tcp_keepalive = pool.keepalive.clone();
+        cluster.max_requests_per_connection = pool.max_requests_per_connection;
+        if let Some(idle) = pool.http_idle_timeout {
+            cluster.idle_timeout = (!idle.is_zero()).then_some(idle);
+        }
+        if pool.upgrade {
+            cluster.protocol = UpstreamProtocol::Http2;
+        }
+        if pool.use_client_protocol {
+            cluster.protocol = UpstreamProtocol::UseDownstream;
+        }
+    }
+    cluster.circuit_breakers.retry_budget = settings.retry_budget;
+    if let Some(found) = &settings.outlier_detection {
+        cluster.outlier_detection = Some(found.clone());
+    }
+    if let Some(tls) = &settings.tls
+        && let Some(originate) = &tls.originate
+    {
+        // Settings come from the first rule, or from the rule that has the subset.
+        let owner = subset(&rules, &key.subset).map(|(object, _)| object).or(rules.first().map(|(object, _)| *object));
+        if let Some(owner) = owner {
+            cluster.tls = Some(upstream_tls(cx, key, owner, originate, part));
+        }
+    }
+}
+
+fn upstream_tls(cx: &Cx<'_>, key: &ClusterKey, owner: &Object, tls: &Originate, part: &mut Part) -> UpstreamTls {
+    let namespace = &owner.key.namespace;
+    let secret_of =
+        |name: &str, content: SecretUse| SecretKey { source: Kind::Secret, namespace: namespace.clone(), name: name.into(), content };
+    let mut certificate = None;
+    let mut roots = None;
+    if let Some(name) = &tls.credential {
+        if tls.mutual {
+            let secret = secret_of(name, SecretUse::Certificate);
+            // Used even where it is missing: without its certificate the cluster must not be talked to as if it had none.
+            if let Err(lacks) = secret::check(cx, &secret) {
+                lacking(owner, &tls.at, lacks, &format!("{namespace}/{name}"), "tls.crt and tls.key", part);
+            }
+            certificate = Some(part.use_secret(secret));
+        }
+        let candidates = [format!("{name}-cacert"), name.to_string()].map(|n| secret_of(&n, SecretUse::Roots));
+        let found = candidates.into_iter().find(|k| secret::check(cx, k).is_ok());
+        if found.is_none() && !tls.mutual && !tls.insecure_skip_verify {
+            lacking(owner, &tls.at, Lacks::Content, &format!("{namespace}/{name}"), "ca.crt", part);
+            roots = Some(part.use_secret(secret_of(name, SecretUse::Roots)));
+        } else {
+            roots = found.map(|key| part.use_secret(key));
+        }
+    }
+    if let Some(files) = tls.files.as_ref().filter(|_| tls.mutual && certificate.is_none()) {
+        let key = SecretKey::certificate_files(&beside(owner, &files.chain), &beside(owner, &files.key));
+        certificate = from_files(cx, owner, key.clone(), &files.at, part).or_else(|| Some(part.use_secret(key)));
+    }
+    let ca_file = tls.ca_file.as_deref().filter(|file| *file != "system" && roots.is_none() && !tls.insecure_skip_verify);
+    if let Some(file) = ca_file {
+        let key = SecretKey::roots_file(&beside(owner, file));
+        // Where the file cannot be read nothing is trusted, rather than the system's roots.
+        roots = from_files(cx, owner, key.clone(), &tls.at, part).or_else(|| Some(part.use_secret(key)));
+    }
+    let verification = if tls.insecure_skip_verify {
+        UpstreamVerification::Skip
+    } else if let Some(secret) = roots {
+        UpstreamVerification::Secret(secret)
+    } else {
+        UpstreamVerification::System
+    };
+    let mut subject_alt_names = tls.subject_alt_names.clone();
+    if subject_alt_names.is_empty() {
+        subject_alt_names = entries(cx, &key.host).iter().flat_map(|(_, e)| e.subject_alt_names.clone()).collect();
+    }
+    UpstreamTls { sni: tls.sni.clone(), verification, subject_alt_names, certificate, min_version: None }
+}

@@ -1,0 +1,274 @@
+//! Kubernetes' own kinds that routes refer to: Service, EndpointSlice, Secret, ConfigMap, Namespace.
+use crate::object::{Meta, Spec};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use std::{collections::BTreeMap, net::IpAddr};
+use weir_config::{
+    model::{HealthStatus, Name, UpstreamProtocol},
+    node::Chars,
+    reader::{Field, Object},
+};
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    pub ports: Vec<ServicePort>,
+    /// Set for the type `ExternalName`.
+    pub external_name: Option<Box<str>>,
+    pub place: Chars,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServicePort {
+    /// Empty where a single port has none.
+    pub name: Box<str>,
+    pub port: u16,
+    pub app_protocol: Option<Box<str>>,
+}
+
+impl Service {
+    pub fn port(&self, number: u16) -> Option<&ServicePort> {
+        self.ports.iter().find(|p| p.port == number)
+    }
+}
+
+impl ServicePort {
+    /// What the endpoints speak, by `appProtocol`, else by Istio's prefixes of the port's name.
+    pub fn protocol(&self) -> UpstreamProtocol {
+        let word = self.app_protocol.as_deref().unwrap_or_else(|| self.name.split('-').next().unwrap_or_default());
+        match word.strip_prefix("kubernetes.io/").unwrap_or(word) {
+            "h2c" | "http2" | "grpc" => UpstreamProtocol::Http2,
+            _ => UpstreamProtocol::Http1,
+        }
+    }
+}
+
+pub fn decode_namespace(root: &Object<'_>, _: &Meta) -> Option<Spec> {
+    root.ignore_rest();
+    Some(Spec::Namespace)
+}
+
+pub fn decode_service(root: &Object<'_>, _: &Meta) -> Option<Spec> {
+    root.ignore(&["spec"]);
+    let field = root.required("spec")?;
+    let spec = field.object()?;
+    // What concerns nodes, load balancers and kube-proxy is none of a gateway's business.
+    spec.ignore_rest();
+    let mut ports = Vec::new();
+    for item in spec.list("ports") {
+        let Some(port) = item.object() else { continue };
+        port.ignore_rest();
+        let transport = port.str("protocol").unwrap_or("TCP");
+        let Some(number) = port.required("port").and_then(|f| f.port()) else { continue };
+        if transport != "TCP" {
+            continue;
+        }
+        ports.push(ServicePort {
+            name: port.str("name").unwrap_or_default().into(),
+            port: number,
+            app_protocol: port.str("appProtocol").map(Into::into),
+        });
+    }
+    let words = [("ClusterIP", false), ("NodePort", false), ("LoadBalancer", false), ("ExternalName", true)];
+    let external = spec.choice("type", &words).unwrap_or(false);
+    let external_name = if external { Some(spec.required("externalName")?.str()?.to_ascii_lowercase().into()) } else { None };
+    Some(Spec::Service(Box::new(Service { ports, external_name, place: field.node().span })))
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndpointSlice {
+    pub ports: Vec<SlicePort>,
+    pub endpoints: Vec<SliceEndpoint>,
+    /// Addresses are names (`addressType: FQDN`).
+    pub fqdn: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlicePort {
+    pub name: Box<str>,
+    pub port: u16,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct SliceEndpoint {
+    pub addresses: Vec<SliceAddress>,
+    pub health: HealthStatus,
+    pub zone: Option<Name>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum SliceAddress {
+    Ip(IpAddr),
+    Name(Box<str>),
+}
+
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// A slice is found by `namespace/service`.
+pub fn words(meta: &Meta, _: &EndpointSlice) -> Vec<Name> {
+    meta.label(SERVICE_NAME).map(|service| format!("{}/{service}", meta.namespace).into()).into_iter().collect()
+}
+
+pub fn decode_endpoint_slice(root: &Object<'_>, meta: &Meta) -> Option<Spec> {
+    if meta.label(SERVICE_NAME).is_none() {
+        let message = format!("the label {SERVICE_NAME} is missing: these endpoints belong to no Service");
+        let at = root.get("metadata").and_then(|m| m.object()).and_then(|m| {
+            m.ignore_rest();
+            m.get("name")
+        });
+        if let Some(field) = at {
+            field.warning("NoService", message, format!("add {SERVICE_NAME}: NAME under metadata.labels"));
+        }
+    }
+    let types = [("IPv4", false), ("IPv6", false), ("FQDN", true)];
+    let fqdn = root.required("addressType")?.choice(&types)?;
+    let mut ports = Vec::new();
+    for item in root.list("ports") {
+        let Some(port) = item.object() else { continue };
+        port.ignore(&["appProtocol"]);
+        let transport = port.str("protocol").unwrap_or("TCP");
+        let name = port.str("name").unwrap_or_default().into();
+        if let Some(number) = port.port("port")
+            && transport == "TCP"
+        {
+            ports.push(SlicePort { name, port: number });
+        }
+    }
+    let endpoints = root.list("endpoints").iter().filter_map(|e| decode_endpoint(e, fqdn)).collect();
+    Some(Spec::EndpointSlice(Box::new(EndpointSlice { ports, endpoints, fqdn })))
+}
+
+/// `None` for an endpoint that can take nothing.
+fn decode_endpoint(field: &Field<'_>, fqdn: bool) -> Option<SliceEndpoint> {
+    let endpoint = field.object()?;
+    endpoint.ignore(&["hostname", "targetRef", "nodeName", "hints", "deprecatedTopology"]);
+    let zone = endpoint.str("zone").map(Name::from);
+    let mut addresses = Vec::new();
+    for address in endpoint.list("addresses") {
+        let Some(text) = address.str() else { continue };
+        match text.parse() {
+            Ok(ip) if !fqdn => addresses.push(SliceAddress::Ip(ip)),
+            _ if fqdn => addresses.push(SliceAddress::Name(text.to_ascii_lowercase().into())),
+            _ => address.invalid(format!("\"{text}\" is not an IP address"), "an IP address, or addressType: FQDN for names"),
+        }
+    }
+    let conditions = endpoint.object("conditions");
+    let condition = |name| conditions.as_ref().and_then(|c| c.bool(name));
+    // Unset is unknown, which the API says to take as true for `ready`, and `serving` follows `ready`.
+    let ready = condition("ready").unwrap_or(true);
+    let serving = condition("serving").unwrap_or(ready);
+    let terminating = condition("terminating").unwrap_or(false);
+    let health = match (ready, serving && terminating) {
+        (true, _) => HealthStatus::Healthy,
+        (false, true) => HealthStatus::Draining,
+        (false, false) => return None,
+    };
+    Some(SliceEndpoint { addresses, health, zone })
+}
+
+/// The entries that TLS can use, as PEM texts; checked when they are read.
+#[derive(Clone, PartialEq)]
+pub struct Secret {
+    /// `tls.crt` or `cert`.
+    pub certificate_chain: Option<String>,
+    /// `tls.key` or `key`.
+    pub private_key: Option<String>,
+    /// `ca.crt` or `cacert`.
+    pub trusted_ca: Option<String>,
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConfigMap {
+    /// `ca.crt` or `cacert`, a PEM text.
+    pub trusted_ca: Option<String>,
+}
+
+/// Certificates, keys and roots under the names that Kubernetes and Istio give them.
+const CHAIN: [&str; 2] = ["tls.crt", "cert"];
+const KEY: [&str; 2] = ["tls.key", "key"];
+const ROOTS: [&str; 2] = ["ca.crt", "cacert"];
+
+pub fn decode_secret(root: &Object<'_>, _: &Meta) -> Option<Spec> {
+    root.ignore(&["immutable"]);
+    let kind = root.get("type").and_then(|f| f.str()).unwrap_or("Opaque");
+    let mut texts: BTreeMap<&str, String> = BTreeMap::new();
+    let wanted = |key: &str| [CHAIN, KEY, ROOTS].iter().flatten().any(|w| *w == key);
+    for (key, value) in root.entries("data").into_iter().filter(|(k, _)| wanted(k)) {
+        let text = value.str()?;
+        let compact: String = text.split_ascii_whitespace().collect();
+        match BASE64_STANDARD.decode(compact).ok().and_then(|bytes| String::from_utf8(bytes).ok()) {
+            Some(pem) => _ = texts.insert(key, pem),
+            None => report(
+                root,
+                format!("data[\"{key}\"] is not a PEM text in base64"),
+                "encode it with base64, or write it plainly under stringData",
+            ),
+        }
+    }
+    for (key, value) in root.entries("stringData").into_iter().filter(|(k, _)| wanted(k)) {
+        texts.insert(key, value.str()?.to_string());
+    }
+    let mut take = |names: [&'static str; 2]| names.into_iter().find_map(|n| texts.remove(n));
+    let secret = Secret { certificate_chain: take(CHAIN), private_key: take(KEY), trusted_ca: take(ROOTS) };
+    check_secret(root, kind, &secret);
+    Some(Spec::Secret(Box::new(secret)))
+}
+
+fn check_secret(root: &Object<'_>, kind: &str, secret: &Secret) {
+    if kind == "kubernetes.io/tls" && (secret.certificate_chain.is_none() || secret.private_key.is_none()) {
+        return report(root, "a Secret of the type kubernetes.io/tls has tls.crt and tls.key".into(), "add both under data or stringData");
+    }
+    if secret.certificate_chain.as_deref().is_some_and(|pem| !is_certificates(pem)) {
+        report(root, "tls.crt holds no certificate that can be read".into(), "a PEM text with one or more CERTIFICATE blocks");
+    }
+    if secret.private_key.as_deref().is_some_and(|pem| PrivateKeyDer::from_pem_slice(pem.as_bytes()).is_err()) {
+        report(
+            root,
+            "tls.key holds no private key that can be read".into(),
+            "a PEM text with a PRIVATE KEY block (PKCS#8, PKCS#1 or SEC1)",
+        );
+    }
+    if secret.trusted_ca.as_deref().is_some_and(|pem| !is_certificates(pem)) {
+        report(root, "ca.crt holds no certificate that can be read".into(), "a PEM text with one or more CERTIFICATE blocks");
+    }
+}
+
+/// At the kind, never at the value: a report shows the line, and these lines are secret.
+fn report(root: &Object<'_>, message: String, help: &str) {
+    if let Some(kind) = root.get("kind") {
+        kind.error("InvalidSecret", message, help);
+    }
+}
+
+pub fn is_certificates(pem: &str) -> bool {
+    let mut some = false;
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let Ok(der) = certificate else { return false };
+        if x509_parser::parse_x509_certificate(&der).is_err() {
+            return false;
+        }
+        some = true;
+    }
+    some
+}
+
+pub fn decode_config_map(root: &Object<'_>, _: &Meta) -> Option<Spec> {
+    root.ignore_rest();
+    let found = root.entries("data").into_iter().find(|(key, _)| ROOTS.contains(key));
+    let trusted_ca = match found {
+        None => None,
+        Some((_, field)) => {
+            let pem = field.str()?;
+            if !is_certificates(pem) {
+                field.invalid("holds no certificate that can be read", "a PEM text with one or more CERTIFICATE blocks");
+            }
+            Some(pem.to_string())
+        }
+    };
+    Some(Spec::ConfigMap(ConfigMap { trusted_ca }))
+}

@@ -1,0 +1,260 @@
+//! WasmPlugin of `extensions.istio.io` and `extensions.higress.io`.
+mod limits;
+mod rules;
+
+use super::{Cx, Part, PluginPart};
+use crate::object::{Key, Kind, Meta, Object, Spec};
+use std::{path::Path, sync::Arc};
+use weir_config::{
+    diagnostic::Diagnostic,
+    model::{FailStrategy, PluginPhase, WasmCode, WasmLimits, WasmPlugin},
+    node::Chars,
+    reader::{self, Field},
+};
+
+/// A plugin as it was read; where its code is a file, that file is looked at in translation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plugin {
+    pub code: Code,
+    pub code_at: Chars,
+    pub sha256: Option<String>,
+    pub root_id: Box<str>,
+    /// JSON, Higress' rules folded in; `None` where Higress would leave the plugin out.
+    pub configuration: Option<String>,
+    pub environment: Vec<(String, String)>,
+    pub fail_strategy: FailStrategy,
+    pub phase: PluginPhase,
+    pub priority: Option<i32>,
+    pub limits: WasmLimits,
+    /// `None` for all gateways.
+    pub gateways: Option<Vec<(Key, Chars)>>,
+    /// Ports of the listeners; empty for all.
+    pub ports: Vec<u16>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Code {
+    /// As it was written: relative to the folder of its file.
+    File(Box<str>),
+    Url(Box<str>),
+}
+
+pub fn decode_istio(root: &reader::Object<'_>, meta: &Meta) -> Option<Spec> {
+    decode(root, meta, false)
+}
+
+pub fn decode_higress(root: &reader::Object<'_>, meta: &Meta) -> Option<Spec> {
+    decode(root, meta, true)
+}
+
+fn decode(root: &reader::Object<'_>, meta: &Meta, higress: bool) -> Option<Spec> {
+    let spec = root.required("spec")?.object()?;
+    // There is one gateway, which every selector means; when to pull is a matter of images.
+    spec.ignore(&["selector", "imagePullPolicy"]);
+    spec.unsupported(&["imagePullSecret", "verificationKey"]);
+    let words = [
+        ("UNSPECIFIED_PHASE", PluginPhase::UnspecifiedPhase),
+        ("AUTHN", PluginPhase::Authn),
+        ("AUTHZ", PluginPhase::Authz),
+        ("STATS", PluginPhase::Stats),
+    ];
+    let phase = spec.choice("phase", &words).unwrap_or_default();
+    let words = [("FAIL_CLOSE", FailStrategy::FailClose), ("FAIL_OPEN", FailStrategy::FailOpen), ("FAIL_RELOAD", FailStrategy::FailReload)];
+    let fail_strategy = spec.choice("failStrategy", &words).unwrap_or_default();
+    let priority = spec.int("priority", i64::from(i32::MIN)..=i64::from(i32::MAX)).map(|n| n as i32);
+    let configuration = rules::configuration(&spec, higress);
+    let environment = spec.object("vmConfig").map(|vm| vm.list("env").iter().filter_map(variable).collect()).unwrap_or_default();
+    let gateways = targets(&spec, meta);
+    let ports = ports(&spec);
+    let limits = limits::read(root);
+    let sha256 = spec.get("sha256").and_then(|f| digest(&f));
+    let root_id = spec.str("pluginName").unwrap_or_default().into();
+    if spec.choice("type", &[("UNSPECIFIED_PLUGIN_TYPE", false), ("HTTP", false), ("NETWORK", true)]) == Some(true) {
+        spec.get("type")?.error("UnsupportedValue", "plugins of connections (NETWORK) are not supported yet", "HTTP");
+    }
+    let url = spec.required("url")?;
+    let code = code(&url)?;
+    let code_at = url.node().span;
+    if let (Code::Url(text), None) = (&code, &sha256)
+        && text.starts_with("http://")
+    {
+        url.warning("Unverified", "code over plain HTTP without sha256 can be anybody's", "add sha256, or use https://");
+    }
+    Some(Spec::WasmPlugin(Box::new(Plugin {
+        code,
+        code_at,
+        sha256,
+        root_id,
+        configuration: configuration?,
+        environment,
+        fail_strategy,
+        phase,
+        priority,
+        limits,
+        gateways,
+        ports: ports?,
+    })))
+}
+
+/// `file://` with an absolute path or one relative to the folder of the file that says it; `http://` and `https://`.
+fn code(field: &Field<'_>) -> Option<Code> {
+    let text = field.str()?;
+    if let Some(path) = text.strip_prefix("file://") {
+        return Some(Code::File(path.into()));
+    }
+    if text.starts_with("http://") || text.starts_with("https://") {
+        return Some(Code::Url(text.into()));
+    }
+    if ["/", "./", "../"].iter().any(|start| text.starts_with(start)) {
+        return Some(Code::File(text.into()));
+    }
+    let help = "file:// with a path (relative ones start at this file's folder), or http(s):// with sha256";
+    match text.split_once("://") {
+        Some((scheme, _)) if scheme != "oci" => field.invalid(format!("the scheme {scheme} is not known here"), help),
+        // As Istio: without a scheme it is an image.
+        _ => field.error("UnsupportedValue", format!("images (oci://) are not supported yet: \"{text}\" is not fetched"), help),
+    }
+    None
+}
+
+/// 64 hexadecimal digits, lower case from here on.
+fn digest(field: &Field<'_>) -> Option<String> {
+    let text = field.str()?;
+    let digits = text.strip_prefix("sha256:").unwrap_or(text).to_ascii_lowercase();
+    if digits.is_empty() {
+        return None;
+    }
+    if digits.len() != 64 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        field.invalid("is not a SHA-256", "64 hexadecimal digits");
+        return None;
+    }
+    Some(digits)
+}
+
+fn variable(field: &Field<'_>) -> Option<(String, String)> {
+    let object = field.object()?;
+    let name = object.required("name")?.str()?;
+    let value = object.str("value");
+    let from_host = object.choice("valueFrom", &[("INLINE", false), ("HOST", true)]).unwrap_or(false);
+    if !from_host {
+        return Some((name.into(), value.unwrap_or_default().into()));
+    }
+    let found = std::env::var(name).ok();
+    if found.is_none() {
+        let message = format!("the environment has no {name}: the plugin does not see it");
+        field.warning("NotInEnvironment", message, "set it where Weir is started, or use value");
+    }
+    Some((name.into(), found?))
+}
+
+/// The gateways named by `targetRef` and `targetRefs`; `None` where neither is there.
+fn targets(spec: &reader::Object<'_>, meta: &Meta) -> Option<Vec<(Key, Chars)>> {
+    let mut refs: Vec<Field<'_>> = spec.get("targetRef").into_iter().collect();
+    refs.extend(spec.list("targetRefs"));
+    if refs.is_empty() {
+        return None;
+    }
+    Some(refs.iter().filter_map(|f| target(f, meta)).collect())
+}
+
+fn target(field: &Field<'_>, meta: &Meta) -> Option<(Key, Chars)> {
+    let object = field.object()?;
+    let (group, kind) = (object.str("group").unwrap_or_default(), object.required("kind")?.str()?);
+    let name = object.required("name")?.str()?;
+    if let Some(other) = object.get("namespace")
+        && other.str().is_some_and(|n| n != &*meta.namespace)
+    {
+        other.invalid("a target is in the plugin's own namespace", "leave it out");
+    }
+    let kind = match (group, kind) {
+        ("gateway.networking.k8s.io", "Gateway") => Kind::Gateway,
+        ("networking.istio.io", "Gateway") => Kind::IstioGateway,
+        _ => {
+            let message = format!("{kind} of the group \"{group}\" is not supported as a target yet: the plugin does not run for it");
+            field.warning("UnsupportedValue", message, "a Gateway of gateway.networking.k8s.io or networking.istio.io");
+            return None;
+        }
+    };
+    Some((Key::new(kind, &meta.namespace, name), field.node().span))
+}
+
+/// Ports of `match`; `None` where no traffic of a gateway matches. A gateway is a client in Istio's words.
+fn ports(spec: &reader::Object<'_>) -> Option<Vec<u16>> {
+    let (mut ports, mut every) = (Vec::new(), true);
+    for item in spec.list("match") {
+        let object = item.object()?;
+        let here =
+            object.choice("mode", &[("UNDEFINED", true), ("CLIENT", true), ("SERVER", false), ("CLIENT_AND_SERVER", true)]).unwrap_or(true);
+        let listed = object.list("ports");
+        let numbers: Vec<u16> = listed.iter().filter_map(|p| p.object()?.required("number")?.port()).collect();
+        if !here {
+            item.warning(
+                "MeshOnly",
+                "SERVER means a sidecar's own side: this match never holds at a gateway",
+                "CLIENT or CLIENT_AND_SERVER",
+            );
+            // Nothing listens on port 0.
+            ports.push(0);
+        } else if listed.is_empty() {
+            every = true;
+            ports.clear();
+            break;
+        } else {
+            ports.extend(numbers);
+        }
+        every = false;
+    }
+    Some(if every { Vec::new() } else { ports })
+}
+
+pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, plugin: &Plugin, part: &mut Part) {
+    let Some(configuration) = plugin.configuration.clone() else { return };
+    let code = match &plugin.code {
+        Code::Url(url) => WasmCode::Http { url: url.to_string(), sha256: plugin.sha256.clone() },
+        Code::File(path) => file(cx, object, plugin, path, part),
+    };
+    let gateways = plugin.gateways.as_ref().map(|targets| targets.iter().map(|(key, _)| key.clone()).collect());
+    for (key, span) in plugin.gateways.iter().flatten() {
+        if cx.find(key).is_none() {
+            let found = Diagnostic::warning("TargetNotFound", format!("there is no {key}: the plugin does not run for it"))
+                .help("see its name and namespace");
+            part.find(object, *span, "spec.targetRefs", found);
+        }
+    }
+    let ports = plugin.ports.clone();
+    let plugin = Arc::new(WasmPlugin {
+        name: format!("{}/{}", object.key.namespace, object.key.name).into(),
+        root_id: plugin.root_id.to_string(),
+        vm_id: String::new(),
+        code,
+        configuration,
+        environment: plugin.environment.clone(),
+        fail_strategy: plugin.fail_strategy,
+        phase: plugin.phase,
+        priority: plugin.priority,
+        limits: plugin.limits.clone(),
+        origin: object.origin(),
+    });
+    part.plugins.push(PluginPart { plugin, gateways, ports });
+}
+
+/// The code in a file by its digest. A plugin whose file is missing or is not the right one is passed on all the same: it
+/// fails to load, and what that means for requests is its failStrategy's to say.
+fn file(cx: &Cx<'_>, object: &Object, plugin: &Plugin, path: &str, part: &mut Part) -> WasmCode {
+    let folder = Path::new(&*object.document.file).parent().unwrap_or(Path::new(""));
+    let path = folder.join(path);
+    let shown = path.display().to_string();
+    let digest = cx.artifact(&path);
+    let trouble = match (&digest, &plugin.sha256) {
+        (Err(why), _) => Some(("CodeNotFound", format!("cannot read {shown}: {why}"), "a relative path starts at the folder of this file")),
+        (Ok(found), Some(wanted)) if found != wanted => {
+            Some(("ChecksumMismatch", format!("{shown} has another SHA-256: {found}"), "mend sha256, or put the right file there"))
+        }
+        _ => None,
+    };
+    if let Some((reason, message, help)) = trouble {
+        part.find(object, plugin.code_at, "spec.url", Diagnostic::error(reason, message).help(help));
+    }
+    let sha256 = plugin.sha256.clone().or(digest.ok()).unwrap_or_default();
+    WasmCode::File { path: shown, sha256 }
+}

@@ -1,0 +1,50 @@
+//! Bounds on a plugin, by annotations: no API has fields for them.
+use weir_config::{
+    model::WasmLimits,
+    reader::{Field, Object},
+};
+
+/// Reads `weir.dev/*` of the object's annotations.
+pub fn read(root: &Object<'_>) -> WasmLimits {
+    let mut limits = WasmLimits::default();
+    let Some(meta) = root.object("metadata") else { return limits };
+    meta.ignore_rest();
+    for (name, value) in meta.entries("annotations") {
+        match name.strip_prefix("weir.dev/") {
+            Some("memory-limit") => limits.memory_bytes = bytes(&value).unwrap_or(limits.memory_bytes),
+            Some("body-buffer-limit") => {
+                let given = bytes(&value).map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+                limits.body_buffer_bytes = given.unwrap_or(limits.body_buffer_bytes);
+            }
+            Some("call-deadline") => limits.call_deadline = value.duration().unwrap_or(limits.call_deadline),
+            Some("start-deadline") => limits.start_deadline = value.duration().unwrap_or(limits.start_deadline),
+            Some(other) => {
+                let help = "weir.dev/memory-limit, call-deadline, start-deadline and body-buffer-limit";
+                value.warning("UnknownField", format!("there is no annotation weir.dev/{other} here"), help);
+            }
+            None => {}
+        }
+    }
+    limits
+}
+
+/// A Kubernetes quantity: `64Mi`, `1G`, or bytes.
+fn bytes(field: &Field<'_>) -> Option<u64> {
+    let text = field.str()?;
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let unit: Option<u64> = match &text[digits..] {
+        "" => Some(1),
+        "k" => Some(1000),
+        "M" => Some(1_000_000),
+        "G" => Some(1_000_000_000),
+        "Ki" => Some(1 << 10),
+        "Mi" => Some(1 << 20),
+        "Gi" => Some(1 << 30),
+        _ => None,
+    };
+    let found = text[..digits].parse::<u64>().ok().zip(unit).and_then(|(n, unit)| n.checked_mul(unit)).filter(|n| *n > 0);
+    if found.is_none() {
+        field.invalid(format!("\"{text}\" is not a size"), "bytes, or a number with Ki, Mi, Gi, k, M or G");
+    }
+    found
+}

@@ -1,0 +1,87 @@
+//! A plugin's configuration as its guest reads it. Higress' `matchRules` become the keys that its SDK matches by.
+use serde_json::{Map, Value};
+use weir_config::{
+    node,
+    reader::{Field, Object},
+};
+
+/// The JSON text; the inner `None` is a plugin that is switched off. `None` after an error.
+#[expect(clippy::option_option, reason = "an error and a plugin that is switched off are not the same")]
+pub fn configuration(spec: &Object<'_>, higress: bool) -> Option<Option<String>> {
+    let given = spec.get("pluginConfig").map(|f| object(&f));
+    if !higress {
+        return Some(Some(given.flatten().map(|map| Value::Object(map).to_string()).unwrap_or_default()));
+    }
+    let default = spec.get("defaultConfig").map(|f| object(&f));
+    let default_off = flag(spec, "defaultConfigDisable").unwrap_or(false);
+    let listed = spec.get("matchRules");
+    let rules: Vec<Option<Option<Value>>> = listed.as_ref().map(|f| f.list().iter().map(rule).collect()).unwrap_or_default();
+    if let Some(own) = given {
+        if let Some(rules) = &listed {
+            rules.warning("UnusedField", "has no effect beside pluginConfig", "write defaultConfig in place of pluginConfig");
+        }
+        return Some(Some(Value::Object(own?).to_string()));
+    }
+    let mut config = match default {
+        Some(default) if !default_off => default?,
+        _ => Map::new(),
+    };
+    let mut active = Vec::new();
+    for rule in rules {
+        active.extend(rule?);
+    }
+    if default_off && active.is_empty() {
+        return Some(None);
+    }
+    if !active.is_empty() {
+        config.insert("_rules_".into(), Value::Array(active));
+    }
+    Some(Some(Value::Object(config).to_string()))
+}
+
+/// Higress' flags are wrapped booleans, which some write as objects.
+fn flag(object: &Object<'_>, name: &'static str) -> Option<bool> {
+    let field = object.get(name)?;
+    match &field.node().value {
+        node::Value::Map(_) => field.object()?.bool("value"),
+        _ => field.bool(),
+    }
+}
+
+fn object(field: &Field<'_>) -> Option<Map<String, Value>> {
+    match field.node().to_json() {
+        Value::Object(map) => Some(map),
+        _ => {
+            field.error("InvalidType", format!("expected an object, found {}", field.node().kind()), "write an object");
+            None
+        }
+    }
+}
+
+/// The rule's configuration with what it matches; the inner `None` is a rule that is switched off.
+#[expect(clippy::option_option, reason = "an error and a rule that is switched off are not the same")]
+fn rule(field: &Field<'_>) -> Option<Option<Value>> {
+    let rule = field.object()?;
+    rule.unsupported(&["routeType"]);
+    let mut config = match rule.get("config") {
+        Some(f) => object(&f)?,
+        None => Map::new(),
+    };
+    let off = flag(&rule, "configDisable").unwrap_or(false);
+    let mut any = false;
+    for (name, key) in [("ingress", "_match_route_"), ("domain", "_match_domain_"), ("service", "_match_service_")] {
+        let list: Vec<Value> = rule.strings(name).into_iter().map(Value::String).collect();
+        if !list.is_empty() {
+            any = true;
+            config.insert(key.into(), Value::Array(list));
+        }
+    }
+    if off {
+        return Some(None);
+    }
+    if !any {
+        field.invalid("a rule that matches nothing", "at least one of ingress, domain, service");
+        return None;
+    }
+    Some(Some(Value::Object(config)))
+}

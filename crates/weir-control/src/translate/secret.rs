@@ -1,0 +1,70 @@
+//! Secrets of the model, from Secrets, ConfigMaps and files. Who refers to one reports what is wrong with it.
+use super::{Cx, Part, SecretKey, SecretUse, kubernetes::is_certificates};
+use crate::object::{Object, Spec};
+use rustls_pki_types::{PrivateKeyDer, pem::PemObject};
+use std::{path::Path, sync::Arc};
+use weir_config::model::{Secret, SecretContent};
+
+/// Why a reference to a secret leads nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lacks {
+    Object,
+    Content,
+}
+
+/// Whether the secret is there and holds what it is asked for.
+pub fn check(cx: &Cx<'_>, key: &SecretKey) -> Result<(), Lacks> {
+    let object = cx.get(key.source, &key.namespace, &key.name).ok_or(Lacks::Object)?;
+    content(object, key).map(|_| ()).ok_or(Lacks::Content)
+}
+
+pub fn translate(cx: &Cx<'_>, key: &SecretKey, part: &mut Part) {
+    if matches!(key.content, SecretUse::CertificateFiles | SecretUse::RootsFile) {
+        let content = files(cx, key).0;
+        part.secret = content.map(|content| Secret { name: key.resource(), content, origin: None });
+        return;
+    }
+    let Some(object) = cx.get(key.source, &key.namespace, &key.name) else { return };
+    part.secret = content(object, key).map(|content| Secret { name: key.resource(), content, origin: Some(object.origin()) });
+}
+
+fn content(object: &Arc<Object>, key: &SecretKey) -> Option<SecretContent> {
+    match (&object.spec, key.content) {
+        (Spec::Secret(s), SecretUse::Certificate) => {
+            Some(SecretContent::TlsCertificate { certificate_chain: s.certificate_chain.clone()?, private_key: s.private_key.clone()? })
+        }
+        (Spec::Secret(s), SecretUse::Roots) => Some(SecretContent::ValidationContext { trusted_ca: s.trusted_ca.clone()? }),
+        (Spec::ConfigMap(c), SecretUse::Roots) => Some(SecretContent::ValidationContext { trusted_ca: c.trusted_ca.clone()? }),
+        _ => None,
+    }
+}
+
+/// What the files of a secret hold: what they held when they last were good, where they are not now, with what is wrong.
+pub fn files(cx: &Cx<'_>, key: &SecretKey) -> (Option<SecretContent>, Option<String>) {
+    let name = key.resource();
+    match read_files(cx, key) {
+        Ok(content) => {
+            cx.good().borrow_mut().insert(name, content.clone());
+            (Some(content), None)
+        }
+        Err(why) => (cx.good().borrow().get(&name).cloned(), Some(why)),
+    }
+}
+
+fn read_files(cx: &Cx<'_>, key: &SecretKey) -> Result<SecretContent, String> {
+    let read = |path: &str| cx.text(Path::new(path)).map_err(|why| format!("cannot read {path}: {why}"));
+    let certificates = |path: &str| match read(path)? {
+        pem if is_certificates(&pem) => Ok(pem),
+        _ => Err(format!("{path} holds no certificate that can be read")),
+    };
+    let Some((chain, private)) = key.name.split_once('~').filter(|_| key.content == SecretUse::CertificateFiles) else {
+        return Ok(SecretContent::ValidationContext { trusted_ca: certificates(&key.name)? });
+    };
+    // Both are looked at, so that a change of either is seen.
+    let (chain, private_key) = (certificates(chain), read(private));
+    let private_key = private_key?;
+    if PrivateKeyDer::from_pem_slice(private_key.as_bytes()).is_err() {
+        return Err(format!("{private} holds no private key that can be read"));
+    }
+    Ok(SecretContent::TlsCertificate { certificate_chain: chain?, private_key })
+}

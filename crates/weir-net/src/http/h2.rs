@@ -1,0 +1,127 @@
+//! The border to the h2 crate: one conversion per head, and what HTTP/2 forbids.
+mod flood;
+pub(crate) mod stream;
+
+pub use flood::{Flood, Guarded};
+pub use stream::H2Stream;
+
+use super::{
+    head::{Headers, RequestHead, ResponseHead, Version},
+    names::{HOP_BY_HOP, Known},
+    parse,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, uri::Scheme};
+
+/// The first bytes of an HTTP/2 connection (RFC 9113 section 3.4).
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Fields of HTTP/1 connections make an HTTP/2 message malformed (RFC 9113 section 8.2.2); `te` may say `trailers`.
+const FORBIDDEN: u64 =
+    Known::Connection.bit() | Known::KeepAlive.bit() | Known::ProxyConnection.bit() | Known::TransferEncoding.bit() | Known::Upgrade.bit();
+
+/// Takes over a request that h2 has decoded. `false`: it is malformed, and the stream should be reset.
+pub fn load_request(parts: &http::request::Parts, head: &mut RequestHead) -> bool {
+    head.clear();
+    head.set_method(parts.method.as_str().as_bytes());
+    let uri = &parts.uri;
+    head.https = uri.scheme() == Some(&Scheme::HTTPS);
+    head.set_target(match uri.path_and_query() {
+        Some(p) => p.as_str().as_bytes(),
+        None => b"",
+    });
+    head.version = Version::Http2;
+    if let Some(authority) = uri.authority() {
+        head.headers.add(Known::Host, &[authority.as_str().as_bytes()]);
+    }
+    for (name, value) in &parts.headers {
+        // `host` beside `:authority` says the same or is wrong (RFC 9113 section 8.3.1).
+        if name == http::header::HOST && uri.authority().is_some() {
+            if Some(value.as_bytes()) != uri.authority().map(|a| a.as_str().as_bytes()) {
+                return false;
+            }
+            continue;
+        }
+        head.headers.add_named(name.as_str().as_bytes(), value.as_bytes());
+    }
+    join_cookies(&mut head.headers);
+    is_allowed(&head.headers)
+}
+
+/// HTTP/2 may split the cookie; everybody else wants it whole (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut Headers) {
+    if headers.all(Known::Cookie).nth(1).is_some() {
+        let whole = headers.all(Known::Cookie).collect::<Vec<_>>().join(&b"; "[..]);
+        headers.set(Known::Cookie, &[&whole]);
+    }
+}
+
+fn is_allowed(headers: &Headers) -> bool {
+    !headers.has_any(FORBIDDEN) && headers.all(Known::Te).all(|v| v == b"trailers")
+}
+
+/// Takes over a response that h2 has decoded. `false`: it is malformed.
+pub fn load_response(parts: &http::response::Parts, head: &mut ResponseHead) -> bool {
+    head.begin(parts.status.as_u16());
+    head.version = Version::Http2;
+    head.headers.extend_from_map(&parts.headers);
+    is_allowed(&head.headers)
+}
+
+/// The headers as HTTP/2 has them: lower case, without what belongs to HTTP/1 connections, `te: trailers` kept.
+fn map_of(headers: &Headers, without: u64) -> Option<HeaderMap> {
+    let mut map = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers.iter() {
+        let id = Known::of(name);
+        if id != Known::Other && id.bit() & (HOP_BY_HOP | without) != 0 {
+            if id == Known::Te && value.eq_ignore_ascii_case(b"trailers") {
+                map.insert(http::header::TE, HeaderValue::from_static("trailers"));
+            }
+            continue;
+        }
+        map.append(HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?);
+    }
+    Some(map)
+}
+
+/// The request for h2 to send. `None` where a part of it cannot be expressed.
+pub fn request_of(head: &RequestHead) -> Option<Request<()>> {
+    let target = match head.target() {
+        b"" => b"/",
+        t => t,
+    };
+    let mut uri = Uri::builder().scheme(head.scheme()).path_and_query(target);
+    uri = uri.authority(match head.authority() {
+        b"" => return None,
+        a => a,
+    });
+    let mut request = Request::new(());
+    *request.method_mut() = Method::from_bytes(head.method_text()).ok()?;
+    *request.uri_mut() = uri.build().ok()?;
+    *request.version_mut() = http::Version::HTTP_2;
+    *request.headers_mut() = map_of(&head.headers, Known::Host.bit())?;
+    Some(request)
+}
+
+/// The response for h2 to send.
+pub fn response_of(head: &ResponseHead) -> Option<Response<()>> {
+    let mut response = Response::new(());
+    *response.status_mut() = http::StatusCode::from_u16(head.status).ok()?;
+    *response.headers_mut() = map_of(&head.headers, 0)?;
+    Some(response)
+}
+
+/// Trailers for h2 to send.
+pub fn trailers_of(trailers: &Headers) -> HeaderMap {
+    map_of(trailers, parse::NEVER_TRAILERS).unwrap_or_default()
+}
+
+/// Writes trailers as lines of HTTP/1, without what may not stand there.
+pub fn trailers_from(map: &HeaderMap, into: &mut Headers) {
+    into.clear();
+    for (name, value) in map {
+        let id = Known::of(name.as_str().as_bytes());
+        if id == Known::Other || id.bit() & parse::NEVER_TRAILERS == 0 {
+            into.add_named(name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+}

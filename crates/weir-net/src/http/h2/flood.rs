@@ -1,0 +1,175 @@
+//! Ends HTTP/2 connections whose peer sends frames that cost work and carry nothing: pings, settings, resets, priorities,
+//! window updates and empty data. The h2 crate bounds header continuations, data frames that carry little and streams
+//! reset before they were accepted; this counts the rest, on the bytes as they come in.
+use crate::io::Rewound;
+use std::{
+    cell::Cell,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
+
+/// Frames without content that a peer may send at once; they are forgotten at [`PER_SECOND`].
+const BURST: u32 = 1000;
+const PER_SECOND: u32 = 200;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+
+/// Counts frames in a stream of bytes.
+#[derive(Default)]
+pub struct Flood {
+    /// Bytes of the preface that are still to come.
+    preface: usize,
+    header: [u8; 9],
+    have: usize,
+    /// Payload bytes to skip.
+    skip: usize,
+    count: u32,
+    /// Seconds at which `count` was last lowered.
+    since: u64,
+}
+
+impl Flood {
+    /// For a connection whose first bytes are the client's preface.
+    pub fn server() -> Flood {
+        Flood { preface: super::PREFACE.len(), ..Flood::default() }
+    }
+    /// Looks at bytes that came at second `now`. `false`: too many empty frames.
+    pub fn accept(&mut self, mut b: &[u8], now: u64) -> bool {
+        let n = self.preface.min(b.len());
+        self.preface -= n;
+        b = &b[n..];
+        while !b.is_empty() {
+            if self.skip > 0 {
+                let n = self.skip.min(b.len());
+                self.skip -= n;
+                b = &b[n..];
+                continue;
+            }
+            let n = (9 - self.have).min(b.len());
+            self.header[self.have..self.have + n].copy_from_slice(&b[..n]);
+            self.have += n;
+            b = &b[n..];
+            if self.have == 9 {
+                self.have = 0;
+                self.skip = u32::from_be_bytes([0, self.header[0], self.header[1], self.header[2]]) as usize;
+                if !self.frame(now) {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+    fn frame(&mut self, now: u64) -> bool {
+        let (kind, flags) = (self.header[3], self.header[4]);
+        let ack = flags & 1 != 0;
+        let empty = match kind {
+            PING | SETTINGS => !ack,
+            RST_STREAM | PRIORITY => true,
+            // END_STREAM on an empty frame says something.
+            DATA => self.skip == 0 && !ack,
+            HEADERS => false,
+            _ => false,
+        };
+        if empty {
+            if now > self.since {
+                let forgotten = u64::from(PER_SECOND).saturating_mul(now - self.since);
+                self.count = self.count.saturating_sub(u32::try_from(forgotten).unwrap_or(u32::MAX));
+                self.since = now;
+            }
+            self.count += 1;
+        }
+        self.count <= BURST
+    }
+}
+
+/// A connection that is watched for floods; ends as if broken when there is one.
+pub struct Guarded {
+    io: Rewound,
+    flood: Flood,
+    begun: Instant,
+    flooded: Rc<Cell<bool>>,
+}
+
+impl Guarded {
+    /// `flooded` is set when the connection was ended for it.
+    pub fn new(io: Rewound, flooded: Rc<Cell<bool>>) -> Guarded {
+        Guarded { io, flood: Flood::server(), begun: Instant::now(), flooded }
+    }
+}
+
+impl AsyncRead for Guarded {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        let now = self.begun.elapsed().as_secs();
+        if !self.flood.accept(&buf.filled()[before..], now) {
+            self.flooded.set(true);
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "too many frames without content")));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Guarded {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, len: usize) -> Vec<u8> {
+        let mut f = (len as u32).to_be_bytes()[1..].to_vec();
+        f.extend([kind, flags, 0, 0, 0, 1]);
+        f.extend(vec![0; len]);
+        f
+    }
+
+    #[test]
+    fn empty_frames_are_counted_and_forgotten() {
+        for (kind, flags, len, bad) in [
+            (PING, 0, 8, true),
+            (PING, 1, 8, false),
+            (SETTINGS, 0, 0, true),
+            (RST_STREAM, 0, 4, true),
+            (DATA, 0, 0, true),
+            (DATA, 1, 0, false),
+            (DATA, 0, 10, false),
+            (HEADERS, 4, 20, false),
+        ] {
+            let mut f = Flood::server();
+            assert!(f.accept(super::super::PREFACE, 0));
+            let many = frame(kind, flags, len).repeat(BURST as usize + 1);
+            // In pieces, to cross frame borders.
+            assert_eq!(many.chunks(7).all(|c| f.accept(c, 0)), !bad, "{kind} {flags}");
+            let mut f = Flood::default();
+            let slow = frame(kind, flags, len).repeat(100);
+            assert!((0..100).all(|second| f.accept(&slow, second)), "{kind} slowly");
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Mechanism: sockets, TLS, DNS, HTTP on the wire. No configuration words and no policy.
+
+pub mod dns;
+pub mod http;
+pub mod io;
+pub mod listen;
+pub mod peek;
+pub mod proxy_protocol;
+pub mod redis;
+pub mod timer;
+pub mod tls;

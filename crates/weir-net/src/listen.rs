@@ -1,0 +1,78 @@
+//! Listening sockets, one per worker on the same address, among which the kernel spreads connections.
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    time::Duration,
+};
+
+/// Connections that wait to be accepted, per socket; the kernel's `somaxconn` may allow fewer.
+const BACKLOG: i32 = 4096;
+
+/// Binds `count` sockets to one address. Port 0 takes a free port, the same for all.
+///
+/// `shared` says that this process may hold sockets on the address already (an old listener that is about to leave it).
+///
+/// # Errors
+/// What the system says, `AddrInUse` also for an address on which another process shares its port: without this,
+/// starting a gateway twice would silently give each of them half the connections.
+pub fn bind(address: SocketAddr, count: usize, shared: bool) -> io::Result<Vec<TcpListener>> {
+    if !shared && address.port() != 0 {
+        socket(address, false)?;
+    }
+    let first = socket(address, true)?;
+    let address = first.local_addr()?;
+    let mut all = vec![first];
+    for _ in 1..count {
+        all.push(socket(address, true)?);
+    }
+    Ok(all)
+}
+
+fn socket(address: SocketAddr, share: bool) -> io::Result<TcpListener> {
+    let s = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    s.set_reuse_address(true)?;
+    s.set_reuse_port(share)?;
+    s.set_nonblocking(true)?;
+    s.bind(&address.into())?;
+    s.listen(BACKLOG)?;
+    Ok(s.into())
+}
+
+/// Keep-alive probes: idle time before the first, time between them, how many unanswered ones end the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    pub time: Duration,
+    pub interval: Duration,
+    pub probes: u32,
+}
+
+/// Sets keep-alive on a connection.
+pub fn set_keepalive(io: &impl std::os::fd::AsFd, k: Keepalive) -> io::Result<()> {
+    SockRef::from(io).set_tcp_keepalive(&TcpKeepalive::new().with_time(k.time).with_interval(k.interval).with_retries(k.probes))
+}
+
+/// Closes with a reset instead of a FIN: the client learns at once, and the port is free at once.
+pub fn set_reset_on_close(io: &impl std::os::fd::AsFd) -> io::Result<()> {
+    SockRef::from(io).set_linger(Some(Duration::ZERO))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::net::TcpStream;
+
+    #[test]
+    fn all_sockets_share_a_port_that_no_other_process_gets() {
+        let all = bind("127.0.0.1:0".parse().unwrap(), 3, false).unwrap();
+        let address = all[0].local_addr().unwrap();
+        assert!(all.iter().all(|l| l.local_addr().unwrap() == address));
+        assert_eq!(bind(address, 1, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let more = bind(address, 1, true).unwrap();
+        drop(all);
+        TcpStream::connect(address).unwrap();
+        more[0].set_nonblocking(false).unwrap();
+        more[0].accept().unwrap();
+    }
+}

@@ -1,0 +1,235 @@
+//! `/stats`: counters, gauges and histograms under Envoy's names, as text, JSON or for Prometheus.
+use super::{Query, Reply, show};
+use crate::{
+    Shared, State, logging,
+    plugin::metrics,
+    stats::{BUCKETS_MS, QUANTILES, Scopes, Table, Total, Totals},
+};
+use serde_json::json;
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    sync::{Arc, atomic::Ordering},
+};
+
+/// One value. `listener.0.0.0.0_80.downstream_cx_total` is the series `listener_downstream_cx_total` with a label.
+struct Sample {
+    name: String,
+    /// The metric's name for Prometheus.
+    family: String,
+    labels: Vec<(&'static str, String)>,
+    value: Total,
+}
+
+impl Sample {
+    fn is_used(&self) -> bool {
+        match &self.value {
+            Total::Counter(n) => *n > 0,
+            Total::Gauge(n) => *n != 0,
+            Total::Histogram(h) => h.count > 0,
+        }
+    }
+}
+
+pub(super) fn stats(shared: &Arc<Shared>, query: &Query) -> Reply {
+    if query.get("format") == Some("prometheus") {
+        return prometheus(shared, query);
+    }
+    let samples = match chosen(shared, query) {
+        Ok(samples) => samples,
+        Err(reply) => return reply,
+    };
+    match query.get("format") {
+        Some("json") => json(&samples),
+        _ => text(&samples),
+    }
+}
+
+fn text(samples: &[Sample]) -> Reply {
+    let mut out = String::new();
+    for s in samples {
+        let _ = match &s.value {
+            Total::Counter(n) => writeln!(out, "{}: {n}", s.name),
+            Total::Gauge(n) => writeln!(out, "{}: {n}", s.name),
+            Total::Histogram(h) if h.count == 0 => writeln!(out, "{}: No recorded values", s.name),
+            // As Envoy: the first figure is of the last interval, which is not kept apart here.
+            Total::Histogram(h) => {
+                let figures = QUANTILES.map(|q| format!("P{q}(nan,{})", rounded(h.quantile(q))));
+                writeln!(out, "{}: {}", s.name, figures.join(" "))
+            }
+        };
+    }
+    Reply::text(out)
+}
+
+fn rounded(ms: Option<f64>) -> f64 {
+    (ms.unwrap_or_default() * 1000.0).round() / 1000.0
+}
+
+fn json(samples: &[Sample]) -> Reply {
+    let (mut all, mut histograms) = (Vec::new(), Vec::new());
+    for s in samples {
+        match &s.value {
+            Total::Counter(n) => all.push(json!({ "name": s.name, "value": n })),
+            Total::Gauge(n) => all.push(json!({ "name": s.name, "value": n })),
+            Total::Histogram(h) => {
+                let values = QUANTILES.map(|q| json!({ "interval": null, "cumulative": h.quantile(q).map(|v| rounded(Some(v))) }));
+                histograms.push(json!({ "name": s.name, "values": values }));
+            }
+        }
+    }
+    if !histograms.is_empty() {
+        all.push(json!({ "histograms": { "supported_quantiles": QUANTILES, "computed_quantiles": histograms } }));
+    }
+    Reply::json(&json!({ "stats": all }))
+}
+
+pub(super) fn prometheus(shared: &Arc<Shared>, query: &Query) -> Reply {
+    let samples = match chosen(shared, query) {
+        Ok(samples) => samples,
+        Err(reply) => return reply,
+    };
+    let mut families: BTreeMap<&str, Vec<&Sample>> = BTreeMap::new();
+    for s in &samples {
+        families.entry(&s.family).or_default().push(s);
+    }
+    let mut out = String::new();
+    for (family, samples) in families {
+        let kind = match samples[0].value {
+            Total::Counter(_) => "counter",
+            Total::Gauge(_) => "gauge",
+            Total::Histogram(_) => "histogram",
+        };
+        let _ = writeln!(out, "# TYPE {family} {kind}");
+        for s in samples {
+            let labels: Vec<_> = s.labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
+            let _ = match &s.value {
+                Total::Counter(n) => writeln!(out, "{family}{{{}}} {n}", labels.join(",")),
+                Total::Gauge(n) => writeln!(out, "{family}{{{}}} {n}", labels.join(",")),
+                Total::Histogram(h) => series(&mut out, family, &labels, h),
+            };
+        }
+    }
+    Reply { kind: "text/plain; version=0.0.4; charset=UTF-8", ..Reply::text(out) }
+}
+
+/// The series of one histogram.
+fn series(out: &mut String, family: &str, labels: &[String], h: &Totals) -> std::fmt::Result {
+    let with = |le: &str| labels.iter().cloned().chain([format!("le=\"{le}\"")]).collect::<Vec<_>>().join(",");
+    for ms in BUCKETS_MS {
+        writeln!(out, "{family}_bucket{{{}}} {}", with(&ms.to_string()), h.up_to(ms))?;
+    }
+    writeln!(out, "{family}_bucket{{{}}} {}", with("+Inf"), h.count)?;
+    writeln!(out, "{family}_sum{{{}}} {}", labels.join(","), h.sum_ms)?;
+    writeln!(out, "{family}_count{{{}}} {}", labels.join(","), h.count)
+}
+
+/// Label values as the exposition format wants them.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+/// What the query asks for, in the order of names.
+fn chosen(shared: &Shared, query: &Query) -> Result<Vec<Sample>, Reply> {
+    let filter = query.regex("filter")?;
+    let used = query.has("usedonly");
+    let mut out = collect(shared);
+    out.retain(|s| filter.as_ref().is_none_or(|f| f.is_match(&s.name)) && (!used || s.is_used()));
+    out.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(out)
+}
+
+fn collect(shared: &Shared) -> Vec<Sample> {
+    let mut out = Vec::new();
+    server(shared, &mut out);
+    listeners(shared, &mut out);
+    clusters(shared, &mut out);
+    scopes(&shared.stats.http, &mut out);
+    scopes(&shared.stats.clusters, &mut out);
+    plugins(shared, &mut out);
+    out
+}
+
+/// A table's statistics under its names. Answers by class are one family with a label for the class.
+fn scopes<T: Table>(scopes: &Scopes<T>, out: &mut Vec<Sample>) {
+    scopes.sum(&mut |name, declared, value| {
+        let mut labels = vec![(T::LABEL, name.to_string())];
+        let mut family = format!("envoy_{}_{}", T::PREFIX, declared.name.replace('.', "_"));
+        if let Some((stem, class)) = declared.name.strip_suffix("xx").and_then(|n| n.split_at_checked(n.len() - 1)) {
+            family = format!("envoy_{}_{stem}xx", T::PREFIX);
+            labels.insert(0, ("envoy_response_code_class", class.to_string()));
+        }
+        out.push(Sample { name: format!("{}.{name}.{}", T::PREFIX, declared.name), family, labels, value });
+    });
+}
+
+/// What plugins count, and what is counted of them. Prometheus gets a plugin's own metrics by the plugin's own names, as
+/// from Envoy (its stat namespace `wasmcustom`).
+fn plugins(shared: &Shared, out: &mut Vec<Sample>) {
+    shared.plugins.metrics(&mut |name, labels, kind, value| {
+        let plugin = labels.iter().find(|(label, _)| *label == "plugin").map(|(_, value)| value.to_string());
+        let bare = name.strip_prefix("wasmcustom.").unwrap_or(name);
+        let family = bare.replace(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':', "_");
+        let name = plugin.as_ref().map_or_else(|| name.to_string(), |p| format!("{name}.{p}"));
+        let value = if kind == metrics::Kind::Gauge { Total::Gauge(value as i64) } else { Total::Counter(value) };
+        out.push(Sample { name, family, labels: plugin.map(|p| ("plugin", p)).into_iter().collect(), value });
+    });
+}
+
+fn plain(name: &str, value: Total) -> Sample {
+    Sample { name: name.to_string(), family: format!("envoy_{}", name.replace('.', "_")), labels: Vec::new(), value }
+}
+
+fn server(shared: &Shared, out: &mut Vec<Sample>) {
+    let (size, resident) = show::process_memory();
+    // As Envoy numbers its states.
+    let state = match shared.state() {
+        State::Live => 0,
+        State::Draining => 1,
+        State::PreInitializing => 2,
+        State::Initializing => 3,
+    };
+    let snapshot = shared.snapshot.load();
+    for (name, value) in [
+        ("server.live", u64::from(shared.state() == State::Live)),
+        ("server.state", state),
+        ("server.uptime", shared.started.elapsed().as_secs()),
+        ("server.concurrency", shared.options.workers as u64),
+        ("server.total_connections", u64::from(shared.connections())),
+        ("server.memory_allocated", resident),
+        ("server.memory_heap_size", size),
+        ("listener_manager.total_listeners_active", shared.listeners.load().len() as u64),
+        ("cluster_manager.active_clusters", snapshot.config.clusters.len() as u64),
+        ("server.configuration_version", snapshot.version),
+    ] {
+        out.push(plain(name, Total::Gauge(value as i64)));
+    }
+    out.push(plain("server.log_lines_dropped", Total::Counter(logging::dropped())));
+}
+
+fn listeners(shared: &Shared, out: &mut Vec<Sample>) {
+    for slot in shared.listeners.load().iter() {
+        let address = slot.address.to_string().replace(':', "_");
+        let mut add = |stat: &str, value| {
+            let labels = vec![("envoy_listener_address", address.clone())];
+            let family = format!("envoy_listener_{}", stat.replace('.', "_"));
+            out.push(Sample { name: format!("listener.{address}.{stat}"), family, labels, value });
+        };
+        add("downstream_cx_active", Total::Gauge(i64::from(slot.open.load(Ordering::Relaxed))));
+        slot.stats.values().for_each(|(stat, value)| add(stat, Total::Counter(value)));
+    }
+}
+
+/// What is known of clusters without a worker's counting.
+fn clusters(shared: &Shared, out: &mut Vec<Sample>) {
+    for cluster in shared.clusters.all().iter().filter_map(|s| s.current()) {
+        let name = &cluster.config.name;
+        let set = cluster.endpoints.load();
+        let healthy = set.endpoints.iter().filter(|e| e.accepts_requests()).count();
+        for (stat, value) in [("membership_total", set.endpoints.len()), ("membership_healthy", healthy)] {
+            let labels = vec![("envoy_cluster_name", name.to_string())];
+            let value = Total::Gauge(value as i64);
+            out.push(Sample { name: format!("cluster.{name}.{stat}"), family: format!("envoy_cluster_{stat}"), labels, value });
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! Taking over a configuration: secrets, clusters, listeners, then the snapshot; what is gone goes last. Everything is
+//! decided by comparing pointers with the configuration before, so the cost is that of what changed.
+mod tables;
+
+use crate::{
+    BoundListener, Report, Shared,
+    cluster::manager::Manager,
+    diff,
+    listener::{self, Era, ListenerRt, ListenerSlot, next_id},
+    logging::Logger,
+    plugin::{PluginState, Status},
+    secrets::Secrets,
+    snapshot::{HcmKey, HcmRt, Snapshot},
+    worker_thread::Command,
+};
+use arc_swap::ArcSwap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::SystemTime,
+};
+use tables::Tables;
+use weir_config::{
+    diagnostic::{Diagnostic, Severity},
+    model::{Config, Listener, Name, NetworkFilter},
+};
+use weir_net::listen;
+
+/// What the configuring side remembers from one configuration to the next.
+pub(crate) struct Applier {
+    shared: Arc<Shared>,
+    clusters: Manager,
+    secrets: Secrets,
+    listeners: BTreeMap<Name, Entry>,
+    tables: Tables,
+    /// As it was given, with what was refused.
+    given: Arc<Config>,
+}
+
+struct Entry {
+    /// `None` while its address could not be bound.
+    slot: Option<Arc<ListenerSlot>>,
+    findings: Vec<Diagnostic>,
+}
+
+/// A listener that is bound and waits for the snapshot before workers accept for it.
+struct Fresh {
+    slot: Arc<ListenerSlot>,
+    sockets: Vec<TcpListener>,
+}
+
+impl Applier {
+    pub fn new(shared: Arc<Shared>, clusters: Manager) -> Applier {
+        Applier {
+            shared,
+            clusters,
+            secrets: Secrets::default(),
+            listeners: BTreeMap::new(),
+            tables: Tables::default(),
+            given: Arc::default(),
+        }
+    }
+
+    pub async fn apply(&mut self, config: Arc<Config>) -> Report {
+        let old = std::mem::replace(&mut self.given, config.clone());
+        let shared = self.shared.clone();
+        let changed_secrets = self.secrets.update(&config);
+        if !changed_secrets.is_empty() {
+            shared.certificates.store(Arc::new(self.secrets.certificates()));
+        }
+        self.clusters.update(&old, &config, &self.secrets, &changed_secrets).await;
+
+        let mut loading = shared.plugins.begin(&config.plugins);
+        loading.ready().await;
+
+        let (fresh, built) = self.listeners(&old, &config, &changed_secrets);
+        let snapshot = self.snapshot(&config, &built);
+        let version = snapshot.version;
+        shared.snapshot.store(Arc::new(snapshot));
+        let mut ended = Vec::new();
+        for (slot, rt) in built {
+            let before = slot.current.swap(rt.clone());
+            ended.extend(eras_gone(&before, Some(&rt)));
+        }
+        let mut closed = Vec::new();
+        for fresh in fresh {
+            closed.extend(self.open(fresh));
+        }
+        closed.extend(self.remove(&config));
+        for slot in &closed {
+            ended.extend(eras_gone(&slot.current.load(), None));
+            shared.post_all(|| Command::Close(slot.id));
+        }
+        for era in ended {
+            era.end();
+            shared.post_all(|| Command::End(era.clone()));
+        }
+        self.tables.sweep();
+        self.clusters.remove(&old, &config);
+        if diff::removed(&old.clusters, &config.clusters).next().is_some() {
+            shared.stats.clusters.retain(|name| config.clusters.contains_key(name));
+        }
+
+        let slots: Vec<_> = self.listeners.values().filter_map(|e| e.slot.clone()).collect();
+        let listeners = slots.iter().map(|s| BoundListener { name: s.name.clone(), address: s.address }).collect();
+        shared.listeners.store(Arc::new(slots));
+        let mut diagnostics: Vec<Diagnostic> = self.secrets.findings().cloned().collect();
+        diagnostics.extend(self.clusters.findings().cloned());
+        diagnostics.extend(self.tables.findings().cloned());
+        diagnostics.extend(self.listeners.values().flat_map(|e| e.findings.iter().cloned()));
+        diagnostics.extend(self.plugins());
+        // What is still being loaded serves its last good version; what comes of it is said in the log and by `/plugins`.
+        tokio::spawn(async move {
+            for d in loading.finished().await {
+                Logger::Wasm.warning(format_args!("{}", d.line()));
+            }
+        });
+        let errors = diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
+        Logger::Config.debug(format_args!("version {version}, {errors} errors"));
+        Report { version, diagnostics, listeners }
+    }
+
+    /// New forms of all listeners that changed, and sockets for new addresses. Nothing of it is in use yet.
+    #[expect(clippy::type_complexity, reason = "slots with what they are about to serve")]
+    fn listeners(
+        &mut self,
+        old: &Config,
+        new: &Config,
+        changed_secrets: &[Name],
+    ) -> (Vec<Fresh>, Vec<(Arc<ListenerSlot>, Arc<ListenerRt>)>) {
+        let (mut fresh, mut built) = (Vec::new(), Vec::new());
+        let names: Vec<&Name> = match changed_secrets {
+            [] => diff::changed(&old.listeners, &new.listeners).collect(),
+            // Which chain uses which secret is seen while building; chains that do not are kept.
+            _ => new.listeners.keys().collect(),
+        };
+        // What could not be bound is tried again with every configuration.
+        let unbound = |name: &&Name| {
+            self.listeners.get(*name).is_some_and(|e| e.slot.as_ref().is_none_or(|s| s.wanted != new.listeners[*name].address))
+        };
+        let failed: Vec<&Name> = new.listeners.keys().filter(unbound).filter(|n| !names.contains(n)).collect();
+        for name in names.into_iter().chain(failed) {
+            let config = &new.listeners[name];
+            let before = self.listeners.remove(name).and_then(|e| e.slot);
+            let current = before.as_ref().map(|s| s.current.load_full());
+            let (rt, mut findings) = listener::build(config, current.as_deref(), &self.secrets, changed_secrets, &self.shared.clusters);
+            let rt = Arc::new(rt);
+            let slot = match before {
+                Some(slot) if slot.wanted == config.address => {
+                    built.push((slot.clone(), rt));
+                    Some(slot)
+                }
+                before => match self.bind(config, new, rt.clone()) {
+                    Ok(f) => {
+                        let slot = f.slot.clone();
+                        fresh.push(f);
+                        // The old address serves on until the new one does.
+                        built.extend(before.map(|b| (b, rt)));
+                        Some(slot)
+                    }
+                    Err(why) => {
+                        findings.push(why);
+                        built.extend(before.clone().map(|b| (b, rt)));
+                        before
+                    }
+                },
+            };
+            self.listeners.insert(name.clone(), Entry { slot, findings });
+        }
+        (fresh, built)
+    }
+
+    fn bind(&self, config: &Arc<Listener>, all: &Config, rt: Arc<ListenerRt>) -> Result<Fresh, Diagnostic> {
+        let place = |d: Diagnostic| config.origins.first().map_or(d.clone(), |origin| d.from_origin(origin));
+        let clash = |other: &&Arc<Listener>| other.name < config.name && other.address == config.address && config.address.port() != 0;
+        if let Some(other) = all.listeners.values().find(clash) {
+            let text = format!("listener `{}`: the address {} is taken by listener `{}`", config.name, config.address, other.name);
+            return Err(place(Diagnostic::error("AddressInUse", text)));
+        }
+        let ours = self.shared.listeners.load().iter().any(|s| s.address.port() == config.address.port());
+        let sockets = listen::bind(config.address, self.shared.options.workers, ours).and_then(|s| Ok((s[0].local_addr()?, s)));
+        match sockets {
+            Ok((address, sockets)) => Ok(Fresh { slot: self.slot(config, address, rt), sockets }),
+            Err(e) => {
+                let text = format!("listener `{}`: cannot listen on {}: {e}", config.name, config.address);
+                let help = match e.kind() {
+                    std::io::ErrorKind::AddrInUse => "another program listens there",
+                    std::io::ErrorKind::PermissionDenied => "ports below 1024 need the capability CAP_NET_BIND_SERVICE",
+                    std::io::ErrorKind::AddrNotAvailable => "the address belongs to no interface of this machine",
+                    _ => "",
+                };
+                let d = place(Diagnostic::error("ListenFailed", text));
+                Err(if help.is_empty() { d } else { d.help(help) })
+            }
+        }
+    }
+
+    fn slot(&self, config: &Listener, address: SocketAddr, rt: Arc<ListenerRt>) -> Arc<ListenerSlot> {
+        Arc::new(ListenerSlot {
+            name: config.name.clone(),
+            id: next_id(),
+            wanted: config.address,
+            address,
+            current: ArcSwap::new(rt),
+            stats: Default::default(),
+            open: Default::default(),
+            total: self.shared.total.clone(),
+        })
+    }
+
+    /// Lets workers accept; the slot of the same name that this one replaces is to be closed.
+    fn open(&self, fresh: Fresh) -> Option<Arc<ListenerSlot>> {
+        let Fresh { slot, sockets } = fresh;
+        Logger::Config.info(format_args!("listener `{}` on {}", slot.name, slot.address));
+        self.shared.post_each(sockets.into_iter().map(|socket| Command::Listen(slot.clone(), socket)));
+        self.shared.listeners.load().iter().find(|s| s.name == slot.name).cloned()
+    }
+
+    /// Forgets the listeners that `new` has no more.
+    fn remove(&mut self, new: &Config) -> Vec<Arc<ListenerSlot>> {
+        let mut gone = Vec::new();
+        self.listeners.retain(|name, entry| {
+            let keep = new.listeners.contains_key(name);
+            if !keep {
+                Logger::Config.info(format_args!("listener `{name}` is gone"));
+                gone.extend(entry.slot.take());
+            }
+            keep
+        });
+        gone
+    }
+
+    /// Plugins whose wanted version does not serve.
+    fn plugins(&self) -> Vec<Diagnostic> {
+        let refused = self.shared.plugins.statuses().into_iter();
+        let refused = refused.filter(|s| matches!(s.state, PluginState::Failed | PluginState::Stale));
+        let finding = |s: Status| {
+            let why = s.reason.unwrap_or_default();
+            Diagnostic::error("PluginRefused", format!("plugin `{}`: {why}", s.name)).from_origin(&s.origin)
+        };
+        refused.map(finding).collect()
+    }
+
+    /// The next snapshot. What did not change is the same object as in the one before.
+    fn snapshot(&mut self, config: &Arc<Config>, built: &[(Arc<ListenerSlot>, Arc<ListenerRt>)]) -> Snapshot {
+        let before = self.shared.snapshot.load();
+        self.tables.update(config, &self.shared.clusters);
+        let fresh: HashMap<u64, &Arc<ListenerRt>> = built.iter().map(|(s, rt)| (s.id, rt)).collect();
+        let mut hcms = HashMap::new();
+        for slot in self.listeners.values().filter_map(|e| e.slot.as_ref()) {
+            let current = slot.current.load();
+            let rt = fresh.get(&slot.id).copied().unwrap_or(&current);
+            for chain in rt.chains() {
+                let NetworkFilter::HttpConnectionManager(hcm) = &chain.config.filter else { continue };
+                let key = HcmKey { listener: slot.name.clone(), chain: chain.config.name.clone() };
+                let (table, logs) = (self.tables.get(&hcm.route_config), self.tables.logs(hcm, &self.shared.sinks));
+                let Some(hcm) = HcmRt::new(&chain.config, table, logs, |name| self.shared.plugins.slot(name)) else { continue };
+                let kept = before.hcms.get(&key).filter(|h| h.same(&hcm)).cloned();
+                hcms.insert(key, kept.unwrap_or_else(|| Arc::new(hcm)));
+            }
+        }
+        let leaving = before.hcms.iter().filter(|(key, _)| !hcms.contains_key(key)).map(|(k, h)| (k.clone(), h.clone())).collect();
+        Snapshot {
+            version: before.version + 1,
+            config: config.clone(),
+            made_at: SystemTime::now(),
+            hcms,
+            tables: self.tables.all(),
+            leaving,
+            clusters: self.shared.clusters.clone(),
+        }
+    }
+}
+
+/// The eras of `old` that no chain of `new` goes on with.
+fn eras_gone(old: &ListenerRt, new: Option<&ListenerRt>) -> Vec<Arc<Era>> {
+    let stays = |era: &Arc<Era>| new.is_some_and(|n| n.chains().iter().any(|c| Arc::ptr_eq(&c.era, era)));
+    old.chains().iter().map(|c| &c.era).filter(|era| !stays(era)).cloned().collect()
+}

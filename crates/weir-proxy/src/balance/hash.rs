@@ -1,0 +1,79 @@
+//! Hashes for the ring. The same in every worker, process and version: an affinity outlives restarts.
+use crate::{
+    route::{HashSource, HashStep},
+    view::{RequestView, cookie, query_parameter},
+};
+use std::{fmt::Write, net::IpAddr, time::Duration};
+
+/// Spreads a number over all 64 bits (the finalizer of splitmix64).
+pub(super) fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// A hash of bytes.
+pub fn hash_bytes(bytes: &[u8]) -> u64 {
+    let mut h = bytes.len() as u64 ^ 0x51_7c_c1_b7;
+    for c in bytes.chunks(8) {
+        let mut word = [0; 8];
+        word[..c.len()].copy_from_slice(c);
+        h = mix(h ^ u64::from_le_bytes(word)).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    }
+    mix(h)
+}
+
+/// A cookie that a response is to set, for a request that came without it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewCookie {
+    pub name: Box<str>,
+    pub path: Box<str>,
+    pub ttl: Duration,
+    pub value: u64,
+}
+
+impl NewCookie {
+    /// The value of `set-cookie`.
+    pub fn header(&self) -> String {
+        let mut out = format!("{}=\"{:016x}\"", self.name, self.value);
+        if !self.ttl.is_zero() {
+            let _ = write!(out, "; Max-Age={}", self.ttl.as_secs());
+        }
+        if !self.path.is_empty() {
+            let _ = write!(out, "; Path={}", self.path);
+        }
+        out += "; HttpOnly";
+        out
+    }
+}
+
+/// The hash of a request by the first step that yields one. `random` makes the value of a new cookie.
+pub fn hash_request(steps: &[HashStep], request: &dyn RequestView, source: IpAddr, random: u64) -> (Option<u64>, Option<NewCookie>) {
+    for step in steps {
+        let found = match &step.of {
+            HashSource::Header(name) if &**name == ":authority" => Some(hash_bytes(request.authority())),
+            HashSource::Header(name) if &**name == ":path" => Some(hash_bytes(request.path())),
+            HashSource::Header(name) => request.first(name).map(hash_bytes),
+            HashSource::Cookie { name, path, ttl } => {
+                // As it was given out: with or without quotes.
+                let found = cookie(request, name, |v| {
+                    hash_bytes(v.trim_ascii().strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(v))
+                });
+                if let (None, Some(ttl)) = (found, ttl) {
+                    let cookie = NewCookie { name: name.clone(), path: path.clone(), ttl: *ttl, value: random };
+                    return (Some(hash_bytes(format!("{random:016x}").as_bytes())), Some(cookie));
+                }
+                found
+            }
+            HashSource::SourceIp => Some(match source.to_canonical() {
+                IpAddr::V4(a) => hash_bytes(&a.octets()),
+                IpAddr::V6(a) => hash_bytes(&a.octets()),
+            }),
+            HashSource::QueryParameter(name) => request.query().and_then(|q| query_parameter(q, name.as_bytes())).map(hash_bytes),
+        };
+        if found.is_some() || step.terminal {
+            return (found, None);
+        }
+    }
+    (None, None)
+}

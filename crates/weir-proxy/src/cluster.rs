@@ -1,0 +1,81 @@
+//! Clusters at run time. Compiled routes hold a [`ClusterSlot`], which is made once per name and filled, refilled and
+//! emptied as clusters come and go, so that a changed cluster recompiles no route.
+mod discovery;
+mod endpoints;
+mod forward;
+pub(crate) mod manager;
+mod registry;
+
+pub use endpoints::{EndpointRt, EndpointSet};
+pub use forward::ForwardProxy;
+pub use registry::ClusterRegistry;
+
+use crate::outlier::Outliers;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, AtomicU64, Ordering},
+};
+use weir_config::model::{Cluster, Name};
+use weir_net::tls;
+
+/// The place of one cluster name. An empty slot answers 503 with the flag `NC` and the detail `cluster_not_found`.
+pub struct ClusterSlot {
+    pub name: Name,
+    /// Index for per-worker tables; taken again by another name once nothing holds this slot.
+    pub id: u32,
+    current: ArcSwapOption<ClusterRt>,
+    version: AtomicU64,
+}
+
+/// Never twice the same number in one process: a worker that finds a reused id still notices.
+fn next_version() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+impl ClusterSlot {
+    pub(crate) fn new(name: Name, id: u32) -> ClusterSlot {
+        ClusterSlot { name, id, current: ArcSwapOption::empty(), version: AtomicU64::new(next_version()) }
+    }
+    /// Changes with every change of the cluster or of its endpoints: the one thing that a worker compares per request.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+    pub fn current(&self) -> Option<Arc<ClusterRt>> {
+        self.current.load_full()
+    }
+    pub(crate) fn publish(&self, cluster: Option<Arc<ClusterRt>>) {
+        self.current.store(cluster);
+        self.version.store(next_version(), Ordering::Release);
+    }
+    /// New endpoints for the same cluster. Without effect once `of` is no longer the current one.
+    pub(crate) fn publish_endpoints(&self, of: &Arc<ClusterRt>, endpoints: EndpointSet) {
+        of.endpoints.store(Arc::new(endpoints));
+        self.version.store(next_version(), Ordering::Release);
+    }
+}
+
+/// A cluster that can be used.
+pub struct ClusterRt {
+    pub config: Arc<Cluster>,
+    /// Resolved addresses; replaced as DNS or the configuration changes. May be empty: 503 with the flag `UH`.
+    pub endpoints: ArcSwap<EndpointSet>,
+    /// `None` for plain text. Kept as it is as long as neither its options nor its secrets change.
+    pub tls: Option<Arc<tls::Client>>,
+    /// Kept over all versions of a cluster.
+    pub breakers: Arc<Breakers>,
+    /// Kept likewise.
+    pub outliers: Arc<Outliers>,
+    /// Of a cluster whose endpoints the request names; its `endpoints` are empty.
+    pub forward: Option<Arc<ForwardProxy>>,
+}
+
+/// What circuit breakers count, over all workers.
+#[derive(Default)]
+pub struct Breakers {
+    pub connections: AtomicU32,
+    pub pending: AtomicU32,
+    pub requests: AtomicU32,
+    pub retries: AtomicU32,
+}

@@ -1,0 +1,109 @@
+//! Compiled edits of header fields, whose values may hold command operators.
+use crate::{
+    log::{Format, Record},
+    view::FieldsMut,
+};
+use weir_config::{diagnostic::Diagnostic, model::HeaderEdits};
+
+/// Edits in the order remove, set, add.
+#[derive(Debug, Default)]
+pub struct Edits {
+    remove: Box<[Box<str>]>,
+    /// With `true` for those that overwrite.
+    put: Box<[(Box<str>, Format, bool)]>,
+    needs_record: bool,
+}
+
+/// Values of one set of edits for one request; a buffer to be kept and used again.
+#[derive(Debug, Default)]
+pub struct Values {
+    text: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Edits {
+    /// Compiles; `None` where there is nothing to do. An edit that cannot be compiled is left out, with a finding.
+    pub fn compile(of: &HeaderEdits, findings: &mut Vec<Diagnostic>) -> Option<Edits> {
+        let name = |n: &str| -> Box<str> {
+            let n = n.to_ascii_lowercase();
+            if n == ":authority" { "host".into() } else { n.into() }
+        };
+        let mut put = Vec::new();
+        let all = of.set.iter().map(|e| (e, true)).chain(of.add.iter().map(|e| (e, false)));
+        for ((field, value), overwrite) in all {
+            if let Some(wrong) = wrong(field, value) {
+                findings.push(wrong);
+                continue;
+            }
+            match Format::parse(value) {
+                Ok(format) => {
+                    let name = name(field);
+                    // A request has one host, however it is asked for.
+                    let overwrite = overwrite || &*name == "host";
+                    put.push((name, format, overwrite));
+                }
+                Err(mut finding) => {
+                    finding.message = format!("header `{field}`: {}", finding.message);
+                    findings.push(finding);
+                }
+            }
+        }
+        let needs_record = put.iter().any(|p| p.1.literal().is_none());
+        let edits = Edits { remove: of.remove.iter().map(|n| name(n)).collect(), put: put.into(), needs_record };
+        (!edits.remove.is_empty() || !edits.put.is_empty()).then_some(edits)
+    }
+
+    /// Whether a value holds an operator, so that [`Edits::evaluate`] must come before [`Edits::apply`].
+    pub fn needs_record(&self) -> bool {
+        self.needs_record
+    }
+
+    /// Computes the values. Apart from [`Edits::apply`], because the record borrows what that changes.
+    pub fn evaluate(&self, record: &Record<'_>, values: &mut Values) {
+        values.text.clear();
+        values.ends.clear();
+        for (_, format, _) in &self.put {
+            if format.literal().is_none() {
+                let start = values.text.len();
+                format.write(record, b"", &mut values.text);
+                // What came from elsewhere must not begin a line of its own.
+                values.text[start..].iter_mut().filter(|c| matches!(c, 0 | b'\r' | b'\n')).for_each(|c| *c = b' ');
+            }
+            values.ends.push(values.text.len());
+        }
+    }
+
+    /// Edits the fields. A computed value that came out empty is not written.
+    pub fn apply(&self, fields: &mut dyn FieldsMut, values: &Values) {
+        for name in &self.remove {
+            fields.remove(name);
+        }
+        let mut start = 0;
+        for (i, (name, format, overwrite)) in self.put.iter().enumerate() {
+            let literal = format.literal();
+            let end = if self.needs_record { values.ends.get(i).copied().unwrap_or(start) } else { start };
+            let value = literal.unwrap_or(&values.text[start..end]);
+            start = end;
+            if value.is_empty() && literal.is_none() {
+                continue;
+            }
+            if *overwrite {
+                fields.set(name, value);
+            } else {
+                fields.add(name, value);
+            }
+        }
+    }
+}
+
+fn wrong(name: &str, value: &str) -> Option<Diagnostic> {
+    let token = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c);
+    if name.is_empty() || !(name == ":authority" || name.bytes().all(token)) {
+        return Some(
+            Diagnostic::error("InvalidValue", format!("`{name}` is not a header name"))
+                .help("accepted are letters, digits and !#$%&'*+-.^_`|~"),
+        );
+    }
+    let control = value.bytes().any(|c| matches!(c, 0 | b'\r' | b'\n'));
+    control.then(|| Diagnostic::error("InvalidValue", format!("the value of header `{name}` holds a line break or NUL")))
+}

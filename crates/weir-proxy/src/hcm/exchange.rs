@@ -1,0 +1,327 @@
+//! One request and its response, from the parsed head to the access log.
+use super::{
+    After, Client, Hcm,
+    clock::{Clock, Late},
+    filters::{Chain, Stop},
+    h1, ns,
+};
+use crate::{
+    filter::cors,
+    info::Flags,
+    route::{ActionRt, RouteRt},
+    stream::{Direction, Reached, Reply, Stream},
+    view::host_without_port,
+    worker::Worker,
+};
+use std::{borrow::Cow, rc::Rc, sync::Arc, task::Context};
+use weir_net::http::{
+    body::{self, Framing},
+    parse::Bad,
+    relay::{Peer, Reader},
+};
+
+/// Why an exchange does not end with the upstream's response.
+pub(super) enum End {
+    /// An answer of the gateway's own.
+    Reply(Reply, Flags),
+    /// The client cannot be answered any more, or must not be.
+    Gone(Flags, Cow<'static, str>),
+}
+
+impl End {
+    pub fn reply(status: u16, flags: Flags, details: impl Into<Cow<'static, str>>) -> End {
+        End::Reply(Reply::new(status, details), flags)
+    }
+    pub fn client_gone(h2: bool) -> End {
+        match h2 {
+            true => End::Gone(Flags::DOWNSTREAM_REMOTE_RESET, "downstream_remote_reset".into()),
+            false => End::Gone(Flags::DOWNSTREAM_CONNECTION_TERMINATION, "downstream_remote_disconnect".into()),
+        }
+    }
+}
+
+pub(super) struct Exchange<'a> {
+    pub c: &'a mut Client,
+    pub w: &'a Rc<Worker>,
+    pub hcm: &'a Rc<Hcm>,
+    pub s: &'a Rc<Stream>,
+    /// `None` without plugins.
+    pub chain: Option<Box<Chain>>,
+    /// How the request's body is delimited on HTTP/1, until something reads it.
+    pub framing: Framing,
+    pub reader: Reader,
+    pub route: Option<Arc<RouteRt>>,
+    pub cors: cors::Request,
+    /// To be set, for sessions that stick to a host.
+    pub cookie: Option<String>,
+    pub clock: Clock,
+    /// Bytes on their way to the upstream, and to the client.
+    pub out: Vec<u8>,
+    pub back: Vec<u8>,
+    /// The connection may serve another request.
+    pub keep: bool,
+    pub h2: bool,
+    /// The response's head has gone to the client.
+    pub answered: bool,
+    /// The rest of the request cannot be sent.
+    pub up_broken: bool,
+    /// The raw pump has read the whole request.
+    pub raw_read: bool,
+    /// The upstream is told which try this is.
+    pub attempt_count: bool,
+    /// `100 Continue` is waited for.
+    pub expects: bool,
+    /// Bytes moved in this exchange, for idle timeouts.
+    pub progress: u64,
+}
+
+impl<'a> Exchange<'a> {
+    /// `closing`: the connection ends with this request.
+    pub fn new(c: &'a mut Client, w: &'a Rc<Worker>, hcm: &'a Rc<Hcm>, s: &'a Rc<Stream>, closing: bool) -> Exchange<'a> {
+        let (out, back) = s.buffers.take();
+        let h2 = c.peer.is_h2();
+        let (start, version) = {
+            let mut info = s.info.borrow_mut();
+            let req = s.req.borrow();
+            info.protocol = req.version;
+            (info.start, req.version)
+        };
+        let keep = !closing && !h2 && body::persists(&s.req.borrow().headers, version);
+        let idle = ns(hcm.config().timeouts.stream_idle_timeout);
+        hcm.stats.downstream_rq_total.inc();
+        hcm.stats.downstream_rq_active.inc();
+        Exchange {
+            reader: Reader::new(Framing::NONE, &c.peer),
+            clock: Clock::new(start, idle),
+            chain: None,
+            framing: Framing::NONE,
+            route: None,
+            cors: cors::Request::Plain,
+            cookie: None,
+            out,
+            back,
+            keep,
+            h2,
+            answered: false,
+            up_broken: false,
+            raw_read: false,
+            attempt_count: false,
+            expects: false,
+            progress: 0,
+            c,
+            w,
+            hcm,
+            s,
+        }
+    }
+
+    /// Serves the request; counts and logs it.
+    pub async fn run(mut self) -> After {
+        let served = self.serve().await;
+        self.end(served).await
+    }
+
+    /// Answers a request that could not be read.
+    pub async fn refuse(mut self, status: u16, details: &'static str) -> After {
+        self.keep = false;
+        match status {
+            431 => self.hcm.stats.downstream_rq_headers_too_large.inc(),
+            408 => self.hcm.stats.downstream_rq_header_timeout.inc(),
+            _ => self.hcm.stats.downstream_cx_protocol_error.inc(),
+        }
+        let flags = if status == 408 { Flags::default() } else { Flags::DOWNSTREAM_PROTOCOL_ERROR };
+        self.s.req.borrow_mut().clear();
+        self.end(Err(End::reply(status, flags, details))).await
+    }
+
+    async fn end(mut self, served: Result<After, End>) -> After {
+        let after = match served {
+            Ok(after) => after,
+            Err(End::Reply(..)) if self.answered => self.cut(Flags::LOCAL_RESET, "local_reset_after_response".into()),
+            Err(End::Reply(reply, flags)) => self.reply(reply, flags).await,
+            Err(End::Gone(flags, details)) => self.cut(flags, details),
+        };
+        self.finish();
+        after
+    }
+
+    /// Ends without an answer: the client sees a broken connection or a reset stream.
+    fn cut(&mut self, flags: Flags, details: Cow<'static, str>) -> After {
+        let mut info = self.s.info.borrow_mut();
+        info.set_flag(flags);
+        info.details = details;
+        if flags.has(Flags::DOWNSTREAM_CONNECTION_TERMINATION | Flags::DOWNSTREAM_REMOTE_RESET) {
+            self.hcm.stats.downstream_rq_rx_reset.inc();
+        } else {
+            self.hcm.stats.downstream_rq_tx_reset.inc();
+        }
+        if self.answered {
+            self.hcm.stats.rq_reset_after_downstream_response_started.inc();
+        }
+        if let Peer::H2(stream) = &mut self.c.peer {
+            stream.reset(h2::Reason::INTERNAL_ERROR);
+        }
+        After::Close
+    }
+
+    async fn serve(&mut self) -> Result<After, End> {
+        let framing = match self.h2 {
+            true => body::check_host(&self.s.req.borrow()).map(|()| Framing::NONE),
+            false => body::of_request(&self.s.req.borrow()),
+        };
+        self.framing = framing.map_err(|e| {
+            // Where the next request begins is not known.
+            self.keep = false;
+            bad(e)
+        })?;
+        self.reader = Reader::new(self.framing, &self.c.peer);
+        self.admit()?;
+        self.find_route();
+        self.preflight()?;
+        self.begin_filters()?;
+        if self.chain.is_some() {
+            self.decode().await?;
+        }
+        if self.s.route_stale.replace(false) {
+            self.find_route();
+        }
+        self.hcm.stats.rq_total.inc();
+        let Some(route) = self.route.clone() else {
+            self.hcm.stats.no_route.inc();
+            return Err(End::reply(404, Flags::NO_ROUTE_FOUND, "route_not_found"));
+        };
+        if route.fault.is_some() {
+            self.fault(&route).await?;
+        }
+        match &route.action {
+            ActionRt::Forward(forward) => self.forward(&route, forward).await,
+            ActionRt::Redirect(redirect) => {
+                self.hcm.stats.rq_redirect.inc();
+                let req = self.s.req.borrow();
+                let mut location = Vec::new();
+                redirect.location(&*req, route.matched(req.path()), self.c.conn.local.port(), &mut location);
+                Err(End::Reply(Reply::new(redirect.status(), "direct_response").header("location", &location), Flags::default()))
+            }
+            ActionRt::Direct { status, body } => {
+                self.hcm.stats.rq_direct_response.inc();
+                Err(End::Reply(Reply::new(*status, "direct_response").body(body.to_vec()), Flags::default()))
+            }
+        }
+    }
+
+    pub fn find_route(&mut self) {
+        let strip = self.hcm.config().strip_any_host_port;
+        let req = self.s.req.borrow();
+        let authority = req.authority();
+        let host = self.hcm.rt.table.host(if strip { host_without_port(authority) } else { authority });
+        self.route = host.and_then(|h| h.find(&*req)).cloned();
+        self.attempt_count = host.is_some_and(|h| h.config().include_request_attempt_count);
+        // Plugins ask for the names.
+        if !self.hcm.rt.plugins.is_empty() {
+            *self.s.route_name.borrow_mut() = self.route.as_ref().map(|r| r.name().clone());
+            let mut cluster = self.s.cluster_name.borrow_mut();
+            *cluster = None;
+            if let Some(ActionRt::Forward(f)) = self.route.as_ref().map(|r| &r.action) {
+                *cluster = f.targets().first().and_then(|t| t.cluster.as_ref()).map(|c| c.name.clone());
+            }
+        }
+    }
+
+    /// The plugins have seen the whole head, or one has answered.
+    async fn decode(&mut self) -> Result<(), End> {
+        let ends = self.reader.is_done();
+        if let Some(chain) = &mut self.chain {
+            chain.head(Direction::Request, ends);
+        }
+        let deadline = self.clock;
+        deadline.arm(&self.c.lane);
+        std::future::poll_fn(|cx| self.poll_decode(cx)).await
+    }
+
+    /// What plugins asked for, as the end of the exchange where it is one.
+    pub fn run_events(&mut self, cx: &Context) -> Result<(), End> {
+        let Some(chain) = &mut self.chain else { return Ok(()) };
+        self.s.watch(cx);
+        chain.run_events().map_err(|stop| match stop {
+            Stop::Reply(reply) => End::Reply(reply, Flags::default()),
+            Stop::Reset => End::Gone(Flags::LOCAL_RESET, "wasm_close_stream".into()),
+            Stop::TooLarge(direction, plugin) => {
+                let (status, details) = match direction {
+                    Direction::Request => (413, "request_payload_too_large"),
+                    Direction::Response => (500, "response_payload_too_large"),
+                };
+                if direction == Direction::Request {
+                    self.hcm.stats.downstream_rq_too_large.inc();
+                }
+                let body = format!("payload too large: the plugin {plugin} wants the whole body, which is over its limit\n");
+                End::Reply(Reply::new(status, details).body(body.into_bytes()), Flags::default())
+            }
+        })
+    }
+
+    /// Ends the exchange when one of its deadlines has passed.
+    pub fn check_clock(&mut self, cx: &Context) -> Result<(), Late> {
+        if !self.c.lane.expired(cx) {
+            return Ok(());
+        }
+        match self.clock.late(self.w.now(), self.progress, &self.c.lane) {
+            Some(late) => Err(late),
+            None => Ok(()),
+        }
+    }
+
+    /// What a passed deadline leads to.
+    pub fn too_late(&self, late: Late) -> End {
+        match late {
+            Late::Idle => {
+                self.hcm.stats.downstream_rq_idle_timeout.inc();
+                let status = if self.reader.is_done() { 504 } else { 408 };
+                End::reply(status, Flags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout")
+            }
+            Late::Request => {
+                self.hcm.stats.downstream_rq_timeout.inc();
+                End::reply(408, Flags::default(), "request_overall_timeout")
+            }
+            Late::Route => End::reply(504, Flags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout"),
+            Late::Try => End::reply(504, Flags::UPSTREAM_REQUEST_TIMEOUT, "upstream_per_try_timeout"),
+        }
+    }
+
+    /// At the end of each stream, once: plugins, statistics, access logs.
+    fn finish(&mut self) {
+        let now = self.w.now();
+        self.c.lane.set(u64::MAX);
+        {
+            let mut info = self.s.info.borrow_mut();
+            info.end = now;
+            if info.response_end == 0 {
+                info.response_end = now;
+            }
+        }
+        self.s.reached.iter().for_each(|r| r.set(Reached::Sent));
+        if let Some(mut chain) = self.chain.take() {
+            chain.end();
+        }
+        let info = self.s.info.borrow();
+        let stats = &self.hcm.stats;
+        stats.downstream_rq_active.dec();
+        if info.status != 0 {
+            stats.answered(info.status);
+        }
+        stats.downstream_rq_time.record(now - info.start);
+        stats.downstream_cx_rx_bytes_total.add(info.bytes_received + info.header_bytes_received);
+        stats.downstream_cx_tx_bytes_total.add(info.bytes_sent + info.header_bytes_sent);
+        self.log(&info);
+        self.s.buffers.set((std::mem::take(&mut self.out), std::mem::take(&mut self.back)));
+    }
+
+    /// Ends the connection politely when nothing more is to come on it.
+    pub async fn close(&mut self) -> After {
+        Box::pin(h1::linger(&mut self.c.peer)).await;
+        After::Close
+    }
+}
+
+pub(super) fn bad(b: Bad) -> End {
+    End::reply(b.status(), Flags::DOWNSTREAM_PROTOCOL_ERROR, b.details())
+}

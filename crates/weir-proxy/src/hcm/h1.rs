@@ -1,0 +1,142 @@
+//! HTTP/1 towards clients: one task per connection, one request after the other.
+use super::{After, Client, Connection, Hcm, Waits, exchange::Exchange};
+use crate::{
+    drain::{Drain, Phase},
+    stream::Stream,
+};
+use std::{
+    future::poll_fn,
+    io,
+    pin::pin,
+    rc::{Rc, Weak},
+    task::Poll,
+    time::Duration,
+};
+use weir_net::http::{
+    Method,
+    parse::{self, Bad},
+    relay::Peer,
+    wire::Wire,
+};
+
+/// Why there is no request on a connection that is still open.
+enum Refused {
+    Bad(Bad),
+    Late,
+}
+
+pub async fn serve(wire: Wire, connection: Connection, mut known: Weak<Hcm>, mut waits: Waits) {
+    let Connection { conn, key, worker: w, ip } = connection;
+    let mut c = Client { peer: Peer::H1(wire), lane: w.timers.lane(), conn, ip };
+    let (mut last, mut requests) = (None, 0u32);
+    loop {
+        let Some((stream, head)) = request_head(&mut c, &w, &waits, requests == 0).await else { break };
+        // A connection manager that is gone serves what it has begun.
+        let Some(hcm) = w.hcm(&key, &mut known).or_else(|| last.take()) else { break };
+        waits = hcm.waits;
+        requests += 1;
+        hcm.stats.downstream_rq_http1_total.inc();
+        *stream.conn.borrow_mut() = Some(c.conn.clone());
+        let limit = hcm.config().limits.max_requests_per_connection;
+        let closing = c.conn.drain.is_draining() || limit > 0 && requests >= limit;
+        let ex = Exchange::new(&mut c, &w, &hcm, &stream, closing);
+        let after = match head {
+            Ok(()) => ex.run().await,
+            Err(Refused::Bad(bad)) => ex.refuse(bad.status(), bad.details()).await,
+            Err(Refused::Late) => ex.refuse(408, "request_header_timeout").await,
+        };
+        w.give_back(stream);
+        if after == After::Close {
+            break;
+        }
+        if c.conn.drain.is_draining() {
+            last = Some(hcm);
+        }
+    }
+}
+
+/// Whoever has just connected is about to ask: a connection without a request so far outlives the others by this.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
+/// Waits until an idle connection should close.
+async fn leave(drain: Rc<Drain>, fresh: bool) {
+    drain.reached(Phase::Closing).await;
+    if fresh {
+        tokio::time::sleep(FIRST_REQUEST).await;
+    }
+}
+
+/// Waits for a request. Nothing but the connection is held until its first byte is there.
+async fn request_head(c: &mut Client, w: &Rc<super::Worker>, waits: &Waits, fresh: bool) -> Option<(Rc<Stream>, Result<(), Refused>)> {
+    let Client { peer, lane, conn, .. } = c;
+    let wire = peer.wire()?;
+    lane.set(w.now().saturating_add(waits.idle));
+    let mut stream: Option<Rc<Stream>> = None;
+    let mut closing = None;
+    loop {
+        if !wire.input.is_empty() {
+            let first = stream.is_none();
+            let s = stream.get_or_insert_with(|| w.stream());
+            let parsed = parse::request(wire.input.filled(), &mut s.req.borrow_mut(), waits.limits);
+            match parsed {
+                Ok(Some(n)) => {
+                    wire.input.consume(n);
+                    w.bufs.reclaim(&mut wire.input);
+                    return stream.map(|s| (s, Ok(())));
+                }
+                Ok(None) if first => lane.set(w.now().saturating_add(waits.head)),
+                Ok(None) => {}
+                Err(Bad::NotHttp) => return None,
+                Err(bad) => return stream.map(|s| (s, Err(Refused::Bad(bad)))),
+            }
+        }
+        // Only a connection that waits idly ends with the drain.
+        if closing.is_none() && stream.is_none() {
+            closing = Some(Box::pin(leave(conn.drain.clone(), fresh)));
+        }
+        let idle = stream.is_none();
+        let filled = poll_fn(|cx| {
+            if lane.expired(cx) {
+                return Poll::Ready(None);
+            }
+            if idle && closing.as_mut().is_some_and(|f| f.as_mut().poll(cx).is_ready()) {
+                return Poll::Ready(None);
+            }
+            wire.poll_fill(cx, &w.bufs).map(Some)
+        });
+        match filled.await {
+            Some(Ok(1..)) => {}
+            None if stream.is_some() => return stream.map(|s| (s, Err(Refused::Late))),
+            Some(Err(e)) if e.kind() == io::ErrorKind::OutOfMemory => return stream.map(|s| (s, Err(Refused::Bad(Bad::TooLarge)))),
+            _ => return None,
+        }
+    }
+}
+
+/// Ends a connection whose client may still be sending: what comes is read for a moment, or the reset would take the
+/// answer with it.
+pub async fn linger(peer: &mut Peer) {
+    let Some(wire) = peer.wire() else { return };
+    let _ = poll_fn(|cx| wire.poll_shutdown(cx)).await;
+    wire.input.consume(wire.input.filled().len());
+    let mut deadline = pin!(tokio::time::sleep(Duration::from_secs(1)));
+    let pool = weir_net::http::buf::BufPool::new(16 * 1024, 1);
+    let mut left = 64;
+    poll_fn(|cx| {
+        while left > 0 && deadline.as_mut().poll(cx).is_pending() {
+            match wire.poll_fill(cx, &pool) {
+                Poll::Ready(Ok(n @ 1..)) => wire.input.consume(n),
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+            left -= 1;
+        }
+        Poll::Ready(())
+    })
+    .await;
+}
+
+/// Whether an answer to this request has no body whatever its head says.
+pub fn is_bodiless(method: Method, status: u16) -> bool {
+    method == Method::Head || matches!(status, 100..=199 | 204 | 304)
+}

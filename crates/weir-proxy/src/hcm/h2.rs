@@ -1,0 +1,141 @@
+//! HTTP/2 towards clients: one task per connection, and one per stream, on the same worker.
+use super::{Client, Connection, Hcm, exchange::Exchange};
+use crate::drain::Phase;
+use h2::{Reason, RecvStream, server::SendResponse};
+use http::Request;
+use std::{
+    cell::Cell,
+    future::{Future, poll_fn},
+    pin::pin,
+    rc::Rc,
+    task::Poll,
+};
+use tokio::task::spawn_local;
+use weir_net::{
+    http::{
+        h2::{self as border, Guarded, H2Stream},
+        relay::Peer,
+    },
+    io::Rewound,
+};
+
+/// Streams that a client may reset before their answer was begun, beyond those that ended well: above it the connection
+/// ends (CVE-2023-44487).
+const MAX_EARLY_RESETS: u32 = 200;
+/// Ends of streams that h2 remembers.
+const MAX_RESET_STREAMS: usize = 50;
+
+struct Shared {
+    connection: Connection,
+    early_resets: Cell<u32>,
+    active: Cell<u32>,
+}
+
+pub async fn serve(io: Rewound, connection: Connection, hcm: Rc<Hcm>) {
+    let stats = hcm.stats.clone();
+    stats.downstream_cx_http2_total.inc();
+    stats.downstream_cx_http2_active.inc();
+    let limits = &hcm.config().limits;
+    let mut builder = h2::server::Builder::new();
+    builder
+        .initial_window_size(limits.initial_stream_window_bytes)
+        .initial_connection_window_size(limits.initial_connection_window_bytes)
+        .max_concurrent_streams(limits.max_concurrent_streams)
+        .max_header_list_size(limits.max_request_headers_bytes)
+        .max_concurrent_reset_streams(MAX_RESET_STREAMS)
+        .max_send_buffer_size(256 * 1024);
+    let (waits, max_requests) = (hcm.waits, limits.max_requests_per_connection);
+    drop(hcm);
+    let flooded = Rc::new(Cell::new(false));
+    let drain = connection.conn.drain.clone();
+    let shared = Rc::new(Shared { connection, early_resets: Cell::new(0), active: Cell::new(0) });
+    let w = shared.connection.worker.clone();
+    let lane = w.timers.lane();
+    lane.set(w.now().saturating_add(waits.head));
+    let mut handshake = pin!(builder.handshake(Guarded::new(io, flooded.clone())));
+    let shaken = poll_fn(|cx| if lane.expired(cx) { Poll::Ready(None) } else { handshake.as_mut().poll(cx).map(Some) }).await;
+    if let Some(Ok(mut h2)) = shaken {
+        let (mut draining, mut cutting) = (pin!(drain.reached(Phase::Draining)), pin!(drain.reached(Phase::Cutting)));
+        let (mut told, mut count) = (false, 0u32);
+        lane.set(w.now().saturating_add(waits.idle));
+        loop {
+            let next = poll_fn(|cx| {
+                if cutting.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(None);
+                }
+                if !told && draining.as_mut().poll(cx).is_ready() {
+                    told = true;
+                    h2.graceful_shutdown();
+                }
+                if lane.expired(cx) {
+                    if shared.active.get() == 0 && !told {
+                        told = true;
+                        h2.graceful_shutdown();
+                        // The client may take its time to leave.
+                        lane.set(w.now().saturating_add(waits.head));
+                    } else if shared.active.get() == 0 {
+                        return Poll::Ready(None);
+                    } else {
+                        lane.set(w.now().saturating_add(waits.idle));
+                    }
+                }
+                h2.poll_accept(cx)
+            });
+            let Some(Ok((request, respond))) = next.await else { break };
+            if shared.early_resets.get() > MAX_EARLY_RESETS {
+                stats.downstream_rq_http2_flood.inc();
+                h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                let _ = poll_fn(|cx| h2.poll_closed(cx)).await;
+                break;
+            }
+            count = count.saturating_add(1);
+            if max_requests > 0 && count >= max_requests && !told {
+                told = true;
+                h2.graceful_shutdown();
+            }
+            lane.set(w.now().saturating_add(waits.idle));
+            shared.active.set(shared.active.get() + 1);
+            spawn_local(stream(shared.clone(), request, respond));
+        }
+    }
+    if flooded.get() {
+        stats.downstream_rq_http2_flood.inc();
+    }
+    stats.downstream_cx_http2_active.dec();
+}
+
+async fn stream(shared: Rc<Shared>, request: Request<RecvStream>, respond: SendResponse<bytes::Bytes>) {
+    serve_stream(&shared, request, respond).await;
+    shared.active.set(shared.active.get() - 1);
+}
+
+async fn serve_stream(shared: &Shared, request: Request<RecvStream>, mut respond: SendResponse<bytes::Bytes>) {
+    let Connection { conn, key, worker: w, ip } = &shared.connection;
+    let Some(hcm) = w.hcm(key, &mut std::rc::Weak::new()) else {
+        return respond.send_reset(Reason::REFUSED_STREAM);
+    };
+    hcm.stats.downstream_rq_http2_total.inc();
+    let s = w.stream();
+    let (parts, body) = request.into_parts();
+    if !border::load_request(&parts, &mut s.req.borrow_mut()) {
+        hcm.stats.downstream_cx_protocol_error.inc();
+        respond.send_reset(Reason::PROTOCOL_ERROR);
+        return;
+    }
+    *s.conn.borrow_mut() = Some(conn.clone());
+    let peer = Peer::H2(H2Stream { recv: Some(body), send: None, respond: Some(respond) });
+    let mut c = Client { peer, lane: w.timers.lane(), conn: conn.clone(), ip: ip.clone() };
+    let fields = s.req.borrow().headers.len();
+    let ex = Exchange::new(&mut c, w, &hcm, &s, false);
+    if fields > hcm.head.fields {
+        ex.refuse(431, "http2.too_many_headers").await;
+    } else {
+        ex.run().await;
+    }
+    let reset = s.info.borrow().flags.has(crate::info::Flags::DOWNSTREAM_REMOTE_RESET);
+    match shared.early_resets.get() {
+        n if reset => shared.early_resets.set(n + 1),
+        n => shared.early_resets.set(n.saturating_sub(1)),
+    }
+    w.give_back(s);
+}

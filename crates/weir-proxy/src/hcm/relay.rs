@@ -1,0 +1,344 @@
+//! Moving bodies: the client's to the plugins and on to the upstream, the upstream's back.
+use super::{
+    exchange::{End, Exchange, bad},
+    trailers_of,
+};
+use crate::{info::Flags, stream::Direction};
+use std::task::{Context, Poll};
+use weir_net::http::{
+    Headers,
+    parse::Bad,
+    pump::{Broken, Pump},
+    relay::{Got, Peer, Reader, Writer},
+};
+
+/// Bytes that wait in memory for a slow receiver before the sender is made to wait.
+pub(super) const WINDOW: usize = 64 * 1024;
+
+/// How a body goes on.
+pub(super) enum Body {
+    /// As it is, from one HTTP/1 connection to another.
+    Raw(Pump),
+    /// Decoded, past plugins or into another protocol.
+    Relay(Writer),
+}
+
+impl Body {
+    pub fn is_done(&self) -> bool {
+        match self {
+            Body::Raw(p) => p.done,
+            Body::Relay(w) => w.done,
+        }
+    }
+}
+
+/// What of the request may have to be sent again.
+#[derive(Default)]
+pub(super) struct Replay {
+    pub body: Vec<u8>,
+    pub ended: bool,
+    /// Beyond the limit: it cannot be sent again.
+    pub spent: bool,
+}
+
+impl Replay {
+    fn keep(&mut self, data: &[u8], limit: usize) {
+        if self.spent || self.body.len() + data.len() > limit {
+            self.spent = true;
+            self.body = Vec::new();
+        } else {
+            self.body.extend_from_slice(data);
+        }
+    }
+}
+
+impl Exchange<'_> {
+    /// Until all plugins let the request's head go on.
+    pub(super) fn poll_decode(&mut self, cx: &mut Context) -> Poll<Result<(), End>> {
+        loop {
+            self.run_events(cx)?;
+            if self.chain.as_ref().is_none_or(|c| c.out[0].head) {
+                return Poll::Ready(Ok(()));
+            }
+            match self.poll_feed(cx)? {
+                Poll::Ready(true) => {}
+                _ => break,
+            }
+        }
+        if let Err(late) = self.check_clock(cx) {
+            return Poll::Ready(Err(self.too_late(late)));
+        }
+        let done = self.reader.is_done();
+        self.poll_client_gone(cx, done)
+    }
+
+    /// Gives the plugins more of the client's body, if they want it and have room. `Ready(false)`: nothing to do.
+    fn poll_feed(&mut self, cx: &mut Context) -> Result<Poll<bool>, End> {
+        let Some(chain) = &mut self.chain else { return Ok(Poll::Ready(false)) };
+        let d = Direction::Request;
+        if self.reader.is_done() || !chain.wants_body(d) || !chain.has_room(d, WINDOW) {
+            return Ok(Poll::Ready(false));
+        }
+        if self.expects && !self.say_continue(cx)? {
+            return Ok(Poll::Pending);
+        }
+        let Some(chain) = &mut self.chain else { return Ok(Poll::Ready(false)) };
+        let mut trailers = std::mem::take(&mut *trailers_of(self.s, d));
+        let got = self.reader.poll(cx, &mut self.c.peer, &self.w.bufs, &mut trailers, &mut |data| chain.data(d, data, false));
+        let some = !trailers.is_empty();
+        *trailers_of(self.s, d) = trailers;
+        let got = match got {
+            Poll::Pending => return Ok(Poll::Pending),
+            Poll::Ready(got) => got.map_err(|e| self.broken_request(e))?,
+        };
+        if let (Got::End, Some(chain)) = (got, &mut self.chain) {
+            match some {
+                true => chain.trailers(d),
+                false => chain.data(d, &[], true),
+            }
+        }
+        self.progress = self.progress.wrapping_add(1);
+        Ok(Poll::Ready(true))
+    }
+
+    pub(super) fn broken_request(&self, e: Broken) -> End {
+        match e {
+            Broken::Malformed => bad(Bad::Chunk),
+            _ => End::client_gone(self.h2),
+        }
+    }
+
+    /// Tells an HTTP/1 client to send its body. `false`: the connection is full.
+    pub(super) fn say_continue(&mut self, cx: &mut Context) -> Result<bool, End> {
+        let Some(wire) = self.c.peer.wire() else { return Ok(true) };
+        // What has come needs no telling.
+        if wire.input.is_empty() {
+            match wire.poll_write(cx, [b"HTTP/1.1 100 Continue\r\n\r\n", b""]) {
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return Err(End::client_gone(false)),
+                Poll::Pending => return Ok(false),
+            }
+            let _ = wire.poll_flush(cx);
+        }
+        self.expects = false;
+        Ok(true)
+    }
+
+    /// Sees a client that goes away while nothing is read from it (`done`: its body was).
+    pub(super) fn poll_client_gone(&mut self, cx: &mut Context, done: bool) -> Poll<Result<(), End>> {
+        match &mut self.c.peer {
+            Peer::H1(wire) => {
+                if done && wire.input.is_empty() && matches!(wire.poll_fill(cx, &self.w.bufs), Poll::Ready(Ok(0) | Err(_))) {
+                    return Poll::Ready(Err(End::client_gone(false)));
+                }
+            }
+            Peer::H2(stream) => {
+                if stream.poll_reset(cx).is_ready() {
+                    return Poll::Ready(Err(End::client_gone(true)));
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Moves the request's body towards the upstream. Ready when all of it is out.
+    pub(super) fn poll_up(&mut self, cx: &mut Context, u: &mut Peer, up: &mut Body, replay: &mut Replay) -> Poll<Result<(), Broken>> {
+        match up {
+            Body::Raw(pump) => {
+                let (Some(src), Some(dst)) = (self.c.peer.wire(), u.wire()) else { return Poll::Ready(Err(Broken::Sink)) };
+                let before = pump.sent;
+                let r = pump.poll(cx, &mut self.out, src, dst, &self.w.bufs);
+                self.progress = self.progress.wrapping_add(pump.sent - before);
+                r
+            }
+            Body::Relay(writer) => self.poll_up_relay(cx, u, writer, replay),
+        }
+    }
+
+    fn poll_up_relay(&mut self, cx: &mut Context, u: &mut Peer, writer: &mut Writer, replay: &mut Replay) -> Poll<Result<(), Broken>> {
+        let limit = self.hcm.config().limits.buffer_limit_bytes as usize;
+        loop {
+            // Gather what is there before it is written, so that it travels together.
+            let mut more = true;
+            while more && !writer.is_ended() && writer.pending() < WINDOW {
+                more = self.gather(cx, writer, replay, limit)?;
+            }
+            let before = writer.sent;
+            let flushed = writer.poll_flush(cx, u)?;
+            self.progress = self.progress.wrapping_add(writer.sent - before);
+            if writer.is_mismatch() {
+                // The upstream waits for bytes that never come, or would take the rest for another request.
+                return Poll::Ready(Err(Broken::Malformed));
+            }
+            if writer.done {
+                return Poll::Ready(Ok(()));
+            }
+            if flushed.is_pending() || !more {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Takes one more piece of the request into the writer, if there is one.
+    fn gather(&mut self, cx: &mut Context, writer: &mut Writer, replay: &mut Replay, limit: usize) -> Result<bool, Broken> {
+        let d = Direction::Request;
+        if self.chain.is_some() {
+            let fed = match self.poll_feed(cx) {
+                Ok(Poll::Ready(fed)) => fed,
+                Ok(Poll::Pending) => false,
+                Err(End::Reply(..)) => return Err(Broken::Malformed),
+                Err(_) => return Err(Broken::Source),
+            };
+            let wants = self.chain.as_ref().is_some_and(|c| c.wants_body(d));
+            if let Some(chain) = &mut self.chain {
+                let out = &mut chain.out[0];
+                if !out.body.is_empty() {
+                    replay.keep(&out.body, limit);
+                    writer.push(&out.body);
+                    out.body.clear();
+                }
+                if out.end {
+                    replay.ended = true;
+                    let trailers = trailers_of(self.s, d);
+                    writer.end(Some(&trailers).filter(|_| out.trailers).map(|t| &**t));
+                    return Ok(true);
+                }
+            }
+            if wants {
+                return Ok(fed);
+            }
+        }
+        if self.expects {
+            match self.say_continue(cx) {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                Err(_) => return Err(Broken::Source),
+            }
+        }
+        let mut trailers = std::mem::take(&mut *trailers_of(self.s, d));
+        let got = self.reader.poll(cx, &mut self.c.peer, &self.w.bufs, &mut trailers, &mut |data| {
+            replay.keep(data, limit);
+            writer.push(data);
+        });
+        let got = match got {
+            Poll::Ready(Ok(Got::End)) => {
+                replay.ended = true;
+                writer.end(Some(&trailers));
+                Ok(true)
+            }
+            Poll::Ready(Ok(Got::Data)) => {
+                self.progress = self.progress.wrapping_add(1);
+                Ok(true)
+            }
+            Poll::Ready(Err(e)) => Err(e),
+            Poll::Pending => Ok(false),
+        };
+        *trailers_of(self.s, d) = trailers;
+        got
+    }
+
+    /// Moves the response's body towards the client, past the plugins.
+    pub(super) fn poll_down_relay(
+        &mut self,
+        cx: &mut Context,
+        mut u: Option<(&mut Peer, &mut Reader)>,
+        writer: &mut Writer,
+    ) -> Poll<Result<(), End>> {
+        loop {
+            self.run_events(cx)?;
+            let mut more = true;
+            while more && !writer.is_ended() && writer.pending() < WINDOW {
+                let source = u.as_mut().map(|(p, r)| (&mut **p, &mut **r));
+                more = self.gather_down(cx, source, Some(writer))?;
+                self.run_events(cx)?;
+            }
+            let before = writer.sent;
+            let flushed = writer.poll_flush(cx, &mut self.c.peer).map_err(|_| End::client_gone(self.h2))?;
+            self.progress = self.progress.wrapping_add(writer.sent - before);
+            if writer.done {
+                return Poll::Ready(Ok(()));
+            }
+            if flushed.is_pending() || !more {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Takes one more piece of the response: to the plugins where there are some that want it, else to the writer.
+    /// Without a writer (the head is still held) only plugins are fed.
+    pub(super) fn gather_down(
+        &mut self,
+        cx: &mut Context,
+        source: Option<(&mut Peer, &mut Reader)>,
+        writer: Option<&mut Writer>,
+    ) -> Result<bool, End> {
+        let d = Direction::Response;
+        let wants = self.chain.as_ref().is_some_and(|c| c.wants_body(d));
+        let (mut fed, mut writer) = (false, writer);
+        if let Some((u, reader)) = source {
+            let room = self.chain.as_ref().is_none_or(|c| c.has_room(d, WINDOW));
+            // The end of a body that plugins watch is theirs to pass on.
+            if room && !reader.is_done() && (wants || writer.is_some()) {
+                let mut trailers = std::mem::take(&mut *trailers_of(self.s, d));
+                let chain = self.chain.as_mut().filter(|_| wants);
+                fed = match (chain, &mut writer) {
+                    (Some(chain), _) => {
+                        let got = reader.poll(cx, u, &self.w.bufs, &mut trailers, &mut |data| chain.data(d, data, false));
+                        let some = !trailers.is_empty();
+                        *trailers_of(self.s, d) = trailers;
+                        match arrived(got)? {
+                            Some(Got::End) if some => chain.trailers(d),
+                            Some(Got::End) => chain.data(d, &[], true),
+                            Some(Got::Data) => {}
+                            None => return self.drain_chain(writer).map(|_| false),
+                        }
+                        true
+                    }
+                    (None, Some(w)) => {
+                        let got = reader.poll(cx, u, &self.w.bufs, &mut trailers, &mut |data| w.push(data));
+                        let got = arrived(got);
+                        if let Ok(Some(Got::End)) = got {
+                            w.end(Some(&trailers));
+                        }
+                        *trailers_of(self.s, d) = trailers;
+                        got?.is_some()
+                    }
+                    (None, None) => false,
+                };
+                self.progress = self.progress.wrapping_add(u64::from(fed));
+            }
+        }
+        Ok(self.drain_chain(writer)? || fed)
+    }
+
+    /// What has passed the plugins goes to the writer.
+    fn drain_chain(&mut self, writer: Option<&mut Writer>) -> Result<bool, End> {
+        let (Some(chain), Some(writer)) = (&mut self.chain, writer) else { return Ok(false) };
+        let out = &mut chain.out[1];
+        let moved = !out.body.is_empty();
+        writer.push(&out.body);
+        out.body.clear();
+        if out.end && !writer.is_ended() {
+            let trailers = trailers_of(self.s, Direction::Response);
+            let none = Headers::default();
+            writer.end(Some(if out.trailers { &trailers } else { &none }));
+            return Ok(true);
+        }
+        Ok(moved)
+    }
+}
+
+/// A piece of the upstream's body, or what its absence means.
+fn arrived(got: Poll<Result<Got, Broken>>) -> Result<Option<Got>, End> {
+    match got {
+        Poll::Pending => Ok(None),
+        Poll::Ready(Ok(got)) => Ok(Some(got)),
+        Poll::Ready(Err(Broken::Malformed)) => {
+            Err(End::Gone(Flags::UPSTREAM_PROTOCOL_ERROR, "upstream_reset_after_response_started{protocol_error}".into()))
+        }
+        Poll::Ready(Err(_)) => {
+            let details = "upstream_reset_after_response_started{connection_termination}";
+            Err(End::Gone(Flags::UPSTREAM_CONNECTION_TERMINATION, details.into()))
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The request's head on its way in: normalised, checked, and given the headers that say whence it came.
+use super::{
+    exchange::{End, Exchange},
+    filters::{Chain, Filter},
+};
+use crate::{
+    filter::{cors, fault},
+    info::Flags,
+    route::RouteRt,
+    stream::Reply,
+};
+use std::net::{IpAddr, SocketAddr};
+use weir_config::model::Abort;
+use weir_net::http::{
+    Headers, Known, Method, Version, body,
+    names::HOP_BY_HOP,
+    parse,
+    path::{self, Normalized},
+};
+
+impl Exchange<'_> {
+    /// Everything that is done to a head whatever its route.
+    pub(super) fn admit(&mut self) -> Result<(), End> {
+        let hcm = self.hcm.clone();
+        let config = hcm.config();
+        let mut req = self.s.req.borrow_mut();
+        if req.method == Method::Connect {
+            return Err(End::reply(403, Flags::default(), "upgrade_failed"));
+        }
+        let asterisk = req.method == Method::Options && req.target() == b"*";
+        if !asterisk && req.path().first() != Some(&b'/') {
+            hcm.stats.downstream_rq_non_relative_path.inc();
+            return Err(End::reply(404, Flags::default(), "absolute_path_rejected"));
+        }
+        let rejected = || {
+            hcm.stats.downstream_rq_failed_path_normalization.inc();
+            End::reply(400, Flags::default(), "path_normalization_failed")
+        };
+        if memchr::memchr(b'#', req.target()).is_some() {
+            return Err(rejected());
+        }
+        match path::normalize(req.path(), hcm.path) {
+            Normalized::Same => {}
+            Normalized::New(new) => req.set_path(&new),
+            Normalized::Reject => return Err(rejected()),
+            Normalized::Redirect(new) => {
+                let location = [&new[..], &req.target()[req.path().len()..]].concat();
+                let reply = Reply::new(307, "path_normalization_failed").header("location", &location);
+                return Err(End::Reply(reply, Flags::default()));
+            }
+        }
+        if !self.h2 {
+            let upgrade = req.headers.has(Known::Upgrade) && body::lists(&req.headers, Known::Connection, b"upgrade");
+            strip(&mut req.headers, Known::TransferEncoding.bit() | if upgrade { Known::Upgrade.bit() } else { 0 });
+            if upgrade {
+                req.headers.add(Known::Connection, &[b"upgrade"]);
+            }
+        }
+        let https = self.c.conn.tls.is_some();
+        if config.use_remote_address {
+            let remote = client_address(&req.headers, config.xff_num_trusted_hops);
+            if let Some(ip) = remote {
+                self.s.info.borrow_mut().remote_address = Some(SocketAddr::new(ip, 0));
+            }
+            if req.headers.has(Known::ForwardedFor) {
+                let before = req.headers.all(Known::ForwardedFor).collect::<Vec<_>>().join(&b", "[..]);
+                req.headers.set(Known::ForwardedFor, &[&before, b", ", &self.c.ip]);
+            } else {
+                req.headers.add(Known::ForwardedFor, &[&self.c.ip]);
+            }
+        }
+        let trusted = !config.use_remote_address || config.xff_num_trusted_hops > 0;
+        req.https = match req.headers.get(Known::ForwardedProto) {
+            Some(v) if trusted && v.eq_ignore_ascii_case(b"https") => true,
+            Some(v) if trusted && v.eq_ignore_ascii_case(b"http") => false,
+            _ => {
+                req.headers.set(Known::ForwardedProto, &[if https { b"https" } else { b"http" }]);
+                https
+            }
+        };
+        if config.generate_request_id && !(config.preserve_external_request_id && req.headers.has(Known::RequestId)) {
+            req.headers.set(Known::RequestId, &[&self.w.uuid()]);
+        }
+        if req.headers.has(Known::Expect) {
+            let continues = req.headers.get(Known::Expect).is_some_and(|v| v.eq_ignore_ascii_case(b"100-continue"));
+            if !continues {
+                return Err(End::reply(417, Flags::default(), "expectation_failed"));
+            }
+            self.expects = req.version == Version::Http11 && !self.reader.is_done();
+            req.headers.remove(Known::Expect);
+        }
+        Ok(())
+    }
+
+    /// Answers CORS preflights; notes what the response needs.
+    pub(super) fn preflight(&mut self) -> Result<(), End> {
+        let Some(cors) = self.route.as_ref().and_then(|r| r.cors.as_ref()) else { return Ok(()) };
+        let req = self.s.req.borrow();
+        self.cors = cors.on_request(&*req);
+        let refused = match self.cors {
+            cors::Request::Plain | cors::Request::Allowed => return Ok(()),
+            cors::Request::Preflight => false,
+            cors::Request::Refused => true,
+        };
+        let mut headers = Headers::default();
+        if !refused {
+            cors.preflight_response(&*req, &mut headers);
+        }
+        let mut reply = Reply::new(200, "cors_preflight");
+        reply.headers = headers.iter().map(|(n, v)| (n.to_vec(), v.to_vec())).collect();
+        Err(End::Reply(reply, Flags::default()))
+    }
+
+    pub(super) fn begin_filters(&mut self) -> Result<(), End> {
+        if self.hcm.rt.plugins.is_empty() {
+            return Ok(());
+        }
+        // Nobody has asked for a limit: each plugin has its own.
+        self.s.held_limit.iter().for_each(|l| l.set(usize::MAX));
+        let filters: Vec<Box<dyn Filter>> =
+            self.w.filters(&self.hcm.rt, self.s).map_err(|details| End::reply(503, Flags::default(), details))?;
+        if !filters.is_empty() {
+            self.chain = Some(Box::new(Chain::new(self.s.clone(), filters)));
+        }
+        Ok(())
+    }
+
+    /// Fault injection: waits, then perhaps answers.
+    pub(super) async fn fault(&mut self, route: &RouteRt) -> Result<(), End> {
+        let Some(fault) = &route.fault else { return Ok(()) };
+        let verdict = fault::decide(fault, self.w.random());
+        if let Some(delay) = verdict.delay {
+            self.s.info.borrow_mut().set_flag(Flags::DELAY_INJECTED);
+            tokio::time::sleep(delay).await;
+            self.clock.set_idle(self.w.now(), super::ns(self.hcm.config().timeouts.stream_idle_timeout));
+        }
+        match verdict.abort {
+            None => Ok(()),
+            Some(Abort::HttpStatus(status)) => {
+                let reply = Reply::new(status, "fault_filter_abort").body(&b"fault filter abort"[..]);
+                Err(End::Reply(reply, Flags::FAULT_INJECTED))
+            }
+            Some(Abort::GrpcStatus(code)) => {
+                let mut reply = Reply::new(200, "fault_filter_abort");
+                reply.grpc_status = Some(i32::from(code));
+                Err(End::Reply(reply, Flags::FAULT_INJECTED))
+            }
+        }
+    }
+}
+
+/// The client's address by `x-forwarded-for`, where proxies in front are trusted.
+fn client_address(headers: &Headers, hops: u32) -> Option<IpAddr> {
+    let hops = (hops as usize).checked_sub(1)?;
+    let all = headers.all(Known::ForwardedFor).collect::<Vec<_>>().join(&b","[..]);
+    let text = all.rsplit(|c| *c == b',').nth(hops)?;
+    std::str::from_utf8(text.trim_ascii()).ok()?.parse().ok()
+}
+
+/// Removes what belongs to one connection only. `keep` are hop-by-hop headers that go on.
+pub(super) fn strip(h: &mut Headers, keep: u64) {
+    const NEEDED: u64 = Known::Host.bit() | Known::ContentLength.bit() | Known::TransferEncoding.bit();
+    if !h.has_any(HOP_BY_HOP & !keep) {
+        return;
+    }
+    // `close` and `keep-alive` name no header; anything longer is rare and may be copied.
+    let plain = |v: &[u8]| v.eq_ignore_ascii_case(b"keep-alive") || v.eq_ignore_ascii_case(b"close");
+    if !h.all(Known::Connection).all(plain) {
+        let named: Vec<u8> = h.all(Known::Connection).collect::<Vec<_>>().join(&b',');
+        for token in named.split(|c| *c == b',').map(|t| t.trim_ascii()).filter(|t| parse::is_token(t)) {
+            if Known::of(token).bit() & (NEEDED | keep) == 0 || Known::of(token) == Known::Other {
+                h.remove_named(token);
+            }
+        }
+    }
+    // What passes trailers on may promise them as well (RFC 9110 section 10.1.4).
+    let trailers = h.has(Known::Te) && body::lists(h, Known::Te, b"trailers");
+    h.remove_any(HOP_BY_HOP & !keep);
+    if trailers {
+        h.add(Known::Te, &[b"trailers"]);
+    }
+}

@@ -1,0 +1,367 @@
+//! The response on its way to the client.
+use super::{
+    After,
+    clock::Late,
+    exchange::{End, Exchange},
+    forward::{Plan, Try},
+    h1,
+    relay::{Body, Replay},
+};
+use crate::{
+    filter::cors,
+    info::Flags,
+    stream::{Direction, Reached},
+};
+use std::{future::poll_fn, task::Poll};
+use weir_net::http::{
+    Known, Version,
+    body::{self, Framing},
+    parse::Bad,
+    pump::{Broken, Coding, Pump},
+    relay::{self, Peer, Reader, Writer},
+};
+
+impl Exchange<'_> {
+    pub(super) async fn respond(&mut self, plan: &Plan<'_>, mut tried: Try, replay: &mut Replay) -> Result<After, End> {
+        let now = self.w.now();
+        self.s.info.borrow_mut().upstream_rx_start = now;
+        // What is left of the try is the route's to bound.
+        self.clock.per_try = u64::MAX;
+        self.clock.arm(&self.c.lane);
+        let malformed = |_: Bad| End::reply(502, Flags::UPSTREAM_PROTOCOL_ERROR, "upstream_reset_before_response_started{protocol_error}");
+        if self.s.resp.borrow().status == 101 {
+            return self.upgrade(plan, tried).await;
+        }
+        let framing = self.framing_of(&tried).map_err(malformed)?;
+        let (method, version) = {
+            let req = self.s.req.borrow();
+            (req.method, req.version)
+        };
+        let persists = {
+            let resp = self.s.resp.borrow();
+            framing != Framing::UntilClose && body::persists(&resp.headers, resp.version)
+        };
+        let mut reader = Reader::new(framing, &tried.peer);
+        self.edit_response(plan, now);
+        if let Some(chain) = &mut self.chain {
+            chain.head(Direction::Response, reader.is_done());
+            poll_fn(|cx| self.poll_encode(cx, &mut tried, replay, &mut reader)).await?;
+        }
+        self.s.reached[Direction::Response as usize].set(Reached::Sent);
+        let watched = self.chain.as_ref().is_some_and(|c| c.wants_body(Direction::Response));
+        let raw = !self.h2 && !watched && !tried.peer.is_h2();
+        let bodiless = h1::is_bodiless(method, self.s.resp.borrow().status);
+        let coding = match (framing, version) {
+            (Framing::UntilClose, Version::Http11) => Coding::Chunk,
+            (Framing::Chunked(_), Version::Http10) => Coding::Bare,
+            _ => Coding::Same,
+        };
+        let (chunked, delimited) = match raw {
+            true => (false, coding != Coding::Bare && framing != Framing::UntilClose || coding == Coding::Chunk),
+            false => self.frame_response(watched, bodiless, reader.is_done()),
+        };
+        self.keep &= delimited && self.request_is_read(&tried.up);
+        self.last_headers(raw.then_some(coding), chunked);
+        {
+            let mut info = self.s.info.borrow_mut();
+            info.status = self.s.resp.borrow().status;
+            info.response_start = now;
+            info.details = "via_upstream".into();
+            plan.cluster.stats.answered(info.status);
+        }
+        self.answered = true;
+        let moved = match raw {
+            true => self.down_raw(&mut tried, replay, framing, coding).await,
+            false => self.down_relay(&mut tried, replay, &mut reader, chunked, bodiless).await,
+        };
+        self.account(plan, &tried, now);
+        moved?;
+        let read = self.request_is_read(&tried.up);
+        let Try { mut peer, ticket, host, up, .. } = tried;
+        if let (true, true, Some(ticket)) = (persists, up.is_done(), ticket)
+            && peer.wire().is_some_and(|w| w.input.is_empty())
+            && let Peer::H1(wire) = peer
+        {
+            ticket.put_back(&plan.cluster, &host, wire, now);
+        }
+        match (self.keep && read, self.h2) {
+            (true, _) => Ok(After::Keep),
+            (false, true) => {
+                self.end_stream();
+                Ok(After::Close)
+            }
+            (false, false) if !read => Ok(self.close().await),
+            _ => Ok(After::Close),
+        }
+    }
+
+    /// The client may stop sending: it has its answer.
+    pub(super) fn end_stream(&mut self) {
+        if let Peer::H2(stream) = &mut self.c.peer
+            && !self.reader.is_done()
+        {
+            stream.reset(h2::Reason::NO_ERROR);
+        }
+    }
+
+    /// The route's changes to the response's head, and the router's own.
+    fn edit_response(&mut self, plan: &Plan<'_>, now: u64) {
+        self.strip_response(Known::TransferEncoding.bit());
+        let start = self.s.info.borrow().start;
+        if plan.route.response_headers.is_some() || plan.target.response_headers.is_some() {
+            for edits in [&plan.target.response_headers, &plan.route.response_headers].into_iter().flatten() {
+                self.edit(edits, Direction::Response);
+            }
+        }
+        let mut resp = self.s.resp.borrow_mut();
+        let mut text = [0u8; 20];
+        let time = decimal(&mut text, now.saturating_sub(start) / 1_000_000);
+        resp.headers.set(Known::UpstreamServiceTime, &[time]);
+        if let Some(cookie) = self.cookie.take() {
+            resp.headers.add(Known::SetCookie, &[cookie.as_bytes()]);
+        }
+        drop(resp);
+        self.edit_cors();
+    }
+
+    pub(super) fn edit_cors(&mut self) {
+        if self.cors == cors::Request::Allowed
+            && let Some(cors) = self.route.as_ref().and_then(|r| r.cors.as_ref())
+        {
+            cors.on_response(&*self.s.req.borrow(), &mut self.s.resp.borrow_mut().headers);
+        }
+    }
+
+    /// Until all plugins let the response's head go on.
+    fn poll_encode(
+        &mut self,
+        cx: &mut std::task::Context,
+        tried: &mut Try,
+        replay: &mut Replay,
+        reader: &mut Reader,
+    ) -> Poll<Result<(), End>> {
+        loop {
+            self.run_events(cx)?;
+            if self.chain.as_ref().is_none_or(|c| c.out[1].head) {
+                return Poll::Ready(Ok(()));
+            }
+            if !self.gather_down(cx, Some((&mut tried.peer, &mut *reader)), None).map_err(before_head)? {
+                break;
+            }
+        }
+        self.poll_rest_up(cx, tried, replay);
+        if let Err(late) = self.check_clock(cx) {
+            return Poll::Ready(Err(self.too_late(late)));
+        }
+        Poll::Pending
+    }
+
+    /// The rest of the request. That it cannot be sent shows in the response, or does not matter.
+    fn poll_rest_up(&mut self, cx: &mut std::task::Context, tried: &mut Try, replay: &mut Replay) {
+        let active = match &tried.up {
+            Body::Raw(p) => p.is_active(),
+            Body::Relay(w) => !w.done && !self.up_broken,
+        };
+        if !active {
+            return;
+        }
+        let failed = matches!(self.poll_up(cx, &mut tried.peer, &mut tried.up, replay), Poll::Ready(Err(_)));
+        match &mut tried.up {
+            Body::Raw(p) => p.broken |= failed,
+            Body::Relay(_) => self.up_broken |= failed,
+        }
+    }
+
+    /// How the body is delimited towards the client where it is not passed as it is: chunked or not, and whether its end
+    /// can be told without closing the connection.
+    fn frame_response(&mut self, watched: bool, bodiless: bool, empty: bool) -> (bool, bool) {
+        let mut resp = self.s.resp.borrow_mut();
+        let version = self.s.req.borrow().version;
+        resp.headers.remove(Known::TransferEncoding);
+        if bodiless {
+            return (false, true);
+        }
+        if let Some(chain) = self.chain.as_ref().filter(|_| watched) {
+            let out = &chain.out[1];
+            // Otherwise a plugin that changes the body has removed the length, as everywhere; the writer holds it to that.
+            if out.end && !out.trailers {
+                resp.headers.set(Known::ContentLength, &[out.body.len().to_string().as_bytes()]);
+            }
+        } else if empty && !self.h2 && !resp.headers.has(Known::ContentLength) {
+            resp.headers.set(Known::ContentLength, &[b"0"]);
+        }
+        if self.h2 || resp.headers.has(Known::ContentLength) {
+            return (false, true);
+        }
+        (version == Version::Http11, version == Version::Http11)
+    }
+
+    /// What the connection to the client asks for.
+    pub(super) fn last_headers(&mut self, raw: Option<Coding>, chunked: bool) {
+        let draining = self.c.conn.drain.is_draining();
+        self.keep &= !draining;
+        let mut resp = self.s.resp.borrow_mut();
+        if let Some(name) = &self.hcm.config().server_name {
+            resp.headers.set(Known::Server, &[name.as_bytes()]);
+        }
+        if self.h2 {
+            return;
+        }
+        if raw == Some(Coding::Bare) {
+            resp.headers.remove(Known::TransferEncoding);
+        }
+        if chunked || raw == Some(Coding::Chunk) {
+            resp.headers.set(Known::TransferEncoding, &[b"chunked"]);
+        }
+        match (self.keep, self.s.req.borrow().version) {
+            (false, _) => {
+                if draining {
+                    self.hcm.stats.downstream_cx_drain_close.inc();
+                }
+                resp.headers.add(Known::Connection, &[b"close"]);
+            }
+            (true, Version::Http10) => resp.headers.add(Known::Connection, &[b"keep-alive"]),
+            _ => {}
+        }
+    }
+
+    async fn down_raw(&mut self, tried: &mut Try, replay: &mut Replay, framing: Framing, coding: Coding) -> Result<(), End> {
+        self.back.clear();
+        self.s.resp.borrow().write_to(&mut self.back);
+        let head = self.back.len() as u64;
+        let Some(wire) = tried.peer.wire() else { return Err(broken(Broken::Source, false)) };
+        let pump = Pump::new(framing, coding, &mut self.back, wire, &self.w.bufs);
+        let mut down = pump.map_err(|e| broken(e, false))?;
+        let moved = poll_fn(|cx| {
+            self.poll_rest_up(cx, tried, replay);
+            let before = down.sent;
+            let (Some(src), Some(dst)) = (tried.peer.wire(), self.c.peer.wire()) else {
+                return Poll::Ready(Err(broken(Broken::Sink, false)));
+            };
+            let r = down.poll(cx, &mut self.back, src, dst, &self.w.bufs);
+            self.progress = self.progress.wrapping_add(down.sent - before);
+            if let Poll::Ready(r) = r {
+                return Poll::Ready(r.map_err(|e| broken(e, false)));
+            }
+            self.poll_running(cx)
+        })
+        .await;
+        let mut info = self.s.info.borrow_mut();
+        info.bytes_sent = down.moved;
+        info.header_bytes_sent = head;
+        moved
+    }
+
+    async fn down_relay(
+        &mut self,
+        tried: &mut Try,
+        replay: &mut Replay,
+        reader: &mut Reader,
+        chunked: bool,
+        bodiless: bool,
+    ) -> Result<(), End> {
+        let watched = self.chain.as_ref().is_some_and(|c| c.wants_body(Direction::Response));
+        let ends = bodiless
+            || match self.chain.as_ref().filter(|_| watched) {
+                Some(c) => c.out[1].end && c.out[1].body.is_empty() && !c.out[1].trailers,
+                None => reader.is_done(),
+            };
+        let mut writer = self.start_response(chunked, ends)?;
+        if watched && !ends {
+            writer.declare(body::content_length(&self.s.resp.borrow().headers).ok().flatten());
+        }
+        let moved = poll_fn(|cx| {
+            self.poll_rest_up(cx, tried, replay);
+            if let Poll::Ready(r) = self.poll_down_relay(cx, Some((&mut tried.peer, &mut *reader)), &mut writer) {
+                return Poll::Ready(r);
+            }
+            self.poll_running(cx)
+        })
+        .await;
+        let mismatch = writer.is_mismatch();
+        self.end_response(writer, reader.received);
+        if mismatch && moved.is_ok() {
+            return Err(End::Gone(Flags::LOCAL_RESET, "content_length_mismatch".into()));
+        }
+        moved
+    }
+
+    /// Sends the head, or puts it in front of what the writer writes.
+    pub(super) fn start_response(&mut self, chunked: bool, ends: bool) -> Result<Writer, End> {
+        let resp = self.s.resp.borrow();
+        let out = std::mem::take(&mut self.back);
+        relay::respond(&mut self.c.peer, &resp, out, chunked, ends).map_err(|e| match e {
+            Broken::Malformed => End::Gone(Flags::LOCAL_RESET, "invalid_response_headers".into()),
+            _ => End::client_gone(self.h2),
+        })
+    }
+
+    pub(super) fn end_response(&mut self, writer: Writer, body: u64) {
+        let mut info = self.s.info.borrow_mut();
+        info.bytes_sent = body;
+        info.header_bytes_sent = writer.sent.saturating_sub(body);
+        let trailers = super::trailers_of(self.s, Direction::Response);
+        if let Some(status) = trailers.get(Known::GrpcStatus).or(self.s.resp.borrow().headers.get(Known::GrpcStatus)) {
+            info.grpc_status = std::str::from_utf8(status).ok().and_then(|s| s.trim().parse().ok());
+        }
+        self.back = writer.into_buffer();
+    }
+
+    /// While both bodies wait: deadlines, and a client that resets its stream.
+    fn poll_running(&mut self, cx: &mut std::task::Context) -> Poll<Result<(), End>> {
+        if let Err(late) = self.check_clock(cx) {
+            let end = match self.too_late(late) {
+                End::Reply(r, flags) => End::Gone(flags, r.details),
+                end => end,
+            };
+            return Poll::Ready(Err(if late == Late::Request {
+                End::Gone(Flags::default(), "request_overall_timeout".into())
+            } else {
+                end
+            }));
+        }
+        if self.h2 { self.poll_client_gone(cx, false) } else { Poll::Pending }
+    }
+
+    fn account(&mut self, plan: &Plan<'_>, tried: &Try, head_at: u64) {
+        let mut info = self.s.info.borrow_mut();
+        info.bytes_received = match &tried.up {
+            Body::Raw(p) => p.moved,
+            Body::Relay(_) => self.reader.received,
+        };
+        info.upstream_rx_end = head_at;
+        plan.cluster.stats.upstream_rq_time.record(head_at.saturating_sub(info.start));
+    }
+}
+
+/// A response that broke off. Before its head has left, the client can be told.
+fn before_head(end: End) -> End {
+    match end {
+        End::Gone(flags, details) if flags.has(Flags::UPSTREAM_CONNECTION_TERMINATION | Flags::UPSTREAM_PROTOCOL_ERROR) => {
+            End::reply(502, flags, details)
+        }
+        end => end,
+    }
+}
+
+fn broken(e: Broken, h2: bool) -> End {
+    match e {
+        Broken::Sink => End::client_gone(h2),
+        Broken::Malformed => End::Gone(Flags::UPSTREAM_PROTOCOL_ERROR, "upstream_reset_after_response_started{protocol_error}".into()),
+        Broken::Source => {
+            End::Gone(Flags::UPSTREAM_CONNECTION_TERMINATION, "upstream_reset_after_response_started{connection_termination}".into())
+        }
+    }
+}
+
+fn decimal(text: &mut [u8; 20], mut n: u64) -> &[u8] {
+    let mut at = text.len();
+    loop {
+        at -= 1;
+        text[at] = b'0' + (n % 10) as u8;
+        n /= 10;
+        if n == 0 {
+            return &text[at..];
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The data plane: listeners, the HTTP connection manager, routes, clusters, plugins, statistics and the admin listener.
+
+pub mod admin;
+mod apply;
+pub mod balance;
+pub mod breaker;
+pub mod cluster;
+pub mod conn;
+mod diff;
+pub mod drain;
+pub mod filter;
+pub mod hcm;
+pub mod info;
+pub mod listener;
+pub mod log;
+pub mod logging;
+pub mod outlier;
+pub mod plugin;
+mod proxy;
+pub mod retry;
+pub mod route;
+pub mod secrets;
+pub mod snapshot;
+pub mod stats;
+pub mod stream;
+pub mod upstream;
+pub mod view;
+pub mod worker;
+mod worker_thread;
+
+pub use proxy::{Proxy, Shared, State};
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use weir_config::{diagnostic::Diagnostic, model::Name};
+
+/// How a proxy runs; fixed while it does.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Threads that serve; each has its own listeners, pools and plugin instances. At least 1.
+    pub workers: usize,
+    /// `None` for no admin listener. Port 0 takes any.
+    pub admin: Option<SocketAddr>,
+    /// Where compiled plugins are kept; `None` keeps none.
+    pub cache_dir: Option<PathBuf>,
+    /// At the end, connections are served, but told to close, for this long before listeners close.
+    pub drain_time: Duration,
+    /// After that, streams under way are waited for at most this long.
+    pub shutdown_timeout: Duration,
+    /// Name servers to ask; empty asks those of `/etc/resolv.conf`.
+    pub dns_resolvers: Vec<SocketAddr>,
+    /// Connections open at once, over all listeners and workers.
+    pub max_connections: u32,
+    /// For the PROXY protocol header and the ClientHello (Envoy's `listener_filters_timeout`).
+    pub listener_filters_timeout: Duration,
+    /// For a TLS handshake (Envoy's `transport_socket_connect_timeout`).
+    pub handshake_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            admin: Some(SocketAddr::from(([127, 0, 0, 1], 15000))),
+            cache_dir: None,
+            drain_time: Duration::from_secs(5),
+            shutdown_timeout: Duration::from_secs(20),
+            dns_resolvers: Vec::new(),
+            max_connections: 1 << 20,
+            listener_filters_timeout: Duration::from_secs(15),
+            handshake_timeout: Duration::from_secs(15),
+        }
+    }
+}
+
+/// What came of one configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    pub version: u64,
+    /// Errors name resources that were refused, whose last good version (if any) keeps serving.
+    pub diagnostics: Vec<Diagnostic>,
+    pub listeners: Vec<BoundListener>,
+}
+
+/// A listener that accepts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BoundListener {
+    pub name: Name,
+    /// With the port that was given where 0 was asked for.
+    pub address: SocketAddr,
+}

@@ -1,0 +1,232 @@
+//! Accepting on one worker: limits, the PROXY protocol, the look at the ClientHello, the filter chain, the handshake.
+use super::{ChainRt, ListenerRt, ListenerSlot, ListenerStats, Total, count, info, next_id, tcp_proxy};
+use crate::{conn::ConnInfo, logging::Logger, worker_thread::Local};
+use std::{
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+    task::spawn_local,
+    time::timeout,
+};
+use weir_config::model::NetworkFilter;
+use weir_net::{
+    io::Io,
+    peek::{peek, skip},
+    proxy_protocol,
+    tls::{self, ClientHello, Hello, inspect},
+};
+
+/// Waits after a failure to accept, doubled while it lasts.
+const BACK_OFF_FIRST: Duration = Duration::from_millis(5);
+const BACK_OFF_LAST: Duration = Duration::from_secs(1);
+/// Bytes of a first flight that are looked at: a ClientHello of 16 KiB in several records.
+const INSPECTED: usize = 17 * 1024;
+
+/// Connections that are still taken after the end, at most: the kernel's queue.
+const LAST: usize = 4096;
+
+/// Accepts until told to stop, then takes what already waits, so that nobody who was let in is turned away.
+pub(crate) async fn run(local: Rc<Local>, slot: Arc<ListenerSlot>, listener: TcpListener, stop: Rc<Notify>) {
+    let mut back_off = BACK_OFF_FIRST;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.notified() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((io, peer)) => {
+                back_off = BACK_OFF_FIRST;
+                take(&local, &slot, io, peer);
+            }
+            // The client gave up while it waited; the next one may be fine.
+            Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
+            Err(e) => {
+                count(&slot.stats.downstream_accept_error);
+                Logger::Connection.warning(format_args!("listener `{}` cannot accept: {e}; next try in {back_off:?}", slot.name));
+                tokio::time::sleep(back_off).await;
+                back_off = (back_off * 2).min(BACK_OFF_LAST);
+            }
+        }
+    }
+    // The kernel is asked itself: the event loop may not have heard yet of who waits.
+    let Ok(listener) = listener.into_std() else { return };
+    for _ in 0..LAST {
+        let Ok((io, peer)) = listener.accept() else { return };
+        if io.set_nonblocking(true).is_ok()
+            && let Ok(io) = TcpStream::from_std(io)
+        {
+            take(&local, &slot, io, peer);
+        }
+    }
+}
+
+fn take(local: &Rc<Local>, slot: &Arc<ListenerSlot>, io: TcpStream, peer: SocketAddr) {
+    count(&slot.stats.downstream_cx_total);
+    match Guard::enter(slot) {
+        Some(guard) => drop(spawn_local(connection(local.clone(), guard, io, peer))),
+        None => count(&slot.stats.downstream_cx_destroy),
+    }
+}
+
+/// Counts a connection for as long as it lives.
+struct Guard {
+    slot: Arc<ListenerSlot>,
+}
+
+impl Guard {
+    /// `None` where a limit is reached: the connection is closed at once.
+    fn enter(slot: &Arc<ListenerSlot>) -> Option<Guard> {
+        let limit = slot.current.load().config.max_connections;
+        if slot.open.fetch_add(1, Ordering::Relaxed) >= limit {
+            slot.open.fetch_sub(1, Ordering::Relaxed);
+            count(&slot.stats.downstream_cx_overflow);
+            return None;
+        }
+        if slot.total.open.fetch_add(1, Ordering::Relaxed) >= slot.total.limit {
+            slot.open.fetch_sub(1, Ordering::Relaxed);
+            slot.total.leave();
+            count(&slot.stats.downstream_global_cx_overflow);
+            return None;
+        }
+        Some(Guard { slot: slot.clone() })
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.slot.open.fetch_sub(1, Ordering::Relaxed);
+        self.slot.total.leave();
+        count(&self.slot.stats.downstream_cx_destroy);
+    }
+}
+
+impl Total {
+    fn leave(&self) {
+        if self.open.fetch_sub(1, Ordering::Release) == 1 {
+            self.idle.notify_waiters();
+        }
+    }
+}
+
+/// What is known of a connection before its filter chain is.
+struct Arrival {
+    peer: SocketAddr,
+    local: SocketAddr,
+    direct_peer: SocketAddr,
+    hello: Option<ClientHello>,
+}
+
+async fn connection(local: Rc<Local>, guard: Guard, io: TcpStream, peer: SocketAddr) {
+    let slot = &guard.slot;
+    let listener = slot.current.load_full();
+    let _ = io.set_nodelay(true);
+    let Ok(address) = io.local_addr() else { return };
+    let mut arrival = Arrival { peer, local: address, direct_peer: peer, hello: None };
+    let looks = listener.needs_inspection();
+    if listener.config.proxy_protocol || looks {
+        match timeout(local.shared.options.listener_filters_timeout, prepare(slot, &listener, &io, &mut arrival, looks)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => {
+                // A client that leaves before its first byte (a health check by TCP) is no error.
+                if e.kind() != io::ErrorKind::UnexpectedEof {
+                    count(&slot.stats.downstream_listener_filter_error);
+                }
+                return;
+            }
+            Err(_) => return count(&slot.stats.downstream_pre_cx_timeout),
+        }
+    }
+    let chain = if looks { listener.find(arrival.hello.as_ref()) } else { listener.only() };
+    let Some(chain) = chain.cloned() else { return count(&slot.stats.no_filter_chain_match) };
+    drop(listener);
+    serve(&local, &guard, chain, io, arrival).await;
+}
+
+/// The listener filters: PROXY protocol, then the look at the first bytes.
+async fn prepare(slot: &ListenerSlot, listener: &ListenerRt, io: &TcpStream, arrival: &mut Arrival, looks: bool) -> io::Result<()> {
+    if listener.config.proxy_protocol {
+        let header = peek(io, proxy_protocol::MAX_HEADER_BYTES, proxy_protocol::parse).await?;
+        let header = header.map_err(|why| {
+            count(&slot.stats.proxy_proto_not_found_disallowed);
+            io::Error::new(io::ErrorKind::InvalidData, why)
+        })?;
+        skip(io, header.length)?;
+        if let Some((peer, local)) = header.addresses {
+            (arrival.peer, arrival.local) = (peer, local);
+        }
+    }
+    if looks {
+        let hello = peek(io, INSPECTED, |bytes| match inspect(bytes) {
+            Hello::Incomplete => None,
+            Hello::Plain => Some(Ok(None)),
+            Hello::Tls(hello) => Some(Ok(Some(hello))),
+            Hello::Malformed(why) => Some(Err(why)),
+        });
+        arrival.hello = hello.await?.map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
+    }
+    Ok(())
+}
+
+/// From the chosen chain on.
+async fn serve(local: &Rc<Local>, guard: &Guard, chain: Arc<ChainRt>, io: TcpStream, arrival: Arrival) {
+    let stats = &guard.slot.stats;
+    let mut conn = ConnInfo {
+        id: next_id(),
+        peer: arrival.peer,
+        local: arrival.local,
+        direct_peer: arrival.direct_peer,
+        listener: guard.slot.name.clone(),
+        chain: chain.config.name.clone(),
+        tls: None,
+        requested_server_name: arrival.hello.and_then(|h| h.server_name),
+        drain: local.drain_of(&chain.era),
+    };
+    let io = match &chain.tls {
+        None => Io::Plain(io),
+        Some(server) => match handshake(local, stats, server, io, &mut conn).await {
+            Some(io) => io,
+            None => return,
+        },
+    };
+    match &chain.config.filter {
+        NetworkFilter::TcpProxy(_) => tcp_proxy::serve(local, &chain, io, &conn, stats).await,
+        NetworkFilter::HttpConnectionManager(_) => local.serve_http(io, conn).await,
+    }
+}
+
+/// The server's side of the TLS handshake; what it brought is noted in `conn`.
+async fn handshake(local: &Local, stats: &ListenerStats, server: &tls::Server, io: TcpStream, conn: &mut ConnInfo) -> Option<Io> {
+    let stream = match timeout(local.shared.options.handshake_timeout, server.accept(io)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(e)) => {
+            count(&stats.ssl_connection_error);
+            Logger::Connection.debug(format_args!("{}: TLS handshake with {}: {e}", conn.listener, conn.peer));
+            return None;
+        }
+        Err(_) => {
+            count(&stats.ssl_handshake_timeout);
+            return None;
+        }
+    };
+    count(&stats.ssl_handshake);
+    let session = stream.get_ref().1;
+    if session.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
+        count(&stats.ssl_session_reused);
+    }
+    let tls = info::tls(session);
+    if tls.peer_certificate.is_none() {
+        count(&stats.ssl_no_certificate);
+    }
+    if conn.requested_server_name.is_none() {
+        conn.requested_server_name = tls.sni.clone();
+    }
+    conn.tls = Some(tls);
+    Some(Io::tls(stream))
+}

@@ -1,0 +1,140 @@
+//! From a listener's configuration to what accepts for it. A chain that cannot be built is left out, or its last good
+//! version stays; the others serve.
+use super::{ChainRt, Era, ListenerRt, TcpProxyRt};
+use crate::{
+    cluster::{ClusterRegistry, manager::version},
+    secrets::Secrets,
+};
+use std::sync::Arc;
+use weir_config::{
+    diagnostic::Diagnostic,
+    model::{ClientCertificate, DownstreamTls, FilterChain, HttpTimeouts, Listener, Name, NetworkFilter},
+};
+use weir_net::tls::{self, CertificateTable, ClientAuth};
+
+/// The run-time form of `config`. `changed_secrets` says which secrets are others than in `before`.
+pub(crate) fn build(
+    config: &Arc<Listener>,
+    before: Option<&ListenerRt>,
+    secrets: &Secrets,
+    changed_secrets: &[Name],
+    clusters: &ClusterRegistry,
+) -> (ListenerRt, Vec<Diagnostic>) {
+    let mut findings = Vec::new();
+    let mut chains = Vec::with_capacity(config.filter_chains.len());
+    for chain in &config.filter_chains {
+        let old = before.and_then(|b| b.chains.iter().find(|c| c.config.name == chain.name));
+        if let Some(old) = old
+            && Arc::ptr_eq(&old.config, chain)
+            && !uses(chain, changed_secrets)
+        {
+            // Its secrets may still lack what they lacked before.
+            if let Some(options) = &chain.tls {
+                certificates(options, secrets, &mut findings);
+            }
+            chains.push(old.clone());
+            continue;
+        }
+        match self::chain(chain, old.map(|o| &**o), secrets, changed_secrets, clusters, &mut findings) {
+            Ok(new) => chains.push(Arc::new(new)),
+            Err(why) => {
+                findings.push(why);
+                chains.extend(old.cloned());
+            }
+        }
+    }
+    let place = |d: Diagnostic| {
+        let d = Diagnostic { message: format!("listener `{}`: {}", config.name, d.message), ..d };
+        config.origins.first().map_or(d.clone(), |origin| d.from_origin(origin))
+    };
+    (ListenerRt::index(config.clone(), chains), findings.into_iter().map(place).collect())
+}
+
+fn chain(
+    config: &Arc<FilterChain>,
+    old: Option<&ChainRt>,
+    secrets: &Secrets,
+    changed_secrets: &[Name],
+    clusters: &ClusterRegistry,
+    findings: &mut Vec<Diagnostic>,
+) -> Result<ChainRt, Diagnostic> {
+    let mut same_tls = old.is_some_and(|o| o.config.tls.is_none() && config.tls.is_none());
+    let tls = match &config.tls {
+        None => None,
+        Some(options) => {
+            let certificates = certificates(options, secrets, findings);
+            if certificates.is_empty() {
+                let text = format!("the filter chain `{}` has no certificate that can be served", config.name);
+                return Err(Diagnostic::error("InvalidTls", text)
+                    .help("every connection to it would fail; name a secret with a certificate and its key"));
+            }
+            let table = CertificateTable::new(&certificates);
+            let same = old.filter(|o| o.config.tls.as_ref().is_some_and(|t| same_options(t, options)));
+            same_tls = same.is_some();
+            // Other roots need another server: the old one's sessions must not be resumed under them.
+            let same_roots = !options.client_ca.as_ref().is_some_and(|ca| changed_secrets.contains(ca));
+            match same.and_then(|o| o.tls.clone()).filter(|_| same_roots) {
+                Some(server) => {
+                    server.set_certificates(table);
+                    Some(server)
+                }
+                None => Some(Arc::new(server(options, table, secrets)?)),
+            }
+        }
+    };
+    let same_kind = |o: &&ChainRt| std::mem::discriminant(&o.config.filter) == std::mem::discriminant(&config.filter);
+    let drain_timeout = match &config.filter {
+        NetworkFilter::HttpConnectionManager(hcm) => hcm.timeouts.drain_timeout,
+        NetworkFilter::TcpProxy(_) => HttpTimeouts::default().drain_timeout,
+    };
+    let era = old.filter(|_| same_tls).filter(same_kind).map_or_else(|| Era::new(drain_timeout), |o| o.era.clone());
+    let tcp = match &config.filter {
+        NetworkFilter::TcpProxy(tcp) => Some(TcpProxyRt::new(tcp, clusters)),
+        NetworkFilter::HttpConnectionManager(_) => None,
+    };
+    Ok(ChainRt { config: config.clone(), tls, tcp, era })
+}
+
+/// The certificates of a chain that can be served; for the others a finding.
+fn certificates(options: &DownstreamTls, secrets: &Secrets, findings: &mut Vec<Diagnostic>) -> Vec<Arc<tls::Certificate>> {
+    options.certificates.iter().filter_map(|name| secrets.certificate(name).map_err(|d| findings.push(d)).ok()).collect()
+}
+
+fn uses(chain: &FilterChain, changed: &[Name]) -> bool {
+    let tls = chain.tls.as_ref();
+    !changed.is_empty() && tls.is_some_and(|t| t.certificates.iter().chain(&t.client_ca).any(|name| changed.contains(name)))
+}
+
+/// Whether two contexts differ in certificates at most.
+fn same_options(a: &DownstreamTls, b: &DownstreamTls) -> bool {
+    let a = DownstreamTls { certificates: b.certificates.clone(), ..a.clone() };
+    a == *b
+}
+
+fn server(options: &DownstreamTls, table: CertificateTable, secrets: &Secrets) -> Result<tls::Server, Diagnostic> {
+    let roots = || {
+        let name = options.client_ca.as_ref();
+        let name = name.ok_or_else(|| {
+            Diagnostic::error("InvalidTls", "client certificates are asked for, but no roots to verify them against are named")
+                .help("name a secret with the authority's certificate")
+        });
+        secrets.roots(name?)
+    };
+    let client_auth = match options.client_certificate {
+        ClientCertificate::None => ClientAuth::None,
+        ClientCertificate::Optional => ClientAuth::Optional(roots()?),
+        ClientCertificate::Required => ClientAuth::Required(roots()?),
+    };
+    let default = || vec!["h2".to_string(), "http/1.1".to_string()];
+    let options = tls::ServerOptions {
+        alpn: if options.alpn.is_empty() { default() } else { options.alpn.clone() },
+        min_version: options.min_version.map(version),
+        max_version: options.max_version.map(version),
+        client_auth,
+        subject_alt_names: options.subject_alt_names.clone(),
+    };
+    tls::Server::new(options, table).map_err(|e| {
+        Diagnostic::error("InvalidTls", format!("TLS cannot be set up: {e}"))
+            .help("versions from TLSv1_2 to TLSv1_3 are accepted, min not above max")
+    })
+}

@@ -1,0 +1,140 @@
+//! The TCP proxy: bytes both ways between a client and one endpoint of a weighted choice of clusters.
+use super::{ChainRt, ListenerStats, count, tunnel::tunnel};
+use crate::{
+    cluster::{Breakers, ClusterRegistry, ClusterRt, ClusterSlot, EndpointRt, ForwardProxy},
+    conn::ConnInfo,
+    drain::Phase,
+    logging::Logger,
+    worker_thread::Local,
+};
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+use tokio::{net::TcpStream, time::timeout};
+use weir_config::model::{Discovery, TcpProxy};
+use weir_net::{io::Io, listen, tls::Alpn};
+
+/// Endpoints that are tried before the client is given up.
+const ATTEMPTS: usize = 3;
+
+/// A TCP proxy with its clusters at hand.
+pub struct TcpProxyRt {
+    clusters: Vec<(Arc<ClusterSlot>, u32)>,
+    total_weight: u64,
+    idle_timeout: Duration,
+}
+
+impl TcpProxyRt {
+    pub(super) fn new(config: &TcpProxy, registry: &ClusterRegistry) -> Self {
+        let clusters: Vec<_> = config.clusters.iter().map(|(name, weight)| (registry.slot(name), *weight)).collect();
+        let total_weight = clusters.iter().map(|(_, w)| u64::from(*w)).sum();
+        TcpProxyRt { clusters, total_weight, idle_timeout: config.idle_timeout }
+    }
+
+    fn pick(&self, random: u64) -> Option<Arc<ClusterRt>> {
+        let mut at = random.checked_rem(self.total_weight)?;
+        for (slot, weight) in &self.clusters {
+            match at.checked_sub(u64::from(*weight)) {
+                None => return slot.current(),
+                Some(rest) => at = rest,
+            }
+        }
+        None
+    }
+}
+
+/// Serves one connection to its end.
+pub(super) async fn serve(local: &Local, chain: &ChainRt, client: Io, conn: &ConnInfo, stats: &ListenerStats) {
+    let Some(tcp) = &chain.tcp else { return };
+    let Some(cluster) = tcp.pick(local.random()) else { return count(&stats.tcp_downstream_cx_no_route) };
+    let Some(_permit) = Permit::enter(&cluster) else { return count(&stats.tcp_downstream_cx_no_route) };
+    let mut tried: Vec<Arc<EndpointRt>> = Vec::new();
+    let upstream = loop {
+        let endpoint = match &cluster.forward {
+            None => endpoint(&cluster, &tried, local.random()),
+            Some(forward) => named(forward, &cluster, conn).await.filter(|_| tried.is_empty()),
+        };
+        let Some(endpoint) = endpoint else {
+            return count(if tried.is_empty() { &stats.tcp_downstream_cx_no_route } else { &stats.tcp_upstream_cx_connect_fail });
+        };
+        match timeout(cluster.config.connect_timeout, connect(&cluster, &endpoint, conn)).await {
+            Ok(Ok(upstream)) => break upstream,
+            failed => {
+                let why = failed.map_or_else(|_| "timeout".to_string(), |e| e.err().map(|e| e.to_string()).unwrap_or_default());
+                Logger::Upstream.debug(format_args!("cluster `{}`: {}: {why}", cluster.config.name, endpoint.address));
+                tried.push(endpoint);
+                if tried.len() == ATTEMPTS {
+                    return count(&stats.tcp_upstream_cx_connect_fail);
+                }
+            }
+        }
+    };
+    let moving =
+        tunnel(client, upstream, tcp.idle_timeout, &stats.tcp_downstream_cx_rx_bytes_total, &stats.tcp_downstream_cx_tx_bytes_total);
+    tokio::select! {
+        end = moving => {
+            if end.is_err_and(|e| e.kind() == io::ErrorKind::TimedOut) {
+                count(&stats.tcp_idle_timeout);
+            }
+        }
+        // A TCP proxy does not know when its bytes are done: they flow until nothing is waited for any more.
+        () = conn.drain.reached(Phase::Cutting) => {}
+    }
+}
+
+/// A connection that counts against the cluster's limit.
+struct Permit(Arc<Breakers>);
+
+impl Permit {
+    fn enter(cluster: &ClusterRt) -> Option<Permit> {
+        let breakers = &cluster.breakers;
+        if breakers.connections.fetch_add(1, Ordering::Relaxed) >= cluster.config.circuit_breakers.max_connections {
+            breakers.connections.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Permit(breakers.clone()))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// By weight among the healthy ones of the best priority that were not tried yet.
+fn endpoint(cluster: &ClusterRt, tried: &[Arc<EndpointRt>], random: u64) -> Option<Arc<EndpointRt>> {
+    let set = cluster.endpoints.load();
+    let usable = |e: &&Arc<EndpointRt>| e.accepts_requests() && !tried.iter().any(|t| t.address == e.address);
+    let best = set.endpoints.iter().filter(usable).map(|e| e.config.priority).min()?;
+    let candidates = || set.endpoints.iter().filter(usable).filter(|e| e.config.priority == best);
+    let total: u64 = candidates().map(|e| u64::from(e.config.weight)).sum();
+    let mut at = random.checked_rem(total)?;
+    for e in candidates() {
+        match at.checked_sub(u64::from(e.config.weight)) {
+            None => return Some(e.clone()),
+            Some(rest) => at = rest,
+        }
+    }
+    None
+}
+
+/// The endpoint that the client's server name stands for.
+async fn named(forward: &ForwardProxy, cluster: &ClusterRt, conn: &ConnInfo) -> Option<Arc<EndpointRt>> {
+    let Discovery::DynamicForwardProxy { port } = cluster.config.discovery else { return None };
+    forward.endpoint(conn.requested_server_name.as_deref()?, port).await.ok()
+}
+
+async fn connect(cluster: &ClusterRt, endpoint: &EndpointRt, conn: &ConnInfo) -> io::Result<Io> {
+    let io = TcpStream::connect(endpoint.address).await?;
+    let _ = io.set_nodelay(true);
+    if let Some(k) = &cluster.config.tcp_keepalive {
+        listen::set_keepalive(&io, listen::Keepalive { time: k.time, interval: k.interval, probes: k.probes })?;
+    }
+    let Some(tls) = &cluster.tls else { return Ok(Io::Plain(io)) };
+    let ip = endpoint.address.ip().to_string();
+    let host = conn.requested_server_name.as_deref().or(endpoint.hostname.as_deref()).unwrap_or(&ip);
+    Ok(Io::tls(tls.connect(io, host, Alpn::None).await?))
+}

@@ -1,0 +1,105 @@
+//! Wasm plugins. The [`Manager`] loads, compiles and tries each version off the request path and publishes it as a
+//! [`Generation`] in the plugin's [`PluginSlot`]; each worker's [`WorkerPlugins`] starts an instance of it and gives new
+//! streams to that, while old streams finish where they began. A version that fails never replaces a good one.
+mod callout;
+mod canary;
+pub mod code;
+mod hosted;
+mod manager;
+pub mod metrics;
+pub mod property;
+mod redis;
+mod services;
+mod status;
+pub mod upstream;
+mod worker;
+
+pub use hosted::{FAILED, PluginEntry, PluginStream};
+pub use manager::{Loading, Manager, ManagerOptions};
+pub use status::{PluginState, Status, UpstreamStatus};
+pub use worker::WorkerPlugins;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use metrics::{Shard, Shards};
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
+};
+use weir_config::model::{FailStrategy, Name, WasmPlugin};
+
+/// One version of a plugin that was started and configured once already: code, configuration and limits.
+pub struct Generation {
+    /// Counts up from 1 per plugin.
+    pub number: u64,
+    pub plugin: Arc<WasmPlugin>,
+    pub module: weir_wasm::Module,
+    pub spec: weir_wasm::PluginSpec,
+    /// SHA-256 of the module.
+    pub digest: String,
+    pub since: SystemTime,
+    /// Names that the configuration itself gives an address.
+    pub(crate) upstreams: upstream::Own,
+}
+
+/// The place of one plugin, by name; stays while generations come and go.
+pub struct PluginSlot {
+    pub name: Name,
+    /// Index for per-worker tables; never given twice.
+    pub id: usize,
+    /// What the configuration asks for now, good or not.
+    wanted: ArcSwap<WasmPlugin>,
+    /// Raised with each change of `wanted`: a load that is overtaken publishes nothing.
+    epoch: AtomicU64,
+    current: ArcSwapOption<Generation>,
+    status: Mutex<Status>,
+    shards: Shards,
+    /// Keeps shared data and queues while no instance lives.
+    vm: Mutex<Option<Arc<weir_wasm::shared::Vm>>>,
+}
+
+impl PluginSlot {
+    fn new(id: usize, plugin: Arc<WasmPlugin>) -> PluginSlot {
+        PluginSlot {
+            name: plugin.name.clone(),
+            id,
+            status: Mutex::new(Status::new(&plugin)),
+            wanted: ArcSwap::new(plugin),
+            epoch: AtomicU64::new(0),
+            current: ArcSwapOption::empty(),
+            shards: Shards::default(),
+            vm: Mutex::default(),
+        }
+    }
+
+    /// The generation that new instances are started from.
+    pub fn current(&self) -> Option<Arc<Generation>> {
+        self.current.load_full()
+    }
+
+    pub fn status(&self) -> Status {
+        self.lock_status().clone()
+    }
+
+    /// What happens to streams while the plugin cannot run.
+    pub fn fail_strategy(&self) -> FailStrategy {
+        self.wanted.load().fail_strategy
+    }
+
+    fn lock_status(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    fn add_shard(&self) -> Arc<Shard> {
+        self.shards.add()
+    }
+}
+
+#[cfg(test)]
+mod tests;

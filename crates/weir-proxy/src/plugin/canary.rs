@@ -1,0 +1,95 @@
+//! The trial of a version: one instance, started and configured on a thread of its own, that no stream ever sees.
+use super::{
+    metrics::{Custom, Defined},
+    upstream::{self, Own, Speaks, Upstream},
+};
+use crate::{cluster::ClusterRegistry, logging::Logger};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use weir_net::redis;
+use weir_wasm::{HttpCall, Instance, LogLevel, MetricType, Module, PluginSpec, RedisInit, Services, Status};
+
+/// What a plugin asked for while it was configured.
+#[derive(Default)]
+pub(super) struct Findings {
+    pub redis: Vec<RedisWish>,
+}
+
+/// A `redis_init`.
+pub(super) struct RedisWish {
+    pub name: String,
+    pub to: Result<(Upstream, redis::Options), String>,
+}
+
+/// Starts and configures an instance, and drops it. Blocks for as long as the guest takes.
+///
+/// # Errors
+/// Why it did not start; with what it asked for so far, which may be the reason.
+pub(super) fn attempt(
+    module: &Module,
+    spec: &PluginSpec,
+    own: &Own,
+    clusters: &Arc<ClusterRegistry>,
+    custom: &Arc<Custom>,
+) -> (Result<(), String>, Findings) {
+    let services = Rc::new(Canary {
+        name: spec.name.clone(),
+        own: own.clone(),
+        clusters: clusters.clone(),
+        custom: custom.clone(),
+        defined: RefCell::default(),
+        findings: RefCell::default(),
+    });
+    let started = Instance::start(module, spec, services.clone());
+    let result = started.map(drop).map_err(|e| e.to_string());
+    (result, services.findings.take())
+}
+
+struct Canary {
+    name: String,
+    own: Own,
+    clusters: Arc<ClusterRegistry>,
+    custom: Arc<Custom>,
+    defined: RefCell<Defined>,
+    findings: RefCell<Findings>,
+}
+
+impl Services for Canary {
+    fn log(&self, level: LogLevel, message: &str) {
+        super::services::log(&self.name, level, message);
+    }
+    fn log_level(&self) -> LogLevel {
+        super::services::log_level()
+    }
+    fn http_call(&self, _: u32, call: HttpCall<'_>) -> Result<(), Status> {
+        // Never sent, so never answered: the instance ends with its configuration.
+        let known = upstream::resolve(call.upstream, Speaks::Http, &self.own, &self.clusters);
+        known.map(drop).map_err(|e| {
+            Logger::Wasm.warning(format_args!("{}: HTTP call: {e}", self.name));
+            Status::BadArgument
+        })
+    }
+    fn redis_init(&self, init: RedisInit<'_>) -> Result<(), Status> {
+        let to = super::redis::resolve(&init, &self.own, &self.clusters);
+        let result = to.as_ref().map(drop).map_err(|_| Status::BadArgument);
+        let name = init.cluster.split('?').next().unwrap_or_default().to_string();
+        self.findings.borrow_mut().redis.push(RedisWish { name, to });
+        result
+    }
+    fn redis_call(&self, _: u32, _: &str, _: &[u8]) -> Result<(), Status> {
+        Err(Status::InternalFailure)
+    }
+    fn define_metric(&self, kind: MetricType, name: &str) -> Result<u32, Status> {
+        self.defined.borrow_mut().define(&self.custom, kind, name)
+    }
+    // A trial counts nothing.
+    fn increment_metric(&self, kind: MetricType, id: u32, _: i64) -> Status {
+        self.defined.borrow().increment(kind, id, 0)
+    }
+    fn record_metric(&self, kind: MetricType, id: u32, _: u64) -> Status {
+        self.metric(kind, id).map_or(Status::NotFound, |_| Status::Ok)
+    }
+    fn metric(&self, kind: MetricType, id: u32) -> Option<u64> {
+        self.defined.borrow().get(kind, id)
+    }
+    fn set_tick_period(&self, _: Option<Duration>) {}
+}

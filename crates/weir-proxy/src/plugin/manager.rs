@@ -1,0 +1,444 @@
+//! The way of a plugin's version to the workers: fetched, compiled, tried, then published; a failure changes nothing.
+use super::{
+    Generation, PluginSlot, PluginState, Status, UpstreamStatus, canary,
+    code::{self, CodeError, FetchOptions},
+    metrics::{Custom, Kind},
+    redis,
+    upstream::Own,
+};
+use crate::{
+    cluster::ClusterRegistry,
+    logging::{Level, Logger},
+};
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+use weir_config::{
+    diagnostic::Diagnostic,
+    model::{Name, WasmPlugin},
+};
+use weir_wasm::{Engine, EngineOptions, Limits, Module, PluginSpec, cache::Cache};
+
+/// How plugins are loaded.
+pub struct ManagerOptions {
+    /// Where fetched and compiled code is kept; `None` keeps none.
+    pub cache_dir: Option<PathBuf>,
+    pub fetch: FetchOptions,
+    /// The runtime that fetches, and whose blocking threads compile and try.
+    pub runtime: Handle,
+    /// A version that could not be fetched or did not start is tried again after this pause, doubling up to the second.
+    pub retry: (Duration, Duration),
+    /// The first configuration is not published before its plugins were tried, or this time has passed.
+    pub warm_timeout: Duration,
+    /// How often the Redis servers that plugins use are asked whether they work.
+    pub redis_check: Duration,
+}
+
+impl ManagerOptions {
+    pub fn new(runtime: Handle) -> ManagerOptions {
+        ManagerOptions {
+            cache_dir: None,
+            fetch: FetchOptions::default(),
+            runtime,
+            retry: (Duration::from_secs(1), Duration::from_secs(60)),
+            warm_timeout: Duration::from_secs(60),
+            redis_check: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Of the disk cache of compiled code.
+const CACHE_BYTES: u64 = 2 << 30;
+
+/// Takes one metric: name, labels, kind, value.
+pub type EachMetric<'a> = dyn FnMut(&str, &[(&str, &str)], Kind, u64) + 'a;
+
+/// Loads plugins. One per process.
+pub struct Manager {
+    options: ManagerOptions,
+    engine: Engine,
+    cache: Option<Cache>,
+    clusters: Arc<ClusterRegistry>,
+    custom: Arc<Custom>,
+    slots: Mutex<BTreeMap<Name, Arc<PluginSlot>>>,
+    next_id: AtomicUsize,
+    /// Compiled modules by digest, as long as a generation uses them: a change of configuration compiles nothing.
+    modules: tokio::sync::Mutex<HashMap<String, Module>>,
+    /// Compiling takes all cores as it is: one after the other.
+    compiling: Semaphore,
+    changed: watch::Sender<u64>,
+}
+
+/// Loads under way for one configuration.
+pub struct Loading {
+    manager: Arc<Manager>,
+    tasks: Vec<(Arc<PluginSlot>, JoinHandle<Vec<Diagnostic>>)>,
+}
+
+impl Loading {
+    /// Waits until each plugin that nothing serves yet was tried once, within [`ManagerOptions::warm_timeout`]. A plugin
+    /// with a good generation is not waited for.
+    pub async fn ready(&mut self) {
+        let limit = self.manager.options.warm_timeout;
+        let tried = async {
+            for (slot, task) in &mut self.tasks {
+                while slot.current().is_none() && !task.is_finished() {
+                    sleep(Duration::from_millis(2)).await;
+                }
+            }
+        };
+        let _ = timeout(limit, tried).await;
+    }
+
+    /// What came of them. Does not wait for retries.
+    pub async fn finished(self) -> Vec<Diagnostic> {
+        let mut out = Vec::new();
+        for (_, task) in self.tasks {
+            out.extend(task.await.unwrap_or_default());
+        }
+        out
+    }
+}
+
+/// Why a version is refused.
+struct Refusal {
+    reason: &'static str,
+    message: String,
+    transient: bool,
+}
+
+impl From<CodeError> for Refusal {
+    fn from(e: CodeError) -> Refusal {
+        Refusal { reason: "PluginCodeUnavailable", message: e.message, transient: e.transient }
+    }
+}
+
+impl Manager {
+    /// # Errors
+    /// When there is no Wasm engine for this machine, or the cache folder cannot be made.
+    pub fn new(options: ManagerOptions, clusters: Arc<ClusterRegistry>) -> io::Result<Arc<Manager>> {
+        let engine = Engine::new(EngineOptions::default()).map_err(io::Error::other)?;
+        let cache = options.cache_dir.as_ref().map(|dir| Cache::open(dir.join("compiled"), CACHE_BYTES)).transpose()?;
+        let fetched = options.cache_dir.as_ref().map(|dir| dir.join("fetched"));
+        let options = ManagerOptions { fetch: FetchOptions { cache_dir: fetched, ..options.fetch }, ..options };
+        Ok(Arc::new(Manager {
+            options,
+            engine,
+            cache,
+            clusters,
+            custom: Arc::default(),
+            slots: Mutex::default(),
+            next_id: AtomicUsize::new(0),
+            modules: Default::default(),
+            compiling: Semaphore::new(1),
+            changed: watch::Sender::new(0),
+        }))
+    }
+
+    /// The place of a plugin that the last [`Manager::begin`] knew.
+    pub fn slot(&self, name: &str) -> Option<Arc<PluginSlot>> {
+        self.lock().get(name).cloned()
+    }
+
+    /// All plugins, in the order of their names.
+    pub fn slots(&self) -> Vec<Arc<PluginSlot>> {
+        self.lock().values().cloned().collect()
+    }
+
+    pub fn statuses(&self) -> Vec<Status> {
+        self.slots().iter().map(|s| s.status()).collect()
+    }
+
+    /// Every metric of plugins: name, labels, kind, value. Custom ones are named `wasmcustom.NAME`; a histogram is shown
+    /// by its `_sum` and `_count`.
+    pub fn metrics(&self, each: &mut EachMetric<'_>) {
+        for slot in self.slots() {
+            let labels = [("plugin", &*slot.name)];
+            slot.shards.each(&mut |name, value| {
+                let gauge = matches!(name, "weir_wasm_instances" | "weir_wasm_memory_bytes");
+                each(name, &labels, if gauge { Kind::Gauge } else { Kind::Counter }, value);
+            });
+        }
+        self.custom.each(&mut |name, kind, value| {
+            let name = format!("wasmcustom.{name}");
+            let now = value.value.load(Ordering::Relaxed);
+            if kind == Kind::Histogram {
+                each(&format!("{name}_sum"), &[], Kind::Counter, now);
+                each(&format!("{name}_count"), &[], Kind::Counter, value.count.load(Ordering::Relaxed));
+            } else {
+                each(&name, &[], kind, now);
+            }
+        });
+    }
+
+    pub(super) fn clusters(&self) -> &Arc<ClusterRegistry> {
+        &self.clusters
+    }
+    pub(super) fn custom(&self) -> &Arc<Custom> {
+        &self.custom
+    }
+    /// Rings when a generation is published or a plugin goes.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+    fn ring(&self) {
+        self.changed.send_modify(|n| *n += 1);
+    }
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Name, Arc<PluginSlot>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over the plugins of a configuration: returns at once, with the loads that it started. What did not change is
+    /// left alone; what is gone takes no new streams.
+    pub fn begin(self: &Arc<Manager>, plugins: &BTreeMap<Name, Arc<WasmPlugin>>) -> Loading {
+        let mut tasks = Vec::new();
+        let mut slots = self.lock();
+        let before = slots.len();
+        slots.retain(|name, slot| {
+            let stays = plugins.contains_key(name);
+            if !stays {
+                // A load under way is overtaken.
+                slot.epoch.fetch_add(1, Ordering::AcqRel);
+            }
+            stays
+        });
+        if slots.len() != before {
+            self.ring();
+        }
+        for (name, plugin) in plugins {
+            let slot = match slots.get(name) {
+                Some(slot) => {
+                    let wanted = slot.wanted.load_full();
+                    if Arc::ptr_eq(&wanted, plugin) || *wanted == **plugin {
+                        continue;
+                    }
+                    slot.wanted.store(plugin.clone());
+                    slot.clone()
+                }
+                None => {
+                    let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+                    let slot = Arc::new(PluginSlot::new(id, plugin.clone()));
+                    slots.insert(name.clone(), slot.clone());
+                    slot
+                }
+            };
+            let epoch = slot.epoch.fetch_add(1, Ordering::AcqRel) + 1;
+            slot.updating(plugin);
+            let (manager, of, plugin) = (self.clone(), slot.clone(), plugin.clone());
+            tasks.push((slot, self.options.runtime.spawn(async move { manager.load(of, plugin, epoch).await })));
+        }
+        Loading { manager: self.clone(), tasks }
+    }
+
+    /// The first try; others follow in the background where they may help.
+    async fn load(self: Arc<Manager>, slot: Arc<PluginSlot>, plugin: Arc<WasmPlugin>, epoch: u64) -> Vec<Diagnostic> {
+        match self.attempt(&slot, &plugin, epoch).await {
+            Ok(findings) => findings,
+            Err(refusal) => {
+                slot.refused(epoch, &refusal.message);
+                if refusal.transient {
+                    let (manager, plugin) = (self.clone(), plugin.clone());
+                    self.options.runtime.spawn(async move { manager.retry(slot, plugin, epoch).await });
+                }
+                vec![Diagnostic::error(refusal.reason, refusal.message).from_origin(&plugin.origin)]
+            }
+        }
+    }
+
+    async fn retry(self: Arc<Manager>, slot: Arc<PluginSlot>, plugin: Arc<WasmPlugin>, epoch: u64) {
+        let mut wait = self.options.retry.0;
+        loop {
+            sleep(wait).await;
+            if slot.epoch() != epoch {
+                return;
+            }
+            match self.attempt(&slot, &plugin, epoch).await {
+                Ok(_) => return,
+                Err(refusal) => {
+                    slot.refused(epoch, &refusal.message);
+                    if !refusal.transient {
+                        return;
+                    }
+                }
+            }
+            wait = (wait * 2).min(self.options.retry.1);
+        }
+    }
+
+    /// Everything from the code to the publication. What is found on the way does not hold it up.
+    async fn attempt(
+        self: &Arc<Manager>,
+        slot: &Arc<PluginSlot>,
+        plugin: &Arc<WasmPlugin>,
+        epoch: u64,
+    ) -> Result<Vec<Diagnostic>, Refusal> {
+        let code = code::load(&plugin.code, &self.options.fetch).await?;
+        let digest = code.digest.clone();
+        let module = self.module(code).await?;
+        let (own, upstream_findings) = Own::of(&plugin.configuration);
+        let spec = spec(plugin);
+        // Held from before the first instance on: shared data must not die between the trial and the workers.
+        let vm = self.engine.shared().vm(&spec.vm_id);
+        let (started, asked) = self.trial(module.clone(), spec.clone(), own.clone()).await;
+        let mut findings: Vec<_> =
+            upstream_findings.into_iter().map(|text| Diagnostic::warning("InvalidUpstream", text).from_origin(&plugin.origin)).collect();
+        let redis = check_redis(&asked.redis).await;
+        for wish in &redis {
+            if let Some(error) = &wish.error {
+                let text = format!("Redis `{}`: {error}", wish.name);
+                Logger::Wasm.write(Level::Warning, format_args!("{}: {text}", plugin.name));
+                findings.push(Diagnostic::warning("RedisUnavailable", text).from_origin(&plugin.origin));
+            }
+        }
+        if slot.epoch() == epoch {
+            slot.lock_status().redis = redis;
+        }
+        if let Err(why) = started {
+            return Err(Refusal { reason: "PluginNotStarted", message: why, transient: true });
+        }
+        if !asked.redis.is_empty() {
+            self.options.runtime.spawn(watch_redis(slot.clone(), asked.redis, epoch, self.options.redis_check));
+        }
+        self.publish(
+            slot,
+            plugin,
+            epoch,
+            Generation { number: 0, plugin: plugin.clone(), module, spec, digest, since: SystemTime::now(), upstreams: own },
+        );
+        *slot.vm.lock().unwrap_or_else(PoisonError::into_inner) = Some(vm);
+        Ok(findings)
+    }
+
+    fn publish(&self, slot: &Arc<PluginSlot>, plugin: &WasmPlugin, epoch: u64, mut generation: Generation) {
+        {
+            let mut status = slot.lock_status();
+            if slot.epoch() != epoch {
+                return;
+            }
+            generation.number = slot.current().map_or(0, |g| g.number) + 1;
+            status.generation = generation.number;
+            status.digest = generation.digest.clone();
+            status.abi = Some(generation.module.abi());
+            status.become_state(PluginState::Active, None);
+            slot.current.store(Some(Arc::new(generation)));
+        }
+        Logger::Wasm.info(format_args!("{}: generation {} serves", plugin.name, slot.current().map_or(0, |g| g.number)));
+        self.ring();
+    }
+
+    /// Compiled, from memory or disk where it is known.
+    async fn module(self: &Arc<Manager>, code: code::Code) -> Result<Module, Refusal> {
+        if let Some(module) = self.modules.lock().await.get(&code.digest) {
+            return Ok(module.clone());
+        }
+        let _turn = self.compiling.acquire().await;
+        if let Some(module) = self.modules.lock().await.get(&code.digest) {
+            return Ok(module.clone());
+        }
+        let (manager, wasm) = (self.clone(), code.wasm);
+        let compiled = self.blocking(move || match &manager.cache {
+            Some(cache) => cache.load(&manager.engine, &wasm),
+            None => Module::compile(&manager.engine, &wasm),
+        });
+        let module = compiled.await?.map_err(|e| Refusal { reason: "InvalidPlugin", message: e.to_string(), transient: false })?;
+        let mut modules = self.modules.lock().await;
+        let used: Vec<_> = self.slots().iter().filter_map(|s| s.current()).map(|g| g.digest.clone()).collect();
+        modules.retain(|digest, _| used.contains(digest));
+        modules.insert(code.digest, module.clone());
+        Ok(module)
+    }
+
+    async fn trial(self: &Arc<Manager>, module: Module, spec: PluginSpec, own: Own) -> (Result<(), String>, canary::Findings) {
+        let (clusters, custom) = (self.clusters.clone(), self.custom.clone());
+        let tried = self.blocking(move || canary::attempt(&module, &spec, &own, &clusters, &custom)).await;
+        tried.unwrap_or_else(|e| (Err(e.message), canary::Findings::default()))
+    }
+
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+        let done = self.options.runtime.spawn_blocking(work).await;
+        done.map_err(|e| Refusal { reason: "InvalidPlugin", message: format!("the host failed: {e}"), transient: true })
+    }
+}
+
+async fn check_redis(wishes: &[canary::RedisWish]) -> Vec<UpstreamStatus> {
+    let mut out: Vec<UpstreamStatus> = Vec::new();
+    for wish in wishes {
+        let verdict = match &wish.to {
+            Ok((to, options)) => redis::check(to, options).await,
+            Err(e) => Err(e.clone()),
+        };
+        out.retain(|o| o.name != wish.name);
+        out.push(UpstreamStatus { name: wish.name.clone(), error: verdict.err() });
+    }
+    out
+}
+
+/// Keeps the status true for as long as this version is the wanted one; says what changes.
+async fn watch_redis(slot: Arc<PluginSlot>, wishes: Vec<canary::RedisWish>, epoch: u64, every: Duration) {
+    loop {
+        sleep(every).await;
+        let now = check_redis(&wishes).await;
+        if slot.epoch() != epoch {
+            return;
+        }
+        let before = std::mem::replace(&mut slot.lock_status().redis, now.clone());
+        for server in now.iter().filter(|s| !before.contains(s)) {
+            match &server.error {
+                None => Logger::Wasm.info(format_args!("{}: Redis `{}` works", slot.name, server.name)),
+                Some(e) => Logger::Wasm.warning(format_args!("{}: Redis `{}`: {e}", slot.name, server.name)),
+            }
+        }
+    }
+}
+
+/// What an instance is started from.
+fn spec(plugin: &WasmPlugin) -> PluginSpec {
+    let vm_id = if plugin.vm_id.is_empty() { plugin.name.to_string() } else { plugin.vm_id.clone() };
+    PluginSpec {
+        root_id: plugin.root_id.clone(),
+        vm_id,
+        configuration: plugin.configuration.clone().into_bytes(),
+        environment: plugin.environment.clone(),
+        limits: Limits {
+            memory_bytes: usize::try_from(plugin.limits.memory_bytes).unwrap_or(usize::MAX),
+            call_deadline: plugin.limits.call_deadline,
+            start_deadline: plugin.limits.start_deadline,
+        },
+        ..PluginSpec::new(&*plugin.name)
+    }
+}
+
+impl PluginSlot {
+    fn updating(&self, plugin: &WasmPlugin) {
+        let mut status = self.lock_status();
+        (status.fail_strategy, status.origin) = (plugin.fail_strategy, plugin.origin.clone());
+        let state = if status.generation > 0 { PluginState::Updating } else { PluginState::Loading };
+        status.become_state(state, None);
+    }
+
+    fn refused(&self, epoch: u64, why: &str) {
+        let mut status = self.lock_status();
+        if self.epoch() != epoch {
+            return;
+        }
+        let state = if status.generation > 0 { PluginState::Stale } else { PluginState::Failed };
+        if status.reason.as_deref() != Some(why) {
+            let kept = if status.generation > 0 { "the last good one serves on" } else { "there is none that serves" };
+            Logger::Wasm.write(Level::Error, format_args!("{}: the new version is refused, {kept}: {why}", self.name));
+        }
+        status.become_state(state, Some(why.to_string()));
+    }
+}

@@ -1,0 +1,236 @@
+//! What an instance on a worker may ask for apart from its streams: callouts, Redis, metrics, ticks, queues, the log.
+use super::{
+    Generation,
+    callout::{self, Callouts},
+    hosted::Hosted,
+    metrics::{Custom, Defined, Shard, add, add_time},
+    redis::{self, Pool, Server},
+    upstream::{self, Speaks},
+    worker::Posted,
+};
+use crate::{
+    cluster::ClusterRegistry,
+    logging::{Level, Logger},
+};
+use bytes::Bytes;
+use std::{
+    cell::{Cell, OnceCell, RefCell},
+    collections::HashMap,
+    rc::{Rc, Weak},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::spawn_local,
+};
+use weir_net::redis::{Query, QueryError};
+use weir_wasm::{HttpAnswer, HttpCall, LogLevel, MetricType, QueueWaker, RedisInit, Services, Status};
+
+/// Callouts and commands under way for one instance.
+const MAX_OUTSTANDING: usize = 10_000;
+
+/// What all instances of a worker share.
+pub(super) struct Common {
+    pub clusters: Arc<ClusterRegistry>,
+    pub custom: Arc<Custom>,
+    pub callouts: Rc<Callouts>,
+    pub redis: Pool,
+    pub post: mpsc::UnboundedSender<Posted>,
+}
+
+/// The instance itself, once it has started: what it sent before is answered after.
+pub(super) type Link = Rc<OnceCell<Weak<Hosted>>>;
+
+/// Of one instance.
+pub(super) struct HostServices {
+    slot: usize,
+    generation: Arc<Generation>,
+    common: Rc<Common>,
+    pub shard: Arc<Shard>,
+    pub link: Link,
+    defined: RefCell<Defined>,
+    redis: RefCell<HashMap<String, Rc<Server>>>,
+    pub tick: Cell<Option<Duration>>,
+    pub tick_changed: Notify,
+    pub outstanding: Cell<usize>,
+}
+
+impl HostServices {
+    pub fn new(slot: usize, generation: Arc<Generation>, common: Rc<Common>, shard: Arc<Shard>) -> HostServices {
+        HostServices {
+            slot,
+            generation,
+            common,
+            shard,
+            link: Link::default(),
+            defined: RefCell::default(),
+            redis: RefCell::default(),
+            tick: Cell::new(None),
+            tick_changed: Notify::new(),
+            outstanding: Cell::new(0),
+        }
+    }
+
+    fn begin(&self) -> Result<(), Status> {
+        if self.outstanding.get() >= MAX_OUTSTANDING {
+            return Err(Status::InternalFailure);
+        }
+        self.outstanding.set(self.outstanding.get() + 1);
+        Ok(())
+    }
+
+    /// Hands an answer to the instance, if it lives. Always from the event loop: no guest is on the stack.
+    fn answer(link: &Link, give: impl FnOnce(&Rc<Hosted>)) {
+        if let Some(hosted) = link.get().and_then(Weak::upgrade) {
+            hosted.services.outstanding.set(hosted.services.outstanding.get().saturating_sub(1));
+            give(&hosted);
+        }
+    }
+
+    /// The instance is dead: nobody waits for answers any more.
+    pub fn set_idle(&self) {
+        self.outstanding.set(0);
+        self.tick.set(None);
+        self.tick_changed.notify_one();
+    }
+
+    fn warn(&self, message: &str) {
+        Logger::Wasm.warning(format_args!("{}: {message}", self.generation.spec.name));
+    }
+
+    fn server(&self, cluster: &str) -> Result<Rc<Server>, Status> {
+        if let Some(server) = self.redis.borrow().get(redis::key(cluster)) {
+            return Ok(server.clone());
+        }
+        let known = upstream::resolve(redis::key(cluster), Speaks::Redis, &self.generation.upstreams, &self.common.clusters);
+        Err(if known.is_ok() { Status::InternalFailure } else { Status::BadArgument })
+    }
+}
+
+/// Levels are those of the application log.
+pub(super) fn log(plugin: &str, level: LogLevel, message: &str) {
+    let level = match level {
+        LogLevel::Trace => Level::Trace,
+        LogLevel::Debug => Level::Debug,
+        LogLevel::Info => Level::Info,
+        LogLevel::Warn => Level::Warning,
+        LogLevel::Error => Level::Error,
+        LogLevel::Critical => Level::Critical,
+    };
+    Logger::Wasm.write(level, format_args!("{plugin}: {message}"));
+}
+
+pub(super) fn log_level() -> LogLevel {
+    match Logger::Wasm.level() {
+        Level::Trace => LogLevel::Trace,
+        Level::Debug => LogLevel::Debug,
+        Level::Info => LogLevel::Info,
+        Level::Warning => LogLevel::Warn,
+        Level::Error => LogLevel::Error,
+        Level::Critical | Level::Off => LogLevel::Critical,
+    }
+}
+
+impl Services for HostServices {
+    fn log(&self, level: LogLevel, message: &str) {
+        log(&self.generation.spec.name, level, message);
+    }
+    fn log_level(&self) -> LogLevel {
+        log_level()
+    }
+
+    fn http_call(&self, token: u32, call: HttpCall<'_>) -> Result<(), Status> {
+        let to = upstream::resolve(call.upstream, Speaks::Http, &self.generation.upstreams, &self.common.clusters).map_err(|e| {
+            self.warn(&format!("HTTP call: {e}"));
+            Status::BadArgument
+        })?;
+        let request = callout::request(&call).ok_or(Status::BadArgument)?;
+        self.begin()?;
+        add(&self.shard.http_calls, 1);
+        let (link, shard, callouts) = (self.link.clone(), self.shard.clone(), self.common.callouts.clone());
+        let (timeout, begun) = (call.timeout, Instant::now());
+        spawn_local(async move {
+            let answer = callouts.call(to, request, timeout).await;
+            add_time(&shard.http_call_nanoseconds, begun.elapsed());
+            let answer = answer.unwrap_or_else(|e| {
+                add(&shard.http_call_failures, 1);
+                Logger::Wasm.debug(format_args!("HTTP call: {e}"));
+                HttpAnswer::failed()
+            });
+            HostServices::answer(&link, |hosted| hosted.on_http_call_response(token, answer));
+        });
+        Ok(())
+    }
+
+    fn redis_init(&self, init: RedisInit<'_>) -> Result<(), Status> {
+        let (to, options) = redis::resolve(&init, &self.generation.upstreams, &self.common.clusters).map_err(|e| {
+            self.warn(&format!("Redis: {e}"));
+            Status::BadArgument
+        })?;
+        let server = self.common.redis.server(to, options);
+        self.redis.borrow_mut().insert(redis::key(init.cluster).to_string(), server);
+        Ok(())
+    }
+
+    fn redis_call(&self, token: u32, cluster: &str, query: &[u8]) -> Result<(), Status> {
+        let server = self.server(cluster)?;
+        self.begin()?;
+        add(&self.shard.redis_commands, 1);
+        let (link, shard, begun) = (self.link.clone(), self.shard.clone(), Instant::now());
+        let query = match Query::new(Bytes::copy_from_slice(query)) {
+            Ok(query) => query,
+            Err(e) => {
+                let reply = refusal(&e);
+                add(&shard.redis_errors, 1);
+                spawn_local(async move {
+                    HostServices::answer(&link, |hosted| hosted.on_redis_call_response(token, Some(reply)));
+                });
+                return Ok(());
+            }
+        };
+        server.call(query, move |answer| {
+            add_time(&shard.redis_nanoseconds, begun.elapsed());
+            match &answer {
+                Ok(reply) if reply.starts_with(b"-") => add(&shard.redis_errors, 1),
+                Ok(_) => {}
+                Err(_) => add(&shard.redis_failures, 1),
+            }
+            HostServices::answer(&link, |hosted| {
+                if let Err(e) = &answer {
+                    hosted.redis_failed(e);
+                }
+                hosted.on_redis_call_response(token, answer.ok());
+            });
+        });
+        Ok(())
+    }
+
+    fn define_metric(&self, kind: MetricType, name: &str) -> Result<u32, Status> {
+        self.defined.borrow_mut().define(&self.common.custom, kind, name)
+    }
+    fn increment_metric(&self, kind: MetricType, id: u32, delta: i64) -> Status {
+        self.defined.borrow().increment(kind, id, delta)
+    }
+    fn record_metric(&self, kind: MetricType, id: u32, value: u64) -> Status {
+        self.defined.borrow().record(kind, id, value)
+    }
+    fn metric(&self, kind: MetricType, id: u32) -> Option<u64> {
+        self.defined.borrow().get(kind, id)
+    }
+
+    fn set_tick_period(&self, period: Option<Duration>) {
+        self.tick.set(period);
+        self.tick_changed.notify_one();
+    }
+
+    fn queue_waker(&self) -> QueueWaker {
+        let (slot, post) = (self.slot, self.common.post.clone());
+        Arc::new(move |queue| drop(post.send(Posted::Queue { slot, queue })))
+    }
+}
+
+/// What a server would say of a command that is not sent to it.
+fn refusal(error: &QueryError) -> Bytes {
+    Bytes::from(format!("-ERR {error}\r\n"))
+}

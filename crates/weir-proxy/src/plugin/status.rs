@@ -1,0 +1,86 @@
+//! What is said of a plugin on the admin listener and in conditions.
+use serde::{Serialize, Serializer};
+use std::time::SystemTime;
+use weir_config::model::{FailStrategy, Name, Origin, WasmPlugin};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PluginState {
+    /// Being fetched, compiled or tried; nothing serves yet.
+    Loading,
+    /// The wanted version serves.
+    Active,
+    /// A new version is being loaded; the one before it serves.
+    Updating,
+    /// The wanted version was refused; the last good one serves.
+    Stale,
+    /// The wanted version was refused, and there is no good one: `failStrategy` decides.
+    Failed,
+}
+
+/// One plugin.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    pub name: Name,
+    pub origin: Origin,
+    pub state: PluginState,
+    /// Why the wanted version does not serve.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Number of the generation that serves; 0 for none.
+    pub generation: u64,
+    /// SHA-256 of its code.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub digest: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub abi: Option<weir_wasm::Abi>,
+    pub fail_strategy: FailStrategy,
+    /// When `state` became what it is, in seconds since 1970.
+    #[serde(serialize_with = "unix")]
+    pub since: SystemTime,
+    /// Redis servers that the plugin named when it was configured.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub redis: Vec<UpstreamStatus>,
+    /// The last trap of an instance, with its place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_trap: Option<String>,
+}
+
+/// What a check at load time found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct UpstreamStatus {
+    /// As the plugin named it.
+    pub name: String,
+    /// `None`: it works.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl Status {
+    pub(super) fn new(plugin: &WasmPlugin) -> Status {
+        Status {
+            name: plugin.name.clone(),
+            origin: plugin.origin.clone(),
+            state: PluginState::Loading,
+            reason: None,
+            generation: 0,
+            digest: String::new(),
+            abi: None,
+            fail_strategy: plugin.fail_strategy,
+            since: SystemTime::now(),
+            redis: Vec::new(),
+            last_trap: None,
+        }
+    }
+
+    pub(super) fn become_state(&mut self, state: PluginState, reason: Option<String>) {
+        if self.state != state {
+            self.since = SystemTime::now();
+        }
+        (self.state, self.reason) = (state, reason);
+    }
+}
+
+fn unix<S: Serializer>(time: &SystemTime, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_u64(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs())
+}

@@ -1,0 +1,180 @@
+//! Whom a plugin means by the name of an upstream: a cluster, a name from its own configuration, or a host and a port.
+use crate::cluster::{ClusterRegistry, ClusterSlot};
+use std::{collections::HashMap, sync::Arc};
+use weir_net::redis::Target;
+
+/// Where calls go.
+#[derive(Clone)]
+pub enum Upstream {
+    Cluster(Arc<ClusterSlot>),
+    /// Not in the configuration of the gateway: reached by its own name.
+    Direct(Target),
+}
+
+/// What the calls speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaks {
+    Http,
+    Redis,
+}
+
+/// A plugin's own upstreams: the object `upstreams` at the top of its configuration, `name: host:port` or a URL.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Own(HashMap<String, Target>);
+
+impl Own {
+    /// Reads the plugin's configuration; the second part says which entries name nothing.
+    pub fn of(configuration: &str) -> (Own, Vec<String>) {
+        let (mut own, mut findings) = (Own::default(), Vec::new());
+        let Ok(serde_json::Value::Object(top)) = serde_json::from_str(configuration) else { return (own, findings) };
+        let Some(serde_json::Value::Object(map)) = top.get("upstreams") else { return (own, findings) };
+        // A plugin may have a field of that name itself: only what looks like ours is taken.
+        for (name, value) in map {
+            let Some(text) = value.as_str() else { continue };
+            match target(text) {
+                Ok(target) => drop(own.0.insert(name.clone(), target)),
+                Err(e) => findings.push(format!("upstreams.{name}: {e}")),
+            }
+        }
+        (own, findings)
+    }
+}
+
+/// Services that some registry outside of this gateway would have to know.
+const REGISTRIES: [&str; 4] = [".static", ".dns", ".nacos", ".consul"];
+
+/// Resolves `name` (its query string, if any, already cut off).
+///
+/// # Errors
+/// Why it names nothing, and what is accepted.
+pub fn resolve(name: &str, speaks: Speaks, own: &Own, clusters: &ClusterRegistry) -> Result<Upstream, String> {
+    let parts = Outbound::parse(name);
+    let host = parts.as_ref().map_or(name, |p| p.host);
+    if let Some(target) = own.0.get(name).or_else(|| own.0.get(host)) {
+        return Ok(Upstream::Direct(target.clone()));
+    }
+    let filled = |name: &str| clusters.find(name).filter(|slot| slot.current().is_some());
+    if let Some(slot) = filled(name).or_else(|| filled(host)) {
+        return Ok(Upstream::Cluster(slot));
+    }
+    if let Some(parts) = &parts {
+        if let Some(slot) = another_port(parts, clusters) {
+            return Ok(Upstream::Cluster(slot));
+        }
+        if parts.is_direct(speaks) {
+            return Ok(Upstream::Direct(Target {
+                host: parts.host.to_string(),
+                port: parts.port,
+                tls: false,
+                user: String::new(),
+                password: String::new(),
+                database: None,
+            }));
+        }
+    } else if let Ok(target) = target(name) {
+        return Ok(Upstream::Direct(target));
+    }
+    Err(format!(
+        "there is no upstream `{name}`; accepted: the name of a cluster, host:port, {}, or a name that the plugin's configuration \
+         gives an address under `upstreams` (upstreams: {{ \"{host}\": \"127.0.0.1:{}\" }})",
+        if speaks == Speaks::Redis { "redis://host:port, rediss://host:port" } else { "http://host:port, https://host:port" },
+        parts.as_ref().map_or(6379, |p| p.port),
+    ))
+}
+
+/// `outbound|port|subset|host`.
+struct Outbound<'a> {
+    port: u16,
+    host: &'a str,
+}
+
+impl<'a> Outbound<'a> {
+    fn parse(name: &'a str) -> Option<Outbound<'a>> {
+        let mut parts = name.strip_prefix("outbound|")?.splitn(3, '|');
+        let port = parts.next()?.parse().ok()?;
+        let _subset = parts.next()?;
+        Some(Outbound { port, host: parts.next()? })
+    }
+
+    /// A host that needs no registry: an address, or a name for DNS. For HTTP a name of the Kubernetes cluster must be in
+    /// the configuration: asking DNS for it would hide that its Service is missing.
+    fn is_direct(&self, speaks: Speaks) -> bool {
+        let known_elsewhere = REGISTRIES.iter().any(|r| self.host.ends_with(r));
+        let kubernetes = self.host.ends_with(".svc.cluster.local");
+        self.host.parse::<std::net::IpAddr>().is_ok()
+            || self.host == "localhost"
+            || (self.host.contains('.') && !known_elsewhere && (speaks == Speaks::Redis || !kubernetes))
+    }
+}
+
+/// The console registers static services on port 80 where plugins ask for 6379: one cluster of that host is meant, when
+/// there is only one.
+fn another_port(parts: &Outbound<'_>, clusters: &ClusterRegistry) -> Option<Arc<ClusterSlot>> {
+    if !REGISTRIES.iter().any(|r| parts.host.ends_with(r)) {
+        return None;
+    }
+    let same = |slot: &Arc<ClusterSlot>| Outbound::parse(&slot.name).is_some_and(|o| o.host == parts.host) && slot.current().is_some();
+    let mut found = clusters.all().into_iter().filter(same);
+    found.next().filter(|_| found.next().is_none())
+}
+
+/// `host:port` and URLs; HTTP's schemes give their own ports.
+fn target(text: &str) -> Result<Target, String> {
+    let http = |rest: &str, scheme: &str, port: u16, tls: bool| {
+        let authority = rest.split(['/', '?']).next().unwrap_or_default();
+        let target = Target::parse(&format!("redis://{authority}")).map_err(|e| e.to_string())?;
+        let given = url::Url::parse(&format!("{scheme}://{authority}")).ok().and_then(|u| u.port());
+        Ok(Target { tls, port: given.unwrap_or(port), ..target })
+    };
+    match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+        (Some(rest), _) => http(rest, "http", 80, false),
+        (_, Some(rest)) => http(rest, "https", 443, true),
+        _ => Target::parse(text).map_err(|e| e.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn direct(name: &str, speaks: Speaks, own: &Own) -> Option<String> {
+        match resolve(name, speaks, own, &ClusterRegistry::default()) {
+            Ok(Upstream::Direct(t)) => Some(format!("{}{}", if t.tls { "tls " } else { "" }, t.authority())),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn names_that_are_no_cluster() {
+        let (own, findings) =
+            Own::of(r#"{"upstreams": {"redis.static": "10.0.0.1:7000", "auth": "https://auth.example", "bad": "x", "n": 1}}"#);
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        use Speaks::{Http, Redis};
+        for (name, speaks, want) in [
+            ("outbound|6379||redis.static", Redis, Some("10.0.0.1:7000")),
+            ("redis.static", Redis, Some("10.0.0.1:7000")),
+            ("auth", Http, Some("tls auth.example:443")),
+            ("outbound|80||auth", Http, Some("tls auth.example:443")),
+            ("127.0.0.1:6379", Redis, Some("127.0.0.1:6379")),
+            ("redis://ann:pw@cache:6380/2", Redis, Some("cache:6380")),
+            ("rediss://cache", Redis, Some("tls cache:6379")),
+            ("http://cache", Http, Some("cache:80")),
+            ("http://cache:8080/x", Http, Some("cache:8080")),
+            ("outbound|6379||127.0.0.1", Redis, Some("127.0.0.1:6379")),
+            ("outbound|8080||localhost", Http, Some("localhost:8080")),
+            ("outbound|6379||redis.default.svc.cluster.local", Redis, Some("redis.default.svc.cluster.local:6379")),
+            ("outbound|80||auth.default.svc.cluster.local", Http, None),
+            ("outbound|443||api.example.com", Http, Some("api.example.com:443")),
+            ("outbound|6379||other.static", Redis, None),
+            ("outbound|6379||other.dns", Redis, None),
+            ("outbound|x||127.0.0.1", Redis, None),
+            ("nothing", Redis, None),
+            ("", Redis, None),
+        ] {
+            assert_eq!(direct(name, speaks, &own).as_deref(), want, "{name}");
+        }
+        let said = resolve("outbound|6379||other.static", Redis, &own, &ClusterRegistry::default()).err().unwrap();
+        assert!(said.contains("no upstream `outbound|6379||other.static`") && said.contains("\"other.static\""), "{said}");
+    }
+}

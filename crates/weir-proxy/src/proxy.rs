@@ -1,0 +1,271 @@
+//! A running proxy: the worker threads, the main runtime, and the way from start to end.
+use crate::{
+    BoundListener, Options, Report, admin,
+    apply::Applier,
+    cluster::{ClusterRegistry, manager::Manager},
+    drain::Phase,
+    listener::{ListenerSlot, Total},
+    log::Sinks,
+    logging::Logger,
+    plugin::{self, ManagerOptions},
+    snapshot::Snapshot,
+    stats::Registry,
+    worker_thread::{Command, Handle},
+};
+use arc_swap::ArcSwap;
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
+    time::{Instant, SystemTime},
+};
+use tokio::{runtime, sync::Notify};
+use weir_config::model::{Config, Name};
+use weir_net::{dns, tls::Details};
+
+/// Where a proxy stands, in Envoy's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// No configuration yet.
+    PreInitializing,
+    /// The first configuration is being warmed.
+    Initializing,
+    Live,
+    /// About to end, or asked to look so (`/healthcheck/fail`).
+    Draining,
+}
+
+/// What workers, the main runtime and the admin listener share.
+pub struct Shared {
+    pub options: Options,
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    pub clusters: Arc<ClusterRegistry>,
+    /// Listeners that accept, in the order of their names.
+    pub listeners: ArcSwap<Vec<Arc<ListenerSlot>>>,
+    pub stats: Registry,
+    pub plugins: Arc<plugin::Manager>,
+    /// Where access logs are written.
+    pub sinks: Sinks,
+    pub(crate) total: Arc<Total>,
+    /// Certificates that are loaded, by the names of their secrets.
+    pub(crate) certificates: ArcSwap<Vec<(Name, Details)>>,
+    state: AtomicU8,
+    failed_health_check: AtomicBool,
+    pub(crate) started: Instant,
+    pub(crate) started_at: SystemTime,
+    /// Told when someone asks for the end (`/quitquitquit`).
+    quit: Notify,
+    workers: Mutex<Vec<Handle>>,
+}
+
+impl Shared {
+    pub fn state(&self) -> State {
+        match self.state.load(Ordering::Acquire) {
+            _ if self.failed_health_check.load(Ordering::Relaxed) => State::Draining,
+            0 => State::PreInitializing,
+            1 => State::Initializing,
+            2 => State::Live,
+            _ => State::Draining,
+        }
+    }
+    /// States only rise.
+    fn advance(&self, to: State) {
+        self.state.fetch_max(to as u8, Ordering::AcqRel);
+    }
+    pub(crate) fn fail_health_check(&self, fail: bool) {
+        self.failed_health_check.store(fail, Ordering::Relaxed);
+    }
+    /// Asks whoever runs the proxy to end it; see [`Proxy::quit_requested`].
+    pub fn quit(&self) {
+        self.quit.notify_one();
+    }
+    pub(crate) fn post_all(&self, make: impl Fn() -> Command) {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|w| w.post(make()));
+    }
+    /// One command for each worker, in their order.
+    pub(crate) fn post_each(&self, commands: impl Iterator<Item = Command>) {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).iter().zip(commands).for_each(|(w, c)| w.post(c));
+    }
+    /// Connections open now.
+    pub fn connections(&self) -> u32 {
+        self.total.open.load(Ordering::Acquire)
+    }
+    /// Stops accepting on all listeners; connections stay.
+    pub(crate) fn close_listeners(&self) {
+        for slot in self.listeners.load().iter() {
+            self.post_all(|| Command::Close(slot.id));
+        }
+    }
+    /// Waits until no connection is open.
+    async fn empty(&self) {
+        loop {
+            let idle = self.total.idle.notified();
+            tokio::pin!(idle);
+            // Registered before the count is read, so that no last one slips through.
+            idle.as_mut().enable();
+            if self.connections() == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+}
+
+/// A data plane with its threads.
+pub struct Proxy {
+    shared: Arc<Shared>,
+    runtime: runtime::Handle,
+    admin: Option<SocketAddr>,
+    applier: Arc<tokio::sync::Mutex<Applier>>,
+    /// Dropped to end the main runtime.
+    end: Mutex<Option<(tokio::sync::oneshot::Sender<()>, std::thread::JoinHandle<()>)>>,
+}
+
+impl Proxy {
+    /// Starts the threads and the admin listener. Nothing is served before the first [`Proxy::apply`].
+    ///
+    /// # Errors
+    /// When threads or the admin address are not to be had.
+    pub fn start(options: Options) -> io::Result<Proxy> {
+        let main = runtime::Builder::new_current_thread().enable_all().thread_name("main").build()?;
+        let proxy = match Proxy::build(&main, options) {
+            Ok(proxy) => proxy,
+            Err(e) => {
+                // A runtime must not be dropped where another one runs.
+                main.shutdown_background();
+                return Err(e);
+            }
+        };
+        let (end, ended) = tokio::sync::oneshot::channel();
+        let thread = std::thread::Builder::new().name("main-loop".into()).spawn(move || {
+            let _ = main.block_on(ended);
+            main.shutdown_background();
+        })?;
+        *proxy.end.lock().unwrap_or_else(PoisonError::into_inner) = Some((end, thread));
+        Ok(proxy)
+    }
+
+    /// Everything but the thread that drives `main`.
+    fn build(main: &runtime::Runtime, options: Options) -> io::Result<Proxy> {
+        let options = Options { workers: options.workers.max(1), ..options };
+        let clusters = Arc::new(ClusterRegistry::default());
+        let plugins = ManagerOptions { cache_dir: options.cache_dir.clone(), ..ManagerOptions::new(main.handle().clone()) };
+        let plugins = plugin::Manager::new(plugins, clusters.clone())?;
+        let shared = Arc::new(Shared {
+            snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::empty(clusters.clone()))),
+            clusters: clusters.clone(),
+            listeners: ArcSwap::default(),
+            stats: Registry::new(options.workers),
+            plugins,
+            sinks: Sinks::default(),
+            total: Arc::new(Total { open: Default::default(), limit: options.max_connections, idle: Notify::new() }),
+            certificates: ArcSwap::default(),
+            state: AtomicU8::new(State::PreInitializing as u8),
+            failed_health_check: AtomicBool::new(false),
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            quit: Notify::new(),
+            workers: Mutex::default(),
+            options,
+        });
+        let listening = shared.options.admin.map(std::net::TcpListener::bind).transpose().map_err(|e| {
+            let address = shared.options.admin.map(|a| a.to_string()).unwrap_or_default();
+            io::Error::new(e.kind(), format!("the admin listener on {address}: {e}"))
+        })?;
+        let admin = listening.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
+        let resolver = {
+            let _in = main.enter();
+            dns::Resolver::new(dns::Options { servers: shared.options.dns_resolvers.clone(), ..Default::default() })?
+        };
+        let runtime = main.handle().clone();
+        let manager = Manager::new(clusters, Arc::new(resolver), runtime.clone());
+        let applier = Arc::new(tokio::sync::Mutex::new(Applier::new(shared.clone(), manager)));
+        let workers: io::Result<Vec<_>> = (0..shared.options.workers).map(|i| Handle::start(i, shared.clone())).collect();
+        *shared.workers.lock().unwrap_or_else(PoisonError::into_inner) = workers?;
+        if let Some(listening) = listening {
+            listening.set_nonblocking(true)?;
+            runtime.spawn(admin::serve(listening, shared.clone()));
+        }
+        Ok(Proxy { shared, runtime, admin, applier, end: Mutex::default() })
+    }
+
+    /// Validates, warms, compiles and publishes a configuration; says what was refused. Calls take effect in their order.
+    pub async fn apply(&self, config: Arc<Config>) -> Report {
+        let (shared, applier) = (self.shared.clone(), self.applier.clone());
+        let work = self.runtime.spawn(async move {
+            let mut applier = applier.lock().await;
+            shared.advance(State::Initializing);
+            let report = applier.apply(config).await;
+            shared.advance(State::Live);
+            report
+        });
+        // Only a proxy that has ended does not do its work.
+        work.await.unwrap_or_default()
+    }
+
+    /// Where the admin listener is, with the port that was given where 0 was asked for.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// The listeners that accept, in the order of their names.
+    pub fn listeners(&self) -> Vec<BoundListener> {
+        self.shared.listeners.load().iter().map(|s| BoundListener { name: s.name.clone(), address: s.address }).collect()
+    }
+
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Waits until somebody asks for the end by the admin listener.
+    pub async fn quit_requested(&self) {
+        self.shared.quit.notified().await;
+    }
+
+    /// The end without loss: not ready any more, but serving, with connections told to close, for the drain time; then
+    /// nothing new is accepted, what is idle closes, and streams under way are waited for. Returns when all threads
+    /// have ended.
+    pub async fn drain_and_stop(&self) {
+        let shared = &self.shared;
+        let options = &shared.options;
+        shared.advance(State::Draining);
+        Logger::Main.info(format_args!("draining {} connections for {:?}", shared.connections(), options.drain_time));
+        shared.post_all(|| Command::Phase(Phase::Draining));
+        tokio::time::sleep(options.drain_time).await;
+        shared.close_listeners();
+        shared.post_all(|| Command::Phase(Phase::Closing));
+        if tokio::time::timeout(options.shutdown_timeout, shared.empty()).await.is_err() {
+            Logger::Main.warning(format_args!("{} connections are cut after {:?}", shared.connections(), options.shutdown_timeout));
+        }
+        shared.post_all(|| Command::Phase(Phase::Cutting));
+        self.stop().await;
+    }
+
+    /// Ends the threads.
+    async fn stop(&self) {
+        self.shared.post_all(|| Command::Stop);
+        let workers = std::mem::take(&mut *self.shared.workers.lock().unwrap_or_else(PoisonError::into_inner));
+        let end = self.end.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let join = move || {
+            workers.into_iter().for_each(Handle::join);
+            if let Some((end, thread)) = end {
+                drop(end);
+                let _ = thread.join();
+            }
+        };
+        // Joining blocks; the caller's runtime goes on meanwhile.
+        let _ = tokio::task::spawn_blocking(join).await;
+    }
+}
+
+impl Drop for Proxy {
+    /// Ends the threads without waiting for anything.
+    fn drop(&mut self) {
+        self.shared.post_all(|| Command::Stop);
+        drop(self.end.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}

@@ -1,0 +1,261 @@
+//! One route at run time: everything that its requests need, prebuilt.
+use super::{
+    matcher::{Header, Patterns, Query},
+    rewrite::{PathRewriteRt, RedirectRt},
+};
+use crate::{
+    cluster::ClusterSlot,
+    filter::{cors::CorsRt, headers::Edits},
+    retry::RetryRt,
+    view::RequestView,
+};
+use bytes::Bytes;
+use regex::bytes::Regex;
+use std::{sync::Arc, time::Duration};
+use weir_config::{
+    diagnostic::Diagnostic,
+    model::{Fault, Forward, Fraction, HashOf, HeaderEdits, HostRewrite, Name, PathMatch, Route, RouteAction, RouteMatch},
+};
+
+/// A compiled [`Route`].
+pub struct RouteRt {
+    pub config: Arc<Route>,
+    pub action: ActionRt,
+    /// `None` where there is nothing to edit.
+    pub request_headers: Option<Edits>,
+    pub response_headers: Option<Edits>,
+    pub cors: Option<CorsRt>,
+    pub fault: Option<Arc<Fault>>,
+    condition: Condition,
+    pub(super) findings: Vec<Diagnostic>,
+}
+
+/// What is left to check once the index has found the path.
+struct Condition {
+    regex: Option<Regex>,
+    /// Where the path's prefix ends.
+    prefix: Prefix,
+    ignore_case: bool,
+    headers: Box<[Header]>,
+    query: Box<[Query]>,
+}
+
+#[derive(Clone, Copy)]
+enum Prefix {
+    /// The whole path was matched.
+    Whole,
+    Bytes(usize),
+}
+
+pub enum ActionRt {
+    Forward(ForwardRt),
+    Redirect(RedirectRt),
+    Direct { status: u16, body: Bytes },
+}
+
+/// A compiled [`Forward`].
+pub struct ForwardRt {
+    targets: Box<[Target]>,
+    total_weight: u64,
+    pub path_rewrite: Option<PathRewriteRt>,
+    pub host_rewrite: Option<HostRewrite>,
+    /// From the whole request to the whole response.
+    pub timeout: Option<Duration>,
+    /// Overrides the connection manager's `stream_idle_timeout`.
+    pub idle_timeout: Option<Duration>,
+    pub retry: Option<RetryRt>,
+    pub mirrors: Box<[MirrorRt]>,
+    pub hash_policy: Box<[HashStep]>,
+}
+
+/// One of the clusters that a route splits between.
+pub struct Target {
+    /// `None` is a reference that could not be resolved: to be answered with `unresolved_status`.
+    pub cluster: Option<Arc<ClusterSlot>>,
+    pub unresolved_status: u16,
+    pub request_headers: Option<Edits>,
+    pub response_headers: Option<Edits>,
+    /// Instead of the route's.
+    pub path_rewrite: Option<PathRewriteRt>,
+    pub host_rewrite: Option<HostRewrite>,
+    weight: u32,
+}
+
+pub struct MirrorRt {
+    pub cluster: Arc<ClusterSlot>,
+    pub fraction: Fraction,
+}
+
+/// One source of the hash for the ring; the first that yields one, or is terminal, ends the list.
+#[derive(Debug)]
+pub struct HashStep {
+    pub of: HashSource,
+    pub terminal: bool,
+}
+
+#[derive(Debug)]
+pub enum HashSource {
+    /// In lower case.
+    Header(Box<str>),
+    /// With a `ttl` a missing cookie is made and set.
+    Cookie {
+        name: Box<str>,
+        path: Box<str>,
+        ttl: Option<Duration>,
+    },
+    SourceIp,
+    QueryParameter(Box<str>),
+}
+
+impl RouteRt {
+    /// The error is what keeps the route from being used.
+    pub(super) fn compile(
+        config: &Arc<Route>,
+        clusters: &mut dyn FnMut(&Name) -> Arc<ClusterSlot>,
+        patterns: &mut Patterns,
+    ) -> Result<RouteRt, Diagnostic> {
+        let wrong = |what: &str| {
+            let what = format!("route `{}`: {what}", config.name);
+            move |e: String| {
+                Diagnostic::error("InvalidValue", format!("{what}: {e}")).help("accepted are regular expressions in RE2's syntax")
+            }
+        };
+        let mut findings = Vec::new();
+        let action = match &config.action {
+            RouteAction::Forward(forward) => {
+                ActionRt::Forward(ForwardRt::compile(forward, clusters, patterns, &mut findings).map_err(wrong("rewrite"))?)
+            }
+            RouteAction::Redirect(redirect) => ActionRt::Redirect(RedirectRt::compile(redirect, patterns).map_err(wrong("redirect"))?),
+            RouteAction::DirectResponse { status, body } => ActionRt::Direct { status: *status, body: Bytes::from(body.clone()) },
+        };
+        let condition = Condition::compile(&config.matches, patterns).map_err(wrong("match"))?;
+        let cors = config.cors.as_ref().map(|c| CorsRt::compile(c, patterns)).transpose().map_err(wrong("cors"))?;
+        let request_headers = Edits::compile(&config.request_headers, &mut findings);
+        let response_headers = Edits::compile(&config.response_headers, &mut findings);
+        let findings = findings.into_iter().map(|f| f.from_origin(&config.origin)).collect();
+        let (config, fault) = (config.clone(), config.fault.clone());
+        Ok(RouteRt { config, action, request_headers, response_headers, cors, fault, condition, findings })
+    }
+
+    pub fn name(&self) -> &Name {
+        &self.config.name
+    }
+
+    /// Bytes of the path that the route's prefix matched: what prefix rewrites replace.
+    pub fn matched(&self, path: &[u8]) -> usize {
+        match self.condition.prefix {
+            Prefix::Whole => path.len(),
+            Prefix::Bytes(n) => n.min(path.len()),
+        }
+    }
+
+    /// Whether a request whose path the index found fits in everything else.
+    pub(super) fn accepts(&self, path: &[u8], request: &dyn RequestView) -> bool {
+        let c = &self.condition;
+        c.regex.as_ref().is_none_or(|r| r.is_match(path))
+            && (!c.ignore_case || path_ignoring_case(&self.config.matches.path, path))
+            && c.headers.iter().all(|h| h.matches(request))
+            && (c.query.is_empty() || c.query.iter().all(|q| q.matches(request.query())))
+    }
+}
+
+fn path_ignoring_case(of: &PathMatch, path: &[u8]) -> bool {
+    let begins = |p: &[u8]| path.get(..p.len()).is_some_and(|head| head.eq_ignore_ascii_case(p));
+    match of {
+        PathMatch::Exact(p) => path.eq_ignore_ascii_case(p.as_bytes()),
+        PathMatch::Prefix(p) => begins(p.as_bytes()),
+        PathMatch::PathSeparatedPrefix(p) => {
+            let p = p.trim_end_matches('/').as_bytes();
+            begins(p) && matches!(path.get(p.len()), None | Some(b'/'))
+        }
+        PathMatch::Regex(_) => true,
+    }
+}
+
+impl Condition {
+    fn compile(of: &RouteMatch, patterns: &mut Patterns) -> Result<Condition, String> {
+        let regex = match &of.path {
+            PathMatch::Regex(p) => Some(patterns.whole(p, of.ignore_case)?),
+            _ => None,
+        };
+        let prefix = match &of.path {
+            PathMatch::Prefix(p) => Prefix::Bytes(p.len()),
+            PathMatch::PathSeparatedPrefix(p) => Prefix::Bytes(p.trim_end_matches('/').len()),
+            PathMatch::Exact(_) | PathMatch::Regex(_) => Prefix::Whole,
+        };
+        let headers = of.headers.iter().map(|h| Header::compile(h, patterns)).collect::<Result<_, _>>()?;
+        let query = of.query_parameters.iter().map(|q| Query::compile(q, patterns)).collect::<Result<_, _>>()?;
+        Ok(Condition { regex, prefix, ignore_case: of.ignore_case, headers, query })
+    }
+}
+
+impl ForwardRt {
+    fn compile(
+        of: &Forward,
+        clusters: &mut dyn FnMut(&Name) -> Arc<ClusterSlot>,
+        patterns: &mut Patterns,
+        findings: &mut Vec<Diagnostic>,
+    ) -> Result<ForwardRt, String> {
+        let mut targets = Vec::with_capacity(of.clusters.len());
+        for c in &of.clusters {
+            let mut edits = |e: &HeaderEdits| Edits::compile(e, findings);
+            targets.push(Target {
+                cluster: c.cluster.as_ref().map(&mut *clusters),
+                unresolved_status: c.unresolved_status,
+                request_headers: edits(&c.request_headers),
+                response_headers: edits(&c.response_headers),
+                path_rewrite: c.path_rewrite.as_ref().map(|r| PathRewriteRt::compile(r, patterns)).transpose()?,
+                host_rewrite: c.host_rewrite.clone(),
+                weight: c.weight,
+            });
+        }
+        let hash_policy = of.hash_policy.iter().map(|h| HashStep { of: HashSource::compile(&h.of), terminal: h.terminal });
+        Ok(ForwardRt {
+            total_weight: targets.iter().map(|t| u64::from(t.weight)).sum(),
+            targets: targets.into(),
+            path_rewrite: of.path_rewrite.as_ref().map(|r| PathRewriteRt::compile(r, patterns)).transpose()?,
+            host_rewrite: of.host_rewrite.clone(),
+            timeout: of.timeout,
+            idle_timeout: of.idle_timeout,
+            retry: of.retry.as_ref().map(RetryRt::new),
+            mirrors: of.mirrors.iter().map(|m| MirrorRt { cluster: clusters(&m.cluster), fraction: m.fraction }).collect(),
+            hash_policy: hash_policy.collect(),
+        })
+    }
+
+    /// The target for a random number, by weight. `None` where all weights are 0: to be answered 500.
+    pub fn choose(&self, random: u64) -> Option<&Target> {
+        if let [only] = &*self.targets {
+            return (only.weight > 0).then_some(only);
+        }
+        let mut at = ((u128::from(random) * u128::from(self.total_weight)) >> 64) as u64;
+        self.targets.iter().find(|t| {
+            let weight = u64::from(t.weight);
+            let here = at < weight;
+            at = at.saturating_sub(weight);
+            here
+        })
+    }
+    pub fn targets(&self) -> &[Target] {
+        &self.targets
+    }
+    /// The target's own rewrite, or the route's.
+    pub fn path_rewrite<'a>(&'a self, target: &'a Target) -> Option<&'a PathRewriteRt> {
+        target.path_rewrite.as_ref().or(self.path_rewrite.as_ref())
+    }
+    /// The target's own rewrite, or the route's.
+    pub fn host_rewrite<'a>(&'a self, target: &'a Target) -> Option<&'a HostRewrite> {
+        target.host_rewrite.as_ref().or(self.host_rewrite.as_ref())
+    }
+}
+
+impl HashSource {
+    fn compile(of: &HashOf) -> HashSource {
+        match of {
+            HashOf::Header(name) => HashSource::Header(name.to_ascii_lowercase().into()),
+            HashOf::Cookie { name, path, ttl } => HashSource::Cookie { name: name.as_str().into(), path: path.as_str().into(), ttl: *ttl },
+            HashOf::SourceIp => HashSource::SourceIp,
+            HashOf::QueryParameter(name) => HashSource::QueryParameter(name.as_str().into()),
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Compiled conditions on text: header fields, pseudo-headers and query parameters.
+use crate::view::{RequestView, query_parameter};
+use regex::bytes::Regex;
+use std::collections::HashMap;
+use weir_config::model::{HeaderMatch, QueryMatch, StringMatch, ValueMatch};
+
+/// Regular expressions by their pattern: the same one is compiled once per table.
+#[derive(Default)]
+pub struct Patterns(HashMap<String, Result<Regex, String>>);
+
+impl Patterns {
+    /// `pattern` as one that must match the whole text.
+    pub fn whole(&mut self, pattern: &str, ignore_case: bool) -> Result<Regex, String> {
+        let flag = if ignore_case { "(?i)" } else { "" };
+        // Not a raw `^(?:…)$` around the text alone: `a)|(b` must not become valid by it.
+        if let Err(e) = regex_syntax::Parser::new().parse(pattern) {
+            return Err(e.to_string());
+        }
+        self.compile(format!("{flag}^(?:{pattern})$"))
+    }
+    /// `pattern` as it stands, found anywhere.
+    pub fn anywhere(&mut self, pattern: &str) -> Result<Regex, String> {
+        self.compile(pattern.to_string())
+    }
+    fn compile(&mut self, pattern: String) -> Result<Regex, String> {
+        if let Some(known) = self.0.get(&pattern) {
+            return known.clone();
+        }
+        let made = Regex::new(&pattern).map_err(|e| e.to_string());
+        self.0.insert(pattern, made.clone());
+        made
+    }
+}
+
+/// A compiled [`StringMatch`].
+#[derive(Debug)]
+pub enum Text {
+    Exact(Box<[u8]>),
+    Prefix(Box<[u8]>),
+    Suffix(Box<[u8]>),
+    Contains(Box<[u8]>),
+    Regex(Regex),
+}
+
+impl Text {
+    /// The error is about a regular expression.
+    pub fn compile(of: &StringMatch, ignore_case: bool, patterns: &mut Patterns) -> Result<Text, String> {
+        let bytes = |s: &str| Box::from(s.as_bytes());
+        Ok(match of {
+            StringMatch::Exact(s) => Text::Exact(bytes(s)),
+            StringMatch::Prefix(s) => Text::Prefix(bytes(s)),
+            StringMatch::Suffix(s) => Text::Suffix(bytes(s)),
+            StringMatch::Contains(s) => Text::Contains(bytes(s)),
+            StringMatch::Regex(s) => Text::Regex(patterns.whole(s, ignore_case)?),
+        })
+    }
+    pub fn matches(&self, value: &[u8], ignore_case: bool) -> bool {
+        let same = |a: &[u8], b: &[u8]| if ignore_case { a.eq_ignore_ascii_case(b) } else { a == b };
+        match self {
+            Text::Exact(s) => same(value, s),
+            Text::Prefix(s) => value.get(..s.len()).is_some_and(|v| same(v, s)),
+            Text::Suffix(s) => value.len().checked_sub(s.len()).is_some_and(|at| same(&value[at..], s)),
+            Text::Contains(s) if !ignore_case => memchr::memmem::find(value, s).is_some(),
+            Text::Contains(s) => s.is_empty() || value.windows(s.len()).any(|w| w.eq_ignore_ascii_case(s)),
+            Text::Regex(r) => r.is_match(value),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Value {
+    Present,
+    Text(Text),
+    Range(i64, i64),
+}
+
+impl Value {
+    fn compile(of: &ValueMatch, ignore_case: bool, patterns: &mut Patterns) -> Result<Value, String> {
+        Ok(match of {
+            ValueMatch::Present => Value::Present,
+            ValueMatch::Text(t) => Value::Text(Text::compile(t, ignore_case, patterns)?),
+            ValueMatch::Range { start, end } => Value::Range(*start, *end),
+        })
+    }
+    fn matches(&self, value: &[u8], ignore_case: bool) -> bool {
+        match self {
+            Value::Present => true,
+            Value::Text(t) => t.matches(value, ignore_case),
+            Value::Range(start, end) => {
+                std::str::from_utf8(value).ok().and_then(|v| v.trim().parse::<i64>().ok()).is_some_and(|n| n >= *start && n < *end)
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Of {
+    Method,
+    Authority,
+    Scheme,
+    Path,
+    Field(Box<str>),
+}
+
+/// A condition on one header.
+#[derive(Debug)]
+pub struct Header {
+    of: Of,
+    value: Value,
+    invert: bool,
+    ignore_case: bool,
+}
+
+impl Header {
+    pub fn compile(of: &HeaderMatch, patterns: &mut Patterns) -> Result<Header, String> {
+        let value = Value::compile(&of.value, of.ignore_case, patterns)?;
+        let name = match of.name.as_str() {
+            ":method" => Of::Method,
+            ":authority" | "host" => Of::Authority,
+            ":scheme" => Of::Scheme,
+            ":path" => Of::Path,
+            name => Of::Field(name.to_ascii_lowercase().into()),
+        };
+        Ok(Header { of: name, value, invert: of.invert, ignore_case: of.ignore_case })
+    }
+    /// Values of several fields of one name count as one, joined by commas. A missing header matches only an inverted
+    /// condition, as with Envoy.
+    pub fn matches(&self, request: &dyn RequestView) -> bool {
+        let fits = |v: &[u8]| self.value.matches(v, self.ignore_case);
+        let found = match &self.of {
+            Of::Method => fits(request.method()),
+            Of::Authority => fits(request.authority()),
+            Of::Scheme => fits(request.scheme()),
+            Of::Path => match request.query() {
+                None => fits(request.path()),
+                Some(q) => fits(&[request.path(), b"?", q].concat()),
+            },
+            Of::Field(name) => self.field(name, request),
+        };
+        found != self.invert
+    }
+    fn field(&self, name: &str, request: &dyn RequestView) -> bool {
+        let Some(first) = request.first(name) else { return false };
+        if matches!(self.value, Value::Present) {
+            return true;
+        }
+        let mut count = 0;
+        request.each(name, &mut |_| count += 1);
+        if count == 1 {
+            return self.value.matches(first, self.ignore_case);
+        }
+        let mut joined = Vec::new();
+        request.each(name, &mut |v| {
+            if !joined.is_empty() {
+                joined.push(b',');
+            }
+            joined.extend_from_slice(v);
+        });
+        self.value.matches(&joined, self.ignore_case)
+    }
+}
+
+/// A condition on one query parameter.
+#[derive(Debug)]
+pub struct Query {
+    name: Box<[u8]>,
+    value: Value,
+}
+
+impl Query {
+    pub fn compile(of: &QueryMatch, patterns: &mut Patterns) -> Result<Query, String> {
+        Ok(Query { name: of.name.as_bytes().into(), value: Value::compile(&of.value, false, patterns)? })
+    }
+    /// Matches the first parameter of the name, percent-decoded where it is encoded.
+    pub fn matches(&self, query: Option<&[u8]>) -> bool {
+        let Some(value) = query.and_then(|q| query_parameter(q, &self.name)) else { return false };
+        if matches!(self.value, Value::Present) || memchr::memchr2(b'%', b'+', value).is_none() {
+            return self.value.matches(value, false);
+        }
+        self.value.matches(&decoded(value), false)
+    }
+}
+
+fn decoded(value: &[u8]) -> Vec<u8> {
+    let (mut out, mut rest) = (Vec::with_capacity(value.len()), value);
+    while let Some((c, tail)) = rest.split_first() {
+        let byte = tail.get(..2).and_then(|h| u8::from_str_radix(std::str::from_utf8(h).ok()?, 16).ok());
+        match (c, byte) {
+            (b'%', Some(byte)) => {
+                out.push(byte);
+                rest = &tail[2..];
+                continue;
+            }
+            (b'+', _) => out.push(b' '),
+            _ => out.push(*c),
+        }
+        rest = tail;
+    }
+    out
+}

@@ -1,0 +1,135 @@
+//! Secrets in usable form: parsed once per version, with the last good version kept when a new one is broken.
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+use weir_config::{
+    diagnostic::Diagnostic,
+    model::{Config, Name, Secret, SecretContent},
+};
+use weir_net::tls::{Certificate, Details, roots_from_pem};
+
+/// One secret that can be used.
+#[derive(Clone)]
+pub enum SecretRt {
+    Certificate(Arc<Certificate>),
+    Roots(Arc<rustls::RootCertStore>),
+}
+
+struct Entry {
+    given: Arc<Secret>,
+    /// The newest version that could be read.
+    good: Option<SecretRt>,
+    findings: Vec<Diagnostic>,
+}
+
+/// All secrets by name.
+#[derive(Default)]
+pub struct Secrets {
+    entries: HashMap<Name, Entry>,
+}
+
+impl Secrets {
+    /// Takes the secrets of `config` over; the names of those whose usable form is another now.
+    pub fn update(&mut self, config: &Config) -> Vec<Name> {
+        let mut changed = Vec::new();
+        self.entries.retain(|name, _| {
+            let keep = config.secrets.contains_key(name);
+            if !keep {
+                changed.push(name.clone());
+            }
+            keep
+        });
+        for (name, secret) in &config.secrets {
+            if self.entries.get(name).is_some_and(|e| Arc::ptr_eq(&e.given, secret) || e.given == *secret) {
+                continue;
+            }
+            let (good, findings) = parse(secret);
+            if good.is_some() || !self.entries.contains_key(name) {
+                changed.push(name.clone());
+            }
+            let good = good.or_else(|| self.entries.remove(name).and_then(|e| e.good));
+            self.entries.insert(name.clone(), Entry { given: secret.clone(), good, findings });
+        }
+        changed
+    }
+
+    pub fn findings(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.entries.values().flat_map(|e| &e.findings)
+    }
+
+    pub fn certificate(&self, name: &Name) -> Result<Arc<Certificate>, Diagnostic> {
+        match self.good(name)? {
+            SecretRt::Certificate(c) => Ok(c.clone()),
+            SecretRt::Roots(_) => {
+                Err(Diagnostic::error("InvalidSecret", format!("the secret `{name}` holds roots, not a certificate with its key")))
+            }
+        }
+    }
+
+    pub fn roots(&self, name: &Name) -> Result<Arc<rustls::RootCertStore>, Diagnostic> {
+        match self.good(name)? {
+            SecretRt::Roots(r) => Ok(r.clone()),
+            SecretRt::Certificate(_) => {
+                Err(Diagnostic::error("InvalidSecret", format!("the secret `{name}` holds a certificate, not roots")))
+            }
+        }
+    }
+
+    fn good(&self, name: &Name) -> Result<&SecretRt, Diagnostic> {
+        let entry = self.entries.get(name).ok_or_else(|| Diagnostic::error("SecretNotFound", format!("there is no secret `{name}`")))?;
+        entry.good.as_ref().ok_or_else(|| Diagnostic::error("InvalidSecret", format!("the secret `{name}` cannot be used")))
+    }
+
+    /// What to show of every certificate that can be served, in the order of names.
+    pub fn certificates(&self) -> Vec<(Name, Details)> {
+        let details = |(name, e): (&Name, &Entry)| match &e.good {
+            Some(SecretRt::Certificate(c)) => Some((name.clone(), c.details.clone())),
+            _ => None,
+        };
+        let mut out: Vec<_> = self.entries.iter().filter_map(details).collect();
+        out.sort_by(|a, b| a.0.cmp(&b.0));
+        out
+    }
+}
+
+/// The usable form, if there is one, and what is to be said.
+fn parse(secret: &Secret) -> (Option<SecretRt>, Vec<Diagnostic>) {
+    let name = &secret.name;
+    let place = |d: Diagnostic| match &secret.origin {
+        Some(origin) => d.from_origin(origin),
+        None => d,
+    };
+    let refused = |why: String, help: &str| {
+        let d = Diagnostic::error("InvalidSecret", format!("the secret `{name}` cannot be used: {why}")).help(help);
+        (None, vec![place(d)])
+    };
+    match &secret.content {
+        SecretContent::TlsCertificate { certificate_chain, private_key } => match Certificate::from_pem(certificate_chain, private_key) {
+            Err(e) => refused(e.to_string(), "PEM texts of a certificate chain, leaf first, and of its private key are accepted"),
+            Ok(c) => {
+                let findings = validity(name, &c).into_iter().map(place).collect();
+                (Some(SecretRt::Certificate(Arc::new(c))), findings)
+            }
+        },
+        SecretContent::ValidationContext { trusted_ca } => match roots_from_pem(trusted_ca) {
+            Err(e) => refused(e.to_string(), "PEM texts of one or more certificates of authorities are accepted"),
+            Ok(roots) => (Some(SecretRt::Roots(Arc::new(roots))), Vec::new()),
+        },
+    }
+}
+
+fn validity(name: &Name, c: &Certificate) -> Option<Diagnostic> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+    let at = |seconds| crate::logging::rfc3339(seconds);
+    if c.details.not_after <= now {
+        let text = format!("the certificate in the secret `{name}` expired at {}", at(c.details.not_after));
+        return Some(Diagnostic::warning("CertificateExpired", text).help("clients refuse it; renew it"));
+    }
+    if c.details.not_before > now {
+        let text = format!("the certificate in the secret `{name}` is valid from {} only", at(c.details.not_before));
+        return Some(Diagnostic::warning("CertificateNotYetValid", text).help("clients refuse it until then; check the clock"));
+    }
+    None
+}

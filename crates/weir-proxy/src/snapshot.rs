@@ -1,0 +1,86 @@
+//! What workers serve by: one immutable picture of the configuration in run-time form.
+use crate::{cluster::ClusterRegistry, log::Logger, plugin::PluginSlot, route::RouteTable};
+use std::{collections::HashMap, sync::Arc, time::SystemTime};
+use weir_config::model::{Config, FilterChain, HttpConnectionManager, Name, NetworkFilter};
+
+/// Published by `ArcSwap`; a worker compares its pointer at each request. What did not change is shared with the
+/// snapshot before it.
+pub struct Snapshot {
+    /// Counts up from 1 with each [`crate::Proxy::apply`]; 0 before the first.
+    pub version: u64,
+    pub config: Arc<Config>,
+    pub made_at: SystemTime,
+    pub hcms: HashMap<HcmKey, Arc<HcmRt>>,
+    /// Compiled route configurations.
+    pub tables: HashMap<Name, Arc<RouteTable>>,
+    /// Those that went with this version: connections may be on their way to them.
+    pub(crate) leaving: HashMap<HcmKey, Arc<HcmRt>>,
+    pub clusters: Arc<ClusterRegistry>,
+}
+
+impl Snapshot {
+    /// Before the first configuration.
+    pub(crate) fn empty(clusters: Arc<ClusterRegistry>) -> Snapshot {
+        Snapshot {
+            version: 0,
+            config: Arc::default(),
+            made_at: SystemTime::now(),
+            hcms: HashMap::new(),
+            tables: HashMap::new(),
+            leaving: HashMap::new(),
+            clusters,
+        }
+    }
+    /// The connection manager of a connection. `None` once it is gone for good: a connection that it served goes on with
+    /// the one it saw last, told to end by its drain signal.
+    pub fn hcm(&self, key: &HcmKey) -> Option<&Arc<HcmRt>> {
+        self.hcms.get(key).or_else(|| self.leaving.get(key))
+    }
+}
+
+/// Names one HTTP connection manager for as long as connections live: they look up its newest form at each request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HcmKey {
+    pub listener: Name,
+    pub chain: Name,
+}
+
+/// An HTTP connection manager with everything that its requests need.
+pub struct HcmRt {
+    /// Its filter is an HTTP connection manager.
+    chain: Arc<FilterChain>,
+    /// Empty where its route configuration is missing: every request is answered 404.
+    pub table: Arc<RouteTable>,
+    pub access_logs: Arc<[Logger]>,
+    /// In the order in which requests meet them.
+    pub plugins: Vec<Arc<PluginSlot>>,
+}
+
+impl HcmRt {
+    /// `None` where the chain ends in something else. `plugin` finds the places of plugins; one that is missing is left out.
+    pub(crate) fn new(
+        chain: &Arc<FilterChain>,
+        table: Arc<RouteTable>,
+        access_logs: Arc<[Logger]>,
+        plugin: impl Fn(&Name) -> Option<Arc<PluginSlot>>,
+    ) -> Option<HcmRt> {
+        let NetworkFilter::HttpConnectionManager(hcm) = &chain.filter else { return None };
+        let plugins = hcm.plugins.iter().filter_map(plugin).collect();
+        Some(HcmRt { chain: chain.clone(), table, access_logs, plugins })
+    }
+    /// Whether `other` would do the same.
+    pub(crate) fn same(&self, other: &HcmRt) -> bool {
+        let same_plugins =
+            self.plugins.len() == other.plugins.len() && self.plugins.iter().zip(&other.plugins).all(|(a, b)| Arc::ptr_eq(a, b));
+        Arc::ptr_eq(&self.chain, &other.chain)
+            && Arc::ptr_eq(&self.table, &other.table)
+            && Arc::ptr_eq(&self.access_logs, &other.access_logs)
+            && same_plugins
+    }
+    pub fn config(&self) -> &HttpConnectionManager {
+        match &self.chain.filter {
+            NetworkFilter::HttpConnectionManager(hcm) => hcm,
+            NetworkFilter::TcpProxy(_) => unreachable!("checked by `new`"),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! One request and its response: the heads, the bodies that are held, what is known of both, and what plugins ask for.
+//!
+//! Shared by the task that drives it and the plugins that look at it. No borrow is held across an await or a guest call.
+mod view;
+
+pub use view::View;
+
+use crate::{conn::ConnInfo, info::Info};
+use std::{
+    borrow::Cow,
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    net::SocketAddr,
+    rc::Rc,
+    task::{Context, Waker},
+};
+use weir_net::http::{Headers, RequestHead, ResponseHead};
+
+/// The two directions of an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Request = 0,
+    Response = 1,
+}
+
+/// An answer of the gateway's own.
+#[derive(Debug, Default)]
+pub struct Reply {
+    pub status: u16,
+    pub body: Cow<'static, [u8]>,
+    pub headers: Vec<(Vec<u8>, Vec<u8>)>,
+    /// For the access log.
+    pub details: Cow<'static, str>,
+    /// For gRPC requests; by default from the HTTP status.
+    pub grpc_status: Option<i32>,
+}
+
+impl Reply {
+    pub fn new(status: u16, details: impl Into<Cow<'static, str>>) -> Reply {
+        Reply { status, details: details.into(), ..Reply::default() }
+    }
+    pub fn body(mut self, body: impl Into<Cow<'static, [u8]>>) -> Reply {
+        self.body = body.into();
+        self
+    }
+    pub fn header(mut self, name: &str, value: &[u8]) -> Reply {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+}
+
+/// What a plugin asked for, during a callback or at any other time.
+#[derive(Debug)]
+pub enum Event {
+    Resume {
+        plugin: usize,
+        direction: Direction,
+    },
+    Reply(Reply),
+    Inject {
+        plugin: usize,
+        data: Vec<u8>,
+        end: bool,
+    },
+    /// Give up on the stream.
+    Reset,
+}
+
+/// How far a direction has come, for what plugins may still change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reached {
+    #[default]
+    Nothing,
+    /// The head is there, and trailers where they have come.
+    Head,
+    /// The head was sent on: it can be read only.
+    Sent,
+}
+
+#[derive(Default)]
+pub struct Stream {
+    pub req: RefCell<RequestHead>,
+    pub resp: RefCell<ResponseHead>,
+    /// Of the request and the response.
+    pub trailers: [RefCell<Headers>; 2],
+    /// Trailers are there, or may be added: the end of the body has come.
+    pub trailers_open: [Cell<bool>; 2],
+    pub reached: [Cell<Reached>; 2],
+    /// What each plugin holds of the bodies, by direction.
+    pub held: [RefCell<Vec<Vec<u8>>>; 2],
+    /// Bytes of a body that one plugin may hold (`set_decoder_buffer_limit`, `set_encoder_buffer_limit`).
+    pub held_limit: [Cell<usize>; 2],
+    pub info: RefCell<Info>,
+    pub conn: RefCell<Option<Rc<ConnInfo>>>,
+    /// Header edits do not lead to another route (`clear_route_cache` = `off`).
+    pub keep_route: Cell<bool>,
+    /// The route must be looked for again.
+    pub route_stale: Cell<bool>,
+    /// Chosen by a plugin over the balancer.
+    pub override_host: Cell<Option<SocketAddr>>,
+    /// Endpoints of the route's cluster, for plugins that ask.
+    pub hosts: RefCell<Vec<SocketAddr>>,
+    pub route_name: RefCell<Option<weir_config::model::Name>>,
+    pub cluster_name: RefCell<Option<weir_config::model::Name>>,
+    pub virtual_host: RefCell<Option<weir_config::model::Name>>,
+    pub hosts_known: Cell<bool>,
+    /// Of the exchange: towards the upstream, towards the client.
+    pub buffers: Cell<(Vec<u8>, Vec<u8>)>,
+    events: RefCell<VecDeque<Event>>,
+    replied: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// Buffers up to this size stay with a pooled stream.
+const KEEP_BYTES: usize = 32 * 1024;
+
+impl Stream {
+    /// Ready for the next request.
+    pub fn clear(&self) {
+        let (mut req, mut resp) = (self.req.borrow_mut(), self.resp.borrow_mut());
+        req.clear();
+        req.headers.shrink(KEEP_BYTES);
+        resp.clear();
+        resp.headers.shrink(KEEP_BYTES);
+        for i in 0..2 {
+            self.trailers[i].borrow_mut().clear();
+            self.trailers_open[i].set(false);
+            self.reached[i].set(Reached::Nothing);
+            self.held[i].borrow_mut().clear();
+            self.held_limit[i].set(usize::MAX);
+        }
+        self.info.borrow_mut().clear();
+        *self.conn.borrow_mut() = None;
+        self.keep_route.set(false);
+        self.route_stale.set(false);
+        self.override_host.set(None);
+        self.hosts.borrow_mut().clear();
+        self.hosts_known.set(false);
+        *self.route_name.borrow_mut() = None;
+        *self.cluster_name.borrow_mut() = None;
+        *self.virtual_host.borrow_mut() = None;
+        let (mut out, mut back) = self.buffers.take();
+        for buffer in [&mut out, &mut back] {
+            buffer.clear();
+            buffer.shrink_to(KEEP_BYTES);
+        }
+        self.buffers.set((out, back));
+        self.events.borrow_mut().clear();
+        self.replied.set(false);
+        *self.waker.borrow_mut() = None;
+    }
+
+    /// Asks for something; the task that drives the stream looks at it when the guest has returned.
+    pub fn post(&self, event: Event) {
+        if let Event::Reply(_) = event {
+            // Only the first reply counts.
+            if self.replied.replace(true) {
+                return;
+            }
+        }
+        self.events.borrow_mut().push_back(event);
+        if let Some(w) = &*self.waker.borrow() {
+            w.wake_by_ref();
+        }
+    }
+    pub fn next_event(&self) -> Option<Event> {
+        self.events.borrow_mut().pop_front()
+    }
+    /// Whether a reply or a reset waits to be carried out.
+    pub fn is_ending(&self) -> bool {
+        self.events.borrow().iter().any(|e| matches!(e, Event::Reply(_) | Event::Reset))
+    }
+    /// Remembers whom to wake.
+    pub fn watch(&self, cx: &Context) {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! A stream as one plugin sees and changes it.
+use super::{Direction, Event, Reached, Reply, Stream};
+use crate::info::Info;
+use std::rc::Rc;
+use weir_net::http::{Headers, Known, parse};
+use weir_wasm::{BufferEdit, BufferType, LocalResponse, MapType, PropertyPath, Status, StreamType, pairs::Pairs};
+
+/// Plugin number `plugin` of the chain, and the stream it looks at.
+pub struct View {
+    pub stream: Rc<Stream>,
+    pub plugin: usize,
+}
+
+/// What a map is, in terms of the stream.
+enum Map {
+    Head(Direction),
+    Trailers(Direction),
+}
+
+fn map_of(map: MapType) -> Map {
+    match map {
+        MapType::RequestHeaders => Map::Head(Direction::Request),
+        MapType::ResponseHeaders => Map::Head(Direction::Response),
+        MapType::RequestTrailers => Map::Trailers(Direction::Request),
+        MapType::ResponseTrailers => Map::Trailers(Direction::Response),
+    }
+}
+
+fn direction_of(buffer: BufferType) -> Option<Direction> {
+    match buffer {
+        BufferType::RequestBody => Some(Direction::Request),
+        BufferType::ResponseBody => Some(Direction::Response),
+        _ => None,
+    }
+}
+
+impl View {
+    pub fn new(stream: Rc<Stream>, plugin: usize) -> View {
+        View { stream, plugin }
+    }
+    pub fn info(&self) -> std::cell::Ref<'_, Info> {
+        self.stream.info.borrow()
+    }
+
+    /// Gives the value of a pseudo header.
+    fn pseudo(&self, direction: Direction, name: &[u8], give: &mut dyn FnMut(&[u8])) -> bool {
+        match direction {
+            Direction::Request => {
+                let req = self.stream.req.borrow();
+                match name {
+                    b":method" => give(req.method_text()),
+                    b":path" => give(req.target()),
+                    b":authority" => give(req.authority()),
+                    b":scheme" => give(req.scheme().as_bytes()),
+                    _ => return false,
+                }
+            }
+            Direction::Response => {
+                if name != b":status" {
+                    return false;
+                }
+                give(self.stream.resp.borrow().status.to_string().as_bytes());
+            }
+        }
+        true
+    }
+
+    fn set_pseudo(&self, direction: Direction, name: &[u8], value: &[u8]) -> Status {
+        let s = &self.stream;
+        match (direction, name) {
+            (Direction::Request, b":method") if parse::is_token(value) => s.req.borrow_mut().set_method(value),
+            (Direction::Request, b":path") if parse::is_target(value) => s.req.borrow_mut().set_target(value),
+            (Direction::Request, b":authority") if parse::is_value(value) => s.req.borrow_mut().headers.set(Known::Host, &[value]),
+            (Direction::Request, b":scheme") => s.req.borrow_mut().https = value.eq_ignore_ascii_case(b"https"),
+            (Direction::Response, b":status") => {
+                match std::str::from_utf8(value).ok().and_then(|v| v.parse().ok()).filter(|s| (200..=599).contains(s)) {
+                    Some(status) => s.resp.borrow_mut().set_status(status),
+                    None => return Status::BadArgument,
+                }
+            }
+            _ => return Status::BadArgument,
+        }
+        Status::Ok
+    }
+
+    /// Runs an edit if the map is there; one that was sent on takes edits without effect.
+    fn edit(&self, map: MapType, with: impl FnOnce(&Self, Direction, Option<&mut Headers>) -> Status) -> Status {
+        let s = &self.stream;
+        match map_of(map) {
+            Map::Head(d) => match s.reached[d as usize].get() {
+                Reached::Nothing => Status::BadArgument,
+                Reached::Sent => Status::Ok,
+                Reached::Head => {
+                    if d == Direction::Request && !s.keep_route.get() {
+                        s.route_stale.set(true);
+                    }
+                    with(self, d, None)
+                }
+            },
+            Map::Trailers(d) => {
+                if !s.trailers_open[d as usize].get() {
+                    return Status::BadArgument;
+                }
+                with(self, d, Some(&mut s.trailers[d as usize].borrow_mut()))
+            }
+        }
+    }
+
+    fn with_head<R>(&self, d: Direction, with: impl FnOnce(&mut Headers) -> R) -> R {
+        match d {
+            Direction::Request => with(&mut self.stream.req.borrow_mut().headers),
+            Direction::Response => with(&mut self.stream.resp.borrow_mut().headers),
+        }
+    }
+}
+
+/// The Host header is `:authority` to plugins.
+fn is_pseudo(d: Direction, name: &[u8]) -> bool {
+    name.first() == Some(&b':') || d == Direction::Request && name.eq_ignore_ascii_case(b"host")
+}
+
+fn pseudo_name(name: &[u8]) -> &[u8] {
+    if name.first() == Some(&b':') { name } else { b":authority" }
+}
+
+impl weir_wasm::Stream for View {
+    fn header(&self, map: MapType, name: &[u8], out: &mut Vec<u8>) -> bool {
+        match map_of(map) {
+            Map::Head(d) => {
+                if self.stream.reached[d as usize].get() == Reached::Nothing {
+                    return false;
+                }
+                if is_pseudo(d, name) {
+                    return self.pseudo(d, pseudo_name(name), &mut |v| out.extend_from_slice(v));
+                }
+                self.with_head(d, |h| h.get_named(name).map(|v| out.extend_from_slice(v)).is_some())
+            }
+            Map::Trailers(d) => self.stream.trailers[d as usize].borrow().get_named(name).map(|v| out.extend_from_slice(v)).is_some(),
+        }
+    }
+
+    fn headers(&self, map: MapType, each: &mut dyn FnMut(&[u8], &[u8])) {
+        match map_of(map) {
+            Map::Head(d) => {
+                if self.stream.reached[d as usize].get() == Reached::Nothing {
+                    return;
+                }
+                let names: &[&[u8]] = match d {
+                    Direction::Request => &[b":authority", b":path", b":method", b":scheme"],
+                    Direction::Response => &[b":status"],
+                };
+                for name in names {
+                    self.pseudo(d, name, &mut |v| each(name, v));
+                }
+                self.with_head(d, |h| h.iter().filter(|(n, _)| !is_pseudo(d, n)).for_each(|(n, v)| each(&n.to_ascii_lowercase(), v)));
+            }
+            Map::Trailers(d) => self.stream.trailers[d as usize].borrow().iter().for_each(|(n, v)| each(&n.to_ascii_lowercase(), v)),
+        }
+    }
+
+    fn add_header(&self, map: MapType, name: &[u8], value: &[u8]) -> Status {
+        self.edit(map, |this, d, trailers| {
+            if trailers.is_none() && is_pseudo(d, name) {
+                return this.set_pseudo(d, pseudo_name(name), value);
+            }
+            if !parse::is_token(name) || !parse::is_value(value) {
+                return Status::BadArgument;
+            }
+            match trailers {
+                Some(t) => t.add_named(name, value),
+                None => this.with_head(d, |h| h.add_named(name, value)),
+            }
+            Status::Ok
+        })
+    }
+
+    fn replace_header(&self, map: MapType, name: &[u8], value: &[u8]) -> Status {
+        self.edit(map, |this, d, trailers| {
+            if trailers.is_none() && is_pseudo(d, name) {
+                return this.set_pseudo(d, pseudo_name(name), value);
+            }
+            if !parse::is_token(name) || !parse::is_value(value) {
+                return Status::BadArgument;
+            }
+            match trailers {
+                Some(t) => t.set_named(name, value),
+                None => this.with_head(d, |h| h.set_named(name, value)),
+            }
+            Status::Ok
+        })
+    }
+
+    fn remove_header(&self, map: MapType, name: &[u8]) -> Status {
+        self.edit(map, |this, d, trailers| {
+            match trailers {
+                Some(t) => t.remove_named(name),
+                // A request without a method or path is none.
+                None if is_pseudo(d, name) => {}
+                None => this.with_head(d, |h| h.remove_named(name)),
+            }
+            Status::Ok
+        })
+    }
+
+    fn set_headers(&self, map: MapType, fields: Pairs<'_>) -> Status {
+        self.edit(map, |this, d, mut trailers| {
+            let host = this.stream.req.borrow().authority().to_vec();
+            match &mut trailers {
+                Some(t) => t.remove_all(),
+                None => this.with_head(d, Headers::remove_all),
+            }
+            if trailers.is_none() && d == Direction::Request {
+                this.with_head(d, |h| h.add(Known::Host, &[&host]));
+            }
+            for (name, value) in fields.iter() {
+                if trailers.is_none() && is_pseudo(d, name) {
+                    this.set_pseudo(d, pseudo_name(name), value);
+                } else if parse::is_token(name) && parse::is_value(value) {
+                    match &mut trailers {
+                        Some(t) => t.add_named(name, value),
+                        None => this.with_head(d, |h| h.add_named(name, value)),
+                    }
+                }
+            }
+            Status::Ok
+        })
+    }
+
+    fn buffer_len(&self, buffer: BufferType) -> Option<usize> {
+        let held = self.stream.held[direction_of(buffer)? as usize].borrow();
+        held.get(self.plugin).map(Vec::len)
+    }
+
+    fn read_buffer(&self, buffer: BufferType, start: usize, out: &mut [u8]) -> usize {
+        let Some(d) = direction_of(buffer) else { return 0 };
+        let held = self.stream.held[d as usize].borrow();
+        let Some(body) = held.get(self.plugin).and_then(|b| b.get(start..)) else { return 0 };
+        let n = body.len().min(out.len());
+        out[..n].copy_from_slice(&body[..n]);
+        n
+    }
+
+    fn edit_buffer(&self, buffer: BufferType, edit: BufferEdit, data: &[u8]) -> Status {
+        let Some(d) = direction_of(buffer) else { return Status::BadArgument };
+        let mut held = self.stream.held[d as usize].borrow_mut();
+        let Some(body) = held.get_mut(self.plugin) else { return Status::BadArgument };
+        match edit {
+            BufferEdit::Prepend => drop(body.splice(0..0, data.iter().copied())),
+            BufferEdit::Append => body.extend_from_slice(data),
+            BufferEdit::Replace => {
+                body.clear();
+                body.extend_from_slice(data);
+            }
+        }
+        Status::Ok
+    }
+
+    fn property(&self, path: PropertyPath<'_>, out: &mut Vec<u8>) -> bool {
+        crate::plugin::property::get(&self.stream, path, out)
+    }
+
+    fn set_property(&self, path: PropertyPath<'_>, value: &[u8]) {
+        let s = &self.stream;
+        let number = || std::str::from_utf8(value).ok().and_then(|v| v.trim().parse::<usize>().ok());
+        match path.split_first().0 {
+            b"clear_route_cache" if value == b"off" => {
+                s.keep_route.set(true);
+                s.route_stale.set(false);
+            }
+            b"set_decoder_buffer_limit" => s.held_limit[0].set(number().unwrap_or(s.held_limit[0].get())),
+            b"set_encoder_buffer_limit" => s.held_limit[1].set(number().unwrap_or(s.held_limit[1].get())),
+            _ => {
+                let name = format!("wasm.{}", path.dotted());
+                self.set_filter_state(name.as_bytes(), value);
+            }
+        }
+    }
+
+    fn set_filter_state(&self, name: &[u8], value: &[u8]) {
+        let name = String::from_utf8_lossy(name);
+        let mut info = self.stream.info.borrow_mut();
+        match info.filter_state.iter_mut().find(|(n, _)| **n == *name) {
+            Some(known) => known.1 = value.into(),
+            None => info.filter_state.push((name.into(), value.into())),
+        }
+    }
+
+    fn send_local_response(&self, r: LocalResponse<'_>) {
+        let details = String::from_utf8_lossy(r.details).replace(char::is_whitespace, "_");
+        let usable = |(n, v): &(&[u8], &[u8])| parse::is_token(n) && parse::is_value(v);
+        self.stream.post(Event::Reply(Reply {
+            status: u16::try_from(r.status).ok().filter(|s| (200..=599).contains(s)).unwrap_or(500),
+            body: r.body.to_vec().into(),
+            headers: r.headers.iter().filter(usable).map(|(n, v)| (n.to_vec(), v.to_vec())).collect(),
+            details: details.into(),
+            grpc_status: r.grpc_status,
+        }));
+    }
+
+    fn continue_stream(&self, stream: StreamType) {
+        let direction = match stream {
+            StreamType::Request => Direction::Request,
+            StreamType::Response => Direction::Response,
+            _ => return,
+        };
+        self.stream.post(Event::Resume { plugin: self.plugin, direction });
+    }
+
+    fn close_stream(&self, _: StreamType) {
+        self.stream.post(Event::Reset);
+    }
+
+    fn clear_route_cache(&self) {
+        self.stream.route_stale.set(true);
+    }
+
+    fn inject_encoded_data(&self, data: &[u8], end_stream: bool, _on_headers: bool) -> Status {
+        self.stream.post(Event::Inject { plugin: self.plugin, data: data.to_vec(), end: end_stream });
+        Status::Ok
+    }
+
+    fn upstream_hosts(&self, each: &mut dyn FnMut(&[u8], &[u8])) -> Status {
+        if !self.stream.hosts_known.get() {
+            return Status::NotFound;
+        }
+        self.stream.hosts.borrow().iter().for_each(|h| each(h.to_string().as_bytes(), b""));
+        Status::Ok
+    }
+
+    fn set_upstream_override_host(&self, address: &str) -> Status {
+        match address.parse() {
+            Ok(a) => {
+                self.stream.override_host.set(Some(a));
+                Status::Ok
+            }
+            Err(_) => Status::BadArgument,
+        }
+    }
+}

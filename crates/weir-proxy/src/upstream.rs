@@ -1,0 +1,133 @@
+//! The upstream side of a worker: clusters, their hosts, and connections to them.
+mod connect;
+mod h2;
+mod host;
+pub mod mirror;
+
+pub use connect::{Checkout, Conn, Failure, Protocol, Ticket};
+pub use h2::Use;
+pub use host::{Host, Turn};
+
+use crate::{
+    balance::{self, Balancer},
+    cluster::{ClusterRt, ClusterSlot, EndpointRt},
+    outlier,
+    stats::ClusterStats,
+};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+    sync::Arc,
+};
+use tokio::sync::Notify;
+use weir_config::model::Name;
+
+/// A cluster as one worker sees it: made anew for each version of its slot, with the hosts that stay.
+pub struct WorkerCluster {
+    pub name: Name,
+    pub text: Rc<str>,
+    pub version: u64,
+    pub rt: Arc<ClusterRt>,
+    pub hosts: Vec<Rc<Host>>,
+    /// Hosts that requests name themselves (dynamic forward proxy).
+    named: RefCell<HashMap<*const EndpointRt, Rc<Host>>>,
+    balancer: RefCell<Balancer>,
+    /// Version of the ejections that the balancer knows.
+    ejections: Cell<u64>,
+    pub stats: Arc<ClusterStats>,
+    /// Told when a connection has become free.
+    freed: Notify,
+}
+
+impl WorkerCluster {
+    pub fn new(
+        slot: &ClusterSlot,
+        version: u64,
+        rt: Arc<ClusterRt>,
+        previous: Option<&WorkerCluster>,
+        stats: Arc<ClusterStats>,
+        seed: u64,
+    ) -> WorkerCluster {
+        // Connections made with other TLS options or another protocol must not be used again.
+        let same = previous.filter(|p| {
+            p.name == slot.name
+                && p.rt.tls.as_ref().map(Arc::as_ptr) == rt.tls.as_ref().map(Arc::as_ptr)
+                && p.rt.config.protocol == rt.config.protocol
+        });
+        let old: HashMap<_, _> = same.iter().flat_map(|p| &p.hosts).map(|h| (Arc::as_ptr(&h.endpoint), h)).collect();
+        let endpoints = rt.endpoints.load();
+        let hosts = endpoints.endpoints.iter().map(|e| match old.get(&Arc::as_ptr(e)) {
+            Some(host) => (*host).clone(),
+            None => Rc::new(Host::new(e.clone())),
+        });
+        let hosts: Vec<_> = hosts.collect();
+        drop(endpoints);
+        let members = hosts.iter().map(|h| balance::Host {
+            key: &h.text,
+            weight: h.endpoint.config.weight,
+            priority: h.endpoint.config.priority,
+            health: h.endpoint.config.health,
+        });
+        let panic = rt.config.outlier_detection.as_ref().map_or(0, |o| o.min_health_percent);
+        let balancer = Balancer::new(&rt.config.lb_policy, members, panic, seed);
+        WorkerCluster {
+            name: slot.name.clone(),
+            text: Rc::from(&*slot.name),
+            version,
+            rt,
+            hosts,
+            named: RefCell::default(),
+            balancer: RefCell::new(balancer),
+            // Unlike any: the first pick looks.
+            ejections: Cell::new(u64::MAX),
+            stats,
+            freed: Notify::new(),
+        }
+    }
+
+    /// The host of an endpoint that no list holds.
+    pub fn named(&self, endpoint: Arc<EndpointRt>) -> Rc<Host> {
+        let mut named = self.named.borrow_mut();
+        named.entry(Arc::as_ptr(&endpoint)).or_insert_with(|| Rc::new(Host::new(endpoint))).clone()
+    }
+
+    /// The host for a request, another one than those `tried` where there are others.
+    pub fn pick(&self, hash: Option<u64>, tried: &[Rc<Host>]) -> Option<Rc<Host>> {
+        let mut balancer = self.balancer.borrow_mut();
+        let version = self.rt.outliers.version();
+        if self.ejections.replace(version) != version {
+            balancer.refresh(&|i| self.hosts[i].endpoint.outlier.is_usable());
+        }
+        let mut avoid = Vec::new();
+        for t in tried {
+            avoid.extend(self.hosts.iter().position(|h| Rc::ptr_eq(h, t)));
+        }
+        let active = |i: usize| self.hosts[i].active.get();
+        balancer.pick(&balance::Pick { hash, active: &active, avoid: &avoid }).map(|i| self.hosts[i].clone())
+    }
+
+    /// Passive health: how a request to a host ended.
+    pub fn report(&self, host: &Host, outcome: outlier::Outcome, now: u64) {
+        let Some(config) = &self.rt.config.outlier_detection else { return };
+        let hosts = self.hosts.iter().map(|h| &h.endpoint.outlier);
+        match self.rt.outliers.report(config, &host.endpoint.outlier, hosts, outcome, now) {
+            outlier::Verdict::Fine => {}
+            outlier::Verdict::Ejected(_) => self.stats.outlier_detection_ejections_enforced_total.inc(),
+            outlier::Verdict::Overflow(_) => self.stats.outlier_detection_ejections_overflow.inc(),
+        }
+    }
+
+    pub fn sweep(&self, now: u64) {
+        let idle = self.rt.config.idle_timeout.map_or(u64::MAX, |d| d.as_nanos() as u64);
+        for host in &self.hosts {
+            host.sweep(now, idle);
+        }
+        if let Some(config) = &self.rt.config.outlier_detection {
+            self.rt.outliers.sweep(config, self.hosts.iter().map(|h| &h.endpoint.outlier), now);
+        }
+        let mut named = self.named.borrow_mut();
+        named.values().for_each(|h| h.sweep(now, idle));
+        named.retain(|_, h| !h.is_unused());
+    }
+}

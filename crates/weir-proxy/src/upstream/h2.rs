@@ -1,0 +1,73 @@
+//! HTTP/2 connections to an upstream, shared by many requests.
+use crate::breaker::Permit;
+use bytes::Bytes;
+use h2::client::SendRequest;
+use std::{cell::Cell, io, rc::Rc};
+use weir_net::io::Io;
+
+/// Streams on one connection at once, if the peer allows as many.
+const MAX_STREAMS: u32 = 100;
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Header bytes of a response.
+const MAX_HEADER_LIST: u32 = 64 * 1024;
+
+pub struct Multiplexed {
+    send: SendRequest<Bytes>,
+    closed: Rc<Cell<bool>>,
+    active: Rc<Cell<u32>>,
+    since: Cell<u64>,
+    requests: Cell<u32>,
+    /// 0 for any number.
+    max_requests: u32,
+    pub name: Option<Box<str>>,
+}
+
+/// One stream under way.
+pub struct Use(Rc<Cell<u32>>);
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+impl Multiplexed {
+    /// Shakes hands and starts the task that drives the connection; it ends with the connection.
+    pub async fn start(io: Io, max_requests: u32, name: Option<Box<str>>, permit: Rc<Permit>) -> io::Result<Rc<Multiplexed>> {
+        let mut builder = h2::client::Builder::new();
+        builder.initial_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
+        builder.max_header_list_size(MAX_HEADER_LIST).enable_push(false).initial_max_send_streams(MAX_STREAMS as usize);
+        let (send, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
+        let closed = Rc::new(Cell::new(false));
+        let done = closed.clone();
+        tokio::task::spawn_local(async move {
+            let _permit = permit;
+            let _ = connection.await;
+            done.set(true);
+        });
+        let (active, since, requests) = (Rc::default(), Cell::new(u64::MAX), Cell::new(0));
+        Ok(Rc::new(Multiplexed { send, closed, active, since, requests, max_requests, name }))
+    }
+    /// Whether a new stream may be tried on it.
+    pub fn is_usable(&self) -> bool {
+        !self.closed.get() && (self.max_requests == 0 || self.requests.get() < self.max_requests)
+    }
+    pub fn has_room(&self) -> bool {
+        self.is_usable() && self.active.get() < MAX_STREAMS.min(self.send.current_max_send_streams() as u32)
+    }
+    pub fn is_idle_since(&self, oldest: u64) -> bool {
+        self.active.get() == 0 && self.since.get() < oldest
+    }
+    /// A handle to send one request with.
+    pub fn stream(&self, now: u64) -> (SendRequest<Bytes>, Use) {
+        self.active.set(self.active.get() + 1);
+        self.requests.set(self.requests.get() + 1);
+        self.since.set(now);
+        (self.send.clone(), Use(self.active.clone()))
+    }
+    /// No further stream.
+    pub fn retire(&self) {
+        self.closed.set(true);
+    }
+}

@@ -1,0 +1,209 @@
+//! What one worker thread owns. Nothing here is shared with another worker but the configuration, the counters (which
+//! others only read) and the log's writer.
+use crate::{
+    Shared,
+    cluster::ClusterSlot,
+    hcm::{Filter, Hcm},
+    log::WorkerLogs,
+    plugin::{self, PluginEntry, WorkerPlugins},
+    snapshot::{HcmKey, HcmRt, Snapshot},
+    stream::{Stream, View},
+    upstream::WorkerCluster,
+};
+use arc_swap::{ArcSwap, Cache};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    rc::{Rc, Weak},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+use weir_net::{http::buf::BufPool, timer::Timers};
+
+/// Read buffers: large enough that a busy body needs few system calls.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// Free buffers, and free streams, that a worker keeps.
+const KEEP: usize = 256;
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(20);
+
+pub struct Worker {
+    pub index: usize,
+    pub shared: Arc<Shared>,
+    pub bufs: BufPool,
+    pub timers: Rc<Timers>,
+    current: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+    /// Connection managers of the current snapshot that were asked for.
+    hcms: RefCell<(u64, HashMap<HcmKey, Rc<Hcm>>)>,
+    clusters: RefCell<Vec<Option<Rc<WorkerCluster>>>>,
+    streams: RefCell<Vec<Rc<Stream>>>,
+    pub plugins: Rc<WorkerPlugins>,
+    pub logs: RefCell<WorkerLogs>,
+    epoch: (Instant, u64),
+    random: Cell<u64>,
+    next_stream: Cell<u64>,
+}
+
+impl Worker {
+    /// To be called on the worker's thread, inside its runtime.
+    pub fn new(index: usize, shared: Arc<Shared>) -> Rc<Worker> {
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let worker = Rc::new(Worker {
+            index,
+            bufs: BufPool::new(BUFFER_BYTES, KEEP),
+            timers: Rc::default(),
+            current: RefCell::new(Cache::new(shared.snapshot.clone())),
+            hcms: RefCell::default(),
+            clusters: RefCell::default(),
+            streams: RefCell::default(),
+            plugins: WorkerPlugins::new(&shared.plugins),
+            logs: RefCell::default(),
+            // One epoch for all workers: outlier detection compares their times.
+            epoch: (shared.started, wall.saturating_sub(shared.started.elapsed()).as_nanos() as u64),
+            random: Cell::new(RandomState::new().hash_one(index)),
+            next_stream: Cell::new((index as u64) << 48),
+            shared,
+        });
+        tokio::task::spawn_local(tick(Rc::downgrade(&worker)));
+        worker
+    }
+
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.current.borrow_mut().load().clone()
+    }
+
+    /// The connection manager as it is now. `known` is what the connection remembers between requests, so that usually
+    /// nothing is looked up; it keeps no old configuration alive. `None`: it is gone.
+    pub fn hcm(&self, key: &HcmKey, known: &mut Weak<Hcm>) -> Option<Rc<Hcm>> {
+        let mut current = self.current.borrow_mut();
+        let snapshot = current.load();
+        let mut hcms = self.hcms.borrow_mut();
+        if hcms.0 != snapshot.version {
+            hcms.1.clear();
+            hcms.0 = snapshot.version;
+        } else if let Some(hcm) = known.upgrade() {
+            return Some(hcm);
+        }
+        if let Some(hcm) = hcms.1.get(key) {
+            *known = Rc::downgrade(hcm);
+            return Some(hcm.clone());
+        }
+        let rt = snapshot.hcm(key)?.clone();
+        let stats = self.shared.stats.http(&rt.config().stat_prefix, self.index);
+        let hcm = Rc::new(Hcm::new(rt, snapshot.clone(), stats));
+        hcms.1.insert(key.clone(), hcm.clone());
+        *known = Rc::downgrade(&hcm);
+        Some(hcm)
+    }
+
+    /// This worker's side of a cluster, up to date with its slot. `None`: there is no such cluster.
+    pub fn cluster(self: &Rc<Self>, slot: &Arc<ClusterSlot>) -> Option<Rc<WorkerCluster>> {
+        let mut clusters = self.clusters.borrow_mut();
+        let id = slot.id as usize;
+        if clusters.len() <= id {
+            clusters.resize_with(id + 1, || None);
+        }
+        let version = slot.version();
+        if let Some(c) = &clusters[id]
+            && c.version == version
+        {
+            return Some(c.clone());
+        }
+        let previous = clusters[id].take();
+        let new = slot.current().map(|rt| {
+            Rc::new({
+                let stats = self.shared.stats.cluster(&slot.name, self.index);
+                WorkerCluster::new(slot, version, rt, previous.as_deref(), stats, self.random())
+            })
+        });
+        clusters[id].clone_from(&new);
+        new
+    }
+
+    /// A clean stream from the pool.
+    pub fn stream(&self) -> Rc<Stream> {
+        let stream = self.streams.borrow_mut().pop().unwrap_or_default();
+        let id = self.next_stream.get() + 1;
+        self.next_stream.set(id);
+        let mut info = stream.info.borrow_mut();
+        info.stream_id = id;
+        info.start = self.now();
+        info.wall_start = self.wall(info.start);
+        drop(info);
+        stream
+    }
+    /// Puts a stream back unless something (a plugin's callout) still holds it.
+    pub fn give_back(&self, stream: Rc<Stream>) {
+        let mut free = self.streams.borrow_mut();
+        if Rc::strong_count(&stream) == 1 && Rc::weak_count(&stream) == 0 && free.len() < KEEP {
+            stream.clear();
+            free.push(stream);
+        }
+    }
+
+    /// Nanoseconds since the worker started.
+    pub fn now(&self) -> u64 {
+        self.epoch.0.elapsed().as_nanos() as u64
+    }
+    /// Nanoseconds since 1970 for a value of `now`.
+    pub fn wall(&self, now: u64) -> u64 {
+        self.epoch.1 + now
+    }
+    /// Unique enough for ids and choices; not secret (splitmix64).
+    pub fn random(&self) -> u64 {
+        let s = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.random.set(s);
+        let s = (s ^ s >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let s = (s ^ s >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        s ^ s >> 31
+    }
+    /// A random UUID as text.
+    pub fn uuid(&self) -> [u8; 36] {
+        let bits = (u128::from(self.random()) << 64 | u128::from(self.random())) & !(0xf << 76) & !(3 << 62) | 4 << 76 | 2 << 62;
+        let (bytes, mut out, mut at) = (bits.to_be_bytes(), [b'-'; 36], 0);
+        for (i, b) in bytes.iter().enumerate() {
+            at += usize::from(matches!(i, 4 | 6 | 8 | 10));
+            out[at] = b"0123456789abcdef"[(b >> 4) as usize];
+            out[at + 1] = b"0123456789abcdef"[(b & 15) as usize];
+            at += 2;
+        }
+        out
+    }
+    /// The plugins of a connection manager on a new stream. The error is why a plugin that must run cannot.
+    pub fn filters(&self, hcm: &HcmRt, stream: &Rc<Stream>) -> Result<Vec<Box<dyn Filter>>, &'static str> {
+        let mut filters: Vec<Box<dyn Filter>> = Vec::with_capacity(hcm.plugins.len());
+        for slot in &hcm.plugins {
+            let view = Rc::new(View::new(stream.clone(), filters.len()));
+            match self.plugins.stream(slot, view) {
+                PluginEntry::Run(plugin) => filters.push(Box::new(plugin)),
+                PluginEntry::Skip => {}
+                PluginEntry::Fail => return Err(plugin::FAILED),
+            }
+        }
+        Ok(filters)
+    }
+    /// Once a second: idle upstream connections that the peer closed or that waited too long.
+    fn sweep(&self, now: u64) {
+        let clusters: Vec<_> = self.clusters.borrow().iter().flatten().cloned().collect();
+        clusters.iter().for_each(|c| c.sweep(now));
+    }
+}
+
+/// The work of the coarse tick; ends with the worker.
+async fn tick(worker: Weak<Worker>) {
+    let mut every = tokio::time::interval(TICK);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for count in 1u64.. {
+        every.tick().await;
+        let Some(w) = worker.upgrade() else { return };
+        let now = w.now();
+        w.timers.sweep(now);
+        if count.is_multiple_of(5) {
+            w.logs.borrow_mut().flush();
+        }
+        if count.is_multiple_of(50) {
+            w.sweep(now);
+        }
+    }
+}

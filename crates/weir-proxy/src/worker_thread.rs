@@ -1,0 +1,161 @@
+//! The threads that serve: each a runtime of its own, with its own accepting sockets. What they are told comes as
+//! commands; what they serve by, they look up.
+use crate::{
+    Shared,
+    conn::ConnInfo,
+    drain::{Drain, Phase},
+    hcm,
+    listener::{self, Era, ListenerSlot},
+    snapshot::HcmKey,
+    worker::Worker,
+};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    io,
+    rc::Rc,
+    sync::Arc,
+    thread::JoinHandle,
+};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, mpsc},
+    task::spawn_local,
+};
+use weir_net::io::Io;
+
+/// What the main runtime asks of a worker.
+pub(crate) enum Command {
+    /// Accept for a listener.
+    Listen(Arc<ListenerSlot>, std::net::TcpListener),
+    /// Accept no more for the listener with this id.
+    Close(u64),
+    /// Connections of an era that has ended should leave.
+    End(Arc<Era>),
+    /// All connections, present and future, are at least in this phase.
+    Phase(Phase),
+    /// Drop everything and end.
+    Stop,
+}
+
+/// A worker as the main runtime sees it.
+pub(crate) struct Handle {
+    commands: mpsc::UnboundedSender<Command>,
+    thread: JoinHandle<()>,
+}
+
+impl Handle {
+    /// Starts worker number `index`.
+    pub fn start(index: usize, shared: Arc<Shared>) -> io::Result<Handle> {
+        let (commands, receive) = mpsc::unbounded_channel();
+        let (started, starting) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new().name(format!("wrk:{index}")).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+            match runtime {
+                Err(e) => drop(started.send(Err(e))),
+                Ok(runtime) => {
+                    let _ = started.send(Ok(()));
+                    runtime.block_on(async { Local::new(index, shared).run(receive).await });
+                }
+            }
+        })?;
+        starting.recv().unwrap_or_else(|_| Err(io::Error::other("the worker ended")))?;
+        Ok(Handle { commands, thread })
+    }
+
+    /// Without effect once the worker has ended.
+    pub fn post(&self, command: Command) {
+        let _ = self.commands.send(command);
+    }
+
+    /// Waits for the thread. Not to be called on a runtime's thread.
+    pub fn join(self) {
+        let _ = self.thread.join();
+    }
+}
+
+/// What the tasks of one worker share.
+pub(crate) struct Local {
+    pub shared: Arc<Shared>,
+    pub worker: Rc<Worker>,
+    drains: RefCell<HashMap<u64, Rc<Drain>>>,
+    phase: Cell<Phase>,
+    random: Cell<u64>,
+}
+
+impl Local {
+    fn new(index: usize, shared: Arc<Shared>) -> Rc<Local> {
+        let seed = RandomState::new().hash_one(index);
+        let worker = Worker::new(index, shared.clone());
+        Rc::new(Local { worker, shared, drains: RefCell::default(), phase: Cell::default(), random: Cell::new(seed) })
+    }
+
+    async fn run(self: Rc<Self>, mut commands: mpsc::UnboundedReceiver<Command>) {
+        let mut accepting: HashMap<u64, Rc<Notify>> = HashMap::new();
+        while let Some(command) = commands.recv().await {
+            match command {
+                Command::Listen(slot, socket) => {
+                    let Ok(socket) = TcpListener::from_std(socket) else { continue };
+                    let stop = Rc::new(Notify::new());
+                    accepting.insert(slot.id, stop.clone());
+                    spawn_local(listener::accept(self.clone(), slot, socket, stop));
+                }
+                Command::Close(id) => {
+                    if let Some(stop) = accepting.remove(&id) {
+                        stop.notify_one();
+                    }
+                }
+                Command::End(era) => {
+                    if let Some(drain) = self.drains.borrow_mut().remove(&era.id) {
+                        spawn_local(end(drain, era, self.shared.clone()));
+                    }
+                }
+                Command::Phase(phase) => {
+                    self.phase.set(self.phase.get().max(phase));
+                    self.drains.borrow().values().for_each(|d| d.advance(phase));
+                }
+                Command::Stop => return,
+            }
+        }
+    }
+
+    /// The drain signal for new connections of `era`.
+    pub fn drain_of(&self, era: &Arc<Era>) -> Rc<Drain> {
+        if era.has_ended() {
+            // The chain was chosen just before it went.
+            let drain = Rc::new(Drain::default());
+            spawn_local(end(drain.clone(), era.clone(), self.shared.clone()));
+            return drain;
+        }
+        let mut drains = self.drains.borrow_mut();
+        let drain = drains.entry(era.id).or_default();
+        drain.advance(self.phase.get());
+        drain.clone()
+    }
+
+    /// For choices, not for secrets (splitmix64).
+    pub fn random(&self) -> u64 {
+        let s = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.random.set(s);
+        let s = (s ^ s >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let s = (s ^ s >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        s ^ s >> 31
+    }
+
+    pub async fn serve_http(self: &Rc<Self>, io: Io, conn: ConnInfo) {
+        let key = HcmKey { listener: conn.listener.clone(), chain: conn.chain.clone() };
+        let protocol = hcm::Protocol::of(&io);
+        hcm::serve(io, Rc::new(conn), self.worker.clone(), key, protocol).await;
+    }
+}
+
+/// Leads the connections of an ended era out: told now, the idle ones closed after its drain timeout, the rest cut
+/// when the time for shutting down has passed as well.
+async fn end(drain: Rc<Drain>, era: Arc<Era>, shared: Arc<Shared>) {
+    drain.advance(Phase::Draining);
+    tokio::time::sleep(era.drain_timeout).await;
+    drain.advance(Phase::Closing);
+    tokio::time::sleep(shared.options.shutdown_timeout).await;
+    drain.advance(Phase::Cutting);
+}

@@ -1,0 +1,249 @@
+//! What the tests of the running data plane share: upstreams, certificates, configurations, clients.
+#![allow(clippy::unwrap_used, dead_code)]
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use weir_config::model::*;
+use weir_net::tls;
+use weir_proxy::{Options, Proxy};
+
+pub fn start() -> Proxy {
+    start_with(|_| {})
+}
+
+pub fn start_with(change: impl FnOnce(&mut Options)) -> Proxy {
+    let mut options = Options {
+        workers: 2,
+        admin: Some(loopback()),
+        drain_time: Duration::from_millis(300),
+        shutdown_timeout: Duration::from_secs(10),
+        ..Default::default()
+    };
+    change(&mut options);
+    Proxy::start(options).unwrap()
+}
+
+pub fn loopback() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+/// An upstream that says its name first and then returns what it gets.
+pub async fn upstream(name: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind(loopback()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            match listener.accept().await {
+                Ok((io, _)) => drop(tokio::spawn(echo(io, name))),
+                // The tests share their descriptors with the gateway: when it has none left, neither has this.
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    });
+    address
+}
+
+/// The same behind TLS.
+pub async fn tls_upstream(name: &'static str, certificate: &Pem) -> SocketAddr {
+    let options = tls::ServerOptions {
+        alpn: vec![],
+        min_version: None,
+        max_version: None,
+        client_auth: tls::ClientAuth::None,
+        subject_alt_names: vec![],
+    };
+    let certificate = Arc::new(tls::Certificate::from_pem(&certificate.chain, &certificate.key).unwrap());
+    let server = Arc::new(tls::Server::new(options, tls::CertificateTable::new(&[certificate])).unwrap());
+    let listener = TcpListener::bind(loopback()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((io, _)) = listener.accept().await {
+            let server = server.clone();
+            tokio::spawn(async move {
+                if let Ok(io) = server.accept(io).await {
+                    echo(io, name).await;
+                }
+            });
+        }
+    });
+    address
+}
+
+async fn echo(mut io: impl AsyncRead + AsyncWrite + Unpin, name: &str) {
+    let _ = io.write_all(name.as_bytes()).await;
+    let _ = io.flush().await;
+    let mut buf = [0; 4096];
+    while let Ok(n) = io.read(&mut buf).await {
+        if n == 0 || io.write_all(&buf[..n]).await.is_err() || io.flush().await.is_err() {
+            break;
+        }
+    }
+    let _ = io.shutdown().await;
+}
+
+/// Reads `expect`, exactly.
+pub async fn expect(io: &mut (impl AsyncRead + Unpin), expect: &str) {
+    let mut got = vec![0; expect.len()];
+    within(io.read_exact(&mut got)).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&got), expect);
+}
+
+/// Writes and reads back: the connection lives.
+pub async fn ping(io: &mut (impl AsyncRead + AsyncWrite + Unpin), text: &str) {
+    io.write_all(text.as_bytes()).await.unwrap();
+    io.flush().await.unwrap();
+    expect(io, text).await;
+}
+
+/// Whether the other side closes, by whatever means, without another byte.
+pub async fn closes(io: &mut (impl AsyncRead + Unpin)) -> bool {
+    !matches!(within(io.read(&mut [0])).await, Ok(n) if n > 0)
+}
+
+/// A wide deadline on what must happen.
+pub async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("it did not happen within 20 s")
+}
+
+/// Waits for a condition.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..4000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("{what}: not within 20 s");
+}
+
+pub struct Pem {
+    pub chain: String,
+    pub key: String,
+}
+
+pub struct Ca(CertifiedIssuer<'static, KeyPair>);
+
+impl Ca {
+    pub fn new() -> Ca {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Ca(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+    pub fn sign(&self, names: &[&str]) -> Pem {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(names.iter().map(|n| (*n).to_string()).collect::<Vec<_>>()).unwrap();
+        Pem { chain: params.signed_by(&key, &self.0).unwrap().pem(), key: key.serialize_pem() }
+    }
+    /// A client that trusts this authority.
+    pub fn client(&self) -> tls::Client {
+        tls::Client::new(tls::ClientOptions {
+            trust: tls::Trust::Roots(Arc::new(tls::roots_from_pem(&self.pem()).unwrap())),
+            subject_alt_names: vec![],
+            certificate: None,
+            server_name: None,
+            min_version: None,
+        })
+        .unwrap()
+    }
+}
+
+pub type Tls = tokio_rustls::client::TlsStream<TcpStream>;
+
+pub async fn connect_tls(client: &tls::Client, address: SocketAddr, name: &str) -> std::io::Result<Tls> {
+    within(client.connect(TcpStream::connect(address).await?, name, tls::Alpn::None)).await
+}
+
+pub async fn connect(address: SocketAddr) -> TcpStream {
+    within(TcpStream::connect(address)).await.unwrap()
+}
+
+/// Serial number of the certificate that was served.
+pub fn serial(io: &Tls) -> String {
+    tls::Details::from_der(&io.get_ref().1.peer_certificates().unwrap()[0]).unwrap().serial
+}
+
+pub fn serial_of(pem: &Pem) -> String {
+    tls::Certificate::from_pem(&pem.chain, &pem.key).unwrap().details.serial
+}
+
+/// A configuration that is changed step by step, sharing what stays.
+#[derive(Clone, Default)]
+pub struct Conf(pub Config);
+
+impl Conf {
+    pub fn arc(&self) -> Arc<Config> {
+        Arc::new(self.0.clone())
+    }
+    pub fn cluster(&mut self, name: &str, address: SocketAddr) -> &mut Self {
+        self.cluster_with(name, Discovery::Static(assignment(&[Address::Socket(address)])), |_| {})
+    }
+    pub fn cluster_with(&mut self, name: &str, discovery: Discovery, change: impl FnOnce(&mut Cluster)) -> &mut Self {
+        let mut cluster = Cluster::new(name.into(), discovery);
+        change(&mut cluster);
+        self.0.clusters.insert(name.into(), Arc::new(cluster));
+        self
+    }
+    pub fn listener(&mut self, name: &str, address: SocketAddr, chains: Vec<Arc<FilterChain>>) -> &mut Self {
+        self.listener_with(name, address, chains, |_| {})
+    }
+    pub fn listener_with(
+        &mut self,
+        name: &str,
+        address: SocketAddr,
+        filter_chains: Vec<Arc<FilterChain>>,
+        change: impl FnOnce(&mut Listener),
+    ) -> &mut Self {
+        let mut listener =
+            Listener { name: name.into(), address, filter_chains, proxy_protocol: false, max_connections: u32::MAX, origins: vec![] };
+        change(&mut listener);
+        self.0.listeners.insert(name.into(), Arc::new(listener));
+        self
+    }
+    pub fn certificate(&mut self, name: &str, pem: &Pem) -> &mut Self {
+        let content = SecretContent::TlsCertificate { certificate_chain: pem.chain.clone(), private_key: pem.key.clone() };
+        self.0.secrets.insert(name.into(), Arc::new(Secret { name: name.into(), content, origin: None }));
+        self
+    }
+    pub fn roots(&mut self, name: &str, pem: &str) -> &mut Self {
+        let content = SecretContent::ValidationContext { trusted_ca: pem.to_string() };
+        self.0.secrets.insert(name.into(), Arc::new(Secret { name: name.into(), content, origin: None }));
+        self
+    }
+}
+
+pub fn assignment(addresses: &[Address]) -> Arc<ClusterLoadAssignment> {
+    Arc::new(ClusterLoadAssignment { cluster: None, endpoints: addresses.iter().cloned().map(Endpoint::new).collect() })
+}
+
+/// A chain to one cluster; `secrets` terminate TLS.
+pub fn tcp(name: &str, server_names: &[&str], secrets: &[&str], cluster: &str) -> Arc<FilterChain> {
+    let tls = DownstreamTls { certificates: secrets.iter().map(|s| Name::from(*s)).collect(), ..Default::default() };
+    tcp_with(name, server_names, (!secrets.is_empty()).then_some(tls), cluster)
+}
+
+pub fn tcp_with(name: &str, server_names: &[&str], tls: Option<DownstreamTls>, cluster: &str) -> Arc<FilterChain> {
+    let filter = NetworkFilter::TcpProxy(TcpProxy {
+        stat_prefix: name.into(),
+        clusters: vec![(cluster.into(), 1)],
+        idle_timeout: Duration::from_secs(3600),
+        access_log: vec![],
+    });
+    Arc::new(FilterChain { name: name.into(), server_names: server_names.iter().map(|n| (*n).to_string()).collect(), tls, filter })
+}
+
+pub fn address_of(proxy: &Proxy, listener: &str) -> SocketAddr {
+    proxy.listeners().iter().find(|l| &*l.name == listener).unwrap().address
+}
+
+/// A counter of a listener.
+pub fn counter(proxy: &Proxy, listener: &str, name: &str) -> u64 {
+    let listeners = proxy.shared().listeners.load();
+    let slot = listeners.iter().find(|l| &*l.name == listener).unwrap();
+    slot.stats.values().find(|(n, _)| *n == name).unwrap().1
+}

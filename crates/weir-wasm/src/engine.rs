@@ -1,0 +1,80 @@
+//! The one wasmtime engine of a process, its clock, and what all instances share.
+use crate::shared::{Shared, SharedLimits};
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How often a running guest is looked at, and so the precision of its deadlines.
+pub const TICK: Duration = Duration::from_millis(10);
+
+/// Stack of the guest's code, per call; beyond it the guest traps. Threads that run guests need about 1 MiB.
+const STACK_BYTES: usize = 512 << 10;
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EngineOptions {
+    pub shared: SharedLimits,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("no wasm engine on this machine: {0}")]
+pub struct EngineError(String);
+
+/// Compiles modules and holds what instances of one process share. Cheap to clone; one per process.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) wasmtime: wasmtime::Engine,
+    shared: Arc<Shared>,
+}
+
+impl Engine {
+    /// Starts the thread that advances the epoch; it ends with the engine's last user.
+    pub fn new(options: EngineOptions) -> Result<Engine, EngineError> {
+        let mut config = wasmtime::Config::new();
+        // On demand, not pooled: an instance lives as long as its plugin, so that its creation is never on the request path, while a
+        // pool would reserve a slot of the largest plugin's size for each. Each memory reserves 4 GiB of addresses plus guards (no
+        // bounds checks, growth in place, start image mapped copy-on-write): 100 plugins on 8 workers are 5 of 128 TiB.
+        config.memory_init_cow(true);
+        config.epoch_interruption(true);
+        config.max_wasm_stack(STACK_BYTES);
+        // Guest pointers are 32 bits wide, and nothing of these passes the ABI.
+        config.wasm_memory64(false);
+        config.wasm_multi_memory(false);
+        config.wasm_gc(false);
+        config.wasm_function_references(false);
+        let wasmtime = wasmtime::Engine::new(&config).map_err(|e| EngineError(format!("{e:#}")))?;
+        let weak = wasmtime.weak();
+        thread::Builder::new()
+            .name("wasm-epoch".into())
+            .spawn(move || {
+                loop {
+                    thread::sleep(TICK);
+                    match weak.upgrade() {
+                        Some(engine) => engine.increment_epoch(),
+                        None => return,
+                    }
+                }
+            })
+            .map_err(|e| EngineError(e.to_string()))?;
+        Ok(Engine { wasmtime, shared: Shared::new(options.shared) })
+    }
+
+    /// Shared data and queues of the process.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}
+
+/// CPU time of this thread: what a deadline is measured in, since wall time passes for a guest that does not run, too.
+pub(crate) fn thread_cpu_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+/// The guest's monotonic clock starts with the process.
+pub(crate) fn monotonic() -> Duration {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    // A clock that shows 0 looks unset to some guests.
+    START.get_or_init(Instant::now).elapsed() + Duration::from_nanos(1)
+}

@@ -1,0 +1,23 @@
+//! The proxy-wasm host: ABI 0.1.0, 0.2.0, 0.2.1 and Higress' 0.2.100 on wasmtime.
+//!
+//! Knows no other crate of Weir: the proxy side is the two traits of [`host`]. One [`Engine`] per process, one [`Module`] per code, one
+//! [`Instance`] per plugin configuration and worker; an instance and all that it calls live on one thread.
+mod abi;
+pub mod cache;
+pub mod engine;
+pub mod host;
+pub mod inspect;
+mod instance;
+mod memory;
+pub mod module;
+pub mod pairs;
+pub mod shared;
+mod state;
+pub mod trap;
+mod wasi;
+
+pub use engine::{Engine, EngineError, EngineOptions};
+pub use host::*;
+pub use instance::Instance;
+pub use module::{Abi, Callbacks, Module, ModuleError};
+pub use trap::{StartError, Trap, TrapKind};

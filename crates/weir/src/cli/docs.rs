@@ -1,0 +1,143 @@
+//! The reference pages that are made from where things are declared: `weir __docs flags > docs/reference/flags.md`.
+use super::Cli;
+use anyhow::Result;
+use clap::{Arg, Args as ClapArgs, Command, CommandFactory, ValueEnum};
+use std::{fmt::Write, process::ExitCode};
+use weir_proxy::stats::{ClusterStats, HttpStats, Table};
+
+/// Print a generated page of the documentation
+#[derive(ClapArgs, Debug)]
+pub struct Args {
+    page: Page,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub enum Page {
+    Flags,
+    Admin,
+    Metrics,
+    AccessLog,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    print!("{}", page(args.page));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The whole text of a page.
+pub fn page(page: Page) -> String {
+    match page {
+        Page::Flags => flags(),
+        Page::Admin => admin(),
+        Page::Metrics => metrics(),
+        Page::AccessLog => access_log(),
+    }
+}
+
+fn admin() -> String {
+    let mut out = "# Admin endpoints\n\nMade by `weir __docs admin`; the table is in `crates/weir-proxy/src/admin.rs`.\n\n\
+                   | | | |\n| --- | --- | --- |\n"
+        .to_string();
+    for e in weir_proxy::admin::ENDPOINTS {
+        let parameters: Vec<String> = e.parameters.iter().map(|(name, does)| format!("`{name}`: {does}")).collect();
+        let _ = writeln!(out, "| {} `{}` | {} | {} |", e.method(), e.path, cell(e.help), cell(&parameters.join("<br>")));
+    }
+    out
+}
+
+fn metrics() -> String {
+    let mut out = "# Statistics\n\nMade by `weir __docs metrics` from the tables that declare them. In `/stats/prometheus` a name begins with `envoy_`, dots are \
+                   underscores, and what varies is a label.\n"
+        .to_string();
+    declared::<HttpStats>("HTTP connection managers", "stat_prefix", &mut out);
+    declared::<ClusterStats>("Clusters", "name", &mut out);
+    let _ = writeln!(out, "\n## Listeners\n\n`listener.<address>.` and:\n\n| | |\n| --- | --- |");
+    pairs(weir_proxy::listener::ListenerStats::DOCS, &mut out);
+    let _ = writeln!(out, "\n## Plugins\n\nWith the label `plugin`:\n\n| | |\n| --- | --- |");
+    pairs(weir_proxy::plugin::metrics::Shard::DOCS, &mut out);
+    out
+}
+
+fn declared<T: Table>(title: &str, varies: &str, out: &mut String) {
+    let _ = writeln!(out, "\n## {title}\n\n`{}.<{varies}>.` and:\n\n| | | |\n| --- | --- | --- |", T::PREFIX);
+    for d in T::DECLARED {
+        let _ = writeln!(out, "| `{}` | {} | {} |", d.name, format!("{:?}", d.kind).to_lowercase(), cell(d.help));
+    }
+}
+
+fn access_log() -> String {
+    let mut out = "# Access log operators\n\nMade by `weir __docs access-log`. Written as `%NAME%` in a format.\n\n| | |\n| --- | --- |\n"
+        .to_string();
+    pairs(weir_proxy::log::PLAIN_DOCS, &mut out);
+    pairs(weir_proxy::log::ARGUMENT_DOCS, &mut out);
+    out
+}
+
+fn pairs(table: &[(&str, &str)], out: &mut String) {
+    for (name, means) in table {
+        let _ = writeln!(out, "| `{}` | {} |", cell(name), cell(means));
+    }
+}
+
+/// A text within a table.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
+}
+
+fn flags() -> String {
+    let mut out = "# Commands and flags\n\nMade by `weir __docs flags`; the declarations are in `crates/weir/src/cli`.\n".to_string();
+    let mut root = Cli::command();
+    root.build();
+    for command in root.get_subcommands() {
+        describe(command, &format!("weir {}", command.get_name()), &mut out);
+    }
+    out
+}
+
+fn describe(command: &Command, path: &str, out: &mut String) {
+    if command.is_hide_set() || command.get_name() == "help" {
+        return;
+    }
+    let about = command.get_long_about().or_else(|| command.get_about()).map(ToString::to_string).unwrap_or_default();
+    let _ = write!(out, "\n## {path}\n\n{about}\n");
+    let args: Vec<&Arg> =
+        command.get_arguments().filter(|a| !a.is_hide_set() && !matches!(a.get_id().as_str(), "help" | "version")).collect();
+    if !args.is_empty() && !command.has_subcommands() {
+        out.push_str("\n| | |\n| --- | --- |\n");
+    }
+    for arg in args.iter().filter(|_| !command.has_subcommands()) {
+        let _ = writeln!(out, "| `{}` | {} |", name(arg), help(arg));
+    }
+    if let Some(after) = command.get_after_help() {
+        let _ = write!(out, "\n```text\n{}\n```\n", after.to_string().trim_end());
+    }
+    for sub in command.get_subcommands() {
+        describe(sub, &format!("{path} {}", sub.get_name()), out);
+    }
+}
+
+fn name(arg: &Arg) -> String {
+    let value = arg.get_value_names().map(|names| names.iter().map(|n| n.to_string()).collect::<Vec<_>>().join(" "));
+    let value = value.filter(|_| arg.get_action().takes_values()).unwrap_or_default();
+    match (arg.get_short(), arg.get_long()) {
+        (Some(short), Some(long)) => format!("-{short}, --{long} {value}"),
+        (None, Some(long)) => format!("--{long} {value}"),
+        (Some(short), None) => format!("-{short} {value}"),
+        (None, None) => value,
+    }
+    .trim_end()
+    .into()
+}
+
+fn help(arg: &Arg) -> String {
+    let mut text = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    let words: Vec<String> = arg.get_possible_values().iter().map(|v| format!("`{}`", v.get_name())).collect();
+    if !words.is_empty() && arg.get_action().takes_values() {
+        let _ = write!(text, ": {}", words.join(", "));
+    }
+    let defaults: Vec<String> = arg.get_default_values().iter().map(|v| format!("`{}`", v.to_string_lossy())).collect();
+    if !defaults.is_empty() && !arg.is_hide_default_value_set() {
+        let _ = write!(text, " (default {})", defaults.join(" "));
+    }
+    cell(&text)
+}

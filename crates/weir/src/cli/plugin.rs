@@ -1,0 +1,162 @@
+//! `weir plugin`.
+use super::run::{self as gateway, Serve};
+use crate::plugin::{BUILT, build, create, inspect, test};
+use anyhow::{Context, Result};
+use clap::{Args as ClapArgs, Subcommand, ValueEnum};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+use url::Url;
+
+/// Write, build, test and run plugins (proxy-wasm)
+#[derive(Subcommand, Debug)]
+#[command(after_help = "\
+Examples:
+  weir plugin new blacklist && cd blacklist
+  weir plugin build && weir plugin test
+  weir plugin run . --to http://127.0.0.1:3000 --config '{\"greeting\": \"hello\"}'")]
+pub enum Command {
+    New(New),
+    Build(Build),
+    Test(Test),
+    Run(Box<Run>),
+    Inspect(Inspect),
+}
+
+/// Start a plugin: a folder with code that works, its tests and what to read next
+#[derive(ClapArgs, Debug)]
+pub struct New {
+    /// Lower case letters, digits and `-`
+    name: String,
+    /// What it is written in
+    #[arg(long, value_enum, default_value_t)]
+    lang: create::Language,
+    /// The folder to put it in
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+}
+
+/// Build a plugin's folder into plugin.wasm, with Go or Cargo
+#[derive(ClapArgs, Debug)]
+pub struct Build {
+    /// The folder with go.mod or Cargo.toml
+    #[arg(default_value = ".")]
+    dir: PathBuf,
+}
+
+/// Send requests through a gateway with the plugin in it, and say what differs from what was expected
+///
+/// HTTP services and Redis are stood in for as the file says. Exits with 1 where a case fails.
+#[derive(ClapArgs, Debug)]
+pub struct Test {
+    /// The file of cases (docs/plugins/test.md)
+    #[arg(default_value = "cases.yaml")]
+    cases: PathBuf,
+    /// The plugin (.wasm, or text as .wat) [default: what the file names, or plugin.wasm beside it]
+    #[arg(long, value_name = "FILE")]
+    plugin: Option<PathBuf>,
+    /// Only cases whose name contains this
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    filter: String,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+    /// Where compiled plugins are kept [default: the user's cache folder]
+    #[arg(long, value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+}
+
+/// Run a gateway with one plugin in front of a URL, as `weir run --to URL --plugin FILE`
+#[derive(ClapArgs, Debug)]
+pub struct Run {
+    /// The plugin, or the folder of one, which is built first where it is not yet
+    #[arg(default_value = ".")]
+    plugin: PathBuf,
+    /// Send everything to this URL
+    #[arg(long, value_name = "URL", value_parser = gateway::upstream)]
+    to: Url,
+    /// The plugin's configuration
+    #[arg(long, value_name = "JSON", default_value = "", hide_default_value = true)]
+    config: String,
+    /// Where to listen
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+/// Say what a module is: ABI, callbacks, imports, memory, and what is missing to run it
+#[derive(ClapArgs, Debug)]
+pub struct Inspect {
+    /// A module (.wasm, or text as .wat)
+    file: PathBuf,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, Default)]
+enum Output {
+    #[default]
+    Text,
+    Json,
+}
+
+pub fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::New(args) => new(&args),
+        Command::Build(args) => build_in(&args.dir),
+        Command::Test(args) => test_cases(args),
+        Command::Run(args) => serve(*args),
+        Command::Inspect(args) => inspect_file(&args),
+    }
+}
+
+fn new(args: &New) -> Result<ExitCode> {
+    let files = create::create(&args.dir, &args.name, args.lang)?;
+    // `./name` says no more than `name`.
+    let folder = if args.dir == Path::new(".") { PathBuf::from(&args.name) } else { args.dir.join(&args.name) };
+    println!("{}: {}", folder.display(), files.join(", "));
+    println!("next: cd {} && weir plugin build && weir plugin test", folder.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn build_in(dir: &Path) -> Result<ExitCode> {
+    let module = build::build(dir)?;
+    let size = std::fs::metadata(&module).with_context(|| module.display().to_string())?.len();
+    println!("{} ({:.1} MB)", module.display(), size as f64 / 1e6);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn test_cases(args: Test) -> Result<ExitCode> {
+    let cache_dir = args.cache_dir.or_else(gateway::cache_dir);
+    let reports = test::run(&test::Options { cases: args.cases, plugin: args.plugin, filter: args.filter, cache_dir })?;
+    match args.output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&reports)?),
+        Output::Text => test::print(&reports, &mut io::stdout().lock())?,
+    }
+    Ok(if reports.iter().all(|r| r.passed) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn serve(args: Run) -> Result<ExitCode> {
+    let plugin = match args.plugin.is_dir() {
+        true if args.plugin.join(BUILT).is_file() => args.plugin.join(BUILT),
+        true => build::build(&args.plugin)?,
+        false => args.plugin,
+    };
+    let source = gateway::direct(args.to, args.listen, Some(plugin), args.config)?;
+    args.serve.run(source, weir_control::Options::default())
+}
+
+/// Exits with 1 for a module that would not run.
+fn inspect_file(args: &Inspect) -> Result<ExitCode> {
+    let facts = inspect::facts(&args.file)?;
+    match args.output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&facts)?),
+        Output::Text => inspect::print(&facts, &mut io::stdout().lock())?,
+    }
+    Ok(if facts.missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

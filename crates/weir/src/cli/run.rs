@@ -1,0 +1,173 @@
+//! `weir run`.
+use crate::run::{self, EchoAt, Source};
+use anyhow::{Result, bail};
+use clap::Args as ClapArgs;
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+use url::Url;
+use weir_config::model::{AccessLog, LogFormat, LogSink};
+
+/// Run a gateway on files and folders of YAML, which are watched
+///
+/// Gateway API, Istio, Ingress, WasmPlugin and the Kubernetes objects behind them, in any mix of files. What changes is live
+/// within milliseconds and closes no connection; what is wrong is printed with its line, and its last good version serves on.
+#[derive(ClapArgs, Debug)]
+#[command(after_help = "\
+Examples:
+  weir run -f conf.d/
+  weir run --to http://127.0.0.1:3000 --listen 127.0.0.1:8080
+  weir run --to https://httpbin.org --plugin ./auth.wasm --plugin-config '{\"open\": [\"/health\"]}'
+  weir run -f examples/quickstart --echo v1=127.0.0.1:9001 --echo v2=127.0.0.1:9002
+
+SIGTERM and SIGINT end it without losing a request; SIGHUP opens log files anew.")]
+pub struct Args {
+    /// Files and folders to read and watch
+    #[arg(short, long, value_name = "PATH", num_args = 1.., conflicts_with = "to")]
+    file: Vec<PathBuf>,
+    /// Send everything to this URL: a gateway without any file
+    #[arg(long, value_name = "URL", value_parser = upstream)]
+    to: Option<Url>,
+    /// Where to listen, with --to
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", requires = "to")]
+    listen: SocketAddr,
+    /// A Wasm plugin (.wasm, or text as .wat), with --to
+    #[arg(long, value_name = "FILE", requires = "to")]
+    plugin: Option<PathBuf>,
+    /// The plugin's configuration
+    #[arg(long, value_name = "JSON", requires = "plugin", default_value = "", hide_default_value = true)]
+    plugin_config: String,
+    /// The port of plain text for kinds that name none, as Ingress
+    #[arg(long, value_name = "PORT", default_value_t = 8080)]
+    http_port: u16,
+    /// The port of TLS for kinds that name none
+    #[arg(long, value_name = "PORT", default_value_t = 8443)]
+    https_port: u16,
+    /// The address that listeners of files bind to
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
+    bind: IpAddr,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+/// What every gateway has, wherever its configuration comes from.
+#[derive(ClapArgs, Debug)]
+pub struct Serve {
+    /// Where the admin listener is; port 0 takes any
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15000")]
+    admin: SocketAddr,
+    /// Threads that serve [default: the cores it may use]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: Option<u16>,
+    /// The access log: a file, - for standard output, or off
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    access_log: String,
+    /// Its format: text, json, or a text with Envoy's command operators
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    access_log_format: String,
+    /// At the end, how long connections are still served and told to close
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    drain_time: Duration,
+    /// Where compiled plugins are kept [default: the user's cache folder]
+    #[arg(long, value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+    /// An echo upstream in the same process (see `weir echo`); may be repeated
+    #[arg(long, value_name = "NAME=ADDR", value_parser = echo_at)]
+    echo: Vec<EchoAt>,
+}
+
+pub fn run(args: Args) -> Result<ExitCode> {
+    let source = match args.to {
+        Some(to) => direct(to, args.listen, args.plugin, args.plugin_config)?,
+        None if args.file.is_empty() => bail!("nothing to run: give files with -f PATH, or a URL with --to URL (weir run --help)"),
+        None => {
+            present(&args.file)?;
+            Source::Files(args.file)
+        }
+    };
+    let control = weir_control::Options {
+        http_port: args.http_port,
+        https_port: args.https_port,
+        address: args.bind,
+        ..weir_control::Options::default()
+    };
+    args.serve.run(source, control)
+}
+
+/// Everything to one URL, through a plugin.
+pub fn direct(to: Url, listen: SocketAddr, plugin: Option<PathBuf>, plugin_config: String) -> Result<Source> {
+    present(plugin.as_slice())?;
+    if !plugin_config.is_empty()
+        && let Err(e) = serde_json::from_str::<serde_json::Value>(&plugin_config)
+    {
+        bail!("the plugin's configuration is no JSON: {e}");
+    }
+    Ok(Source::Url { to, listen, plugin, plugin_config })
+}
+
+impl Serve {
+    pub fn run(self, source: Source, control: weir_control::Options) -> Result<ExitCode> {
+        let access_log = access_log(&self.access_log, &self.access_log_format);
+        run::run(run::Options {
+            source,
+            control: weir_control::Options { access_log, ..control },
+            proxy: weir_proxy::Options {
+                workers: self.workers.map_or_else(|| weir_proxy::Options::default().workers, usize::from),
+                admin: Some(self.admin),
+                cache_dir: self.cache_dir.or_else(cache_dir),
+                drain_time: self.drain_time,
+                ..weir_proxy::Options::default()
+            },
+            echo: self.echo,
+        })
+    }
+}
+
+/// Refuses paths that do not exist, all of them in one message.
+pub fn present(paths: &[PathBuf]) -> Result<()> {
+    let missing: Vec<String> = paths.iter().filter(|p| !p.exists()).map(|p| p.display().to_string()).collect();
+    if !missing.is_empty() {
+        bail!("no such file or folder: {}", missing.join(", "));
+    }
+    Ok(())
+}
+
+fn access_log(file: &str, format: &str) -> Vec<AccessLog> {
+    let sink = match file {
+        "off" | "" => return Vec::new(),
+        "-" => LogSink::Stdout,
+        file => LogSink::File(file.into()),
+    };
+    let format = match format {
+        "text" => LogFormat::Text(LogFormat::DEFAULT_TEXT.into()),
+        "json" => LogFormat::default_json(),
+        text => LogFormat::Text(format!("{}\n", text.trim_end_matches('\n'))),
+    };
+    vec![AccessLog { sink, format }]
+}
+
+/// `$XDG_CACHE_HOME/weir` or `~/.cache/weir`.
+pub fn cache_dir() -> Option<PathBuf> {
+    let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    var("XDG_CACHE_HOME").or_else(|| var("HOME").map(|home| home.join(".cache"))).map(|cache| cache.join("weir"))
+}
+
+pub fn upstream(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|e| format!("{e}; write it as http://127.0.0.1:3000"))?;
+    match url.scheme() {
+        "http" | "https" if url.has_host() => Ok(url),
+        _ => Err("the scheme must be http or https, as in http://127.0.0.1:3000".into()),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    weir_config::reader::duration(text).ok_or_else(|| "write it as 30s, 1m30s or 500ms".into())
+}
+
+fn echo_at(text: &str) -> Result<EchoAt, String> {
+    let (name, address) = text.split_once('=').ok_or("write it as NAME=ADDR, as v1=127.0.0.1:9001")?;
+    Ok(EchoAt { name: name.into(), address: address.parse().map_err(|e| format!("{address}: {e}"))? })
+}

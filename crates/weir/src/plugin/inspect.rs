@@ -1,0 +1,65 @@
+//! `weir plugin inspect`: what a module is, and whether it would run here.
+use anyhow::{Context, Result};
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+};
+use weir_wasm::inspect::{Facts, inspect};
+
+/// The facts of a module in a file, binary or text.
+pub fn facts(file: &Path) -> Result<Facts> {
+    let bytes = fs::read(file).with_context(|| file.display().to_string())?;
+    let shown = || file.display().to_string();
+    let wasm = if file.extension().is_some_and(|e| e == "wat") { wat::parse_bytes(&bytes).with_context(shown)? } else { bytes.into() };
+    inspect(&wasm).with_context(shown)
+}
+
+/// For people.
+pub fn print(facts: &Facts, out: &mut impl Write) -> io::Result<()> {
+    let abi = facts.abi.map_or_else(|| "none".to_string(), |abi| abi.to_string());
+    let size = facts.size as f64 / 1e6;
+    writeln!(out, "abi        {abi}")?;
+    match facts.debug_bytes {
+        0 => writeln!(out, "size       {size:.2} MB")?,
+        debug => writeln!(out, "size       {size:.2} MB, {:.2} of them debug information", debug as f64 / 1e6)?,
+    }
+    if !facts.producers.is_empty() {
+        writeln!(out, "made by    {}", facts.producers.join(", "))?;
+    }
+    if let Some(memory) = facts.memory {
+        let max = memory.max_pages.map_or_else(|| "no maximum of its own".into(), |m| format!("at most {} KiB", m * 64));
+        writeln!(out, "memory     {} KiB at the start, {max}", memory.pages * 64)?;
+    }
+    writeln!(out, "allocator  {}", facts.allocator.unwrap_or("none"))?;
+    let callbacks = facts.exports.iter().filter_map(|e| e.strip_prefix("proxy_")).filter(|e| e.starts_with("on_"));
+    writeln!(out, "callbacks  {}", wrapped(callbacks))?;
+    let imports = facts.imports.iter().map(|i| i.name.strip_prefix("proxy_").unwrap_or(&i.name));
+    writeln!(out, "imports    {}", wrapped(imports))?;
+    if !facts.has_names {
+        writeln!(out, "note       function names are stripped: a crash will show numbers")?;
+    }
+    match facts.missing.as_slice() {
+        [] => writeln!(out, "It would run here."),
+        missing => {
+            writeln!(out, "It would not run here:")?;
+            missing.iter().try_for_each(|m| writeln!(out, "  {m}"))
+        }
+    }
+}
+
+/// Words in lines of a readable length.
+fn wrapped<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    let (mut text, mut column) = (String::new(), 0);
+    for word in words {
+        if column > 0 && column + word.len() > 100 {
+            text += "\n           ";
+            column = 0;
+        } else if column > 0 {
+            text.push(' ');
+        }
+        text += word;
+        column += word.len() + 1;
+    }
+    text
+}

@@ -1,0 +1,177 @@
+//! `weir plugin test`: a gateway in this process with the plugin in it, stand-ins for everything that the plugin talks to, and
+//! requests over real connections. What runs the plugin is what runs it in `weir run`.
+mod cases;
+mod expect;
+mod http;
+mod redis;
+mod report;
+mod world;
+
+pub use report::{CaseReport, print};
+
+use anyhow::{Context, Result, anyhow, bail};
+use cases::{Case, Cases, Expect, Request, Step};
+use expect::{Difference, Matcher, Outcome};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use std::{
+    fs,
+    io::IsTerminal,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::net::TcpStream;
+use weir_config::diagnostic::Severity;
+use weir_proxy::{Proxy, logging};
+use world::Running;
+
+/// For one request; a plugin that never resumes is found by this.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// For what comes after an answer: log lines, calls without an effect on it.
+const AFTERWARDS: Duration = Duration::from_secs(1);
+
+pub struct Options {
+    /// The file of cases.
+    pub cases: PathBuf,
+    /// Instead of what the file says, or `plugin.wasm` beside it.
+    pub plugin: Option<PathBuf>,
+    /// Only cases whose name contains this.
+    pub filter: String,
+    /// Where compiled plugins are kept.
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// Lines of the application log; the plugin's own are among them.
+type Log = Arc<Mutex<Vec<String>>>;
+
+/// Runs the cases one after the other.
+pub fn run(options: &Options) -> Result<Vec<CaseReport>> {
+    let cases = read(&options.cases)?;
+    let plugin = plugin_file(options, &cases)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(async {
+        let log = Log::default();
+        let lines = log.clone();
+        logging::divert(move |line| lines.lock().unwrap_or_else(PoisonError::into_inner).push(line.trim_end().into()));
+        let proxy = Proxy::start(weir_proxy::Options {
+            workers: 1,
+            admin: None,
+            cache_dir: options.cache_dir.clone(),
+            drain_time: Duration::ZERO,
+            shutdown_timeout: Duration::ZERO,
+            ..weir_proxy::Options::default()
+        })?;
+        let mut reports = Vec::new();
+        for (i, case) in cases.cases.iter().enumerate().filter(|(_, c)| c.name.contains(&options.filter)) {
+            reports.push(run_case(&proxy, &plugin, i, case, &log).await?);
+        }
+        proxy.drain_and_stop().await;
+        Ok(reports)
+    })
+}
+
+fn read(path: &Path) -> Result<Cases> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let colour = std::io::stderr().is_terminal();
+    match cases::read(path, text) {
+        Ok(cases) => {
+            cases.findings.iter().for_each(|d| eprintln!("{}\n", d.snippet(colour)));
+            Ok(cases)
+        }
+        Err(findings) => {
+            findings.iter().for_each(|d| eprintln!("{}\n", d.snippet(colour)));
+            let errors = findings.iter().filter(|d| d.severity == Severity::Error).count();
+            bail!("{} has {errors} errors", path.display())
+        }
+    }
+}
+
+fn plugin_file(options: &Options, cases: &Cases) -> Result<PathBuf> {
+    let beside = |name: &str| options.cases.parent().unwrap_or(Path::new("")).join(name);
+    let file = options.plugin.clone().unwrap_or_else(|| beside(cases.plugin.as_deref().unwrap_or(super::BUILT)));
+    if !file.is_file() {
+        bail!("{} is not there: build it first (weir plugin build), or name it with --plugin FILE", file.display());
+    }
+    Ok(file)
+}
+
+async fn run_case(proxy: &Proxy, plugin: &Path, index: usize, case: &Case, log: &Log) -> Result<CaseReport> {
+    let began = Instant::now();
+    log.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    let running = Running::start(&case.world).await?;
+    let report = proxy.apply(Arc::new(running.config(plugin, index, &case.world.config)?)).await;
+    let mut differences = Vec::new();
+    for d in report.diagnostics.iter().filter(|d| d.severity == Severity::Error) {
+        let actual = d.message.clone();
+        differences.push((0, Difference { field: "plugin".into(), expected: "to start with its configuration".into(), actual }));
+    }
+    let address = proxy.listeners().first().map(|l| l.address).ok_or_else(|| anyhow!("the gateway does not listen"))?;
+    if differences.is_empty() {
+        for (i, step) in case.steps.iter().enumerate() {
+            differences.extend(run_step(address, &running, step, log).await.into_iter().map(|d| (i, d)));
+        }
+    }
+    let log = log.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    Ok(CaseReport::new(case, differences, began.elapsed(), log))
+}
+
+async fn run_step(address: SocketAddr, running: &Running, step: &Step, log: &Log) -> Vec<Difference> {
+    running.forget();
+    let first_line = log.lock().unwrap_or_else(PoisonError::into_inner).len();
+    let answer = match tokio::time::timeout(PATIENCE, send(address, &step.request)).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(e)) => return vec![no_answer(format!("the connection ended: {e:#}"))],
+        Err(_) => return vec![no_answer(format!("nothing within {PATIENCE:?}: is the request still paused?"))],
+    };
+    let deadline = Instant::now() + AFTERWARDS;
+    loop {
+        let (upstream, calls) = running.seen();
+        let log = log.lock().unwrap_or_else(PoisonError::into_inner)[first_line..].to_vec();
+        let mut differences = expect::compare(&step.expect, &Outcome { upstream, calls, log, ..answer.clone() });
+        compare_redis(&step.expect, running, &mut differences);
+        let settled = !differences.iter().any(|d| ["log", "calls", "redis"].iter().any(|late| d.field.starts_with(late)));
+        if settled || Instant::now() > deadline {
+            return differences;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn no_answer(actual: String) -> Difference {
+    Difference { field: "answer".into(), expected: "an answer".into(), actual }
+}
+
+fn compare_redis(expect: &Expect, running: &Running, out: &mut Vec<Difference>) {
+    for (name, keys) in &expect.redis {
+        for (key, matcher) in keys {
+            let place = format!("redis.{name}.{key}");
+            match running.redis(name) {
+                Some(redis) => expect::value(&place, matcher, redis.value(key).as_deref(), out),
+                None => expect::value(&place, &Matcher::Text("a stand-in of this name under `redis`".into()), None, out),
+            }
+        }
+    }
+}
+
+/// One request on a connection of its own.
+async fn send(address: SocketAddr, request: &Request) -> Result<Outcome> {
+    let stream = TcpStream::connect(address).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let connection = tokio::spawn(connection);
+    let mut builder = ::http::Request::builder().method(request.method.as_str()).uri(&request.path).header("host", &request.host);
+    for (name, value) in &request.headers {
+        builder = builder.header(name, value);
+    }
+    let response = sender.send_request(builder.body(Full::<bytes::Bytes>::from(request.body.clone()))?).await?;
+    let (head, body) = response.into_parts();
+    let body = body.collect().await?.to_bytes();
+    connection.abort();
+    Ok(Outcome {
+        status: head.status.as_u16(),
+        headers: head.headers.iter().map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned())).collect(),
+        body: String::from_utf8_lossy(&body).into_owned(),
+        ..Outcome::default()
+    })
+}

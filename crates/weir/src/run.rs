@@ -1,0 +1,213 @@
+//! A gateway in one process: the control plane's updates go straight to the data plane.
+use crate::echo;
+use anyhow::{Context, Result};
+use std::{
+    collections::HashSet,
+    io::{IsTerminal, Write},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    time::Instant,
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc::Receiver,
+};
+use url::Url;
+use weir_config::{
+    diagnostic::{Diagnostic, Severity},
+    model::{Config, HeaderMatch, NetworkFilter, PathMatch, RouteMatch, StringMatch, ValueMatch},
+};
+use weir_control::{Control, Update};
+use weir_proxy::Proxy;
+
+pub struct Options {
+    pub source: Source,
+    pub control: weir_control::Options,
+    pub proxy: weir_proxy::Options,
+    pub echo: Vec<EchoAt>,
+}
+
+/// Where the configuration comes from.
+pub enum Source {
+    Files(Vec<PathBuf>),
+    Url { to: Url, listen: SocketAddr, plugin: Option<PathBuf>, plugin_config: String },
+}
+
+/// An echo upstream in this process.
+#[derive(Clone, Debug)]
+pub struct EchoAt {
+    pub name: String,
+    pub address: SocketAddr,
+}
+
+/// Runs until a signal or the admin listener ends it.
+pub fn run(options: Options) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(async {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut hangup = signal(SignalKind::hangup())?;
+        let _upstreams = start_echo(&options.echo).await?;
+        let admin = options.proxy.admin;
+        let proxy = Proxy::start(options.proxy).with_context(|| format!("cannot start with the admin listener on {admin:?}"))?;
+        let mut updates = updates(options.source, options.control)?;
+        let mut printer = Printer::default();
+        loop {
+            tokio::select! {
+                update = updates.recv() => match update {
+                    Some(update) => {
+                        let began = Instant::now();
+                        let report = proxy.apply(update.config.clone()).await;
+                        printer.applied(&proxy, &update, report, began);
+                    }
+                    // The watching thread ends only with its receiver.
+                    None => std::future::pending().await,
+                },
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                // As logrotate expects of a server.
+                _ = hangup.recv() => proxy.shared().sinks.reopen(),
+                () = proxy.quit_requested() => break,
+            }
+        }
+        // A second signal does not wait.
+        tokio::select! {
+            () = proxy.drain_and_stop() => Ok(ExitCode::SUCCESS),
+            _ = terminate.recv() => Ok(ExitCode::FAILURE),
+            _ = interrupt.recv() => Ok(ExitCode::FAILURE),
+        }
+    })
+}
+
+async fn start_echo(wanted: &[EchoAt]) -> Result<Vec<echo::Server>> {
+    let mut servers = Vec::new();
+    for at in wanted {
+        let options = echo::Options { listen: Some(at.address), name: at.name.clone(), tls: None };
+        let server = echo::Server::start(options)
+            .await
+            .with_context(|| format!("cannot listen on {} for the echo upstream {}", at.address, at.name))?;
+        println!("echo {} on http://{}", at.name, server.address());
+        servers.push(server);
+    }
+    Ok(servers)
+}
+
+fn updates(source: Source, options: weir_control::Options) -> Result<Receiver<Update>> {
+    match source {
+        Source::Files(paths) => Control::new(options).spawn(paths).context("cannot start the thread that watches files"),
+        Source::Url { to, listen, plugin, plugin_config } => {
+            let direct = weir_control::Direct { to, listen, plugin, plugin_config };
+            direct.spawn(options).context("cannot start the thread that watches the plugin")
+        }
+    }
+}
+
+/// Tells people what became of the configuration; each finding once, for as long as it stands.
+#[derive(Default)]
+struct Printer {
+    told: HashSet<String>,
+    greeted: bool,
+}
+
+impl Printer {
+    fn applied(&mut self, proxy: &Proxy, update: &Update, report: weir_proxy::Report, began: Instant) {
+        let colour = std::io::stderr().is_terminal();
+        let all: Vec<Diagnostic> = update.diagnostics.iter().cloned().chain(report.diagnostics).collect();
+        for d in &all {
+            if !self.told.contains(&d.line()) {
+                eprintln!("{}\n", d.snippet(colour));
+            }
+        }
+        self.told = all.iter().map(Diagnostic::line).collect();
+        let errors = all.iter().filter(|d| d.severity == Severity::Error).count();
+        let mut out = std::io::stdout().lock();
+        let _ = if self.greeted {
+            let took = update.took + began.elapsed();
+            writeln!(
+                out,
+                "configuration {}: {} objects changed, live after {:.1} ms, {errors} errors",
+                report.version,
+                update.objects,
+                took.as_secs_f64() * 1e3
+            )
+        } else {
+            self.greeted = true;
+            greet(&mut out, proxy, &update.config)
+        };
+    }
+}
+
+fn greet(out: &mut impl Write, proxy: &Proxy, config: &Config) -> std::io::Result<()> {
+    for bound in proxy.listeners() {
+        let tls = config.listeners.get(&bound.name).is_some_and(|l| l.filter_chains.iter().any(|c| c.tls.is_some()));
+        writeln!(out, "listening on {}://{}", if tls { "https" } else { "http" }, bound.address)?;
+    }
+    let lines = curl_lines(config);
+    if !lines.is_empty() {
+        writeln!(out, "try:")?;
+    }
+    for line in lines {
+        writeln!(out, "  {line}")?;
+    }
+    match proxy.admin_address() {
+        Some(address) => writeln!(out, "admin on http://{address}"),
+        None => Ok(()),
+    }
+}
+
+/// Up to three requests that would reach a route each.
+fn curl_lines(config: &Config) -> Vec<String> {
+    let mut lines = Vec::new();
+    for listener in config.listeners.values() {
+        for chain in &listener.filter_chains {
+            let NetworkFilter::HttpConnectionManager(hcm) = &chain.filter else { continue };
+            let Some(routes) = config.routes.get(&hcm.route_config) else { continue };
+            for host in &routes.virtual_hosts {
+                for route in &host.routes {
+                    if lines.len() == 3 {
+                        return lines;
+                    }
+                    let domain = host.domains.first().map(String::as_str).unwrap_or("*");
+                    let line = curl(listener.address, chain.tls.is_some(), domain, &route.matches);
+                    lines.extend(line.filter(|l| !lines.contains(l)));
+                }
+            }
+        }
+    }
+    lines
+}
+
+/// `None` where no plain request would do.
+fn curl(address: SocketAddr, tls: bool, domain: &str, matches: &RouteMatch) -> Option<String> {
+    let path = match &matches.path {
+        PathMatch::Exact(p) | PathMatch::Prefix(p) | PathMatch::PathSeparatedPrefix(p) => p,
+        PathMatch::Regex(_) => return None,
+    };
+    let mut options = String::new();
+    for HeaderMatch { name, value, invert, .. } in &matches.headers {
+        match (name.as_str(), value) {
+            _ if *invert => {}
+            (":method", ValueMatch::Text(StringMatch::Exact(method))) => options += &format!("-X {method} "),
+            (":authority" | ":scheme", _) => return None,
+            (name, ValueMatch::Text(StringMatch::Exact(value))) => options += &format!("-H '{name}: {value}' "),
+            _ => return None,
+        }
+    }
+    let mut query = Vec::new();
+    for q in &matches.query_parameters {
+        match &q.value {
+            ValueMatch::Text(StringMatch::Exact(value)) => query.push(format!("{}={value}", q.name)),
+            _ => return None,
+        }
+    }
+    let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
+    let ip = if address.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address.ip() };
+    let at = SocketAddr::new(ip, address.port());
+    let host = domain.replacen("*.", "www.", 1);
+    Some(match (tls, domain) {
+        (false, "*") => format!("curl {options}'http://{at}{path}{query}'"),
+        (false, _) => format!("curl {options}-H 'Host: {host}' 'http://{at}{path}{query}'"),
+        (true, "*") => format!("curl -k {options}'https://{at}{path}{query}'"),
+        (true, _) => format!("curl -k --resolve {host}:{}:{} {options}'https://{host}:{}{path}{query}'", at.port(), at.ip(), at.port()),
+    })
+}

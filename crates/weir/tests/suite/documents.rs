@@ -1,0 +1,70 @@
+//! What is written is true: the snippets of the documents load, and generated pages are current.
+use crate::harness::{root, weir};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+use weir::cli::docs::{self as documents, Page};
+
+/// Every file below a folder with this extension.
+fn files(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()) {
+        if entry.is_dir() {
+            files(&entry, extension, found);
+        } else if entry.extension().is_some_and(|e| e == extension) {
+            found.push(entry);
+        }
+    }
+}
+
+/// What `weir check` says of a folder or file, without a finding in it.
+#[track_caller]
+fn check(path: &Path) {
+    let output = weir().arg("check").arg(path).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("no findings"),
+        "{}:\n{said}{}",
+        path.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn the_quickstart_loads_without_a_finding() {
+    check(&root().join("examples/quickstart"));
+}
+
+#[test]
+fn every_snippet_of_the_documents_loads_without_a_finding() {
+    let mut documents = vec![root().join("README.md")];
+    files(&root().join("docs"), "md", &mut documents);
+    let mut count = 0;
+    for document in documents {
+        let text = fs::read_to_string(&document).unwrap();
+        for (i, snippet) in text.split("```yaml\n").skip(1).map(|s| s.split("```").next().unwrap()).enumerate() {
+            // What is no object (test cases, fragments) is fenced as `yml`.
+            let folder = tempfile::tempdir().unwrap();
+            let name = format!("{}-{}.yaml", document.file_stem().unwrap().to_string_lossy(), i + 1);
+            fs::write(folder.path().join(&name), snippet).unwrap();
+            fs::write(folder.path().join("plugin.wasm"), wat::parse_str("(module)").unwrap()).unwrap();
+            check(folder.path());
+            count += 1;
+        }
+    }
+    assert!(count >= 5, "{count} snippets");
+}
+
+#[test]
+fn generated_pages_are_current() {
+    for (page, name) in [(Page::Flags, "flags"), (Page::Admin, "admin"), (Page::Metrics, "metrics"), (Page::AccessLog, "access-log")] {
+        let path = format!("docs/reference/{name}.md");
+        let wanted = documents::page(page);
+        let path = root().join(path);
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&path, &wanted).unwrap();
+        }
+        let written = fs::read_to_string(&path).unwrap_or_default();
+        assert!(written == wanted, "{} is not current: UPDATE=1 cargo test --test suite generated_pages", path.display());
+    }
+}

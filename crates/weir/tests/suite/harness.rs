@@ -1,0 +1,282 @@
+//! Starts `weir run` on a folder of its own and free ports, and stops it when dropped.
+use crate::client::{self, Answer};
+use std::{
+    collections::HashSet,
+    fs,
+    io::{BufRead, BufReader},
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, OnceLock},
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+use weir::echo;
+
+/// Long enough for a busy machine; nothing waits this long when all is well.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `f` has something to say.
+#[track_caller]
+pub fn eventually<T>(what: &str, mut f: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = f() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what} did not come to be in {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A port that nobody else in this process was given.
+pub fn free_port() -> u16 {
+    static GIVEN: OnceLock<Mutex<HashSet<u16>>> = OnceLock::new();
+    let mut given = GIVEN.get_or_init(Mutex::default).lock().unwrap();
+    loop {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        if given.insert(port) {
+            return port;
+        }
+    }
+}
+
+/// A running gateway. `$PORT`, `$PORT2`, `$PORT3` in its files stand for free ports, `$ECHO` for the port of its upstream.
+pub struct Weir {
+    child: Child,
+    folder: TempDir,
+    /// What it printed so far, both streams together.
+    output: Arc<Mutex<Vec<String>>>,
+    pub ports: [u16; 3],
+    pub admin: SocketAddr,
+    words: Vec<(String, String)>,
+    _echo: Vec<echo::Server>,
+}
+
+/// How a gateway is to be started.
+pub struct Start<'a> {
+    files: Vec<(&'a str, String)>,
+    args: Vec<String>,
+    words: Vec<(String, String)>,
+    upstreams: usize,
+    wait: bool,
+}
+
+impl<'a> Start<'a> {
+    pub fn new() -> Start<'a> {
+        Start { files: Vec::new(), args: Vec::new(), words: Vec::new(), upstreams: 1, wait: true }
+    }
+    /// A file in its folder.
+    pub fn file(mut self, name: &'a str, text: impl Into<String>) -> Self {
+        self.files.push((name, text.into()));
+        self
+    }
+    pub fn arg(mut self, arg: impl Into<String>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+    /// Replaces `$name` in files and arguments.
+    pub fn word(mut self, name: &str, value: impl ToString) -> Self {
+        self.words.push((format!("${name}"), value.to_string()));
+        self
+    }
+    /// How many echo upstreams, `$ECHO`, `$ECHO2`, …, named echo, echo2, …
+    pub fn upstreams(mut self, count: usize) -> Self {
+        self.upstreams = count;
+        self
+    }
+    pub fn run(self) -> Weir {
+        Weir::start(self)
+    }
+}
+
+/// The runtime of the upstreams and of asynchronous clients.
+pub fn runtime() -> &'static tokio::runtime::Runtime {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
+}
+
+pub fn echo_server(name: &str) -> echo::Server {
+    runtime().block_on(echo::Server::start(echo::Options { name: name.into(), ..echo::Options::default() })).unwrap()
+}
+
+/// The binary under test.
+pub fn weir() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_weir"))
+}
+
+/// The workspace's folder.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+impl Weir {
+    fn start(start: Start<'_>) -> Weir {
+        let folder = tempfile::tempdir().unwrap();
+        let ports = [free_port(), free_port(), free_port()];
+        let numbered = |name: &str, i: usize| if i == 0 { format!("${name}") } else { format!("${name}{}", i + 1) };
+        let echoes: Vec<_> = (0..start.upstreams).map(|i| echo_server(numbered("echo", i).trim_start_matches('$'))).collect();
+        let mut words = start.words;
+        words.extend(ports.iter().enumerate().map(|(i, p)| (numbered("PORT", i), p.to_string())));
+        words.extend(echoes.iter().enumerate().map(|(i, e)| (numbered("ECHO", i), e.address().port().to_string())));
+        // The longest first, so that $PORT does not eat the beginning of $PORT2.
+        words.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
+        let conf = folder.path().join("conf.d");
+        fs::create_dir(&conf).unwrap();
+        for (name, text) in &start.files {
+            fs::write(conf.join(name), replaced(text, &words)).unwrap();
+        }
+        let mut command = weir();
+        command.args(["run", "--workers", "2", "--admin", "127.0.0.1:0", "--cache-dir"]).arg(folder.path().join("cache"));
+        if !start.files.is_empty() {
+            command.arg("-f").arg(&conf);
+        }
+        command.args(start.args.iter().map(|a| replaced(a, &words)));
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let output = Arc::new(Mutex::new(Vec::new()));
+        collect(child.stdout.take().unwrap(), output.clone());
+        collect(child.stderr.take().unwrap(), output.clone());
+        let mut running = Weir { child, folder, output, ports, admin: SocketAddr::from(([127, 0, 0, 1], 0)), words, _echo: echoes };
+        if start.wait {
+            running.wait_ready();
+        }
+        running
+    }
+
+    fn wait_ready(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        let admin = loop {
+            if let Some(line) = self.lines("admin on http://").first() {
+                break line.rsplit('/').next().unwrap().parse().unwrap();
+            }
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none() && Instant::now() < deadline, "{ended:?}: {}", self.printed());
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        self.admin = admin;
+        let text = || format!("ready: {}", self.printed());
+        eventually(&text(), || client::get(self.admin, "admin", "/ready").ok().filter(|a| a.status == 200));
+    }
+
+    /// Everything it printed so far.
+    pub fn printed(&self) -> String {
+        self.output.lock().unwrap().join("\n")
+    }
+    /// The printed lines that contain `part`.
+    pub fn lines(&self, part: &str) -> Vec<String> {
+        self.output.lock().unwrap().iter().filter(|l| l.contains(part)).cloned().collect()
+    }
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.ports[0]))
+    }
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join("conf.d").join(name)
+    }
+    /// Writes a file of its folder anew.
+    pub fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), replaced(text, &self.words)).unwrap();
+    }
+    pub fn remove(&self, name: &str) {
+        fs::remove_file(self.path(name)).unwrap();
+    }
+    /// `GET` on a connection of its own.
+    pub fn get(&self, host: &str, path: &str) -> Answer {
+        client::get(self.address(), host, path).unwrap_or_else(|e| panic!("{path}: {e}: {}", self.printed()))
+    }
+    /// `GET` until the answer is as wanted.
+    #[track_caller]
+    pub fn get_until(&self, host: &str, path: &str, wanted: impl Fn(&Answer) -> bool) -> Answer {
+        let mut last = None;
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            last = client::get(self.address(), host, path).ok();
+            if last.as_ref().is_some_and(&wanted) {
+                return last.unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        panic!("http://{host}{path} answered {last:?}; {}", self.printed());
+    }
+    pub fn admin(&self, path: &str) -> Answer {
+        client::get(self.admin, "admin", path).unwrap()
+    }
+    /// The value of a counter or gauge by Envoy's name; 0 where it was never counted.
+    pub fn stat(&self, name: &str) -> u64 {
+        let text = self.admin("/stats").body;
+        let line = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(": ").map(str::to_string));
+        line.map_or(0, |v| v.parse().unwrap())
+    }
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+    pub fn resident_kb(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+    pub fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap().success());
+    }
+    /// Waits for its end.
+    pub fn ended(&mut self) -> std::process::ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "still running: {}", self.printed());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Weir {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- weir printed:\n{}\n---", self.printed());
+        }
+    }
+}
+
+fn replaced(text: &str, words: &[(String, String)]) -> String {
+    words.iter().fold(text.to_string(), |t, (name, value)| t.replace(name, value))
+}
+
+fn collect(from: impl std::io::Read + Send + 'static, into: Arc<Mutex<Vec<String>>>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            into.lock().unwrap().push(line);
+        }
+    });
+}
+
+/// A gateway on `$PORT` that sends everything to the echo upstream.
+pub const TO_ECHO: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: { name: gateway }
+spec:
+  gatewayClassName: weir
+  listeners: [{ name: http, port: $PORT, protocol: HTTP }]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: echo }
+spec:
+  parentRefs: [{ name: gateway }]
+  rules: [{ backendRefs: [{ name: echo, port: 80 }] }]
+---
+apiVersion: v1
+kind: Service
+metadata: { name: echo }
+spec: { ports: [{ port: 80, targetPort: $ECHO }] }
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: { name: echo, labels: { kubernetes.io/service-name: echo } }
+addressType: IPv4
+ports: [{ port: $ECHO }]
+endpoints: [{ addresses: [127.0.0.1] }]
+";

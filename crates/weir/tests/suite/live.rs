@@ -1,0 +1,78 @@
+//! Configuration that changes while requests pass.
+use crate::{
+    client::Connection,
+    harness::{Start, TO_ECHO, eventually},
+};
+use std::time::{Duration, Instant};
+
+fn redirect(name: &str, to: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{ name: {name} }}\nspec:\n  parentRefs: [{{ name: gateway }}]\n  hostnames: [{name}.test]\n  rules:\n  - filters: [{{ type: RequestRedirect, requestRedirect: {{ hostname: {to} }} }}]\n"
+    )
+}
+
+#[test]
+fn files_come_change_break_and_go() {
+    let weir = Start::new().file("gateway.yaml", TO_ECHO).file("one.yaml", redirect("one", "a.test")).run();
+    // One connection sees it all: a change of routes closes nothing.
+    let mut c = Connection::open(weir.address()).unwrap();
+    let location = |c: &mut Connection, host: &str| {
+        let answer = c.request("GET", host, "/", &[], b"").unwrap();
+        // The port is the listener's (Gateway API, HTTPRequestRedirectFilter).
+        (answer.status, answer.header("location").unwrap_or_default().replace(&format!(":{}", weir.ports[0]), ""))
+    };
+    assert_eq!(location(&mut c, "one.test"), (302, "http://a.test/".into()));
+
+    let closed = {
+        weir.write("one.yaml", &redirect("one", "b.test"));
+        Instant::now()
+    };
+    eventually("the change", || (location(&mut c, "one.test").1 == "http://b.test/").then_some(()));
+    // 50 ms are the aim; this only notices when something waits for a tick.
+    assert!(closed.elapsed() < Duration::from_secs(2), "{:?}", closed.elapsed());
+
+    weir.write("two.yaml", &redirect("two", "c.test"));
+    eventually("the new file", || (location(&mut c, "two.test").1 == "http://c.test/").then_some(()));
+
+    // Half a document, then a wrong one: what was good keeps serving, and the finding is printed with its place.
+    weir.write("one.yaml", "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {na");
+    eventually("a word about the broken file", || weir.lines("one.yaml:3").first().cloned());
+    assert_eq!(location(&mut c, "one.test").1, "http://b.test/");
+    weir.write("one.yaml", &redirect("one", "d.test").replace("RequestRedirect,", "RequestRedirekt,"));
+    eventually("a word about the bad field", || weir.lines("RequestRedirekt").first().cloned());
+    assert_eq!(location(&mut c, "one.test").1, "http://b.test/");
+    weir.write("one.yaml", &redirect("one", "d.test"));
+    eventually("the mended file", || (location(&mut c, "one.test").1 == "http://d.test/").then_some(()));
+
+    // What editors leave behind does no harm.
+    weir.write(".one.yaml.swp", "{");
+    weir.write("one.yaml~", "{");
+    weir.remove("two.yaml");
+    eventually("the removal", || (location(&mut c, "two.test").0 == 200).then_some(()));
+    assert_eq!(weir.lines("swp").len() + weir.lines("yaml~").len(), 0);
+}
+
+#[test]
+fn a_listener_comes_and_goes_beside_open_connections() {
+    let weir = Start::new().file("gateway.yaml", TO_ECHO).run();
+    let mut c = Connection::open(weir.address()).unwrap();
+    assert_eq!(c.request("GET", "h", "/", &[], b"").unwrap().status, 200);
+    let second = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: { name: second }\nspec:\n  gatewayClassName: weir\n  listeners: [{ name: http, port: $PORT2, protocol: HTTP }]\n";
+    weir.write("second.yaml", second);
+    let to = std::net::SocketAddr::from(([127, 0, 0, 1], weir.ports[1]));
+    eventually("the second listener", || crate::client::get(to, "h", "/").ok().filter(|a| a.status == 404));
+    weir.remove("second.yaml");
+    eventually("the second listener's end", || std::net::TcpStream::connect(to).is_err().then_some(()));
+    assert_eq!(c.request("GET", "h", "/", &[], b"").unwrap().status, 200, "a connection of the first listener was cut");
+}
+
+#[test]
+fn an_endpoint_moves_without_an_error() {
+    let weir = Start::new().file("gateway.yaml", TO_ECHO).upstreams(2).run();
+    assert_eq!(weir.get("h", "/").json()["name"], "echo");
+    weir.write("gateway.yaml", &TO_ECHO.replace("$ECHO", "$ECHO2"));
+    weir.get_until("h", "/", |a| {
+        assert_eq!(a.status, 200, "{a:?}");
+        a.json()["name"] == "echo2"
+    });
+}

@@ -1,0 +1,21 @@
+//! The binary, run as its users run it, with real clients, upstreams and plugins around it. One test program for all, so that
+//! it is linked once.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(dead_code, reason = "the harness offers more than the tests of today ask for")]
+
+mod client;
+mod conformance;
+mod direct;
+mod documents;
+mod echo;
+mod harness;
+mod live;
+mod operate;
+mod plugin_tools;
+mod plugins;
+mod quickstart;
+mod refused;
+mod shutdown;
+mod streams;
+mod swap;
+mod tls;

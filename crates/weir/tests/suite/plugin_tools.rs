@@ -1,0 +1,158 @@
+//! `weir plugin new|build|test|inspect`, as those who write plugins use them.
+use crate::harness::weir;
+use std::{fs, path::Path, process::Output};
+
+fn plugin(args: &[&str], folder: &Path) -> Output {
+    weir().arg("plugin").args(args).current_dir(folder).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Its standard output, for what must succeed.
+#[track_caller]
+fn good(output: &Output) -> String {
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// Its standard error, for what must fail with exit code 1.
+#[track_caller]
+fn bad(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(1), "{}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stderr)
+}
+
+#[test]
+fn new_refuses_what_would_overwrite_or_not_build() {
+    let folder = tempfile::tempdir().unwrap();
+    good(&plugin(&["new", "a"], folder.path()));
+    assert!(bad(&plugin(&["new", "a"], folder.path())).contains("a exists already"));
+    assert!(bad(&plugin(&["new", "A b"], folder.path())).contains("lower case letters"));
+    assert!(bad(&plugin(&["build"], folder.path())).contains("weir plugin new"));
+    assert!(bad(&plugin(&["test", "a/cases.yaml"], folder.path())).contains("weir plugin build"));
+}
+
+#[test]
+fn build_says_which_toolchain_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    good(&plugin(&["new", "a"], folder.path()));
+    let output = weir().args(["plugin", "build", "a"]).env("PATH", "/nonexistent").current_dir(folder.path()).output().unwrap();
+    assert!(bad(&output).contains("https://go.dev/dl"), "{output:?}");
+}
+
+#[test]
+fn wrong_cases_are_shown_with_their_line() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("cases.yaml"), "cases:\n- name: a\n  request: { path: x, metod: GET }\n  expect: { status: abc }\n")
+        .unwrap();
+    let said = bad(&plugin(&["test"], folder.path()));
+    for part in ["cases.yaml:3", "does not begin with /", "did you mean method?", "cases.yaml:4", "expected a whole number", "has 2 errors"]
+    {
+        assert!(said.contains(part), "no {part} in {said}");
+    }
+}
+
+#[test]
+fn inspect_says_what_a_module_is_and_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let quickstart = crate::harness::root().join("examples/quickstart/greeting.wat");
+    let said = good(&plugin(&["inspect", quickstart.to_str().unwrap()], folder.path()));
+    for part in ["abi        0.2.1", "allocator  proxy_on_memory_allocate", "on_response_headers", "get_buffer_bytes", "It would run here."]
+    {
+        assert!(said.contains(part), "no {part} in {said}");
+    }
+    fs::write(
+        folder.path().join("bad.wat"),
+        "(module (import \"env\" \"proxy_nonsense\" (func)) (func (export \"proxy_abi_version_0_2_1\")))",
+    )
+    .unwrap();
+    let output = plugin(&["inspect", "bad.wat", "-o", "json"], folder.path());
+    assert_eq!(output.status.code(), Some(1));
+    let facts: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let missing = facts["missing"].to_string();
+    assert!(missing.contains("proxy_nonsense") && missing.contains("memory"), "{facts}");
+    fs::write(folder.path().join("text.wasm"), "hello").unwrap();
+    assert!(bad(&plugin(&["inspect", "text.wasm"], folder.path())).contains("text.wasm: not a WebAssembly module"));
+}
+
+#[test]
+fn what_new_makes_builds() {
+    let folder = tempfile::tempdir().unwrap();
+    for (lang, abi) in [("go", "0.2.100"), ("rust", "0.2.1")] {
+        good(&plugin(&["new", lang, "--lang", lang], folder.path()));
+        good(&plugin(&["build", lang], folder.path()));
+        let module = format!("{lang}/plugin.wasm");
+        let facts: serde_json::Value = serde_json::from_str(&good(&plugin(&["inspect", &module, "-o", "json"], folder.path()))).unwrap();
+        assert_eq!(facts["abi"], abi, "{facts}");
+    }
+}
+
+#[test]
+fn what_new_makes_passes_its_own_cases() {
+    let folder = tempfile::tempdir().unwrap();
+    for lang in ["go", "rust"] {
+        good(&plugin(&["new", lang, "--lang", lang], folder.path()));
+        good(&plugin(&["build", lang], folder.path()));
+        let said = good(&plugin(&["test", &format!("{lang}/cases.yaml"), "--cache-dir", "cache"], folder.path()));
+        assert!(said.contains("3 passed, 0 failed"), "{said}");
+    }
+}
+
+#[test]
+fn examples_pass_their_cases() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["blacklist-redis-go", "token-auth-go", "json-rewrite-rust", "sse-rewrite-go"] {
+        let example = crate::harness::root().join("examples/plugins").join(name);
+        good(&plugin(&["build", "."], &example));
+        let said = good(&plugin(&["test", example.join("cases.yaml").to_str().unwrap(), "--cache-dir", "cache"], folder.path()));
+        assert!(said.ends_with(" 0 failed\n"), "{said}");
+    }
+}
+
+#[test]
+fn test_shows_differences_and_tells_programs() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::copy(crate::harness::root().join("examples/quickstart/greeting.wat"), folder.path().join("greeting.wat")).unwrap();
+    let cases = "\
+plugin: greeting.wat
+config: { greeting: hello }
+upstream: { status: 201, headers: { x-upstream: a }, body: { ok: true } }
+cases:
+- name: right
+  request: { method: PUT, path: /a?b=c, body: { n: 1 } }
+  expect:
+    status: 201
+    headers: { x-greeting: { greeting: hello }, x-upstream: a, x-none: null }
+    body: { ok: true }
+    upstream: { method: PUT, path: \"~^/a\", body: { n: 1 }, host: example.com }
+- name: wrong
+  request: { path: / }
+  expect: { status: 404, headers: { x-greeting: hi }, upstream: false }
+";
+    fs::write(folder.path().join("cases.yaml"), cases).unwrap();
+    let output = plugin(&["test", "--cache-dir", "cache"], folder.path());
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in
+        ["ok     right", "FAILED wrong", "expected 404", "got      201", "headers.x-greeting", "expected no request", "1 passed, 1 failed"]
+    {
+        assert!(said.contains(part), "no {part} in {said}");
+    }
+    let output = plugin(&["test", "--cache-dir", "cache", "-o", "json"], folder.path());
+    let reports: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&reports[0]["passed"], &reports[1]["passed"]), (&true.into(), &false.into()), "{reports}");
+    assert_eq!(reports[1]["differences"][0], serde_json::json!({"field": "status", "expected": "404", "actual": "201"}));
+}
+
+#[test]
+fn a_plugin_that_does_not_start_fails_its_cases() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("plugin.wasm"), wat::parse_str("(module)").unwrap()).unwrap();
+    fs::write(folder.path().join("cases.yaml"), "cases: [{ name: a, request: {}, expect: { status: 200 } }]\n").unwrap();
+    let output = plugin(&["test"], folder.path());
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("expected to start") && said.contains("proxy_abi_version"), "{said}");
+}
