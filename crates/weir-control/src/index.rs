@@ -9,7 +9,7 @@ use crate::{
     artifact::Artifacts,
     object::{Finding, Key, Object},
     store::Store,
-    translate::{Condition, Cx, Dep, Part, PluginPart, PortPart, Unit},
+    translate::{Bind, Condition, Cx, Dep, Part, PluginPart, PortPart, Unit},
 };
 
 use std::{
@@ -29,7 +29,7 @@ struct UnitState {
     deps: Box<[Dep]>,
     /// (table, domain)
     hosts: Box<[(Name, Name)]>,
-    ports: Box<[u16]>,
+    ports: Box<[Bind]>,
     needs: Box<[Unit]>,
     findings: Box<[Finding]>,
     conditions: Box<[Condition]>,
@@ -45,9 +45,9 @@ pub struct Index {
     /// How many units ask for a cluster or secret.
     demand: HashMap<Unit, u32>,
     tables: Tables,
-    ports: BTreeMap<u16, BTreeMap<Unit, Vec<PortPart>>>,
+    ports: BTreeMap<Bind, BTreeMap<Unit, Vec<PortPart>>>,
     /// What is wrong with how parts meet on a port.
-    port_findings: BTreeMap<u16, Vec<Diagnostic>>,
+    port_findings: BTreeMap<Bind, Vec<Diagnostic>>,
     plugins: BTreeMap<Unit, Vec<PluginPart>>,
     config: Arc<Config>,
 }
@@ -55,7 +55,7 @@ pub struct Index {
 /// Resources to put together again, found while units are translated.
 #[derive(Default)]
 struct Touched {
-    ports: BTreeSet<u16>,
+    ports: BTreeSet<Bind>,
     plugins: bool,
 }
 
@@ -206,10 +206,10 @@ impl Index {
         }
     }
 
-    fn put_ports(&mut self, unit: &Unit, old: &[u16], parts: Vec<PortPart>, touched: &mut Touched) -> Box<[u16]> {
-        let mut new: BTreeMap<u16, Vec<PortPart>> = BTreeMap::new();
+    fn put_ports(&mut self, unit: &Unit, old: &[Bind], parts: Vec<PortPart>, touched: &mut Touched) -> Box<[Bind]> {
+        let mut new: BTreeMap<Bind, Vec<PortPart>> = BTreeMap::new();
         for part in parts {
-            new.entry(part.port).or_default().push(part);
+            new.entry(part.bind).or_default().push(part);
         }
         for port in old.iter().filter(|p| !new.contains_key(p)) {
             touched.ports.insert(*port);
@@ -263,7 +263,7 @@ impl Index {
     }
 
     fn build_listeners(&mut self, config: &mut Config, touched: Touched) {
-        let ports: Vec<u16> = if touched.plugins { self.ports.keys().copied().collect() } else { touched.ports.into_iter().collect() };
+        let ports: Vec<Bind> = if touched.plugins { self.ports.keys().copied().collect() } else { touched.ports.into_iter().collect() };
         for port in ports {
             let name: Name = listener::name(&self.options, port);
             let parts = self.ports.get(&port).filter(|units| !units.is_empty());

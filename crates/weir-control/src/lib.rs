@@ -16,7 +16,10 @@ pub mod translate;
 pub use control::{Control, Update, check, failed};
 pub use direct::Direct;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
 use weir_config::model::AccessLog;
 
 /// How objects become a configuration.
@@ -28,6 +31,9 @@ pub struct Options {
     pub https_port: u16,
     /// What listeners bind to; 0.0.0.0 by default.
     pub address: IpAddr,
+    /// The labels of this workload, which Istio's selectors ask for: `selector` of Gateways, `workloadSelector` of
+    /// DestinationRules, `sourceLabels` of VirtualServices. Empty opens every Gateway.
+    pub labels: BTreeMap<String, String>,
     /// Expect a PROXY protocol header on every listener.
     pub proxy_protocol: bool,
     /// Of every listener.
@@ -40,6 +46,7 @@ impl Default for Options {
             http_port: 8080,
             https_port: 8443,
             address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            labels: BTreeMap::new(),
             proxy_protocol: false,
             access_log: Vec::new(),
         }

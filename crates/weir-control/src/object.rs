@@ -17,6 +17,7 @@ pub enum Kind {
     GatewayClass,
     Gateway,
     HttpRoute,
+    GrpcRoute,
     ReferenceGrant,
     Ingress,
     IngressClass,
@@ -29,6 +30,7 @@ pub enum Kind {
     VirtualService,
     DestinationRule,
     ServiceEntry,
+    WorkloadEntry,
     WasmPlugin,
     HigressWasmPlugin,
 }
@@ -63,6 +65,7 @@ kinds! {
     GatewayClass "gateway.networking.k8s.io" ["v1", "v1beta1"] "GatewayClass" cluster gateway_api::decode_class;
     Gateway "gateway.networking.k8s.io" ["v1", "v1beta1"] "Gateway" namespaced gateway_api::decode_gateway;
     HttpRoute "gateway.networking.k8s.io" ["v1", "v1beta1"] "HTTPRoute" namespaced gateway_api::decode_http_route;
+    GrpcRoute "gateway.networking.k8s.io" ["v1"] "GRPCRoute" namespaced gateway_api::decode_grpc_route;
     ReferenceGrant "gateway.networking.k8s.io" ["v1", "v1beta1"] "ReferenceGrant" namespaced gateway_api::decode_grant;
     Ingress "networking.k8s.io" ["v1"] "Ingress" namespaced ingress::decode;
     IngressClass "networking.k8s.io" ["v1"] "IngressClass" cluster ingress::decode_class;
@@ -75,6 +78,7 @@ kinds! {
     VirtualService "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "VirtualService" namespaced istio::decode_virtual_service;
     DestinationRule "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "DestinationRule" namespaced istio::decode_destination_rule;
     ServiceEntry "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "ServiceEntry" namespaced istio::decode_service_entry;
+    WorkloadEntry "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "WorkloadEntry" namespaced istio::decode_workload_entry;
     WasmPlugin "extensions.istio.io" ["v1alpha1"] "WasmPlugin" namespaced plugin::decode_istio;
     HigressWasmPlugin "extensions.higress.io" ["v1alpha1"] "WasmPlugin" namespaced plugin::decode_higress;
 }
@@ -91,6 +95,7 @@ impl Kind {
 pub enum Spec {
     GatewayClass(gateway_api::GatewayClass),
     Gateway(Box<gateway_api::Gateway>),
+    /// Of HTTPRoutes and GRPCRoutes.
     HttpRoute(Box<gateway_api::HttpRoute>),
     ReferenceGrant(gateway_api::ReferenceGrant),
     Ingress(Box<ingress::Ingress>),
@@ -105,6 +110,7 @@ pub enum Spec {
     VirtualService(Box<istio::VirtualService>),
     DestinationRule(Box<istio::DestinationRule>),
     ServiceEntry(Box<istio::ServiceEntry>),
+    WorkloadEntry(Box<istio::WorkloadEntry>),
     /// Of both API groups.
     WasmPlugin(Box<plugin::Plugin>),
 }

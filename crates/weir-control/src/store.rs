@@ -1,7 +1,7 @@
 //! Objects by key, with the indexes that translation asks by.
 use crate::{
     object::{Key, Kind, Object, Spec},
-    translate::{ingress, istio, kubernetes},
+    translate::{gateway_api, ingress, istio, kubernetes},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -61,8 +61,9 @@ pub fn words(object: &Object) -> Vec<Name> {
         Spec::DestinationRule(d) => istio::destination_rule_words(&object.meta, d),
         Spec::ServiceEntry(s) => istio::service_entry_words(&object.meta, s),
         Spec::Ingress(i) => ingress::words(i),
-        // By the namespace that it opens.
-        Spec::ReferenceGrant(_) => vec![object.meta.namespace.clone()],
+        Spec::HttpRoute(r) if object.key.kind == Kind::GrpcRoute => gateway_api::grpc_words(&object.meta, r),
+        // By the namespace that it opens, or is looked for in.
+        Spec::ReferenceGrant(_) | Spec::WorkloadEntry(_) => vec![object.meta.namespace.clone()],
         _ => Vec::new(),
     }
 }

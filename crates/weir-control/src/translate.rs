@@ -20,6 +20,7 @@ use std::{
     cell::RefCell,
     cmp::Reverse,
     collections::{HashMap, HashSet},
+    net::IpAddr,
     path::Path,
     sync::Arc,
 };
@@ -44,7 +45,10 @@ impl Unit {
     /// Whether objects of this kind are units: the others only serve those.
     pub fn acts(kind: Kind) -> bool {
         use Kind::*;
-        matches!(kind, GatewayClass | Gateway | HttpRoute | Ingress | IstioGateway | VirtualService | WasmPlugin | HigressWasmPlugin)
+        matches!(
+            kind,
+            GatewayClass | Gateway | HttpRoute | GrpcRoute | Ingress | IstioGateway | VirtualService | WasmPlugin | HigressWasmPlugin
+        )
     }
 
     pub fn translate(&self, cx: &Cx<'_>) -> Part {
@@ -201,10 +205,35 @@ impl Part {
     }
 }
 
+/// Where something is listened on. A listener is made for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bind {
+    pub port: u16,
+    /// `None` for the address that listeners have by default.
+    pub address: Option<IpAddr>,
+}
+
+impl Bind {
+    /// At the default address.
+    pub fn port(port: u16) -> Bind {
+        Bind { port, address: None }
+    }
+}
+
+/// `8080`, or `8080.127.0.0.1` where an address is asked for.
+impl std::fmt::Display for Bind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.address {
+            None => self.port.fmt(f),
+            Some(address) => write!(f, "{}.{address}", self.port),
+        }
+    }
+}
+
 /// What one listener of a gateway, or one server, asks of a port.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PortPart {
-    pub port: u16,
+    pub bind: Bind,
     /// For messages about conflicts.
     pub object: Name,
     pub kind: PortKind,
@@ -233,16 +262,16 @@ pub enum PortKind {
 }
 
 /// Route table of plain text on a port: `http.8080`.
-pub fn http_table(port: u16) -> Name {
-    format!("http.{port}").into()
+pub fn http_table(bind: Bind) -> Name {
+    format!("http.{bind}").into()
 }
 
 /// Route table of a TLS listener: `https.8443` for all on the port that let any client in, so that a browser may reuse a
 /// connection for every host that its certificate fits; a table of its own, with `own`, for one that asks for certificates.
-pub fn https_table(port: u16, own: Option<&str>) -> Name {
+pub fn https_table(bind: Bind, own: Option<&str>) -> Name {
     match own {
-        None => format!("https.{port}").into(),
-        Some(own) => format!("https.{port}.{own}").into(),
+        None => format!("https.{bind}").into(),
+        Some(own) => format!("https.{bind}.{own}").into(),
     }
 }
 

@@ -125,6 +125,10 @@ pub struct WeightedCluster {
     pub response_headers: HeaderEdits,
     pub host_rewrite: Option<HostRewrite>,
     pub path_rewrite: Option<PathRewrite>,
+    /// These requests are redirected instead of being sent there.
+    pub redirect: Option<Redirect>,
+    /// Beside those of the route.
+    pub mirrors: Vec<Mirror>,
 }
 
 impl WeightedCluster {
@@ -138,6 +142,8 @@ impl WeightedCluster {
             response_headers: HeaderEdits::default(),
             host_rewrite: None,
             path_rewrite: None,
+            redirect: None,
+            mirrors: Vec::new(),
         }
     }
 }

@@ -2,7 +2,7 @@
 use crate::{
     Options,
     object::Key,
-    translate::{PluginPart, PortKind, PortPart, Unit, http_table},
+    translate::{Bind, PluginPart, PortKind, PortPart, Unit, http_table},
 };
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use weir_config::{
@@ -14,14 +14,14 @@ use weir_config::{
 const MAX_CONNECTIONS: u32 = 1 << 20;
 
 /// As Istio names them: `0.0.0.0_8080`.
-pub fn name(options: &Options, port: u16) -> Name {
-    format!("{}_{port}", options.address).into()
+pub fn name(options: &Options, bind: Bind) -> Name {
+    format!("{}_{}", bind.address.unwrap_or(options.address), bind.port).into()
 }
 
 /// The first part (in the order of objects) decides what the port speaks; parts that do not fit are reported.
 pub fn build(
     options: &Options,
-    port: u16,
+    bind: Bind,
     units: &BTreeMap<Unit, Vec<PortPart>>,
     plugins: &BTreeMap<Unit, Vec<PluginPart>>,
     old: Option<&Arc<Listener>>,
@@ -31,21 +31,21 @@ pub fn build(
     for (unit, parts) in units {
         for part in parts {
             if let Err(why) = add(&mut chains, unit, part) {
-                let found = Diagnostic::error("PortConflict", format!("port {port} {why}"));
+                let found = Diagnostic::error("PortConflict", format!("port {} {why}", bind.port));
                 findings.push((unit.clone(), found.help("take another port or other hostnames for one of them").object(&part.object)));
             }
         }
     }
-    let listener = name(options, port);
+    let listener = name(options, bind);
     let filter_chains: Vec<Arc<FilterChain>> =
-        chains.into_iter().map(|draft| Arc::new(draft.finish(options, &listener, plugins))).collect();
+        chains.into_iter().map(|draft| Arc::new(draft.finish(options, bind, &listener, plugins))).collect();
     let keep = |chain: Arc<FilterChain>| {
         let same = old.and_then(|l| l.filter_chains.iter().find(|c| **c == chain));
         same.cloned().unwrap_or(chain)
     };
     let listener = Listener {
         name: listener,
-        address: SocketAddr::new(options.address, port),
+        address: SocketAddr::new(bind.address.unwrap_or(options.address), bind.port),
         filter_chains: filter_chains.into_iter().map(keep).collect(),
         proxy_protocol: options.proxy_protocol,
         max_connections: MAX_CONNECTIONS,
@@ -137,8 +137,8 @@ fn protocol(kind: &PortKind) -> &'static str {
 }
 
 impl Draft {
-    fn finish(self, options: &Options, listener: &Name, plugins: &BTreeMap<Unit, Vec<PluginPart>>) -> FilterChain {
-        let port: u16 = listener.rsplit_once('_').and_then(|(_, p)| p.parse().ok()).unwrap_or_default();
+    fn finish(self, options: &Options, bind: Bind, listener: &Name, plugins: &BTreeMap<Unit, Vec<PluginPart>>) -> FilterChain {
+        let port = bind.port;
         let http = |table: Name| {
             let mut manager = HttpConnectionManager::new(listener.clone(), table);
             manager.access_log.clone_from(&options.access_log);
@@ -146,7 +146,7 @@ impl Draft {
             NetworkFilter::HttpConnectionManager(manager)
         };
         match self.kind {
-            PortKind::Http => FilterChain { name: http_table(port), server_names: Vec::new(), tls: None, filter: http(http_table(port)) },
+            PortKind::Http => FilterChain { name: http_table(bind), server_names: Vec::new(), tls: None, filter: http(http_table(bind)) },
             PortKind::Https { server_names, tls, table } => {
                 FilterChain { name: chain_name("https", port, &server_names), filter: http(table), server_names, tls: Some(tls) }
             }

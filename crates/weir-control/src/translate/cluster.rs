@@ -7,7 +7,7 @@ use crate::object::{Kind, Object, Spec};
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{Address, Cluster, ClusterLoadAssignment, Discovery, Endpoint},
+    model::{Address, Cluster, ClusterLoadAssignment, Discovery, Endpoint, UpstreamProtocol},
 };
 
 /// A cluster before subsets and traffic policy are applied to it.
@@ -60,7 +60,11 @@ fn kubernetes_service(cx: &Cx<'_>, key: &ClusterKey, object: &Arc<Object>, part:
     let port = service.port(key.port);
     let mut cluster = Cluster::new(key.name(), Discovery::Eds);
     cluster.origin = Some(object.origin());
-    cluster.protocol = port.map(ServicePort::protocol).unwrap_or_default();
+    let word = format!("{}/{}", object.key.namespace, object.key.name);
+    cluster.protocol = port.and_then(ServicePort::protocol).unwrap_or_else(|| match cx.by_word(Kind::GrpcRoute, &word).next() {
+        Some(_) => UpstreamProtocol::Http2,
+        None => UpstreamProtocol::Http1,
+    });
     if let Some(name) = &service.external_name {
         let address = match name.parse() {
             Ok(ip) => Address::Socket(SocketAddr::new(ip, key.port)),
@@ -69,7 +73,6 @@ fn kubernetes_service(cx: &Cx<'_>, key: &ClusterKey, object: &Arc<Object>, part:
         return Some(Draft { cluster, endpoints: vec![Endpoint::new(address)], found_by: FoundBy::StrictDns });
     }
     let port = port?;
-    let word = format!("{}/{}", object.key.namespace, object.key.name);
     let slices: Vec<(&Object, &EndpointSlice)> = cx
         .by_word(Kind::EndpointSlice, &word)
         .filter_map(|o| match &o.spec {

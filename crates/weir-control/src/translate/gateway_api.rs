@@ -1,16 +1,19 @@
-//! Gateway API: GatewayClass, Gateway, HTTPRoute, ReferenceGrant (gateway.networking.k8s.io, v1).
+//! Gateway API: GatewayClass, Gateway, HTTPRoute, GRPCRoute, ReferenceGrant (gateway.networking.k8s.io, v1).
 mod attach;
 mod filters;
 mod gateway;
+mod grpc_route;
 mod http_route;
 mod routes;
 
 pub use gateway::{translate_class, translate_gateway};
+pub use grpc_route::{decode as decode_grpc_route, words as grpc_words};
 pub use http_route::{HttpRoute, check_path, check_regex, decode_http_route};
 pub use routes::translate_http_route;
 
-use super::Cx;
+use super::{Bind, Cx};
 use crate::object::{Kind, Meta, Spec};
+use std::net::IpAddr;
 use weir_config::{
     model::Name,
     node::Chars,
@@ -41,7 +44,19 @@ pub fn decode_class(root: &Object<'_>, _: &Meta) -> Option<Spec> {
 pub struct Gateway {
     pub class: Box<str>,
     pub class_place: Chars,
+    /// `addresses`; empty for the default.
+    pub addresses: Vec<IpAddr>,
     pub listeners: Vec<Listener>,
+}
+
+impl Gateway {
+    /// Where a port of it is listened on.
+    pub fn binds(&self, port: u16) -> Vec<Bind> {
+        match &self.addresses[..] {
+            [] => vec![Bind::port(port)],
+            some => some.iter().map(|address| Bind { port, address: Some(*address) }).collect(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -53,8 +68,8 @@ pub struct Listener {
     pub protocol: Protocol,
     pub certificates: Vec<CertificateRef>,
     pub from: From,
-    /// Whether `allowedRoutes.kinds` takes HTTPRoutes.
-    pub http_routes: bool,
+    /// What `allowedRoutes.kinds` takes, of the kinds that the protocol can have.
+    pub kinds: Vec<Kind>,
     pub place: Chars,
 }
 
@@ -101,11 +116,32 @@ pub enum Operator {
 
 pub fn decode_gateway(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     let spec = root.required("spec")?.object()?;
-    spec.ignore(&["infrastructure"]);
-    spec.unsupported(&["addresses", "allowedListeners", "tls", "defaultScope"]);
+    spec.unsupported(&["allowedListeners", "tls", "defaultScope"]);
+    if let Some(infrastructure) = spec.object("infrastructure") {
+        // What a controller would write on the objects that it makes; there are none.
+        infrastructure.ignore(&["labels", "annotations"]);
+        infrastructure.unsupported(&["parametersRef"]);
+    }
+    let addresses = spec.list("addresses").iter().filter_map(decode_address).collect();
     let class = spec.required("gatewayClassName")?;
     let listeners: Vec<Listener> = spec.required("listeners")?.list().iter().filter_map(decode_listener).collect();
-    Some(Spec::Gateway(Box::new(Gateway { class: class.str()?.into(), class_place: class.node().span, listeners })))
+    Some(Spec::Gateway(Box::new(Gateway { class: class.str()?.into(), class_place: class.node().span, addresses, listeners })))
+}
+
+/// `None` for one that is to be chosen here: the default.
+fn decode_address(field: &Field<'_>) -> Option<IpAddr> {
+    let object = field.object()?;
+    let kind = object.str("type").unwrap_or("IPAddress");
+    let value = object.get("value").filter(|f| f.node().as_str() != Some(""))?;
+    if kind != "IPAddress" {
+        field.warning("UnsupportedAddress", format!("addresses of the type {kind} are not supported yet"), "the type IPAddress");
+        return None;
+    }
+    let address = value.str()?.parse().ok();
+    if address.is_none() {
+        value.invalid("is not an IP address", "an address of this machine, as 10.0.0.1 or ::1");
+    }
+    address
 }
 
 fn decode_listener(field: &Field<'_>) -> Option<Listener> {
@@ -143,8 +179,8 @@ fn decode_listener(field: &Field<'_>) -> Option<Listener> {
     if protocol == Protocol::Https && certificates.is_empty() {
         field.error("MissingField", "an HTTPS listener needs a certificate", "add tls.certificateRefs with the name of a Secret");
     }
-    let (from, http_routes) = decode_allowed(&listener)?;
-    Some(Listener { name, port, hostname, protocol, certificates, from, http_routes, place: field.node().span })
+    let (from, kinds) = decode_allowed(&listener, protocol)?;
+    Some(Listener { name, port, hostname, protocol, certificates, from, kinds, place: field.node().span })
 }
 
 fn decode_certificate(field: &Field<'_>) -> Option<CertificateRef> {
@@ -158,19 +194,31 @@ fn decode_certificate(field: &Field<'_>) -> Option<CertificateRef> {
     Some(CertificateRef { namespace, name, place: field.node().span })
 }
 
-fn decode_allowed(listener: &Object<'_>) -> Option<(From, bool)> {
-    let Some(allowed) = listener.object("allowedRoutes") else { return Some((From::Same, true)) };
-    let mut http_routes = !allowed.has("kinds");
+/// The kinds of routes that a listener can have at all.
+fn route_kinds(protocol: Protocol) -> &'static [Kind] {
+    match protocol {
+        Protocol::Http | Protocol::Https => &[Kind::HttpRoute, Kind::GrpcRoute],
+        Protocol::Tls | Protocol::Other => &[],
+    }
+}
+
+fn decode_allowed(listener: &Object<'_>, protocol: Protocol) -> Option<(From, Vec<Kind>)> {
+    let possible = route_kinds(protocol);
+    let Some(allowed) = listener.object("allowedRoutes") else { return Some((From::Same, possible.to_vec())) };
+    let mut kinds = if allowed.has("kinds") { Vec::new() } else { possible.to_vec() };
     for item in allowed.list("kinds") {
         let kind = item.object()?;
         let (group, name) = (kind.str("group").unwrap_or(GROUP), kind.required("kind")?.str()?);
-        match (group, name) {
-            (GROUP, "HTTPRoute") => http_routes = true,
-            (GROUP, _) => item.warning("UnsupportedValue", format!("{name} is not supported yet"), "HTTPRoute"),
-            _ => item.error("InvalidRouteKinds", format!("{name} of the group {group} is no route"), "HTTPRoute"),
+        match possible.iter().find(|k| (group, name) == (GROUP, k.info().name)) {
+            Some(kind) => kinds.push(*kind),
+            None => {
+                let list: Vec<&str> = possible.iter().map(|k| k.info().name).collect();
+                let message = format!("routes of the kind {name} of the group {group} do not attach to this listener");
+                item.warning("InvalidRouteKinds", message, list.join(" or "));
+            }
         }
     }
-    let Some(namespaces) = allowed.object("namespaces") else { return Some((From::Same, http_routes)) };
+    let Some(namespaces) = allowed.object("namespaces") else { return Some((From::Same, kinds)) };
     let words = [("Same", From::Same), ("All", From::All), ("Selector", From::Selector(Vec::new())), ("None", From::Selector(Vec::new()))];
     let given = namespaces.get("from").and_then(|f| Some((f.str()?, f)));
     let selector = namespaces.get("selector").map(|s| decode_selector(&s));
@@ -190,7 +238,7 @@ fn decode_allowed(listener: &Object<'_>) -> Option<(From, bool)> {
             return None;
         }
     };
-    Some((from, http_routes))
+    Some((from, kinds))
 }
 
 fn decode_selector(field: &Field<'_>) -> Option<Vec<Requirement>> {

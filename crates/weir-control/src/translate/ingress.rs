@@ -5,7 +5,7 @@ mod decode;
 pub use decode::{Backend, Ingress, IngressClass, Path, PathType, PortRef, Rule, Tls, decode, decode_class};
 
 use super::{
-    ClusterKey, Cx, Part, PortKind, PortPart, Rank, RankApi, RankPath, RouteEntry, SecretKey, http_table, https_table,
+    Bind, ClusterKey, Cx, Part, PortKind, PortPart, Rank, RankApi, RankPath, RouteEntry, SecretKey, http_table, https_table,
     secret::{self, Lacks},
 };
 use crate::object::{Kind, Object, Spec};
@@ -38,7 +38,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, ingress: &Ingress, part: &mu
         return part.find(object, ingress.class_place, "spec.ingressClassName", found);
     }
     annotations(object, ingress, part);
-    part.ports.push(PortPart { port: cx.options.http_port, object: object.title.clone(), kind: PortKind::Http });
+    part.ports.push(PortPart { bind: Bind::port(cx.options.http_port), object: object.title.clone(), kind: PortKind::Http });
     for (index, tls) in ingress.tls.iter().enumerate() {
         translate_tls(cx, object, tls, index, part);
     }
@@ -113,9 +113,9 @@ fn translate_tls(cx: &Cx<'_>, object: &Arc<Object>, tls: &Tls, index: usize, par
     let kind = PortKind::Https {
         server_names: tls.hosts.iter().map(|h| h.to_string()).collect(),
         tls: DownstreamTls { certificates: vec![certificate], ..DownstreamTls::default() },
-        table: https_table(cx.options.https_port, None),
+        table: https_table(Bind::port(cx.options.https_port), None),
     };
-    part.ports.push(PortPart { port: cx.options.https_port, object: object.title.clone(), kind });
+    part.ports.push(PortPart { bind: Bind::port(cx.options.https_port), object: object.title.clone(), kind });
 }
 
 struct Maker<'a> {
@@ -130,9 +130,9 @@ impl Maker<'_> {
     fn add(&self, host: Option<&Name>, rank: Rank, route: Arc<Route>, part: &mut Part) {
         let domain: Name = host.cloned().unwrap_or_else(|| "*".into());
         let options = self.cx.options;
-        let mut tables = vec![http_table(options.http_port)];
+        let mut tables = vec![http_table(Bind::port(options.http_port))];
         if self.has_certificate(&domain) {
-            tables.push(https_table(options.https_port, None));
+            tables.push(https_table(Bind::port(options.https_port), None));
         }
         for table in tables {
             part.routes.push(RouteEntry { table, domain: domain.clone(), rank: rank.clone(), route: Some(route.clone()) });

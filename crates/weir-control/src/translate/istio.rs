@@ -1,4 +1,4 @@
-//! Istio's networking kinds: Gateway, VirtualService, DestinationRule, ServiceEntry.
+//! Istio's networking kinds: Gateway, VirtualService, DestinationRule, ServiceEntry, WorkloadEntry.
 //!
 //! Each is read into small values by the module of its name. A Gateway becomes what it asks of ports (`server`), a
 //! VirtualService becomes routes (`route`, `delegate`) and byte streams (`stream`), the other two become clusters (`upstream`).
@@ -17,7 +17,7 @@ pub use destination_rule::{DestinationRule, decode as decode_destination_rule};
 pub use gateway::{Gateway, decode as decode_gateway};
 pub use route::translate as translate_virtual_service;
 pub use server::translate as translate_gateway;
-pub use service_entry::{ServiceEntry, decode as decode_service_entry};
+pub use service_entry::{ServiceEntry, WorkloadEntry, decode as decode_service_entry, decode_workload as decode_workload_entry};
 pub use upstream::{hash_policy, service_entry, traffic_policy};
 pub use virtual_service::{VirtualService, decode as decode_virtual_service};
 

@@ -32,12 +32,13 @@ impl Service {
 }
 
 impl ServicePort {
-    /// What the endpoints speak, by `appProtocol`, else by Istio's prefixes of the port's name.
-    pub fn protocol(&self) -> UpstreamProtocol {
+    /// What the endpoints speak, by `appProtocol`, else by Istio's prefixes of the port's name; `None` where neither tells.
+    pub fn protocol(&self) -> Option<UpstreamProtocol> {
         let word = self.app_protocol.as_deref().unwrap_or_else(|| self.name.split('-').next().unwrap_or_default());
-        match word.strip_prefix("kubernetes.io/").unwrap_or(word) {
-            "h2c" | "http2" | "grpc" => UpstreamProtocol::Http2,
-            _ => UpstreamProtocol::Http1,
+        match word.strip_prefix("kubernetes.io/").unwrap_or(word).to_ascii_lowercase().as_str() {
+            "h2c" | "http2" | "grpc" | "grpc-web" => Some(UpstreamProtocol::Http2),
+            "http" | "https" | "tls" | "tcp" | "ws" | "wss" => Some(UpstreamProtocol::Http1),
+            _ => None,
         }
     }
 }

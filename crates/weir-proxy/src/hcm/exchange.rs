@@ -8,7 +8,7 @@ use super::{
 use crate::{
     filter::cors,
     info::Flags,
-    route::{ActionRt, RouteRt},
+    route::{ActionRt, RouteRt, rewrite::RedirectRt},
     stream::{Direction, Reached, Reply, Stream},
     view::host_without_port,
     worker::Worker,
@@ -195,18 +195,20 @@ impl<'a> Exchange<'a> {
         }
         match &route.action {
             ActionRt::Forward(forward) => self.forward(&route, forward).await,
-            ActionRt::Redirect(redirect) => {
-                self.hcm.stats.rq_redirect.inc();
-                let req = self.s.req.borrow();
-                let mut location = Vec::new();
-                redirect.location(&*req, route.matched(req.path()), self.c.conn.local.port(), &mut location);
-                Err(End::Reply(Reply::new(redirect.status(), "direct_response").header("location", &location), Flags::default()))
-            }
+            ActionRt::Redirect(redirect) => Err(self.redirect(&route, redirect)),
             ActionRt::Direct { status, body } => {
                 self.hcm.stats.rq_direct_response.inc();
                 Err(End::Reply(Reply::new(*status, "direct_response").body(body.to_vec()), Flags::default()))
             }
         }
+    }
+
+    pub fn redirect(&self, route: &RouteRt, redirect: &RedirectRt) -> End {
+        self.hcm.stats.rq_redirect.inc();
+        let req = self.s.req.borrow();
+        let mut location = Vec::new();
+        redirect.location(&*req, route.matched(req.path()), self.c.conn.local.port(), &mut location);
+        End::Reply(Reply::new(redirect.status(), "direct_response").header("location", &location), Flags::default())
     }
 
     pub fn find_route(&mut self) {

@@ -81,6 +81,9 @@ impl Exchange<'_> {
         let Some(target) = forward.choose(self.w.random()) else {
             return Err(End::reply(500, Flags::NO_CLUSTER_FOUND, "cluster_not_found"));
         };
+        if let Some(redirect) = &target.redirect {
+            return Err(self.redirect(route, redirect));
+        }
         let Some(slot) = &target.cluster else {
             return Err(End::reply(target.unresolved_status, Flags::NO_CLUSTER_FOUND, "cluster_not_found"));
         };
@@ -97,7 +100,7 @@ impl Exchange<'_> {
         self.edit_request(route, forward, target);
         let protocol = Protocol::of(&cluster, self.h2);
         let watched = self.chain.as_ref().is_some_and(|c| c.wants_body(Direction::Request));
-        let shadows = if forward.mirrors.is_empty() { Vec::new() } else { mirror::chosen(self.w, forward) };
+        let shadows = mirror::chosen(self.w, forward, target);
         // A copy needs the body in hand.
         let shadowed = !shadows.is_empty();
         let raw = !self.h2 && protocol == Protocol::Http1 && !watched && !shadowed;

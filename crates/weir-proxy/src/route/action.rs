@@ -14,7 +14,7 @@ use regex::bytes::Regex;
 use std::{sync::Arc, time::Duration};
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{Fault, Forward, Fraction, HashOf, HeaderEdits, HostRewrite, Name, PathMatch, Route, RouteAction, RouteMatch},
+    model::{Fault, Forward, Fraction, HashOf, HeaderEdits, HostRewrite, Mirror, Name, PathMatch, Route, RouteAction, RouteMatch},
 };
 
 /// A compiled [`Route`].
@@ -78,6 +78,10 @@ pub struct Target {
     /// Instead of the route's.
     pub path_rewrite: Option<PathRewriteRt>,
     pub host_rewrite: Option<HostRewrite>,
+    /// Answers instead of the cluster.
+    pub redirect: Option<RedirectRt>,
+    /// Beside those of the route.
+    pub mirrors: Box<[MirrorRt]>,
     weight: u32,
 }
 
@@ -206,6 +210,8 @@ impl ForwardRt {
                 response_headers: edits(&c.response_headers),
                 path_rewrite: c.path_rewrite.as_ref().map(|r| PathRewriteRt::compile(r, patterns)).transpose()?,
                 host_rewrite: c.host_rewrite.clone(),
+                redirect: c.redirect.as_ref().map(|r| RedirectRt::compile(r, patterns)).transpose()?,
+                mirrors: mirrors(&c.mirrors, clusters),
                 weight: c.weight,
             });
         }
@@ -218,7 +224,7 @@ impl ForwardRt {
             timeout: of.timeout,
             idle_timeout: of.idle_timeout,
             retry: of.retry.as_ref().map(RetryRt::new),
-            mirrors: of.mirrors.iter().map(|m| MirrorRt { cluster: clusters(&m.cluster), fraction: m.fraction }).collect(),
+            mirrors: mirrors(&of.mirrors, clusters),
             hash_policy: hash_policy.collect(),
         })
     }
@@ -247,6 +253,10 @@ impl ForwardRt {
     pub fn host_rewrite<'a>(&'a self, target: &'a Target) -> Option<&'a HostRewrite> {
         target.host_rewrite.as_ref().or(self.host_rewrite.as_ref())
     }
+}
+
+fn mirrors(of: &[Mirror], clusters: &mut dyn FnMut(&Name) -> Arc<ClusterSlot>) -> Box<[MirrorRt]> {
+    of.iter().map(|m| MirrorRt { cluster: clusters(&m.cluster), fraction: m.fraction }).collect()
 }
 
 impl HashSource {

@@ -4,7 +4,7 @@ use super::{Checkout, Conn, Protocol, Turn, WorkerCluster};
 use crate::{
     filter::fault::happens,
     outlier,
-    route::{ForwardRt, MirrorRt},
+    route::{ForwardRt, MirrorRt, Target},
     worker::Worker,
 };
 use std::{future::poll_fn, rc::Rc, time::Duration};
@@ -19,8 +19,8 @@ use weir_net::http::{
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The clusters that get a copy of this request.
-pub fn chosen<'a>(w: &Worker, forward: &'a ForwardRt) -> Vec<&'a MirrorRt> {
-    forward.mirrors.iter().filter(|m| happens(m.fraction, w.random())).collect()
+pub fn chosen<'a>(w: &Worker, forward: &'a ForwardRt, target: &'a Target) -> Vec<&'a MirrorRt> {
+    forward.mirrors.iter().chain(&target.mirrors).filter(|m| happens(m.fraction, w.random())).collect()
 }
 
 /// Sends copies of a whole request.

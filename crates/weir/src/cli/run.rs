@@ -49,6 +49,9 @@ pub struct Args {
     /// The address that listeners of files bind to
     #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
     bind: IpAddr,
+    /// The labels of this gateway, for selectors of Istio's kinds [default: every Gateway is opened]
+    #[arg(long, value_name = "NAME=VALUE", value_delimiter = ',', value_parser = label)]
+    labels: Vec<(String, String)>,
     #[command(flatten)]
     serve: Serve,
 }
@@ -92,6 +95,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         http_port: args.http_port,
         https_port: args.https_port,
         address: args.bind,
+        labels: args.labels.into_iter().collect(),
         ..weir_control::Options::default()
     };
     args.serve.run(source, control)
@@ -165,6 +169,11 @@ pub fn upstream(text: &str) -> Result<Url, String> {
 
 fn duration(text: &str) -> Result<Duration, String> {
     weir_config::reader::duration(text).ok_or_else(|| "write it as 30s, 1m30s or 500ms".into())
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE, as istio=ingressgateway")?;
+    Ok((name.into(), value.into()))
 }
 
 fn echo_at(text: &str) -> Result<EchoAt, String> {

@@ -1,5 +1,5 @@
 //! Which listeners a route attaches to, and for which host names.
-use super::{CLASS, CONTROLLER, From, Gateway, Listener, Protocol, http_route::ParentRef};
+use super::{CLASS, CONTROLLER, From, Gateway, Listener, http_route::ParentRef};
 use crate::{
     object::{Kind, Spec},
     translate::Cx,
@@ -42,26 +42,26 @@ impl Refused {
     pub fn words(self) -> &'static str {
         match self {
             Refused::NoMatchingParent => "has no listener of this name or port",
-            Refused::NotAllowedByListeners => "allows no HTTPRoutes of this namespace",
+            Refused::NotAllowedByListeners => "allows no routes of this kind and namespace",
             Refused::NoMatchingListenerHostname => "has no listener whose hostname goes together with this route's",
         }
     }
     pub fn help(self) -> &'static str {
         match self {
             Refused::NoMatchingParent => "sectionName is the name of a listener, port its port",
-            Refused::NotAllowedByListeners => "set allowedRoutes.namespaces.from of the listener to All, or to a Selector that fits",
+            Refused::NotAllowedByListeners => "see allowedRoutes of the listener: kinds, and namespaces.from, which is Same by default",
             Refused::NoMatchingListenerHostname => "change the hostnames of the route, or the hostname of the listener",
         }
     }
 }
 
-/// Attaches a route of `namespace` with `hostnames` to what `parent` says of a gateway.
+/// Attaches a `route` (its kind and namespace) with `hostnames` to what `parent` says of a gateway.
 pub fn attach<'a>(
     cx: &Cx<'_>,
     gateway: &'a Gateway,
     gateway_namespace: &str,
     parent: &ParentRef,
-    namespace: &str,
+    (kind, namespace): (Kind, &str),
     hostnames: &[Name],
 ) -> Result<Vec<Attached<'a>>, Refused> {
     let mut attached = Vec::new();
@@ -71,8 +71,7 @@ pub fn attach<'a>(
         if !asked || is_shadowed(gateway, index) {
             continue;
         }
-        let http = matches!(listener.protocol, Protocol::Http | Protocol::Https);
-        if !http || !listener.http_routes || !allows(cx, &listener.from, gateway_namespace, namespace) {
+        if !listener.kinds.contains(&kind) || !allows(cx, &listener.from, gateway_namespace, namespace) {
             best = best.max(Refused::NotAllowedByListeners);
             continue;
         }

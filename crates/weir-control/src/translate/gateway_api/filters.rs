@@ -23,7 +23,7 @@ pub struct Filters {
 }
 
 #[derive(Clone, Copy)]
-enum Type {
+pub enum Type {
     RequestHeaderModifier,
     ResponseHeaderModifier,
     RequestMirror,
@@ -33,7 +33,8 @@ enum Type {
     NotYet,
 }
 
-const TYPES: [(&str, Type); 8] = [
+/// Of an HTTPRoute.
+pub const HTTP_TYPES: &[(&str, Type)] = &[
     ("RequestHeaderModifier", Type::RequestHeaderModifier),
     ("ResponseHeaderModifier", Type::ResponseHeaderModifier),
     ("RequestMirror", Type::RequestMirror),
@@ -44,13 +45,21 @@ const TYPES: [(&str, Type); 8] = [
     ("ExternalAuth", Type::NotYet),
 ];
 
+/// Of a GRPCRoute.
+pub const GRPC_TYPES: &[(&str, Type)] = &[
+    ("RequestHeaderModifier", Type::RequestHeaderModifier),
+    ("ResponseHeaderModifier", Type::ResponseHeaderModifier),
+    ("RequestMirror", Type::RequestMirror),
+    ("ExtensionRef", Type::NotYet),
+];
+
 /// `None` for a list without any filter.
-pub fn decode_filters(list: &Field<'_>) -> Option<Filters> {
+pub fn decode_filters(list: &Field<'_>, types: &[(&'static str, Type)]) -> Option<Filters> {
     let mut filters = Filters::default();
     let items = list.list();
     for field in &items {
         if let Some(object) = field.object() {
-            decode_filter(&object, &mut filters);
+            decode_filter(&object, types, &mut filters);
         }
     }
     if filters.redirect.is_some() && (filters.rewrite_host.is_some() || filters.rewrite_path.is_some()) {
@@ -59,10 +68,10 @@ pub fn decode_filters(list: &Field<'_>) -> Option<Filters> {
     (!items.is_empty()).then_some(filters)
 }
 
-fn decode_filter(object: &Object<'_>, filters: &mut Filters) -> Option<()> {
+fn decode_filter(object: &Object<'_>, types: &[(&'static str, Type)], filters: &mut Filters) -> Option<()> {
     let kind = object.required("type")?;
     let word = kind.str()?;
-    match kind.choice(&TYPES)? {
+    match kind.choice(types)? {
         Type::RequestHeaderModifier => decode_edits(&object.required("requestHeaderModifier")?, &mut filters.request),
         Type::ResponseHeaderModifier => decode_edits(&object.required("responseHeaderModifier")?, &mut filters.response),
         Type::RequestMirror => filters.mirrors.push(decode_mirror(&object.required("requestMirror")?)?),
@@ -77,7 +86,7 @@ fn decode_filter(object: &Object<'_>, filters: &mut Filters) -> Option<()> {
             object.ignore(&["extensionRef", "externalAuth"]);
             // It refuses its requests, not the whole route.
             let message = format!("the filter {word} is not supported yet: requests of this rule are answered with 500");
-            let list: Vec<&str> = TYPES[..6].iter().map(|(w, _)| *w).collect();
+            let list: Vec<&str> = types.iter().filter(|(_, t)| !matches!(t, Type::NotYet)).map(|(w, _)| *w).collect();
             kind.warning("UnsupportedValue", message, format!("one of {}", list.join(", ")));
             filters.refused = true;
         }

@@ -3,7 +3,7 @@ use super::{CONTROLLER, Gateway, GatewayClass, Listener, Protocol, attach, permi
 use crate::{
     object::Object,
     translate::{
-        Cx, Part, PortKind, PortPart, Rank, RankApi, RouteEntry, SecretKey, http_table, https_table,
+        Bind, Cx, Part, PortKind, PortPart, Rank, RankApi, RouteEntry, SecretKey, http_table, https_table,
         secret::{self, Lacks},
     },
 };
@@ -37,26 +37,27 @@ pub fn translate_gateway(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, p
             continue;
         }
         part.condition(&listener.name, "Accepted", listener.protocol != Protocol::Other, "Accepted");
-        translate_listener(cx, object, listener, &field, part);
+        for bind in gateway.binds(listener.port) {
+            translate_listener(cx, object, listener, bind, &field, part);
+        }
     }
     let programmed = part.ports.len() > before || gateway.listeners.iter().any(|l| l.protocol == Protocol::Tls);
     part.condition("", "Programmed", programmed, if programmed { "Programmed" } else { "Invalid" });
 }
 
-fn translate_listener(cx: &Cx<'_>, object: &Arc<Object>, listener: &Listener, field: &str, part: &mut Part) {
-    let port = listener.port;
+fn translate_listener(cx: &Cx<'_>, object: &Arc<Object>, listener: &Listener, bind: Bind, field: &str, part: &mut Part) {
     let (kind, table) = match listener.protocol {
-        Protocol::Http => (PortKind::Http, http_table(port)),
+        Protocol::Http => (PortKind::Http, http_table(bind)),
         Protocol::Https => {
             let Some(tls) = terminate(cx, object, listener, field, part) else { return };
-            let table = https_table(port, None);
+            let table = https_table(bind, None);
             let server_names = listener.hostname.iter().map(|h| h.to_string()).collect();
             (PortKind::Https { server_names, tls, table: table.clone() }, table)
         }
         Protocol::Tls | Protocol::Other => return,
     };
     part.condition(&listener.name, "Programmed", true, "Programmed");
-    part.ports.push(PortPart { port, object: object.title.clone(), kind });
+    part.ports.push(PortPart { bind, object: object.title.clone(), kind });
     if let Some(hostname) = &listener.hostname {
         // Hosts of this listener are not answered for by a wider one, even where no route is.
         let rank = Rank::listed(RankApi::Default, "", object.title.clone(), 0);

@@ -1,7 +1,7 @@
-//! Reading HTTPRoute.
+//! Reading HTTPRoute, and what GRPCRoute shares with it.
 use super::{
     GROUP,
-    filters::{Filters, decode_filters},
+    filters::{Filters, HTTP_TYPES, Type, decode_filters},
     hostname,
 };
 use crate::{
@@ -87,11 +87,7 @@ pub enum BackendKind {
 pub fn decode_http_route(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     let spec = root.required("spec")?.object()?;
     spec.unsupported(&["useDefaultGateways"]);
-    let parents = tight(spec.list("parentRefs").iter().filter_map(decode_parent));
-    if !spec.has("parentRefs") {
-        let help = "add parentRefs with the name of a Gateway";
-        spec.field().warning("NoParents", "without parentRefs this route is attached to nothing", help);
-    }
+    let parents = decode_parents(&spec);
     let hostnames = tight(spec.list("hostnames").iter().filter_map(hostname));
     let rules = match spec.get("rules") {
         Some(rules) => tight(rules.list().iter().filter_map(decode_rule)),
@@ -103,8 +99,21 @@ pub fn decode_http_route(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     Some(Spec::HttpRoute(Box::new(HttpRoute { parents, hostnames, rules })))
 }
 
+pub fn decode_parents(spec: &Object<'_>) -> Vec<ParentRef> {
+    if !spec.has("parentRefs") {
+        let help = "add parentRefs with the name of a Gateway";
+        spec.field().warning("NoParents", "without parentRefs this route is attached to nothing", help);
+    }
+    tight(spec.list("parentRefs").iter().filter_map(decode_parent))
+}
+
+/// One-based, in the document.
+pub fn line(field: &Field<'_>) -> u32 {
+    field.line() + 1 - field.reader().source().first_line
+}
+
 /// Without room to grow: there are many of these, and they stay.
-fn tight<T>(items: impl Iterator<Item = T>) -> Vec<T> {
+pub fn tight<T>(items: impl Iterator<Item = T>) -> Vec<T> {
     let mut items: Vec<T> = items.collect();
     items.shrink_to_fit();
     items
@@ -134,8 +143,9 @@ fn decode_rule(field: &Field<'_>) -> Option<Rule> {
         Some(matches) => tight(matches.list().iter().filter_map(decode_match)),
         None => vec![everything()],
     };
-    let filters = rule.get("filters").and_then(|f| decode_filters(&f)).map(Box::new);
-    let backends = tight(rule.list("backendRefs").iter().filter_map(decode_backend));
+    let filters = rule.get("filters").and_then(|f| decode_filters(&f, HTTP_TYPES)).map(Box::new);
+    let backends = tight(rule.list("backendRefs").iter().filter_map(|f| decode_backend(f, HTTP_TYPES)));
+    shared_cors(&rule, &backends);
     let (mut timeout, mut backend_timeout) = (None, None);
     if let Some(timeouts) = rule.object("timeouts") {
         // 0s is no limit.
@@ -148,19 +158,10 @@ fn decode_rule(field: &Field<'_>) -> Option<Rule> {
         }
     }
     let retry = rule.object("retry").and_then(|r| decode_retry(&r)).map(Box::new);
-    Some(Rule {
-        name: rule.str("name").map(Into::into),
-        matches,
-        filters,
-        backends,
-        timeout,
-        backend_timeout,
-        retry,
-        line: field.line() + 1 - field.reader().source().first_line,
-    })
+    Some(Rule { name: rule.str("name").map(Into::into), matches, filters, backends, timeout, backend_timeout, retry, line: line(field) })
 }
 
-fn everything() -> Match {
+pub fn everything() -> Match {
     let matches = RouteMatch { path: PathMatch::Prefix("/".into()), ignore_case: false, headers: Vec::new(), query_parameters: Vec::new() };
     Match { matches, path: RankPath::Prefix, path_length: 1, method: false, headers: 0, query_parameters: 0 }
 }
@@ -178,6 +179,20 @@ fn decode_match(field: &Field<'_>) -> Option<Match> {
         made.matches.headers.push(HeaderMatch { name: ":method".into(), value: text, invert: false, ignore_case: false });
         made.method = true;
     }
+    add_headers(&object, &mut made)?;
+    for query in object.list("queryParams") {
+        let (name, value) = decode_value(&query)?;
+        if made.matches.query_parameters.iter().all(|q| q.name != name) {
+            made.query_parameters += 1;
+            made.matches.query_parameters.push(QueryMatch { name: name.into(), value });
+        }
+    }
+    made.matches.query_parameters.shrink_to_fit();
+    Some(made)
+}
+
+/// The conditions under `headers`.
+pub fn add_headers(object: &Object<'_>, made: &mut Match) -> Option<()> {
     for header in object.list("headers") {
         let (name, value) = decode_value(&header)?;
         let name = name.to_ascii_lowercase();
@@ -187,16 +202,8 @@ fn decode_match(field: &Field<'_>) -> Option<Match> {
             made.matches.headers.push(HeaderMatch { name, value, invert: false, ignore_case: false });
         }
     }
-    for query in object.list("queryParams") {
-        let (name, value) = decode_value(&query)?;
-        if made.matches.query_parameters.iter().all(|q| q.name != name) {
-            made.query_parameters += 1;
-            made.matches.query_parameters.push(QueryMatch { name: name.into(), value });
-        }
-    }
     made.matches.headers.shrink_to_fit();
-    made.matches.query_parameters.shrink_to_fit();
-    Some(made)
+    Some(())
 }
 
 fn decode_path(field: &Field<'_>) -> Option<(PathMatch, RankPath, u32)> {
@@ -256,17 +263,12 @@ fn decode_value<'a>(field: &Field<'a>) -> Option<(&'a str, ValueMatch)> {
     Some((name, ValueMatch::Text(if regex { StringMatch::Regex(text) } else { StringMatch::Exact(text) })))
 }
 
-fn decode_backend(field: &Field<'_>) -> Option<Backend> {
+/// With filters of the `types` that the route's kind has.
+pub fn decode_backend(field: &Field<'_>, types: &[(&'static str, Type)]) -> Option<Backend> {
     let object = field.object()?;
     let reference = decode_reference(&object)?;
     let weight = object.int("weight", 0..=1_000_000).unwrap_or(1) as u32;
-    let filters = object.get("filters").and_then(|f| decode_filters(&f)).map(Box::new);
-    if let Some(filters) = &filters
-        && (filters.redirect.is_some() || !filters.mirrors.is_empty() || filters.cors.is_some())
-    {
-        let message = "redirects, mirrors and CORS of a single backend are not supported yet: its requests are answered with 500";
-        object.get("filters")?.warning("UnsupportedField", message, "put them into the filters of the rule");
-    }
+    let filters = object.get("filters").and_then(|f| decode_filters(&f, types)).map(Box::new);
     Some(Backend { reference, weight, filters })
 }
 
@@ -284,6 +286,19 @@ pub fn decode_reference(object: &Object<'_>) -> Option<BackendRef> {
         port: object.port("port"),
         place: object.field().node().span,
     })
+}
+
+/// Preflights are answered before a backend is chosen: the backends of a rule can only agree.
+fn shared_cors(rule: &Object<'_>, backends: &[Backend]) {
+    let cors = |b: &Backend| b.filters.as_ref().and_then(|f| f.cors.clone());
+    let Some(first) = backends.first() else { return };
+    let (first, field) = (cors(first), rule.get("backendRefs"));
+    if backends.iter().any(|b| cors(b) != first)
+        && let Some(field) = field
+    {
+        let message = "CORS that differs between backends is not supported yet: requests to those that have it are answered with 500";
+        field.warning("UnsupportedField", message, "put it into the filters of the rule, or the same into each backend's");
+    }
 }
 
 fn decode_retry(object: &Object<'_>) -> Option<RetryPolicy> {

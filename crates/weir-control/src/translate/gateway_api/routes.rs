@@ -1,4 +1,4 @@
-//! HTTPRoutes: routes of the tables of the listeners that they attach to.
+//! HTTPRoutes and GRPCRoutes: routes of the tables of the listeners that they attach to.
 use super::{
     Protocol,
     attach::{self, Refused},
@@ -8,14 +8,12 @@ use super::{
 };
 use crate::{
     object::{Kind, Object, Spec},
-    translate::{ClusterKey, Cx, Part, Rank, RankApi, RouteEntry, http_table, https_table},
+    translate::{Bind, ClusterKey, Cx, Part, Rank, RankApi, RouteEntry, http_table, https_table},
 };
 use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{
-        Forward, HeaderEdits, HostRewrite, Mirror, Name, Origin, PathMatch, PathRewrite, RetryPolicy, Route, RouteAction, WeightedCluster,
-    },
+    model::{Cors, Forward, HostRewrite, Mirror, Name, Origin, PathMatch, PathRewrite, RetryPolicy, Route, RouteAction, WeightedCluster},
 };
 
 pub fn translate_http_route(cx: &Cx<'_>, object: &Arc<Object>, route: &HttpRoute, part: &mut Part) {
@@ -76,10 +74,15 @@ fn attach_parent(
             "use a Gateway of the class weir",
         );
     }
-    match attach::attach(cx, gateway, namespace, parent, &object.key.namespace, &route.hostnames) {
+    match attach::attach(cx, gateway, namespace, parent, (object.key.kind, &object.key.namespace), &route.hostnames) {
         Ok(attached) => {
-            let places = attached.iter().flat_map(|a| a.domains.iter().map(|domain| (table(a.listener), domain.clone())));
-            Some(places.collect())
+            let mut places = Vec::new();
+            for a in attached {
+                for bind in gateway.binds(a.listener.port) {
+                    places.extend(a.domains.iter().map(|domain| (table(a.listener, bind), domain.clone())));
+                }
+            }
+            Some(places)
         }
         Err(why) => {
             let message = format!("the Gateway {namespace}/{} {}", parent.name, Refused::words(why));
@@ -88,8 +91,8 @@ fn attach_parent(
     }
 }
 
-fn table(listener: &super::Listener) -> Name {
-    if listener.protocol == Protocol::Https { https_table(listener.port, None) } else { http_table(listener.port) }
+fn table(listener: &super::Listener, bind: Bind) -> Name {
+    if listener.protocol == Protocol::Https { https_table(bind, None) } else { http_table(bind) }
 }
 
 struct Maker<'a> {
@@ -105,7 +108,7 @@ impl Maker<'_> {
         let no_filters = Filters::default();
         let filters = rule.filters.as_deref().unwrap_or(&no_filters);
         let action = self.action(rule, filters, index, part);
-        let cors = filters.cors.clone().map(Arc::new);
+        let cors = filters.cors.as_ref().or_else(|| shared_cors(rule)).cloned().map(Arc::new);
         let owner: Name = format!("{}/{}", key.namespace, key.name).into();
         let line = self.origin.line - self.object.line + rule.line;
         for (nth, matched) in rule.matches.iter().enumerate() {
@@ -140,7 +143,12 @@ impl Maker<'_> {
         match &mut action {
             RouteAction::Forward(forward) => {
                 prefix(&mut forward.path_rewrite);
-                forward.clusters.iter_mut().for_each(|c| prefix(&mut c.path_rewrite));
+                for cluster in &mut forward.clusters {
+                    prefix(&mut cluster.path_rewrite);
+                    if let Some(redirect) = &mut cluster.redirect {
+                        prefix(&mut redirect.path);
+                    }
+                }
             }
             RouteAction::Redirect(redirect) => prefix(&mut redirect.path),
             RouteAction::DirectResponse { .. } => {}
@@ -155,19 +163,17 @@ impl Maker<'_> {
         let mut clusters: Vec<WeightedCluster> = Vec::with_capacity(rule.backends.len().max(1));
         for (nth, backend) in rule.backends.iter().enumerate().filter(|_| !filters.refused) {
             let field = format!("spec.rules[{index}].backendRefs[{nth}]");
-            clusters.push(self.backend(backend, &field, part));
+            let mut made = self.backend(backend, &field, part);
+            if backend.filters.as_ref().is_some_and(|f| f.cors.is_some()) && shared_cors(rule).is_none() {
+                (made.cluster, made.redirect) = (None, None);
+            }
+            clusters.push(made);
         }
         if clusters.is_empty() {
             // Nothing to forward to, or a filter that must not be skipped.
-            clusters.push(weighted(None, 1));
+            clusters.push(self.weighted(None, 1));
         }
-        let mut mirrors = Vec::new();
-        for (nth, (reference, fraction)) in filters.mirrors.iter().enumerate() {
-            let field = format!("spec.rules[{index}].filters: mirror {nth}");
-            if let Some(cluster) = self.resolve(reference, &field, "nothing is mirrored there", part) {
-                mirrors.push(Mirror { cluster, fraction: *fraction });
-            }
-        }
+        let mirrors = self.mirrors(filters, &format!("spec.rules[{index}].filters"), part);
         RouteAction::Forward(Box::new(Forward {
             clusters,
             path_rewrite: filters.rewrite_path.clone(),
@@ -180,17 +186,40 @@ impl Maker<'_> {
         }))
     }
 
+    /// What a reference that leads nowhere is answered with: for gRPC, what its clients read as UNAVAILABLE.
+    fn unresolved_status(&self) -> u16 {
+        if self.object.key.kind == Kind::GrpcRoute { 503 } else { 500 }
+    }
+
+    fn weighted(&self, cluster: Option<Name>, weight: u32) -> WeightedCluster {
+        WeightedCluster { cluster, weight, unresolved_status: self.unresolved_status(), ..WeightedCluster::only("".into()) }
+    }
+
     fn backend(&self, backend: &Backend, field: &str, part: &mut Part) -> WeightedCluster {
-        let mut made = weighted(self.resolve(&backend.reference, field, "its requests are answered with 500", part), backend.weight);
+        let status = self.unresolved_status();
+        let so = format!("its requests are answered with {status}");
+        let mut made = self.weighted(self.resolve(&backend.reference, field, &so, part), backend.weight);
         let Some(filters) = &backend.filters else { return made };
-        if filters.refused || filters.redirect.is_some() || !filters.mirrors.is_empty() || filters.cors.is_some() {
+        if filters.refused {
             made.cluster = None;
+            return made;
         }
+        made.redirect.clone_from(&filters.redirect);
+        made.mirrors = self.mirrors(filters, &format!("{field}.filters"), part);
         made.request_headers = filters.request.clone();
         made.response_headers = filters.response.clone();
         made.host_rewrite = filters.rewrite_host.clone().map(HostRewrite::Literal);
         made.path_rewrite.clone_from(&filters.rewrite_path);
         made
+    }
+
+    fn mirrors(&self, filters: &Filters, field: &str, part: &mut Part) -> Vec<Mirror> {
+        let all = filters.mirrors.iter().enumerate();
+        let resolved = all.filter_map(|(nth, (reference, fraction))| {
+            let cluster = self.resolve(reference, &format!("{field}: mirror {nth}"), "nothing is mirrored there", part)?;
+            Some(Mirror { cluster, fraction: *fraction })
+        });
+        resolved.collect()
     }
 
     /// The cluster of a reference; reports one that leads nowhere.
@@ -212,8 +241,9 @@ impl Maker<'_> {
         match &reference.kind {
             BackendKind::Service => {
                 let namespace = reference.namespace.as_ref().unwrap_or(own);
-                if !permitted(self.cx, ("HTTPRoute", own), ("", "Service", namespace, name)) {
-                    let help = format!("add a ReferenceGrant to the namespace {namespace}, from HTTPRoutes of {own} to Services");
+                let kind = self.object.key.kind.info().name;
+                if !permitted(self.cx, (kind, own), ("", "Service", namespace, name)) {
+                    let help = format!("add a ReferenceGrant to the namespace {namespace}, from {kind}s of {own} to Services");
                     let message = format!("the Service {namespace}/{name} is in another namespace, without a ReferenceGrant");
                     return Err(("RefNotPermitted", message, help));
                 }
@@ -245,16 +275,13 @@ impl Maker<'_> {
     }
 }
 
-fn weighted(cluster: Option<Name>, weight: u32) -> WeightedCluster {
-    WeightedCluster {
-        cluster,
-        weight,
-        unresolved_status: 500,
-        request_headers: HeaderEdits::default(),
-        response_headers: HeaderEdits::default(),
-        host_rewrite: None,
-        path_rewrite: None,
+/// What all backends of a rule say of CORS.
+fn shared_cors(rule: &Rule) -> Option<&Cors> {
+    fn cors(backend: &Backend) -> Option<&Cors> {
+        backend.filters.as_ref()?.cors.as_ref()
     }
+    let first = cors(rule.backends.first()?)?;
+    rule.backends.iter().all(|b| cors(b) == Some(first)).then_some(first)
 }
 
 fn retry(rule: &Rule) -> Option<Arc<RetryPolicy>> {

@@ -149,6 +149,17 @@ fn narrow(root: &HttpMatch, leaf: &HttpMatch) -> Option<HttpMatch> {
     }
     both.scope.port = leaf.scope.port.or(root.scope.port);
     both.scope.gateways.clone_from(&root.scope.gateways);
+    if let Some(outer) = &root.scope.source {
+        let source = both.scope.source.get_or_insert_with(|| outer.clone());
+        let differs = |(name, value)| source.labels.get(name).is_some_and(|own| own != value);
+        if outer.labels.iter().any(differs)
+            || outer.namespace.is_some() && source.namespace.is_some() && outer.namespace != source.namespace
+        {
+            return None;
+        }
+        source.labels.extend(outer.labels.clone());
+        source.namespace = source.namespace.take().or_else(|| outer.namespace.clone());
+    }
     if !root.name.is_empty() {
         both.name = if leaf.name.is_empty() { root.name.clone() } else { format!("{}-{}", root.name, leaf.name).into() };
     }

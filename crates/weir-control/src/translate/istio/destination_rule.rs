@@ -1,5 +1,5 @@
 //! DestinationRule: how to talk to the endpoints of a host, and which of them a subset has.
-use super::read::{At, CertificateFiles, ExportTo, certificate_files, full_host, host_field};
+use super::read::{At, CertificateFiles, ExportTo, Labels, certificate_files, full_host, host_field, labels, selector};
 use crate::object::{Meta, Spec};
 use std::time::Duration;
 use weir_config::{
@@ -11,6 +11,8 @@ use weir_config::{
 pub struct DestinationRule {
     /// Full name or pattern.
     pub host: Name,
+    /// Labels of the workloads that it is for; `None` for all.
+    pub selector: Option<(Labels, At)>,
     pub export_to: ExportTo,
     pub policy: Policy,
     pub subsets: Vec<Subset>,
@@ -19,7 +21,7 @@ pub struct DestinationRule {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Subset {
     pub name: Name,
-    pub labels: Vec<(String, String)>,
+    pub labels: Labels,
     pub policy: Policy,
     pub at: At,
 }
@@ -102,14 +104,14 @@ impl Policy {
 
 pub fn decode(root: &Object<'_>, meta: &Meta) -> Option<Spec> {
     let spec = root.required("spec")?.object()?;
-    spec.unsupported(&["workloadSelector"]);
+    let selector = spec.get("workloadSelector").and_then(|f| Some((selector(&f, "matchLabels")?, At::of(&f))));
     let host = full_host(&host_field(&spec.required("host")?)?, &meta.namespace);
     let policy = spec.get("trafficPolicy").and_then(|f| policy(&f)).unwrap_or_default();
     let mut subsets: Vec<Subset> = Vec::new();
     for item in spec.list("subsets") {
         let Some(subset) = item.object() else { continue };
         let name = subset.required("name").and_then(|f| f.str());
-        let labels = subset.entries("labels").into_iter().filter_map(|(k, v)| Some((k.to_string(), v.str()?.to_string()))).collect();
+        let labels = labels(&subset, "labels");
         let policy = subset.get("trafficPolicy").and_then(|f| self::policy(&f)).unwrap_or_default();
         let Some(name) = name else { continue };
         if subsets.iter().any(|s| *s.name == *name) {
@@ -119,7 +121,7 @@ pub fn decode(root: &Object<'_>, meta: &Meta) -> Option<Spec> {
         subsets.push(Subset { name: name.into(), labels, policy, at: At::of(&item) });
     }
     let export_to = ExportTo::decode(&spec);
-    Some(Spec::DestinationRule(Box::new(DestinationRule { host, export_to, policy, subsets })))
+    Some(Spec::DestinationRule(Box::new(DestinationRule { host, selector, export_to, policy, subsets })))
 }
 
 fn policy(field: &Field<'_>) -> Option<Policy> {

@@ -1,6 +1,11 @@
-//! Gateway: what is listened on. Any `selector` is ours: with files there is one gateway.
-use super::read::{At, CertificateFiles, certificate_files, host_field};
-use crate::object::{Meta, Spec};
+//! Gateway: what is listened on.
+use super::read::{At, CertificateFiles, Labels, certificate_files, host_field, labels, selects};
+use crate::{
+    Options,
+    object::{Meta, Spec},
+    translate::Bind,
+};
+use std::net::IpAddr;
 use weir_config::{
     model::{ClientCertificate, TlsVersion},
     reader::{Field, Object},
@@ -8,12 +13,21 @@ use weir_config::{
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gateway {
+    /// Labels of the workloads that open it.
+    pub selector: Labels,
     pub servers: Vec<Server>,
+}
+
+impl Gateway {
+    /// Whether it is to be opened here: any is, where nothing was said about this workload's own labels.
+    pub fn is_here(&self, options: &Options) -> bool {
+        options.labels.is_empty() || selects(&self.selector, &options.labels)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Server {
-    pub port: u16,
+    pub bind: Bind,
     pub protocol: Protocol,
     pub hosts: Vec<ServerHost>,
     pub tls: Option<Tls>,
@@ -60,15 +74,15 @@ pub enum Mode {
 
 pub fn decode(root: &Object<'_>, meta: &Meta) -> Option<Spec> {
     let spec = root.required("spec")?.object()?;
-    spec.ignore(&["selector"]);
     let servers = spec.required("servers")?.list().iter().filter_map(|f| server(f, meta)).collect();
-    Some(Spec::IstioGateway(Box::new(Gateway { servers })))
+    Some(Spec::IstioGateway(Box::new(Gateway { selector: labels(&spec, "selector"), servers })))
 }
 
 fn server(field: &Field<'_>, meta: &Meta) -> Option<Server> {
     let object = field.object()?;
     object.ignore(&["name"]);
-    object.unsupported(&["bind", "defaultEndpoint"]);
+    object.unsupported(&["defaultEndpoint"]);
+    let address = object.get("bind").filter(|f| f.node().as_str() != Some("")).and_then(|f| bind(&f));
     let port = object.required("port")?.object()?;
     // The port's name serves Istio's statistics; targetPort is deprecated and without effect there too.
     port.ignore(&["name", "targetPort"]);
@@ -96,7 +110,22 @@ fn server(field: &Field<'_>, meta: &Meta) -> Option<Server> {
         }
         _ => {}
     }
-    Some(Server { port: number, protocol, hosts, tls, at })
+    Some(Server { bind: Bind { port: number, address }, protocol, hosts, tls, at })
+}
+
+fn bind(field: &Field<'_>) -> Option<IpAddr> {
+    let text = field.str()?;
+    let address = text.parse().ok();
+    if text.starts_with("unix://") {
+        field.warning(
+            "UnsupportedValue",
+            "sockets of the Unix domain are not supported yet: the default address is taken",
+            "an IP address",
+        );
+    } else if address.is_none() {
+        field.invalid("is not an IP address", "an address of this machine, as 10.0.0.1 or ::1");
+    }
+    address
 }
 
 fn protocol(field: &Field<'_>) -> Option<Protocol> {

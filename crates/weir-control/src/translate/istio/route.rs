@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     object::{Kind, Object, Spec},
-    translate::{ClusterKey, Cx, Part, Rank, RankApi, RouteEntry},
+    translate::{Bind, ClusterKey, Cx, Part, Rank, RankApi, RouteEntry},
 };
 use std::{collections::HashMap, sync::Arc};
 use weir_config::{
@@ -19,7 +19,7 @@ use weir_config::{
 /// Where routes stand: a port of a gateway.
 pub struct Place<'a> {
     pub gateway: &'a Object,
-    pub port: u16,
+    pub bind: Bind,
 }
 
 impl Place<'_> {
@@ -43,6 +43,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, service: &VirtualService, pa
         return;
     }
     let said = delegate::unfold(cx, object, service, part);
+    said.iter().for_each(|s| sources(cx, s, part));
     let mut made: HashMap<(String, u16), Vec<Arc<Route>>> = HashMap::new();
     for reference in &service.gateways {
         let found = cx.get(Kind::IstioGateway, &reference.namespace, &reference.name);
@@ -56,15 +57,18 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, service: &VirtualService, pa
             );
             continue;
         };
+        if !spec.is_here(cx.options) {
+            continue;
+        }
         let mut bound = false;
         for server in &spec.servers {
-            let place = Place { gateway, port: server.port };
+            let place = Place { gateway, bind: server.bind };
             let hosts = server.hosts_of(gateway, object, service);
             bound |= !hosts.is_empty();
             match server.serves(gateway) {
                 Some(Serves::Routes(table)) => {
                     let routes = made
-                        .entry((place.name(), place.port))
+                        .entry((place.name(), place.bind.port))
                         .or_insert_with(|| said.iter().flat_map(|s| http_routes(cx, s, &place, part)).collect());
                     put(object, &table, &hosts, routes, part);
                 }
@@ -123,6 +127,17 @@ fn report(part: &mut Part, object: &Object, at: &At, diagnostic: Diagnostic) {
     part.find(object, at.span, &*at.field, diagnostic);
 }
 
+/// Reports matches by the labels of a source where it has none.
+fn sources(cx: &Cx<'_>, said: &Said<'_>, part: &mut Part) {
+    let scopes = said.route.matches.iter().flatten().map(|m| &m.scope);
+    for source in scopes.filter(|s| s.gateways.is_empty()).filter_map(|s| s.source.as_ref()) {
+        if !source.labels.is_empty() && cx.options.labels.is_empty() {
+            let found = Diagnostic::warning("NoLabels", "this gateway was given no labels: this match never holds here");
+            report(part, said.object, &source.at, found.help("start it with --labels, or match headers or gateways"));
+        }
+    }
+}
+
 /// One route for each of its matches that hold at this place.
 fn http_routes(cx: &Cx<'_>, said: &Said<'_>, place: &Place<'_>, part: &mut Part) -> Vec<Arc<Route>> {
     let route = &*said.route;
@@ -130,7 +145,7 @@ fn http_routes(cx: &Cx<'_>, said: &Said<'_>, place: &Place<'_>, part: &mut Part)
         RouteMatch { path: PathMatch::Prefix("/".into()), ignore_case: false, headers: Vec::new(), query_parameters: Vec::new() };
     let matches: Vec<(Option<&HttpMatch>, RouteMatch)> = match &route.matches {
         None => vec![(None, everything)],
-        Some(list) => list.iter().filter(|m| m.scope.holds(&place.name(), place.port)).map(|m| (Some(m), m.conditions())).collect(),
+        Some(list) => list.iter().filter(|m| m.scope.holds(cx.options, place)).map(|m| (Some(m), m.conditions())).collect(),
     };
     let key = &said.object.key;
     let origin = said.object.origin();
@@ -178,7 +193,7 @@ fn forward_to(
     let mut hash_policy = Vec::new();
     let mut clusters = Vec::with_capacity(forward.destinations.len());
     for to in &forward.destinations {
-        let key = resolve(cx, said.object, to, place.port, true, part);
+        let key = resolve(cx, said.object, to, place.bind.port, true, part);
         for hash in key.iter().flat_map(|key| upstream::hash_policy(cx, key)) {
             if !hash_policy.contains(&hash) {
                 hash_policy.push(hash);
@@ -192,12 +207,12 @@ fn forward_to(
             response_headers: to.headers.response.clone(),
             host_rewrite: to.headers.host.clone().map(HostRewrite::Literal),
             cluster,
-            path_rewrite: None,
+            ..WeightedCluster::only("".into())
         });
     }
     let mut mirrors = Vec::with_capacity(forward.mirrors.len());
     for (to, fraction) in &forward.mirrors {
-        let Some(key) = resolve(cx, said.object, to, place.port, true, part) else { continue };
+        let Some(key) = resolve(cx, said.object, to, place.bind.port, true, part) else { continue };
         mirrors.push(Mirror { cluster: part.use_cluster(key), fraction: *fraction });
     }
     let authority = forward.authority.as_ref().or(said.route.headers.host.as_ref());

@@ -34,14 +34,14 @@ impl Server {
     pub fn serves(&self, gateway: &Object) -> Option<Serves> {
         let mode = self.tls.as_ref().map(|t| t.mode);
         Some(match (self.protocol, mode) {
-            (Protocol::Http, _) if self.tls.as_ref().is_some_and(|t| t.https_redirect) => Serves::Redirect(http_table(self.port)),
-            (Protocol::Http, _) => Serves::Routes(http_table(self.port)),
-            (Protocol::Https, Some(Mode::Terminate(ClientCertificate::None))) => Serves::Routes(https_table(self.port, None)),
+            (Protocol::Http, _) if self.tls.as_ref().is_some_and(|t| t.https_redirect) => Serves::Redirect(http_table(self.bind)),
+            (Protocol::Http, _) => Serves::Routes(http_table(self.bind)),
+            (Protocol::Https, Some(Mode::Terminate(ClientCertificate::None))) => Serves::Routes(https_table(self.bind, None)),
             (Protocol::Https, Some(Mode::Terminate(_))) => {
                 // Clients who showed no certificate elsewhere must not reach these routes over another connection.
                 let first = self.hosts.first().map_or("*", |h| &*h.host);
                 let own = format!("{}.{}.{first}", gateway.key.name, gateway.key.namespace);
-                Serves::Routes(https_table(self.port, Some(&own)))
+                Serves::Routes(https_table(self.bind, Some(&own)))
             }
             (Protocol::Https | Protocol::Tls, Some(Mode::Passthrough)) => Serves::Passthrough,
             (Protocol::Tcp, _) => Serves::Bytes,
@@ -73,6 +73,9 @@ impl Server {
 }
 
 pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, part: &mut Part) {
+    if !gateway.is_here(cx.options) {
+        return;
+    }
     for server in &gateway.servers {
         let kind = match server.serves(object) {
             Some(Serves::Redirect(table)) => {
@@ -98,7 +101,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, part: &mu
                 continue;
             }
         };
-        part.ports.push(PortPart { port: server.port, object: object.title.clone(), kind });
+        part.ports.push(PortPart { bind: server.bind, object: object.title.clone(), kind });
     }
 }
 
@@ -115,7 +118,7 @@ fn redirect_all(object: &Object, gateway: &Gateway, server: &Server, table: &Nam
 pub fn redirect_route(object: &Object, gateway: &Gateway, server: &Server) -> Arc<Route> {
     let shares = |other: &&Server| other.hosts.iter().any(|a| server.hosts.iter().any(|b| intersection(&a.host, &b.host).is_some()));
     let secure = gateway.servers.iter().filter(|s| s.protocol == Protocol::Https).find(shares);
-    let port = secure.map(|s| s.port).filter(|port| *port != 443).map_or(RedirectPort::FromProtocol, RedirectPort::Literal);
+    let port = secure.map(|s| s.bind.port).filter(|port| *port != 443).map_or(RedirectPort::FromProtocol, RedirectPort::Literal);
     let redirect = Redirect { scheme: Some("https".into()), host: None, port: Some(port), path: None, status: 301, strip_query: false };
     Arc::new(Route {
         name: format!("{}/{}/https-redirect", object.key.namespace, object.key.name).into(),

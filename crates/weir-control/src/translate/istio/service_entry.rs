@@ -1,7 +1,7 @@
-//! ServiceEntry: hosts that no Kubernetes Service describes.
-use super::read::{ExportTo, host_field};
+//! ServiceEntry: hosts that no Kubernetes Service describes; and WorkloadEntry, which serves them.
+use super::read::{ExportTo, Labels, host_field, labels, selector};
 use crate::object::{Meta, Spec};
-use std::{collections::BTreeMap, net::IpAddr};
+use std::net::IpAddr;
 use weir_config::{
     model::{Name, UpstreamProtocol},
     reader::{Field, Object},
@@ -14,6 +14,8 @@ pub struct ServiceEntry {
     pub ports: Vec<Port>,
     pub resolution: Resolution,
     pub endpoints: Vec<Endpoint>,
+    /// In place of `endpoints`: the WorkloadEntries of the namespace with these labels.
+    pub selector: Option<Labels>,
     pub export_to: ExportTo,
     pub subject_alt_names: Vec<String>,
 }
@@ -42,7 +44,7 @@ pub struct Endpoint {
     pub address: EndpointAddress,
     /// By the name of the service's port.
     pub ports: Vec<(Box<str>, u16)>,
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     pub weight: u32,
     pub locality: Option<Name>,
 }
@@ -57,7 +59,7 @@ pub fn decode(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     let spec = root.required("spec")?.object()?;
     // Virtual addresses and the place in the mesh concern sidecars.
     spec.ignore(&["addresses", "location"]);
-    spec.unsupported(&["workloadSelector"]);
+    let selector = spec.get("workloadSelector").and_then(|f| selector(&f, "labels"));
     let hosts: Vec<Name> = spec.required("hosts")?.list().iter().filter_map(|f| Some(host_field(f)?.into())).collect();
     let ports: Vec<Port> = spec.list("ports").iter().filter_map(port).collect();
     if ports.is_empty() {
@@ -73,14 +75,17 @@ pub fn decode(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     let given = spec.get("resolution");
     let resolution = given.as_ref().map_or(Some(Resolution::None), |f| f.choice(&words))?;
     let listed = spec.get("endpoints");
-    let endpoints: Vec<Endpoint> = spec.list("endpoints").iter().filter_map(|f| endpoint(f, resolution, &ports)).collect();
+    let endpoints: Vec<Endpoint> = spec.list("endpoints").iter().filter_map(|f| endpoint(f, resolution, Some(&ports))).collect();
     let by_dns = matches!(resolution, Resolution::Dns | Resolution::DnsRoundRobin);
     if by_dns && endpoints.is_empty() && hosts.iter().any(|h| h.contains('*')) {
         let help = "list endpoints, or write resolution: DYNAMIC_DNS to follow the request's host";
         spec.get("hosts")?.invalid("a pattern cannot be resolved by DNS", help);
     }
+    if let (Some(f), true) = (&listed, selector.is_some()) {
+        f.invalid("endpoints and workloadSelector exclude each other", "one of them");
+    }
     match (resolution, &listed) {
-        (Resolution::Static, None) if !spec.has("workloadSelector") => {
+        (Resolution::Static, None) if selector.is_none() => {
             let help = "list endpoints with their IP addresses, or write resolution: DNS";
             given?.warning("NoEndpoints", "STATIC without endpoints: requests are answered with 503", help);
         }
@@ -94,7 +99,7 @@ pub fn decode(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     }
     let subject_alt_names = spec.strings("subjectAltNames");
     let export_to = ExportTo::decode(&spec);
-    Some(Spec::ServiceEntry(Box::new(ServiceEntry { hosts, ports, resolution, endpoints, export_to, subject_alt_names })))
+    Some(Spec::ServiceEntry(Box::new(ServiceEntry { hosts, ports, resolution, endpoints, selector, export_to, subject_alt_names })))
 }
 
 fn port(field: &Field<'_>) -> Option<Port> {
@@ -126,7 +131,19 @@ fn by_name(name: &str) -> UpstreamProtocol {
     }
 }
 
-fn endpoint(field: &Field<'_>, resolution: Resolution, ports: &[Port]) -> Option<Endpoint> {
+/// One workload, as a virtual machine, outside of Kubernetes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkloadEntry(pub Endpoint);
+
+/// Labels of the metadata count too, and before those of the spec.
+pub fn decode_workload(root: &Object<'_>, meta: &Meta) -> Option<Spec> {
+    let mut endpoint = endpoint(&root.required("spec")?, Resolution::Dns, None)?;
+    endpoint.labels.extend(meta.labels.iter().map(|(k, v)| (k.to_string(), v.to_string())));
+    Some(Spec::WorkloadEntry(Box::new(WorkloadEntry(endpoint))))
+}
+
+/// The `ports` that it may name are unknown to a WorkloadEntry.
+fn endpoint(field: &Field<'_>, resolution: Resolution, ports: Option<&[Port]>) -> Option<Endpoint> {
     let object = field.object()?;
     object.ignore(&["network", "serviceAccount"]);
     let at = object.required("address")?;
@@ -150,13 +167,15 @@ fn endpoint(field: &Field<'_>, resolution: Resolution, ports: &[Port]) -> Option
     };
     let mut mapped = Vec::new();
     for (name, number) in object.entries("ports") {
-        if !ports.iter().any(|p| *p.name == *name) {
+        if let Some(ports) = ports
+            && !ports.iter().any(|p| *p.name == *name)
+        {
             let names: Vec<&str> = ports.iter().map(|p| &*p.name).collect();
             number.invalid(format!("this ServiceEntry has no port {name}"), format!("one of {}", names.join(", ")));
         }
         mapped.extend(number.port().map(|n| (name.into(), n)));
     }
-    let labels = object.entries("labels").into_iter().filter_map(|(k, v)| Some((k.to_string(), v.str()?.to_string()))).collect();
+    let labels = labels(&object, "labels");
     // Envoy's bounds; a 0 counts as unset.
     let weight = object.int("weight", 0..=i64::from(u32::MAX)).map_or(1, |n| n.clamp(1, 128) as u32);
     let locality = object.str("locality").map(Name::from);

@@ -33,11 +33,11 @@ pub fn translate(
     }
     let routes = if *serves == Serves::Passthrough { &service.tls } else { &service.tcp };
     for found in routes {
-        for (names, _) in found.matches.iter().filter(|(_, scope)| scope.holds(&place.name(), place.port)) {
+        for (names, _) in found.matches.iter().filter(|(_, scope)| scope.holds(cx.options, place)) {
             if *serves == Serves::Bytes {
                 // The first that matches takes the port.
                 let kind = PortKind::Tcp { proxy: proxy(cx, object, place, found, part) };
-                return part.ports.push(PortPart { port: place.port, object: object.title.clone(), kind });
+                return part.ports.push(PortPart { bind: place.bind, object: object.title.clone(), kind });
             }
             let within = |name: &String| hosts.iter().find_map(|host| intersection(host, name)).map(str::to_string);
             let names: Vec<String> = names.iter().filter_map(within).collect();
@@ -46,7 +46,7 @@ pub fn translate(
             }
             let server_names = if names.iter().any(|n| n == "*") { Vec::new() } else { names };
             let kind = PortKind::Passthrough { server_names, proxy: proxy(cx, object, place, found, part) };
-            part.ports.push(PortPart { port: place.port, object: object.title.clone(), kind });
+            part.ports.push(PortPart { bind: place.bind, object: object.title.clone(), kind });
         }
     }
 }
@@ -56,7 +56,7 @@ fn proxy(cx: &Cx<'_>, object: &Object, place: &Place<'_>, route: &L4Route, part:
     let mut clusters: Vec<(Name, u32)> = Vec::new();
     let mut idle_timeout = IDLE_TIMEOUT;
     for to in &route.destinations {
-        let Some(key) = route::resolve(cx, object, to, place.port, false, part) else { continue };
+        let Some(key) = route::resolve(cx, object, to, place.bind.port, false, part) else { continue };
         if let Some(pool) = upstream::settings(cx, &key).pool {
             idle_timeout = pool.tcp_idle_timeout.unwrap_or(idle_timeout);
         }

@@ -1,8 +1,9 @@
 //! Clusters: those of ServiceEntries, and what DestinationRules make of any.
 use super::{
     destination_rule::{DestinationRule, Originate, Policy, Settings, Subset},
+    read::{Labels, selects},
     server::{beside, from_files, lacking},
-    service_entry::{EndpointAddress, Port, Resolution, ServiceEntry},
+    service_entry::{self, EndpointAddress, Port, Resolution, ServiceEntry},
 };
 use crate::{
     object::{Kind, Object, Spec},
@@ -13,7 +14,10 @@ use crate::{
     },
 };
 use std::{net::SocketAddr, sync::Arc};
-use weir_config::model::{Address, Cluster, Discovery, Endpoint, HashPolicy, Name, UpstreamProtocol, UpstreamTls, UpstreamVerification};
+use weir_config::{
+    diagnostic::Diagnostic,
+    model::{Address, Cluster, Discovery, Endpoint, HashPolicy, Name, UpstreamProtocol, UpstreamTls, UpstreamVerification},
+};
 
 /// The ServiceEntries of a host, the oldest first.
 pub fn entries<'a>(cx: &Cx<'a>, host: &str) -> Vec<(&'a Arc<Object>, &'a ServiceEntry)> {
@@ -33,7 +37,7 @@ pub fn service_entry(cx: &Cx<'_>, key: &ClusterKey, _: &mut Part) -> Option<Draf
     let mut draft: Option<Draft> = None;
     for (object, entry) in entries(cx, &key.host) {
         let Some(port) = entry.ports.iter().find(|p| p.number == key.port) else { continue };
-        let (found_by, endpoints) = endpoints(entry, key, port);
+        let (found_by, endpoints) = endpoints(cx, object, entry, key, port);
         match &mut draft {
             None => {
                 let mut cluster = Cluster::new(key.name(), Discovery::Eds);
@@ -48,8 +52,13 @@ pub fn service_entry(cx: &Cx<'_>, key: &ClusterKey, _: &mut Part) -> Option<Draf
     draft
 }
 
-fn endpoints(entry: &ServiceEntry, key: &ClusterKey, port: &Port) -> (FoundBy, Vec<Endpoint>) {
+fn endpoints(cx: &Cx<'_>, object: &Object, entry: &ServiceEntry, key: &ClusterKey, port: &Port) -> (FoundBy, Vec<Endpoint>) {
+    let selected = entry.selector.as_ref().map(|selector| workloads(cx, &object.key.namespace, selector));
+    let listed: Vec<&service_entry::Endpoint> = selected.unwrap_or_else(|| entry.endpoints.iter().collect());
+    let names = listed.iter().any(|e| matches!(e.address, EndpointAddress::Name(_)));
     let found_by = match entry.resolution {
+        // Of WorkloadEntries: a list may not hold names.
+        Resolution::Static if names => FoundBy::StrictDns,
         Resolution::Static => FoundBy::List,
         Resolution::DnsRoundRobin => FoundBy::LogicalDns,
         Resolution::Dns => FoundBy::StrictDns,
@@ -57,13 +66,13 @@ fn endpoints(entry: &ServiceEntry, key: &ClusterKey, port: &Port) -> (FoundBy, V
         // A gateway has no original destination: one host means that host.
         Resolution::None | Resolution::DynamicDns => FoundBy::StrictDns,
     };
-    let by_host = matches!(entry.resolution, Resolution::None | Resolution::DynamicDns) || entry.endpoints.is_empty();
+    let by_host = matches!(entry.resolution, Resolution::None | Resolution::DynamicDns) || (listed.is_empty() && entry.selector.is_none());
     if by_host {
         let own = Endpoint::new(Address::Name { host: key.host.to_string(), port: port.target });
         let listed = found_by == FoundBy::List || found_by == FoundBy::Request;
         return (found_by, if listed { Vec::new() } else { vec![own] });
     }
-    let made = entry.endpoints.iter().map(|endpoint| {
+    let made = listed.into_iter().map(|endpoint| {
         let number = endpoint.ports.iter().find(|(name, _)| *name == port.name).map_or(port.target, |(_, n)| *n);
         let address = match &endpoint.address {
             EndpointAddress::Ip(ip) => Address::Socket(SocketAddr::new(*ip, number)),
@@ -72,6 +81,15 @@ fn endpoints(entry: &ServiceEntry, key: &ClusterKey, port: &Port) -> (FoundBy, V
         Endpoint { weight: endpoint.weight, locality: endpoint.locality.clone(), labels: endpoint.labels.clone(), ..Endpoint::new(address) }
     });
     (found_by, made.collect())
+}
+
+/// The WorkloadEntries of a namespace that a selector means.
+fn workloads<'a>(cx: &Cx<'a>, namespace: &str, selector: &Labels) -> Vec<&'a service_entry::Endpoint> {
+    let all = cx.by_word(Kind::WorkloadEntry, namespace).filter_map(|object| match &object.spec {
+        Spec::WorkloadEntry(entry) => Some(&entry.0),
+        _ => None,
+    });
+    all.filter(|e| selects(selector, &e.labels)).collect()
 }
 
 /// The DestinationRules of a host: all of the narrowest pattern that has any, those of the host's namespace first.
@@ -84,7 +102,7 @@ fn rules<'a>(cx: &Cx<'a>, key: &ClusterKey) -> Vec<(&'a Arc<Object>, &'a Destina
         let mut found: Vec<_> = cx
             .by_word(Kind::DestinationRule, &word)
             .filter_map(|object| match &object.spec {
-                Spec::DestinationRule(rule) if rule.export_to.sees(&object.key.namespace, &namespace) => Some((object, &**rule)),
+                Spec::DestinationRule(rule) if applies(cx, object, rule, &namespace) => Some((object, &**rule)),
                 _ => None,
             })
             .collect();
@@ -94,6 +112,12 @@ fn rules<'a>(cx: &Cx<'a>, key: &ClusterKey) -> Vec<(&'a Arc<Object>, &'a Destina
         }
     }
     Vec::new()
+}
+
+/// Whether a rule is seen from a namespace and means the workload that runs here.
+fn applies(cx: &Cx<'_>, object: &Object, rule: &DestinationRule, namespace: &str) -> bool {
+    let here = rule.selector.as_ref().is_none_or(|(selector, _)| selects(selector, &cx.options.labels));
+    here && rule.export_to.sees(&object.key.namespace, namespace)
 }
 
 /// `a.b.c`, `*.b.c`, `*.c`, `*`
@@ -142,13 +166,13 @@ pub fn traffic_policy(cx: &Cx<'_>, key: &ClusterKey, draft: &mut Draft, part: &m
     if !key.subset.is_empty() {
         match subset(&rules, &key.subset) {
             Some((object, subset)) => {
-                draft.endpoints.retain(|e| subset.labels.iter().all(|(name, value)| e.labels.get(name) == Some(value)));
+                draft.endpoints.retain(|e| selects(&subset.labels, &e.labels));
                 if draft.endpoints.is_empty() && draft.found_by != FoundBy::Request {
                     let message = format!(
                         "no endpoint of {} has the labels of the subset {}: requests to it are answered with 503",
                         key.host, subset.name
                     );
-                    let found = weir_config::diagnostic::Diagnostic::warning("NoEndpoints", message)
+                    let found = Diagnostic::warning("NoEndpoints", message)
                         .help("labels are those of an EndpointSlice's metadata, or of a ServiceEntry's endpoint");
                     part.find(object, subset.at.span, &*subset.at.field, found);
                 }
@@ -156,6 +180,7 @@ pub fn traffic_policy(cx: &Cx<'_>, key: &ClusterKey, draft: &mut Draft, part: &m
             None => draft.endpoints.clear(),
         }
     }
+    without_labels(cx, key, part);
     let settings = merged(&rules, key);
     let cluster = &mut draft.cluster;
     if let Some(balancer) = &settings.balancer {
@@ -187,6 +212,21 @@ pub fn traffic_policy(cx: &Cx<'_>, key: &ClusterKey, draft: &mut Draft, part: &m
         let owner = subset(&rules, &key.subset).map(|(object, _)| object).or(rules.first().map(|(object, _)| *object));
         if let Some(owner) = owner {
             cluster.tls = Some(upstream_tls(cx, key, owner, originate, part));
+        }
+    }
+}
+
+/// Reports rules for workloads with certain labels where this one was given none.
+fn without_labels(cx: &Cx<'_>, key: &ClusterKey, part: &mut Part) {
+    if !cx.options.labels.is_empty() {
+        return;
+    }
+    for object in cx.by_word(Kind::DestinationRule, &key.host) {
+        if let Spec::DestinationRule(rule) = &object.spec
+            && let Some((_, at)) = &rule.selector
+        {
+            let found = Diagnostic::warning("NoLabels", "this gateway was given no labels: this rule does not apply here");
+            part.find(object, at.span, &*at.field, found.help("start it with --labels"));
         }
     }
 }

@@ -1,8 +1,12 @@
 //! VirtualService: how requests to some hosts are routed. All that needs no other object is in the model's terms already.
 mod action;
 
-use super::read::{At, ExportTo, Headers, Matcher, full_host, header_name, headers, host_field, string_match};
-use crate::object::{Meta, Spec};
+use super::read::{At, ExportTo, Headers, Labels, Matcher, full_host, header_name, headers, host_field, labels, selects, string_match};
+use super::route::Place;
+use crate::{
+    Options,
+    object::{Meta, Spec},
+};
 use std::{sync::Arc, time::Duration};
 use weir_config::{
     model::{
@@ -63,6 +67,16 @@ pub struct Scope {
     pub port: Option<u16>,
     /// `namespace/name`; empty for all of the VirtualService.
     pub gateways: Vec<Box<str>>,
+    /// Says nothing where `gateways` does.
+    pub source: Option<Source>,
+}
+
+/// The workload whose requests are meant; here that is the gateway itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    pub labels: Labels,
+    pub namespace: Option<Box<str>>,
+    pub at: At,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -258,8 +272,15 @@ impl HttpMatch {
 }
 
 impl Scope {
-    pub fn holds(&self, gateway: &str, port: u16) -> bool {
-        self.port.is_none_or(|p| p == port) && (self.gateways.is_empty() || self.gateways.iter().any(|g| **g == *gateway))
+    pub fn holds(&self, options: &Options, place: &Place<'_>) -> bool {
+        let source = |source: &Source| {
+            selects(&source.labels, &options.labels) && source.namespace.as_ref().is_none_or(|n| **n == *place.gateway.key.namespace)
+        };
+        self.port.is_none_or(|p| p == place.bind.port)
+            && match &self.gateways[..] {
+                [] => self.source.as_ref().is_none_or(source),
+                some => some.iter().any(|g| **g == *place.name()),
+            }
     }
 }
 
@@ -268,17 +289,11 @@ fn scope(object: &Object<'_>, meta: &Meta) -> Option<Scope> {
     let port = object.port("port");
     let named = object.list("gateways");
     let gateways: Vec<Box<str>> = named.iter().filter_map(|f| gateway_name(f.str()?, meta)).collect();
-    let mut mesh_only = !named.is_empty() && gateways.is_empty();
-    for name in ["sourceLabels", "sourceNamespace"] {
-        // As in Istio: where gateways are named these say nothing.
-        if let Some(f) = object.get(name)
-            && named.is_empty()
-        {
-            f.warning("MeshOnly", "only sidecars have a source to match: this match never holds at a gateway", "match headers or gateways");
-            mesh_only = true;
-        }
-    }
-    (!mesh_only).then_some(Scope { port, gateways })
+    let mesh_only = !named.is_empty() && gateways.is_empty();
+    let (labels, namespace) = (labels(object, "sourceLabels"), object.str("sourceNamespace").map(Box::from));
+    let at = object.get("sourceLabels").map_or_else(|| At::of(object.field()), |f| At::of(&f));
+    let source = (!labels.is_empty() || namespace.is_some()).then_some(Source { labels, namespace, at });
+    (!mesh_only).then_some(Scope { port, gateways, source })
 }
 
 fn l4_route(field: &Field<'_>, meta: &Meta, tls: bool) -> Option<L4Route> {

@@ -1,0 +1,93 @@
+//! Reading GRPCRoute: an HTTPRoute whose paths are `/SERVICE/METHOD`.
+use super::{
+    filters::{GRPC_TYPES, decode_filters},
+    http_route::{
+        Backend, BackendKind, HttpRoute, Match, Rule, add_headers, check_regex, decode_backend, decode_parents, everything, line, tight,
+    },
+};
+use crate::{
+    object::{Meta, Spec},
+    translate::RankPath,
+};
+use weir_config::{
+    model::{Name, PathMatch},
+    reader::{Field, Object},
+};
+
+/// A GRPCRoute is found by the services that it sends requests to: these speak HTTP/2 unless they say otherwise.
+pub fn words(meta: &Meta, route: &HttpRoute) -> Vec<Name> {
+    let services = route.rules.iter().flat_map(|r| &r.backends).map(|b| &b.reference).filter(|r| r.kind == BackendKind::Service);
+    let mut words: Vec<Name> =
+        services.map(|r| format!("{}/{}", r.namespace.as_deref().unwrap_or(&meta.namespace), r.name).into()).collect();
+    words.sort();
+    words.dedup();
+    words
+}
+
+pub fn decode(root: &Object<'_>, _: &Meta) -> Option<Spec> {
+    let spec = root.required("spec")?.object()?;
+    spec.unsupported(&["useDefaultGateways"]);
+    let parents = decode_parents(&spec);
+    let hostnames = tight(spec.list("hostnames").iter().filter_map(super::hostname));
+    let rules = tight(spec.list("rules").iter().filter_map(decode_rule));
+    Some(Spec::HttpRoute(Box::new(HttpRoute { parents, hostnames, rules })))
+}
+
+fn decode_rule(field: &Field<'_>) -> Option<Rule> {
+    let rule = field.object()?;
+    rule.unsupported(&["sessionPersistence"]);
+    let matches = match rule.get("matches") {
+        Some(matches) => tight(matches.list().iter().filter_map(decode_match)),
+        None => vec![everything()],
+    };
+    let filters = rule.get("filters").and_then(|f| decode_filters(&f, GRPC_TYPES)).map(Box::new);
+    let backends: Vec<Backend> = tight(rule.list("backendRefs").iter().filter_map(|f| decode_backend(f, GRPC_TYPES)));
+    let name = rule.str("name").map(Into::into);
+    Some(Rule { name, matches, filters, backends, timeout: None, backend_timeout: None, retry: None, line: line(field) })
+}
+
+fn decode_match(field: &Field<'_>) -> Option<Match> {
+    let object = field.object()?;
+    let mut made = everything();
+    if let Some(method) = object.get("method") {
+        decode_method(&method, &mut made)?;
+    }
+    add_headers(&object, &mut made)?;
+    Some(made)
+}
+
+/// More of the service's name comes first, then more of the method's.
+fn decode_method(field: &Field<'_>, made: &mut Match) -> Option<()> {
+    let object = field.object()?;
+    let regex = object.get("type").map_or(Some(false), |f| f.choice(&[("Exact", false), ("RegularExpression", true)]))?;
+    let part = |name: &'static str| -> Option<Option<&str>> {
+        let Some(value) = object.get(name) else { return Some(None) };
+        let text = value.str()?;
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || (c == '.' && name == "service");
+        if regex {
+            check_regex(&value, text)?;
+        } else if !text.chars().all(word) {
+            value.invalid(format!("\"{text}\" is not the name of a {name}"), "letters, digits, _ and, in services, .");
+            return None;
+        }
+        Some(Some(text).filter(|t| !t.is_empty()))
+    };
+    let (service, method) = (part("service")?, part("method")?);
+    let length = |text: Option<&str>| text.map_or(0, str::len).min(0xffff) as u32;
+    made.path_length = length(service) << 16 | length(method);
+    made.path = RankPath::Exact;
+    made.matches.path = match (service, method) {
+        (None, None) => {
+            field.error("MissingField", "a match of methods names a service or a method", "add service, method or both");
+            return None;
+        }
+        (service, method) if regex => {
+            let any = "[^/]+";
+            PathMatch::Regex(format!("/(?:{})/(?:{})", service.unwrap_or(any), method.unwrap_or(any)))
+        }
+        (Some(service), Some(method)) => PathMatch::Exact(format!("/{service}/{method}")),
+        (Some(service), None) => PathMatch::Prefix(format!("/{service}/")),
+        (None, Some(method)) => PathMatch::Regex(format!("/[^/]+/{method}")),
+    };
+    Some(())
+}
