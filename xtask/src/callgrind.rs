@@ -3,7 +3,7 @@
 //! Two runs of the same gateway serve a different number of requests; the difference of their counts, divided, leaves
 //! start-up and shutdown out. The budget is for the development build, which the tests have at hand; the release build
 //! takes about a tenth of it.
-use crate::bench::peers::{free_port, wait_for};
+use crate::{bench::peers::wait_for, ports::free_port};
 use anyhow::{Context, Result, bail};
 use clap::Args as ClapArgs;
 use std::{
@@ -64,7 +64,7 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
 /// Instructions of a whole run that serves `requests`.
 fn count(root: &Path, weir: &Path, request: &str, plugin: bool, requests: usize) -> Result<u64> {
     let folder = tempfile::tempdir()?;
-    let (port, backend) = (free_port()?, Backend::start()?);
+    let (port, backend) = (free_port(), Backend::start()?);
     let mut command = Command::new("valgrind");
     command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(weir);
     command.args([

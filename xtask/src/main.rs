@@ -2,6 +2,8 @@
 mod bench;
 mod callgrind;
 mod fuzz;
+#[path = "../../crates/weir-net/tests/support/ports.rs"]
+mod ports;
 mod test;
 mod tidy;
 

@@ -9,10 +9,11 @@ use crate::{
     artifact::Artifacts,
     object::{Finding, Key, Object},
     store::Store,
-    translate::{Bind, Condition, Cx, Dep, Part, PluginPart, PortPart, Unit},
+    translate::{Bind, Condition, Cx, Dep, Part, PluginPart, PortPart, Unit, settings::Settings},
 };
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
@@ -49,6 +50,8 @@ pub struct Index {
     /// What is wrong with how parts meet on a port.
     port_findings: BTreeMap<Bind, Vec<Diagnostic>>,
     plugins: BTreeMap<Unit, Vec<PluginPart>>,
+    /// By the name of their ConfigMap, so that they come in the order in which they apply.
+    settings: BTreeMap<(Reverse<Name>, Unit), Box<Settings>>,
     config: Arc<Config>,
 }
 
@@ -56,7 +59,8 @@ pub struct Index {
 #[derive(Default)]
 struct Touched {
     ports: BTreeSet<Bind>,
-    plugins: bool,
+    /// Plugins or settings changed, which concern them all.
+    all_ports: bool,
 }
 
 impl Index {
@@ -72,6 +76,7 @@ impl Index {
             ports: BTreeMap::new(),
             port_findings: BTreeMap::new(),
             plugins: BTreeMap::new(),
+            settings: BTreeMap::new(),
             config: Arc::default(),
         }
     }
@@ -119,7 +124,7 @@ impl Index {
                 self.look(&Dep::Word(key.kind, word), dirty);
             }
         }
-        let acts = Unit::acts(key.kind);
+        let acts = Unit::acts(&key);
         let unit = Unit::Object(key);
         if acts && (present || self.units.contains_key(&unit)) {
             dirty.insert(unit);
@@ -163,6 +168,7 @@ impl Index {
         let hosts = self.tables.put(&unit, &old.hosts, part.routes);
         let ports = self.put_ports(&unit, &old.ports, part.ports, touched);
         self.put_plugins(&unit, part.plugins, config, touched);
+        self.put_settings(&unit, part.settings, touched);
         if let Unit::Cluster(key) = &unit {
             let name = key.name();
             put(&mut config.clusters, &name, part.cluster);
@@ -236,7 +242,7 @@ impl Index {
             }
             return;
         }
-        touched.plugins = true;
+        touched.all_ports = true;
         for part in old.iter().filter(|o| !parts.iter().any(|n| n.plugin.name == o.plugin.name)) {
             config.plugins.remove(&part.plugin.name);
         }
@@ -246,6 +252,16 @@ impl Index {
         if !parts.is_empty() {
             self.plugins.insert(unit.clone(), parts);
         }
+    }
+
+    fn put_settings(&mut self, unit: &Unit, new: Option<Box<Settings>>, touched: &mut Touched) {
+        let Unit::Object(key) = unit else { return };
+        let at = (Reverse(key.name.clone()), unit.clone());
+        touched.all_ports |= self.settings.get(&at) != new.as_ref();
+        match new {
+            Some(new) => self.settings.insert(at, new),
+            None => self.settings.remove(&at),
+        };
     }
 
     /// Clusters and secrets that nobody asks for any more, and what only those asked for.
@@ -263,12 +279,15 @@ impl Index {
     }
 
     fn build_listeners(&mut self, config: &mut Config, touched: Touched) {
-        let ports: Vec<Bind> = if touched.plugins { self.ports.keys().copied().collect() } else { touched.ports.into_iter().collect() };
+        let ports: Vec<Bind> = if touched.all_ports { self.ports.keys().copied().collect() } else { touched.ports.into_iter().collect() };
         for port in ports {
             let name: Name = listener::name(&self.options, port);
             let parts = self.ports.get(&port).filter(|units| !units.is_empty());
             let (listener, findings) = match parts {
-                Some(units) => listener::build(&self.options, port, units, &self.plugins, config.listeners.get(&name)),
+                Some(units) => {
+                    let settings: Vec<&Settings> = self.settings.values().map(|s| &**s).collect();
+                    listener::build(&self.options, &settings, port, units, &self.plugins, config.listeners.get(&name))
+                }
                 None => (None, Vec::new()),
             };
             put(&mut config.listeners, &name, listener);

@@ -8,6 +8,7 @@ pub mod istio;
 pub mod kubernetes;
 pub mod plugin;
 pub mod secret;
+pub mod settings;
 
 use crate::{
     Options,
@@ -16,6 +17,7 @@ use crate::{
     store::Store,
 };
 use serde::Serialize;
+use settings::Settings;
 use std::{
     cell::RefCell,
     cmp::Reverse,
@@ -42,13 +44,16 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// Whether objects of this kind are units: the others only serve those.
-    pub fn acts(kind: Kind) -> bool {
+    /// Whether such an object is a unit: the others only serve those.
+    pub fn acts(key: &Key) -> bool {
         use Kind::*;
-        matches!(
-            kind,
-            GatewayClass | Gateway | HttpRoute | GrpcRoute | Ingress | IstioGateway | VirtualService | WasmPlugin | HigressWasmPlugin
-        )
+        match key.kind {
+            GatewayClass | Gateway | HttpRoute | GrpcRoute | Ingress | IstioGateway | VirtualService | WasmPlugin | HigressWasmPlugin => {
+                true
+            }
+            ConfigMap => settings::CONFIG_MAPS.contains(&&*key.name),
+            _ => false,
+        }
     }
 
     pub fn translate(&self, cx: &Cx<'_>) -> Part {
@@ -75,6 +80,7 @@ fn translate_object(cx: &Cx<'_>, object: &Arc<Object>, part: &mut Part) {
         Spec::IstioGateway(gateway) => istio::translate_gateway(cx, object, gateway, part),
         Spec::VirtualService(service) => istio::translate_virtual_service(cx, object, service, part),
         Spec::WasmPlugin(plugin) => plugin::translate(cx, object, plugin, part),
+        Spec::ConfigMap(map) => part.settings.clone_from(&map.settings),
         _ => {}
     }
 }
@@ -163,6 +169,8 @@ pub struct Part {
     pub cluster: Option<Cluster>,
     pub endpoints: Option<ClusterLoadAssignment>,
     pub secret: Option<Secret>,
+    /// What holds for every listener.
+    pub settings: Option<Box<Settings>>,
     pub findings: Vec<Finding>,
     /// For the object's `status`, as a controller would write it.
     pub conditions: Vec<Condition>,

@@ -27,17 +27,31 @@ fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
 }
 
 fn listener(out: &mut String, l: &Listener) {
-    line(out, format_args!("listener {}", l.name));
+    let proxy = if l.proxy_protocol { " proxy_protocol" } else { "" };
+    let most = if l.max_connections == 1 << 20 { String::new() } else { format!(" max_connections {}", l.max_connections) };
+    line(out, format_args!("listener {}{proxy}{most}", l.name));
     for chain in &l.filter_chains {
         let names = if chain.server_names.is_empty() { String::new() } else { format!(" for {}", chain.server_names.join(" ")) };
         let tls = chain.tls.as_ref().map_or(String::new(), |tls| format!(" tls {}", terse(tls, &[])));
         let to = match &chain.filter {
-            NetworkFilter::HttpConnectionManager(h) if h.plugins.is_empty() => h.route_config.to_string(),
-            NetworkFilter::HttpConnectionManager(h) => format!("{} plugins {}", h.route_config, h.plugins.join(" ")),
+            NetworkFilter::HttpConnectionManager(h) => manager(h),
             NetworkFilter::TcpProxy(t) => format!("tcp {}", terse(&t.clusters, &[])),
         };
         line(out, format_args!("  {}{names}{tls} -> {to}", chain.name));
     }
+}
+
+/// Its table, its plugins, and what differs from the defaults.
+fn manager(h: &HttpConnectionManager) -> String {
+    let default = HttpConnectionManager::new(h.stat_prefix.clone(), h.route_config.clone());
+    // Here null differs from the default: a limit that is switched off.
+    let changed = without(&json(h), &json(&default));
+    let changed = match changed {
+        Value::Object(map) => render(&Value::Object(map.into_iter().filter(|(k, _)| k != "plugins").collect())),
+        _ => String::new(),
+    };
+    let plugins = if h.plugins.is_empty() { String::new() } else { format!(" plugins {}", h.plugins.join(" ")) };
+    format!("{}{plugins} {changed}", h.route_config)
 }
 
 fn table(out: &mut String, t: &RouteConfiguration) {

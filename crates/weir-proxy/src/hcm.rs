@@ -1,4 +1,5 @@
 //! The HTTP connection manager: what happens on a connection between its first byte and its last.
+mod attempt;
 mod clock;
 mod exchange;
 mod filters;
@@ -9,6 +10,7 @@ mod relay;
 mod reply;
 mod request;
 mod respond;
+mod tries;
 mod tunnel;
 
 pub use filters::{Chain, Filter, Part};
@@ -88,9 +90,7 @@ impl Hcm {
                 EscapedSlashes::UnescapeAndForward => path::Slashes::Unescape,
             },
         };
-        // One head must fit in a read buffer.
-        let bytes = (c.limits.max_request_headers_bytes as usize).min(63 * 1024);
-        let head = parse::Limits { bytes, fields: c.limits.max_headers_count as usize };
+        let head = parse::Limits { bytes: c.limits.max_request_headers_bytes as usize, fields: c.limits.max_headers_count as usize };
         let waits = Waits { idle: ns(c.timeouts.idle_timeout), head: ns(c.timeouts.request_headers_timeout), limits: head };
         Hcm { path, head, waits, rt, snapshot, stats }
     }

@@ -1,9 +1,10 @@
 //! The proxies that are compared and the backend behind them, each started on a free port and stopped when dropped.
 use super::load::Load;
+use crate::ports::free_port;
 use anyhow::{Context, Result, bail};
 use std::{
     fs,
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -78,16 +79,12 @@ impl Process {
     }
 }
 
-pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
 impl Rig {
     pub fn new(root: &Path, weir: &Path, envoy: Option<&Path>, go_plugin: Option<&Path>) -> Result<Rig> {
         let folder = tempfile::tempdir()?;
         let dir = folder.path().display();
         fs::create_dir(folder.path().join("www"))?;
-        let backend = free_port()?;
+        let backend = free_port();
         fs::write(
             folder.path().join("backend.conf"),
             format!(
@@ -131,7 +128,7 @@ impl Rig {
 
     /// Starts a peer on the proxies' core; `None` where its program was not given.
     pub fn start(&self, peer: Peer, load: &Load) -> Result<Option<Process>> {
-        let port = free_port()?;
+        let port = free_port();
         let mut command = Command::new("taskset");
         command.args(["-c", "0"]);
         match peer {
@@ -233,7 +230,7 @@ static_resources:
     type: STATIC
     load_assignment: {{ cluster_name: b, endpoints: [ {{ lb_endpoints: [ {{ endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {to} }} }} }} }} ] }} ] }}
 "#,
-            admin = free_port()?,
+            admin = free_port(),
             to = self.backend,
             plugin = if wasm { plugin.as_str() } else { "" },
             tls = if load.tls { tls.as_str() } else { "" },

@@ -1,8 +1,9 @@
 //! What only Weir is asked: how fast it starts, what routes cost in memory, how soon a change is live.
 use super::{
     median,
-    peers::{self, Process, free_port},
+    peers::{self, Process},
 };
+use crate::ports::free_port;
 use anyhow::{Context, Result, bail};
 use std::{
     fmt::Write as _,
@@ -16,7 +17,7 @@ use std::{
 
 pub fn report(root: &Path, weir: &Path) -> Result<String> {
     let mut out = "## Configuration\n\n| | |\n| --- | --- |\n".to_string();
-    let port = free_port()?;
+    let port = free_port();
     let folder = folder_with_plugin(root, 100, port)?;
     start(weir, folder.path(), port)?;
     let starts: Result<Vec<f64>> = (0..5).map(|_| start(weir, folder.path(), port)).collect();
@@ -62,7 +63,7 @@ struct Running {
 impl Running {
     fn start(weir: &Path, routes: usize) -> Result<Running> {
         let folder = tempfile::tempdir()?;
-        let port = free_port()?;
+        let port = free_port();
         fs::write(folder.path().join("gateway.yaml"), gateway(port))?;
         fs::write(folder.path().join("last.yaml"), route(routes, 0))?;
         for i in 0..routes {

@@ -2,12 +2,12 @@
 use crate::{
     Options,
     object::Key,
-    translate::{Bind, PluginPart, PortKind, PortPart, Unit, http_table},
+    translate::{Bind, PluginPart, PortKind, PortPart, Unit, http_table, settings::Settings},
 };
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{DownstreamTls, FilterChain, HttpConnectionManager, Listener, Name, NetworkFilter},
+    model::{DownstreamTls, FilterChain, HttpConnectionManager, Listener, Name, NetworkFilter, TcpProxy},
 };
 
 /// Connections open at once on one listener.
@@ -21,6 +21,7 @@ pub fn name(options: &Options, bind: Bind) -> Name {
 /// The first part (in the order of objects) decides what the port speaks; parts that do not fit are reported.
 pub fn build(
     options: &Options,
+    settings: &[&Settings],
     bind: Bind,
     units: &BTreeMap<Unit, Vec<PortPart>>,
     plugins: &BTreeMap<Unit, Vec<PluginPart>>,
@@ -38,12 +39,12 @@ pub fn build(
     }
     let listener = name(options, bind);
     let filter_chains: Vec<Arc<FilterChain>> =
-        chains.into_iter().map(|draft| Arc::new(draft.finish(options, bind, &listener, plugins))).collect();
+        chains.into_iter().map(|draft| Arc::new(draft.finish(options, settings, bind, &listener, plugins))).collect();
     let keep = |chain: Arc<FilterChain>| {
         let same = old.and_then(|l| l.filter_chains.iter().find(|c| **c == chain));
         same.cloned().unwrap_or(chain)
     };
-    let listener = Listener {
+    let mut listener = Listener {
         name: listener,
         address: SocketAddr::new(bind.address.unwrap_or(options.address), bind.port),
         filter_chains: filter_chains.into_iter().map(keep).collect(),
@@ -51,6 +52,7 @@ pub fn build(
         max_connections: MAX_CONNECTIONS,
         origins: Vec::new(),
     };
+    settings.iter().for_each(|s| s.apply_to_listener(&mut listener));
     ((!listener.filter_chains.is_empty()).then_some(listener), findings)
 }
 
@@ -137,31 +139,37 @@ fn protocol(kind: &PortKind) -> &'static str {
 }
 
 impl Draft {
-    fn finish(self, options: &Options, bind: Bind, listener: &Name, plugins: &BTreeMap<Unit, Vec<PluginPart>>) -> FilterChain {
+    fn finish(
+        self,
+        options: &Options,
+        settings: &[&Settings],
+        bind: Bind,
+        listener: &Name,
+        plugins: &BTreeMap<Unit, Vec<PluginPart>>,
+    ) -> FilterChain {
         let port = bind.port;
         let http = |table: Name| {
             let mut manager = HttpConnectionManager::new(listener.clone(), table);
             manager.access_log.clone_from(&options.access_log);
             manager.plugins = chain_plugins(&self.gateways, port, plugins);
+            settings.iter().for_each(|s| s.apply_to_manager(&mut manager));
             NetworkFilter::HttpConnectionManager(manager)
+        };
+        let tcp = |mut proxy: TcpProxy| {
+            settings.iter().for_each(|s| s.apply_to_log(&mut proxy.access_log));
+            NetworkFilter::TcpProxy(proxy)
         };
         match self.kind {
             PortKind::Http => FilterChain { name: http_table(bind), server_names: Vec::new(), tls: None, filter: http(http_table(bind)) },
             PortKind::Https { server_names, tls, table } => {
                 FilterChain { name: chain_name("https", port, &server_names), filter: http(table), server_names, tls: Some(tls) }
             }
-            PortKind::Passthrough { server_names, proxy } => FilterChain {
-                name: chain_name("tls", port, &server_names),
-                server_names,
-                tls: None,
-                filter: NetworkFilter::TcpProxy(proxy),
-            },
-            PortKind::Tcp { proxy } => FilterChain {
-                name: chain_name("tcp", port, &[]),
-                server_names: Vec::new(),
-                tls: None,
-                filter: NetworkFilter::TcpProxy(proxy),
-            },
+            PortKind::Passthrough { server_names, proxy } => {
+                FilterChain { name: chain_name("tls", port, &server_names), server_names, tls: None, filter: tcp(proxy) }
+            }
+            PortKind::Tcp { proxy } => {
+                FilterChain { name: chain_name("tcp", port, &[]), server_names: Vec::new(), tls: None, filter: tcp(proxy) }
+            }
         }
     }
 }

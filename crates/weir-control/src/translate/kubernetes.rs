@@ -1,5 +1,8 @@
 //! Kubernetes' own kinds that routes refer to: Service, EndpointSlice, Secret, ConfigMap, Namespace.
-use crate::object::{Meta, Spec};
+use crate::{
+    object::{Meta, Spec},
+    translate::settings::{self, Settings},
+};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{collections::BTreeMap, net::IpAddr};
@@ -187,6 +190,8 @@ impl std::fmt::Debug for Secret {
 pub struct ConfigMap {
     /// `ca.crt` or `cacert`, a PEM text.
     pub trusted_ca: Option<String>,
+    /// What it says of the whole gateway, where it is one that does.
+    pub settings: Option<Box<Settings>>,
 }
 
 /// Certificates, keys and roots under the names that Kubernetes and Istio give them.
@@ -258,7 +263,7 @@ pub fn is_certificates(pem: &str) -> bool {
     some
 }
 
-pub fn decode_config_map(root: &Object<'_>, _: &Meta) -> Option<Spec> {
+pub fn decode_config_map(root: &Object<'_>, meta: &Meta) -> Option<Spec> {
     root.ignore_rest();
     let found = root.entries("data").into_iter().find(|(key, _)| ROOTS.contains(key));
     let trusted_ca = match found {
@@ -271,5 +276,5 @@ pub fn decode_config_map(root: &Object<'_>, _: &Meta) -> Option<Spec> {
             Some(pem.to_string())
         }
     };
-    Some(Spec::ConfigMap(ConfigMap { trusted_ca }))
+    Some(Spec::ConfigMap(ConfigMap { trusted_ca, settings: settings::decode(root, meta) }))
 }

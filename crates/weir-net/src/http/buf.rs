@@ -4,7 +4,7 @@
 //! one used last, which is still in the cache.
 use std::cell::RefCell;
 
-/// A fixed-size buffer with a consumed front and a filled middle. `Buf::default()` owns no memory.
+/// A buffer with a consumed front and a filled middle. `Buf::default()` owns no memory.
 #[derive(Default)]
 pub struct Buf {
     data: Box<[u8]>,
@@ -67,12 +67,19 @@ impl BufPool {
             buf.data = data.unwrap_or_else(|| vec![0; self.size].into_boxed_slice());
         }
     }
+    /// Doubles a buffer for what must lie in one piece, as a head that is longer than a buffer of the pool.
+    pub fn enlarge(&self, buf: &mut Buf) {
+        let mut data = vec![0; (buf.data.len() * 2).max(self.size)];
+        let waiting = buf.filled();
+        data[..waiting.len()].copy_from_slice(waiting);
+        *buf = Buf { end: waiting.len(), start: 0, data: data.into_boxed_slice() };
+    }
     /// Takes the memory back if nothing waits in it.
     pub fn reclaim(&self, buf: &mut Buf) {
         if buf.is_empty() && buf.has_memory() {
             let data = std::mem::take(buf).data;
             let mut free = self.free.borrow_mut();
-            if free.len() < self.keep {
+            if free.len() < self.keep && data.len() == self.size {
                 free.push(data);
             }
         }

@@ -1,8 +1,11 @@
 //! A real redis-server of a test's own, on a free port, gone with the value.
 #![allow(dead_code, clippy::unwrap_used)]
+#[path = "ports.rs"]
+mod ports;
+pub use ports::free_port;
 use std::{
     io::{BufRead, BufReader, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -97,10 +100,6 @@ impl Drop for RedisServer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn ask(port: u16, command: &str) -> std::io::Result<String> {

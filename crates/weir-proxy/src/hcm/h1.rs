@@ -6,7 +6,6 @@ use crate::{
 };
 use std::{
     future::poll_fn,
-    io,
     pin::pin,
     rc::{Rc, Weak},
     task::Poll,
@@ -89,6 +88,10 @@ async fn request_head(c: &mut Client, w: &Rc<super::Worker>, waits: &Waits, fres
                 Err(Bad::NotHttp) => return None,
                 Err(bad) => return stream.map(|s| (s, Err(Refused::Bad(bad)))),
             }
+            // Within the limit, or it would have been refused.
+            if wire.input.is_full() {
+                w.bufs.enlarge(&mut wire.input);
+            }
         }
         // Only a connection that waits idly ends with the drain.
         if closing.is_none() && stream.is_none() {
@@ -107,7 +110,6 @@ async fn request_head(c: &mut Client, w: &Rc<super::Worker>, waits: &Waits, fres
         match filled.await {
             Some(Ok(1..)) => {}
             None if stream.is_some() => return stream.map(|s| (s, Err(Refused::Late))),
-            Some(Err(e)) if e.kind() == io::ErrorKind::OutOfMemory => return stream.map(|s| (s, Err(Refused::Bad(Bad::TooLarge)))),
             _ => return None,
         }
     }

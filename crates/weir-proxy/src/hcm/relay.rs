@@ -33,17 +33,21 @@ impl Body {
 }
 
 /// What of the request may have to be sent again.
-#[derive(Default)]
 pub(super) struct Replay {
     pub body: Vec<u8>,
     pub ended: bool,
     /// Beyond the limit: it cannot be sent again.
     pub spent: bool,
+    /// In bytes.
+    limit: usize,
 }
 
 impl Replay {
-    fn keep(&mut self, data: &[u8], limit: usize) {
-        if self.spent || self.body.len() + data.len() > limit {
+    pub fn new(limit: usize) -> Replay {
+        Replay { body: Vec::new(), ended: false, spent: false, limit }
+    }
+    fn keep(&mut self, data: &[u8]) {
+        if self.spent || self.body.len() + data.len() > self.limit {
             self.spent = true;
             self.body = Vec::new();
         } else {
@@ -156,12 +160,11 @@ impl Exchange<'_> {
     }
 
     fn poll_up_relay(&mut self, cx: &mut Context, u: &mut Peer, writer: &mut Writer, replay: &mut Replay) -> Poll<Result<(), Broken>> {
-        let limit = self.hcm.config().limits.buffer_limit_bytes as usize;
         loop {
             // Gather what is there before it is written, so that it travels together.
             let mut more = true;
             while more && !writer.is_ended() && writer.pending() < WINDOW {
-                more = self.gather(cx, writer, replay, limit)?;
+                more = self.gather(cx, writer, replay)?;
             }
             let before = writer.sent;
             let flushed = writer.poll_flush(cx, u)?;
@@ -180,7 +183,7 @@ impl Exchange<'_> {
     }
 
     /// Takes one more piece of the request into the writer, if there is one.
-    fn gather(&mut self, cx: &mut Context, writer: &mut Writer, replay: &mut Replay, limit: usize) -> Result<bool, Broken> {
+    fn gather(&mut self, cx: &mut Context, writer: &mut Writer, replay: &mut Replay) -> Result<bool, Broken> {
         let d = Direction::Request;
         if self.chain.is_some() {
             let fed = match self.poll_feed(cx) {
@@ -193,7 +196,7 @@ impl Exchange<'_> {
             if let Some(chain) = &mut self.chain {
                 let out = &mut chain.out[0];
                 if !out.body.is_empty() {
-                    replay.keep(&out.body, limit);
+                    replay.keep(&out.body);
                     writer.push(&out.body);
                     out.body.clear();
                 }
@@ -217,7 +220,7 @@ impl Exchange<'_> {
         }
         let mut trailers = std::mem::take(&mut *trailers_of(self.s, d));
         let got = self.reader.poll(cx, &mut self.c.peer, &self.w.bufs, &mut trailers, &mut |data| {
-            replay.keep(data, limit);
+            replay.keep(data);
             writer.push(data);
         });
         let got = match got {

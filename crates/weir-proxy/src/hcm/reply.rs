@@ -10,7 +10,11 @@ use crate::{
     log::Record,
     stream::{Direction, Reached, Reply},
 };
-use std::{future::poll_fn, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    task::Poll,
+    time::{Duration, SystemTime},
+};
 use weir_net::http::{Known, head, relay::Peer};
 
 /// How long a client may take to read an answer of the gateway's own.
@@ -84,6 +88,9 @@ impl Exchange<'_> {
         resp.begin(if grpc { 200 } else { reply.status });
         for (name, value) in &reply.headers {
             resp.headers.add_named(name, value);
+        }
+        if !resp.headers.has(Known::Date) {
+            resp.headers.add(Known::Date, &[httpdate::fmt_http_date(SystemTime::now()).as_bytes()]);
         }
         if grpc {
             resp.headers.set(Known::ContentType, &[b"application/grpc"]);

@@ -1,9 +1,10 @@
 //! The response on its way to the client.
 use super::{
     After,
+    attempt::Try,
     clock::Late,
     exchange::{End, Exchange},
-    forward::{Plan, Try},
+    forward::Plan,
     h1,
     relay::{Body, Replay},
 };

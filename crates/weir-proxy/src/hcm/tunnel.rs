@@ -1,8 +1,9 @@
 //! Upgraded connections (WebSocket and others): bytes both ways until both sides have ended.
 use super::{
     After,
+    attempt::Try,
     exchange::{End, Exchange},
-    forward::{Plan, Try},
+    forward::Plan,
 };
 use crate::{
     drain::Phase,

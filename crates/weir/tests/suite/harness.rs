@@ -1,10 +1,10 @@
 //! Starts `weir run` on a folder of its own and free ports, and stops it when dropped.
 use crate::client::{self, Answer};
+pub use crate::redis_server::free_port;
 use std::{
-    collections::HashSet,
     fs,
     io::{BufRead, BufReader},
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, OnceLock},
@@ -26,18 +26,6 @@ pub fn eventually<T>(what: &str, mut f: impl FnMut() -> Option<T>) -> T {
         }
         assert!(Instant::now() < deadline, "{what} did not come to be in {PATIENCE:?}");
         std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-/// A port that nobody else in this process was given.
-pub fn free_port() -> u16 {
-    static GIVEN: OnceLock<Mutex<HashSet<u16>>> = OnceLock::new();
-    let mut given = GIVEN.get_or_init(Mutex::default).lock().unwrap();
-    loop {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        if given.insert(port) {
-            return port;
-        }
     }
 }
 

@@ -14,7 +14,10 @@ mod operate;
 mod plugin_tools;
 mod plugins;
 mod quickstart;
+#[path = "../../../weir-net/tests/support/redis_server.rs"]
+mod redis_server;
 mod refused;
+mod settings;
 mod shutdown;
 mod streams;
 mod swap;

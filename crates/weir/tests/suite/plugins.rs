@@ -1,12 +1,10 @@
 //! Plugins behind the running gateway: the examples, built by their own toolchains, against real clients, upstreams and Redis.
-#[path = "../../../weir-net/tests/support/redis_server.rs"]
-mod redis_server;
 
+use crate::redis_server::RedisServer;
 use crate::{
     client::Connection,
     harness::{Start, TO_ECHO, Weir, echo_server, eventually, root, weir},
 };
-use redis_server::RedisServer;
 use std::{
     fs,
     path::{Path, PathBuf},

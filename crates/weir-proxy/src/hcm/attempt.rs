@@ -1,0 +1,347 @@
+//! One try: a connection, the request on it, and the head of the response.
+use super::{
+    clock::Late,
+    exchange::{End, Exchange},
+    forward::Plan,
+    ns,
+    relay::{Body, Replay},
+    request::strip,
+    tries::Kept,
+};
+use crate::{
+    stream::Direction,
+    upstream::{Checkout, Conn, Host, Ticket, Turn, Use},
+};
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+use weir_net::http::{
+    Known, Version,
+    body::Framing,
+    h2 as border, parse,
+    pump::{Broken, Coding, Pump},
+    relay::{self, Peer, Writer},
+    wire::Wire,
+};
+
+/// One try under way.
+pub(super) struct Try {
+    pub peer: Peer,
+    pub up: Body,
+    pub host: Rc<Host>,
+    pub turn: Turn,
+    /// For an HTTP/1 connection to be kept.
+    pub ticket: Option<Ticket>,
+    /// The place on an HTTP/2 connection.
+    _place: Option<Use>,
+    response: Option<Pin<Box<h2::client::ResponseFuture>>>,
+    pub reused: bool,
+}
+
+/// Why no response head came from the upstream.
+pub(super) enum Lost {
+    /// The connection or stream ended; whether any byte of a response had come, and whether the upstream refused it.
+    Broken {
+        silent: bool,
+        refused: bool,
+    },
+    Malformed,
+    Late(Late),
+    End(End),
+}
+
+impl Exchange<'_> {
+    /// Connects, sends the request, reads up to the end of the response head.
+    pub(super) async fn attempt(&mut self, plan: &Plan<'_>, host: Rc<Host>, kept: &mut Kept) -> Result<Try, (Lost, Option<Body>)> {
+        let end = |e| (Lost::End(e), None);
+        self.prepare_head(plan, &host);
+        let turn = Turn::new(&host);
+        let server_name = match plan.cluster.rt.tls {
+            None => String::new(),
+            Some(_) => String::from_utf8_lossy(self.s.req.borrow().host()).into_owned(),
+        };
+        let checkout =
+            Checkout { cluster: &plan.cluster, host: &host, protocol: plan.protocol, server_name: &server_name, fresh: kept.fresh };
+        let now = self.w.now();
+        self.s.info.borrow_mut().upstream_connect_start = now;
+        let (conn, reused) = match checkout.get(self.w).await {
+            Ok(made) => made,
+            Err(failure) => {
+                let reply = self.connect_failure(plan, &host, failure);
+                return Err((Lost::End(reply), kept.raw.take().map(Body::Raw)));
+            }
+        };
+        let per_try = plan.forward.retry.as_ref().and_then(|r| r.config.per_try_timeout);
+        if self.clock.route != u64::MAX || per_try.is_some() {
+            self.clock.per_try = self.w.now().saturating_add(ns(per_try));
+        }
+        self.clock.arm(&self.c.lane);
+        {
+            let mut info = self.s.info.borrow_mut();
+            info.upstream_protocol = Some(if conn.is_h2() { Version::Http2 } else { Version::Http11 });
+            if !reused {
+                info.upstream_connect_end = self.w.now();
+            }
+        }
+        let mut tried = match conn {
+            Conn::H1(owned) => {
+                let (peer, ticket) = owned.into_peer();
+                let up = match plan.raw {
+                    true => Body::Raw(self.raw_up(kept).map_err(end)?),
+                    false => Body::Relay(self.relay_up_h1(&mut kept.replay)),
+                };
+                Try { peer, up, turn, ticket: Some(ticket), _place: None, response: None, reused, host }
+            }
+            Conn::H2 { send, shared, place } => {
+                let request = border::request_of(&self.s.req.borrow()).ok_or_else(|| end(super::exchange::bad(parse::Bad::Syntax)))?;
+                let ends = self.request_ends(&kept.replay);
+                let lost = |silent, refused| (Lost::Broken { silent, refused }, None);
+                let mut send = match send.ready().await {
+                    Ok(send) => send,
+                    Err(_) => {
+                        shared.retire();
+                        return Err(lost(true, true));
+                    }
+                };
+                let (response, stream) = match send.send_request(request, ends) {
+                    Ok(sent) => sent,
+                    Err(_) => {
+                        shared.retire();
+                        return Err(lost(true, true));
+                    }
+                };
+                let mut writer = Writer::h2(std::mem::take(&mut self.out), ends);
+                if ends {
+                    kept.replay.ended = true;
+                }
+                self.resend(&mut writer, &kept.replay);
+                let peer = Peer::H2(border::H2Stream { recv: None, send: Some(stream), respond: None });
+                let response = Some(Box::pin(response));
+                Try { peer, up: Body::Relay(writer), turn, ticket: None, _place: Some(place), response, reused, host }
+            }
+        };
+        match poll_fn(|cx| self.poll_response_head(cx, &mut tried, &mut kept.replay)).await {
+            Ok(()) => Ok(tried),
+            Err(lost) => Err((lost, Some(tried.up))),
+        }
+    }
+
+    /// What of the head depends on the endpoint and the try.
+    fn prepare_head(&mut self, plan: &Plan<'_>, host: &Host) {
+        // What an earlier try was answered.
+        self.s.resp.borrow_mut().clear();
+        let mut req = self.s.req.borrow_mut();
+        if plan.rewrite_host
+            && let Some(name) = &host.endpoint.hostname
+        {
+            req.headers.set(Known::Host, &[name.as_bytes()]);
+        }
+        if !req.headers.has(Known::Host) {
+            req.headers.add(Known::Host, &[host.text.as_bytes()]);
+        }
+        if self.attempt_count {
+            let attempts = self.s.info.borrow().attempts.to_string();
+            req.headers.set(Known::AttemptCount, &[attempts.as_bytes()]);
+        }
+    }
+
+    /// The raw pump: a new one, or the one of the last try from its start, with the head as it is now.
+    fn raw_up(&mut self, kept: &mut Kept) -> Result<Pump, End> {
+        let req = self.s.req.borrow();
+        if let Some(mut pump) = kept.raw.take() {
+            let mut head = Vec::with_capacity(kept.sent_head + 32);
+            req.write_to(&mut head);
+            let len = head.len();
+            self.out.splice(..kept.sent_head, head);
+            kept.sent_head = len;
+            pump.rewind();
+            return Ok(pump);
+        }
+        self.out.clear();
+        req.write_to(&mut self.out);
+        kept.sent_head = self.out.len();
+        drop(req);
+        let Some(wire) = self.c.peer.wire() else { return Err(End::client_gone(false)) };
+        // The wait for the client's body begins only when the client knows that it is waited for.
+        Pump::new(self.framing, Coding::Same, &mut self.out, wire, &self.w.bufs).map_err(|_| super::exchange::bad(parse::Bad::Chunk))
+    }
+
+    /// Whether the request has no body, or its body is known not to come.
+    pub(super) fn request_ends(&self, replay: &Replay) -> bool {
+        let chained = self.chain.as_ref().filter(|c| c.wants_body(Direction::Request));
+        match chained {
+            Some(c) => c.out[0].end && c.out[0].body.is_empty() && !c.out[0].trailers && replay.body.is_empty(),
+            None => self.reader.is_done() && replay.body.is_empty(),
+        }
+    }
+
+    fn relay_up_h1(&mut self, replay: &mut Replay) -> Writer {
+        let ends = self.request_ends(replay);
+        let mut req = self.s.req.borrow_mut();
+        let watched = self.chain.as_ref().filter(|c| c.wants_body(Direction::Request));
+        req.headers.remove(Known::TransferEncoding);
+        if let Some(chain) = watched {
+            // Otherwise a plugin that changes the body has removed the length, as everywhere; the writer holds it to that.
+            if chain.out[0].end && !chain.out[0].trailers {
+                let len = chain.out[0].body.len() + replay.body.len();
+                if len > 0 || req.headers.has(Known::ContentLength) {
+                    req.headers.set(Known::ContentLength, &[len.to_string().as_bytes()]);
+                }
+            }
+        }
+        let chunked = !ends && !req.headers.has(Known::ContentLength);
+        if chunked {
+            req.headers.add(Known::TransferEncoding, &[b"chunked"]);
+        }
+        let mut writer = relay::request_h1(&req, std::mem::take(&mut self.out), chunked);
+        if !ends {
+            writer.declare(weir_net::http::body::content_length(&req.headers).ok().flatten());
+        }
+        drop(req);
+        if ends {
+            replay.ended = true;
+            writer.end(None);
+        }
+        self.resend(&mut writer, replay);
+        writer
+    }
+
+    /// What an earlier try had sent of the body.
+    fn resend(&self, writer: &mut Writer, replay: &Replay) {
+        writer.push(&replay.body);
+        if replay.ended {
+            let trailers = super::trailers_of(self.s, Direction::Request);
+            writer.end(Some(&trailers));
+        }
+    }
+
+    fn poll_response_head(&mut self, cx: &mut Context, tried: &mut Try, replay: &mut Replay) -> Poll<Result<(), Lost>> {
+        if let Err(late) = self.check_clock(cx) {
+            return Poll::Ready(Err(Lost::Late(late)));
+        }
+        if let Err(end) = self.run_events(cx) {
+            return Poll::Ready(Err(Lost::End(end)));
+        }
+        if self.expects && matches!(tried.up, Body::Raw(_)) {
+            match self.say_continue(cx) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Pending,
+                Err(end) => return Poll::Ready(Err(Lost::End(end))),
+            }
+        }
+        let active = match &tried.up {
+            Body::Raw(p) => p.is_active(),
+            Body::Relay(w) => !w.done,
+        };
+        let mut unsent = false;
+        if active {
+            match self.poll_up(cx, &mut tried.peer, &mut tried.up, replay) {
+                Poll::Ready(Err(Broken::Source)) => {
+                    let end = self.run_events(cx).err().unwrap_or_else(|| End::client_gone(self.h2));
+                    return Poll::Ready(Err(Lost::End(end)));
+                }
+                Poll::Ready(Err(Broken::Malformed)) => {
+                    let end = self.run_events(cx).err().unwrap_or_else(|| super::exchange::bad(parse::Bad::Chunk));
+                    return Poll::Ready(Err(Lost::End(end)));
+                }
+                // The upstream may have answered before it closed.
+                Poll::Ready(Err(Broken::Sink)) => match &mut tried.up {
+                    Body::Raw(p) => p.broken = true,
+                    Body::Relay(_) => unsent = true,
+                },
+                _ => {}
+            }
+        }
+        match self.poll_head(cx, tried) {
+            Poll::Pending if unsent => return Poll::Ready(Err(Lost::Broken { silent: tried.reused, refused: false })),
+            Poll::Pending => {}
+            ready => return ready,
+        }
+        if !active && let Poll::Ready(Err(end)) = self.poll_client_gone(cx, true) {
+            return Poll::Ready(Err(Lost::End(end)));
+        }
+        Poll::Pending
+    }
+
+    fn poll_head(&mut self, cx: &mut Context, tried: &mut Try) -> Poll<Result<(), Lost>> {
+        let mut resp = self.s.resp.borrow_mut();
+        match (&mut tried.peer, &mut tried.response) {
+            (Peer::H2(stream), Some(response)) => match response.as_mut().poll(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Ok(response)) => {
+                    let (parts, body) = response.into_parts();
+                    stream.recv = Some(body);
+                    tried.response = None;
+                    let fine = border::load_response(&parts, &mut resp);
+                    Poll::Ready(if fine { Ok(()) } else { Err(Lost::Malformed) })
+                }
+                Poll::Ready(Err(e)) => {
+                    let refused =
+                        e.reason() == Some(h2::Reason::REFUSED_STREAM) || e.is_go_away() && e.reason() == Some(h2::Reason::NO_ERROR);
+                    let malformed = e.is_library() && e.reason() == Some(h2::Reason::PROTOCOL_ERROR);
+                    Poll::Ready(Err(if malformed { Lost::Malformed } else { Lost::Broken { silent: refused, refused } }))
+                }
+            },
+            (Peer::H1(wire), _) => self.poll_head_h1(cx, wire, &mut resp, tried.reused),
+            _ => Poll::Ready(Err(Lost::Broken { silent: false, refused: false })),
+        }
+    }
+
+    /// Interim responses are read and dropped: `100 Continue` has been said already.
+    fn poll_head_h1(
+        &self,
+        cx: &mut Context,
+        wire: &mut Wire,
+        resp: &mut weir_net::http::ResponseHead,
+        reused: bool,
+    ) -> Poll<Result<(), Lost>> {
+        loop {
+            if !wire.input.is_empty() {
+                match parse::response(wire.input.filled(), resp, parse::Limits { bytes: 63 * 1024, fields: 256 }) {
+                    Ok(Some(n)) => {
+                        wire.input.consume(n);
+                        self.w.bufs.reclaim(&mut wire.input);
+                        if resp.status == 101 || resp.status >= 200 {
+                            return Poll::Ready(Ok(()));
+                        }
+                        resp.clear();
+                        continue;
+                    }
+                    Ok(None) => {}
+                    Err(_) => return Poll::Ready(Err(Lost::Malformed)),
+                }
+            }
+            match wire.poll_fill(cx, &self.w.bufs) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(_) => {
+                    let silent = reused && wire.input.is_empty();
+                    return Poll::Ready(Err(Lost::Broken { silent, refused: false }));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Whether the whole request of HTTP/1 was read: the connection is at the start of the next.
+    pub(super) fn request_is_read(&self, up: &Body) -> bool {
+        match up {
+            Body::Raw(p) => p.done,
+            Body::Relay(_) => self.reader.is_done(),
+        }
+    }
+
+    /// Removes what belongs to the upstream's connection.
+    pub(super) fn strip_response(&self, keep: u64) {
+        strip(&mut self.s.resp.borrow_mut().headers, keep);
+    }
+
+    pub(super) fn framing_of(&self, tried: &Try) -> Result<Framing, parse::Bad> {
+        match tried.peer {
+            Peer::H2(_) => Ok(Framing::NONE),
+            Peer::H1(_) => weir_net::http::body::of_response(&self.s.resp.borrow(), self.s.req.borrow().method),
+        }
+    }
+}

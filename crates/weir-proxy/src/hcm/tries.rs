@@ -1,0 +1,223 @@
+//! One try after another, until a response head is there that goes to the client.
+use super::{
+    attempt::{Lost, Try},
+    clock::Late,
+    exchange::{End, Exchange},
+    forward::Plan,
+    relay::{Body, Replay},
+};
+use crate::{
+    breaker::{Permit, Resource},
+    info::Flags,
+    outlier, retry,
+    upstream::{Failure, Host},
+};
+use std::rc::Rc;
+use weir_net::http::{Known, Version, pump::Pump};
+
+/// Retries of requests whose route says nothing about them: only of connections that had gone stale.
+const STALE_TRIES: u32 = 2;
+
+/// What one try leaves to the next.
+pub(super) struct Kept {
+    pub replay: Replay,
+    /// Where the body passes as it is.
+    pub raw: Option<Pump>,
+    /// How many of the bytes on their way are the head.
+    pub sent_head: usize,
+    /// Only a new connection will do.
+    pub fresh: bool,
+}
+
+impl Kept {
+    /// `limit`: bytes of the body that are held for another try or for a copy.
+    pub fn new(limit: usize) -> Kept {
+        Kept { replay: Replay::new(limit), raw: None, sent_head: 0, fresh: false }
+    }
+    fn take_up(&mut self, up: Body) {
+        if let Body::Raw(pump) = up {
+            self.raw = Some(pump);
+        }
+    }
+}
+
+impl Exchange<'_> {
+    /// Tries until a response head is there that goes to the client.
+    pub(super) async fn tries(&mut self, plan: &Plan<'_>, kept: &mut Kept) -> Result<Try, End> {
+        let retry = plan.forward.retry.as_ref();
+        let (mut avoid, mut retries, mut stale_tries) = (Vec::new(), 0, 0);
+        // Held while the retry is under way.
+        let mut permit: Option<Permit> = None;
+        loop {
+            let host = self.pick(plan, &avoid).await?;
+            self.count_try(plan, &host);
+            let found = self.attempt(plan, host.clone(), kept).await;
+            let refused = match found {
+                Ok(tried) => {
+                    drop(permit.take());
+                    let outcome = self.answer_of(plan, &host);
+                    let resend = self.can_resend(&tried.up, &kept.replay);
+                    permit = self.another(plan, outcome, retries, resend);
+                    if permit.is_none() {
+                        return Ok(tried);
+                    }
+                    kept.take_up(tried.up);
+                    None
+                }
+                Err((lost, up)) => {
+                    self.raw_read = matches!(&up, Some(Body::Raw(p)) if p.is_read());
+                    let (outcome, end, stale) = self.judge(lost, &host, plan)?;
+                    let resend = up.as_ref().is_none_or(|up| self.can_resend(up, &kept.replay));
+                    if let Some(up) = up {
+                        kept.take_up(up);
+                    }
+                    // An idle connection that the peer had just closed says nothing about the peer.
+                    if stale && resend && stale_tries < STALE_TRIES && self.s.req.borrow().method.is_idempotent() {
+                        stale_tries += 1;
+                        kept.fresh = true;
+                        continue;
+                    }
+                    permit = self.another(plan, outcome, retries, resend);
+                    Some(end)
+                }
+            };
+            let (Some(retry), true) = (retry, permit.is_some()) else {
+                return Err(refused.unwrap_or_else(|| self.too_late(Late::Route)));
+            };
+            retries += 1;
+            kept.fresh = false;
+            plan.cluster.stats.upstream_rq_retry.inc();
+            if retry.config.avoid_previous_hosts {
+                avoid.push(host);
+            }
+            let pause = retry.backoff(retries, self.w.random());
+            let left = self.clock.route.saturating_sub(self.w.now());
+            if pause.as_nanos() as u64 >= left {
+                return Err(self.too_late(Late::Route));
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    fn count_try(&mut self, plan: &Plan<'_>, host: &Rc<Host>) {
+        let mut info = self.s.info.borrow_mut();
+        info.attempts += 1;
+        info.upstream_host = Some(host.text.clone());
+        plan.cluster.stats.upstream_rq_total.inc();
+    }
+
+    /// What the endpoint answered, as the outlier detection and the conditions of retries see it.
+    fn answer_of(&self, plan: &Plan<'_>, host: &Rc<Host>) -> retry::Outcome {
+        let resp = self.s.resp.borrow();
+        plan.cluster.report(host, outlier::Outcome::Status(resp.status), self.w.now());
+        let rate_limited = resp.headers.get_named(b"x-envoy-ratelimited").is_some();
+        retry::Outcome::Response { status: resp.status, grpc_status: self.grpc_status(), rate_limited }
+    }
+
+    /// Whether there is to be another try: asked for, possible, within the number, the circuit breaker and the budget.
+    fn another(&mut self, plan: &Plan<'_>, outcome: retry::Outcome, retries: u32, resend: bool) -> Option<Permit> {
+        let stats = &plan.cluster.stats;
+        let wanted = plan.forward.retry.as_ref().filter(|r| r.retries(outcome));
+        let Some(retry) = wanted else {
+            if retries > 0 && matches!(outcome, retry::Outcome::Response { .. }) {
+                stats.upstream_rq_retry_success.inc();
+            }
+            return None;
+        };
+        if !resend {
+            return None;
+        }
+        if retries >= retry.config.num_retries {
+            if retries > 0 {
+                stats.upstream_rq_retry_limit_exceeded.inc();
+                self.s.info.borrow_mut().set_flag(Flags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+            }
+            return None;
+        }
+        let permit = plan.cluster.rt.breakers.take(Resource::Retries, &plan.cluster.rt.config.circuit_breakers);
+        if permit.is_none() {
+            stats.upstream_rq_retry_overflow.inc();
+            self.s.info.borrow_mut().set_flag(Flags::UPSTREAM_OVERFLOW);
+        }
+        permit
+    }
+
+    fn can_resend(&self, up: &Body, replay: &Replay) -> bool {
+        match up {
+            Body::Raw(p) => !p.spent,
+            Body::Relay(_) => !replay.spent,
+        }
+    }
+
+    fn grpc_status(&self) -> Option<u32> {
+        let resp = self.s.resp.borrow();
+        let value = resp.headers.get(Known::GrpcStatus)?;
+        std::str::from_utf8(value).ok()?.trim().parse().ok()
+    }
+
+    pub(super) fn connect_failure(&mut self, plan: &Plan<'_>, host: &Host, failure: Failure) -> End {
+        let stats = &plan.cluster.stats;
+        let text = failure.text();
+        let (flag, details) = match failure {
+            Failure::Overflow => {
+                stats.upstream_rq_pending_overflow.inc();
+                (Flags::UPSTREAM_OVERFLOW, "upstream_reset_before_response_started{overflow}")
+            }
+            Failure::Timeout | Failure::Connect(_) => {
+                match failure {
+                    Failure::Timeout => stats.upstream_cx_connect_timeout.inc(),
+                    _ => stats.upstream_cx_connect_fail.inc(),
+                }
+                plan.cluster.report(host, outlier::Outcome::LocalOrigin, self.w.now());
+                (Flags::UPSTREAM_CONNECTION_FAILURE, "upstream_reset_before_response_started{connection_failure}")
+            }
+        };
+        self.s.info.borrow_mut().upstream_failure = Some(text.into());
+        End::reply(503, flag, details)
+    }
+
+    /// What a lost try means: for retries, for the client, and whether the connection was merely stale.
+    fn judge(&mut self, lost: Lost, host: &Rc<Host>, plan: &Plan<'_>) -> Result<(retry::Outcome, End, bool), End> {
+        let stats = &plan.cluster.stats;
+        let reset = |before_request, refused| retry::Outcome::Reset { before_request, refused };
+        Ok(match lost {
+            Lost::End(End::Reply(r, flags)) if flags.has(Flags::UPSTREAM_CONNECTION_FAILURE) => {
+                (retry::Outcome::ConnectFailure, End::Reply(r, flags), false)
+            }
+            Lost::End(end) => return Err(end),
+            Lost::Late(Late::Try) => {
+                stats.upstream_rq_per_try_timeout.inc();
+                plan.cluster.report(host, outlier::Outcome::LocalOrigin, self.w.now());
+                (reset(false, false), self.too_late(Late::Try), false)
+            }
+            Lost::Late(late) => {
+                if late == Late::Route {
+                    stats.upstream_rq_timeout.inc();
+                    plan.cluster.report(host, outlier::Outcome::LocalOrigin, self.w.now());
+                }
+                return Err(self.too_late(late));
+            }
+            Lost::Malformed => {
+                stats.upstream_cx_protocol_error.inc();
+                plan.cluster.report(host, outlier::Outcome::LocalOrigin, self.w.now());
+                let end = End::reply(502, Flags::UPSTREAM_PROTOCOL_ERROR, "upstream_reset_before_response_started{protocol_error}");
+                (reset(false, false), end, false)
+            }
+            Lost::Broken { silent, refused } => {
+                stats.upstream_rq_rx_reset.inc();
+                if !silent {
+                    plan.cluster.report(host, outlier::Outcome::LocalOrigin, self.w.now());
+                }
+                let h2 = self.s.info.borrow().upstream_protocol == Some(Version::Http2);
+                let end = match h2 {
+                    true => End::reply(503, Flags::UPSTREAM_REMOTE_RESET, "upstream_reset_before_response_started{remote_reset}"),
+                    false => {
+                        let details = "upstream_reset_before_response_started{connection_termination}";
+                        End::reply(503, Flags::UPSTREAM_CONNECTION_TERMINATION, details)
+                    }
+                };
+                (reset(refused, refused), end, silent)
+            }
+        })
+    }
+}
