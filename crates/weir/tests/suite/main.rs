@@ -17,6 +17,7 @@ mod quickstart;
 #[path = "../../../weir-net/tests/support/redis_server.rs"]
 mod redis_server;
 mod refused;
+mod routing;
 mod settings;
 mod shutdown;
 mod streams;

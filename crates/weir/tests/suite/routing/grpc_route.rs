@@ -1,0 +1,73 @@
+//! GRPCRoute: services and methods; what its services speak.
+use super::{came_to, check, services};
+use crate::{client::Connection, harness::Start};
+
+const ROUTES: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: { name: gateway }
+spec: { gatewayClassName: weir, listeners: [{ name: http, port: $PORT, protocol: HTTP }] }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: { name: routes }
+spec:
+  parentRefs: [{ name: gateway }]
+  hostnames: [grpc.test]
+  rules:
+  - filters: [{ type: RequestHeaderModifier, requestHeaderModifier: { set: [{ name: x-route, value: method }] } }]
+    matches: [{ method: { method: Get } }]
+    backendRefs: [{ name: echo, port: 80 }]
+  - filters: [{ type: RequestHeaderModifier, requestHeaderModifier: { set: [{ name: x-route, value: service }] } }]
+    matches: [{ method: { service: shop.Cart } }]
+    backendRefs: [{ name: echo, port: 80 }]
+  - filters: [{ type: RequestHeaderModifier, requestHeaderModifier: { set: [{ name: x-route, value: both }] } }]
+    matches: [{ method: { service: shop.Cart, method: Get } }]
+    backendRefs: [{ name: echo, port: 80 }]
+  - filters: [{ type: RequestHeaderModifier, requestHeaderModifier: { set: [{ name: x-route, value: header }] } }]
+    matches: [{ method: { service: shop.Cart, method: Get }, headers: [{ name: x-v, value: '2' }] }]
+    backendRefs: [{ name: echo, port: 80 }]
+  - filters: [{ type: RequestHeaderModifier, requestHeaderModifier: { set: [{ name: x-route, value: pattern }] } }]
+    matches: [{ method: { type: RegularExpression, service: 'shop\\..*', method: List.* } }]
+    backendRefs: [{ name: echo, port: 80 }]
+  - matches: [{ method: { service: shop.Gone } }]
+    backendRefs: [{ name: nothing, port: 80 }]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: rest }
+spec:
+  parentRefs: [{ name: gateway }]
+  rules: [{ backendRefs: [{ name: echo2, port: 80 }] }]
+---
+";
+
+#[test]
+fn methods_are_routed() {
+    let weir = Start::new().upstreams(2).file("all.yaml", format!("{ROUTES}{}", services("default", 2))).run();
+    check(
+        weir.address(),
+        came_to,
+        &[
+            ("POST grpc.test/shop.Cart/Get", "both"),
+            ("POST grpc.test/shop.Cart/Get | x-v: 2", "header"),
+            ("POST grpc.test/shop.Cart/Put", "service"),
+            ("POST grpc.test/shop.Cart/ListAll", "service"),
+            ("POST grpc.test/shop.Till/ListAll", "pattern"),
+            ("POST grpc.test/shop.Till/Get", "method"),
+            ("POST grpc.test/shop.Till/Put", "404"),
+            ("POST grpc.test/shop.Gone/Put", "503"),
+            ("POST grpc.test/shop.Cart.Get", "404"),
+            ("POST other.test/shop.Cart/Get", "echo2"),
+        ],
+    );
+    // Nobody said what the services speak: one of GRPCRoutes speaks HTTP/2.
+    let protocol = |host: &str| weir.get(host, "/shop.Cart/Get").json()["protocol"].as_str().unwrap().to_string();
+    assert_eq!((protocol("grpc.test").as_str(), protocol("other.test").as_str()), ("HTTP/2.0", "HTTP/1.1"));
+    // Callers learn in their own words what went wrong: 14 is UNAVAILABLE, 12 UNIMPLEMENTED.
+    let mut c = Connection::open(weir.address()).unwrap();
+    for (path, status) in [("/shop.Gone/Put", "14"), ("/shop.Till/Put", "12")] {
+        let answer = c.request("POST", "grpc.test", path, &[("content-type", "application/grpc")], b"").unwrap();
+        assert_eq!((answer.status, answer.header("grpc-status")), (200, Some(status)), "{path}: {answer:?}");
+    }
+}
