@@ -1,14 +1,14 @@
 //! HTTP/1 towards clients: one task per connection, one request after the other.
-use super::{After, Client, Connection, Hcm, Waits, exchange::Exchange};
+use super::{After, Client, Connection, Hcm, Waits, exchange::Exchange, ns};
 use crate::{
     drain::{Drain, Phase},
     stream::Stream,
 };
 use std::{
-    future::poll_fn,
-    pin::pin,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
     rc::{Rc, Weak},
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 use weir_net::http::{
@@ -28,8 +28,10 @@ pub async fn serve(wire: Wire, connection: Connection, mut known: Weak<Hcm>, mut
     let Connection { conn, key, worker: w, ip } = connection;
     let mut c = Client { peer: Peer::H1(wire), lane: w.timers.lane(), conn, ip };
     let (mut last, mut requests) = (None, 0u32);
+    let drain = c.conn.drain.clone();
+    let mut leaving = Leaving { drain: &drain, signal: pin!(drain.reached(Phase::Closing)), asked: None };
     loop {
-        let Some((stream, head)) = request_head(&mut c, &w, &waits, requests == 0).await else { break };
+        let Some((stream, head)) = request_head(&mut c, &w, &waits, requests == 0, &mut leaving).await else { break };
         // A connection manager that is gone serves what it has begun.
         let Some(hcm) = w.hcm(&key, &mut known).or_else(|| last.take()) else { break };
         waits = hcm.waits;
@@ -57,21 +59,38 @@ pub async fn serve(wire: Wire, connection: Connection, mut known: Weak<Hcm>, mut
 /// Whoever has just connected is about to ask: a connection without a request so far outlives the others by this.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
-/// Waits until an idle connection should close.
-async fn leave(drain: Rc<Drain>, fresh: bool) {
-    drain.reached(Phase::Closing).await;
-    if fresh {
-        tokio::time::sleep(FIRST_REQUEST).await;
+/// The word that idle connections should close; one wait for all of a connection's pauses.
+struct Leaving<'a, F> {
+    drain: &'a Drain,
+    signal: Pin<&'a mut F>,
+    /// The phase at which the signal learnt which task to wake; each new one uses that up.
+    asked: Option<Phase>,
+}
+
+impl<F: Future<Output = ()>> Leaving<'_, F> {
+    fn poll(&mut self, cx: &mut Context) -> bool {
+        let phase = self.drain.phase();
+        if phase < Phase::Closing && self.asked != Some(phase) {
+            self.asked = Some(phase);
+            let _ = self.signal.as_mut().poll(cx);
+        }
+        phase >= Phase::Closing
     }
 }
 
 /// Waits for a request. Nothing but the connection is held until its first byte is there.
-async fn request_head(c: &mut Client, w: &Rc<super::Worker>, waits: &Waits, fresh: bool) -> Option<(Rc<Stream>, Result<(), Refused>)> {
-    let Client { peer, lane, conn, .. } = c;
+async fn request_head<F: Future<Output = ()>>(
+    c: &mut Client,
+    w: &Rc<super::Worker>,
+    waits: &Waits,
+    fresh: bool,
+    leaving: &mut Leaving<'_, F>,
+) -> Option<(Rc<Stream>, Result<(), Refused>)> {
+    let Client { peer, lane, .. } = c;
     let wire = peer.wire()?;
     lane.set(w.now().saturating_add(waits.idle));
     let mut stream: Option<Rc<Stream>> = None;
-    let mut closing = None;
+    let mut hurried = false;
     loop {
         if !wire.input.is_empty() {
             let first = stream.is_none();
@@ -94,15 +113,16 @@ async fn request_head(c: &mut Client, w: &Rc<super::Worker>, waits: &Waits, fres
             }
         }
         // Only a connection that waits idly ends with the drain.
-        if closing.is_none() && stream.is_none() {
-            closing = Some(Box::pin(leave(conn.drain.clone(), fresh)));
-        }
         let idle = stream.is_none();
         let filled = poll_fn(|cx| {
-            if lane.expired(cx) {
-                return Poll::Ready(None);
+            if idle && !hurried && leaving.poll(cx) {
+                if !fresh {
+                    return Poll::Ready(None);
+                }
+                hurried = true;
+                lane.set(w.now().saturating_add(ns(Some(FIRST_REQUEST))));
             }
-            if idle && closing.as_mut().is_some_and(|f| f.as_mut().poll(cx).is_ready()) {
+            if lane.expired(cx) {
                 return Poll::Ready(None);
             }
             wire.poll_fill(cx, &w.bufs).map(Some)
