@@ -56,6 +56,8 @@ pub struct Balancer {
     loads: Vec<u32>,
     panic_percent: u32,
     random: Random,
+    /// The last choice was among all endpoints, because too few are usable.
+    panicking: bool,
 }
 
 struct Member {
@@ -73,6 +75,7 @@ struct Level {
     sums: Vec<u64>,
     equal: bool,
     next: usize,
+    panic: bool,
     /// Earliest due first, for round robin among unequal weights.
     due: BinaryHeap<Reverse<(u64, u32)>>,
     ring: Ring,
@@ -92,8 +95,8 @@ impl Balancer {
             members.push(Member { key: host.key.into(), weight: host.weight.clamp(1, 1 << 20), health: host.health });
         }
         let levels = levels.into_values().collect();
-        let mut out =
-            Balancer { policy: policy.clone(), hosts: members, levels, loads: Vec::new(), panic_percent, random: Random::new(seed) };
+        let (policy, random) = (policy.clone(), Random::new(seed));
+        let mut out = Balancer { policy, hosts: members, levels, loads: Vec::new(), panic_percent, random, panicking: false };
         out.refresh(&|_| true);
         out
     }
@@ -109,7 +112,8 @@ impl Balancer {
             let staying: Vec<u32> = level.all.iter().filter(staying).copied().collect();
             let share = if staying.is_empty() { 0 } else { ready.len() as u64 * 100 / staying.len() as u64 };
             let mut percent = (ready.len() as u64 * OVERPROVISIONING / staying.len().max(1) as u64).min(100);
-            if share < u64::from(self.panic_percent) && !staying.is_empty() {
+            level.panic = share < u64::from(self.panic_percent) && !staying.is_empty();
+            if level.panic {
                 (ready, percent) = (staying, percent.max(1));
             }
             health.push(percent);
@@ -122,6 +126,7 @@ impl Balancer {
     pub fn pick(&mut self, pick: &Pick<'_>) -> Option<usize> {
         let level = self.level(pick)?;
         let (level, random) = (&mut self.levels[level], &mut self.random);
+        self.panicking = level.panic;
         let avoided = |h: u32| pick.avoid.contains(&(h as usize));
         let found = match (&self.policy, pick.hash) {
             (LbPolicy::RingHash { .. }, Some(hash)) => level.ring.find(hash, avoided),
@@ -148,6 +153,10 @@ impl Balancer {
         })
     }
 
+    /// Whether the last choice was among all endpoints, because too few are usable.
+    pub fn is_panicking(&self) -> bool {
+        self.panicking
+    }
     pub fn len(&self) -> usize {
         self.hosts.len()
     }

@@ -2,7 +2,10 @@
 use crate::cluster::Breakers;
 use std::sync::{
     Arc,
-    atomic::{AtomicU32, Ordering::Relaxed},
+    atomic::{
+        AtomicU32,
+        Ordering::{Relaxed, SeqCst},
+    },
 };
 use weir_config::model::CircuitBreakers;
 
@@ -52,18 +55,57 @@ impl Breakers {
             return Some(Permit(None));
         }
         let gauge = self.gauge(of);
-        if gauge.fetch_add(1, Relaxed) >= limit {
+        if gauge.fetch_add(1, SeqCst) >= limit {
             gauge.fetch_sub(1, Relaxed);
             return None;
         }
         Some(Permit(Some((self.clone(), of))))
+    }
+
+    /// Begins to wait for a place among the connections. To be asked for one again afterwards, and after each
+    /// [`Waiting::freed`].
+    pub fn wait(self: &Arc<Self>) -> Waiting {
+        self.waiting.fetch_add(1, SeqCst);
+        Waiting(self.clone())
+    }
+
+    /// Whether some worker waits for a place among the connections.
+    pub fn is_waited_for(&self) -> bool {
+        self.waiting.load(SeqCst) > 0
+    }
+
+    fn wake(&self) {
+        if self.is_waited_for() {
+            self.freed.notify_one();
+        }
+    }
+}
+
+/// One who waits for a connection to be closed by whichever worker has it.
+pub struct Waiting(Arc<Breakers>);
+
+impl Waiting {
+    /// A place may be free.
+    pub async fn freed(&self) {
+        self.0.freed.notified().await;
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, SeqCst);
+        // The notice that woke this one may have been another's.
+        self.0.wake();
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some((breakers, of)) = &self.0 {
-            breakers.gauge(*of).fetch_sub(1, Relaxed);
+            breakers.gauge(*of).fetch_sub(1, SeqCst);
+            if *of == Resource::Connections {
+                breakers.wake();
+            }
         }
     }
 }

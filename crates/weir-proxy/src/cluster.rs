@@ -78,4 +78,7 @@ pub struct Breakers {
     pub pending: AtomicU32,
     pub requests: AtomicU32,
     pub retries: AtomicU32,
+    /// Requests that wait for one of the connections to be closed, and how they hear of it.
+    pub(crate) waiting: AtomicU32,
+    pub(crate) freed: tokio::sync::Notify,
 }

@@ -1,5 +1,6 @@
 //! The HTTP connection manager: what happens on a connection between its first byte and its last.
 mod attempt;
+mod attend;
 mod clock;
 mod exchange;
 mod filters;

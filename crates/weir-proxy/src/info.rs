@@ -124,6 +124,17 @@ flags! {
 }
 
 impl Flags {
+    /// Those of answers that stand for one of the upstream's.
+    pub const OF_UPSTREAM: Flags = Flags(
+        Flags::NO_HEALTHY_UPSTREAM.0
+            | Flags::UPSTREAM_CONNECTION_FAILURE.0
+            | Flags::UPSTREAM_OVERFLOW.0
+            | Flags::UPSTREAM_REQUEST_TIMEOUT.0
+            | Flags::UPSTREAM_REMOTE_RESET.0
+            | Flags::UPSTREAM_CONNECTION_TERMINATION.0
+            | Flags::UPSTREAM_PROTOCOL_ERROR.0
+            | Flags::DNS_RESOLUTION_FAILED.0,
+    );
     pub fn has(self, other: Flags) -> bool {
         self.0 & other.0 != 0
     }

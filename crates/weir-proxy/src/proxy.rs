@@ -90,6 +90,11 @@ impl Shared {
     pub(crate) fn post_each(&self, commands: impl Iterator<Item = Command>) {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner).iter().zip(commands).for_each(|(w, c)| w.post(c));
     }
+    /// Asks all workers but one to make room among the connections of a cluster.
+    pub(crate) fn spare(&self, cluster: u32, but: usize) {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.iter().enumerate().filter(|(i, _)| *i != but).for_each(|(_, w)| w.post(Command::Spare(cluster)));
+    }
     /// Connections open now.
     pub fn connections(&self) -> u32 {
         self.total.open.load(Ordering::Acquire)

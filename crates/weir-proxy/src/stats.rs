@@ -1,9 +1,11 @@
 //! Counters, gauges and histograms under Envoy's names. Each worker writes to shards of its own with plain loads and
 //! stores; readers add the shards up. The tables below declare every name once, for the code, for rendering and for the
 //! documentation.
+mod codes;
 mod histogram;
 mod registry;
 
+pub use codes::Codes;
 pub use histogram::{BUCKETS_MS, Histogram, QUANTILES, Totals};
 pub use registry::{Registry, Scopes};
 
@@ -17,6 +19,9 @@ use std::sync::{
 pub struct Counter(AtomicU64);
 
 impl Counter {
+    pub const fn new() -> Counter {
+        Counter(AtomicU64::new(0))
+    }
     pub fn inc(&self) {
         self.add(1);
     }
@@ -57,6 +62,8 @@ pub enum Total {
     /// The sum of the workers' gauges.
     Gauge(i64),
     Histogram(Totals),
+    /// Counters by status, those that are not 0.
+    Codes(Vec<(u16, u64)>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +72,8 @@ pub enum Kind {
     Gauge,
     /// Of times, in milliseconds.
     Histogram,
+    /// A counter for each status, whose number ends the name.
+    Codes,
 }
 
 /// A statistic as it is declared.
@@ -95,6 +104,9 @@ macro_rules! total {
     };
     (Histogram, $shards:ident, $id:ident) => {
         Total::Histogram(Totals::of($shards.iter().map(|s| &s.$id)))
+    };
+    (Codes, $shards:ident, $id:ident) => {
+        Total::Codes(Codes::sum($shards.iter().map(|s| &s.$id)))
     };
 }
 
@@ -201,12 +213,13 @@ table! {
     upstream_rq_pending_overflow: Counter = "upstream_rq_pending_overflow" "requests refused by a circuit breaker",
     upstream_rq_pending_failure_eject: Counter = "upstream_rq_pending_failure_eject" "requests failed because their connection did",
     upstream_rq_cancelled: Counter = "upstream_rq_cancelled" "requests given up before they had a connection",
-    upstream_rq_completed: Counter = "upstream_rq_completed" "answers received",
+    upstream_rq_completed: Counter = "upstream_rq_completed" "answers received, and those given in their place",
     upstream_rq_1xx: Counter = "upstream_rq_1xx" "answers 100 to 199",
     upstream_rq_2xx: Counter = "upstream_rq_2xx" "answers 200 to 299",
     upstream_rq_3xx: Counter = "upstream_rq_3xx" "answers 300 to 399",
     upstream_rq_4xx: Counter = "upstream_rq_4xx" "answers 400 to 499",
     upstream_rq_5xx: Counter = "upstream_rq_5xx" "answers 500 to 599",
+    upstream_rq_codes: Codes = "upstream_rq_" "answers by status",
     upstream_rq_time: Histogram = "upstream_rq_time" "from the request's last byte to the answer's last byte",
     upstream_rq_timeout: Counter = "upstream_rq_timeout" "requests that took longer than the route allows",
     upstream_rq_per_try_timeout: Counter = "upstream_rq_per_try_timeout" "tries that took longer than the route allows",
@@ -218,8 +231,10 @@ table! {
     upstream_rq_retry_limit_exceeded: Counter = "upstream_rq_retry_limit_exceeded" "requests whose retries were used up",
     upstream_rq_mirror_total: Counter = "upstream_rq_mirror_total" "copies sent to this cluster",
     lb_healthy_panic: Counter = "lb_healthy_panic" "picks among all endpoints because too few are healthy",
-    outlier_detection_ejections_active: Gauge = "outlier_detection.ejections_active" "endpoints ejected now, over all workers",
     outlier_detection_ejections_enforced_total: Counter = "outlier_detection.ejections_enforced_total" "ejections",
+    outlier_detection_ejections_enforced_consecutive_5xx: Counter = "outlier_detection.ejections_enforced_consecutive_5xx" "ejections for 5xx in a row",
+    outlier_detection_ejections_enforced_consecutive_gateway_failure: Counter = "outlier_detection.ejections_enforced_consecutive_gateway_failure" "ejections for gateway failures in a row",
+    outlier_detection_ejections_enforced_consecutive_local_origin_failure: Counter = "outlier_detection.ejections_enforced_consecutive_local_origin_failure" "ejections for failures to connect, resets and timeouts in a row",
     outlier_detection_ejections_overflow: Counter = "outlier_detection.ejections_overflow" "ejections refused because enough are ejected",
     ssl_handshake: Counter = "ssl.handshake" "TLS handshakes that succeeded",
     ssl_connection_error: Counter = "ssl.connection_error" "TLS handshakes that failed",
@@ -242,9 +257,10 @@ impl HttpStats {
 }
 
 impl ClusterStats {
-    /// Counts an answer by its class.
+    /// Counts an answer by its status and class: the upstream's, or the gateway's own in place of it.
     pub fn answered(&self, status: u16) {
         self.upstream_rq_completed.inc();
+        self.upstream_rq_codes.inc(status);
         match status / 100 {
             1 => self.upstream_rq_1xx.inc(),
             2 => self.upstream_rq_2xx.inc(),

@@ -2,6 +2,7 @@
 mod connect;
 mod h2;
 mod host;
+mod link;
 pub mod mirror;
 
 pub use connect::{Checkout, Conn, Failure, Protocol, Ticket};
@@ -26,6 +27,8 @@ use weir_config::model::Name;
 /// A cluster as one worker sees it: made anew for each version of its slot, with the hosts that stay.
 pub struct WorkerCluster {
     pub name: Name,
+    /// Of the cluster's slot.
+    pub slot: u32,
     pub text: Rc<str>,
     pub version: u64,
     pub rt: Arc<ClusterRt>,
@@ -36,8 +39,30 @@ pub struct WorkerCluster {
     /// Version of the ejections that the balancer knows.
     ejections: Cell<u64>,
     pub stats: Arc<ClusterStats>,
-    /// Told when a connection has become free.
-    freed: Notify,
+    /// Told when a connection has become free here.
+    freed: Rc<Notify>,
+    /// Requests that wait for one.
+    waiting: Cell<u32>,
+}
+
+/// A request that waits for a connection of its own worker.
+struct Waiter<'a>(&'a WorkerCluster);
+
+impl Waiter<'_> {
+    async fn freed(&self) {
+        self.0.freed.notified().await;
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        let left = self.0.waiting.get() - 1;
+        self.0.waiting.set(left);
+        if left > 0 {
+            // The notice that woke this one may have been another's.
+            self.0.freed.notify_one();
+        }
+    }
 }
 
 impl WorkerCluster {
@@ -73,6 +98,7 @@ impl WorkerCluster {
         let balancer = Balancer::new(&rt.config.lb_policy, members, panic, seed);
         WorkerCluster {
             name: slot.name.clone(),
+            slot: slot.id,
             text: Rc::from(&*slot.name),
             version,
             rt,
@@ -82,7 +108,9 @@ impl WorkerCluster {
             // Unlike any: the first pick looks.
             ejections: Cell::new(u64::MAX),
             stats,
-            freed: Notify::new(),
+            // Connections that stay tell those who wait on either version.
+            freed: same.map_or_else(Rc::default, |p| p.freed.clone()),
+            waiting: Cell::new(0),
         }
     }
 
@@ -104,7 +132,11 @@ impl WorkerCluster {
             avoid.extend(self.hosts.iter().position(|h| Rc::ptr_eq(h, t)));
         }
         let active = |i: usize| self.hosts[i].active.get();
-        balancer.pick(&balance::Pick { hash, active: &active, avoid: &avoid }).map(|i| self.hosts[i].clone())
+        let found = balancer.pick(&balance::Pick { hash, active: &active, avoid: &avoid });
+        if balancer.is_panicking() {
+            self.stats.lb_healthy_panic.inc();
+        }
+        found.map(|i| self.hosts[i].clone())
     }
 
     /// Passive health: how a request to a host ended.
@@ -113,21 +145,52 @@ impl WorkerCluster {
         let hosts = self.hosts.iter().map(|h| &h.endpoint.outlier);
         match self.rt.outliers.report(config, &host.endpoint.outlier, hosts, outcome, now) {
             outlier::Verdict::Fine => {}
-            outlier::Verdict::Ejected(_) => self.stats.outlier_detection_ejections_enforced_total.inc(),
+            outlier::Verdict::Ejected(reason) => {
+                self.stats.outlier_detection_ejections_enforced_total.inc();
+                match reason {
+                    outlier::Reason::Consecutive5xx => self.stats.outlier_detection_ejections_enforced_consecutive_5xx.inc(),
+                    outlier::Reason::ConsecutiveGatewayFailure => {
+                        self.stats.outlier_detection_ejections_enforced_consecutive_gateway_failure.inc();
+                    }
+                    outlier::Reason::ConsecutiveLocalOriginFailure => {
+                        self.stats.outlier_detection_ejections_enforced_consecutive_local_origin_failure.inc();
+                    }
+                }
+            }
             outlier::Verdict::Overflow(_) => self.stats.outlier_detection_ejections_overflow.inc(),
+        }
+    }
+
+    fn begin_wait(&self) -> Waiter<'_> {
+        self.waiting.set(self.waiting.get() + 1);
+        Waiter(self)
+    }
+    fn is_waited_for(&self) -> bool {
+        self.waiting.get() > 0
+    }
+
+    /// Closes one idle connection, to whichever host. `false`: none is idle.
+    fn close_idle(&self) -> bool {
+        self.hosts.iter().any(|h| h.close_idle()) || self.named.borrow().values().any(|h| h.close_idle())
+    }
+
+    /// Makes room for another worker: closes an idle connection, or lets a shared one run out.
+    pub fn spare(&self) {
+        if !self.close_idle() {
+            let _ = self.hosts.iter().any(|h| h.retire_shared());
         }
     }
 
     pub fn sweep(&self, now: u64) {
         let idle = self.rt.config.idle_timeout.map_or(u64::MAX, |d| d.as_nanos() as u64);
         for host in &self.hosts {
-            host.sweep(now, idle);
+            host.sweep(now, idle, &self.stats);
         }
         if let Some(config) = &self.rt.config.outlier_detection {
             self.rt.outliers.sweep(config, self.hosts.iter().map(|h| &h.endpoint.outlier), now);
         }
         let mut named = self.named.borrow_mut();
-        named.values().for_each(|h| h.sweep(now, idle));
+        named.values().for_each(|h| h.sweep(now, idle, &self.stats));
         named.retain(|_, h| !h.is_unused());
     }
 }

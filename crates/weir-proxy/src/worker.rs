@@ -121,6 +121,14 @@ impl Worker {
         new
     }
 
+    /// Makes room among the connections of the cluster in a slot, for another worker.
+    pub fn spare(&self, slot: u32) {
+        let cluster = self.clusters.borrow().get(slot as usize).cloned().flatten();
+        if let Some(cluster) = cluster {
+            cluster.spare();
+        }
+    }
+
     /// A clean stream from the pool.
     pub fn stream(&self) -> Rc<Stream> {
         let stream = self.streams.borrow_mut().pop().unwrap_or_default();

@@ -35,6 +35,8 @@ pub(crate) enum Command {
     End(Arc<Era>),
     /// All connections, present and future, are at least in this phase.
     Phase(Phase),
+    /// Another worker waits for a connection of the cluster in this slot: one here is to make room.
+    Spare(u32),
     /// Drop everything and end.
     Stop,
 }
@@ -115,6 +117,7 @@ impl Local {
                     self.phase.set(self.phase.get().max(phase));
                     self.drains.borrow().values().for_each(|d| d.advance(phase));
                 }
+                Command::Spare(cluster) => self.worker.spare(cluster),
                 Command::Stop => return,
             }
         }

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
-use weir_config::model::{Config, Name, Route, RouteConfiguration, VirtualHost};
+use weir_config::model::{Config, Name, Route, RouteAction, RouteConfiguration, VirtualHost};
 
 #[derive(Default)]
 pub struct Tables {
@@ -75,11 +75,13 @@ impl Tables {
                 continue;
             }
             domain.entries.sort_by(|a, b| (&a.rank, &a.unit).cmp(&(&b.rank, &b.unit)));
+            let routes: Vec<_> = domain.entries.iter().filter_map(|e| e.route.clone()).collect();
             let host = VirtualHost {
                 name: name.clone(),
                 domains: vec![name.to_string()],
-                routes: domain.entries.iter().filter_map(|e| e.route.clone()).collect(),
-                include_request_attempt_count: false,
+                // As Istio has it; where nothing is tried twice there is nothing to count.
+                include_request_attempt_count: routes.iter().any(|r| tries_again(r)),
+                routes,
             };
             if !domain.built.as_deref().is_some_and(|built| same_routes(built, &host)) {
                 domain.built = Some(Arc::new(host));
@@ -97,6 +99,10 @@ impl Tables {
             }
         }
     }
+}
+
+fn tries_again(route: &Route) -> bool {
+    matches!(&route.action, RouteAction::Forward(f) if f.retry.as_ref().is_some_and(|r| r.num_retries > 0))
 }
 
 /// The routes' `Arc`s tell; comparing what they say would cost the work of all of them.

@@ -27,6 +27,7 @@ impl Sample {
             Total::Counter(n) => *n > 0,
             Total::Gauge(n) => *n != 0,
             Total::Histogram(h) => h.count > 0,
+            Total::Codes(_) => false,
         }
     }
 }
@@ -52,6 +53,7 @@ fn text(samples: &[Sample]) -> Reply {
             Total::Counter(n) => writeln!(out, "{}: {n}", s.name),
             Total::Gauge(n) => writeln!(out, "{}: {n}", s.name),
             Total::Histogram(h) if h.count == 0 => writeln!(out, "{}: No recorded values", s.name),
+            Total::Codes(_) => Ok(()),
             // As Envoy: the first figure is of the last interval, which is not kept apart here.
             Total::Histogram(h) => {
                 let figures = QUANTILES.map(|q| format!("P{q}(nan,{})", rounded(h.quantile(q))));
@@ -76,6 +78,7 @@ fn json(samples: &[Sample]) -> Reply {
                 let values = QUANTILES.map(|q| json!({ "interval": null, "cumulative": h.quantile(q).map(|v| rounded(Some(v))) }));
                 histograms.push(json!({ "name": s.name, "values": values }));
             }
+            Total::Codes(_) => {}
         }
     }
     if !histograms.is_empty() {
@@ -99,6 +102,7 @@ pub(super) fn prometheus(shared: &Arc<Shared>, query: &Query) -> Reply {
             Total::Counter(_) => "counter",
             Total::Gauge(_) => "gauge",
             Total::Histogram(_) => "histogram",
+            Total::Codes(_) => continue,
         };
         let _ = writeln!(out, "# TYPE {family} {kind}");
         for s in samples {
@@ -107,6 +111,7 @@ pub(super) fn prometheus(shared: &Arc<Shared>, query: &Query) -> Reply {
                 Total::Counter(n) => writeln!(out, "{family}{{{}}} {n}", labels.join(",")),
                 Total::Gauge(n) => writeln!(out, "{family}{{{}}} {n}", labels.join(",")),
                 Total::Histogram(h) => series(&mut out, family, &labels, h),
+                Total::Codes(_) => Ok(()),
             };
         }
     }
@@ -154,6 +159,15 @@ fn collect(shared: &Shared) -> Vec<Sample> {
 fn scopes<T: Table>(scopes: &Scopes<T>, out: &mut Vec<Sample>) {
     scopes.sum(&mut |name, declared, value| {
         let mut labels = vec![(T::LABEL, name.to_string())];
+        if let Total::Codes(codes) = value {
+            let stem = declared.name.trim_end_matches('_');
+            return out.extend(codes.into_iter().map(|(status, n)| Sample {
+                name: format!("{}.{name}.{stem}_{status}", T::PREFIX),
+                family: format!("envoy_{}_{stem}", T::PREFIX),
+                labels: vec![("envoy_response_code", status.to_string()), (T::LABEL, name.to_string())],
+                value: Total::Counter(n),
+            }));
+        }
         let mut family = format!("envoy_{}_{}", T::PREFIX, declared.name.replace('.', "_"));
         if let Some((stem, class)) = declared.name.strip_suffix("xx").and_then(|n| n.split_at_checked(n.len() - 1)) {
             family = format!("envoy_{}_{stem}xx", T::PREFIX);
@@ -225,11 +239,14 @@ fn clusters(shared: &Shared, out: &mut Vec<Sample>) {
     for cluster in shared.clusters.all().iter().filter_map(|s| s.current()) {
         let name = &cluster.config.name;
         let set = cluster.endpoints.load();
-        let healthy = set.endpoints.iter().filter(|e| e.accepts_requests()).count();
-        for (stat, value) in [("membership_total", set.endpoints.len()), ("membership_healthy", healthy)] {
+        let ejected = set.endpoints.iter().filter(|e| !e.outlier.is_usable()).count();
+        let healthy = set.endpoints.iter().filter(|e| e.accepts_requests() && e.outlier.is_usable()).count();
+        let values =
+            [("membership_total", set.endpoints.len()), ("membership_healthy", healthy), ("outlier_detection.ejections_active", ejected)];
+        for (stat, value) in values {
             let labels = vec![("envoy_cluster_name", name.to_string())];
-            let value = Total::Gauge(value as i64);
-            out.push(Sample { name: format!("cluster.{name}.{stat}"), family: format!("envoy_cluster_{stat}"), labels, value });
+            let family = format!("envoy_cluster_{}", stat.replace('.', "_"));
+            out.push(Sample { name: format!("cluster.{name}.{stat}"), family, labels, value: Total::Gauge(value as i64) });
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One try: a connection, the request on it, and the head of the response.
 use super::{
+    attend::GivenUp,
     clock::Late,
     exchange::{End, Exchange},
     forward::Plan,
@@ -58,7 +59,7 @@ impl Exchange<'_> {
     pub(super) async fn attempt(&mut self, plan: &Plan<'_>, host: Rc<Host>, kept: &mut Kept) -> Result<Try, (Lost, Option<Body>)> {
         let end = |e| (Lost::End(e), None);
         self.prepare_head(plan, &host);
-        let turn = Turn::new(&host);
+        let turn = Turn::new(&plan.cluster, &host);
         let server_name = match plan.cluster.rt.tls {
             None => String::new(),
             Some(_) => String::from_utf8_lossy(self.s.req.borrow().host()).into_owned(),
@@ -66,24 +67,30 @@ impl Exchange<'_> {
         let checkout =
             Checkout { cluster: &plan.cluster, host: &host, protocol: plan.protocol, server_name: &server_name, fresh: kept.fresh };
         let now = self.w.now();
-        self.s.info.borrow_mut().upstream_connect_start = now;
-        let (conn, reused) = match checkout.get(self.w).await {
-            Ok(made) => made,
-            Err(failure) => {
-                let reply = self.connect_failure(plan, &host, failure);
-                return Err((Lost::End(reply), kept.raw.take().map(Body::Raw)));
-            }
+        let (per_try, request_end) = (plan.forward.retry.as_ref().and_then(|r| r.config.per_try_timeout), self.s.info.borrow().request_end);
+        self.clock.set_try(request_end, now, ns(per_try));
+        let (conn, reused) = match checkout.ready(self.w) {
+            Some(conn) => (conn, true),
+            None => match self.attended(checkout.get(self.w)).await {
+                Ok(Ok(made)) => made,
+                Ok(Err(failure)) => {
+                    let reply = self.connect_failure(plan, &host, failure);
+                    return Err((Lost::End(reply), kept.raw.take().map(Body::Raw)));
+                }
+                Err(GivenUp::Late(late)) => return Err((Lost::Late(late), kept.raw.take().map(Body::Raw))),
+                Err(GivenUp::Gone(gone)) => return Err(end(gone)),
+            },
         };
-        let per_try = plan.forward.retry.as_ref().and_then(|r| r.config.per_try_timeout);
-        if self.clock.route != u64::MAX || per_try.is_some() {
-            self.clock.per_try = self.w.now().saturating_add(ns(per_try));
-        }
         self.clock.arm(&self.c.lane);
         {
-            let mut info = self.s.info.borrow_mut();
+            let (mut info, facts) = (self.s.info.borrow_mut(), conn.facts());
             info.upstream_protocol = Some(if conn.is_h2() { Version::Http2 } else { Version::Http11 });
+            (info.upstream_connection_id, info.upstream_local_address) = (facts.id, facts.local);
+            info.upstream_tx_start = now;
             if !reused {
-                info.upstream_connect_end = self.w.now();
+                (info.upstream_connect_start, info.upstream_connect_end) = (facts.connect_start, facts.connect_end);
+                info.upstream_handshake_end = facts.handshake_end;
+                info.upstream_tx_start = self.w.now();
             }
         }
         let mut tried = match conn {
@@ -125,7 +132,12 @@ impl Exchange<'_> {
         };
         match poll_fn(|cx| self.poll_response_head(cx, &mut tried, &mut kept.replay)).await {
             Ok(()) => Ok(tried),
-            Err(lost) => Err((lost, Some(tried.up))),
+            Err(lost) => {
+                if let (Lost::Broken { .. }, Some(ticket)) = (&lost, &tried.ticket) {
+                    ticket.closed_by_peer();
+                }
+                Err((lost, Some(tried.up)))
+            }
         }
     }
 
@@ -239,6 +251,7 @@ impl Exchange<'_> {
         let mut unsent = false;
         if active {
             match self.poll_up(cx, &mut tried.peer, &mut tried.up, replay) {
+                Poll::Ready(Ok(())) => self.s.info.borrow_mut().upstream_tx_end = self.w.now(),
                 Poll::Ready(Err(Broken::Source)) => {
                     let end = self.run_events(cx).err().unwrap_or_else(|| End::client_gone(self.h2));
                     return Poll::Ready(Err(Lost::End(end)));
@@ -302,6 +315,7 @@ impl Exchange<'_> {
             if !wire.input.is_empty() {
                 match parse::response(wire.input.filled(), resp, parse::Limits { bytes: 63 * 1024, fields: 256 }) {
                     Ok(Some(n)) => {
+                        self.s.info.borrow_mut().upstream_bytes_received += n as u64;
                         wire.input.consume(n);
                         self.w.bufs.reclaim(&mut wire.input);
                         if resp.status == 101 || resp.status >= 200 {

@@ -23,6 +23,9 @@ pub struct Clock {
     pub request: u64,
     pub route: u64,
     pub per_try: u64,
+    /// How long after the end of the request the route's time and that of a try are up.
+    route_after: u64,
+    try_after: u64,
     idle: u64,
     idle_check: u64,
     still: u64,
@@ -32,13 +35,34 @@ pub struct Clock {
 impl Clock {
     pub fn new(now: u64, idle: u64) -> Clock {
         let never = u64::MAX;
-        let mut c = Clock { request: never, route: never, per_try: never, idle, idle_check: never, still: 0, progress: 0 };
+        let (request, route, per_try, route_after, try_after) = (never, never, never, never, never);
+        let mut c = Clock { request, route, per_try, route_after, try_after, idle, idle_check: never, still: 0, progress: 0 };
         c.set_idle(now, idle);
         c
     }
     pub fn set_idle(&mut self, now: u64, idle: u64) {
         (self.idle, self.still) = (idle, 0);
         self.idle_check = if idle == u64::MAX { idle } else { now.saturating_add(idle / LOOKS) };
+    }
+    /// The route's time, which begins with the end of the request (`request_end`, 0 before it).
+    pub fn set_route(&mut self, request_end: u64, now: u64, time: u64) {
+        self.route_after = time;
+        self.route = if request_end == 0 { u64::MAX } else { now.saturating_add(time) };
+    }
+    /// The time of one try, likewise.
+    pub fn set_try(&mut self, request_end: u64, now: u64, time: u64) {
+        self.try_after = time;
+        self.per_try = if request_end == 0 { u64::MAX } else { now.saturating_add(time) };
+    }
+    /// There is no try.
+    pub fn end_try(&mut self) {
+        (self.per_try, self.try_after) = (u64::MAX, u64::MAX);
+    }
+    /// The whole request has come.
+    pub fn request_read(&mut self, now: u64) {
+        self.request = u64::MAX;
+        self.route = now.saturating_add(self.route_after);
+        self.per_try = now.saturating_add(self.try_after);
     }
     pub fn arm(&self, lane: &Lane) {
         lane.set(self.request.min(self.route).min(self.per_try).min(self.idle_check));

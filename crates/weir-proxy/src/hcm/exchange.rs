@@ -10,6 +10,7 @@ use crate::{
     info::Flags,
     route::{ActionRt, RouteRt, rewrite::RedirectRt},
     stream::{Direction, Reached, Reply, Stream},
+    upstream::WorkerCluster,
     view::host_without_port,
     worker::Worker,
 };
@@ -51,6 +52,8 @@ pub(super) struct Exchange<'a> {
     pub framing: Framing,
     pub reader: Reader,
     pub route: Option<Arc<RouteRt>>,
+    /// Chosen for the request.
+    pub cluster: Option<Rc<WorkerCluster>>,
     pub cors: cors::Request,
     /// To be set, for sessions that stick to a host.
     pub cookie: Option<String>,
@@ -96,6 +99,7 @@ impl<'a> Exchange<'a> {
             chain: None,
             framing: Framing::NONE,
             route: None,
+            cluster: None,
             cors: cors::Request::Plain,
             cookie: None,
             out,
@@ -138,7 +142,12 @@ impl<'a> Exchange<'a> {
         let after = match served {
             Ok(after) => after,
             Err(End::Reply(..)) if self.answered => self.cut(Flags::LOCAL_RESET, "local_reset_after_response".into()),
-            Err(End::Reply(reply, flags)) => self.reply(reply, flags).await,
+            Err(End::Reply(reply, flags)) => {
+                if let Some(cluster) = self.cluster.as_ref().filter(|_| flags.has(Flags::OF_UPSTREAM)) {
+                    cluster.stats.answered(reply.status);
+                }
+                self.reply(reply, flags).await
+            }
             Err(End::Gone(flags, details)) => self.cut(flags, details),
         };
         self.finish();
@@ -175,6 +184,9 @@ impl<'a> Exchange<'a> {
             bad(e)
         })?;
         self.reader = Reader::new(self.framing, &self.c.peer);
+        if self.reader.is_done() {
+            self.request_read();
+        }
         self.admit()?;
         self.find_route();
         self.preflight()?;
@@ -284,22 +296,27 @@ impl<'a> Exchange<'a> {
                 self.hcm.stats.downstream_rq_timeout.inc();
                 End::reply(408, Flags::default(), "request_overall_timeout")
             }
-            Late::Route => End::reply(504, Flags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout"),
+            Late::Route => {
+                if let Some(cluster) = &self.cluster {
+                    cluster.stats.upstream_rq_timeout.inc();
+                }
+                End::reply(504, Flags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout")
+            }
             Late::Try => End::reply(504, Flags::UPSTREAM_REQUEST_TIMEOUT, "upstream_per_try_timeout"),
         }
     }
 
     /// At the end of each stream, once: plugins, statistics, access logs.
     fn finish(&mut self) {
-        let now = self.w.now();
         self.c.lane.set(u64::MAX);
-        {
+        let now = {
             let mut info = self.s.info.borrow_mut();
-            info.end = now;
             if info.response_end == 0 {
-                info.response_end = now;
+                info.response_end = self.w.now();
             }
-        }
+            info.end = info.response_end;
+            info.end
+        };
         self.s.reached.iter().for_each(|r| r.set(Reached::Sent));
         if let Some(mut chain) = self.chain.take() {
             chain.end();

@@ -10,7 +10,7 @@ use crate::{
     breaker::{Permit, Resource},
     info::Flags,
     route::{ForwardRt, RouteRt, Target},
-    stream::{Direction, Reached},
+    stream::{Direction, Reached, Reply},
     upstream::{Host, Protocol, WorkerCluster, mirror},
 };
 use std::rc::Rc;
@@ -31,6 +31,12 @@ pub(super) struct Plan<'a> {
     _permit: Permit,
 }
 
+/// The answer where a circuit breaker is at its limit; clients are told not to try again at once.
+pub(super) fn overloaded() -> End {
+    let reply = Reply::new(503, "upstream_reset_before_response_started{overflow}").header("x-envoy-overloaded", b"true");
+    End::Reply(reply, Flags::UPSTREAM_OVERFLOW)
+}
+
 impl Exchange<'_> {
     pub(super) async fn forward(&mut self, route: &RouteRt, forward: &ForwardRt) -> Result<After, End> {
         let Some(target) = forward.choose(self.w.random()) else {
@@ -47,10 +53,11 @@ impl Exchange<'_> {
             return Err(End::reply(503, Flags::NO_CLUSTER_FOUND, "cluster_not_found"));
         };
         self.s.info.borrow_mut().upstream_cluster = Some(cluster.text.clone());
+        self.cluster = Some(cluster.clone());
         let breakers = &cluster.rt.config.circuit_breakers;
         let Some(permit) = cluster.rt.breakers.take(Resource::Requests, breakers) else {
             cluster.stats.upstream_rq_pending_overflow.inc();
-            return Err(End::reply(503, Flags::UPSTREAM_OVERFLOW, "upstream_reset_before_response_started{overflow}"));
+            return Err(overloaded());
         };
         self.edit_request(route, forward, target);
         let protocol = Protocol::of(&cluster, self.h2);
@@ -71,9 +78,14 @@ impl Exchange<'_> {
         let rewrite_host = matches!(forward.host_rewrite(target), Some(HostRewrite::Auto));
         let plan = Plan { route, forward, target, cluster, hash, protocol, raw, rewrite_host, _permit: permit };
         let config = self.hcm.config();
-        let start = self.s.info.borrow().start;
-        self.clock.request = start.saturating_add(ns(config.timeouts.request_timeout));
-        self.clock.route = self.w.now().saturating_add(ns(forward.timeout));
+        let (start, request_end) = {
+            let info = self.s.info.borrow();
+            (info.start, info.request_end)
+        };
+        if request_end == 0 {
+            self.clock.request = start.saturating_add(ns(config.timeouts.request_timeout));
+        }
+        self.clock.set_route(request_end, self.w.now(), ns(forward.timeout));
         if let Some(idle) = forward.idle_timeout {
             self.clock.set_idle(self.w.now(), idle.as_nanos() as u64);
         }

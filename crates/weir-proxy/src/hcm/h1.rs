@@ -98,6 +98,7 @@ async fn request_head<F: Future<Output = ()>>(
             let parsed = parse::request(wire.input.filled(), &mut s.req.borrow_mut(), waits.limits);
             match parsed {
                 Ok(Some(n)) => {
+                    s.info.borrow_mut().header_bytes_received = n as u64;
                     wire.input.consume(n);
                     w.bufs.reclaim(&mut wire.input);
                     return stream.map(|s| (s, Ok(())));

@@ -101,6 +101,9 @@ impl Exchange<'_> {
                 false => chain.data(d, &[], true),
             }
         }
+        if got == Got::End {
+            self.request_read();
+        }
         self.progress = self.progress.wrapping_add(1);
         Ok(Poll::Ready(true))
     }
@@ -153,6 +156,9 @@ impl Exchange<'_> {
                 let before = pump.sent;
                 let r = pump.poll(cx, &mut self.out, src, dst, &self.w.bufs);
                 self.progress = self.progress.wrapping_add(pump.sent - before);
+                if pump.is_read() {
+                    self.request_read();
+                }
                 r
             }
             Body::Relay(writer) => self.poll_up_relay(cx, u, writer, replay),
@@ -237,6 +243,9 @@ impl Exchange<'_> {
             Poll::Pending => Ok(false),
         };
         *trailers_of(self.s, d) = trailers;
+        if self.reader.is_done() {
+            self.request_read();
+        }
         got
     }
 

@@ -131,8 +131,7 @@ impl Exchange<'_> {
         let verdict = fault::decide(fault, self.w.random());
         if let Some(delay) = verdict.delay {
             self.s.info.borrow_mut().set_flag(Flags::DELAY_INJECTED);
-            tokio::time::sleep(delay).await;
-            self.clock.set_idle(self.w.now(), super::ns(self.hcm.config().timeouts.stream_idle_timeout));
+            self.pause(delay).await?;
         }
         match verdict.abort {
             None => Ok(()),

@@ -27,7 +27,7 @@ impl Exchange<'_> {
         let now = self.w.now();
         self.s.info.borrow_mut().upstream_rx_start = now;
         // What is left of the try is the route's to bound.
-        self.clock.per_try = u64::MAX;
+        self.clock.end_try();
         self.clock.arm(&self.c.lane);
         let malformed = |_: Bad| End::reply(502, Flags::UPSTREAM_PROTOCOL_ERROR, "upstream_reset_before_response_started{protocol_error}");
         if self.s.resp.borrow().status == 101 {
@@ -75,15 +75,20 @@ impl Exchange<'_> {
             true => self.down_raw(&mut tried, replay, framing, coding).await,
             false => self.down_relay(&mut tried, replay, &mut reader, chunked, bodiless).await,
         };
-        self.account(plan, &tried, now);
+        let now = self.account(plan, &tried);
+        if let Err(End::Gone(flags, _)) = &moved
+            && let Some(ticket) = tried.ticket.as_ref().filter(|_| flags.has(Flags::UPSTREAM_CONNECTION_TERMINATION))
+        {
+            ticket.closed_by_peer();
+        }
         moved?;
         let read = self.request_is_read(&tried.up);
-        let Try { mut peer, ticket, host, up, .. } = tried;
-        if let (true, true, Some(ticket)) = (persists, up.is_done(), ticket)
-            && peer.wire().is_some_and(|w| w.input.is_empty())
-            && let Peer::H1(wire) = peer
-        {
-            ticket.put_back(&plan.cluster, &host, wire, now);
+        let Try { peer, ticket, host, up, .. } = tried;
+        if let (Some(ticket), Peer::H1(wire)) = (ticket, peer) {
+            match persists && up.is_done() && wire.input.is_empty() {
+                true => ticket.put_back(&plan.cluster, &host, wire, now),
+                false => ticket.close(&plan.cluster, !persists),
+            }
         }
         match (self.keep && read, self.h2) {
             (true, _) => Ok(After::Keep),
@@ -108,7 +113,11 @@ impl Exchange<'_> {
     /// The route's changes to the response's head, and the router's own.
     fn edit_response(&mut self, plan: &Plan<'_>, now: u64) {
         self.strip_response(Known::TransferEncoding.bit());
-        let start = self.s.info.borrow().start;
+        // As Envoy: what the upstream took, not the client.
+        let start = {
+            let info = self.s.info.borrow();
+            if info.request_end == 0 { info.start } else { info.request_end }
+        };
         if plan.route.response_headers.is_some() || plan.target.response_headers.is_some() {
             for edits in [&plan.target.response_headers, &plan.route.response_headers].into_iter().flatten() {
                 self.edit(edits, Direction::Response);
@@ -250,6 +259,7 @@ impl Exchange<'_> {
         let mut info = self.s.info.borrow_mut();
         info.bytes_sent = down.moved;
         info.header_bytes_sent = head;
+        info.upstream_bytes_received += down.moved;
         moved
     }
 
@@ -280,6 +290,7 @@ impl Exchange<'_> {
         })
         .await;
         let mismatch = writer.is_mismatch();
+        self.s.info.borrow_mut().upstream_bytes_received += reader.received;
         self.end_response(writer, reader.received);
         if mismatch && moved.is_ok() {
             return Err(End::Gone(Flags::LOCAL_RESET, "content_length_mismatch".into()));
@@ -324,14 +335,20 @@ impl Exchange<'_> {
         if self.h2 { self.poll_client_gone(cx, false) } else { Poll::Pending }
     }
 
-    fn account(&mut self, plan: &Plan<'_>, tried: &Try, head_at: u64) {
+    /// What is known when the response has gone, or broken off. The moment of that.
+    fn account(&mut self, plan: &Plan<'_>, tried: &Try) -> u64 {
+        let now = self.w.now();
         let mut info = self.s.info.borrow_mut();
-        info.bytes_received = match &tried.up {
-            Body::Raw(p) => p.moved,
-            Body::Relay(_) => self.reader.received,
+        (info.bytes_received, info.upstream_bytes_sent) = match &tried.up {
+            Body::Raw(p) => (p.moved, p.sent),
+            Body::Relay(w) => (self.reader.received, w.sent),
         };
-        info.upstream_rx_end = head_at;
-        plan.cluster.stats.upstream_rq_time.record(head_at.saturating_sub(info.start));
+        (info.upstream_rx_end, info.response_end) = (now, now);
+        let stats = &plan.cluster.stats;
+        stats.upstream_cx_tx_bytes_total.add(info.upstream_bytes_sent);
+        stats.upstream_cx_rx_bytes_total.add(info.upstream_bytes_received);
+        stats.upstream_rq_time.record(now.saturating_sub(if info.request_end == 0 { info.start } else { info.request_end }));
+        now
     }
 }
 

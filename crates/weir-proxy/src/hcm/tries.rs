@@ -3,7 +3,7 @@ use super::{
     attempt::{Lost, Try},
     clock::Late,
     exchange::{End, Exchange},
-    forward::Plan,
+    forward::{Plan, overloaded},
     relay::{Body, Replay},
 };
 use crate::{
@@ -95,7 +95,8 @@ impl Exchange<'_> {
             if pause.as_nanos() as u64 >= left {
                 return Err(self.too_late(Late::Route));
             }
-            tokio::time::sleep(pause).await;
+            self.clock.end_try();
+            self.pause(pause).await?;
         }
     }
 
@@ -158,22 +159,18 @@ impl Exchange<'_> {
     pub(super) fn connect_failure(&mut self, plan: &Plan<'_>, host: &Host, failure: Failure) -> End {
         let stats = &plan.cluster.stats;
         let text = failure.text();
-        let (flag, details) = match failure {
+        self.s.info.borrow_mut().upstream_failure = Some(text.into());
+        match failure {
             Failure::Overflow => {
                 stats.upstream_rq_pending_overflow.inc();
-                (Flags::UPSTREAM_OVERFLOW, "upstream_reset_before_response_started{overflow}")
+                overloaded()
             }
             Failure::Timeout | Failure::Connect(_) => {
-                match failure {
-                    Failure::Timeout => stats.upstream_cx_connect_timeout.inc(),
-                    _ => stats.upstream_cx_connect_fail.inc(),
-                }
                 plan.cluster.report(host, outlier::Outcome::LocalOrigin, self.w.now());
-                (Flags::UPSTREAM_CONNECTION_FAILURE, "upstream_reset_before_response_started{connection_failure}")
+                let details = "upstream_reset_before_response_started{connection_failure}";
+                End::reply(503, Flags::UPSTREAM_CONNECTION_FAILURE, details)
             }
-        };
-        self.s.info.borrow_mut().upstream_failure = Some(text.into());
-        End::reply(503, flag, details)
+        }
     }
 
     /// What a lost try means: for retries, for the client, and whether the connection was merely stale.
@@ -184,15 +181,21 @@ impl Exchange<'_> {
             Lost::End(End::Reply(r, flags)) if flags.has(Flags::UPSTREAM_CONNECTION_FAILURE) => {
                 (retry::Outcome::ConnectFailure, End::Reply(r, flags), false)
             }
-            Lost::End(end) => return Err(end),
+            Lost::End(end) => {
+                if let End::Gone(..) = end {
+                    stats.upstream_rq_tx_reset.inc();
+                }
+                return Err(end);
+            }
             Lost::Late(Late::Try) => {
                 stats.upstream_rq_per_try_timeout.inc();
+                stats.upstream_rq_tx_reset.inc();
                 plan.cluster.report(host, outlier::Outcome::LocalOrigin, self.w.now());
-                (reset(false, false), self.too_late(Late::Try), false)
+                (retry::Outcome::PerTryTimeout, self.too_late(Late::Try), false)
             }
             Lost::Late(late) => {
+                stats.upstream_rq_tx_reset.inc();
                 if late == Late::Route {
-                    stats.upstream_rq_timeout.inc();
                     plan.cluster.report(host, outlier::Outcome::LocalOrigin, self.w.now());
                 }
                 return Err(self.too_late(late));

@@ -28,7 +28,7 @@ impl Exchange<'_> {
             let req = self.s.req.borrow();
             !self.h2 && req.headers.has(Known::Upgrade) && lists(&req.headers, Known::Connection, b"upgrade")
         };
-        let Try { mut peer, host, turn, .. } = tried;
+        let Try { mut peer, host, turn, ticket, .. } = tried;
         let Some(u) = peer.wire().filter(|_| asked) else {
             return Err(End::reply(502, Flags::UPSTREAM_PROTOCOL_ERROR, "upstream_reset_before_response_started{protocol_error}"));
         };
@@ -63,6 +63,9 @@ impl Exchange<'_> {
         let moved = Box::pin(self.tunnel(u)).await;
         self.hcm.stats.downstream_cx_upgrades_active.dec();
         drop((turn, host));
+        if let Some(ticket) = ticket {
+            ticket.close(&plan.cluster, false);
+        }
         moved.map(|()| After::Close)
     }
 

@@ -3,14 +3,16 @@ use super::{
     Host, WorkerCluster,
     h2::{Multiplexed, Use},
     host::Idle,
+    link::{Facts, Link},
 };
 use crate::{
     breaker::{Permit, Resource},
+    stats::ClusterStats,
     worker::Worker,
 };
 use bytes::Bytes;
 use h2::client::SendRequest;
-use std::{io, rc::Rc, time::Duration};
+use std::{io, rc::Rc};
 use tokio::net::{TcpSocket, TcpStream};
 use weir_config::model::UpstreamProtocol;
 use weir_net::{
@@ -18,9 +20,6 @@ use weir_net::{
     io::Io,
     tls::Alpn,
 };
-
-/// While all connections are busy, others are looked for this often (those of other workers say nothing when they free one).
-const RECHECK: Duration = Duration::from_millis(5);
 
 /// What to speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +73,7 @@ pub struct Owned {
     pub wire: Wire,
     requests: u32,
     name: Option<Box<str>>,
-    permit: Rc<Permit>,
+    link: Rc<Link>,
 }
 
 /// What is asked for.
@@ -88,21 +87,48 @@ pub struct Checkout<'a> {
     pub fresh: bool,
 }
 
+/// A request that waits for a connection: counted while it does.
+struct Pending<'a> {
+    stats: &'a ClusterStats,
+    done: bool,
+}
+
+impl<'a> Pending<'a> {
+    fn new(stats: &'a ClusterStats) -> Pending<'a> {
+        stats.upstream_rq_pending_total.inc();
+        stats.upstream_rq_pending_active.inc();
+        Pending { stats, done: false }
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.stats.upstream_rq_pending_active.dec();
+        if !self.done {
+            self.stats.upstream_rq_cancelled.inc();
+        }
+    }
+}
+
 impl Checkout<'_> {
-    /// The connection, and whether it was used before.
+    /// A connection that is there already.
+    pub fn ready(&self, w: &Worker) -> Option<Conn> {
+        self.reuse(w, self.name())
+    }
+
+    /// A new connection, or one that another request has given back meanwhile, and whether it was used before.
     pub async fn get(&self, w: &Worker) -> Result<(Conn, bool), Failure> {
-        let name = self.name();
-        if let Some(found) = self.reuse(w, name) {
-            return Ok((found, true));
-        }
-        let config = &self.cluster.rt.config;
-        let limits = &config.circuit_breakers;
-        let _pending = self.cluster.rt.breakers.take(Resource::Pending, limits).ok_or(Failure::Overflow)?;
+        let (name, stats) = (self.name(), &*self.cluster.stats);
+        let limits = &self.cluster.rt.config.circuit_breakers;
+        let _place = self.cluster.rt.breakers.take(Resource::Pending, limits).ok_or(Failure::Overflow)?;
+        let mut pending = Pending::new(stats);
         // In a box: connecting is rare, and its state would make every task larger.
-        match tokio::time::timeout(config.connect_timeout, Box::pin(self.make(w, name))).await {
-            Ok(made) => made.map(|c| (c, false)),
-            Err(_) => Err(Failure::Timeout),
+        let made = Box::pin(self.make(w, name)).await;
+        pending.done = true;
+        if made.is_err() {
+            stats.upstream_rq_pending_failure_eject.inc();
         }
+        made
     }
 
     /// The name that connections are kept apart by.
@@ -123,24 +149,70 @@ impl Checkout<'_> {
             }
         }
         if self.protocol != Protocol::Http2 {
-            let Idle { wire, requests, name, permit, .. } = self.host.reuse(name)?;
-            return Some(Conn::H1(Owned { wire, requests, name, permit }));
+            let Idle { wire, requests, name, link, .. } = self.host.reuse(name)?;
+            return Some(Conn::H1(Owned { wire, requests, name, link }));
         }
         None
     }
 
-    async fn make(&self, w: &Worker, name: Option<&str>) -> Result<Conn, Failure> {
-        let (rt, config) = (&self.cluster.rt, &self.cluster.rt.config);
-        let permit = loop {
-            if let Some(p) = rt.breakers.take(Resource::Connections, &config.circuit_breakers) {
-                break Rc::new(p);
-            }
-            let _ = tokio::time::timeout(RECHECK, self.cluster.freed.notified()).await;
-            if let Some(found) = self.reuse(w, name) {
-                return Ok(found);
-            }
+    async fn make(&self, w: &Worker, name: Option<&str>) -> Result<(Conn, bool), Failure> {
+        let permit = match self.permit() {
+            Some(permit) => permit,
+            None => match self.wait(w, name).await {
+                Waited::Place(permit) => permit,
+                Waited::Found(conn) => return Ok((conn, true)),
+            },
         };
-        let io = self.dial().await.map_err(Failure::Connect)?;
+        let stats = &self.cluster.stats;
+        let link = Link::new(stats, permit, w.now());
+        let begun = tokio::time::timeout(self.cluster.rt.config.connect_timeout, self.connect(w, name, link)).await;
+        match begun {
+            Ok(Ok(conn)) => Ok((conn, false)),
+            Ok(Err(e)) => {
+                stats.upstream_cx_connect_fail.inc();
+                Err(Failure::Connect(e))
+            }
+            Err(_) => {
+                stats.upstream_cx_connect_fail.inc();
+                stats.upstream_cx_connect_timeout.inc();
+                Err(Failure::Timeout)
+            }
+        }
+    }
+
+    fn permit(&self) -> Option<Permit> {
+        self.cluster.rt.breakers.take(Resource::Connections, &self.cluster.rt.config.circuit_breakers)
+    }
+
+    /// All connections that the cluster may have are there: waits for one to be given back here, or closed anywhere. Idle
+    /// ones elsewhere (to other hosts, or of other workers) make room.
+    async fn wait(&self, w: &Worker, name: Option<&str>) -> Waited {
+        let cluster = self.cluster;
+        cluster.stats.upstream_cx_overflow.inc();
+        let remote = cluster.rt.breakers.wait();
+        let local = cluster.begin_wait();
+        loop {
+            if let Some(permit) = self.permit() {
+                return Waited::Place(permit);
+            }
+            if cluster.close_idle() {
+                continue;
+            }
+            w.shared.spare(cluster.slot, w.index);
+            tokio::select! {
+                () = local.freed() => {}
+                () = remote.freed() => {}
+            }
+            if let Some(found) = self.reuse(w, name) {
+                return Waited::Found(found);
+            }
+        }
+    }
+
+    async fn connect(&self, w: &Worker, name: Option<&str>, link: Link) -> io::Result<Conn> {
+        let (rt, stats) = (&self.cluster.rt, &self.cluster.stats);
+        let io = self.dial().await?;
+        let mut facts = Facts { local: io.local_addr().ok(), connect_end: w.now(), ..link.facts.get() };
         let io = match &rt.tls {
             None => Io::Plain(io),
             Some(tls) => {
@@ -149,16 +221,30 @@ impl Checkout<'_> {
                     Protocol::Http2 => Alpn::Http2,
                     Protocol::Auto => Alpn::Auto,
                 };
-                Io::tls(tls.connect(io, self.server_name, alpn).await.map_err(Failure::Connect)?)
+                let shaken = tls.connect(io, self.server_name, alpn).await;
+                let io = shaken.inspect_err(|_| stats.ssl_connection_error.inc())?;
+                facts.handshake_end = w.now();
+                stats.ssl_handshake.inc();
+                if io.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
+                    stats.ssl_session_reused.inc();
+                }
+                Io::tls(io)
             }
         };
-        let name = name.map(Box::from);
+        stats.upstream_cx_connect_ms.record(facts.connect_end.max(facts.handshake_end) - facts.connect_start);
+        link.facts.set(facts);
+        let (name, link) = (name.map(Box::from), Rc::new(link));
         let two = self.protocol == Protocol::Http2 || self.protocol == Protocol::Auto && io.alpn() == Some(b"h2");
         if !two {
-            return Ok(Conn::H1(Owned { wire: Wire::new(io), requests: 0, name, permit }));
+            stats.upstream_cx_http1_total.inc();
+            return Ok(Conn::H1(Owned { wire: Wire::new(io), requests: 0, name, link }));
         }
-        let shared = Multiplexed::start(io, config.max_requests_per_connection, name, permit).await.map_err(Failure::Connect)?;
+        stats.upstream_cx_http2_total.inc();
+        let max = rt.config.max_requests_per_connection;
+        let shared = Multiplexed::start(io, max, name, link, self.cluster.freed.clone()).await?;
         self.host.multiplexed.borrow_mut().push(shared.clone());
+        // It has room for all who wait.
+        self.cluster.freed.notify_waiters();
         let (send, place) = shared.stream(w.now());
         Ok(Conn::H2 { send, shared, place })
     }
@@ -175,34 +261,64 @@ impl Checkout<'_> {
     }
 }
 
+/// What a wait for a place came to.
+enum Waited {
+    Place(Permit),
+    Found(Conn),
+}
+
 impl Conn {
     pub fn is_h2(&self) -> bool {
         matches!(self, Conn::H2 { .. })
+    }
+    pub fn facts(&self) -> Facts {
+        match self {
+            Conn::H1(owned) => owned.link.facts.get(),
+            Conn::H2 { shared, .. } => shared.facts,
+        }
     }
 }
 
 impl Owned {
     /// The connection as one end of an exchange, and what puts it back.
     pub fn into_peer(self) -> (Peer, Ticket) {
-        (Peer::H1(self.wire), Ticket { requests: self.requests, name: self.name, permit: self.permit })
+        self.link.begin_request();
+        (Peer::H1(self.wire), Ticket { requests: self.requests, name: self.name, link: self.link })
     }
 }
 
-/// What an HTTP/1 connection needs to be idle again.
+/// What an HTTP/1 connection needs to be idle again. Without [`Ticket::put_back`] or [`Ticket::close`] it counts as one
+/// that ended in the middle of a request.
 pub struct Ticket {
     requests: u32,
     name: Option<Box<str>>,
-    permit: Rc<Permit>,
+    link: Rc<Link>,
 }
 
 impl Ticket {
-    /// Keeps the connection for the next request, unless it has served as many as it may.
+    /// Keeps the connection for the next request, unless it has served as many as it may or another worker waits for it.
     pub fn put_back(self, cluster: &WorkerCluster, host: &Host, wire: Wire, now: u64) {
+        self.link.end_request();
         let max = cluster.rt.config.max_requests_per_connection;
         let requests = self.requests + 1;
-        if max == 0 || requests < max {
-            host.put_back(Idle { wire, since: now, requests, name: self.name, permit: self.permit });
+        if max > 0 && requests >= max {
+            cluster.stats.upstream_cx_max_requests.inc();
+        } else if !cluster.rt.breakers.is_waited_for() || cluster.is_waited_for() {
+            host.put_back(Idle { wire, since: now, requests, name: self.name, link: self.link });
         }
         cluster.freed.notify_one();
+    }
+
+    /// The answer was whole, and the connection is not to be used again; `told`: the upstream has said so.
+    pub fn close(self, cluster: &WorkerCluster, told: bool) {
+        self.link.end_request();
+        if told {
+            cluster.stats.upstream_cx_close_notify.inc();
+        }
+    }
+
+    /// The upstream has closed the connection.
+    pub fn closed_by_peer(&self) {
+        self.link.closed_by_peer();
     }
 }

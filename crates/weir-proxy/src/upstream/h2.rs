@@ -1,8 +1,9 @@
 //! HTTP/2 connections to an upstream, shared by many requests.
-use crate::breaker::Permit;
+use super::link::{Facts, Link};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use std::{cell::Cell, io, rc::Rc};
+use tokio::sync::Notify;
 use weir_net::io::Io;
 
 /// Streams on one connection at once, if the peer allows as many.
@@ -21,33 +22,54 @@ pub struct Multiplexed {
     /// 0 for any number.
     max_requests: u32,
     pub name: Option<Box<str>>,
+    pub facts: Facts,
+    /// Told when a stream has ended.
+    freed: Rc<Notify>,
 }
 
 /// One stream under way.
-pub struct Use(Rc<Cell<u32>>);
+pub struct Use {
+    active: Rc<Cell<u32>>,
+    freed: Rc<Notify>,
+}
 
 impl Drop for Use {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.active.set(self.active.get() - 1);
+        self.freed.notify_one();
+    }
+}
+
+impl Drop for Multiplexed {
+    fn drop(&mut self) {
+        // Whatever ends the connection now, it was not the peer.
+        self.closed.set(true);
     }
 }
 
 impl Multiplexed {
     /// Shakes hands and starts the task that drives the connection; it ends with the connection.
-    pub async fn start(io: Io, max_requests: u32, name: Option<Box<str>>, permit: Rc<Permit>) -> io::Result<Rc<Multiplexed>> {
+    pub async fn start(
+        io: Io,
+        max_requests: u32,
+        name: Option<Box<str>>,
+        link: Rc<Link>,
+        freed: Rc<Notify>,
+    ) -> io::Result<Rc<Multiplexed>> {
         let mut builder = h2::client::Builder::new();
         builder.initial_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
         builder.max_header_list_size(MAX_HEADER_LIST).enable_push(false).initial_max_send_streams(MAX_STREAMS as usize);
         let (send, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
         let closed = Rc::new(Cell::new(false));
-        let done = closed.clone();
+        let (done, facts) = (closed.clone(), link.facts.get());
         tokio::task::spawn_local(async move {
-            let _permit = permit;
             let _ = connection.await;
-            done.set(true);
+            if !done.replace(true) {
+                link.closed_by_peer();
+            }
         });
         let (active, since, requests) = (Rc::default(), Cell::new(u64::MAX), Cell::new(0));
-        Ok(Rc::new(Multiplexed { send, closed, active, since, requests, max_requests, name }))
+        Ok(Rc::new(Multiplexed { send, closed, active, since, requests, max_requests, name, facts, freed }))
     }
     /// Whether a new stream may be tried on it.
     pub fn is_usable(&self) -> bool {
@@ -64,7 +86,7 @@ impl Multiplexed {
         self.active.set(self.active.get() + 1);
         self.requests.set(self.requests.get() + 1);
         self.since.set(now);
-        (self.send.clone(), Use(self.active.clone()))
+        (self.send.clone(), Use { active: self.active.clone(), freed: self.freed.clone() })
     }
     /// No further stream.
     pub fn retire(&self) {

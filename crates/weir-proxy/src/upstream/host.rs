@@ -1,6 +1,6 @@
 //! One endpoint as a worker sees it: its idle connections and the requests under way to it.
-use super::h2::Multiplexed;
-use crate::{breaker::Permit, cluster::EndpointRt};
+use super::{WorkerCluster, h2::Multiplexed, link::Link};
+use crate::{cluster::EndpointRt, stats::ClusterStats};
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
@@ -19,7 +19,7 @@ pub(super) struct Idle {
     pub requests: u32,
     /// The server name it was made for, where that is the request's.
     pub name: Option<Box<str>>,
-    pub permit: Rc<Permit>,
+    pub link: Rc<Link>,
 }
 
 pub struct Host {
@@ -54,6 +54,7 @@ impl Host {
             if found.wire.is_quiet() {
                 return Some(found);
             }
+            found.link.closed_by_peer();
         }
     }
     pub(super) fn put_back(&self, idle: Idle) {
@@ -62,10 +63,45 @@ impl Host {
             list.push(idle);
         }
     }
-    pub(super) fn sweep(&self, now: u64, idle: u64) {
+    /// Closes what the peer has closed and what was idle for `idle` nanoseconds.
+    pub(super) fn sweep(&self, now: u64, idle: u64, stats: &ClusterStats) {
         let oldest = now.saturating_sub(idle);
-        self.idle.borrow_mut().retain_mut(|i| i.since >= oldest && i.wire.is_quiet());
-        self.multiplexed.borrow_mut().retain(|m| m.is_usable() && !m.is_idle_since(oldest));
+        self.idle.borrow_mut().retain_mut(|i| {
+            if !i.wire.is_quiet() {
+                i.link.closed_by_peer();
+                return false;
+            }
+            if i.since < oldest {
+                stats.upstream_cx_idle_timeout.inc();
+            }
+            i.since >= oldest
+        });
+        self.multiplexed.borrow_mut().retain(|m| {
+            let idle = m.is_idle_since(oldest);
+            if idle {
+                stats.upstream_cx_idle_timeout.inc();
+            }
+            m.is_usable() && !idle
+        });
+    }
+    /// Closes one idle connection, the one unused for longest. `false`: none is idle.
+    pub(super) fn close_idle(&self) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        if !idle.is_empty() {
+            idle.remove(0);
+            return true;
+        }
+        let mut shared = self.multiplexed.borrow_mut();
+        let at = shared.iter().position(|m| m.is_idle_since(u64::MAX));
+        at.map(|at| shared.remove(at)).is_some()
+    }
+    /// Takes one shared connection out of use; it closes with its last stream.
+    pub(super) fn retire_shared(&self) -> bool {
+        let last = self.multiplexed.borrow_mut().pop();
+        last.is_some_and(|m| {
+            m.retire();
+            true
+        })
     }
     pub(super) fn is_unused(&self) -> bool {
         self.active.get() == 0 && self.idle.borrow().is_empty() && self.multiplexed.borrow().is_empty()
@@ -76,17 +112,22 @@ impl Host {
 }
 
 /// One request under way to a host: counted while it lives.
-pub struct Turn(pub Rc<Host>);
+pub struct Turn {
+    host: Rc<Host>,
+    cluster: Rc<WorkerCluster>,
+}
 
 impl Turn {
-    pub fn new(host: &Rc<Host>) -> Turn {
+    pub fn new(cluster: &Rc<WorkerCluster>, host: &Rc<Host>) -> Turn {
         host.active.set(host.active.get() + 1);
-        Turn(host.clone())
+        cluster.stats.upstream_rq_active.inc();
+        Turn { host: host.clone(), cluster: cluster.clone() }
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.active.set(self.0.active.get() - 1);
+        self.host.active.set(self.host.active.get() - 1);
+        self.cluster.stats.upstream_rq_active.dec();
     }
 }

@@ -44,19 +44,26 @@ pub fn start(w: &Rc<Worker>, to: &[&MirrorRt], req: &RequestHead, body: &[u8]) {
 
 async fn run(w: Rc<Worker>, cluster: Rc<WorkerCluster>, head: RequestHead, body: Vec<u8>) {
     let Some(host) = cluster.pick(None, &[]) else { return };
-    let _turn = Turn::new(&host);
+    let _turn = Turn::new(&cluster, &host);
     cluster.stats.upstream_rq_total.inc();
     let name = String::from_utf8_lossy(head.host()).into_owned();
     let checkout = Checkout { cluster: &cluster, host: &host, protocol: Protocol::of(&cluster, false), server_name: &name, fresh: false };
-    let Ok((conn, _)) = checkout.get(&w).await else { return };
+    let conn = match checkout.ready(&w) {
+        Some(conn) => conn,
+        None => match checkout.get(&w).await {
+            Ok((conn, _)) => conn,
+            Err(_) => return,
+        },
+    };
     let done = tokio::time::timeout(TIMEOUT, async {
         match conn {
             Conn::H1(owned) => {
                 let (mut peer, ticket) = owned.into_peer();
                 let writer = relay::request_h1(&head, Vec::new(), false);
                 let status = exchange(&w, &mut peer, writer, &body, &head).await?;
-                if let (true, Peer::H1(wire)) = (status.1, peer) {
-                    ticket.put_back(&cluster, &host, wire, w.now());
+                match (status.1, peer) {
+                    (true, Peer::H1(wire)) => ticket.put_back(&cluster, &host, wire, w.now()),
+                    _ => ticket.close(&cluster, true),
                 }
                 Some(status.0)
             }

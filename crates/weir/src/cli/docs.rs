@@ -3,7 +3,7 @@ use super::Cli;
 use anyhow::Result;
 use clap::{Arg, Args as ClapArgs, Command, CommandFactory, ValueEnum};
 use std::{fmt::Write, process::ExitCode};
-use weir_proxy::stats::{ClusterStats, HttpStats, Table};
+use weir_proxy::stats::{ClusterStats, HttpStats, Kind, Table};
 
 /// Print a generated page of the documentation
 #[derive(ClapArgs, Debug)]
@@ -61,7 +61,11 @@ fn metrics() -> String {
 fn declared<T: Table>(title: &str, varies: &str, out: &mut String) {
     let _ = writeln!(out, "\n## {title}\n\n`{}.<{varies}>.` and:\n\n| | | |\n| --- | --- | --- |", T::PREFIX);
     for d in T::DECLARED {
-        let _ = writeln!(out, "| `{}` | {} | {} |", d.name, format!("{:?}", d.kind).to_lowercase(), cell(d.help));
+        let (name, kind) = match d.kind {
+            Kind::Codes => (format!("{}<status>", d.name), "counter".into()),
+            kind => (d.name.into(), format!("{kind:?}").to_lowercase()),
+        };
+        let _ = writeln!(out, "| `{name}` | {kind} | {} |", cell(d.help));
     }
 }
 

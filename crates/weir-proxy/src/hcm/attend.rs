@@ -1,0 +1,57 @@
+//! Waiting for something that is not the client's: its deadlines and its going away count all the same.
+use super::{
+    clock::Late,
+    exchange::{End, Exchange},
+};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+};
+
+/// Why a wait was given up.
+pub(super) enum GivenUp {
+    Late(Late),
+    /// The client has gone.
+    Gone(End),
+}
+
+impl Exchange<'_> {
+    /// Waits for `work` while the client is there and no deadline has passed.
+    pub(super) async fn attended<T>(&mut self, work: impl Future<Output = T>) -> Result<T, GivenUp> {
+        let mut work = pin!(work);
+        self.clock.arm(&self.c.lane);
+        poll_fn(|cx| {
+            if let Poll::Ready(done) = work.as_mut().poll(cx) {
+                return Poll::Ready(Ok(done));
+            }
+            if let Err(late) = self.check_clock(cx) {
+                return Poll::Ready(Err(GivenUp::Late(late)));
+            }
+            let read = self.reader.is_done() || self.raw_read;
+            match self.poll_client_gone(cx, read) {
+                Poll::Ready(Err(end)) => Poll::Ready(Err(GivenUp::Gone(end))),
+                _ => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Lets time pass.
+    pub(super) async fn pause(&mut self, time: std::time::Duration) -> Result<(), End> {
+        self.attended(tokio::time::sleep(time)).await.map_err(|why| match why {
+            GivenUp::Late(late) => self.too_late(late),
+            GivenUp::Gone(end) => end,
+        })
+    }
+
+    /// The last byte of the request has been read: what is counted from there begins.
+    pub(super) fn request_read(&mut self) {
+        let mut info = self.s.info.borrow_mut();
+        if info.request_end == 0 {
+            info.request_end = self.w.now();
+            self.clock.request_read(info.request_end);
+            self.clock.arm(&self.c.lane);
+        }
+    }
+}
