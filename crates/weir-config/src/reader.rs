@@ -65,6 +65,10 @@ impl Reader {
     fn errors(&self) -> usize {
         self.found.borrow().iter().filter(|d| d.severity == Severity::Error).count()
     }
+    /// The message of the first error so far.
+    pub fn first_error(&self) -> Option<String> {
+        self.found.borrow().iter().find(|d| d.severity == Severity::Error).map(|d| d.message.clone())
+    }
     /// Takes what was found so far.
     pub fn take(&self) -> Vec<Diagnostic> {
         self.found.take()

@@ -209,6 +209,10 @@ impl Object {
             line: self.document.first_line() + self.line.saturating_sub(1),
         }
     }
+    /// Whether it stands in for an object in error: not a version to keep.
+    pub fn is_stand_in(&self) -> bool {
+        matches!(&self.spec, Spec::WasmPlugin(p) if matches!(p.code, plugin::Code::Unusable(_)))
+    }
     pub fn says_the_same(&self, other: &Object) -> bool {
         self.meta == other.meta && self.spec == other.spec
     }
@@ -217,8 +221,8 @@ impl Object {
 /// What reading one object came to.
 pub enum Decoded {
     Object(Box<Object>),
-    /// Known, but with errors: its last good version goes on.
-    Broken(Key),
+    /// Known, but with errors: its last good version goes on, or, where there is none, what stands in for it.
+    Broken(Key, Option<Box<Object>>),
     /// Nothing that Weir acts on.
     Ignored,
 }
@@ -301,11 +305,14 @@ fn decode_with(reader: &Reader, node: &Node, document: &Arc<Document>) -> Decode
     let spec = (info.decode)(&root, &meta);
     let line = root.field().line() + 1 - document.first_line();
     drop(root);
-    match spec {
-        Some(spec) if !reader.has_errors() => {
-            Decoded::Object(Box::new(Object { key, title, meta, spec, document: document.clone(), line }))
+    let object = |spec| Box::new(Object { key: key.clone(), title, meta, spec, document: document.clone(), line });
+    match (spec, reader.first_error()) {
+        (Some(spec), None) => Decoded::Object(object(spec)),
+        (Some(Spec::WasmPlugin(plugin)), Some(why)) => {
+            let stand_in = object(Spec::WasmPlugin(Box::new(plugin.unusable(&why))));
+            Decoded::Broken(key, Some(stand_in))
         }
-        _ => Decoded::Broken(key),
+        _ => Decoded::Broken(key, None),
     }
 }
 

@@ -111,11 +111,7 @@ impl Applier {
         diagnostics.extend(self.listeners.values().flat_map(|e| e.findings.iter().cloned()));
         diagnostics.extend(self.plugins());
         // What is still being loaded serves its last good version; what comes of it is said in the log and by `/plugins`.
-        tokio::spawn(async move {
-            for d in loading.finished().await {
-                Logger::Wasm.warning(format_args!("{}", d.line()));
-            }
-        });
+        drop(loading);
         let errors = diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
         Logger::Config.debug(format_args!("version {version}, {errors} errors"));
         Report { version, diagnostics, listeners }

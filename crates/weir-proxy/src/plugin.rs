@@ -49,12 +49,15 @@ pub struct PluginSlot {
     pub name: Name,
     /// Index for per-worker tables; never given twice.
     pub id: usize,
+    /// The response code detail of streams that are refused because the plugin cannot run: `wasm_fail_stream{NAME}`.
+    pub failure: Box<str>,
     /// What the configuration asks for now, good or not.
     wanted: ArcSwap<WasmPlugin>,
     /// Raised with each change of `wanted`: a load that is overtaken publishes nothing.
     epoch: AtomicU64,
     current: ArcSwapOption<Generation>,
     status: Mutex<Status>,
+    refused_versions: AtomicU64,
     shards: Shards,
     /// Keeps shared data and queues while no instance lives.
     vm: Mutex<Option<Arc<weir_wasm::shared::Vm>>>,
@@ -65,6 +68,8 @@ impl PluginSlot {
         PluginSlot {
             name: plugin.name.clone(),
             id,
+            failure: format!("{FAILED}{{{}}}", plugin.name).into(),
+            refused_versions: AtomicU64::new(0),
             status: Mutex::new(Status::new(&plugin)),
             wanted: ArcSwap::new(plugin),
             epoch: AtomicU64::new(0),

@@ -5,7 +5,7 @@ use crate::{
     cluster::ClusterSlot,
     hcm::{Filter, Hcm},
     log::WorkerLogs,
-    plugin::{self, PluginEntry, WorkerPlugins},
+    plugin::{PluginEntry, WorkerPlugins},
     snapshot::{HcmKey, HcmRt, Snapshot},
     stream::{Stream, View},
     upstream::WorkerCluster,
@@ -178,15 +178,15 @@ impl Worker {
         }
         out
     }
-    /// The plugins of a connection manager on a new stream. The error is why a plugin that must run cannot.
-    pub fn filters(&self, hcm: &HcmRt, stream: &Rc<Stream>) -> Result<Vec<Box<dyn Filter>>, &'static str> {
+    /// The plugins of a connection manager on a new stream. The error is the detail of a plugin that must run and cannot.
+    pub fn filters(&self, hcm: &HcmRt, stream: &Rc<Stream>) -> Result<Vec<Box<dyn Filter>>, String> {
         let mut filters: Vec<Box<dyn Filter>> = Vec::with_capacity(hcm.plugins.len());
         for slot in &hcm.plugins {
             let view = Rc::new(View::new(stream.clone(), filters.len()));
             match self.plugins.stream(slot, view) {
                 PluginEntry::Run(plugin) => filters.push(Box::new(plugin)),
                 PluginEntry::Skip => {}
-                PluginEntry::Fail => return Err(plugin::FAILED),
+                PluginEntry::Fail => return Err(slot.failure.to_string()),
             }
         }
         Ok(filters)

@@ -37,6 +37,11 @@ pub enum WasmCode {
         url: String,
         sha256: Option<String>,
     },
+    /// None can be had: the object is in error and has no good version to go on with. The plugin cannot run, and what that
+    /// means for requests is its `fail_strategy`'s to say.
+    Unusable {
+        why: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -47,7 +52,7 @@ pub enum FailStrategy {
     FailClose,
     /// As if it were not there.
     FailOpen,
-    /// A new instance after a back-off; 503 until then.
+    /// As `FAIL_CLOSE`, but the pause before a new instance does not grow.
     FailReload,
 }
 

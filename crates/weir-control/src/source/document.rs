@@ -69,6 +69,8 @@ pub struct Doc {
     pub objects: Vec<Arc<Object>>,
     /// Named, but with errors.
     pub broken: Vec<Key>,
+    /// For those of them that have no last good version.
+    pub stand_ins: Vec<Arc<Object>>,
     /// It holds something that cannot even be named: an error of syntax, an object without a name.
     pub unnamed: bool,
     pub findings: Vec<Diagnostic>,
@@ -80,7 +82,15 @@ impl Doc {
     pub fn read(file: &Name, chunk: &Chunk<'_>) -> Doc {
         let source = Arc::new(Source { name: file.clone(), text: chunk.text.into(), first_line: chunk.first_line });
         let document = Arc::new(Document::new(file.clone(), chunk.hash(), chunk.first_line));
-        let mut doc = Doc { document, objects: Vec::new(), broken: Vec::new(), unnamed: false, findings: Vec::new(), kept: Vec::new() };
+        let mut doc = Doc {
+            document,
+            objects: Vec::new(),
+            broken: Vec::new(),
+            stand_ins: Vec::new(),
+            unnamed: false,
+            findings: Vec::new(),
+            kept: Vec::new(),
+        };
         match node::parse(&source) {
             Ok(nodes) => {
                 nodes.iter().for_each(|node| doc.add(node, &source));
@@ -101,7 +111,10 @@ impl Doc {
         let before = self.findings.len();
         match decode(node, source, &self.document, &mut self.findings) {
             Decoded::Object(object) => self.objects.push(Arc::from(object)),
-            Decoded::Broken(key) => self.broken.push(key),
+            Decoded::Broken(key, stand_in) => {
+                self.broken.push(key);
+                self.stand_ins.extend(stand_in.map(Arc::from));
+            }
             Decoded::Ignored => self.unnamed |= self.findings[before..].iter().any(|d| d.severity == Severity::Error),
         }
     }

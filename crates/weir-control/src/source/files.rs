@@ -306,7 +306,8 @@ fn read_docs(name: &Name, text: &str, old: Vec<Doc>) -> Vec<Doc> {
     }
     let present: HashSet<&Key> = docs.iter().flat_map(|d| &d.objects).map(|o| &o.key).collect();
     let lost = old.docs.into_iter().flatten().flat_map(|d| d.objects.into_iter().chain(d.kept));
-    let mut lost: BTreeMap<Key, Arc<Object>> = lost.filter(|o| !present.contains(&o.key)).map(|o| (o.key.clone(), o)).collect();
+    let lost = lost.filter(|o| !present.contains(&o.key) && !o.is_stand_in());
+    let mut lost: BTreeMap<Key, Arc<Object>> = lost.map(|o| (o.key.clone(), o)).collect();
     for doc in &mut docs {
         let named: Vec<Arc<Object>> = doc.broken.iter().filter_map(|key| lost.remove(key)).collect();
         doc.kept.retain(|k| !named.iter().any(|n| n.key == k.key));
@@ -314,6 +315,14 @@ fn read_docs(name: &Name, text: &str, old: Vec<Doc>) -> Vec<Doc> {
     }
     if let Some(doc) = docs.iter_mut().find(|d| d.unnamed) {
         doc.kept.extend(lost.into_values());
+    }
+    for doc in &mut docs {
+        let kept = &mut doc.kept;
+        for stand_in in doc.stand_ins.drain(..) {
+            if !kept.iter().any(|k| k.key == stand_in.key) {
+                kept.push(stand_in);
+            }
+        }
     }
     docs
 }

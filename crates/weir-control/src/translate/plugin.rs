@@ -13,7 +13,7 @@ use weir_config::{
 };
 
 /// A plugin as it was read; where its code is a file, that file is looked at in translation.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plugin {
     pub code: Code,
     pub code_at: Chars,
@@ -37,6 +37,21 @@ pub enum Code {
     /// As it was written: relative to the folder of its file.
     File(Box<str>),
     Url(Box<str>),
+    /// The object is in error: why.
+    Unusable(Box<str>),
+}
+
+impl Default for Code {
+    fn default() -> Code {
+        Code::Unusable("".into())
+    }
+}
+
+impl Plugin {
+    /// What stands in for a plugin in error that has no good version: it runs nowhere, and its failStrategy decides.
+    pub fn unusable(self, why: &str) -> Plugin {
+        Plugin { code: Code::Unusable(why.into()), ..self }
+    }
 }
 
 pub fn decode_istio(root: &reader::Object<'_>, meta: &Meta) -> Option<Spec> {
@@ -48,7 +63,9 @@ pub fn decode_higress(root: &reader::Object<'_>, meta: &Meta) -> Option<Spec> {
 }
 
 fn decode(root: &reader::Object<'_>, meta: &Meta, higress: bool) -> Option<Spec> {
-    let spec = root.required("spec")?.object()?;
+    let Some(spec) = root.required("spec").and_then(|f| f.object()) else {
+        return Some(Spec::WasmPlugin(Box::new(Plugin { configuration: Some(String::new()), ..Plugin::default() })));
+    };
     // There is one gateway, which every selector means; when to pull is a matter of images.
     spec.ignore(&["selector", "imagePullPolicy"]);
     spec.unsupported(&["imagePullSecret", "verificationKey"]);
@@ -69,30 +86,33 @@ fn decode(root: &reader::Object<'_>, meta: &Meta, higress: bool) -> Option<Spec>
     let limits = limits::read(root);
     let sha256 = spec.get("sha256").and_then(|f| digest(&f));
     let root_id = spec.str("pluginName").unwrap_or_default().into();
-    if spec.choice("type", &[("UNSPECIFIED_PLUGIN_TYPE", false), ("HTTP", false), ("NETWORK", true)]) == Some(true) {
-        spec.get("type")?.error("UnsupportedValue", "plugins of connections (NETWORK) are not supported yet", "HTTP");
+    if spec.choice("type", &[("UNSPECIFIED_PLUGIN_TYPE", false), ("HTTP", false), ("NETWORK", true)]) == Some(true)
+        && let Some(field) = spec.get("type")
+    {
+        field.error("UnsupportedValue", "plugins of connections (NETWORK) are not supported yet", "HTTP");
     }
-    let url = spec.required("url")?;
-    let code = code(&url)?;
-    let code_at = url.node().span;
-    if let (Code::Url(text), None) = (&code, &sha256)
+    let url = spec.required("url");
+    let code = url.as_ref().and_then(code).unwrap_or_default();
+    if let (Some(url), Code::Url(text), None) = (&url, &code, &sha256)
         && text.starts_with("http://")
     {
         url.warning("Unverified", "code over plain HTTP without sha256 can be anybody's", "add sha256, or use https://");
     }
+    let code_at = url.map_or(spec.field().node().span, |url| url.node().span);
     Some(Spec::WasmPlugin(Box::new(Plugin {
         code,
         code_at,
         sha256,
         root_id,
-        configuration: configuration?,
+        // Where it is in error the plugin is not switched off.
+        configuration: configuration.unwrap_or_else(|| Some(String::new())),
         environment,
         fail_strategy,
         phase,
         priority,
         limits,
         gateways,
-        ports: ports?,
+        ports,
     })))
 }
 
@@ -178,11 +198,11 @@ fn target(field: &Field<'_>, meta: &Meta) -> Option<(Key, Chars)> {
     Some((Key::new(kind, &meta.namespace, name), field.node().span))
 }
 
-/// Ports of `match`; `None` where no traffic of a gateway matches. A gateway is a client in Istio's words.
-fn ports(spec: &reader::Object<'_>) -> Option<Vec<u16>> {
+/// Ports of `match`; empty for all. A gateway is a client in Istio's words.
+fn ports(spec: &reader::Object<'_>) -> Vec<u16> {
     let (mut ports, mut every) = (Vec::new(), true);
     for item in spec.list("match") {
-        let object = item.object()?;
+        let Some(object) = item.object() else { continue };
         let here =
             object.choice("mode", &[("UNDEFINED", true), ("CLIENT", true), ("SERVER", false), ("CLIENT_AND_SERVER", true)]).unwrap_or(true);
         let listed = object.list("ports");
@@ -204,7 +224,7 @@ fn ports(spec: &reader::Object<'_>) -> Option<Vec<u16>> {
         }
         every = false;
     }
-    Some(if every { Vec::new() } else { ports })
+    if every { Vec::new() } else { ports }
 }
 
 pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, plugin: &Plugin, part: &mut Part) {
@@ -212,6 +232,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, plugin: &Plugin, part: &mut 
     let code = match &plugin.code {
         Code::Url(url) => WasmCode::Http { url: url.to_string(), sha256: plugin.sha256.clone() },
         Code::File(path) => file(cx, object, plugin, path, part),
+        Code::Unusable(why) => WasmCode::Unusable { why: why.to_string() },
     };
     let gateways = plugin.gateways.as_ref().map(|targets| targets.iter().map(|(key, _)| key.clone()).collect());
     for (key, span) in plugin.gateways.iter().flatten() {

@@ -181,12 +181,11 @@ fn scopes<T: Table>(scopes: &Scopes<T>, out: &mut Vec<Sample>) {
 /// from Envoy (its stat namespace `wasmcustom`).
 fn plugins(shared: &Shared, out: &mut Vec<Sample>) {
     shared.plugins.metrics(&mut |name, labels, kind, value| {
-        let plugin = labels.iter().find(|(label, _)| *label == "plugin").map(|(_, value)| value.to_string());
         let bare = name.strip_prefix("wasmcustom.").unwrap_or(name);
         let family = bare.replace(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':', "_");
-        let name = plugin.as_ref().map_or_else(|| name.to_string(), |p| format!("{name}.{p}"));
+        let name = labels.iter().fold(name.to_string(), |name, (_, value)| format!("{name}.{value}"));
         let value = if kind == metrics::Kind::Gauge { Total::Gauge(value as i64) } else { Total::Counter(value) };
-        out.push(Sample { name, family, labels: plugin.map(|p| ("plugin", p)).into_iter().collect(), value });
+        out.push(Sample { name, family, labels: labels.iter().map(|(l, v)| (*l, v.to_string())).collect(), value });
     });
 }
 

@@ -244,12 +244,12 @@ impl Exchange<'_> {
                 Err(end) => return Poll::Ready(Err(Lost::End(end))),
             }
         }
-        let active = match &tried.up {
+        let is_active = |up: &Body| match up {
             Body::Raw(p) => p.is_active(),
             Body::Relay(w) => !w.done,
         };
         let mut unsent = false;
-        if active {
+        if is_active(&tried.up) {
             match self.poll_up(cx, &mut tried.peer, &mut tried.up, replay) {
                 Poll::Ready(Ok(())) => self.s.info.borrow_mut().upstream_tx_end = self.w.now(),
                 Poll::Ready(Err(Broken::Source)) => {
@@ -273,7 +273,10 @@ impl Exchange<'_> {
             Poll::Pending => {}
             ready => return ready,
         }
-        if !active && let Poll::Ready(Err(end)) = self.poll_client_gone(cx, true) {
+        // Asked anew: the last of the request may have left just now, and nobody else looks at the client then.
+        if !is_active(&tried.up)
+            && let Poll::Ready(Err(end)) = self.poll_client_gone(cx, true)
+        {
             return Poll::Ready(Err(Lost::End(end)));
         }
         Poll::Pending

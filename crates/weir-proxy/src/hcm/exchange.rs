@@ -233,6 +233,7 @@ impl<'a> Exchange<'a> {
         // Plugins ask for the names.
         if !self.hcm.rt.plugins.is_empty() {
             *self.s.route_name.borrow_mut() = self.route.as_ref().map(|r| r.name().clone());
+            *self.s.virtual_host.borrow_mut() = host.map(|h| h.config().name.clone());
             let mut cluster = self.s.cluster_name.borrow_mut();
             *cluster = None;
             if let Some(ActionRt::Forward(f)) = self.route.as_ref().map(|r| &r.action) {

@@ -1,12 +1,13 @@
 //! The trial of a version: one instance, started and configured on a thread of its own, that no stream ever sees.
 use super::{
     metrics::{Custom, Defined},
+    property,
     upstream::{self, Own, Speaks, Upstream},
 };
 use crate::{cluster::ClusterRegistry, logging::Logger};
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 use weir_net::redis;
-use weir_wasm::{HttpCall, Instance, LogLevel, MetricType, Module, PluginSpec, RedisInit, Services, Status};
+use weir_wasm::{HttpCall, Instance, LogLevel, MetricType, Module, PluginSpec, PropertyPath, RedisInit, Services, Status};
 
 /// What a plugin asked for while it was configured.
 #[derive(Default)]
@@ -59,6 +60,9 @@ impl Services for Canary {
     }
     fn log_level(&self) -> LogLevel {
         super::services::log_level()
+    }
+    fn property(&self, path: PropertyPath<'_>, out: &mut Vec<u8>) -> bool {
+        property::without_stream(path, out)
     }
     fn http_call(&self, _: u32, call: HttpCall<'_>) -> Result<(), Status> {
         // Never sent, so never answered: the instance ends with its configuration.

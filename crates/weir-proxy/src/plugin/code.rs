@@ -16,14 +16,11 @@ use url::Url;
 use weir_config::model::WasmCode;
 use weir_net::tls;
 
-/// How remote code is fetched; the defaults are those of Istio's agent.
+/// How remote code is fetched; the defaults are those of Istio's agent. A failure is tried again by whoever asked.
 #[derive(Clone, Debug)]
 pub struct FetchOptions {
-    /// For one try, from the connection to the last byte.
+    /// From the connection to the last byte.
     pub timeout: Duration,
-    pub tries: u32,
-    /// Before the second try; doubles with each further one.
-    pub first_backoff: Duration,
     /// Of a module, also after unpacking.
     pub max_bytes: usize,
     /// Code that was fetched before; `None` keeps nothing.
@@ -32,13 +29,7 @@ pub struct FetchOptions {
 
 impl Default for FetchOptions {
     fn default() -> Self {
-        FetchOptions {
-            timeout: Duration::from_secs(15),
-            tries: 5,
-            first_backoff: Duration::from_millis(500),
-            max_bytes: 256 << 20,
-            cache_dir: None,
-        }
+        FetchOptions { timeout: Duration::from_secs(15), max_bytes: 256 << 20, cache_dir: None }
     }
 }
 
@@ -48,6 +39,17 @@ pub struct Code {
     pub wasm: Bytes,
     /// SHA-256 of `wasm`, in hexadecimal.
     pub digest: String,
+    pub from: From,
+}
+
+/// Where code was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    File,
+    /// Fetched now.
+    Server,
+    /// Fetched before.
+    Disk,
 }
 
 /// Why there is no code.
@@ -56,6 +58,8 @@ pub struct CodeError {
     pub message: String,
     /// Trying the same again may help.
     pub transient: bool,
+    /// It was fetched, and is not what the digest says.
+    pub mismatch: bool,
 }
 
 impl fmt::Display for CodeError {
@@ -65,20 +69,21 @@ impl fmt::Display for CodeError {
 }
 
 fn lasting(message: impl Into<String>) -> CodeError {
-    CodeError { message: message.into(), transient: false }
+    CodeError { message: message.into(), transient: false, mismatch: false }
 }
 fn transient(message: impl Into<String>) -> CodeError {
-    CodeError { message: message.into(), transient: true }
+    CodeError { message: message.into(), transient: true, mismatch: false }
 }
 
 /// Redirects followed for one fetch.
 const MAX_REDIRECTS: usize = 5;
 
-/// The code that `from` names.
+/// The code that `from` names; one try.
 pub async fn load(from: &WasmCode, options: &FetchOptions) -> Result<Code, CodeError> {
     match from {
         WasmCode::File { path, sha256 } => file(path, sha256, options).await,
         WasmCode::Http { url, sha256 } => remote(url, sha256.as_deref(), options).await,
+        WasmCode::Unusable { why } => Err(lasting(why.as_str())),
     }
 }
 
@@ -90,9 +95,9 @@ async fn file(path: &str, sha256: &str, options: &FetchOptions) -> Result<Code, 
     }
     if path.ends_with(".wat") {
         let wasm = wat::parse_bytes(&bytes).map_err(|e| lasting(format!("{path}: {e}")))?;
-        return Ok(code(wasm.into_owned().into()));
+        return Ok(code(wasm.into_owned().into(), From::File));
     }
-    unpack(bytes.into(), options.max_bytes).map(code).map_err(|e| lasting(format!("{path}: {e}")))
+    unpack(bytes.into(), options.max_bytes).map(|wasm| code(wasm, From::File)).map_err(|e| lasting(format!("{path}: {e}")))
 }
 
 async fn remote(url: &str, sha256: Option<&str>, options: &FetchOptions) -> Result<Code, CodeError> {
@@ -100,35 +105,26 @@ async fn remote(url: &str, sha256: Option<&str>, options: &FetchOptions) -> Resu
     if let Some(kept) = sha256.and_then(|digest| store.as_ref()?.get(digest)) {
         return Ok(kept);
     }
-    let mut wait = options.first_backoff;
-    let mut last = transient("not tried");
-    for attempt in 1..=options.tries.max(1) {
-        let fetched = tokio::time::timeout(options.timeout, fetch(url, options.max_bytes)).await;
-        match fetched.unwrap_or_else(|_| Err(transient(format!("no answer within {:?}", options.timeout)))) {
-            Ok(body) => return checked(url, sha256, body, options, store.as_ref()),
-            Err(e) => last = e,
-        }
-        if !last.transient || attempt == options.tries {
-            break;
-        }
-        Logger::Wasm.debug(format_args!("{url}: try {attempt}: {last}"));
-        tokio::time::sleep(wait).await;
-        wait *= 2;
-    }
+    let fetched = tokio::time::timeout(options.timeout, fetch(url, options.max_bytes)).await;
+    let last = match fetched.unwrap_or_else(|_| Err(transient(format!("no answer within {:?}", options.timeout)))) {
+        Ok(body) => return checked(url, sha256, body, options, store.as_ref()),
+        Err(e) => e,
+    };
     // Without a digest the same URL's last content is better than nothing: the server may be down while we restart.
     if let Some(kept) = store.as_ref().filter(|_| sha256.is_none()).and_then(|s| s.last(url)) {
         Logger::Wasm.warning(format_args!("{url} cannot be fetched ({last}); using what it gave before, {}", kept.digest));
         return Ok(kept);
     }
-    Err(CodeError { message: format!("{url}: {}", last.message), transient: last.transient })
+    Err(CodeError { message: format!("{url}: {}", last.message), ..last })
 }
 
 fn checked(url: &str, sha256: Option<&str>, body: Bytes, options: &FetchOptions, store: Option<&Store<'_>>) -> Result<Code, CodeError> {
     let digest = hex_digest(&body);
     let wasm = unpack(body, options.max_bytes).map_err(|e| lasting(format!("{url}: {e}")))?;
-    let code = code(wasm);
+    let code = code(wasm, From::Server);
     if let Some(wanted) = sha256.filter(|w| !w.eq_ignore_ascii_case(&digest) && !w.eq_ignore_ascii_case(&code.digest)) {
-        return Err(lasting(format!("{url}: the SHA-256 of what was fetched is {digest}, not {wanted}")));
+        let message = format!("{url}: the SHA-256 of what was fetched is {digest}, not {wanted}");
+        return Err(CodeError { message, transient: false, mismatch: true });
     }
     if let Some(Err(e)) = store.map(|s| s.put(url, sha256, &code)) {
         Logger::Wasm.warning(format_args!("{url} is not kept on disk: {e}"));
@@ -136,9 +132,9 @@ fn checked(url: &str, sha256: Option<&str>, body: Bytes, options: &FetchOptions,
     Ok(code)
 }
 
-fn code(wasm: Bytes) -> Code {
+fn code(wasm: Bytes, from: From) -> Code {
     let digest = hex_digest(&wasm);
-    Code { wasm, digest }
+    Code { wasm, digest, from }
 }
 
 fn hex_digest(bytes: &[u8]) -> String {
@@ -155,7 +151,7 @@ impl Store<'_> {
         }
         let named = std::fs::read_to_string(self.0.join(format!("{}.url", digest.to_lowercase()))).ok();
         let digest = named.as_deref().unwrap_or(digest).to_lowercase();
-        let code = code(std::fs::read(self.0.join(format!("{digest}.wasm"))).ok()?.into());
+        let code = code(std::fs::read(self.0.join(format!("{digest}.wasm"))).ok()?.into(), From::Disk);
         (code.digest == digest).then_some(code)
     }
     fn last(&self, url: &str) -> Option<Code> {
@@ -230,7 +226,7 @@ async fn fetch(url: &str, max: usize) -> Result<Bytes, CodeError> {
             continue;
         }
         if !status.is_success() {
-            return Err(CodeError { message: format!("answered {status}"), transient: status.is_server_error() || status == 429 });
+            return Err(CodeError { message: format!("answered {status}"), transient: true, mismatch: false });
         }
         let body = http_body_util::Limited::new(response.into_body(), max).collect().await;
         return body.map(|b| b.to_bytes()).map_err(|e| match e.downcast_ref::<http_body_util::LengthLimitError>() {

@@ -20,7 +20,7 @@ use weir_wasm::{
     Action, Callbacks, ContextId, HttpAnswer, Instance, LocalResponse, RedisAnswer, Stream, StreamType, Trap, TrapKind, pairs::Pairs,
 };
 
-/// Said of streams that a plugin should have seen but cannot.
+/// Said of streams that a plugin should have seen but cannot; [`PluginSlot::failure`] names the plugin too.
 pub const FAILED: &str = "wasm_fail_stream";
 
 /// What becomes of a stream at one plugin.
@@ -28,7 +28,7 @@ pub enum PluginEntry {
     Run(PluginStream),
     /// The plugin has nothing to do with it: it exports no callback, or cannot run and `failStrategy` is `FAIL_OPEN`.
     Skip,
-    /// To be answered with 503 and the detail [`FAILED`].
+    /// To be answered with 503 and the detail [`PluginSlot::failure`].
     Fail,
 }
 
@@ -212,7 +212,7 @@ impl Hosted {
             add(&shard.failed_streams, 1);
             stream.send_local_response(LocalResponse {
                 status: 503,
-                details: FAILED.as_bytes(),
+                details: self.slot.failure.as_bytes(),
                 body: b"",
                 headers: Pairs::EMPTY,
                 grpc_status: None,

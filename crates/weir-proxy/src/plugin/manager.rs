@@ -2,7 +2,7 @@
 use super::{
     Generation, PluginSlot, PluginState, Status, UpstreamStatus, canary,
     code::{self, CodeError, FetchOptions},
-    metrics::{Custom, Kind},
+    metrics::{Custom, Fetches, Kind},
     redis,
     upstream::Own,
 };
@@ -16,7 +16,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -28,7 +28,7 @@ use tokio::{
 };
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{Name, WasmPlugin},
+    model::{Name, WasmCode, WasmPlugin},
 };
 use weir_wasm::{Engine, EngineOptions, Limits, Module, PluginSpec, cache::Cache};
 
@@ -39,7 +39,8 @@ pub struct ManagerOptions {
     pub fetch: FetchOptions,
     /// The runtime that fetches, and whose blocking threads compile and try.
     pub runtime: Handle,
-    /// A version that could not be fetched or did not start is tried again after this pause, doubling up to the second.
+    /// A version that could not be fetched or did not start is tried again after this pause, doubling up to the second. The
+    /// first is that of Istio's agent.
     pub retry: (Duration, Duration),
     /// The first configuration is not published before its plugins were tried, or this time has passed.
     pub warm_timeout: Duration,
@@ -53,7 +54,7 @@ impl ManagerOptions {
             cache_dir: None,
             fetch: FetchOptions::default(),
             runtime,
-            retry: (Duration::from_secs(1), Duration::from_secs(60)),
+            retry: (Duration::from_millis(500), Duration::from_secs(60)),
             warm_timeout: Duration::from_secs(60),
             redis_check: Duration::from_secs(10),
         }
@@ -64,7 +65,7 @@ impl ManagerOptions {
 const CACHE_BYTES: u64 = 2 << 30;
 
 /// Takes one metric: name, labels, kind, value.
-pub type EachMetric<'a> = dyn FnMut(&str, &[(&str, &str)], Kind, u64) + 'a;
+pub type EachMetric<'a> = dyn FnMut(&str, &[(&'static str, &str)], Kind, u64) + 'a;
 
 /// Loads plugins. One per process.
 pub struct Manager {
@@ -80,6 +81,7 @@ pub struct Manager {
     /// Compiling takes all cores as it is: one after the other.
     compiling: Semaphore,
     changed: watch::Sender<u64>,
+    fetches: Fetches,
 }
 
 /// Loads under way for one configuration.
@@ -145,6 +147,7 @@ impl Manager {
             modules: Default::default(),
             compiling: Semaphore::new(1),
             changed: watch::Sender::new(0),
+            fetches: Fetches::default(),
         }))
     }
 
@@ -167,10 +170,27 @@ impl Manager {
     pub fn metrics(&self, each: &mut EachMetric<'_>) {
         for slot in self.slots() {
             let labels = [("plugin", &*slot.name)];
+            let unavailable = u64::from(slot.current.load().is_none());
+            each("weir_wasm_unavailable", &labels, Kind::Gauge, unavailable);
+            each("weir_wasm_refused_versions", &labels, Kind::Counter, slot.refused_versions.load(Ordering::Relaxed));
             slot.shards.each(&mut |name, value| {
                 let gauge = matches!(name, "weir_wasm_instances" | "weir_wasm_memory_bytes");
                 each(name, &labels, if gauge { Kind::Gauge } else { Kind::Counter }, value);
             });
+        }
+        let of = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        let fetches = &self.fetches;
+        let (loaded, compiled) = self.cache.as_ref().map_or((0, 0), Cache::counts);
+        for (name, label, value) in [
+            ("wasm_remote_fetch_count", Some(("result", "success")), of(&fetches.success)),
+            ("wasm_remote_fetch_count", Some(("result", "download_failure")), of(&fetches.download_failure)),
+            ("wasm_remote_fetch_count", Some(("result", "checksum_mismatched")), of(&fetches.checksum_mismatched)),
+            ("wasm_cache_lookup_count", Some(("hit", "true")), of(&fetches.disk_hit)),
+            ("wasm_cache_lookup_count", Some(("hit", "false")), of(&fetches.disk_miss)),
+            ("weir_wasm_compiled", None, compiled),
+            ("weir_wasm_artifacts_loaded", None, loaded),
+        ] {
+            each(name, label.as_slice(), Kind::Counter, value);
         }
         self.custom.each(&mut |name, kind, value| {
             let name = format!("wasmcustom.{name}");
@@ -285,7 +305,7 @@ impl Manager {
         plugin: &Arc<WasmPlugin>,
         epoch: u64,
     ) -> Result<Vec<Diagnostic>, Refusal> {
-        let code = code::load(&plugin.code, &self.options.fetch).await?;
+        let code = self.code(&plugin.code).await?;
         let digest = code.digest.clone();
         let module = self.module(code).await?;
         let (own, upstream_findings) = Own::of(&plugin.configuration);
@@ -299,9 +319,11 @@ impl Manager {
         for wish in &redis {
             if let Some(error) = &wish.error {
                 let text = format!("Redis `{}`: {error}", wish.name);
-                Logger::Wasm.write(Level::Warning, format_args!("{}: {text}", plugin.name));
                 findings.push(Diagnostic::warning("RedisUnavailable", text).from_origin(&plugin.origin));
             }
+        }
+        for finding in &findings {
+            Logger::Wasm.warning(format_args!("{}: {}", plugin.name, finding.line()));
         }
         if slot.epoch() == epoch {
             slot.lock_status().redis = redis;
@@ -320,6 +342,22 @@ impl Manager {
         );
         *slot.vm.lock().unwrap_or_else(PoisonError::into_inner) = Some(vm);
         Ok(findings)
+    }
+
+    async fn code(&self, from: &WasmCode) -> Result<code::Code, CodeError> {
+        let code = code::load(from, &self.options.fetch).await;
+        if matches!(from, WasmCode::Http { .. }) {
+            let (count, on_disk) = match &code {
+                Ok(code) if code.from == code::From::Disk => (None, true),
+                Ok(_) => (Some(&self.fetches.success), false),
+                Err(e) if e.mismatch => (Some(&self.fetches.checksum_mismatched), false),
+                Err(_) => (Some(&self.fetches.download_failure), false),
+            };
+            count.into_iter().for_each(|c| _ = c.fetch_add(1, Ordering::Relaxed));
+            let looked = if on_disk { &self.fetches.disk_hit } else { &self.fetches.disk_miss };
+            looked.fetch_add(1, Ordering::Relaxed);
+        }
+        code
     }
 
     fn publish(&self, slot: &Arc<PluginSlot>, plugin: &WasmPlugin, epoch: u64, mut generation: Generation) {
@@ -434,6 +472,7 @@ impl PluginSlot {
         if self.epoch() != epoch {
             return;
         }
+        self.refused_versions.fetch_add(1, Ordering::Relaxed);
         let state = if status.generation > 0 { PluginState::Stale } else { PluginState::Failed };
         if status.reason.as_deref() != Some(why) {
             let kept = if status.generation > 0 { "the last good one serves on" } else { "there is none that serves" };

@@ -50,6 +50,30 @@ counters! {
     redis_nanoseconds: "time to the replies",
 }
 
+/// Of a plugin as a whole.
+pub const SLOT_DOCS: &[(&str, &str)] = &[
+    ("weir_wasm_unavailable", "1 while no version of the plugin serves: failStrategy decides"),
+    ("weir_wasm_refused_versions", "versions that could not be fetched, compiled, started or configured, retries included"),
+];
+
+/// Of all plugins together, under the names of Istio's agent.
+pub const CODE_DOCS: &[(&str, &str)] = &[
+    ("wasm_remote_fetch_count", "fetches of code, by `result`: success, download_failure, checksum_mismatched"),
+    ("wasm_cache_lookup_count", "remote code looked for on disk, by `hit`: true, false"),
+    ("weir_wasm_compiled", "modules compiled since their artifact was not on disk"),
+    ("weir_wasm_artifacts_loaded", "modules loaded from compiled artifacts on disk"),
+];
+
+/// What fetching came to.
+#[derive(Debug, Default)]
+pub(super) struct Fetches {
+    pub success: AtomicU64,
+    pub download_failure: AtomicU64,
+    pub checksum_mismatched: AtomicU64,
+    pub disk_hit: AtomicU64,
+    pub disk_miss: AtomicU64,
+}
+
 /// Adds to a counter that nobody else writes.
 pub(super) fn add(counter: &AtomicU64, n: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);

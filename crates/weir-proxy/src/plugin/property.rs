@@ -1,5 +1,7 @@
 //! What guests read by property path (spec/plugins.md §1.5, §1.6), in Envoy's encoding: texts as they are, whole numbers,
 //! times and durations as eight bytes, truth as one, maps as pairs.
+mod node;
+
 use crate::{
     conn::{ConnInfo, PeerCertificate},
     info::Info,
@@ -27,6 +29,8 @@ pub fn get(stream: &Stream, path: PropertyPath<'_>, out: &mut Vec<u8>) -> bool {
         b"connection_id" => conn.as_ref().map(|c| number(c.id.cast_signed(), out)),
         b"upstream" => upstream(&info, second, out),
         b"route_name" | b"cluster_name" | b"listener_direction" => of_route(stream, first, out),
+        b"node" => node::get(rest, out).then_some(true),
+        b"xds" if second == b"node" => node::get(after, out).then_some(true),
         b"xds" if second == b"filter_chain_name" => conn.as_ref().map(|c| text(&c.chain, out)),
         b"xds" => of_route(stream, second, out),
         b"filter_state" => state(&info, "", rest, out),
@@ -34,6 +38,16 @@ pub fn get(stream: &Stream, path: PropertyPath<'_>, out: &mut Vec<u8>) -> bool {
         _ => state(&info, "wasm.", path, out),
     };
     found == Some(true)
+}
+
+/// What is known without a stream: `node` and `xds.node`.
+pub fn without_stream(path: PropertyPath<'_>, out: &mut Vec<u8>) -> bool {
+    let (first, rest) = path.split_first();
+    match (first, rest.split_first()) {
+        (b"node", _) => node::get(rest, out),
+        (b"xds", (b"node", rest)) => node::get(rest, out),
+        _ => false,
+    }
 }
 
 fn text(value: impl AsRef<str>, out: &mut Vec<u8>) -> bool {
@@ -78,10 +92,16 @@ fn request(stream: &Stream, info: &Info, name: &[u8], rest: PropertyPath<'_>, ou
         b"id" => return header(b"x-request-id", out),
         b"time" => whole(info.wall_start, out),
         b"duration" if info.end > 0 => whole(info.end.saturating_sub(info.start), out),
-        b"size" => whole(info.bytes_received, out),
-        b"total_size" => whole(info.bytes_received + info.header_bytes_received, out),
+        b"size" => whole(size(&req.headers, info.bytes_received), out),
+        b"total_size" => whole(size(&req.headers, info.bytes_received) + info.header_bytes_received, out),
         _ => return None,
     })
+}
+
+/// Of a body: what its head says, else what was counted so far.
+fn size(headers: &Headers, counted: u64) -> u64 {
+    let said = headers.get_named(b"content-length").and_then(|v| std::str::from_utf8(v).ok()?.parse().ok());
+    said.unwrap_or(counted)
 }
 
 fn response(stream: &Stream, info: &Info, name: &[u8], rest: PropertyPath<'_>, out: &mut Vec<u8>) -> Option<bool> {

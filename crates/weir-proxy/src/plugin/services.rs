@@ -4,6 +4,7 @@ use super::{
     callout::{self, Callouts},
     hosted::Hosted,
     metrics::{Custom, Defined, Shard, add, add_time},
+    property,
     redis::{self, Pool, Server},
     upstream::{self, Speaks},
     worker::Posted,
@@ -25,7 +26,7 @@ use tokio::{
     task::spawn_local,
 };
 use weir_net::redis::{Query, QueryError};
-use weir_wasm::{HttpAnswer, HttpCall, LogLevel, MetricType, QueueWaker, RedisInit, Services, Status};
+use weir_wasm::{HttpAnswer, HttpCall, LogLevel, MetricType, PropertyPath, QueueWaker, RedisInit, Services, Status};
 
 /// Callouts and commands under way for one instance.
 const MAX_OUTSTANDING: usize = 10_000;
@@ -138,6 +139,10 @@ impl Services for HostServices {
     }
     fn log_level(&self) -> LogLevel {
         log_level()
+    }
+
+    fn property(&self, path: PropertyPath<'_>, out: &mut Vec<u8>) -> bool {
+        property::without_stream(path, out)
     }
 
     fn http_call(&self, token: u32, call: HttpCall<'_>) -> Result<(), Status> {

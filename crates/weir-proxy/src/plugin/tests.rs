@@ -285,9 +285,9 @@ fn a_missing_file_is_taken_up_when_it_appears() {
 fn a_trap_ends_its_instance_only() {
     run(async || {
         for (strategy, told, entry_fails) in [
-            (FailStrategy::FailClose, vec!["reply 503 wasm_fail_stream"], true),
+            (FailStrategy::FailClose, vec!["reply 503 wasm_fail_stream{p}"], true),
             (FailStrategy::FailOpen, vec!["continue Request", "continue Response"], false),
-            (FailStrategy::FailReload, vec!["reply 503 wasm_fail_stream"], true),
+            (FailStrategy::FailReload, vec!["reply 503 wasm_fail_stream{p}"], true),
         ] {
             let mut rig = Rig::new();
             rig.apply(&guest(TRAP, &[]), |p| p.fail_strategy = strategy).await;

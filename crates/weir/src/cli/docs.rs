@@ -54,7 +54,10 @@ fn metrics() -> String {
     let _ = writeln!(out, "\n## Listeners\n\n`listener.<address>.` and:\n\n| | |\n| --- | --- |");
     pairs(weir_proxy::listener::ListenerStats::DOCS, &mut out);
     let _ = writeln!(out, "\n## Plugins\n\nWith the label `plugin`:\n\n| | |\n| --- | --- |");
+    pairs(weir_proxy::plugin::metrics::SLOT_DOCS, &mut out);
     pairs(weir_proxy::plugin::metrics::Shard::DOCS, &mut out);
+    let _ = writeln!(out, "\nOf all plugins together:\n\n| | |\n| --- | --- |");
+    pairs(weir_proxy::plugin::metrics::CODE_DOCS, &mut out);
     out
 }
 

@@ -48,11 +48,13 @@ pub struct Start<'a> {
     words: Vec<(String, String)>,
     upstreams: usize,
     wait: bool,
+    cache: Option<PathBuf>,
+    environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl<'a> Start<'a> {
     pub fn new() -> Start<'a> {
-        Start { files: Vec::new(), args: Vec::new(), words: Vec::new(), upstreams: 1, wait: true }
+        Start { files: Vec::new(), args: Vec::new(), words: Vec::new(), upstreams: 1, wait: true, cache: None, environment: Vec::new() }
     }
     /// A file in its folder.
     pub fn file(mut self, name: &'a str, text: impl Into<String>) -> Self {
@@ -71,6 +73,16 @@ impl<'a> Start<'a> {
     /// How many echo upstreams, `$ECHO`, `$ECHO2`, …, named echo, echo2, …
     pub fn upstreams(mut self, count: usize) -> Self {
         self.upstreams = count;
+        self
+    }
+    /// Keeps plugins here, not in a folder of this gateway alone.
+    pub fn cache(mut self, folder: &Path) -> Self {
+        self.cache = Some(folder.into());
+        self
+    }
+    /// A variable of its environment: a file.
+    pub fn env(mut self, name: &'static str, file: PathBuf) -> Self {
+        self.environment.push((name, file));
         self
     }
     pub fn run(self) -> Weir {
@@ -115,7 +127,9 @@ impl Weir {
             fs::write(conf.join(name), replaced(text, &words)).unwrap();
         }
         let mut command = weir();
-        command.args(["run", "--workers", "2", "--admin", "127.0.0.1:0", "--cache-dir"]).arg(folder.path().join("cache"));
+        let cache = start.cache.unwrap_or_else(|| folder.path().join("cache"));
+        command.args(["run", "--workers", "2", "--admin", "127.0.0.1:0", "--cache-dir"]).arg(cache);
+        command.envs(start.environment);
         if !start.files.is_empty() {
             command.arg("-f").arg(&conf);
         }
@@ -153,6 +167,10 @@ impl Weir {
     /// The printed lines that contain `part`.
     pub fn lines(&self, part: &str) -> Vec<String> {
         self.output.lock().unwrap().iter().filter(|l| l.contains(part)).cloned().collect()
+    }
+    /// Its first echo upstream.
+    pub fn echo(&self) -> SocketAddr {
+        self._echo[0].address()
     }
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.ports[0]))

@@ -1,49 +1,11 @@
 //! Plugins behind the running gateway: the examples, built by their own toolchains, against real clients, upstreams and Redis.
-
 use crate::redis_server::RedisServer;
 use crate::{
     client::Connection,
-    harness::{Start, TO_ECHO, Weir, echo_server, eventually, root, weir},
+    harness::{echo_server, eventually, root},
+    plugin_kit::{built, built_in, gateway, of_file as plugin},
 };
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::{Mutex, OnceLock, PoisonError},
-};
-
-/// An example's module.
-fn built(example: &str) -> PathBuf {
-    built_in(&root().join("examples/plugins").join(example))
-}
-
-/// Builds a plugin as an example's README says; once per test run. Its module.
-fn built_in(folder: &Path) -> PathBuf {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    static BUILT: OnceLock<Mutex<Vec<PathBuf>>> = OnceLock::new();
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut done = BUILT.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-    if !done.iter().any(|d| d == folder) {
-        let output = weir().args(["plugin", "build"]).arg(folder).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        done.push(folder.to_path_buf());
-    }
-    let module = folder.join("plugin.wasm");
-    assert!(module.exists(), "{} was not built", module.display());
-    module
-}
-
-fn plugin(code: &Path, name: &str, spec: &str) -> String {
-    let spec = spec.replace('\n', "\n  ");
-    format!(
-        "apiVersion: extensions.higress.io/v1alpha1\nkind: WasmPlugin\nmetadata: {{ name: {name} }}\nspec:\n  url: file://{}\n  {spec}\n",
-        code.display()
-    )
-}
-
-/// A gateway with one plugin before the echo upstream.
-fn gateway(code: &Path, spec: &str) -> Weir {
-    Start::new().file("gateway.yaml", TO_ECHO).file("plugin.yaml", plugin(code, "under-test", spec)).run()
-}
+use std::fs;
 
 #[test]
 fn a_blacklist_in_redis() {

@@ -12,7 +12,7 @@ use std::{io, net::TcpStream, sync::Arc};
 use weir::echo;
 
 /// A self-signed certificate.
-fn certificate(names: &[&str]) -> CertifiedKey<KeyPair> {
+pub fn certificate(names: &[&str]) -> CertifiedKey<KeyPair> {
     rcgen::generate_simple_self_signed(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap()
 }
 
@@ -20,7 +20,7 @@ fn indented(text: &str) -> String {
     text.lines().map(|l| format!("    {l}\n")).collect()
 }
 
-fn secret(name: &str, made: &CertifiedKey<KeyPair>) -> String {
+pub fn secret(name: &str, made: &CertifiedKey<KeyPair>) -> String {
     format!(
         "apiVersion: v1\nkind: Secret\nmetadata: {{ name: {name} }}\ntype: kubernetes.io/tls\nstringData:\n  tls.crt: |\n{}  tls.key: |\n{}",
         indented(&made.cert.pem()),
@@ -40,10 +40,10 @@ spec:
   - { name: b, port: $PORT, protocol: HTTPS, hostname: '*.b.test', tls: { certificateRefs: [{ name: b }] } }
 ";
 
-type Tls = Connection<StreamOwned<ClientConnection, TcpStream>>;
+pub type Tls = Connection<StreamOwned<ClientConnection, TcpStream>>;
 
 /// A connection that trusts exactly one certificate; the leaf that was served.
-fn connect(weir: &Weir, name: &str, trust: &CertificateDer<'static>) -> io::Result<(Tls, CertificateDer<'static>)> {
+pub fn connect(weir: &Weir, name: &str, trust: &CertificateDer<'static>) -> io::Result<(Tls, CertificateDer<'static>)> {
     let mut roots = RootCertStore::empty();
     roots.add(trust.clone()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

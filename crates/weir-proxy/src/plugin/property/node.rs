@@ -1,0 +1,92 @@
+//! The node: this process, as Istio's proxies name themselves.
+use std::sync::OnceLock;
+use weir_wasm::{PropertyPath, pairs};
+
+/// `envoy.config.core.v3.Node`, as much of it as plugins read.
+struct Node {
+    id: String,
+    cluster: String,
+    metadata: Vec<(&'static str, String)>,
+}
+
+/// Name and namespace are those that Kubernetes' downward API hands over by convention, else the machine's name.
+fn node() -> &'static Node {
+    static NODE: OnceLock<Node> = OnceLock::new();
+    NODE.get_or_init(|| {
+        let variable = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+        let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").map(|h| h.trim().to_string()).ok();
+        let name = variable("POD_NAME").or_else(|| variable("HOSTNAME")).or_else(host).unwrap_or_else(|| "weir".into());
+        let namespace = variable("POD_NAMESPACE").unwrap_or_else(|| "default".into());
+        let address = variable("INSTANCE_IP").unwrap_or_else(|| "127.0.0.1".into());
+        Node {
+            id: format!("router~{address}~{name}.{namespace}~{namespace}.svc.cluster.local"),
+            cluster: format!("weir.{namespace}"),
+            metadata: vec![("NAME", name), ("NAMESPACE", namespace)],
+        }
+    })
+}
+
+/// Appends what stands at `path` within the node; false for nothing.
+pub fn get(path: PropertyPath<'_>, out: &mut Vec<u8>) -> bool {
+    let node = node();
+    let (first, rest) = path.split_first();
+    match first {
+        b"" => message(node, out),
+        b"id" => out.extend_from_slice(node.id.as_bytes()),
+        b"cluster" => out.extend_from_slice(node.cluster.as_bytes()),
+        b"metadata" => {
+            let (key, _) = rest.split_first();
+            if key.is_empty() {
+                let all = node.metadata.iter().map(|(k, v)| (k.as_bytes(), v.as_bytes()));
+                out.extend_from_slice(&pairs::encode(all));
+                return true;
+            }
+            let Some((_, value)) = node.metadata.iter().find(|(k, _)| k.as_bytes() == key) else { return false };
+            out.extend_from_slice(value.as_bytes());
+        }
+        _ => return false,
+    }
+    true
+}
+
+/// `Node { string id = 1; string cluster = 2; Struct metadata = 3; }`
+fn message(node: &Node, out: &mut Vec<u8>) {
+    field(1, node.id.as_bytes(), out);
+    field(2, node.cluster.as_bytes(), out);
+    let mut metadata = Vec::new();
+    for (key, value) in &node.metadata {
+        // A map's entry: key = 1, value = 2; a Value's string_value = 3.
+        let (mut entry, mut text) = (Vec::new(), Vec::new());
+        field(1, key.as_bytes(), &mut entry);
+        field(3, value.as_bytes(), &mut text);
+        field(2, &text, &mut entry);
+        field(1, &entry, &mut metadata);
+    }
+    field(3, &metadata, out);
+}
+
+/// One field of bytes.
+fn field(number: u8, value: &[u8], out: &mut Vec<u8>) {
+    out.push(number << 3 | 2);
+    let mut len = value.len();
+    while len > 0x7f {
+        out.push(len as u8 | 0x80);
+        len >>= 7;
+    }
+    out.push(len as u8);
+    out.extend_from_slice(value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_node_is_a_message_of_envoys() {
+        let node = Node { id: "i".into(), cluster: "c".repeat(130), metadata: vec![("K", "v".into())] };
+        let mut out = Vec::new();
+        message(&node, &mut out);
+        assert_eq!(out[..6], [0x0a, 1, b'i', 0x12, 0x82, 1]);
+        assert_eq!(out[136..], [0x1a, 10, 0x0a, 8, 0x0a, 1, b'K', 0x12, 3, 0x1a, 1, b'v']);
+    }
+}

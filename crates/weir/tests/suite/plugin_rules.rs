@@ -1,0 +1,191 @@
+//! Which plugin meets which request: Higress' rules as its own SDK matches them, phases and priorities, ports, targets.
+use crate::{
+    client,
+    harness::{Start, Weir},
+    plugin_kit::{built, guest, higress, istio, on_headers},
+};
+use std::net::SocketAddr;
+
+/// Two services of the echo upstream, by Ingress objects: routes that Higress' SDK knows by the Ingress' name.
+const INGRESSES: &str = "\
+{ apiVersion: v1, kind: Service, metadata: { name: one }, spec: { ports: [{ port: 80, targetPort: $ECHO }] } }
+---
+{ apiVersion: v1, kind: Service, metadata: { name: two }, spec: { ports: [{ port: 81, targetPort: $ECHO }] } }
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: { name: one, labels: { kubernetes.io/service-name: one } }
+addressType: IPv4
+ports: [{ port: $ECHO }]
+endpoints: [{ addresses: [127.0.0.1] }]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: { name: two, labels: { kubernetes.io/service-name: two } }
+addressType: IPv4
+ports: [{ port: $ECHO }]
+endpoints: [{ addresses: [127.0.0.1] }]
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: { name: shop }
+spec:
+  rules: [{ host: shop.test, http: { paths: [{ path: /, pathType: Prefix, backend: { service: { name: one, port: { number: 80 } } } }] } }]
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: { name: second }
+spec:
+  rules: [{ host: second.test, http: { paths: [{ path: /, pathType: Prefix, backend: { service: { name: two, port: { number: 81 } } } }] } }]
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: { name: rest }
+spec:
+  rules: [{ http: { paths: [{ path: /, pathType: Prefix, backend: { service: { name: one, port: { number: 80 } } } }] } }]
+";
+
+/// Replaces the word "event" of the echo upstream's events by another.
+fn word(to: &str) -> String {
+    format!("{{ replace: [{{ from: event, to: {to} }}] }}")
+}
+
+#[test]
+fn rules_of_higress_are_matched_by_its_sdk() {
+    let module = built("sse-rewrite-go");
+    let spec = |rest: &str| higress("rules", &format!("url: file://{}\n{rest}", module.display()));
+    let weir = Start::new().file("ingress.yaml", INGRESSES).file("plugin.yaml", "").arg("--http-port").arg("$PORT").run();
+    let says = |host: &str, wanted: &str| {
+        weir.get_until(host, "/sse?n=1&every=1ms", |a| a.body.contains(&format!("data: {wanted} 1\n\n")));
+    };
+    let rules = format!(
+        "matchRules:\n- {{ ingress: [shop], config: {} }}\n- {{ domain: [exact.test, '*.wild.test', 'pre.*'], config: {} }}\n\
+         - {{ service: [two.default.svc.cluster.local], config: {} }}\n- {{ domain: [off.test], configDisable: true, config: {} }}\n",
+        word("route"),
+        word("domain"),
+        word("service"),
+        word("off"),
+    );
+    let everywhere = [
+        ("shop.test", "route"),
+        ("exact.test", "domain"),
+        ("exact.test:8080", "domain"),
+        ("a.wild.test", "domain"),
+        ("a.b.wild.test", "domain"),
+        ("pre.fix", "domain"),
+        ("second.test", "service"),
+    ];
+    // No default: what no rule names is left alone.
+    weir.write("plugin.yaml", &spec(&rules));
+    everywhere.iter().for_each(|(host, wanted)| says(host, wanted));
+    ["off.test", "any.test", "wild.test", "xpre.fix"].iter().for_each(|host| says(host, "event"));
+    // A default for the rest; a rule that is switched off falls to it.
+    weir.write("plugin.yaml", &spec(&format!("defaultConfig: {}\n{rules}", word("default"))));
+    says("any.test", "default");
+    everywhere.iter().for_each(|(host, wanted)| says(host, wanted));
+    says("off.test", "default");
+    // The default switched off; a service with its port; the first rule that matches.
+    let rules = format!(
+        "matchRules:\n- {{ service: ['two.default.svc.cluster.local:81'], config: {} }}\n- {{ domain: [second.test, late.test], config: {} }}\n",
+        word("first"),
+        word("late"),
+    );
+    weir.write("plugin.yaml", &spec(&format!("defaultConfig: {}\ndefaultConfigDisable: true\n{rules}", word("default"))));
+    says("late.test", "late");
+    says("second.test", "first");
+    says("any.test", "event");
+    // All of it switched off: the plugin is not there.
+    weir.write("plugin.yaml", &spec(&format!("defaultConfig: {}\ndefaultConfigDisable: true\n", word("default"))));
+    says("late.test", "event");
+    assert!(weir.admin("/plugins").json()["plugins"].as_array().unwrap().is_empty());
+    // Istio's field goes through as it stands.
+    weir.write("plugin.yaml", &spec(&format!("pluginConfig: {}\n", word("plain"))));
+    says("any.test", "plain");
+}
+
+/// Listeners of one Gateway on two ports and of another on a third.
+const PORTS: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: { name: first }
+spec:
+  gatewayClassName: weir
+  listeners: [{ name: a, port: $PORT, protocol: HTTP }, { name: b, port: $PORT2, protocol: HTTP }]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: { name: second }
+spec: { gatewayClassName: weir, listeners: [{ name: c, port: $PORT3, protocol: HTTP }] }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: echo }
+spec: { parentRefs: [{ name: first }, { name: second }], rules: [{ backendRefs: [{ name: echo, port: 80 }] }] }
+---
+{ apiVersion: v1, kind: Service, metadata: { name: echo }, spec: { ports: [{ port: 80, targetPort: $ECHO }] } }
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: { name: echo, labels: { kubernetes.io/service-name: echo } }
+addressType: IPv4
+ports: [{ port: $ECHO }]
+endpoints: [{ addresses: [127.0.0.1] }]
+";
+
+#[test]
+fn plugins_run_by_phase_and_priority_where_they_are_meant_to() {
+    // (name, spec); in the order in which requests meet those that run everywhere.
+    let everywhere = [
+        ("z-authn-high", "phase: AUTHN\npriority: 100"),
+        ("a-authn-low", "phase: AUTHN\npriority: -1"),
+        ("b-authn-none", "phase: AUTHN"),
+        ("authz", "phase: AUTHZ\npriority: 1"),
+        ("stats", "phase: STATS"),
+        ("x-late", "priority: 7\nmatch: [{ mode: CLIENT_AND_SERVER }]"),
+        ("a-none", "match: [{ mode: CLIENT }]"),
+        ("b-none", "selector: { matchLabels: { any: thing } }"),
+    ];
+    let somewhere = [
+        ("only-b", "match: [{ mode: CLIENT, ports: [{ number: $PORT2 }] }]"),
+        ("only-c", "targetRefs: [{ group: gateway.networking.k8s.io, kind: Gateway, name: second }]"),
+        ("only-first", "targetRef: { group: gateway.networking.k8s.io, kind: Gateway, name: first }"),
+        ("never", "match: [{ mode: SERVER }]"),
+        ("no-such-gateway", "targetRef: { group: gateway.networking.k8s.io, kind: Gateway, name: gone }"),
+    ];
+    let names: Vec<&str> = everywhere.iter().chain(&somewhere).map(|(name, _)| *name).collect();
+    let objects = everywhere.iter().chain(&somewhere).map(|(name, spec)| istio(name, &format!("url: file://{name}.wat\n{spec}")));
+    // Listed from the last to the first: order of files and documents means nothing.
+    let objects: String = objects.collect::<Vec<_>>().into_iter().rev().collect();
+    let mut start = Start::new().file("gateway.yaml", PORTS).file("plugins.yaml", objects);
+    for name in &names {
+        let request = on_headers("request", &format!("(call $say [order {name}])"));
+        let response = on_headers("response", &format!("(drop (call $add (i32.const 2) [x-order] [{name}]))"));
+        start = start.file(Box::leak(format!("{name}.wat").into_boxed_str()), guest(&(request + &response)));
+    }
+    let weir = start.run();
+    let ordered: Vec<&str> = everywhere.iter().map(|(name, _)| *name).collect();
+    for (port, extra) in [(0, vec!["only-first"]), (1, vec!["only-b", "only-first"]), (2, vec!["only-c"])] {
+        let mut wanted = ordered.clone();
+        wanted.extend(extra);
+        // These have no priority and come by name among those without.
+        let late = wanted.iter().position(|n| *n == "a-none").unwrap();
+        wanted[late..].sort_unstable();
+        let before = weir.lines("order ").len();
+        let met = passed(&weir, port);
+        assert_eq!(met, wanted.iter().rev().copied().collect::<Vec<_>>(), "the response, on port {port}");
+        let said = crate::harness::eventually("the log", || {
+            let lines = weir.lines("order ");
+            (lines.len() >= before + wanted.len()).then(|| lines[before..].to_vec())
+        });
+        let said: Vec<&str> = said.iter().map(|l| l.rsplit(' ').next().unwrap()).collect();
+        assert_eq!(said, wanted, "the request, on port {port}");
+    }
+}
+
+/// The plugins that a response on that port has passed, in their order.
+fn passed(weir: &Weir, port: usize) -> Vec<String> {
+    let to = SocketAddr::from(([127, 0, 0, 1], weir.ports[port]));
+    let answer = client::get(to, "h", "/").unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.headers.into_iter().filter(|(n, _)| n == "x-order").map(|(_, v)| v).collect()
+}
