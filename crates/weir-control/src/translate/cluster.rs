@@ -37,6 +37,11 @@ pub fn translate(cx: &Cx<'_>, key: &ClusterKey, part: &mut Part) {
     };
     let Some(mut draft) = draft else { return };
     istio::traffic_policy(cx, key, &mut draft, part);
+    if draft.cluster.tls.is_none()
+        && let Some(object) = own
+    {
+        plain_text(key, object, part);
+    }
     finish(draft, key.port, part);
 }
 
@@ -96,6 +101,16 @@ fn no_slices(object: &Object, service: &Service, part: &mut Part) {
         key.name
     );
     part.find(object, service.place, "spec", Diagnostic::warning("NoEndpoints", message).help(help));
+}
+
+/// Reports a port that says that it speaks TLS, where nothing originates it.
+fn plain_text(key: &ClusterKey, object: &Object, part: &mut Part) {
+    let Spec::Service(service) = &object.spec else { return };
+    if service.port(key.port).is_some_and(ServicePort::speaks_tls) {
+        let message = format!("port {} speaks TLS by its appProtocol, and nothing originates it: plain text is sent there", key.port);
+        let help = "add a DestinationRule for the host with trafficPolicy.tls.mode: SIMPLE (or DISABLE, to be plain about it)";
+        part.find(object, service.place, "spec", Diagnostic::warning("PlainText", message).help(help));
+    }
 }
 
 /// A service's port and a slice's port belong together by their name.

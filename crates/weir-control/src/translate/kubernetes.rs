@@ -35,6 +35,10 @@ impl Service {
 }
 
 impl ServicePort {
+    /// Whether `appProtocol` says that the endpoints speak TLS.
+    pub fn speaks_tls(&self) -> bool {
+        matches!(self.app_protocol.as_deref(), Some("https" | "tls" | "kubernetes.io/wss"))
+    }
     /// What the endpoints speak, by `appProtocol`, else by Istio's prefixes of the port's name; `None` where neither tells.
     pub fn protocol(&self) -> Option<UpstreamProtocol> {
         let word = self.app_protocol.as_deref().unwrap_or_else(|| self.name.split('-').next().unwrap_or_default());
@@ -51,30 +55,58 @@ pub fn decode_namespace(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     Some(Spec::Namespace)
 }
 
+/// Transport protocols; `true` for the one that a gateway speaks.
+const TRANSPORTS: &[(&str, bool)] = &[("TCP", true), ("UDP", false), ("SCTP", false)];
+
+const SERVICE_FIELDS_OF_OTHERS: &[&str] = &[
+    "allocateLoadBalancerNodePorts",
+    "clusterIP",
+    "clusterIPs",
+    "externalIPs",
+    "externalTrafficPolicy",
+    "healthCheckNodePort",
+    "internalTrafficPolicy",
+    "ipFamilies",
+    "ipFamilyPolicy",
+    "loadBalancerClass",
+    "loadBalancerIP",
+    "loadBalancerSourceRanges",
+    "publishNotReadyAddresses",
+    "selector",
+    "sessionAffinityConfig",
+    "trafficDistribution",
+];
+
 pub fn decode_service(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     root.ignore(&["spec"]);
     let field = root.required("spec")?;
     let spec = field.object()?;
     // What concerns nodes, load balancers and kube-proxy is none of a gateway's business.
-    spec.ignore_rest();
+    spec.ignore(SERVICE_FIELDS_OF_OTHERS);
+    if let Some(affinity) = spec.get("sessionAffinity")
+        && affinity.str() == Some("ClientIP")
+    {
+        let help = "a DestinationRule with loadBalancer.consistentHash.useSourceIp";
+        affinity.warning("UnsupportedValue", "affinity of Services has no effect at a gateway", help);
+    }
     let mut ports = Vec::new();
     for item in spec.list("ports") {
         let Some(port) = item.object() else { continue };
-        port.ignore_rest();
-        let transport = port.str("protocol").unwrap_or("TCP");
-        let Some(number) = port.required("port").and_then(|f| f.port()) else { continue };
-        if transport != "TCP" {
-            continue;
+        // Slices say which number a target port has.
+        port.ignore(&["nodePort", "targetPort"]);
+        let tcp = port.choice("protocol", TRANSPORTS).unwrap_or(true);
+        let name = port.str("name").unwrap_or_default().into();
+        let app_protocol = port.str("appProtocol").map(Into::into);
+        if let Some(port) = port.required("port").and_then(|f| f.port())
+            && tcp
+        {
+            ports.push(ServicePort { name, port, app_protocol });
         }
-        ports.push(ServicePort {
-            name: port.str("name").unwrap_or_default().into(),
-            port: number,
-            app_protocol: port.str("appProtocol").map(Into::into),
-        });
     }
     let words = [("ClusterIP", false), ("NodePort", false), ("LoadBalancer", false), ("ExternalName", true)];
     let external = spec.choice("type", &words).unwrap_or(false);
-    let external_name = if external { Some(spec.required("externalName")?.str()?.to_ascii_lowercase().into()) } else { None };
+    let given = if external { spec.required("externalName") } else { spec.get("externalName") };
+    let external_name = given.and_then(|f| f.str()).filter(|_| external).map(|name| name.to_ascii_lowercase().into());
     Some(Spec::Service(Box::new(Service { ports, external_name, place: field.node().span })))
 }
 
@@ -129,10 +161,10 @@ pub fn decode_endpoint_slice(root: &Object<'_>, meta: &Meta) -> Option<Spec> {
     for item in root.list("ports") {
         let Some(port) = item.object() else { continue };
         port.ignore(&["appProtocol"]);
-        let transport = port.str("protocol").unwrap_or("TCP");
+        let tcp = port.choice("protocol", TRANSPORTS).unwrap_or(true);
         let name = port.str("name").unwrap_or_default().into();
         if let Some(number) = port.port("port")
-            && transport == "TCP"
+            && tcp
         {
             ports.push(SlicePort { name, port: number });
         }

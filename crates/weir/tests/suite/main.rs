@@ -11,6 +11,7 @@ mod echo;
 mod harness;
 mod live;
 mod mesh;
+mod objects;
 mod operate;
 mod plugin_code;
 mod plugin_kit;
