@@ -1,8 +1,9 @@
 //! What is known of one downstream connection before its first byte of payload; it does not change afterwards.
 use crate::drain::Drain;
-use std::{net::SocketAddr, rc::Rc};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use std::{fmt::Write, net::SocketAddr, rc::Rc};
 use weir_config::model::Name;
-use weir_net::tls::Details;
+use weir_net::tls::{Details, digest};
 
 /// One accepted connection.
 pub struct ConnInfo {
@@ -44,4 +45,50 @@ pub struct TlsInfo {
 pub struct PeerCertificate {
     pub details: Details,
     pub der: Vec<u8>,
+    /// Its element of `x-forwarded-client-cert`.
+    pub forwarded: Box<[u8]>,
+}
+
+impl PeerCertificate {
+    pub fn new(der: &[u8]) -> Option<PeerCertificate> {
+        let details = Details::from_der(der).ok()?;
+        Some(PeerCertificate { forwarded: forwarded(der, &details).into_bytes().into(), details, der: der.to_vec() })
+    }
+}
+
+/// Hash, certificate, subject and names, as Istio's gateways have Envoy write them.
+fn forwarded(der: &[u8], details: &Details) -> String {
+    let mut out = String::from("Hash=");
+    for byte in digest(der) {
+        let _ = write!(out, "{byte:02x}");
+    }
+    // The subject is escaped already.
+    let _ = write!(out, ";Cert=\"{}\";Subject=\"{}\"", url_encoded_pem(der), details.subject);
+    for uri in &details.uris {
+        let _ = write!(out, ";URI={uri}");
+    }
+    for name in &details.dns_names {
+        let _ = write!(out, ";DNS={name}");
+    }
+    out
+}
+
+/// PEM with what a header or URL does not take as `%XX`.
+fn url_encoded_pem(der: &[u8]) -> String {
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+    for line in BASE64_STANDARD.encode(der).as_bytes().chunks(64) {
+        pem.push_str(std::str::from_utf8(line).unwrap_or_default());
+        pem.push('\n');
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    let mut out = String::with_capacity(pem.len() * 2);
+    for byte in pem.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte as char),
+            _ => {
+                let _ = write!(out, "%{byte:02X}");
+            }
+        }
+    }
+    out
 }

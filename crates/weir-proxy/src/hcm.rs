@@ -7,6 +7,7 @@ mod filters;
 mod forward;
 mod h1;
 mod h2;
+mod interim;
 mod relay;
 mod reply;
 mod request;
@@ -32,7 +33,7 @@ use std::{
 use weir_config::model::{EscapedSlashes, HttpConnectionManager};
 use weir_net::{
     http::{Headers, h2::PREFACE, parse, path, relay::Peer, wire::Wire},
-    io::{Io, Rewound},
+    io::Io,
     timer::Lane,
 };
 
@@ -149,7 +150,7 @@ pub async fn serve(io: Io, conn: Rc<ConnInfo>, worker: Rc<Worker>, key: HcmKey, 
         let first = wire.input.filled().to_vec();
         wire.input.consume(first.len());
         worker.bufs.reclaim(&mut wire.input);
-        h2::serve(Rewound::new(wire.io, &first), c, hcm).await;
+        h2::serve(wire.io, first, c, hcm).await;
     } else {
         stats.downstream_cx_http1_total.inc();
         stats.downstream_cx_http1_active.inc();

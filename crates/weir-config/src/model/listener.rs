@@ -59,7 +59,24 @@ pub struct DownstreamTls {
     pub client_ca: Option<Name>,
     /// A client certificate must carry one of these subject alternative names, where any are given.
     pub subject_alt_names: Vec<String>,
+    /// SHA-256 of client certificates that are let in, as lower-case hexadecimal digits; empty for any. One that fits
+    /// `verify_certificate_spki` is let in too.
+    pub verify_certificate_hash: Vec<String>,
+    /// SHA-256 of the SubjectPublicKeyInfo of client certificates that are let in, in base64; empty for any.
+    pub verify_certificate_spki: Vec<String>,
+    /// Of [`CIPHER_SUITES`]; empty for all of them. Those of TLS 1.3 cannot be chosen, as in Envoy.
+    pub cipher_suites: Vec<String>,
 }
+
+/// The cipher suites of TLS 1.2 that are spoken, by the names that Envoy and Istio use.
+pub const CIPHER_SUITES: &[&str] = &[
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-CHACHA20-POLY1305",
+];
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -68,6 +85,23 @@ pub enum ClientCertificate {
     None,
     Optional,
     Required,
+    /// Asked for, and let in whatever it is (`trust_chain_verification: ACCEPT_UNTRUSTED`); only one that was verified is told to
+    /// upstreams.
+    AcceptUntrusted,
+}
+
+/// What becomes of the header `x-forwarded-client-cert` (`forward_client_cert_details`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ForwardClientCertDetails {
+    Sanitize,
+    /// As the client sent it, if it showed a certificate.
+    ForwardOnly,
+    AppendForward,
+    /// What the client sent is replaced by the certificate that it showed.
+    #[default]
+    SanitizeSet,
+    AlwaysForwardOnly,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -91,6 +125,7 @@ pub struct HttpConnectionManager {
     pub xff_num_trusted_hops: u32,
     /// Take the peer's address as the client's and append it to `x-forwarded-for`.
     pub use_remote_address: bool,
+    pub forward_client_cert_details: ForwardClientCertDetails,
     /// Generate `x-request-id` where the client sent none.
     pub generate_request_id: bool,
     /// Keep the client's `x-request-id` (an edge proxy would not trust it).
@@ -190,6 +225,7 @@ impl HttpConnectionManager {
             access_log: Vec::new(),
             xff_num_trusted_hops: 0,
             use_remote_address: true,
+            forward_client_cert_details: ForwardClientCertDetails::default(),
             generate_request_id: true,
             preserve_external_request_id: true,
             server_name: None,

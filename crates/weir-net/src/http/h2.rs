@@ -10,6 +10,7 @@ use super::{
     names::{HOP_BY_HOP, Known},
     parse,
 };
+use h2::ext::Protocol;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, uri::Scheme};
 
 /// The first bytes of an HTTP/2 connection (RFC 9113 section 3.4).
@@ -20,9 +21,12 @@ const FORBIDDEN: u64 =
     Known::Connection.bit() | Known::KeepAlive.bit() | Known::ProxyConnection.bit() | Known::TransferEncoding.bit() | Known::Upgrade.bit();
 
 /// Takes over a request that h2 has decoded. `false`: it is malformed, and the stream should be reset.
+///
+/// An extended CONNECT (RFC 8441) becomes the upgrade of HTTP/1 that it stands for: no other request of HTTP/2 has `upgrade`.
 pub fn load_request(parts: &http::request::Parts, head: &mut RequestHead) -> bool {
     head.clear();
-    head.set_method(parts.method.as_str().as_bytes());
+    let protocol = parts.extensions.get::<Protocol>().filter(|_| parts.method == Method::CONNECT);
+    head.set_method(if protocol.is_some() { b"GET" } else { parts.method.as_str().as_bytes() });
     let uri = &parts.uri;
     head.https = uri.scheme() == Some(&Scheme::HTTPS);
     head.set_target(match uri.path_and_query() {
@@ -44,7 +48,14 @@ pub fn load_request(parts: &http::request::Parts, head: &mut RequestHead) -> boo
         head.headers.add_named(name.as_str().as_bytes(), value.as_bytes());
     }
     join_cookies(&mut head.headers);
-    is_allowed(&head.headers)
+    if !is_allowed(&head.headers) {
+        return false;
+    }
+    if let Some(protocol) = protocol {
+        head.headers.add(Known::Upgrade, &[protocol.as_str().as_bytes()]);
+        head.headers.add(Known::Connection, &[b"upgrade"]);
+    }
+    true
 }
 
 /// HTTP/2 may split the cookie; everybody else wants it whole (RFC 9113 section 8.2.3).
@@ -83,7 +94,7 @@ fn map_of(headers: &Headers, without: u64) -> Option<HeaderMap> {
     Some(map)
 }
 
-/// The request for h2 to send. `None` where a part of it cannot be expressed.
+/// The request for h2 to send, an upgrade as an extended CONNECT. `None` where a part of it cannot be expressed.
 pub fn request_of(head: &RequestHead) -> Option<Request<()>> {
     let target = match head.target() {
         b"" => b"/",
@@ -95,7 +106,13 @@ pub fn request_of(head: &RequestHead) -> Option<Request<()>> {
         a => a,
     });
     let mut request = Request::new(());
-    *request.method_mut() = Method::from_bytes(head.method_text()).ok()?;
+    match head.headers.get(Known::Upgrade).and_then(|p| std::str::from_utf8(p).ok()) {
+        Some(protocol) => {
+            *request.method_mut() = Method::CONNECT;
+            request.extensions_mut().insert(Protocol::from(protocol));
+        }
+        None => *request.method_mut() = Method::from_bytes(head.method_text()).ok()?,
+    }
     *request.uri_mut() = uri.build().ok()?;
     *request.version_mut() = http::Version::HTTP_2;
     *request.headers_mut() = map_of(&head.headers, Known::Host.bit())?;

@@ -25,7 +25,7 @@ known! {
     IfModifiedSince = "if-modified-since", Range = "range", RealIp = "x-real-ip", Traceparent = "traceparent",
     RetryAfter = "retry-after", Http2Settings = "http2-settings", GrpcStatus = "grpc-status", GrpcMessage = "grpc-message",
     GrpcTimeout = "grpc-timeout", OriginalPath = "x-envoy-original-path", AttemptCount = "x-envoy-attempt-count",
-    UpstreamServiceTime = "x-envoy-upstream-service-time",
+    UpstreamServiceTime = "x-envoy-upstream-service-time", ForwardedClientCert = "x-forwarded-client-cert",
 }
 
 /// Four cheap facts about a name; distinct for all well-known names, whatever their case.

@@ -1,8 +1,13 @@
 //! Certificates, keys and roots out of PEM texts, with errors that say what is wrong with which part.
 use rustls::{RootCertStore, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use sha2::{Digest, Sha256};
 use std::{fmt, net::IpAddr, sync::Arc, sync::OnceLock};
-use x509_parser::{extensions::GeneralName, prelude::*};
+use x509_parser::{
+    extensions::GeneralName,
+    objects::{oid_registry, oid2abbrev},
+    prelude::*,
+};
 
 /// A certificate chain with its private key, checked to belong together, and what is worth showing of it.
 pub struct Certificate {
@@ -13,7 +18,7 @@ pub struct Certificate {
 /// What a certificate says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Details {
-    /// Distinguished name, as `CN=shop.test, O=Shop`.
+    /// Distinguished name as RFC 2253 writes it, the last part first: `CN=shop.test,O=Shop`.
     pub subject: String,
     /// Lower-case hexadecimal digits.
     pub serial: String,
@@ -25,6 +30,8 @@ pub struct Details {
     pub not_before: i64,
     /// Seconds since 1970; from then on clients refuse it.
     pub not_after: i64,
+    /// SHA-256 of the SubjectPublicKeyInfo.
+    pub key_digest: [u8; 32],
 }
 
 /// Why a PEM text cannot be used.
@@ -82,13 +89,14 @@ impl Details {
     pub fn from_der(der: &[u8]) -> Result<Details, CertificateError> {
         let (_, cert) = X509Certificate::from_der(der).map_err(|e| CertificateError::Malformed(e.to_string()))?;
         let mut out = Details {
-            subject: cert.subject().to_string(),
+            subject: rfc2253(cert.subject()),
             serial: format!("{:x}", cert.tbs_certificate.serial),
             dns_names: Vec::new(),
             uris: Vec::new(),
             addresses: Vec::new(),
             not_before: cert.validity().not_before.timestamp(),
             not_after: cert.validity().not_after.timestamp(),
+            key_digest: digest(cert.public_key().raw),
         };
         if let Ok(Some(names)) = cert.subject_alternative_name() {
             for name in &names.value.general_names {
@@ -122,6 +130,39 @@ fn fits(pattern: &str, name: &str) -> bool {
         || pattern
             .strip_prefix("*.")
             .is_some_and(|rest| name.split_once('.').is_some_and(|(first, tail)| !first.is_empty() && tail == rest))
+}
+
+/// SHA-256.
+pub fn digest(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
+fn rfc2253(name: &X509Name<'_>) -> String {
+    let mut parts: Vec<String> = name
+        .iter_rdn()
+        .map(|rdn| {
+            let attributes = rdn.iter().map(|a| {
+                let kind = oid2abbrev(a.attr_type(), oid_registry()).map_or_else(|_| a.attr_type().to_id_string(), str::to_string);
+                format!("{kind}={}", escaped(a.as_str().unwrap_or_default()))
+            });
+            attributes.collect::<Vec<_>>().join("+")
+        })
+        .collect();
+    parts.reverse();
+    parts.join(",")
+}
+
+fn escaped(value: &str) -> String {
+    let mut out = String::with_capacity(value.len());
+    let last = value.chars().count().saturating_sub(1);
+    for (i, c) in value.chars().enumerate() {
+        let edge = c == ' ' && (i == 0 || i == last) || c == '#' && i == 0;
+        if edge || matches!(c, ',' | '+' | '"' | '\\' | '<' | '>' | ';') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {
@@ -180,6 +221,19 @@ mod tests {
         {
             assert_eq!(c.details.has_name(&[wanted.to_string()]), expect, "{wanted}");
         }
+    }
+
+    #[test]
+    fn subjects_are_written_as_in_rfc_2253() {
+        use rcgen::DnType::{CommonName, CountryName, OrganizationName};
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = Default::default();
+        for (kind, value) in [(CountryName, "DE"), (OrganizationName, "A, \"B\" + C"), (CommonName, " x#")] {
+            params.distinguished_name.push(kind, value);
+        }
+        let key = KeyPair::generate().unwrap();
+        let details = Details::from_der(params.self_signed(&key).unwrap().der()).unwrap();
+        assert_eq!(details.subject, r#"CN=\ x#,O=A\, \"B\" \+ C,C=DE"#);
     }
 
     #[test]

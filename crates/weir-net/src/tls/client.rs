@@ -56,7 +56,8 @@ impl Client {
         let verifier: Arc<dyn ServerCertVerifier> = match options.trust {
             Trust::Anyone => Arc::new(verify::AnyServer),
             Trust::Roots(roots) if !options.subject_alt_names.is_empty() => {
-                Arc::new(verify::ServerByNames { roots, names: options.subject_alt_names })
+                let demands = verify::Demands { names: options.subject_alt_names, ..Default::default() };
+                Arc::new(verify::ServerByNames { roots, demands })
             }
             Trust::Roots(roots) => {
                 WebPkiServerVerifier::builder_with_provider(roots, provider().clone()).build().map_err(|e| Error::General(e.to_string()))?

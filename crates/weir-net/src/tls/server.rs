@@ -1,11 +1,13 @@
 //! TLS towards clients: one [`Server`] per set of options, whose certificates can be exchanged at any time.
-use super::{Certificate, Version, provider, verify, versions};
+use super::{Certificate, Demands, Version, provider, verify, versions};
 use arc_swap::ArcSwap;
 use rustls::{
-    Error, RootCertStore, ServerConfig,
-    server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache, WebPkiClientVerifier},
+    CipherSuite, Error, RootCertStore, ServerConfig, ServerConnection,
+    crypto::CryptoProvider,
+    server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache, WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::CertifiedKey,
 };
+use rustls_pki_types::UnixTime;
 use std::{collections::HashMap, fmt, io, sync::Arc};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -14,58 +16,102 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 const SESSIONS: usize = 1024;
 
 /// What is asked of clients.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub enum ClientAuth {
+    #[default]
     None,
     /// A certificate is verified where there is one.
     Optional(Arc<RootCertStore>),
     Required(Arc<RootCertStore>),
+    /// Asked for, and let in whatever it is: [`Server::trusts`] says whether it can be believed.
+    Any(Arc<RootCertStore>),
+}
+
+/// Cipher suites of TLS 1.2 by OpenSSL's names, which Envoy and Istio use. Those of TLS 1.3 cannot be chosen.
+const CIPHER_SUITES: &[(&str, CipherSuite)] = &[
+    ("ECDHE-ECDSA-AES128-GCM-SHA256", CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256),
+    ("ECDHE-ECDSA-AES256-GCM-SHA384", CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384),
+    ("ECDHE-ECDSA-CHACHA20-POLY1305", CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256),
+    ("ECDHE-RSA-AES128-GCM-SHA256", CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256),
+    ("ECDHE-RSA-AES256-GCM-SHA384", CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384),
+    ("ECDHE-RSA-CHACHA20-POLY1305", CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256),
+];
+
+/// OpenSSL's name of a cipher suite; those of TLS 1.3 have IANA's. Empty for one that is never spoken.
+pub fn cipher_name(suite: CipherSuite) -> &'static str {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
+        other => CIPHER_SUITES.iter().find(|(_, s)| *s == other).map_or("", |(name, _)| name),
+    }
+}
+
+/// The process' functions with only these suites of TLS 1.2; names that are not known are left out.
+fn with_suites(names: &[String]) -> Arc<CryptoProvider> {
+    if names.is_empty() {
+        return provider().clone();
+    }
+    let mut own = CryptoProvider::clone(provider());
+    let chosen = |name: &str| names.iter().any(|n| n == name);
+    own.cipher_suites.retain(|s| s.tls13().is_some() || chosen(cipher_name(s.suite())));
+    Arc::new(own)
 }
 
 /// What a [`Server`] is made from.
+#[derive(Default)]
 pub struct ServerOptions {
     /// In order of preference; empty agrees on nothing.
     pub alpn: Vec<String>,
     pub min_version: Option<Version>,
     pub max_version: Option<Version>,
     pub client_auth: ClientAuth,
-    /// A client's certificate must carry one of these names; empty accepts any.
-    pub subject_alt_names: Vec<String>,
+    /// Of TLS 1.2, by OpenSSL's names; empty for all that are safe.
+    pub cipher_suites: Vec<String>,
+    /// Of a client's certificate, where one is shown.
+    pub demands: Demands,
 }
 
 /// Accepts TLS connections. Its certificates are read anew for each handshake, so exchanging them touches no connection.
 pub struct Server {
     config: Arc<ServerConfig>,
     certificates: Arc<Resolver>,
+    /// Where certificates were let in without having been verified.
+    unverified: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl Server {
     pub fn new(options: ServerOptions, certificates: CertificateTable) -> Result<Server, Error> {
         let certificates = Arc::new(Resolver(ArcSwap::from_pointee(certificates)));
-        let builder = ServerConfig::builder_with_provider(provider().clone())
+        let builder = ServerConfig::builder_with_provider(with_suites(&options.cipher_suites))
             .with_protocol_versions(&versions(options.min_version, options.max_version))?;
-        let (roots, optional) = match options.client_auth {
-            ClientAuth::None => (None, true),
-            ClientAuth::Optional(roots) => (Some(roots), true),
-            ClientAuth::Required(roots) => (Some(roots), false),
+        let (roots, optional, any) = match options.client_auth {
+            ClientAuth::None => (None, true, false),
+            ClientAuth::Optional(roots) => (Some(roots), true, false),
+            ClientAuth::Required(roots) => (Some(roots), false, false),
+            ClientAuth::Any(roots) => (Some(roots), true, true),
         };
-        let builder = match roots {
+        let verifier = roots.map(|roots| verifier(roots, optional, options.demands)).transpose()?;
+        let unverified = verifier.clone().filter(|_| any);
+        let builder = match verifier {
             None => builder.with_no_client_auth(),
-            Some(roots) => {
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider().clone());
-                let verifier = if optional { verifier.allow_unauthenticated() } else { verifier };
-                let verifier = verifier.build().map_err(|e| Error::General(e.to_string()))?;
-                builder.with_client_cert_verifier(match options.subject_alt_names {
-                    names if names.is_empty() => verifier,
-                    names => Arc::new(verify::ClientByNames { inner: verifier, names }),
-                })
-            }
+            Some(_) if any => builder.with_client_cert_verifier(Arc::new(verify::AnyClient)),
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
         };
         let mut config = builder.with_cert_resolver(certificates.clone());
         config.alpn_protocols = options.alpn.into_iter().map(String::into_bytes).collect();
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
         config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
-        Ok(Server { config: Arc::new(config), certificates })
+        Ok(Server { config: Arc::new(config), certificates, unverified })
+    }
+
+    /// Whether the certificate that a client has shown was verified, or can be.
+    pub fn trusts(&self, session: &ServerConnection) -> bool {
+        let Some(verifier) = &self.unverified else { return true };
+        match session.peer_certificates() {
+            Some([leaf, rest @ ..]) => verifier.verify_client_cert(leaf, rest, UnixTime::now()).is_ok(),
+            _ => false,
+        }
     }
 
     /// From the next handshake on, these are served.
@@ -77,6 +123,13 @@ impl Server {
     pub async fn accept(&self, io: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         TlsAcceptor::from(self.config.clone()).accept(io).await
     }
+}
+
+fn verifier(roots: Arc<RootCertStore>, optional: bool, demands: Demands) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+    let inner = WebPkiClientVerifier::builder_with_provider(roots, provider().clone());
+    let inner = if optional { inner.allow_unauthenticated() } else { inner };
+    let inner = inner.build().map_err(|e| Error::General(e.to_string()))?;
+    Ok(if demands.is_empty() { inner } else { Arc::new(verify::ClientByNames { inner, demands }) })
 }
 
 /// Certificates by the names they are for.

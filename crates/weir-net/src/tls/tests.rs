@@ -27,10 +27,9 @@ impl Ca {
 fn server(certificates: &[Arc<Certificate>], client_auth: ClientAuth, names: &[&str]) -> Server {
     let options = ServerOptions {
         alpn: vec!["h2".into(), "http/1.1".into()],
-        min_version: None,
-        max_version: None,
         client_auth,
-        subject_alt_names: names.iter().map(|n| (*n).to_string()).collect(),
+        demands: Demands { names: names.iter().map(|n| (*n).to_string()).collect(), ..Demands::default() },
+        ..ServerOptions::default()
     };
     Server::new(options, CertificateTable::new(certificates)).unwrap()
 }
@@ -168,8 +167,7 @@ async fn clients_are_verified() {
 async fn versions_are_bounded() {
     let ca = Ca::new();
     let make = |min, max| {
-        let options =
-            ServerOptions { alpn: vec![], min_version: min, max_version: max, client_auth: ClientAuth::None, subject_alt_names: vec![] };
+        let options = ServerOptions { min_version: min, max_version: max, ..ServerOptions::default() };
         Server::new(options, CertificateTable::new(&[ca.sign(&["a.test"], None)]))
     };
     let c = client(Trust::Anyone, &[], None);

@@ -8,6 +8,7 @@ use super::{
     relay::{Body, Replay},
     request::strip,
     tries::Kept,
+    tunnel,
 };
 use crate::{
     stream::Direction,
@@ -17,7 +18,7 @@ use std::{
     future::{Future, poll_fn},
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 use weir_net::http::{
     Known, Version,
@@ -37,7 +38,7 @@ pub(super) struct Try {
     /// For an HTTP/1 connection to be kept.
     pub ticket: Option<Ticket>,
     /// The place on an HTTP/2 connection.
-    _place: Option<Use>,
+    pub place: Option<Use>,
     response: Option<Pin<Box<h2::client::ResponseFuture>>>,
     pub reused: bool,
 }
@@ -100,11 +101,13 @@ impl Exchange<'_> {
                     true => Body::Raw(self.raw_up(kept).map_err(end)?),
                     false => Body::Relay(self.relay_up_h1(&mut kept.replay)),
                 };
-                Try { peer, up, turn, ticket: Some(ticket), _place: None, response: None, reused, host }
+                Try { peer, up, turn, ticket: Some(ticket), place: None, response: None, reused, host }
             }
             Conn::H2 { send, shared, place } => {
                 let request = border::request_of(&self.s.req.borrow()).ok_or_else(|| end(super::exchange::bad(parse::Bad::Syntax)))?;
-                let ends = self.request_ends(&kept.replay);
+                // An extended CONNECT goes on as a tunnel once it is answered.
+                let upgrade = self.is_upgrade();
+                let ends = self.request_ends(&kept.replay) && !upgrade;
                 let lost = |silent, refused| (Lost::Broken { silent, refused }, None);
                 let mut send = match send.ready().await {
                     Ok(send) => send,
@@ -120,14 +123,14 @@ impl Exchange<'_> {
                         return Err(lost(true, true));
                     }
                 };
-                let mut writer = Writer::h2(std::mem::take(&mut self.out), ends);
+                let mut writer = Writer::h2(std::mem::take(&mut self.out), ends || upgrade);
                 if ends {
                     kept.replay.ended = true;
                 }
                 self.resend(&mut writer, &kept.replay);
                 let peer = Peer::H2(border::H2Stream { recv: None, send: Some(stream), respond: None });
                 let response = Some(Box::pin(response));
-                Try { peer, up: Body::Relay(writer), turn, ticket: None, _place: Some(place), response, reused, host }
+                Try { peer, up: Body::Relay(writer), turn, ticket: None, place: Some(place), response, reused, host }
             }
         };
         match poll_fn(|cx| self.poll_response_head(cx, &mut tried, &mut kept.replay)).await {
@@ -181,6 +184,11 @@ impl Exchange<'_> {
         Pump::new(self.framing, Coding::Same, &mut self.out, wire, &self.w.bufs).map_err(|_| super::exchange::bad(parse::Bad::Chunk))
     }
 
+    /// Whether another protocol is asked for: what follows the head is not a body.
+    pub(super) fn is_upgrade(&self) -> bool {
+        self.s.req.borrow().headers.has(Known::Upgrade)
+    }
+
     /// Whether the request has no body, or its body is known not to come.
     pub(super) fn request_ends(&self, replay: &Replay) -> bool {
         let chained = self.chain.as_ref().filter(|c| c.wants_body(Direction::Request));
@@ -191,7 +199,7 @@ impl Exchange<'_> {
     }
 
     fn relay_up_h1(&mut self, replay: &mut Replay) -> Writer {
-        let ends = self.request_ends(replay);
+        let ends = self.request_ends(replay) || self.is_upgrade();
         let mut req = self.s.req.borrow_mut();
         let watched = self.chain.as_ref().filter(|c| c.wants_body(Direction::Request));
         req.headers.remove(Known::TransferEncoding);
@@ -268,7 +276,7 @@ impl Exchange<'_> {
                 _ => {}
             }
         }
-        match self.poll_head(cx, tried) {
+        match self.poll_final_head(cx, tried) {
             Poll::Pending if unsent => return Poll::Ready(Err(Lost::Broken { silent: tried.reused, refused: false })),
             Poll::Pending => {}
             ready => return ready,
@@ -282,8 +290,26 @@ impl Exchange<'_> {
         Poll::Pending
     }
 
-    fn poll_head(&mut self, cx: &mut Context, tried: &mut Try) -> Poll<Result<(), Lost>> {
+    /// The answer's head; interim ones before it go to the client at once.
+    fn poll_final_head(&mut self, cx: &mut Context, tried: &mut Try) -> Poll<Result<(), Lost>> {
+        loop {
+            ready!(self.poll_interim(cx)).map_err(Lost::End)?;
+            match ready!(self.poll_head(cx, tried))? {
+                101 | 200.. => return Poll::Ready(Ok(())),
+                _ => self.pass_interim().map_err(Lost::End)?,
+            }
+        }
+    }
+
+    /// The next head's status.
+    fn poll_head(&mut self, cx: &mut Context, tried: &mut Try) -> Poll<Result<u16, Lost>> {
         let mut resp = self.s.resp.borrow_mut();
+        if let Some(response) = &mut tried.response
+            && let Poll::Ready(Some(Ok(interim))) = response.as_mut().poll_informational(cx)
+        {
+            let fine = border::load_response(&interim.into_parts().0, &mut resp);
+            return Poll::Ready(if fine { Ok(resp.status) } else { Err(Lost::Malformed) });
+        }
         match (&mut tried.peer, &mut tried.response) {
             (Peer::H2(stream), Some(response)) => match response.as_mut().poll(cx) {
                 Poll::Pending => Poll::Pending,
@@ -291,8 +317,11 @@ impl Exchange<'_> {
                     let (parts, body) = response.into_parts();
                     stream.recv = Some(body);
                     tried.response = None;
-                    let fine = border::load_response(&parts, &mut resp);
-                    Poll::Ready(if fine { Ok(()) } else { Err(Lost::Malformed) })
+                    if !border::load_response(&parts, &mut resp) {
+                        return Poll::Ready(Err(Lost::Malformed));
+                    }
+                    tunnel::switched(&self.s.req.borrow(), &mut resp);
+                    Poll::Ready(Ok(resp.status))
                 }
                 Poll::Ready(Err(e)) => {
                     let refused =
@@ -306,14 +335,13 @@ impl Exchange<'_> {
         }
     }
 
-    /// Interim responses are read and dropped: `100 Continue` has been said already.
     fn poll_head_h1(
         &self,
         cx: &mut Context,
         wire: &mut Wire,
         resp: &mut weir_net::http::ResponseHead,
         reused: bool,
-    ) -> Poll<Result<(), Lost>> {
+    ) -> Poll<Result<u16, Lost>> {
         loop {
             if !wire.input.is_empty() {
                 match parse::response(wire.input.filled(), resp, parse::Limits { bytes: 63 * 1024, fields: 256 }) {
@@ -321,11 +349,7 @@ impl Exchange<'_> {
                         self.s.info.borrow_mut().upstream_bytes_received += n as u64;
                         wire.input.consume(n);
                         self.w.bufs.reclaim(&mut wire.input);
-                        if resp.status == 101 || resp.status >= 200 {
-                            return Poll::Ready(Ok(()));
-                        }
-                        resp.clear();
-                        continue;
+                        return Poll::Ready(Ok(resp.status));
                     }
                     Ok(None) => {}
                     Err(_) => return Poll::Ready(Err(Lost::Malformed)),

@@ -74,6 +74,8 @@ pub(super) struct Exchange<'a> {
     pub attempt_count: bool,
     /// `100 Continue` is waited for.
     pub expects: bool,
+    /// Of an interim answer, on its way to the client.
+    pub interim: Vec<u8>,
     /// Bytes moved in this exchange, for idle timeouts.
     pub progress: u64,
 }
@@ -111,6 +113,7 @@ impl<'a> Exchange<'a> {
             raw_read: false,
             attempt_count: false,
             expects: false,
+            interim: Vec::new(),
             progress: 0,
             c,
             w,

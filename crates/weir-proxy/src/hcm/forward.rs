@@ -89,8 +89,8 @@ impl Exchange<'_> {
         if let Some(idle) = forward.idle_timeout {
             self.clock.set_idle(self.w.now(), idle.as_nanos() as u64);
         }
-        // A request that nobody may send again is not held.
-        let again = forward.retry.is_some() || shadowed || self.s.req.borrow().method.is_idempotent();
+        // A request that nobody may send again is not held; HTTP/2 may refuse any.
+        let again = forward.retry.is_some() || shadowed || plan.protocol != Protocol::Http1 || self.s.req.borrow().method.is_idempotent();
         let mut kept = Kept::new(if again { config.limits.buffer_limit_bytes as usize } else { 0 });
         let early = self.request_ends(&kept.replay);
         if early {

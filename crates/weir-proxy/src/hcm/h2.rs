@@ -1,5 +1,5 @@
 //! HTTP/2 towards clients: one task per connection, and one per stream, on the same worker.
-use super::{Client, Connection, Hcm, exchange::Exchange};
+use super::{Client, Connection, Hcm, exchange::Exchange, tunnel};
 use crate::drain::Phase;
 use h2::{Reason, RecvStream, server::SendResponse};
 use http::Request;
@@ -13,10 +13,11 @@ use std::{
 use tokio::task::spawn_local;
 use weir_net::{
     http::{
+        Known,
         h2::{self as border, Guarded, H2Stream},
         relay::Peer,
     },
-    io::Rewound,
+    io::Io,
 };
 
 /// Streams that a client may reset before their answer was begun, beyond those that ended well: above it the connection
@@ -31,7 +32,8 @@ struct Shared {
     active: Cell<u32>,
 }
 
-pub async fn serve(io: Rewound, connection: Connection, hcm: Rc<Hcm>) {
+/// `first` has been read of the connection already.
+pub async fn serve(io: Io, first: Vec<u8>, connection: Connection, hcm: Rc<Hcm>) {
     let stats = hcm.stats.clone();
     stats.downstream_cx_http2_total.inc();
     stats.downstream_cx_http2_active.inc();
@@ -41,8 +43,10 @@ pub async fn serve(io: Rewound, connection: Connection, hcm: Rc<Hcm>) {
         .initial_window_size(limits.initial_stream_window_bytes)
         .initial_connection_window_size(limits.initial_connection_window_bytes)
         .max_concurrent_streams(limits.max_concurrent_streams)
-        .max_header_list_size(limits.max_request_headers_bytes)
+        // The library's own 431 cannot be counted: the limit is held by `serve_stream`, this is the bound for memory.
+        .max_header_list_size(limits.max_request_headers_bytes.saturating_mul(2))
         .max_concurrent_reset_streams(MAX_RESET_STREAMS)
+        .enable_connect_protocol()
         .max_send_buffer_size(256 * 1024);
     let (waits, max_requests) = (hcm.waits, limits.max_requests_per_connection);
     drop(hcm);
@@ -52,7 +56,7 @@ pub async fn serve(io: Rewound, connection: Connection, hcm: Rc<Hcm>) {
     let w = shared.connection.worker.clone();
     let lane = w.timers.lane();
     lane.set(w.now().saturating_add(waits.head));
-    let mut handshake = pin!(builder.handshake(Guarded::new(io, flooded.clone())));
+    let mut handshake = pin!(builder.handshake(Guarded::new(io, first, flooded.clone())));
     let shaken = poll_fn(|cx| if lane.expired(cx) { Poll::Ready(None) } else { handshake.as_mut().poll(cx).map(Some) }).await;
     if let Some(Ok(mut h2)) = shaken {
         let (mut draining, mut cutting) = (pin!(drain.reached(Phase::Draining)), pin!(drain.reached(Phase::Cutting)));
@@ -81,7 +85,19 @@ pub async fn serve(io: Rewound, connection: Connection, hcm: Rc<Hcm>) {
                 }
                 h2.poll_accept(cx)
             });
-            let Some(Ok((request, respond))) = next.await else { break };
+            let (request, respond) = match next.await {
+                Some(Ok(next)) => next,
+                Some(Err(e)) => {
+                    // Floods that the library sees itself: header continuations, small data frames, streams reset unseen.
+                    if e.reason() == Some(Reason::ENHANCE_YOUR_CALM) && !e.is_remote() {
+                        flooded.set(true);
+                    } else if !e.is_remote() && !e.is_io() {
+                        stats.downstream_cx_protocol_error.inc();
+                    }
+                    break;
+                }
+                None => break,
+            };
             if shared.early_resets.get() > MAX_EARLY_RESETS {
                 stats.downstream_rq_http2_flood.inc();
                 h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
@@ -122,13 +138,22 @@ async fn serve_stream(shared: &Shared, request: Request<RecvStream>, mut respond
         respond.send_reset(Reason::PROTOCOL_ERROR);
         return;
     }
+    let websocket = s.req.borrow().headers.get(Known::Upgrade).is_some_and(|p| p.eq_ignore_ascii_case(b"websocket"));
+    if websocket {
+        tunnel::add_websocket_key(&mut s.req.borrow_mut().headers, [w.random(), w.random()]);
+    }
     *s.conn.borrow_mut() = Some(conn.clone());
     let peer = Peer::H2(H2Stream { recv: Some(body), send: None, respond: Some(respond) });
     let mut c = Client { peer, lane: w.timers.lane(), conn: conn.clone(), ip: ip.clone() };
-    let fields = s.req.borrow().headers.len();
+    let (fields, bytes) = {
+        let req = s.req.borrow();
+        (req.headers.len(), req.target().len() + req.headers.iter().map(|(n, v)| n.len() + v.len()).sum::<usize>())
+    };
     let ex = Exchange::new(&mut c, w, &hcm, &s, false);
     if fields > hcm.head.fields {
         ex.refuse(431, "http2.too_many_headers").await;
+    } else if bytes > hcm.head.bytes {
+        ex.refuse(431, "http2.headers_too_large").await;
     } else {
         ex.run().await;
     }

@@ -63,10 +63,8 @@ impl Exchange<'_> {
         let sent = self.send_reply(&body).await;
         match sent {
             Ok(()) if self.keep => After::Keep,
-            Ok(()) if self.h2 => {
-                self.end_stream();
-                After::Close
-            }
+            // What the client has not sent yet it is told to keep (RST_STREAM, NO_ERROR) once the answer is out and the stream dropped.
+            Ok(()) if self.h2 => After::Close,
             Ok(()) => self.close().await,
             Err(End::Gone(flags, _)) => {
                 let mut info = self.s.info.borrow_mut();

@@ -4,13 +4,14 @@ use super::{
     filters::{Chain, Filter},
 };
 use crate::{
+    conn::ConnInfo,
     filter::{cors, fault},
     info::Flags,
     route::RouteRt,
     stream::Reply,
 };
 use std::net::{IpAddr, SocketAddr};
-use weir_config::model::Abort;
+use weir_config::model::{Abort, ForwardClientCertDetails};
 use weir_net::http::{
     Headers, Known, Method, Version, body,
     names::HOP_BY_HOP,
@@ -50,7 +51,10 @@ impl Exchange<'_> {
             }
         }
         if !self.h2 {
-            let upgrade = req.headers.has(Known::Upgrade) && body::lists(&req.headers, Known::Connection, b"upgrade");
+            // HTTP/2 in an upgraded connection would carry requests past every route and plugin.
+            let upgrade = req.headers.has(Known::Upgrade)
+                && body::lists(&req.headers, Known::Connection, b"upgrade")
+                && !body::lists(&req.headers, Known::Upgrade, b"h2c");
             strip(&mut req.headers, Known::TransferEncoding.bit() | if upgrade { Known::Upgrade.bit() } else { 0 });
             if upgrade {
                 req.headers.add(Known::Connection, &[b"upgrade"]);
@@ -69,6 +73,7 @@ impl Exchange<'_> {
                 req.headers.add(Known::ForwardedFor, &[&self.c.ip]);
             }
         }
+        forward_client_cert(&mut req.headers, config.forward_client_cert_details, &self.c.conn);
         let trusted = !config.use_remote_address || config.xff_num_trusted_hops > 0;
         req.https = match req.headers.get(Known::ForwardedProto) {
             Some(v) if trusted && v.eq_ignore_ascii_case(b"https") => true,
@@ -145,6 +150,21 @@ impl Exchange<'_> {
                 Err(End::Reply(reply, Flags::FAULT_INJECTED))
             }
         }
+    }
+}
+
+/// What upstreams are told of the client's certificate, and what of the client's own word for it.
+fn forward_client_cert(headers: &mut Headers, details: ForwardClientCertDetails, conn: &ConnInfo) {
+    use ForwardClientCertDetails::*;
+    let shown = conn.tls.as_ref().and_then(|t| t.peer_certificate.as_ref());
+    match (details, shown) {
+        (AlwaysForwardOnly, _) | (ForwardOnly, Some(_)) => {}
+        (AppendForward, Some(shown)) if headers.has(Known::ForwardedClientCert) => {
+            let before = headers.all(Known::ForwardedClientCert).collect::<Vec<_>>().join(&b","[..]);
+            headers.set(Known::ForwardedClientCert, &[&before, b",", &shown.forwarded]);
+        }
+        (AppendForward | SanitizeSet, Some(shown)) => headers.set(Known::ForwardedClientCert, &[&shown.forwarded]),
+        _ => headers.remove(Known::ForwardedClientCert),
     }
 }
 

@@ -92,21 +92,8 @@ impl Exchange<'_> {
         }
         match (self.keep && read, self.h2) {
             (true, _) => Ok(After::Keep),
-            (false, true) => {
-                self.end_stream();
-                Ok(After::Close)
-            }
             (false, false) if !read => Ok(self.close().await),
             _ => Ok(After::Close),
-        }
-    }
-
-    /// The client may stop sending: it has its answer.
-    pub(super) fn end_stream(&mut self) {
-        if let Peer::H2(stream) = &mut self.c.peer
-            && !self.reader.is_done()
-        {
-            stream.reset(h2::Reason::NO_ERROR);
         }
     }
 
@@ -253,7 +240,7 @@ impl Exchange<'_> {
             if let Poll::Ready(r) = r {
                 return Poll::Ready(r.map_err(|e| broken(e, false)));
             }
-            self.poll_running(cx)
+            self.poll_running(cx, tried)
         })
         .await;
         let mut info = self.s.info.borrow_mut();
@@ -286,7 +273,7 @@ impl Exchange<'_> {
             if let Poll::Ready(r) = self.poll_down_relay(cx, Some((&mut tried.peer, &mut *reader)), &mut writer) {
                 return Poll::Ready(r);
             }
-            self.poll_running(cx)
+            self.poll_running(cx, tried)
         })
         .await;
         let mismatch = writer.is_mismatch();
@@ -319,8 +306,8 @@ impl Exchange<'_> {
         self.back = writer.into_buffer();
     }
 
-    /// While both bodies wait: deadlines, and a client that resets its stream.
-    fn poll_running(&mut self, cx: &mut std::task::Context) -> Poll<Result<(), End>> {
+    /// While both bodies wait: deadlines, and a client that leaves.
+    fn poll_running(&mut self, cx: &mut std::task::Context, tried: &Try) -> Poll<Result<(), End>> {
         if let Err(late) = self.check_clock(cx) {
             let end = match self.too_late(late) {
                 End::Reply(r, flags) => End::Gone(flags, r.details),
@@ -332,7 +319,8 @@ impl Exchange<'_> {
                 end
             }));
         }
-        if self.h2 { self.poll_client_gone(cx, false) } else { Poll::Pending }
+        let read = self.request_is_read(&tried.up);
+        self.poll_client_gone(cx, read)
     }
 
     /// What is known when the response has gone, or broken off. The moment of that.

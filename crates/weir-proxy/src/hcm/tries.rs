@@ -17,6 +17,8 @@ use weir_net::http::{Known, Version, pump::Pump};
 
 /// Retries of requests whose route says nothing about them: only of connections that had gone stale.
 const STALE_TRIES: u32 = 2;
+/// The same for streams of HTTP/2 that the upstream refused, by a GOAWAY or for having too many.
+const REFUSED_TRIES: u32 = 10;
 
 /// What one try leaves to the next.
 pub(super) struct Kept {
@@ -71,10 +73,14 @@ impl Exchange<'_> {
                     if let Some(up) = up {
                         kept.take_up(up);
                     }
-                    // An idle connection that the peer had just closed says nothing about the peer.
-                    if stale && resend && stale_tries < STALE_TRIES && self.s.req.borrow().method.is_idempotent() {
+                    // An idle connection that the peer had just closed says nothing about the peer; a stream that it refused has
+                    // not been served at all (RFC 9113 section 8.7).
+                    let unserved = matches!(outcome, retry::Outcome::Reset { refused: true, .. });
+                    let most = if unserved { REFUSED_TRIES } else { STALE_TRIES };
+                    let harmless = unserved || stale && self.s.req.borrow().method.is_idempotent();
+                    if harmless && resend && stale_tries < most {
                         stale_tries += 1;
-                        kept.fresh = true;
+                        kept.fresh = !unserved;
                         continue;
                     }
                     permit = self.another(plan, outcome, retries, resend);

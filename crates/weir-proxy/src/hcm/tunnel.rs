@@ -4,34 +4,36 @@ use super::{
     attempt::Try,
     exchange::{End, Exchange},
     forward::Plan,
+    relay::WINDOW,
 };
 use crate::{
     drain::Phase,
     info::Flags,
     stream::{Direction, Reached},
 };
+use base64::{Engine, prelude::BASE64_STANDARD as STANDARD};
+use sha1::{Digest, Sha1};
 use std::{
     future::{Future, poll_fn},
     pin::pin,
-    task::Poll,
+    task::{Context, Poll},
 };
 use weir_net::http::{
-    Known,
-    body::{Framing, lists},
+    Headers, Known, RequestHead, ResponseHead,
+    body::Framing,
+    buf::BufPool,
     pump::{Broken, Coding, Pump},
+    relay::{Got, Peer, Reader, Writer},
+    wire::Wire,
 };
 
 impl Exchange<'_> {
     /// The upstream has switched protocols.
     pub(super) async fn upgrade(&mut self, plan: &Plan<'_>, tried: Try) -> Result<After, End> {
-        let asked = {
-            let req = self.s.req.borrow();
-            !self.h2 && req.headers.has(Known::Upgrade) && lists(&req.headers, Known::Connection, b"upgrade")
-        };
-        let Try { mut peer, host, turn, ticket, .. } = tried;
-        let Some(u) = peer.wire().filter(|_| asked) else {
+        let Try { mut peer, host, turn, ticket, place, .. } = tried;
+        if !self.is_upgrade() {
             return Err(End::reply(502, Flags::UPSTREAM_PROTOCOL_ERROR, "upstream_reset_before_response_started{protocol_error}"));
-        };
+        }
         if let Some(chain) = &mut self.chain {
             chain.head(Direction::Response, false);
         }
@@ -46,7 +48,7 @@ impl Exchange<'_> {
         self.s.reached[Direction::Response as usize].set(Reached::Sent);
         {
             let mut info = self.s.info.borrow_mut();
-            info.status = 101;
+            info.status = if self.h2 { 200 } else { 101 };
             info.response_start = self.w.now();
             info.details = "via_upstream".into();
             plan.cluster.stats.answered(101);
@@ -54,26 +56,30 @@ impl Exchange<'_> {
         self.answered = true;
         self.hcm.stats.downstream_cx_upgrades_total.inc();
         self.hcm.stats.downstream_cx_upgrades_active.inc();
-        self.back.clear();
-        self.s.resp.borrow().write_to(&mut self.back);
-        self.out.clear();
         // The route's time was for the answer; a tunnel ends when it is idle.
         (self.clock.route, self.clock.request) = (u64::MAX, u64::MAX);
         self.clock.arm(&self.c.lane);
-        let moved = Box::pin(self.tunnel(u)).await;
+        let moved = match &mut peer {
+            Peer::H1(u) if !self.h2 => Box::pin(self.tunnel(u)).await,
+            peer => Box::pin(self.relay_tunnel(peer)).await,
+        };
         self.hcm.stats.downstream_cx_upgrades_active.dec();
-        drop((turn, host));
+        drop((turn, host, place));
         if let Some(ticket) = ticket {
             ticket.close(&plan.cluster, false);
         }
         moved.map(|()| After::Close)
     }
 
-    async fn tunnel(&mut self, u: &mut weir_net::http::wire::Wire) -> Result<(), End> {
+    /// Between two connections of HTTP/1.
+    async fn tunnel(&mut self, u: &mut Wire) -> Result<(), End> {
         let w = self.w.clone();
+        self.back.clear();
+        self.s.resp.borrow().write_to(&mut self.back);
+        self.out.clear();
         let gone = |e| match e {
             Broken::Sink => End::client_gone(false),
-            _ => End::Gone(Flags::UPSTREAM_CONNECTION_TERMINATION, "upstream_reset_after_response_started{connection_termination}".into()),
+            _ => upstream_gone(),
         };
         let Some(c) = self.c.peer.wire() else { return Ok(()) };
         let mut up = Pump::new(Framing::UntilClose, Coding::Same, &mut self.out, c, &w.bufs).map_err(gone)?;
@@ -93,14 +99,124 @@ impl Exchange<'_> {
                 return Poll::Ready(Ok(()));
             }
             self.progress = self.progress.wrapping_add(up.sent + down.sent - before);
-            match self.check_clock(cx) {
-                Err(_) => Poll::Ready(Err(End::Gone(Flags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout".into()))),
-                Ok(()) => Poll::Pending,
-            }
+            self.poll_tunnel_idle(cx)
         })
         .await;
         let mut info = self.s.info.borrow_mut();
         (info.bytes_received, info.bytes_sent) = (up.moved, down.moved);
         moved
+    }
+
+    fn poll_tunnel_idle(&mut self, cx: &Context) -> Poll<Result<(), End>> {
+        match self.check_clock(cx) {
+            Err(_) => Poll::Ready(Err(End::Gone(Flags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout".into()))),
+            Ok(()) => Poll::Pending,
+        }
+    }
+
+    /// Where at least one side is a stream of HTTP/2.
+    async fn relay_tunnel(&mut self, u: &mut Peer) -> Result<(), End> {
+        let w = self.w.clone();
+        {
+            let mut resp = self.s.resp.borrow_mut();
+            if self.h2 {
+                // What HTTP/2 has no use for is left out of the head when it is made.
+                resp.status = 200;
+                resp.headers.remove_named(b"sec-websocket-accept");
+            }
+        }
+        let mut down = self.start_response(false, false)?;
+        let spare = std::mem::take(&mut self.out);
+        let mut up = if u.is_h2() { Writer::h2(spare, false) } else { Writer::h1(spare, false) };
+        let mut from_client = Reader::new(Framing::UntilClose, &self.c.peer);
+        let mut from_upstream = Reader::new(Framing::UntilClose, u);
+        let drain = self.c.conn.drain.clone();
+        let mut cutting = pin!(drain.reached(Phase::Cutting));
+        let moved = poll_fn(|cx| {
+            let before = up.sent + down.sent;
+            let forth = relay(cx, &w.bufs, &mut from_client, &mut self.c.peer, &mut up, u);
+            let back = relay(cx, &w.bufs, &mut from_upstream, u, &mut down, &mut self.c.peer);
+            self.progress = self.progress.wrapping_add(up.sent + down.sent - before);
+            match (forth, back) {
+                (Err(Broken::Source), _) | (_, Err(Broken::Sink)) => return Poll::Ready(Err(End::client_gone(self.h2))),
+                (Err(_), _) | (_, Err(_)) => return Poll::Ready(Err(upstream_gone())),
+                (Ok(true), Ok(true)) => return Poll::Ready(Ok(())),
+                _ => {}
+            }
+            if self.h2
+                && let Poll::Ready(gone) = self.poll_client_gone(cx, false)
+            {
+                return Poll::Ready(gone);
+            }
+            if cutting.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            self.poll_tunnel_idle(cx)
+        })
+        .await;
+        let mut info = self.s.info.borrow_mut();
+        (info.bytes_received, info.bytes_sent) = (from_client.received, from_upstream.received);
+        moved
+    }
+}
+
+/// One direction of a tunnel, as far as both sides let it. `true`: its end has been passed on.
+fn relay(
+    cx: &mut Context,
+    bufs: &BufPool,
+    reader: &mut Reader,
+    from: &mut Peer,
+    writer: &mut Writer,
+    to: &mut Peer,
+) -> Result<bool, Broken> {
+    let mut trailers = Headers::default();
+    while !writer.done {
+        let mut more = true;
+        while more && !writer.is_ended() && writer.pending() < WINDOW {
+            more = match reader.poll(cx, from, bufs, &mut trailers, &mut |data| writer.push(data)) {
+                Poll::Ready(got) => {
+                    if got? == Got::End {
+                        writer.end(None);
+                    }
+                    true
+                }
+                Poll::Pending => false,
+            };
+        }
+        if writer.poll_flush(cx, to)?.is_pending() || !more && !writer.done {
+            return Ok(false);
+        }
+        if writer.done
+            && let Some(wire) = to.wire()
+        {
+            let _ = wire.poll_shutdown(cx);
+        }
+    }
+    Ok(true)
+}
+
+fn upstream_gone() -> End {
+    End::Gone(Flags::UPSTREAM_CONNECTION_TERMINATION, "upstream_reset_after_response_started{connection_termination}".into())
+}
+
+/// RFC 6455 section 4.1: HTTP/2 has no such key, HTTP/1 needs one.
+pub(super) fn add_websocket_key(headers: &mut Headers, random: [u64; 2]) {
+    const NAME: &[u8] = b"sec-websocket-key";
+    if headers.get_named(NAME).is_none() {
+        let bytes = random.map(u64::to_le_bytes).concat();
+        headers.add_named(NAME, STANDARD.encode(bytes).as_bytes());
+    }
+}
+
+/// An extended CONNECT that was granted, as the answer to an upgrade of HTTP/1 that it stands for (RFC 8441 section 5).
+pub(super) fn switched(req: &RequestHead, resp: &mut ResponseHead) {
+    let Some(protocol) = req.headers.get(Known::Upgrade).filter(|_| resp.status == 200) else { return };
+    resp.status = 101;
+    resp.headers.set(Known::Upgrade, &[protocol]);
+    resp.headers.set(Known::Connection, &[b"upgrade"]);
+    if let Some(key) = req.headers.get_named(b"sec-websocket-key") {
+        // RFC 6455 section 4.2.2.
+        let digest = Sha1::new().chain_update(key).chain_update("258EAFA5-E914-47DA-95CA-C5AB0DC85B11").finalize();
+        resp.headers.add_named(b"sec-websocket-accept", STANDARD.encode(digest).as_bytes());
     }
 }

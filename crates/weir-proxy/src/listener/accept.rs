@@ -220,7 +220,7 @@ async fn handshake(local: &Local, stats: &ListenerStats, server: &tls::Server, i
     if session.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
         count(&stats.ssl_session_reused);
     }
-    let tls = info::tls(session);
+    let tls = info::tls(session, server);
     if tls.peer_certificate.is_none() {
         count(&stats.ssl_no_certificate);
     }

@@ -5,6 +5,7 @@ use crate::{
     cluster::{ClusterRegistry, manager::version},
     secrets::Secrets,
 };
+use base64::{Engine, prelude::BASE64_STANDARD};
 use std::sync::Arc;
 use weir_config::{
     diagnostic::Diagnostic,
@@ -111,6 +112,23 @@ fn same_options(a: &DownstreamTls, b: &DownstreamTls) -> bool {
     a == *b
 }
 
+/// What client certificates must be beyond well signed.
+fn demands(options: &DownstreamTls) -> Result<tls::Demands, Diagnostic> {
+    let bad = |text: &String| {
+        Diagnostic::error("InvalidTls", format!("`{text}` is no SHA-256")).help("64 hexadecimal digits for a certificate, base64 for a key")
+    };
+    let hex = |text: &String| -> Option<[u8; 32]> {
+        let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect();
+        digits?.as_chunks().0.iter().map(|[high, low]| high << 4 | low).collect::<Vec<_>>().try_into().ok()
+    };
+    let base64 = |text: &String| -> Option<[u8; 32]> { BASE64_STANDARD.decode(text).ok()?.try_into().ok() };
+    Ok(tls::Demands {
+        names: options.subject_alt_names.clone(),
+        digests: options.verify_certificate_hash.iter().map(|t| hex(t).ok_or_else(|| bad(t))).collect::<Result<_, _>>()?,
+        key_digests: options.verify_certificate_spki.iter().map(|t| base64(t).ok_or_else(|| bad(t))).collect::<Result<_, _>>()?,
+    })
+}
+
 fn server(options: &DownstreamTls, table: CertificateTable, secrets: &Secrets) -> Result<tls::Server, Diagnostic> {
     let roots = || {
         let name = options.client_ca.as_ref();
@@ -124,6 +142,7 @@ fn server(options: &DownstreamTls, table: CertificateTable, secrets: &Secrets) -
         ClientCertificate::None => ClientAuth::None,
         ClientCertificate::Optional => ClientAuth::Optional(roots()?),
         ClientCertificate::Required => ClientAuth::Required(roots()?),
+        ClientCertificate::AcceptUntrusted => ClientAuth::Any(roots()?),
     };
     let default = || vec!["h2".to_string(), "http/1.1".to_string()];
     let options = tls::ServerOptions {
@@ -131,7 +150,8 @@ fn server(options: &DownstreamTls, table: CertificateTable, secrets: &Secrets) -
         min_version: options.min_version.map(version),
         max_version: options.max_version.map(version),
         client_auth,
-        subject_alt_names: options.subject_alt_names.clone(),
+        cipher_suites: options.cipher_suites.clone(),
+        demands: demands(options)?,
     };
     tls::Server::new(options, table).map_err(|e| {
         Diagnostic::error("InvalidTls", format!("TLS cannot be set up: {e}"))

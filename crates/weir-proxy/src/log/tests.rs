@@ -59,13 +59,14 @@ impl Bed {
             addresses: vec![],
             not_before: 0,
             not_after: 0,
+            key_digest: [0; 32],
         };
         let tls = TlsInfo {
             sni: Some("shop.test".into()),
             alpn: None,
             version: "TLSv1.3",
             cipher: "TLS_AES_128_GCM_SHA256",
-            peer_certificate: Some(Rc::new(PeerCertificate { details, der: Vec::new() })),
+            peer_certificate: Some(Rc::new(PeerCertificate { details, der: Vec::new(), forwarded: Box::default() })),
         };
         let conn = ConnInfo {
             id: 9,

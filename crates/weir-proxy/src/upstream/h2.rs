@@ -9,7 +9,8 @@ use weir_net::io::Io;
 /// Streams on one connection at once, if the peer allows as many.
 const MAX_STREAMS: u32 = 100;
 const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// As much as all streams together may hold back: clients that read slowly must not stall the others that share the connection.
+const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
 /// Header bytes of a response.
 const MAX_HEADER_LIST: u32 = 64 * 1024;
 

@@ -48,15 +48,8 @@ pub async fn upstream(name: &'static str) -> SocketAddr {
 
 /// The same behind TLS.
 pub async fn tls_upstream(name: &'static str, certificate: &Pem) -> SocketAddr {
-    let options = tls::ServerOptions {
-        alpn: vec![],
-        min_version: None,
-        max_version: None,
-        client_auth: tls::ClientAuth::None,
-        subject_alt_names: vec![],
-    };
     let certificate = Arc::new(tls::Certificate::from_pem(&certificate.chain, &certificate.key).unwrap());
-    let server = Arc::new(tls::Server::new(options, tls::CertificateTable::new(&[certificate])).unwrap());
+    let server = Arc::new(tls::Server::new(tls::ServerOptions::default(), tls::CertificateTable::new(&[certificate])).unwrap());
     let listener = TcpListener::bind(loopback()).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

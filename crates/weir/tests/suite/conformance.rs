@@ -1,5 +1,8 @@
 //! h2spec, pinned in tests/tools, against the running gateway.
-use crate::harness::{Start, TO_ECHO, root};
+use crate::{
+    harness::{Start, TO_ECHO, Weir, root},
+    tls,
+};
 use std::{path::PathBuf, process::Command};
 
 fn h2spec() -> PathBuf {
@@ -17,8 +20,16 @@ fn h2spec() -> PathBuf {
 
 #[test]
 fn h2spec_passes() {
-    let weir = Start::new().file("gateway.yaml", TO_ECHO).run();
-    let out = Command::new(h2spec()).args(["-h", "127.0.0.1", "-p", &weir.ports[0].to_string(), "-o", "5"]).output().unwrap();
+    let made = tls::certificate(&["h.test"]);
+    let secure = TO_ECHO.replace("protocol: HTTP }", "protocol: HTTPS, tls: { certificateRefs: [{ name: h }] } }");
+    let secured = Start::new().file("gateway.yaml", secure).file("h.yaml", tls::secret("h", &made)).run();
+    passes(&Start::new().file("gateway.yaml", TO_ECHO).run(), &[]);
+    passes(&secured, &["-t", "-k"]);
+}
+
+fn passes(weir: &Weir, more: &[&str]) {
+    let port = weir.ports[0].to_string();
+    let out = Command::new(h2spec()).args(["-h", "127.0.0.1", "-p", &port, "-o", "5"]).args(more).output().unwrap();
     let text = String::from_utf8_lossy(&out.stdout);
     let summary = text.lines().rev().find(|l| l.contains("tests,")).unwrap_or_default();
     assert!(out.status.success() && summary.contains(" 0 failed"), "{text}");

@@ -3,8 +3,8 @@ use crate::client::{self, Answer};
 pub use crate::redis_server::free_port;
 use std::{
     fs,
-    io::{BufRead, BufReader},
-    net::SocketAddr,
+    io::{BufRead, BufReader, Write},
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, OnceLock},
@@ -98,6 +98,27 @@ pub fn runtime() -> &'static tokio::runtime::Runtime {
 
 pub fn echo_server(name: &str) -> echo::Server {
     runtime().block_on(echo::Server::start(echo::Options { name: name.into(), ..echo::Options::default() })).unwrap()
+}
+
+/// An upstream of HTTP/1 that answers each head it reads with exactly these bytes; its port.
+pub fn raw_upstream(answer: impl Fn(&str) -> String + Clone + Send + 'static) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut io in listener.incoming().map_while(Result::ok) {
+            let answer = answer.clone();
+            std::thread::spawn(move || {
+                let mut lines = BufReader::new(io.try_clone().unwrap()).lines().map_while(Result::ok);
+                loop {
+                    let head: Vec<String> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
+                    if head.is_empty() || io.write_all(answer(&head.join("\n")).as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    port
 }
 
 /// The binary under test.

@@ -1,7 +1,7 @@
 //! Ends HTTP/2 connections whose peer sends frames that cost work and carry nothing: pings, settings, resets, priorities,
 //! window updates and empty data. The h2 crate bounds header continuations, data frames that carry little and streams
 //! reset before they were accepted; this counts the rest, on the bytes as they come in.
-use crate::io::Rewound;
+use crate::io::Io;
 use std::{
     cell::Cell,
     io,
@@ -17,13 +17,15 @@ use tokio::{
 /// Frames without content that a peer may send at once; they are forgotten at [`PER_SECOND`].
 const BURST: u32 = 1000;
 const PER_SECOND: u32 = 200;
+/// A window update may come for so many bytes that were sent; most peers send one for half a window.
+const BYTES_PER_UPDATE: usize = 256;
 
 const DATA: u8 = 0;
-const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
 
 /// Counts frames in a stream of bytes.
 #[derive(Default)]
@@ -37,12 +39,18 @@ pub struct Flood {
     count: u32,
     /// Seconds at which `count` was last lowered.
     since: u64,
+    /// Bytes sent for which the peer may still send window updates.
+    credit: usize,
 }
 
 impl Flood {
     /// For a connection whose first bytes are the client's preface.
     pub fn server() -> Flood {
         Flood { preface: super::PREFACE.len(), ..Flood::default() }
+    }
+    /// The peer was sent `n` bytes, and may say that it has read them.
+    pub fn sent(&mut self, n: usize) {
+        self.credit = self.credit.saturating_add(n).min(BYTES_PER_UPDATE << 20);
     }
     /// Looks at bytes that came at second `now`. `false`: too many empty frames.
     pub fn accept(&mut self, mut b: &[u8], now: u64) -> bool {
@@ -78,7 +86,13 @@ impl Flood {
             RST_STREAM | PRIORITY => true,
             // END_STREAM on an empty frame says something.
             DATA => self.skip == 0 && !ack,
-            HEADERS => false,
+            WINDOW_UPDATE => match self.credit.checked_sub(BYTES_PER_UPDATE) {
+                Some(left) => {
+                    self.credit = left;
+                    false
+                }
+                None => true,
+            },
             _ => false,
         };
         if empty {
@@ -93,9 +107,11 @@ impl Flood {
     }
 }
 
-/// A connection that is watched for floods; ends as if broken when there is one.
+/// A connection that is watched for floods; ends as if broken when there is one. What was read of it already is read again
+/// first.
 pub struct Guarded {
-    io: Rewound,
+    io: Io,
+    first: Vec<u8>,
     flood: Flood,
     begun: Instant,
     flooded: Rc<Cell<bool>>,
@@ -103,15 +119,28 @@ pub struct Guarded {
 
 impl Guarded {
     /// `flooded` is set when the connection was ended for it.
-    pub fn new(io: Rewound, flooded: Rc<Cell<bool>>) -> Guarded {
-        Guarded { io, flood: Flood::server(), begun: Instant::now(), flooded }
+    pub fn new(io: Io, first: Vec<u8>, flooded: Rc<Cell<bool>>) -> Guarded {
+        Guarded { io, first, flood: Flood::server(), begun: Instant::now(), flooded }
+    }
+    /// Counts what the peer was sent.
+    fn wrote(&mut self, wrote: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(n)) = wrote {
+            self.flood.sent(n);
+        }
+        wrote
     }
 }
 
 impl AsyncRead for Guarded {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        if self.first.is_empty() {
+            ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        } else {
+            let n = buf.remaining().min(self.first.len());
+            buf.put_slice(&self.first[..n]);
+            self.first.drain(..n);
+        }
         let now = self.begun.elapsed().as_secs();
         if !self.flood.accept(&buf.filled()[before..], now) {
             self.flooded.set(true);
@@ -123,7 +152,8 @@ impl AsyncRead for Guarded {
 
 impl AsyncWrite for Guarded {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let wrote = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.wrote(wrote)
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_flush(cx)
@@ -132,7 +162,8 @@ impl AsyncWrite for Guarded {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let wrote = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.wrote(wrote)
     }
     fn is_write_vectored(&self) -> bool {
         true
@@ -142,6 +173,8 @@ impl AsyncWrite for Guarded {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const HEADERS: u8 = 1;
 
     fn frame(kind: u8, flags: u8, len: usize) -> Vec<u8> {
         let mut f = (len as u32).to_be_bytes()[1..].to_vec();
@@ -161,6 +194,7 @@ mod tests {
             (DATA, 1, 0, false),
             (DATA, 0, 10, false),
             (HEADERS, 4, 20, false),
+            (WINDOW_UPDATE, 0, 4, true),
         ] {
             let mut f = Flood::server();
             assert!(f.accept(super::super::PREFACE, 0));
@@ -171,5 +205,14 @@ mod tests {
             let slow = frame(kind, flags, len).repeat(100);
             assert!((0..100).all(|second| f.accept(&slow, second)), "{kind} slowly");
         }
+    }
+
+    #[test]
+    fn window_updates_are_paid_for_by_what_was_sent() {
+        let many = frame(WINDOW_UPDATE, 0, 4).repeat(BURST as usize * 10);
+        let mut f = Flood::default();
+        f.sent(BYTES_PER_UPDATE * BURST as usize * 9);
+        assert!(f.accept(&many, 0), "nine tenths are paid for, the rest is a burst");
+        assert!(!f.accept(&many, 0));
     }
 }

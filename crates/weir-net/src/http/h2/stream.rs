@@ -1,6 +1,7 @@
 //! One HTTP/2 stream as one end of an exchange.
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
+use http::Response;
 use std::task::{Context, Poll, ready};
 
 /// Both directions of a stream. Dropping it resets what has not ended.
@@ -45,6 +46,13 @@ impl H2Stream {
     /// Whether the peer has said that no body follows.
     pub fn is_end_stream(&self) -> bool {
         self.recv.as_ref().is_none_or(|r| r.is_end_stream())
+    }
+    /// Sends an interim answer (1xx) ahead of the answer itself.
+    ///
+    /// # Errors
+    /// Where the answer has begun already, or the stream is gone.
+    pub fn interim(&mut self, head: Response<()>) -> Result<(), h2::Error> {
+        self.respond.as_mut().map_or(Ok(()), |r| r.send_informational(head))
     }
     pub fn reset(&mut self, reason: Reason) {
         if let Some(send) = &mut self.send {
