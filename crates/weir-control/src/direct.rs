@@ -137,7 +137,6 @@ impl Direct {
             idle_timeout: None,
             retry: None,
             mirrors: Vec::new(),
-            hash_policy: Vec::new(),
         };
         Route {
             name: "direct".into(),

@@ -1,10 +1,12 @@
 //! Chooses an endpoint: facts about endpoints in, an index out. One balancer per worker and cluster, made anew when the
 //! endpoints change and refreshed when ejections do.
 mod hash;
+mod maglev;
 mod ring;
 
 pub use hash::{NewCookie, hash_bytes, hash_request};
 
+use maglev::Maglev;
 use ring::Ring;
 use std::{cmp::Reverse, collections::BinaryHeap};
 use weir_config::model::{HealthStatus, LbPolicy};
@@ -31,7 +33,7 @@ impl Random {
 /// One endpoint as its source describes it.
 #[derive(Clone, Debug)]
 pub struct Host<'a> {
-    /// Its address as text: where it stands on the ring.
+    /// Its address as text: where it stands on the ring and in the table.
     pub key: &'a str,
     pub weight: u32,
     pub priority: u32,
@@ -40,7 +42,7 @@ pub struct Host<'a> {
 
 /// What one choice is made by.
 pub struct Pick<'a> {
-    /// For the ring; `None` chooses at random.
+    /// For consistent hashing; `None` chooses at random.
     pub hash: Option<u64>,
     /// Requests under way to an endpoint.
     pub active: &'a dyn Fn(usize) -> u32,
@@ -79,6 +81,7 @@ struct Level {
     /// Earliest due first, for round robin among unequal weights.
     due: BinaryHeap<Reverse<(u64, u32)>>,
     ring: Ring,
+    maglev: Maglev,
 }
 
 /// The share of healthy endpoints at which a level still takes all its requests, in percent (Envoy's overprovisioning factor).
@@ -130,11 +133,12 @@ impl Balancer {
         let avoided = |h: u32| pick.avoid.contains(&(h as usize));
         let found = match (&self.policy, pick.hash) {
             (LbPolicy::RingHash { .. }, Some(hash)) => level.ring.find(hash, avoided),
+            (LbPolicy::Maglev { .. }, Some(hash)) => level.maglev.find(hash, avoided),
             (LbPolicy::RoundRobin, _) => level.round_robin(&self.hosts, avoided),
             (LbPolicy::LeastRequest { choice_count }, _) => {
                 level.least_request(&self.hosts, (*choice_count).max(1), random, avoided, pick.active)
             }
-            (LbPolicy::Random | LbPolicy::RingHash { .. }, _) => level.random(random, avoided),
+            (LbPolicy::Random | LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. }, _) => level.random(random, avoided),
         };
         found.map(|h| h as usize)
     }
@@ -203,13 +207,14 @@ impl Level {
         if matches!(policy, LbPolicy::RoundRobin) && !self.equal {
             self.due.extend(ready.iter().map(|h| Reverse((random.below(ROUND / weight(h)), *h))));
         }
-        self.ring = match policy {
+        let of = ready.iter().map(|h| (*h, &*hosts[*h as usize].key, weight(h)));
+        match policy {
             LbPolicy::RingHash { minimum_ring_size, maximum_ring_size } => {
-                let of = ready.iter().map(|h| (*h, &*hosts[*h as usize].key, weight(h)));
-                Ring::build(of, *minimum_ring_size, *maximum_ring_size)
+                self.ring = Ring::build(of, *minimum_ring_size, *maximum_ring_size);
             }
-            _ => Ring::default(),
-        };
+            LbPolicy::Maglev { table_size } => self.maglev = Maglev::build(of, *table_size),
+            _ => {}
+        }
         self.ready = ready;
     }
 

@@ -5,7 +5,7 @@ mod index;
 pub mod matcher;
 pub mod rewrite;
 
-pub use action::{ActionRt, ForwardRt, HashSource, HashStep, MirrorRt, RouteRt, Target};
+pub use action::{ActionRt, ForwardRt, MirrorRt, RouteRt, Target};
 
 use crate::{cluster::ClusterSlot, view::RequestView};
 use index::{Map, PathIndex};

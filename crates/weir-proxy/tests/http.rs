@@ -37,7 +37,6 @@ fn rig(edit: impl FnOnce(&mut HttpConnectionManager, &mut Route, &mut Cluster)) 
         idle_timeout: None,
         retry: None,
         mirrors: Vec::new(),
-        hash_policy: Vec::new(),
     };
     let mut route = Route {
         name: "r".into(),

@@ -111,8 +111,6 @@ pub struct Forward {
     pub idle_timeout: Option<Duration>,
     pub retry: Option<Arc<RetryPolicy>>,
     pub mirrors: Vec<Mirror>,
-    /// In order; the first that yields a hash (or is `terminal`) ends the list. For the ring hash.
-    pub hash_policy: Vec<HashPolicy>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -270,27 +268,6 @@ pub enum RetryOn {
 pub struct Mirror {
     pub cluster: Name,
     pub fraction: Fraction,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
-pub struct HashPolicy {
-    pub of: HashOf,
-    pub terminal: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HashOf {
-    Header(String),
-    /// With a `ttl` a missing cookie is made and set.
-    Cookie {
-        name: String,
-        path: String,
-        #[serde(serialize_with = "maybe_seconds")]
-        ttl: Option<Duration>,
-    },
-    SourceIp,
-    QueryParameter(String),
 }
 
 /// Cross-origin resource sharing (Fetch standard; Envoy's `CorsPolicy`).

@@ -196,7 +196,6 @@ impl Maker<'_> {
             idle_timeout: None,
             retry: None,
             mirrors: Vec::new(),
-            hash_policy: Vec::new(),
         }))
     }
 

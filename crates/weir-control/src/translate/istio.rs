@@ -18,7 +18,7 @@ pub use gateway::{Gateway, decode as decode_gateway};
 pub use route::translate as translate_virtual_service;
 pub use server::translate as translate_gateway;
 pub use service_entry::{ServiceEntry, WorkloadEntry, decode as decode_service_entry, decode_workload as decode_workload_entry};
-pub use upstream::{hash_policy, service_entry, traffic_policy};
+pub use upstream::{service_entry, traffic_policy};
 pub use virtual_service::{VirtualService, decode as decode_virtual_service};
 
 use crate::object::Meta;

@@ -1,9 +1,7 @@
-//! Hashes for the ring. The same in every worker, process and version: an affinity outlives restarts.
-use crate::{
-    route::{HashSource, HashStep},
-    view::{RequestView, cookie, query_parameter},
-};
+//! Hashes for the ring and for maglev. The same in every worker, process and version: an affinity outlives restarts.
+use crate::view::{RequestView, cookie, query_parameter};
 use std::{fmt::Write, net::IpAddr, time::Duration};
+use weir_config::model::{HashOf, HashPolicy};
 
 /// Spreads a number over all 64 bits (the finalizer of splitmix64).
 pub(super) fn mix(mut z: u64) -> u64 {
@@ -48,28 +46,28 @@ impl NewCookie {
 }
 
 /// The hash of a request by the first step that yields one. `random` makes the value of a new cookie.
-pub fn hash_request(steps: &[HashStep], request: &dyn RequestView, source: IpAddr, random: u64) -> (Option<u64>, Option<NewCookie>) {
-    for step in steps {
+pub fn hash_request(policy: &[HashPolicy], request: &dyn RequestView, source: IpAddr, random: u64) -> (Option<u64>, Option<NewCookie>) {
+    for step in policy {
         let found = match &step.of {
-            HashSource::Header(name) if &**name == ":authority" => Some(hash_bytes(request.authority())),
-            HashSource::Header(name) if &**name == ":path" => Some(hash_bytes(request.path())),
-            HashSource::Header(name) => request.first(name).map(hash_bytes),
-            HashSource::Cookie { name, path, ttl } => {
+            HashOf::Header(name) if name == ":authority" => Some(hash_bytes(request.authority())),
+            HashOf::Header(name) if name == ":path" => Some(hash_bytes(request.path())),
+            HashOf::Header(name) => request.first(name).map(hash_bytes),
+            HashOf::Cookie { name, path, ttl } => {
                 // As it was given out: with or without quotes.
                 let found = cookie(request, name, |v| {
                     hash_bytes(v.trim_ascii().strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(v))
                 });
                 if let (None, Some(ttl)) = (found, ttl) {
-                    let cookie = NewCookie { name: name.clone(), path: path.clone(), ttl: *ttl, value: random };
+                    let cookie = NewCookie { name: name.as_str().into(), path: path.as_str().into(), ttl: *ttl, value: random };
                     return (Some(hash_bytes(format!("{random:016x}").as_bytes())), Some(cookie));
                 }
                 found
             }
-            HashSource::SourceIp => Some(match source.to_canonical() {
+            HashOf::SourceIp => Some(match source.to_canonical() {
                 IpAddr::V4(a) => hash_bytes(&a.octets()),
                 IpAddr::V6(a) => hash_bytes(&a.octets()),
             }),
-            HashSource::QueryParameter(name) => request.query().and_then(|q| query_parameter(q, name.as_bytes())).map(hash_bytes),
+            HashOf::QueryParameter(name) => request.query().and_then(|q| query_parameter(q, name.as_bytes())).map(hash_bytes),
         };
         if found.is_some() || step.terminal {
             return (found, None);

@@ -37,11 +37,12 @@ fn assert_fair(counts: &[usize], weights: &[u32]) {
 }
 
 const RING: LbPolicy = LbPolicy::RingHash { minimum_ring_size: 1024, maximum_ring_size: 8 << 20 };
+const MAGLEV: LbPolicy = LbPolicy::Maglev { table_size: 65_537 };
 
 #[test]
 fn every_policy_is_fair() {
     let least = LbPolicy::LeastRequest { choice_count: 2 };
-    for policy in [LbPolicy::RoundRobin, least, LbPolicy::Random, RING] {
+    for policy in [LbPolicy::RoundRobin, least, LbPolicy::Random, RING, MAGLEV] {
         for weights in [&[1, 1, 1, 1, 1][..], &[1, 2, 3, 10], &[7], &[128, 1]] {
             assert_fair(&counts(&mut balancer(policy.clone(), weights), 10_000), weights);
         }
@@ -71,16 +72,47 @@ fn least_request_prefers_the_idle() {
 fn a_hash_stays_with_its_host() {
     let (before, mut after) = (hosts(&[1; 10]), hosts(&[1; 10]));
     after.remove(4);
-    let (mut a, mut b) = (of(RING, &before), of(RING, &after));
-    let mut moved = 0;
-    for key in 0..10_000u32 {
-        let hash = Some(hash_bytes(&key.to_le_bytes()));
-        let one = a.pick(&Pick { hash, ..PLAIN }).unwrap();
-        assert_eq!(a.pick(&Pick { hash, ..PLAIN }).unwrap(), one);
-        let other = b.pick(&Pick { hash, ..PLAIN }).unwrap();
-        moved += i32::from(before[one].0 != after[other].0);
+    for policy in [RING, MAGLEV] {
+        let (mut a, mut b) = (of(policy.clone(), &before), of(policy.clone(), &after));
+        let mut moved = 0;
+        for key in 0..10_000u32 {
+            let hash = Some(hash_bytes(&key.to_le_bytes()));
+            let one = a.pick(&Pick { hash, ..PLAIN }).unwrap();
+            assert_eq!(a.pick(&Pick { hash, ..PLAIN }).unwrap(), one);
+            let other = b.pick(&Pick { hash, ..PLAIN }).unwrap();
+            moved += i32::from(before[one].0 != after[other].0);
+        }
+        assert!((500..=1_500).contains(&moved), "{policy:?}: {moved} of 10,000 keys moved");
     }
-    assert!((500..=1_500).contains(&moved), "{moved} of 10,000 keys moved");
+}
+
+#[test]
+fn a_maglev_table_is_even_and_follows_weights() {
+    let shares = |weights: &[u32], size| {
+        let mut b = balancer(LbPolicy::Maglev { table_size: size }, weights);
+        let mut counts = vec![0usize; weights.len()];
+        for place in 0..u64::from(size) {
+            counts[b.pick(&Pick { hash: Some(place), ..PLAIN }).unwrap()] += 1;
+        }
+        counts
+    };
+    // Shares differ by a place or two, where a ring's differ by a tenth.
+    let even = shares(&[1; 10], 65_537);
+    assert!(even.iter().all(|c| c.abs_diff(6_553) <= 2), "{even:?}");
+    let weighed = shares(&[1, 3, 6], 10_007);
+    assert!(weighed.iter().zip([1_000usize, 3_002, 6_004]).all(|(c, w)| c.abs_diff(w) <= 6), "{weighed:?}");
+    // Whatever the size is, every place is someone's.
+    for size in [1, 2, 3, 12, 100] {
+        assert_eq!(shares(&[1; 5], size).iter().sum::<usize>(), size as usize);
+    }
+    // The order of the list says nothing.
+    let mut turned = hosts(&[1; 10]);
+    turned.reverse();
+    let (mut a, mut b) = (balancer(MAGLEV, &[1; 10]), of(MAGLEV, &turned));
+    for key in 0..1_000 {
+        let pick = Pick { hash: Some(hash::mix(key)), ..PLAIN };
+        assert_eq!(a.pick(&pick).map(|h| 9 - h), b.pick(&pick));
+    }
 }
 
 #[test]
@@ -99,7 +131,7 @@ fn rings_are_bounded_and_spread() {
 
 #[test]
 fn tried_hosts_are_avoided_where_others_are_left() {
-    for policy in [LbPolicy::RoundRobin, LbPolicy::LeastRequest { choice_count: 2 }, LbPolicy::Random, RING] {
+    for policy in [LbPolicy::RoundRobin, LbPolicy::LeastRequest { choice_count: 2 }, LbPolicy::Random, RING, MAGLEV] {
         for weights in [[1, 1, 1], [1, 2, 3]] {
             let mut b = balancer(policy.clone(), &weights);
             for hash in [None, Some(7), Some(u64::MAX)] {
@@ -139,7 +171,7 @@ fn priorities_spill_over_as_health_falls() {
 
 #[test]
 fn ejected_hosts_get_nothing_until_they_are_back() {
-    for policy in [LbPolicy::RoundRobin, LbPolicy::LeastRequest { choice_count: 2 }, LbPolicy::Random, RING] {
+    for policy in [LbPolicy::RoundRobin, LbPolicy::LeastRequest { choice_count: 2 }, LbPolicy::Random, RING, MAGLEV] {
         let mut b = balancer(policy, &[1, 1, 3, 1]);
         b.refresh(&|h| h != 2);
         let c = counts(&mut b, 1_000);
@@ -151,22 +183,20 @@ fn ejected_hosts_get_nothing_until_they_are_back() {
 
 #[test]
 fn requests_hash_by_the_first_source_that_has_one() {
-    use crate::{
-        route::{HashSource, HashStep},
-        view::fake::Request,
-    };
-    let step = |of, terminal| HashStep { of, terminal };
+    use crate::view::fake::Request;
+    use weir_config::model::{HashOf, HashPolicy};
+    let step = |of, terminal| HashPolicy { of, terminal };
     let ip = "10.1.2.3".parse().unwrap();
-    let header = || step(HashSource::Header("x-user".into()), false);
+    let header = || step(HashOf::Header("x-user".into()), false);
     let r = Request::get("a", "/?u=7").with("x-user", "7").with("cookie", "s=7");
-    let of = |steps: &[HashStep], r: &Request| hash_request(steps, r, ip, 99).0;
+    let of = |steps: &[HashPolicy], r: &Request| hash_request(steps, r, ip, 99).0;
     let seven = Some(hash_bytes(b"7"));
-    assert_eq!(of(&[header(), step(HashSource::SourceIp, false)], &r), seven);
-    assert_eq!(of(&[step(HashSource::QueryParameter("u".into()), false)], &r), seven);
+    assert_eq!(of(&[header(), step(HashOf::SourceIp, false)], &r), seven);
+    assert_eq!(of(&[step(HashOf::QueryParameter("u".into()), false)], &r), seven);
     let bare = Request::get("a", "/");
-    assert_eq!(of(&[header(), step(HashSource::SourceIp, false)], &bare), Some(hash_bytes(&[10, 1, 2, 3])));
-    assert_eq!(of(&[step(HashSource::Header("x-user".into()), true), step(HashSource::SourceIp, false)], &bare), None);
-    let cookie = |ttl| [step(HashSource::Cookie { name: "s".into(), path: "/".into(), ttl }, false)];
+    assert_eq!(of(&[header(), step(HashOf::SourceIp, false)], &bare), Some(hash_bytes(&[10, 1, 2, 3])));
+    assert_eq!(of(&[step(HashOf::Header("x-user".into()), true), step(HashOf::SourceIp, false)], &bare), None);
+    let cookie = |ttl| [step(HashOf::Cookie { name: "s".into(), path: "/".into(), ttl }, false)];
     assert_eq!(of(&cookie(None), &r), seven);
     assert_eq!(hash_request(&cookie(None), &bare, ip, 99), (None, None));
     let (hash, new) = hash_request(&cookie(Some(std::time::Duration::from_secs(60))), &bare, ip, 99);

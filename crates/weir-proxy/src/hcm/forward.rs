@@ -66,11 +66,12 @@ impl Exchange<'_> {
         // A copy needs the body in hand.
         let shadowed = !shadows.is_empty();
         let raw = !self.h2 && protocol == Protocol::Http1 && !watched && !shadowed;
-        let hash = match forward.hash_policy.is_empty() {
+        let by = &cluster.rt.config.hash_policy;
+        let hash = match by.is_empty() {
             true => None,
             false => {
                 let source = self.s.info.borrow().remote_address.unwrap_or(self.c.conn.peer).ip();
-                let (hash, cookie) = hash_request(&forward.hash_policy, &*self.s.req.borrow(), source, self.w.random());
+                let (hash, cookie) = hash_request(by, &*self.s.req.borrow(), source, self.w.random());
                 self.cookie = cookie.map(|c| c.header());
                 hash
             }

@@ -14,7 +14,7 @@ use regex::bytes::Regex;
 use std::{sync::Arc, time::Duration};
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{Fault, Forward, Fraction, HashOf, HeaderEdits, HostRewrite, Mirror, Name, PathMatch, Route, RouteAction, RouteMatch},
+    model::{Fault, Forward, Fraction, HeaderEdits, HostRewrite, Mirror, Name, PathMatch, Route, RouteAction, RouteMatch},
 };
 
 /// A compiled [`Route`].
@@ -65,7 +65,6 @@ pub struct ForwardRt {
     pub idle_timeout: Option<Duration>,
     pub retry: Option<RetryRt>,
     pub mirrors: Box<[MirrorRt]>,
-    pub hash_policy: Box<[HashStep]>,
 }
 
 /// One of the clusters that a route splits between.
@@ -88,27 +87,6 @@ pub struct Target {
 pub struct MirrorRt {
     pub cluster: Arc<ClusterSlot>,
     pub fraction: Fraction,
-}
-
-/// One source of the hash for the ring; the first that yields one, or is terminal, ends the list.
-#[derive(Debug)]
-pub struct HashStep {
-    pub of: HashSource,
-    pub terminal: bool,
-}
-
-#[derive(Debug)]
-pub enum HashSource {
-    /// In lower case.
-    Header(Box<str>),
-    /// With a `ttl` a missing cookie is made and set.
-    Cookie {
-        name: Box<str>,
-        path: Box<str>,
-        ttl: Option<Duration>,
-    },
-    SourceIp,
-    QueryParameter(Box<str>),
 }
 
 impl RouteRt {
@@ -215,7 +193,6 @@ impl ForwardRt {
                 weight: c.weight,
             });
         }
-        let hash_policy = of.hash_policy.iter().map(|h| HashStep { of: HashSource::compile(&h.of), terminal: h.terminal });
         Ok(ForwardRt {
             total_weight: targets.iter().map(|t| u64::from(t.weight)).sum(),
             targets: targets.into(),
@@ -225,7 +202,6 @@ impl ForwardRt {
             idle_timeout: of.idle_timeout,
             retry: of.retry.as_ref().map(RetryRt::new),
             mirrors: mirrors(&of.mirrors, clusters),
-            hash_policy: hash_policy.collect(),
         })
     }
 
@@ -257,15 +233,4 @@ impl ForwardRt {
 
 fn mirrors(of: &[Mirror], clusters: &mut dyn FnMut(&Name) -> Arc<ClusterSlot>) -> Box<[MirrorRt]> {
     of.iter().map(|m| MirrorRt { cluster: clusters(&m.cluster), fraction: m.fraction }).collect()
-}
-
-impl HashSource {
-    fn compile(of: &HashOf) -> HashSource {
-        match of {
-            HashOf::Header(name) => HashSource::Header(name.to_ascii_lowercase().into()),
-            HashOf::Cookie { name, path, ttl } => HashSource::Cookie { name: name.as_str().into(), path: path.as_str().into(), ttl: *ttl },
-            HashOf::SourceIp => HashSource::SourceIp,
-            HashOf::QueryParameter(name) => HashSource::QueryParameter(name.as_str().into()),
-        }
-    }
 }

@@ -366,7 +366,6 @@ fn requests_are_split_by_weight() {
             idle_timeout: None,
             retry: None,
             mirrors: Vec::new(),
-            hash_policy: Vec::new(),
         };
         table(vec![Route { action: RouteAction::Forward(Box::new(forward)), ..route("r", prefix("/")) }])
     };

@@ -74,6 +74,9 @@ pub struct Serve {
     /// At the end, how long connections are still served and told to close
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
     drain_time: Duration,
+    /// A name server to ask for upstreams' addresses; may be repeated [default: those of /etc/resolv.conf]
+    #[arg(long, value_name = "ADDR")]
+    dns_resolver: Vec<SocketAddr>,
     /// Where compiled plugins are kept [default: the user's cache folder]
     #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
@@ -123,6 +126,7 @@ impl Serve {
                 admin: Some(self.admin),
                 cache_dir: self.cache_dir.or_else(cache_dir),
                 drain_time: self.drain_time,
+                dns_resolvers: self.dns_resolver,
                 ..weir_proxy::Options::default()
             },
             echo: self.echo,

@@ -65,6 +65,15 @@ impl Mesh {
     pub fn policy(self, host: &str, policy: &str) -> Mesh {
         self.rule(host, &format!("trafficPolicy:\n{}", indented(policy, 2)))
     }
+    /// Objects as they stand, each behind `---`.
+    pub fn raw(mut self, text: &str) -> Mesh {
+        self.0 += text;
+        self
+    }
+    /// The whole file.
+    pub fn text(self) -> String {
+        self.0
+    }
     /// A gateway on it, with the access log of [`FORMAT`] on its standard output.
     pub fn start<'a>(self) -> Start<'a> {
         Start::new().file("mesh.yaml", self.0).arg("--access-log-format").arg(FORMAT)

@@ -182,7 +182,6 @@ impl Maker<'_> {
             idle_timeout: None,
             retry: retry(rule),
             mirrors,
-            hash_policy: Vec::new(),
         }))
     }
 

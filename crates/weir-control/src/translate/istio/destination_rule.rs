@@ -184,13 +184,13 @@ const MAXIMUM_RING_SIZE: u32 = 8 << 20;
 
 fn consistent_hash(field: &Field<'_>) -> Option<(HashOf, LbPolicy)> {
     let object = field.object()?;
-    if let Some(f) = object.get("maglev") {
-        f.warning("UnsupportedValue", "maglev is not supported yet: the ring hash takes its place", "ringHash");
-    }
     let old = object.int("minimumRingSize", 0..=i64::from(MAXIMUM_RING_SIZE));
     let new = object.object("ringHash").and_then(|ring| ring.int("minimumRingSize", 0..=i64::from(MAXIMUM_RING_SIZE)));
     let minimum_ring_size = new.or(old).filter(|n| *n > 0).unwrap_or(1024) as u32;
-    let ring = LbPolicy::RingHash { minimum_ring_size, maximum_ring_size: MAXIMUM_RING_SIZE };
+    let policy = match object.object("maglev") {
+        Some(maglev) => LbPolicy::Maglev { table_size: table_size(&maglev) },
+        None => LbPolicy::RingHash { minimum_ring_size, maximum_ring_size: MAXIMUM_RING_SIZE },
+    };
     let header = object.str("httpHeaderName").map(|n| HashOf::Header(n.to_ascii_lowercase()));
     let query = object.str("httpQueryParameterName").map(|n| HashOf::QueryParameter(n.into()));
     let source = object.bool("useSourceIp").filter(|on| *on).map(|_| HashOf::SourceIp);
@@ -204,7 +204,21 @@ fn consistent_hash(field: &Field<'_>) -> Option<(HashOf, LbPolicy)> {
     if hash.is_none() {
         field.invalid("says nothing to hash", "one of httpHeaderName, httpCookie, useSourceIp, httpQueryParameterName");
     }
-    Some((hash?, ring))
+    Some((hash?, policy))
+}
+
+/// Envoy's default and greatest size of a maglev table.
+const TABLE_SIZE: u32 = 65_537;
+const MAXIMUM_TABLE_SIZE: u32 = 5_000_011;
+
+fn table_size(maglev: &Object<'_>) -> u32 {
+    let Some(field) = maglev.get("tableSize") else { return TABLE_SIZE };
+    let Some(size) = field.int(0..=i64::from(MAXIMUM_TABLE_SIZE)).filter(|n| *n > 0) else { return TABLE_SIZE };
+    if size < 2 || (2..).take_while(|d| d * d <= size).any(|d| size % d == 0) {
+        field.invalid(format!("{size} is not a prime"), format!("a prime number up to {MAXIMUM_TABLE_SIZE}, as {TABLE_SIZE}"));
+        return TABLE_SIZE;
+    }
+    size as u32
 }
 
 fn count(object: &Object<'_>, name: &'static str) -> Option<u32> {

@@ -190,15 +190,9 @@ fn forward_to(
     place: &Place<'_>,
     part: &mut Part,
 ) -> model::Forward {
-    let mut hash_policy = Vec::new();
     let mut clusters = Vec::with_capacity(forward.destinations.len());
     for to in &forward.destinations {
         let key = resolve(cx, said.object, to, place.bind.port, true, part);
-        for hash in key.iter().flat_map(|key| upstream::hash_policy(cx, key)) {
-            if !hash_policy.contains(&hash) {
-                hash_policy.push(hash);
-            }
-        }
         let cluster = key.map(|key| part.use_cluster(key));
         clusters.push(WeightedCluster {
             weight: to.weight,
@@ -228,7 +222,6 @@ fn forward_to(
             Retry::On(policy) => Some(policy.clone()),
         },
         mirrors,
-        hash_policy,
     }
 }
 

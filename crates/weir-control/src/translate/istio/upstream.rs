@@ -153,12 +153,6 @@ fn merged(rules: &[(&Arc<Object>, &DestinationRule)], key: &ClusterKey) -> Setti
     base.merged(subset(rules, &key.subset).map(|(_, s)| &s.policy), key.port)
 }
 
-/// How routes to the cluster choose an endpoint; empty unless a DestinationRule has a `consistentHash`.
-pub fn hash_policy(cx: &Cx<'_>, key: &ClusterKey) -> Vec<HashPolicy> {
-    let hash = settings(cx, key).balancer.and_then(|b| b.hash);
-    hash.map(|of| HashPolicy { of, terminal: false }).into_iter().collect()
-}
-
 /// Applies the DestinationRules for the host: the subset's labels select among the endpoints, the traffic policy sets the
 /// cluster's fields. A subset that no rule has leaves no endpoints; whoever refers to it reports it.
 pub fn traffic_policy(cx: &Cx<'_>, key: &ClusterKey, draft: &mut Draft, part: &mut Part) {
@@ -185,6 +179,7 @@ pub fn traffic_policy(cx: &Cx<'_>, key: &ClusterKey, draft: &mut Draft, part: &m
     let cluster = &mut draft.cluster;
     if let Some(balancer) = &settings.balancer {
         cluster.lb_policy = balancer.policy.clone();
+        cluster.hash_policy = balancer.hash.iter().map(|of| HashPolicy { of: of.clone(), terminal: false }).collect();
     }
     if let Some(pool) = &settings.pool {
         cluster.circuit_breakers = pool.breakers.clone();

@@ -125,7 +125,6 @@ fn route(origin: Origin) -> Route {
         idle_timeout: None,
         retry: None,
         mirrors: Vec::new(),
-        hash_policy: Vec::new(),
     };
     Route {
         name: "test".into(),
