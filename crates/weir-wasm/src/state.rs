@@ -1,7 +1,7 @@
 //! What a store holds for its guest: the contexts, the one in effect, answers held for a callback, and bounds.
 use crate::{
     engine,
-    host::{ContextId, PluginSpec, Services, Stream},
+    host::{ContextId, LogLevel, PluginSpec, Services, Stream},
     module::Abi,
     pairs,
     shared::{Shared, Vm},
@@ -89,6 +89,8 @@ pub(crate) struct Host {
     pub seen_at: Option<Duration>,
     pub bounds: Bounds,
     pub last_words: String,
+    /// Lines of standard output and error that have no end yet.
+    lines: [Vec<u8>; 2],
 }
 
 impl Host {
@@ -121,6 +123,7 @@ impl Host {
             host_calls: 0,
             seen_at: None,
             last_words: String::new(),
+            lines: Default::default(),
         }
     }
 
@@ -137,6 +140,8 @@ impl Host {
 
     /// After a callback.
     pub fn leave(&mut self) {
+        self.write_line(LogLevel::Info, b"\n", 0);
+        self.write_line(LogLevel::Error, b"\n", 0);
         self.context = 0;
         self.stream = None;
     }
@@ -165,6 +170,20 @@ impl Host {
     pub fn hear(&mut self, text: &str) {
         let room = LAST_WORDS.saturating_sub(self.last_words.len());
         self.last_words.extend(text.chars().map(|c| if c == '\n' { ' ' } else { c }).take(room));
+    }
+
+    /// Adds to a line, of which `max` bytes are kept, and logs it when the piece ends it. Blank lines are left out.
+    pub fn write_line(&mut self, level: LogLevel, piece: &[u8], max: usize) {
+        let line = &mut self.lines[usize::from(level == LogLevel::Error)];
+        let text = piece.strip_suffix(b"\n").unwrap_or(piece);
+        line.extend_from_slice(&text[..text.len().min(max.saturating_sub(line.len()))]);
+        if text.len() == piece.len() || line.is_empty() {
+            return;
+        }
+        let whole = std::mem::take(line);
+        if level >= self.services.log_level() {
+            self.services.log(level, &String::from_utf8_lossy(&whole));
+        }
     }
 }
 

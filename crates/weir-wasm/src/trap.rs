@@ -108,8 +108,8 @@ impl Trap {
             message =
                 format!("memory limit: {} MiB are not within its {} MiB; then: {message}", mib(wanted), mib(about.limits.memory_bytes));
         }
-        if !about.last_words.is_empty() {
-            message = format!("{message}; it said: {}", about.last_words);
+        if !about.last_words.trim().is_empty() {
+            message = format!("{message}; it said: {}", about.last_words.trim());
         }
         let backtrace = error.downcast_ref::<wasmtime::WasmBacktrace>().map(frames).unwrap_or_default();
         Trap { kind: final_kind, message, callback: about.callback, backtrace }

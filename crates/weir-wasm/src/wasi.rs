@@ -20,7 +20,7 @@ const NOSYS: u32 = 52;
 const NOTDIR: u32 = 20;
 const NOTSUP: u32 = 58;
 
-/// Of one write, this much reaches the log.
+/// Of one line, this much reaches the log.
 const MAX_RECORD: usize = 64 << 10;
 
 impl From<Status> for Errno {
@@ -104,7 +104,8 @@ pub(crate) fn register(functions: &mut Functions) {
     }
 }
 
-/// Standard output and error, each write one record of the plugin's log.
+/// Standard output and error, a record of the plugin's log for each line: Go writes a panic in many small pieces. What has no end
+/// yet waits for more until the callback is over.
 fn fd_write(guest: &mut Guest<'_>, fd: u32, iovs: u32, count: u32, out: u32) -> Call {
     let level = match fd {
         1 => LogLevel::Info,
@@ -113,12 +114,11 @@ fn fd_write(guest: &mut Guest<'_>, fd: u32, iovs: u32, count: u32, out: u32) -> 
     };
     let mut view = view(guest)?;
     let (text, written) = gather(&view, iovs, count)?;
-    let text = String::from_utf8_lossy(text.strip_suffix(b"\n").unwrap_or(&text)).into_owned();
     if level == LogLevel::Error {
-        view.host.hear(&text);
+        view.host.hear(&String::from_utf8_lossy(&text));
     }
-    if !text.is_empty() && level >= view.host.services.log_level() {
-        view.host.services.log(level, &text);
+    for piece in text.split_inclusive(|b| *b == b'\n') {
+        view.host.write_line(level, piece, MAX_RECORD);
     }
     Ok(view.put_u32(out, written)?)
 }

@@ -28,7 +28,8 @@ const MAINTENANCE: Duration = Duration::from_secs(1);
 const SPARE_AFTER: Duration = Duration::from_secs(2);
 /// A retired instance without streams is waited for this long, for its callouts and its root context.
 const RETIRE_WITHIN: Duration = Duration::from_secs(30);
-/// The first instance after a trap comes at once; then there is a pause, doubling up to the minute, with jitter.
+/// The first instance after a trap comes at once; then there is a pause with jitter. It doubles up to the minute, but not for
+/// `FAIL_RELOAD`, as in Envoy.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// An instance that has lived this long has a clean record.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
@@ -227,11 +228,20 @@ impl Entry {
         }
         let new_here = self.refused.get() != newest.number && serving.is_some();
         if !new_here && self.retry_at.get().is_some_and(|at| at > Instant::now()) {
+            add(&self.shard.vm_reload_backoff, 1);
             return;
         }
         match self.start(&newest) {
-            Ok(hosted) => self.activate(hosted),
+            Ok(hosted) => {
+                if self.failures.get() > 0 {
+                    add(&self.shard.vm_reload_success, 1);
+                }
+                self.activate(hosted);
+            }
             Err(why) => {
+                if self.failures.get() > 0 {
+                    add(&self.shard.vm_reload_failure, 1);
+                }
                 self.refused.set(newest.number);
                 self.failed();
                 Logger::Wasm.write(
@@ -290,7 +300,10 @@ impl Entry {
         let current = self.slot.current().map(|g| g.number);
         let spare = self.spare.take().filter(|s| first && Some(s.generation.number) == current);
         match spare {
-            Some(spare) => self.activate(spare),
+            Some(spare) => {
+                add(&self.shard.vm_reload_success, 1);
+                self.activate(spare);
+            }
             None => self.restart_later(),
         }
     }
@@ -308,7 +321,7 @@ impl Entry {
 
     fn failed(&self) {
         let n = self.failures.get();
-        let wait = BACKOFF.0.saturating_mul(1 << n.min(8)).min(BACKOFF.1);
+        let wait = pause(self.slot.fail_strategy(), n);
         self.failures.set(n + 1);
         self.retry_at.set(Some(Instant::now() + wait.mul_f64(jitter())));
     }
@@ -391,8 +404,31 @@ impl Entry {
     }
 }
 
+/// Before the next instance, after so many failures.
+fn pause(strategy: FailStrategy, failures: u32) -> Duration {
+    match strategy {
+        FailStrategy::FailReload => BACKOFF.0,
+        FailStrategy::FailClose | FailStrategy::FailOpen => BACKOFF.0.saturating_mul(1 << failures.min(8)).min(BACKOFF.1),
+    }
+}
+
 /// Between 0.5 and 1.5, so that workers do not all start at once.
 fn jitter() -> f64 {
     use std::hash::{BuildHasher, RandomState};
     0.5 + (RandomState::new().hash_one(0u8) % 1000) as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_after_a_failure_grows_unless_the_plugin_is_to_be_reloaded() {
+        for (strategy, wanted) in
+            [(FailStrategy::FailClose, [1, 2, 4, 60]), (FailStrategy::FailOpen, [1, 2, 4, 60]), (FailStrategy::FailReload, [1; 4])]
+        {
+            let seconds = [0, 1, 2, 20].map(|failures| pause(strategy, failures).as_secs());
+            assert_eq!(seconds, wanted, "{strategy:?}");
+        }
+    }
 }

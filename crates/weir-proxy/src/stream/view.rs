@@ -106,6 +106,23 @@ impl View {
         }
     }
 
+    /// Adds or replaces one field, as `put` does.
+    fn put_header(&self, map: MapType, name: &[u8], value: &[u8], put: fn(&mut Headers, &[u8], &[u8])) -> Status {
+        self.edit(map, |this, d, trailers| {
+            if trailers.is_none() && is_pseudo(d, name) {
+                return this.set_pseudo(d, pseudo_name(name), value);
+            }
+            if !parse::is_token(name) || !parse::is_value(value) {
+                return Status::BadArgument;
+            }
+            match trailers {
+                Some(t) => put(t, name, value),
+                None => this.with_head(d, |h| put(h, name, value)),
+            }
+            Status::Ok
+        })
+    }
+
     fn with_head<R>(&self, d: Direction, with: impl FnOnce(&mut Headers) -> R) -> R {
         match d {
             Direction::Request => with(&mut self.stream.req.borrow_mut().headers),
@@ -159,35 +176,11 @@ impl weir_wasm::Stream for View {
     }
 
     fn add_header(&self, map: MapType, name: &[u8], value: &[u8]) -> Status {
-        self.edit(map, |this, d, trailers| {
-            if trailers.is_none() && is_pseudo(d, name) {
-                return this.set_pseudo(d, pseudo_name(name), value);
-            }
-            if !parse::is_token(name) || !parse::is_value(value) {
-                return Status::BadArgument;
-            }
-            match trailers {
-                Some(t) => t.add_named(name, value),
-                None => this.with_head(d, |h| h.add_named(name, value)),
-            }
-            Status::Ok
-        })
+        self.put_header(map, name, value, Headers::add_named)
     }
 
     fn replace_header(&self, map: MapType, name: &[u8], value: &[u8]) -> Status {
-        self.edit(map, |this, d, trailers| {
-            if trailers.is_none() && is_pseudo(d, name) {
-                return this.set_pseudo(d, pseudo_name(name), value);
-            }
-            if !parse::is_token(name) || !parse::is_value(value) {
-                return Status::BadArgument;
-            }
-            match trailers {
-                Some(t) => t.set_named(name, value),
-                None => this.with_head(d, |h| h.set_named(name, value)),
-            }
-            Status::Ok
-        })
+        self.put_header(map, name, value, Headers::set_named)
     }
 
     fn remove_header(&self, map: MapType, name: &[u8]) -> Status {

@@ -1,11 +1,14 @@
 //! Calls out: HTTP, gRPC, Redis. Started here, answered later through the instance, never within the call.
 use crate::{
     host::{GrpcCall, HttpCall, RedisInit, Status},
-    memory::{Call as HostCall, Guest, check, view},
+    memory::{Call as HostCall, Guest, View, check, view},
     pairs::Pairs,
     state::Call,
 };
 use std::time::Duration;
+
+/// A pointer and a length.
+type Slice = (u32, u32);
 
 /// Negative is refused, 0 is none.
 fn timeout(ms: i32) -> Result<Option<Duration>, Status> {
@@ -13,8 +16,17 @@ fn timeout(ms: i32) -> Result<Option<Duration>, Status> {
     Ok((ms > 0).then(|| Duration::from_millis(ms)))
 }
 
-fn decode(bytes: &[u8]) -> Result<Pairs<'_>, Status> {
-    Pairs::decode(bytes).map_err(|_| Status::BadArgument)
+fn pairs<'a>(view: &'a View<'_>, at: Slice) -> Result<Pairs<'a>, Status> {
+    Pairs::decode(view.bytes(at.0, at.1)?).map_err(|_| Status::BadArgument)
+}
+
+/// Starts a call under a new token, and says the token. That there is room for it is seen before anything is sent.
+fn start(guest: &mut Guest<'_>, kind: Call, out: u32, call: impl FnOnce(&View<'_>, u32) -> Result<(), Status>) -> HostCall {
+    let token = guest.data_mut().token(kind);
+    let mut view = view(guest)?;
+    view.bytes(out, 4)?;
+    call(&view, token)?;
+    Ok(view.put_u32(out, token)?)
 }
 
 #[allow(clippy::too_many_arguments)] // The ABI's, here and below.
@@ -31,22 +43,35 @@ pub(super) fn http_call(
     timeout_ms: i32,
     out: u32,
 ) -> HostCall {
-    let token = guest.data_mut().token(Call::Http);
-    let mut view = view(guest)?;
-    view.bytes(out, 4)?;
-    let call = HttpCall {
+    start(guest, Call::Http, out, |view, token| {
+        let call = HttpCall {
+            context: view.host.effective(),
+            upstream: view.text(up, ul)?,
+            headers: pairs(view, (hp, hl))?,
+            body: view.bytes(bp, bl)?,
+            trailers: pairs(view, (tp, tl))?,
+            timeout: timeout(timeout_ms)?,
+        };
+        if [&b":method"[..], b":path", b":authority"].iter().any(|name| call.headers.get(name).is_none()) {
+            return Err(Status::BadArgument);
+        }
+        view.host.services.http_call(token, call)
+    })
+}
+
+/// Service, its name, method, metadata and message, as they stand in the guest's memory.
+fn grpc<'a>(view: &'a View<'_>, [service, name, method, metadata, message]: [Slice; 5], timeout_ms: i32) -> Result<GrpcCall<'a>, Status> {
+    // The Rust SDK takes ParseFailure where others would say BadArgument.
+    let parsed = |_| Status::ParseFailure;
+    Ok(GrpcCall {
         context: view.host.effective(),
-        upstream: view.text(up, ul)?,
-        headers: decode(view.bytes(hp, hl)?)?,
-        body: view.bytes(bp, bl)?,
-        trailers: decode(view.bytes(tp, tl)?)?,
-        timeout: timeout(timeout_ms)?,
-    };
-    if [&b":method"[..], b":path", b":authority"].iter().any(|name| call.headers.get(name).is_none()) {
-        return Err(Status::BadArgument.into());
-    }
-    view.host.services.http_call(token, call)?;
-    Ok(view.put_u32(out, token)?)
+        service: view.bytes(service.0, service.1)?,
+        service_name: view.text(name.0, name.1).map_err(parsed)?,
+        method: view.text(method.0, method.1).map_err(parsed)?,
+        initial_metadata: pairs(view, metadata).map_err(parsed)?,
+        message: view.bytes(message.0, message.1)?,
+        timeout: timeout(timeout_ms).map_err(parsed)?,
+    })
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -65,21 +90,10 @@ pub(super) fn grpc_call(
     timeout_ms: i32,
     out: u32,
 ) -> HostCall {
-    let token = guest.data_mut().token(Call::Grpc);
-    let mut view = view(guest)?;
-    view.bytes(out, 4)?;
-    // The Rust SDK takes ParseFailure where others would say BadArgument.
-    let call = GrpcCall {
-        context: view.host.effective(),
-        service: view.bytes(sp, sl)?,
-        service_name: view.text(np, nl).map_err(|_| Status::ParseFailure)?,
-        method: view.text(mp, ml).map_err(|_| Status::ParseFailure)?,
-        initial_metadata: decode(view.bytes(ip, il)?).map_err(|_| Status::ParseFailure)?,
-        message: view.bytes(bp, bl)?,
-        timeout: timeout(timeout_ms).map_err(|_| Status::ParseFailure)?,
-    };
-    view.host.services.grpc_call(token, call)?;
-    Ok(view.put_u32(out, token)?)
+    start(guest, Call::Grpc, out, |view, token| {
+        let call = grpc(view, [(sp, sl), (np, nl), (mp, ml), (ip, il), (bp, bl)], timeout_ms)?;
+        view.host.services.grpc_call(token, call)
+    })
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -95,20 +109,10 @@ pub(super) fn grpc_stream(
     il: u32,
     out: u32,
 ) -> HostCall {
-    let token = guest.data_mut().token(Call::GrpcStream);
-    let mut view = view(guest)?;
-    view.bytes(out, 4)?;
-    let call = GrpcCall {
-        context: view.host.effective(),
-        service: view.bytes(sp, sl)?,
-        service_name: view.text(np, nl).map_err(|_| Status::ParseFailure)?,
-        method: view.text(mp, ml).map_err(|_| Status::ParseFailure)?,
-        initial_metadata: decode(view.bytes(ip, il)?).map_err(|_| Status::ParseFailure)?,
-        message: &[],
-        timeout: None,
-    };
-    view.host.services.grpc_stream(token, call)?;
-    Ok(view.put_u32(out, token)?)
+    start(guest, Call::GrpcStream, out, |view, token| {
+        let call = grpc(view, [(sp, sl), (np, nl), (mp, ml), (ip, il), (0, 0)], 0)?;
+        view.host.services.grpc_stream(token, call)
+    })
 }
 
 pub(super) fn grpc_send(guest: &mut Guest<'_>, token: u32, p: u32, l: u32, end: u32) -> HostCall {
@@ -148,9 +152,5 @@ pub(super) fn redis_init(guest: &mut Guest<'_>, cp: u32, cl: u32, up: u32, ul: u
 }
 
 pub(super) fn redis_call(guest: &mut Guest<'_>, cp: u32, cl: u32, qp: u32, ql: u32, out: u32) -> HostCall {
-    let token = guest.data_mut().token(Call::Redis);
-    let mut view = view(guest)?;
-    view.bytes(out, 4)?;
-    view.host.services.redis_call(token, view.text(cp, cl)?, view.bytes(qp, ql)?)?;
-    Ok(view.put_u32(out, token)?)
+    start(guest, Call::Redis, out, |view, token| view.host.services.redis_call(token, view.text(cp, cl)?, view.bytes(qp, ql)?))
 }

@@ -158,6 +158,21 @@ fn exit_code_0_ends_a_start_well() {
 
 /// TinyGo and AssemblyScript of old: `_start` and the older name of WASI.
 #[test]
+fn standard_output_is_logged_by_lines_however_it_is_written() {
+    // "a" and "b\n\nc" in two writes, "d" left without an end.
+    let body = r#"(data (i32.const 100) "ab\n\ncd")
+        (func $write (param $at i32) (param $len i32)
+          (i32.store (i32.const 40) (local.get $at)) (i32.store (i32.const 44) (local.get $len))
+          (drop (call $fd_write (i32.const 2) (i32.const 40) (i32.const 1) (i32.const 60))))
+        (func (export "proxy_on_vm_start") (param i32 i32) (result i32)
+          (call $write (i32.const 100) (i32.const 1)) (call $write (i32.const 101) (i32.const 4)) (call $write (i32.const 105) (i32.const 1))
+          i32.const 1)"#;
+    let log = start("0.2.1", body).proxy.log.take();
+    let wanted: Vec<_> = ["ab", "cd"].iter().map(|l| (LogLevel::Error, l.to_string())).collect();
+    assert_eq!(log, wanted);
+}
+
+#[test]
 fn standard_output_is_logged_in_one_record() {
     let body = r#"(data (i32.const 100) "hello, ") (data (i32.const 110) "world\n")
         (func $write (param $fd i32) (result i32)

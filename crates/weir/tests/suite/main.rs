@@ -19,6 +19,7 @@ mod objects;
 mod operate;
 mod plugin_code;
 mod plugin_kit;
+mod plugin_redis;
 mod plugin_rules;
 mod plugin_stream;
 mod plugin_tools;

@@ -186,7 +186,7 @@ pub struct Certificate {
 
 impl Certificate {
     pub fn new(name: &str) -> Certificate {
-        let made = rcgen::generate_simple_self_signed(vec![name.to_string(), "127.0.0.1".into()]).unwrap();
+        let made = rcgen::generate_simple_self_signed(vec![name.to_string()]).unwrap();
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("cert.pem"), made.cert.pem()).unwrap();
         fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();

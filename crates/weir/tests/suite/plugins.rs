@@ -240,5 +240,8 @@ fn the_plain_go_sdk_and_what_becomes_of_panics_and_endless_loops() {
             gateway.get_until("shop.test", "/a", |a| a.header("x-plain-response") == Some("seen"));
         }
         assert!(gateway.admin("/plugins").body.contains("proxy_on_request_headers"), "the last trap is in the status");
+        // Go writes a panic in small pieces: each of its lines is one of the log's.
+        eventually("the panic", || gateway.lines("default/under-test: panic: as asked").first().cloned());
+        assert_eq!(gateway.lines("default/under-test: as asked"), [""; 0]);
     }
 }
