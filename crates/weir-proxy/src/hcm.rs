@@ -65,6 +65,8 @@ pub struct Hcm {
     path: path::Options,
     head: parse::Limits,
     waits: Waits,
+    /// An access log asks for trailers: bodies that may have some are not passed unread.
+    logs_trailers: bool,
 }
 
 /// What a connection needs to know between requests; it does not hold on to a configuration while it is idle.
@@ -94,7 +96,8 @@ impl Hcm {
         };
         let head = parse::Limits { bytes: c.limits.max_request_headers_bytes as usize, fields: c.limits.max_headers_count as usize };
         let waits = Waits { idle: ns(c.timeouts.idle_timeout), head: ns(c.timeouts.request_headers_timeout), limits: head };
-        Hcm { path, head, waits, rt, snapshot, stats }
+        let logs_trailers = rt.access_logs.iter().any(|l| l.reads_trailers());
+        Hcm { path, head, waits, logs_trailers, rt, snapshot, stats }
     }
     pub fn config(&self) -> &HttpConnectionManager {
         self.rt.config()
@@ -156,8 +159,22 @@ pub async fn serve(io: Io, conn: Rc<ConnInfo>, worker: Rc<Worker>, key: HcmKey, 
         stats.downstream_cx_http1_active.inc();
         let waits = hcm.waits;
         drop(hcm);
-        h1::serve(wire, c, known, waits).await;
+        let ended = h1::serve(wire, c, known, waits).await;
         stats.downstream_cx_http1_active.dec();
+        match ended {
+            h1::Ended::Remote { active } => {
+                stats.downstream_cx_destroy_remote.inc();
+                stats.downstream_cx_destroy_active_rq.add(active.into());
+            }
+            local => {
+                stats.downstream_cx_destroy_local.inc();
+                match local {
+                    h1::Ended::Idle => stats.downstream_cx_idle_timeout.inc(),
+                    h1::Ended::MostRequests => stats.downstream_cx_max_requests_reached.inc(),
+                    _ => {}
+                }
+            }
+        }
     }
     stats.downstream_cx_active.dec();
     if tls {

@@ -44,6 +44,14 @@ impl Logger {
         Ok(Logger { form, sink })
     }
 
+    /// Whether its records hold something of the response's trailers.
+    pub fn reads_trailers(&self) -> bool {
+        match &self.form {
+            Form::Text(format) => format.reads_trailers(),
+            Form::Json(pairs) => pairs.iter().any(|(_, format)| format.reads_trailers()),
+        }
+    }
+
     /// Appends a whole record with its line feed.
     fn write(&self, record: &Record<'_>, out: &mut Vec<u8>) {
         match &self.form {

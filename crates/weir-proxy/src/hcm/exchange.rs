@@ -89,6 +89,9 @@ impl<'a> Exchange<'a> {
             let mut info = s.info.borrow_mut();
             let req = s.req.borrow();
             info.protocol = req.version;
+            if h2 {
+                info.header_bytes_received = req.headers.iter().map(|(n, v)| (n.len() + v.len()) as u64).sum();
+            }
             (info.start, req.version)
         };
         let keep = !closing && !h2 && body::persists(&s.req.borrow().headers, version);

@@ -2,6 +2,7 @@
 use super::{After, Client, Connection, Hcm, Waits, exchange::Exchange, ns};
 use crate::{
     drain::{Drain, Phase},
+    info::Flags,
     stream::Stream,
 };
 use std::{
@@ -24,31 +25,52 @@ enum Refused {
     Late,
 }
 
-pub async fn serve(wire: Wire, connection: Connection, mut known: Weak<Hcm>, mut waits: Waits) {
+/// How a connection ended.
+pub enum Ended {
+    /// By the client; with a request under way.
+    Remote {
+        active: bool,
+    },
+    /// No request came for too long.
+    Idle,
+    /// It has had as many requests as it may.
+    MostRequests,
+    Local,
+}
+
+pub async fn serve(wire: Wire, connection: Connection, mut known: Weak<Hcm>, mut waits: Waits) -> Ended {
     let Connection { conn, key, worker: w, ip } = connection;
     let mut c = Client { peer: Peer::H1(wire), lane: w.timers.lane(), conn, ip };
     let (mut last, mut requests) = (None, 0u32);
     let drain = c.conn.drain.clone();
     let mut leaving = Leaving { drain: &drain, signal: pin!(drain.reached(Phase::Closing)), asked: None };
     loop {
-        let Some((stream, head)) = request_head(&mut c, &w, &waits, requests == 0, &mut leaving).await else { break };
+        let (stream, head) = match request_head(&mut c, &w, &waits, requests == 0, &mut leaving).await {
+            Ok(found) => found,
+            Err(ended) => return ended,
+        };
         // A connection manager that is gone serves what it has begun.
-        let Some(hcm) = w.hcm(&key, &mut known).or_else(|| last.take()) else { break };
+        let Some(hcm) = w.hcm(&key, &mut known).or_else(|| last.take()) else { return Ended::Local };
         waits = hcm.waits;
         requests += 1;
         hcm.stats.downstream_rq_http1_total.inc();
         *stream.conn.borrow_mut() = Some(c.conn.clone());
         let limit = hcm.config().limits.max_requests_per_connection;
-        let closing = c.conn.drain.is_draining() || limit > 0 && requests >= limit;
+        let most = limit > 0 && requests >= limit;
+        let closing = c.conn.drain.is_draining() || most;
         let ex = Exchange::new(&mut c, &w, &hcm, &stream, closing);
         let after = match head {
             Ok(()) => ex.run().await,
             Err(Refused::Bad(bad)) => ex.refuse(bad.status(), bad.details()).await,
             Err(Refused::Late) => ex.refuse(408, "request_header_timeout").await,
         };
+        let gone = stream.info.borrow().flags.has(Flags::DOWNSTREAM_CONNECTION_TERMINATION);
         w.give_back(stream);
-        if after == After::Close {
-            break;
+        match after {
+            After::Close if gone => return Ended::Remote { active: true },
+            After::Close if most => return Ended::MostRequests,
+            After::Close => return Ended::Local,
+            After::Keep => {}
         }
         if c.conn.drain.is_draining() {
             last = Some(hcm);
@@ -85,9 +107,9 @@ async fn request_head<F: Future<Output = ()>>(
     waits: &Waits,
     fresh: bool,
     leaving: &mut Leaving<'_, F>,
-) -> Option<(Rc<Stream>, Result<(), Refused>)> {
+) -> Result<(Rc<Stream>, Result<(), Refused>), Ended> {
     let Client { peer, lane, .. } = c;
-    let wire = peer.wire()?;
+    let wire = peer.wire().ok_or(Ended::Local)?;
     lane.set(w.now().saturating_add(waits.idle));
     let mut stream: Option<Rc<Stream>> = None;
     let mut hurried = false;
@@ -101,12 +123,12 @@ async fn request_head<F: Future<Output = ()>>(
                     s.info.borrow_mut().header_bytes_received = n as u64;
                     wire.input.consume(n);
                     w.bufs.reclaim(&mut wire.input);
-                    return stream.map(|s| (s, Ok(())));
+                    return Ok((s.clone(), Ok(())));
                 }
                 Ok(None) if first => lane.set(w.now().saturating_add(waits.head)),
                 Ok(None) => {}
-                Err(Bad::NotHttp) => return None,
-                Err(bad) => return stream.map(|s| (s, Err(Refused::Bad(bad)))),
+                Err(Bad::NotHttp) => return Err(Ended::Local),
+                Err(bad) => return Ok((s.clone(), Err(Refused::Bad(bad)))),
             }
             // Within the limit, or it would have been refused.
             if wire.input.is_full() {
@@ -118,20 +140,20 @@ async fn request_head<F: Future<Output = ()>>(
         let filled = poll_fn(|cx| {
             if idle && !hurried && leaving.poll(cx) {
                 if !fresh {
-                    return Poll::Ready(None);
+                    return Poll::Ready(Err(Ended::Local));
                 }
                 hurried = true;
                 lane.set(w.now().saturating_add(ns(Some(FIRST_REQUEST))));
             }
             if lane.expired(cx) {
-                return Poll::Ready(None);
+                return Poll::Ready(Err(Ended::Idle));
             }
-            wire.poll_fill(cx, &w.bufs).map(Some)
+            wire.poll_fill(cx, &w.bufs).map(Ok)
         });
         match filled.await {
-            Some(Ok(1..)) => {}
-            None if stream.is_some() => return stream.map(|s| (s, Err(Refused::Late))),
-            _ => return None,
+            Ok(Ok(1..)) => {}
+            Ok(_) => return Err(Ended::Remote { active: stream.is_some() }),
+            Err(ended) => return stream.map(|s| (s, Err(Refused::Late))).ok_or(ended),
         }
     }
 }

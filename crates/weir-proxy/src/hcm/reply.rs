@@ -224,7 +224,8 @@ impl Exchange<'_> {
         }
         self.with_record(info, |record| {
             let mut logs = self.w.logs.borrow_mut();
-            loggers.iter().for_each(|l| logs.write(l, record));
+            let lost = loggers.iter().filter(|l| !logs.write(l, record)).count();
+            self.hcm.stats.access_log_dropped.add(lost as u64);
         });
     }
 }

@@ -50,7 +50,8 @@ impl Exchange<'_> {
         }
         self.s.reached[Direction::Response as usize].set(Reached::Sent);
         let watched = self.chain.as_ref().is_some_and(|c| c.wants_body(Direction::Response));
-        let raw = !self.h2 && !watched && !tried.peer.is_h2();
+        let read = watched || self.hcm.logs_trailers && matches!(framing, Framing::Chunked(_));
+        let raw = !self.h2 && !read && !tried.peer.is_h2();
         let bodiless = h1::is_bodiless(method, self.s.resp.borrow().status);
         let coding = match (framing, version) {
             (Framing::UntilClose, Version::Http11) => Coding::Chunk,

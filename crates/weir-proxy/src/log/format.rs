@@ -191,6 +191,11 @@ impl Format {
         Ok(Format { ops: ops.into() })
     }
 
+    /// Whether it holds something of the response's trailers.
+    pub(super) fn reads_trailers(&self) -> bool {
+        self.ops.iter().any(|op| matches!(op, Op::Operator(Operator::Trailer(_) | Operator::GrpcStatus(_), _)))
+    }
+
     /// The text, where it holds no operator.
     pub fn literal(&self) -> Option<&[u8]> {
         match &*self.ops {

@@ -158,8 +158,9 @@ struct End {
 }
 
 impl WorkerLogs {
-    /// Writes one record. It reaches the sink with the next full block or [`WorkerLogs::flush`].
-    pub fn write(&mut self, logger: &Logger, record: &Record<'_>) {
+    /// Writes one record. It reaches the sink with the next full block or [`WorkerLogs::flush`]. `false`: the writer is too
+    /// slow, and the record is lost.
+    pub fn write(&mut self, logger: &Logger, record: &Record<'_>) -> bool {
         let at = self.ends.iter().position(|e| Arc::ptr_eq(&e.sink, &logger.sink)).unwrap_or_else(|| {
             self.ends.push(End::new(logger.sink.clone()));
             self.ends.len() - 1
@@ -167,9 +168,10 @@ impl WorkerLogs {
         let end = &mut self.ends[at];
         if end.block.len() >= BLOCK - 4096 && !end.hand_over() {
             end.sink.dropped.fetch_add(1, Relaxed);
-            return;
+            return false;
         }
         logger.write(record, &mut end.block);
+        true
     }
     /// Hands over what waits: to be called every 100 ms or so, and before the worker ends. Ends of sinks that only this
     /// worker still holds are let go.

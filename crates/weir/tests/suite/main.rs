@@ -14,6 +14,7 @@ mod frames;
 mod harness;
 mod http2;
 mod live;
+mod logs;
 mod mesh;
 mod objects;
 mod operate;
