@@ -41,6 +41,8 @@ pub struct Index {
     store: Store,
     artifacts: Artifacts,
     units: BTreeMap<Unit, UnitState>,
+    /// Units with findings: few, among many.
+    told: BTreeSet<Unit>,
     /// Who looked at what.
     watchers: HashMap<Dep, Vec<Unit>>,
     /// How many units ask for a cluster or secret.
@@ -70,6 +72,7 @@ impl Index {
             store: Store::default(),
             artifacts: Artifacts::default(),
             units: BTreeMap::new(),
+            told: BTreeSet::new(),
             watchers: HashMap::new(),
             demand: HashMap::new(),
             tables: Tables::default(),
@@ -151,6 +154,10 @@ impl Index {
     /// Replaces what a unit holds by `part`, and notes what that touches.
     fn put(&mut self, unit: Unit, part: Part, deps: HashSet<Dep>, config: &mut Config, touched: &mut Touched, dirty: &mut BTreeSet<Unit>) {
         let old = self.units.remove(&unit).unwrap_or_default();
+        match part.findings.is_empty() {
+            true => self.told.remove(&unit),
+            false => self.told.insert(unit.clone()),
+        };
         self.watch(&unit, &old.deps, &deps);
         let needs: Box<[Unit]> = part.clusters.into_iter().map(Unit::Cluster).chain(part.secrets.into_iter().map(Unit::Secret)).collect();
         for need in &needs {
@@ -305,7 +312,10 @@ impl Index {
 
     /// Everything that is wrong as of now, beside what reading found.
     pub fn findings(&self) -> (Vec<&Finding>, Vec<&Diagnostic>) {
-        (self.units.values().flat_map(|u| &*u.findings).collect(), self.port_findings.values().flatten().collect())
+        (
+            self.told.iter().filter_map(|u| self.units.get(u)).flat_map(|u| &*u.findings).collect(),
+            self.port_findings.values().flatten().collect(),
+        )
     }
 
     /// Status conditions by object.

@@ -14,9 +14,42 @@ pub struct Tables {
 
 #[derive(Default)]
 struct Domain {
-    /// Those with a route, in order once built.
+    /// In order, but for those that came since it was built: these stand at the end.
     entries: Vec<Entry>,
+    ordered: usize,
     built: Option<Arc<VirtualHost>>,
+}
+
+/// More new entries than this are sorted with the others, instead of being put in one by one.
+const FEW: usize = 64;
+
+impl Domain {
+    fn take(&mut self, unit: &Unit) -> Vec<Entry> {
+        let ordered = self.ordered;
+        let mut at = 0;
+        let taken = self.entries.extract_if(.., |e| {
+            let own = e.unit == *unit;
+            if own && at < ordered {
+                self.ordered -= 1;
+            }
+            at += 1;
+            own
+        });
+        taken.collect()
+    }
+
+    /// The cost is that of what is new.
+    fn order(&mut self) {
+        if self.entries.len() - self.ordered > FEW {
+            self.entries.sort_by(|a, b| (&a.rank, &a.unit).cmp(&(&b.rank, &b.unit)));
+        } else {
+            for entry in self.entries.split_off(self.ordered) {
+                let at = self.entries.partition_point(|e| (&e.rank, &e.unit) <= (&entry.rank, &entry.unit));
+                self.entries.insert(at, entry);
+            }
+        }
+        self.ordered = self.entries.len();
+    }
 }
 
 #[derive(PartialEq)]
@@ -41,7 +74,7 @@ impl Tables {
             new.dedup();
             let domain = self.tables.entry(table.clone()).or_default().entry(name.clone()).or_default();
             let before: Vec<Entry> = match old.iter().any(|(t, d)| *t == table && *d == name) {
-                true => domain.entries.extract_if(.., |e| e.unit == *unit).collect(),
+                true => domain.take(unit),
                 false => Vec::new(),
             };
             if !new.is_empty() {
@@ -74,7 +107,7 @@ impl Tables {
                 changed.insert(table);
                 continue;
             }
-            domain.entries.sort_by(|a, b| (&a.rank, &a.unit).cmp(&(&b.rank, &b.unit)));
+            domain.order();
             let routes: Vec<_> = domain.entries.iter().filter_map(|e| e.route.clone()).collect();
             let host = VirtualHost {
                 name: name.clone(),

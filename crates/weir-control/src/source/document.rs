@@ -33,7 +33,7 @@ impl Chunk<'_> {
 pub fn split(text: &str) -> Vec<Chunk<'_>> {
     let mut chunks = Vec::new();
     let (mut start, mut first_line) = (0, 1);
-    let marks = text.match_indices("\n---").map(|(at, _)| at + 1);
+    let marks = memchr::memmem::find_iter(text.as_bytes(), "\n---").map(|at| at + 1);
     for at in text.starts_with("---").then_some(0).into_iter().chain(marks) {
         let rest = text[at + 3..].split('\n').next().unwrap_or_default();
         // Directives (`%YAML 1.2`) belong to the document after them, with its mark.
@@ -55,12 +55,12 @@ pub fn split(text: &str) -> Vec<Chunk<'_>> {
 }
 
 fn lines(text: &str) -> u32 {
-    text.bytes().filter(|b| *b == b'\n').count() as u32
+    memchr::memchr_iter(b'\n', text.as_bytes()).count() as u32
 }
 
 fn is_directives(text: &str) -> bool {
     let bare = |l: &str| l.is_empty() || l.starts_with(['#', '%']) || l == "...";
-    text.contains('%') && text.lines().all(bare) && text.lines().any(|l| l.starts_with('%'))
+    text.lines().all(bare) && text.lines().any(|l| l.starts_with('%'))
 }
 
 /// A document and what it holds.
@@ -102,6 +102,11 @@ impl Doc {
             }
         }
         doc
+    }
+
+    /// It was read without a word, and holds nothing but what it says now.
+    pub fn is_plain(&self) -> bool {
+        self.findings.is_empty() && self.broken.is_empty() && self.kept.is_empty() && !self.unnamed
     }
 
     fn add(&mut self, node: &Node, source: &Arc<Source>) {

@@ -1,6 +1,9 @@
 //! Files and folders of YAML (and JSON). Knows what every file holds, so that a change of one costs the reading of its
 //! changed documents; what cannot be read keeps the last good version of what stood there.
-use super::document::{Chunk, Doc, split};
+use super::{
+    document::{Chunk, Doc, split},
+    revise::{Revision, revise},
+};
 use crate::object::{Finding, Key, Object};
 use std::{
     cmp::Ordering,
@@ -39,6 +42,8 @@ struct File {
     twice: Vec<(Arc<Object>, Arc<Object>)>,
     /// It could not be read.
     failure: Option<Diagnostic>,
+    /// There is nothing to say of it, and every object in it stands there once.
+    plain: bool,
 }
 
 /// Objects in the order of their keys.
@@ -75,6 +80,10 @@ pub struct Files {
     files: BTreeMap<Arc<FileId>, File>,
     /// Which files hold an object, in order: the first one's counts.
     owners: HashMap<Key, Vec<Arc<FileId>>>,
+    /// Those that several files hold.
+    shared: BTreeSet<Key>,
+    /// Files of which there is something to say.
+    told: BTreeSet<Arc<FileId>>,
     missing: BTreeMap<usize, Diagnostic>,
     folders: BTreeSet<PathBuf>,
     /// Where symbolic links among the files lead.
@@ -154,6 +163,9 @@ impl Files {
         let name: Name = id.path.to_string_lossy().into();
         match read_text(&id.path) {
             Ok(text) => {
+                if let Some(revision) = self.files.get_mut(&id).and_then(|f| f.revise(&text, &stamp)) {
+                    return self.revised(&id, revision, touched);
+                }
                 let old = self.files.get_mut(&id).map(|f| std::mem::take(&mut f.docs)).unwrap_or_default();
                 let docs = read_docs(&name, &text, old);
                 self.replace(&id, Some(File::of(name, stamp, docs)), touched);
@@ -161,11 +173,24 @@ impl Files {
             Err(e) if e.kind() == io::ErrorKind::NotFound => self.replace(&id, None, touched),
             Err(e) => {
                 let message = format!("{name} cannot be read: {e}; what it held before is kept");
+                self.told.insert(id.clone());
                 let file = self.files.entry(id).or_default();
                 file.failure = Some(Diagnostic::error("Unreadable", message).help("a readable file of UTF-8 text up to 64 MiB"));
                 (file.stamp, file.name) = (stamp, name);
             }
         }
+    }
+
+    /// Notes what changed within a file.
+    fn revised(&mut self, id: &Arc<FileId>, revision: Revision, touched: &mut BTreeSet<Key>) {
+        let Revision { gone, come } = revision;
+        for object in gone.iter().filter(|g| !come.iter().any(|c| c.key == g.key)) {
+            self.disown(id, &object.key);
+        }
+        for object in come.iter().filter(|c| !gone.iter().any(|g| g.key == c.key)) {
+            self.own(id, &object.key);
+        }
+        touched.extend(gone.iter().chain(&come).map(|o| o.key.clone()));
     }
 
     /// Puts a file in the place of what it was, and notes the objects that differ.
@@ -191,20 +216,34 @@ impl Files {
             if come.is_none() {
                 self.disown(id, &object.key);
             } else if gone.is_none() {
-                let owners = self.owners.entry(object.key.clone()).or_insert_with(|| Vec::with_capacity(1));
-                let at = owners.partition_point(|o| o < id);
-                owners.insert(at, id.clone());
+                self.own(id, &object.key);
             }
             touched.insert(object.key.clone());
         }
+        match &new {
+            Some(new) if !new.plain => self.told.insert(id.clone()),
+            _ => self.told.remove(id),
+        };
         if let Some(new) = new {
             self.files.insert(id.clone(), new);
+        }
+    }
+
+    fn own(&mut self, id: &Arc<FileId>, key: &Key) {
+        let owners = self.owners.entry(key.clone()).or_insert_with(|| Vec::with_capacity(1));
+        let at = owners.partition_point(|o| o < id);
+        owners.insert(at, id.clone());
+        if owners.len() > 1 {
+            self.shared.insert(key.clone());
         }
     }
 
     fn disown(&mut self, id: &Arc<FileId>, key: &Key) {
         if let Some(owners) = self.owners.get_mut(key) {
             owners.retain(|o| o != id);
+            if owners.len() < 2 {
+                self.shared.remove(key);
+            }
             if owners.is_empty() {
                 self.owners.remove(key);
             }
@@ -223,12 +262,12 @@ impl Files {
     /// What reading found, as of now; `late` findings get their source text.
     pub fn diagnostics<'a>(&self, late: impl IntoIterator<Item = &'a Finding>) -> Vec<Diagnostic> {
         let mut all: Vec<Diagnostic> = self.missing.values().cloned().collect();
-        for file in self.files.values() {
+        for file in self.told.iter().filter_map(|id| self.files.get(id)) {
             all.extend(file.failure.clone());
             all.extend(file.docs.iter().flat_map(|d| &d.findings).cloned());
             all.extend(file.twice.iter().map(|(object, first)| stands_twice(object, first)));
         }
-        for (key, owners) in self.owners.iter().filter(|(_, owners)| owners.len() > 1) {
+        for (key, owners) in self.shared.iter().filter_map(|key| self.owners.get_key_value(key)) {
             let Some(first) = self.winner(key) else { continue };
             let others = owners[1..].iter().filter_map(|id| self.files.get(id)?.objects.get(key));
             all.extend(others.map(|object| stands_twice(object, first)));
@@ -269,7 +308,22 @@ impl File {
             same
         });
         file.objects = Objects(objects.into_iter().map(|(_, o)| o).collect());
+        file.plain = file.twice.is_empty() && file.docs.iter().all(Doc::is_plain);
         file
+    }
+
+    /// Takes over a text that changed in few places; what it cannot do so is left as it is, for a reading of the whole.
+    fn revise(&mut self, text: &str, stamp: &Option<Stamp>) -> Option<Revision> {
+        if !self.plain || self.failure.is_some() {
+            return None;
+        }
+        let mut objects = std::mem::take(&mut self.objects.0).into_vec();
+        let revision = revise(&self.name, &split(text), &mut self.docs, &mut objects);
+        self.objects.0 = objects.into();
+        if revision.is_some() {
+            self.stamp.clone_from(stamp);
+        }
+        revision
     }
 }
 

@@ -37,6 +37,10 @@ pub struct Said<'a> {
     pub index: usize,
 }
 
+/// A route with its place in the whole list, whichever of the list's routes hold at a gateway: two Gateways on one port put
+/// what each takes of it together.
+type Placed = (u32, Arc<Route>);
+
 pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, service: &VirtualService, part: &mut Part) {
     if service.hosts.is_empty() {
         // A delegate: its routes are translated with those who delegate to it.
@@ -44,7 +48,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, service: &VirtualService, pa
     }
     let said = delegate::unfold(cx, object, service, part);
     said.iter().for_each(|s| sources(cx, s, part));
-    let mut made: HashMap<(String, u16), Vec<Arc<Route>>> = HashMap::new();
+    let mut made: HashMap<(String, u16), Vec<Placed>> = HashMap::new();
     for reference in &service.gateways {
         let found = cx.get(Kind::IstioGateway, &reference.namespace, &reference.name);
         let Some((gateway, Spec::IstioGateway(spec))) = found.map(|g| (g, &g.spec)) else {
@@ -69,10 +73,10 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, service: &VirtualService, pa
                 Some(Serves::Routes(table)) => {
                     let routes = made
                         .entry((place.name(), place.bind.port))
-                        .or_insert_with(|| said.iter().flat_map(|s| http_routes(cx, s, &place, part)).collect());
+                        .or_insert_with(|| said.iter().enumerate().flat_map(|(nth, s)| http_routes(cx, s, nth, &place, part)).collect());
                     put(object, &table, &hosts, routes, part);
                 }
-                Some(Serves::Redirect(table)) => put(object, &table, &hosts, &[server::redirect_route(gateway, spec, server)], part),
+                Some(Serves::Redirect(table)) => put(object, &table, &hosts, &[(0, server::redirect_route(gateway, spec, server))], part),
                 Some(serves @ (Serves::Passthrough | Serves::Bytes)) => {
                     stream::translate(cx, object, service, &place, server, &serves, part);
                 }
@@ -92,15 +96,15 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, service: &VirtualService, pa
     meets(cx, object, service, part);
 }
 
-fn put(object: &Object, table: &Name, hosts: &[Name], routes: &[Arc<Route>], part: &mut Part) {
+fn put(object: &Object, table: &Name, hosts: &[Name], routes: &[Placed], part: &mut Part) {
     let name: Name = format!("{}/{}", object.key.namespace, object.key.name).into();
     for host in hosts {
         let entry = |rank, route| RouteEntry { table: table.clone(), domain: host.clone(), rank, route };
         if routes.is_empty() {
             part.routes.push(entry(Rank::listed(RankApi::VirtualService, &object.meta.created, name.clone(), 0), None));
         }
-        for (index, route) in routes.iter().enumerate() {
-            let rank = Rank::listed(RankApi::VirtualService, &object.meta.created, name.clone(), index as u32);
+        for (index, route) in routes {
+            let rank = Rank::listed(RankApi::VirtualService, &object.meta.created, name.clone(), *index);
             part.routes.push(entry(rank, Some(route.clone())));
         }
     }
@@ -139,18 +143,21 @@ fn sources(cx: &Cx<'_>, said: &Said<'_>, part: &mut Part) {
 }
 
 /// One route for each of its matches that hold at this place.
-fn http_routes(cx: &Cx<'_>, said: &Said<'_>, place: &Place<'_>, part: &mut Part) -> Vec<Arc<Route>> {
+fn http_routes(cx: &Cx<'_>, said: &Said<'_>, nth: usize, place: &Place<'_>, part: &mut Part) -> Vec<Placed> {
     let route = &*said.route;
     let everything =
         RouteMatch { path: PathMatch::Prefix("/".into()), ignore_case: false, headers: Vec::new(), query_parameters: Vec::new() };
-    let matches: Vec<(Option<&HttpMatch>, RouteMatch)> = match &route.matches {
-        None => vec![(None, everything)],
-        Some(list) => list.iter().filter(|m| m.scope.holds(cx.options, place)).map(|m| (Some(m), m.conditions())).collect(),
+    let matches: Vec<(usize, Option<&HttpMatch>, RouteMatch)> = match &route.matches {
+        None => vec![(0, None, everything)],
+        Some(list) => {
+            let here = list.iter().enumerate().filter(|(_, m)| m.scope.holds(cx.options, place));
+            here.map(|(i, m)| (i, Some(m), m.conditions())).collect()
+        }
     };
     let key = &said.object.key;
     let origin = said.object.origin();
     let origin = Origin { line: origin.line + route.line, ..origin };
-    let made = matches.into_iter().map(|(found, matches)| {
+    let made = matches.into_iter().map(|(index, found, matches)| {
         let mut name = route.name.to_string();
         if name.is_empty() {
             name = format!("{}/{}/{}", key.namespace, key.name, said.index);
@@ -168,7 +175,7 @@ fn http_routes(cx: &Cx<'_>, said: &Said<'_>, place: &Place<'_>, part: &mut Part)
             // Unfolded before, or without a VirtualService to go to.
             Action::Delegate { .. } => RouteAction::DirectResponse { status: 503, body: String::new() },
         };
-        Arc::new(Route {
+        let route = Arc::new(Route {
             name: name.into(),
             matches,
             action,
@@ -177,7 +184,8 @@ fn http_routes(cx: &Cx<'_>, said: &Said<'_>, place: &Place<'_>, part: &mut Part)
             cors: route.cors.clone(),
             fault: route.fault.clone(),
             origin: origin.clone(),
-        })
+        });
+        (((nth as u32) << 16) | index as u32, route)
     });
     made.collect()
 }
