@@ -40,6 +40,19 @@ impl RetryRt {
         self.on & 1 << condition as u32 != 0
     }
 
+    /// Whether there may be another try when the request has been sent: then its body has to be held.
+    pub fn holds_body(&self) -> bool {
+        const AFTER: [RetryOn; 6] = [
+            RetryOn::ServerError,
+            RetryOn::GatewayError,
+            RetryOn::Reset,
+            RetryOn::EnvoyRatelimited,
+            RetryOn::Retriable4xx,
+            RetryOn::RetriableStatusCodes,
+        ];
+        self.config.num_retries > 0 && (AFTER.into_iter().any(|c| self.on(c)) || !self.config.status_codes.is_empty())
+    }
+
     /// Whether the outcome is one to try again after. How often, whether the request can be sent again and the circuit
     /// breaker for retries are the caller's to see to.
     pub fn retries(&self, outcome: Outcome) -> bool {
@@ -128,6 +141,16 @@ mod tests {
             yes.iter().for_each(|o| assert!(p.retries(*o), "{conditions:?} {o:?}"));
             no.iter().for_each(|o| assert!(!p.retries(*o), "{conditions:?} {o:?}"));
         }
+    }
+
+    #[test]
+    fn bodies_are_held_for_what_comes_after_them() {
+        use RetryOn::*;
+        assert!(!RetryRt::new(&Arc::new(RetryPolicy::default())).holds_body());
+        assert!(!policy(&[ConnectFailure, RefusedStream, ResetBeforeRequest], &[]).holds_body());
+        assert!(policy(&[ServerError], &[]).holds_body() && policy(&[Reset], &[]).holds_body() && policy(&[], &[503]).holds_body());
+        let none = RetryPolicy { conditions: vec![ServerError], num_retries: 0, ..RetryPolicy::default() };
+        assert!(!RetryRt::new(&Arc::new(none)).holds_body());
     }
 
     #[test]

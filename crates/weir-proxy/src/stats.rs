@@ -230,6 +230,7 @@ table! {
     upstream_rq_retry_overflow: Counter = "upstream_rq_retry_overflow" "retries refused by the circuit breaker or the budget",
     upstream_rq_retry_limit_exceeded: Counter = "upstream_rq_retry_limit_exceeded" "requests whose retries were used up",
     upstream_rq_mirror_total: Counter = "upstream_rq_mirror_total" "copies sent to this cluster",
+    retry_or_shadow_abandoned: Counter = "retry_or_shadow_abandoned" "requests whose body was too large to be held for a retry or a copy",
     lb_healthy_panic: Counter = "lb_healthy_panic" "picks among all endpoints because too few are healthy",
     outlier_detection_ejections_enforced_total: Counter = "outlier_detection.ejections_enforced_total" "ejections",
     outlier_detection_ejections_enforced_consecutive_5xx: Counter = "outlier_detection.ejections_enforced_consecutive_5xx" "ejections for 5xx in a row",

@@ -9,6 +9,7 @@ use crate::{
     balance::hash_request,
     breaker::{Permit, Resource},
     info::Flags,
+    retry::RetryRt,
     route::{ForwardRt, RouteRt, Target},
     stream::{Direction, Reached, Reply},
     upstream::{Host, Protocol, WorkerCluster, mirror},
@@ -65,7 +66,8 @@ impl Exchange<'_> {
         let shadows = mirror::chosen(self.w, forward, target);
         // A copy needs the body in hand.
         let shadowed = !shadows.is_empty();
-        let raw = !self.h2 && protocol == Protocol::Http1 && !watched && !shadowed;
+        let held = shadowed || !self.reader.is_done() && forward.retry.as_ref().is_some_and(RetryRt::holds_body);
+        let raw = !self.h2 && protocol == Protocol::Http1 && !watched && !held;
         let by = &cluster.rt.config.hash_policy;
         let hash = match by.is_empty() {
             true => None,
@@ -101,6 +103,9 @@ impl Exchange<'_> {
             Ok(tried) => self.respond(&plan, tried, &mut kept.replay).await,
             Err(end) => Err(end),
         };
+        if held && kept.replay.spent {
+            plan.cluster.stats.retry_or_shadow_abandoned.inc();
+        }
         if shadowed && !early && kept.replay.ended && !kept.replay.spent {
             mirror::start(self.w, &shadows, &self.s.req.borrow(), &kept.replay.body);
         }

@@ -65,6 +65,9 @@ pub struct Serve {
     /// Threads that serve [default: the cores it may use]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
+    /// Client connections open at once, over all listeners; more are closed as they come
+    #[arg(long, value_name = "N", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections: u32,
     /// The access log: a file, - for standard output, or off
     #[arg(long, value_name = "FILE", default_value = "-")]
     access_log: String,
@@ -127,6 +130,7 @@ impl Serve {
                 cache_dir: self.cache_dir.or_else(cache_dir),
                 drain_time: self.drain_time,
                 dns_resolvers: self.dns_resolver,
+                max_connections: self.max_connections,
                 ..weir_proxy::Options::default()
             },
             echo: self.echo,

@@ -13,6 +13,7 @@ mod floods;
 mod frames;
 mod harness;
 mod http2;
+mod limits;
 mod live;
 mod logs;
 mod mesh;
