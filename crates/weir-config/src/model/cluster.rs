@@ -73,10 +73,11 @@ pub struct ClusterLoadAssignment {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Endpoint {
     pub address: Address,
-    /// 1 to 128.
+    /// At least 1, relative to the others of its priority.
     pub weight: u32,
     /// 0 is used first; a higher one only while no lower one is healthy.
     pub priority: u32,
+    /// `region/zone/subzone`, as far as it is known.
     pub locality: Option<Name>,
     pub labels: BTreeMap<String, String>,
     /// Said by the source; an endpoint that drains gets no new requests.

@@ -126,7 +126,8 @@ fn slice_endpoints(object: &Object, slice: &EndpointSlice, port: &ServicePort) -
             };
             let mut made = Endpoint::new(address);
             made.health = endpoint.health;
-            made.locality.clone_from(&endpoint.zone);
+            // Region, zone and subzone; a slice knows the zone.
+            made.locality = endpoint.zone.as_ref().map(|zone| format!("/{zone}").into());
             made.labels.clone_from(&labels);
             endpoints.push(made);
         }

@@ -5,6 +5,7 @@
 mod delegate;
 mod destination_rule;
 mod gateway;
+mod locality;
 mod read;
 mod route;
 mod server;

@@ -197,6 +197,43 @@ spec:
 }
 
 #[test]
+fn the_nearest_endpoints_serve_while_they_are_well() {
+    let near = "outlierDetection: { consecutive5xxErrors: 2, interval: 1h, baseEjectionTime: 1h, maxEjectionPercent: 100 }";
+    let places = ["$ECHO { zone: near }", "$ECHO2 { zone: next }", "$ECHO3 { zone: far }"];
+    let place = |mesh: String| {
+        mesh.replace("{ zone: near }", "{}, locality: eu/eu-1/a")
+            .replace("{ zone: next }", "{}, locality: eu/eu-2/a")
+            .replace("{ zone: far }", "{}, locality: us/us-1/a")
+    };
+    let distribute = "loadBalancer: { localityLbSetting: { distribute: [{ from: eu/eu-1/*, to: { 'eu/eu-1/*': 75, 'us/*': 25 } }] } }";
+    let mesh = Mesh::new()
+        .to("near.test", &places, "retries: { attempts: 0 }")
+        .policy("near.test", near)
+        .to("off.test", &places, "retries: { attempts: 0 }")
+        .policy("off.test", &format!("{near}\nloadBalancer: {{ simple: ROUND_ROBIN, localityLbSetting: {{ enabled: false }} }}"))
+        .to("share.test", &places, "")
+        .policy("share.test", distribute)
+        .text();
+    let weir = crate::harness::Start::new()
+        .file("mesh.yaml", place(mesh))
+        .arg("--labels")
+        .arg("istio=ingressgateway,topology.kubernetes.io/region=eu,topology.kubernetes.io/zone=eu-1")
+        .upstreams(3)
+        .run();
+    assert_eq!(shares(&weir, "off.test", 30).len(), 3);
+    let of = shares(&weir, "share.test", 1200);
+    assert!(of.len() == 2 && (800..1000).contains(&of["echo"]) && of.contains_key("echo3"), "{of:?}");
+    // The nearest first; when it fails the next zone, then the other region.
+    for expected in ["echo", "echo2", "echo3"] {
+        assert_eq!(shares(&weir, "near.test", 20).into_keys().collect::<Vec<_>>(), [expected]);
+        for _ in 0..2 {
+            assert_eq!(weir.get("near.test", "/status/500").status, 500);
+        }
+    }
+    assert_eq!(weir.get("near.test", "/").status, 503);
+}
+
+#[test]
 fn names_are_followed_by_their_time_to_live() {
     let server = dns::DnsServer::start();
     // The same port on two addresses, so that only the address tells them apart.

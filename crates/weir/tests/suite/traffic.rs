@@ -455,8 +455,8 @@ fn cross_origin_requests() {
     assert_eq!((allow(&a).as_deref(), a.header("access-control-expose-headers")), (Some("https://a.test"), Some("x-two")));
     assert!(a.json()["headers"]["origin"].is_string());
     assert_eq!(allow(&get(&weir, "cors.test", "/", &[("origin", "https://evil.test")])), None);
-    let line = records(&weir, "/p", 7).remove(0);
-    assert!(line.contains("details=cors_preflight "), "{line}");
+    let own = records(&weir, "/p", 7).iter().filter(|l| l.contains("details=cors_preflight ")).count();
+    assert_eq!(own, 5);
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! DestinationRule: how to talk to the endpoints of a host, and which of them a subset has.
+use super::locality::{self, LocalitySetting};
 use super::read::{At, CertificateFiles, ExportTo, Labels, certificate_files, full_host, host_field, labels, selector};
 use crate::object::{Meta, Spec};
 use std::time::Duration;
@@ -47,6 +48,7 @@ pub struct Settings {
 pub struct Balancer {
     pub policy: LbPolicy,
     pub hash: Option<HashOf>,
+    pub locality: Option<LocalitySetting>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -150,7 +152,7 @@ fn settings(object: &Object<'_>) -> Settings {
 
 fn balancer(field: &Field<'_>) -> Option<Balancer> {
     let object = field.object()?;
-    object.unsupported(&["localityLbSetting", "zoneAwareLbSetting", "warmupDurationSecs", "warmup"]);
+    object.unsupported(&["zoneAwareLbSetting", "warmupDurationSecs", "warmup"]);
     let least = LbPolicy::default();
     let mut policy = least.clone();
     if let Some(f) = object.get("simple") {
@@ -173,9 +175,10 @@ fn balancer(field: &Field<'_>) -> Option<Balancer> {
         };
     }
     let hash = object.get("consistentHash").and_then(|f| consistent_hash(&f));
+    let locality = object.get("localityLbSetting").and_then(|f| locality::decode(&f));
     Some(match hash {
-        Some((hash, ring)) => Balancer { policy: ring, hash: Some(hash) },
-        None => Balancer { policy, hash: None },
+        Some((hash, ring)) => Balancer { policy: ring, hash: Some(hash), locality },
+        None => Balancer { policy, hash: None, locality },
     })
 }
 

@@ -1,6 +1,7 @@
 //! Clusters: those of ServiceEntries, and what DestinationRules make of any.
 use super::{
     destination_rule::{DestinationRule, Originate, Policy, Settings, Subset},
+    locality::{self, Locality},
     read::{Labels, selects},
     server::{beside, from_files, lacking},
     service_entry::{self, EndpointAddress, Port, Resolution, ServiceEntry},
@@ -176,6 +177,14 @@ pub fn traffic_policy(cx: &Cx<'_>, key: &ClusterKey, draft: &mut Draft, part: &m
     }
     without_labels(cx, key, part);
     let settings = merged(&rules, key);
+    let setting = settings.balancer.as_ref().and_then(|b| b.locality.as_ref());
+    let own = Locality::of(&cx.options.labels);
+    if let (Some(setting), Some((owner, _)), false) = (setting.filter(|s| s.enabled), rules.first(), own.is_known()) {
+        let message = "where this gateway is was not said: its place takes no part in choosing endpoints";
+        let help = "run it with --labels topology.kubernetes.io/region=R,topology.kubernetes.io/zone=Z";
+        part.find(owner, setting.at.span, &*setting.at.field, Diagnostic::warning("UnknownLocality", message).help(help));
+    }
+    locality::apply(setting, &own, &cx.options.labels, settings.outlier_detection.is_some(), &mut draft.endpoints);
     let cluster = &mut draft.cluster;
     if let Some(balancer) = &settings.balancer {
         cluster.lb_policy = balancer.policy.clone();
