@@ -1,6 +1,10 @@
 //! The polite end of connections: told first, waited for, cut at last.
-use std::cell::Cell;
-use tokio::sync::Notify;
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
 
 /// How far the end has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,7 +23,8 @@ pub enum Phase {
 #[derive(Default)]
 pub struct Drain {
     phase: Cell<Phase>,
-    changed: Notify,
+    wakers: RefCell<Vec<Option<Waker>>>,
+    free: RefCell<Vec<usize>>,
 }
 
 impl Drain {
@@ -30,18 +35,49 @@ impl Drain {
     pub fn is_draining(&self) -> bool {
         self.phase.get() >= Phase::Draining
     }
-    /// Raises the phase and wakes who waits for it.
+    /// Raises the phase and wakes who watches.
     pub fn advance(&self, to: Phase) {
         if to > self.phase.get() {
             self.phase.set(to);
-            self.changed.notify_waiters();
+            self.wakers.borrow().iter().flatten().for_each(Waker::wake_by_ref);
         }
+    }
+    pub fn watch(self: &Rc<Self>) -> Watch {
+        Watch { drain: self.clone(), slot: Cell::new(None) }
+    }
+}
+
+/// A drain as one task sees it: the first look says whom to wake, every other is a load.
+pub struct Watch {
+    drain: Rc<Drain>,
+    slot: Cell<Option<usize>>,
+}
+
+impl Watch {
+    /// The phase as of now; the task is woken when it rises.
+    pub fn phase(&self, cx: &Context) -> Phase {
+        if self.slot.get().is_none() {
+            let mut wakers = self.drain.wakers.borrow_mut();
+            let slot = self.drain.free.borrow_mut().pop().unwrap_or_else(|| {
+                wakers.push(None);
+                wakers.len() - 1
+            });
+            wakers[slot] = Some(cx.waker().clone());
+            self.slot.set(Some(slot));
+        }
+        self.drain.phase()
     }
     /// Waits until `phase` or a later one is reached; at once if it is.
     pub async fn reached(&self, phase: Phase) {
-        while self.phase.get() < phase {
-            // One thread only: nothing can advance between the test and the wait.
-            self.changed.notified().await;
+        poll_fn(|cx| if self.phase(cx) >= phase { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot.get() {
+            self.drain.wakers.borrow_mut()[slot] = None;
+            self.drain.free.borrow_mut().push(slot);
         }
     }
 }

@@ -12,6 +12,7 @@ use super::{
 };
 use h2::ext::Protocol;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, uri::Scheme};
+use std::sync::LazyLock;
 
 /// The first bytes of an HTTP/2 connection (RFC 9113 section 3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -81,18 +82,25 @@ pub fn load_response(parts: &http::response::Parts, head: &mut ResponseHead) -> 
 /// The headers as HTTP/2 has them: lower case, without what belongs to HTTP/1 connections, `te: trailers` kept.
 fn map_of(headers: &Headers, without: u64) -> Option<HeaderMap> {
     let mut map = HeaderMap::with_capacity(headers.len());
-    for (name, value) in headers.iter() {
-        let id = Known::of(name);
+    for (id, name, value) in headers.iter_known() {
         if id != Known::Other && id.bit() & (HOP_BY_HOP | without) != 0 {
             if id == Known::Te && value.eq_ignore_ascii_case(b"trailers") {
                 map.insert(http::header::TE, HeaderValue::from_static("trailers"));
             }
             continue;
         }
-        map.append(HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?);
+        let name = match id {
+            Known::Other => HeaderName::from_bytes(name).ok()?,
+            id => KNOWN[id as usize].clone(),
+        };
+        map.append(name, HeaderValue::from_bytes(value).ok()?);
     }
     Some(map)
 }
+
+/// Well-known names as the `http` crate has them, by id.
+static KNOWN: LazyLock<Vec<HeaderName>> =
+    LazyLock::new(|| Known::all().map(|id| HeaderName::from_static(if id == Known::Other { "x" } else { id.name() })).collect());
 
 /// The request for h2 to send, an upgrade as an extended CONNECT. `None` where a part of it cannot be expressed.
 pub fn request_of(head: &RequestHead) -> Option<Request<()>> {

@@ -77,6 +77,10 @@ impl Known {
         let i = SLOTS[slot(facts(name), TABLE.0)] as usize;
         if same(NAMES[i].as_bytes(), name) { IDS[i] } else { Known::Other }
     }
+    /// In the order of their numbers, `Other` first.
+    pub fn all() -> impl Iterator<Item = Known> {
+        IDS.iter().copied()
+    }
     pub fn name(self) -> &'static str {
         NAMES[self as usize]
     }

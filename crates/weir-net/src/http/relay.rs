@@ -151,6 +151,9 @@ enum Shape {
     H2,
 }
 
+/// Bytes from which a buffer is given to HTTP/2 as it is.
+const HAND_OVER: usize = 16 * 1024;
+
 /// Puts a head and a body on the wire. What waits is bounded by the caller: it asks [`Writer::pending`] before it gives more.
 pub struct Writer {
     shape: Shape,
@@ -282,14 +285,16 @@ impl Writer {
                 continue;
             }
             let last = self.ended && self.trailers.is_none() && n == want;
-            let data = match self.at == 0 && n == want {
+            // A small piece is copied, so that the buffer is there for the next without growing again.
+            let data = match self.at == 0 && n == want && n >= HAND_OVER {
                 true => Bytes::from(std::mem::take(&mut self.out)),
                 false => Bytes::copy_from_slice(&self.out[self.at..self.at + n]),
             };
             send.send_data(data, last).map_err(|_| Broken::Sink)?;
             self.sent += n as u64;
             self.closed = last;
-            if self.out.is_empty() {
+            if n == want {
+                self.out.clear();
                 self.at = 0;
                 break;
             }

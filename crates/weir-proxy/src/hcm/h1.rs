@@ -1,15 +1,15 @@
 //! HTTP/1 towards clients: one task per connection, one request after the other.
 use super::{After, Client, Connection, Hcm, Waits, exchange::Exchange, ns};
 use crate::{
-    drain::{Drain, Phase},
+    drain::{Phase, Watch},
     info::Flags,
     stream::Stream,
 };
 use std::{
     future::{Future, poll_fn},
-    pin::{Pin, pin},
+    pin::pin,
     rc::{Rc, Weak},
-    task::{Context, Poll},
+    task::Poll,
     time::Duration,
 };
 use weir_net::http::{
@@ -42,10 +42,9 @@ pub async fn serve(wire: Wire, connection: Connection, mut known: Weak<Hcm>, mut
     let Connection { conn, key, worker: w, ip } = connection;
     let mut c = Client { peer: Peer::H1(wire), lane: w.timers.lane(), conn, ip };
     let (mut last, mut requests) = (None, 0u32);
-    let drain = c.conn.drain.clone();
-    let mut leaving = Leaving { drain: &drain, signal: pin!(drain.reached(Phase::Closing)), asked: None };
+    let drain = c.conn.drain.watch();
     loop {
-        let (stream, head) = match request_head(&mut c, &w, &waits, requests == 0, &mut leaving).await {
+        let (stream, head) = match request_head(&mut c, &w, &waits, requests == 0, &drain).await {
             Ok(found) => found,
             Err(ended) => return ended,
         };
@@ -81,32 +80,13 @@ pub async fn serve(wire: Wire, connection: Connection, mut known: Weak<Hcm>, mut
 /// Whoever has just connected is about to ask: a connection without a request so far outlives the others by this.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
-/// The word that idle connections should close; one wait for all of a connection's pauses.
-struct Leaving<'a, F> {
-    drain: &'a Drain,
-    signal: Pin<&'a mut F>,
-    /// The phase at which the signal learnt which task to wake; each new one uses that up.
-    asked: Option<Phase>,
-}
-
-impl<F: Future<Output = ()>> Leaving<'_, F> {
-    fn poll(&mut self, cx: &mut Context) -> bool {
-        let phase = self.drain.phase();
-        if phase < Phase::Closing && self.asked != Some(phase) {
-            self.asked = Some(phase);
-            let _ = self.signal.as_mut().poll(cx);
-        }
-        phase >= Phase::Closing
-    }
-}
-
 /// Waits for a request. Nothing but the connection is held until its first byte is there.
-async fn request_head<F: Future<Output = ()>>(
+async fn request_head(
     c: &mut Client,
     w: &Rc<super::Worker>,
     waits: &Waits,
     fresh: bool,
-    leaving: &mut Leaving<'_, F>,
+    drain: &Watch,
 ) -> Result<(Rc<Stream>, Result<(), Refused>), Ended> {
     let Client { peer, lane, .. } = c;
     let wire = peer.wire().ok_or(Ended::Local)?;
@@ -138,7 +118,7 @@ async fn request_head<F: Future<Output = ()>>(
         // Only a connection that waits idly ends with the drain.
         let idle = stream.is_none();
         let filled = poll_fn(|cx| {
-            if idle && !hurried && leaving.poll(cx) {
+            if idle && !hurried && drain.phase(cx) >= Phase::Closing {
                 if !fresh {
                     return Poll::Ready(Err(Ended::Local));
                 }

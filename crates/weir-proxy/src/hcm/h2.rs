@@ -4,10 +4,10 @@ use crate::drain::Phase;
 use h2::{Reason, RecvStream, server::SendResponse};
 use http::Request;
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     future::{Future, poll_fn},
     pin::pin,
-    rc::Rc,
+    rc::{Rc, Weak},
     task::Poll,
 };
 use tokio::task::spawn_local;
@@ -28,6 +28,7 @@ const MAX_RESET_STREAMS: usize = 50;
 
 struct Shared {
     connection: Connection,
+    known: RefCell<Weak<Hcm>>,
     early_resets: Cell<u32>,
     active: Cell<u32>,
 }
@@ -51,23 +52,23 @@ pub async fn serve(io: Io, first: Vec<u8>, connection: Connection, hcm: Rc<Hcm>)
     let (waits, max_requests) = (hcm.waits, limits.max_requests_per_connection);
     drop(hcm);
     let flooded = Rc::new(Cell::new(false));
-    let drain = connection.conn.drain.clone();
-    let shared = Rc::new(Shared { connection, early_resets: Cell::new(0), active: Cell::new(0) });
+    let drain = connection.conn.drain.watch();
+    let shared = Rc::new(Shared { connection, known: RefCell::default(), early_resets: Cell::new(0), active: Cell::new(0) });
     let w = shared.connection.worker.clone();
     let lane = w.timers.lane();
     lane.set(w.now().saturating_add(waits.head));
     let mut handshake = pin!(builder.handshake(Guarded::new(io, first, flooded.clone())));
     let shaken = poll_fn(|cx| if lane.expired(cx) { Poll::Ready(None) } else { handshake.as_mut().poll(cx).map(Some) }).await;
     if let Some(Ok(mut h2)) = shaken {
-        let (mut draining, mut cutting) = (pin!(drain.reached(Phase::Draining)), pin!(drain.reached(Phase::Cutting)));
         let (mut told, mut count) = (false, 0u32);
         lane.set(w.now().saturating_add(waits.idle));
         loop {
             let next = poll_fn(|cx| {
-                if cutting.as_mut().poll(cx).is_ready() {
+                let phase = drain.phase(cx);
+                if phase >= Phase::Cutting {
                     return Poll::Ready(None);
                 }
-                if !told && draining.as_mut().poll(cx).is_ready() {
+                if !told && phase >= Phase::Draining {
                     told = true;
                     h2.graceful_shutdown();
                 }
@@ -111,7 +112,8 @@ pub async fn serve(io: Io, first: Vec<u8>, connection: Connection, hcm: Rc<Hcm>)
             }
             lane.set(w.now().saturating_add(waits.idle));
             shared.active.set(shared.active.get() + 1);
-            spawn_local(stream(shared.clone(), request, respond));
+            // Boxed, since the runtime moves what it is given more than once, and this is large.
+            spawn_local(Box::pin(stream(shared.clone(), request, respond)));
         }
     }
     if flooded.get() {
@@ -127,7 +129,7 @@ async fn stream(shared: Rc<Shared>, request: Request<RecvStream>, respond: SendR
 
 async fn serve_stream(shared: &Shared, request: Request<RecvStream>, mut respond: SendResponse<bytes::Bytes>) {
     let Connection { conn, key, worker: w, ip } = &shared.connection;
-    let Some(hcm) = w.hcm(key, &mut std::rc::Weak::new()) else {
+    let Some(hcm) = w.hcm(key, &mut shared.known.borrow_mut()) else {
         return respond.send_reset(Reason::REFUSED_STREAM);
     };
     hcm.stats.downstream_rq_http2_total.inc();

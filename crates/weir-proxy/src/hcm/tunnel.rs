@@ -14,8 +14,7 @@ use crate::{
 use base64::{Engine, prelude::BASE64_STANDARD as STANDARD};
 use sha1::{Digest, Sha1};
 use std::{
-    future::{Future, poll_fn},
-    pin::pin,
+    future::poll_fn,
     task::{Context, Poll},
 };
 use weir_net::http::{
@@ -84,8 +83,7 @@ impl Exchange<'_> {
         let Some(c) = self.c.peer.wire() else { return Ok(()) };
         let mut up = Pump::new(Framing::UntilClose, Coding::Same, &mut self.out, c, &w.bufs).map_err(gone)?;
         let mut down = Pump::new(Framing::UntilClose, Coding::Same, &mut self.back, u, &w.bufs).map_err(gone)?;
-        let drain = self.c.conn.drain.clone();
-        let mut cutting = pin!(drain.reached(Phase::Cutting));
+        let drain = self.c.conn.drain.watch();
         let moved = poll_fn(|cx| {
             let before = up.sent + down.sent;
             let Some(c) = self.c.peer.wire() else { return Poll::Ready(Ok(())) };
@@ -95,7 +93,7 @@ impl Exchange<'_> {
             if !down.done && down.poll(cx, &mut self.back, u, c, &w.bufs).map_err(gone)?.is_ready() {
                 let _ = c.poll_shutdown(cx);
             }
-            if up.done && down.done || cutting.as_mut().poll(cx).is_ready() {
+            if up.done && down.done || drain.phase(cx) >= Phase::Cutting {
                 return Poll::Ready(Ok(()));
             }
             self.progress = self.progress.wrapping_add(up.sent + down.sent - before);
@@ -130,8 +128,7 @@ impl Exchange<'_> {
         let mut up = if u.is_h2() { Writer::h2(spare, false) } else { Writer::h1(spare, false) };
         let mut from_client = Reader::new(Framing::UntilClose, &self.c.peer);
         let mut from_upstream = Reader::new(Framing::UntilClose, u);
-        let drain = self.c.conn.drain.clone();
-        let mut cutting = pin!(drain.reached(Phase::Cutting));
+        let drain = self.c.conn.drain.watch();
         let moved = poll_fn(|cx| {
             let before = up.sent + down.sent;
             let forth = relay(cx, &w.bufs, &mut from_client, &mut self.c.peer, &mut up, u);
@@ -148,7 +145,7 @@ impl Exchange<'_> {
             {
                 return Poll::Ready(gone);
             }
-            if cutting.as_mut().poll(cx).is_ready() {
+            if drain.phase(cx) >= Phase::Cutting {
                 return Poll::Ready(Ok(()));
             }
             self.poll_tunnel_idle(cx)

@@ -73,6 +73,7 @@ pub(super) async fn serve(local: &Local, chain: &ChainRt, client: Io, conn: &Con
     };
     let moving =
         tunnel(client, upstream, tcp.idle_timeout, &stats.tcp_downstream_cx_rx_bytes_total, &stats.tcp_downstream_cx_tx_bytes_total);
+    let drain = conn.drain.watch();
     tokio::select! {
         end = moving => {
             if end.is_err_and(|e| e.kind() == io::ErrorKind::TimedOut) {
@@ -80,7 +81,7 @@ pub(super) async fn serve(local: &Local, chain: &ChainRt, client: Io, conn: &Con
             }
         }
         // A TCP proxy does not know when its bytes are done: they flow until nothing is waited for any more.
-        () = conn.drain.reached(Phase::Cutting) => {}
+        () = drain.reached(Phase::Cutting) => {}
     }
 }
 

@@ -152,6 +152,10 @@ impl Headers {
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.live().map(|f| (self.name_of(f), self.value_of(f)))
     }
+    /// As [`Headers::iter`], with the ids of the names.
+    pub fn iter_known(&self) -> impl Iterator<Item = (Known, &[u8], &[u8])> {
+        self.live().map(|f| (f.id, self.name_of(f), self.value_of(f)))
+    }
     /// Bytes of names and values, for limits and statistics.
     pub fn size(&self) -> usize {
         self.live().map(|f| f.name_len as usize + f.value_len as usize).sum()
