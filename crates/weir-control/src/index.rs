@@ -21,7 +21,7 @@ use std::{
 use table::Tables;
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{Config, Name},
+    model::{Config, Listener, Name, Origin},
 };
 
 /// What is kept of a unit's last translation; its routes, ports and resources are where they are used.
@@ -297,6 +297,7 @@ impl Index {
                 }
                 None => (None, Vec::new()),
             };
+            let listener = listener.map(|l| Listener { origins: self.origins(parts), ..l });
             put(&mut config.listeners, &name, listener);
             let place = |(unit, found): (Unit, Diagnostic)| match &unit {
                 Unit::Object(key) => self.store.get(key).map_or(found.clone(), |o| found.clone().from_origin(&o.origin())),
@@ -308,6 +309,15 @@ impl Index {
                 self.port_findings.remove(&port);
             }
         }
+    }
+
+    /// The objects that have a part in a listener.
+    fn origins(&self, units: Option<&BTreeMap<Unit, Vec<PortPart>>>) -> Vec<Origin> {
+        let objects = units.into_iter().flat_map(BTreeMap::keys).filter_map(|unit| match unit {
+            Unit::Object(key) => self.store.get(key),
+            _ => None,
+        });
+        objects.map(|o| o.origin()).collect()
     }
 
     /// Everything that is wrong as of now, beside what reading found.

@@ -162,8 +162,11 @@ async fn the_configuration_is_dumped_in_envoys_frame() {
     let json = all.json();
     let types: Vec<_> =
         json["configs"].as_array().unwrap().iter().map(|c| c["@type"].as_str().unwrap().rsplit('.').next().unwrap().to_string()).collect();
-    assert_eq!(types, ["ListenersConfigDump", "RoutesConfigDump", "ClustersConfigDump", "SecretsConfigDump", "EcdsConfigDump"]);
-    assert_eq!(json["configs"][0]["dynamic_listeners"][0]["active_state"]["listener"]["name"], "l");
+    assert_eq!(
+        types,
+        ["BootstrapConfigDump", "ListenersConfigDump", "RoutesConfigDump", "ClustersConfigDump", "SecretsConfigDump", "EcdsConfigDump"]
+    );
+    assert_eq!(json["configs"][1]["dynamic_listeners"][0]["active_state"]["listener"]["name"], "l");
     assert!(all.body.contains("[redacted]") && !all.body.contains("PRIVATE KEY"), "a private key is shown");
     let json = ask(admin, "GET", "/config_dump?resource=dynamic_active_clusters&name_regex=a.test").await.json();
     let configs = json["configs"].as_array().unwrap();

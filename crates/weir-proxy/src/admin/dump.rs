@@ -1,5 +1,9 @@
-//! `/config_dump`: the served configuration in the frame of Envoy's `envoy.admin.v3.ConfigDump`. The resources in it are
-//! the model's own JSON.
+//! `/config_dump`: the served configuration in the frame of Envoy's `envoy.admin.v3.ConfigDump`, its resources in the shapes of
+//! Envoy's messages, with the objects that they come from in their metadata.
+mod cluster;
+mod route;
+mod shape;
+
 use super::{Query, Reply};
 use crate::{Shared, logging::rfc3339};
 use hyper::StatusCode;
@@ -30,7 +34,8 @@ pub(super) fn config_dump(shared: &Arc<Shared>, query: &Query) -> Reply {
     let eds = query.has("include_eds") || query.get("resource") == Some("dynamic_endpoint_configs");
     let lists = lists(shared, &wanted, eds);
     let Some(resource) = query.get("resource") else {
-        let configs: Vec<_> = lists.into_iter().map(|l| json!({ "@type": format!("{TYPE}{}", l.dump), l.field: l.entries })).collect();
+        let sections = lists.into_iter().map(|l| json!({ "@type": format!("{TYPE}{}", l.dump), l.field: l.entries }));
+        let configs: Vec<_> = std::iter::once(bootstrap(shared)).chain(sections).collect();
         return Reply::json(&json!({ "configs": configs }));
     };
     let fields = lists.iter().map(|l| l.field).collect::<Vec<_>>().join(", ");
@@ -52,24 +57,35 @@ fn lists(shared: &Shared, wanted: &dyn Fn(&str) -> bool, eds: bool) -> Vec<List>
     let config = &snapshot.config;
     let version = snapshot.version.to_string();
     let at = rfc3339(snapshot.made_at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64));
-    let entry = |field: &'static str| {
+    let entry = |field: &'static str, shape: fn(Value) -> Value| {
         let (version, at) = (version.clone(), at.clone());
-        move |_: &str, resource: Value| json!({ "version_info": version, field: resource, "last_updated": at })
+        move |_: &str, resource: Value| json!({ "version_info": version, field: shape(resource), "last_updated": at })
     };
-    let listener = |name: &str, resource: Value| json!({ "name": name, "active_state": { "version_info": version, "listener": resource, "last_updated": at } });
-    let secret = |name: &str, resource: Value| json!({ "name": name, "version_info": version, "last_updated": at, "secret": resource });
+    let listener = |name: &str, resource: Value| json!({ "name": name, "active_state": { "version_info": version, "listener": shape::listener(resource), "last_updated": at } });
+    let secret = |name: &str, resource: Value| json!({ "name": name, "version_info": version, "last_updated": at, "secret": shape::secret(resource) });
+    let routes = entry("route_config", route::route_configuration);
+    let (clusters, plugins) = (entry("cluster", cluster::cluster), entry("ecds_filter", shape::plugin));
     let mut lists = vec![
         list("ListenersConfigDump", "dynamic_listeners", "DynamicListener", &config.listeners, wanted, &listener),
-        list("RoutesConfigDump", "dynamic_route_configs", "DynamicRouteConfig", &config.routes, wanted, &entry("route_config")),
-        list("ClustersConfigDump", "dynamic_active_clusters", "DynamicCluster", &config.clusters, wanted, &entry("cluster")),
+        list("RoutesConfigDump", "dynamic_route_configs", "DynamicRouteConfig", &config.routes, wanted, &routes),
+        list("ClustersConfigDump", "dynamic_active_clusters", "DynamicCluster", &config.clusters, wanted, &clusters),
         list("SecretsConfigDump", "dynamic_active_secrets", "DynamicSecret", &config.secrets, wanted, &secret),
-        list("EcdsConfigDump", "ecds_filters", "EcdsFilterConfig", &config.plugins, wanted, &entry("ecds_filter")),
+        list("EcdsConfigDump", "ecds_filters", "EcdsFilterConfig", &config.plugins, wanted, &plugins),
     ];
     if eds {
-        let endpoints = entry("endpoint_config");
+        let endpoints = entry("endpoint_config", cluster::endpoints);
         lists.push(list("EndpointsConfigDump", "dynamic_endpoint_configs", "DynamicEndpointConfig", &config.endpoints, wanted, &endpoints));
     }
     lists
+}
+
+/// What was said on the command line, as `BootstrapConfigDump`.
+fn bootstrap(shared: &Shared) -> Value {
+    let mut bootstrap = json!({ "node": { "user_agent_name": "weir", "user_agent_version": env!("CARGO_PKG_VERSION") } });
+    if let Some(admin) = shared.options.admin {
+        bootstrap["admin"] = json!({ "address": shape::address(admin.to_string().into()) });
+    }
+    json!({ "@type": format!("{TYPE}BootstrapConfigDump"), "bootstrap": bootstrap })
 }
 
 fn list<T: Serialize>(

@@ -104,3 +104,77 @@ fn an_admin_address_in_use_is_said_in_one_line() {
     assert_eq!(out.status.code(), Some(1), "{printed}");
     assert!(printed.contains(&address) && !printed.contains("panicked"), "{printed}");
 }
+
+#[test]
+fn the_configuration_is_dumped_in_envoys_shapes_with_its_sources() {
+    let more = "---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: more }
+spec:
+  parentRefs: [{ name: gateway }]
+  hostnames: [more.test]
+  rules:
+  - matches: [{ path: { type: Exact, value: /a }, method: POST, headers: [{ name: x, type: RegularExpression, value: 'y.*' }] }]
+    filters:
+    - { type: RequestHeaderModifier, requestHeaderModifier: { set: [{ name: h, value: v }], remove: [g] } }
+    - { type: RequestMirror, requestMirror: { backendRef: { name: echo, port: 80 }, percent: 10 } }
+    - { type: URLRewrite, urlRewrite: { hostname: b.test, path: { type: ReplaceFullPath, replaceFullPath: /b } } }
+    timeouts: { request: 1500ms }
+    retry: { codes: [503], attempts: 2 }
+    backendRefs: [{ name: echo, port: 80, weight: 3 }, { name: nothing, port: 80 }]
+  - filters: [{ type: RequestRedirect, requestRedirect: { scheme: https, port: 8443, statusCode: 308 } }]
+";
+    let weir = Start::new().file("all.yaml", format!("{TO_ECHO}{more}")).run();
+    let dump = weir.admin("/config_dump?include_eds").json();
+    let section = |name: &str| {
+        let all = dump["configs"].as_array().unwrap();
+        let wanted = format!("type.googleapis.com/envoy.admin.v3.{name}ConfigDump");
+        all.iter().find(|c| c["@type"] == wanted).unwrap_or_else(|| panic!("no {name} in {dump}")).clone()
+    };
+    assert_eq!(section("Bootstrap")["bootstrap"]["node"]["user_agent_name"], "weir");
+    let listener = &section("Listeners")["dynamic_listeners"][0]["active_state"]["listener"];
+    assert_eq!(listener["@type"], "type.googleapis.com/envoy.config.listener.v3.Listener");
+    assert_eq!(listener["address"]["socket_address"]["port_value"], weir.ports[0]);
+    let manager = &listener["filter_chains"][0]["filters"][0];
+    assert_eq!(manager["name"], "envoy.filters.network.http_connection_manager");
+    assert_eq!(manager["typed_config"]["rds"]["route_config_name"], format!("http.{}", weir.ports[0]));
+    let table = &section("Routes")["dynamic_route_configs"][0]["route_config"];
+    let hosts = table["virtual_hosts"].as_array().unwrap();
+    let routes = hosts.iter().find(|h| h["domains"][0] == "more.test").unwrap()["routes"].as_array().unwrap();
+    let at = |pointer: &str| routes[0].pointer(pointer).cloned().unwrap_or_default();
+    for (pointer, value) in [
+        ("/name", serde_json::json!("default/more/0")),
+        ("/match/path", "/a".into()),
+        ("/match/headers/0", serde_json::json!({ "name": ":method", "string_match": { "exact": "POST" } })),
+        ("/match/headers/1/string_match/safe_regex/regex", "y.*".into()),
+        ("/route/weighted_clusters/clusters/0", serde_json::json!({ "name": "outbound|80||echo.default.svc.cluster.local", "weight": 3 })),
+        ("/route/weighted_clusters/clusters/1/unresolved_status", 500.into()),
+        ("/route/timeout", "1.5s".into()),
+        ("/route/host_rewrite_literal", "b.test".into()),
+        ("/route/retry_policy/num_retries", 2.into()),
+        ("/route/request_mirror_policies/0/runtime_fraction/default_value/numerator", 100_000.into()),
+        ("/request_headers_to_add/0/header", serde_json::json!({ "key": "h", "value": "v" })),
+        ("/request_headers_to_remove/0", "g".into()),
+    ] {
+        assert_eq!(at(pointer), value, "{pointer} in {:#}", routes[0]);
+    }
+    assert_eq!(
+        routes[1]["redirect"],
+        serde_json::json!({ "scheme_redirect": "https", "port_redirect": 8443, "response_code": "PERMANENT_REDIRECT" })
+    );
+    let cluster = &section("Clusters")["dynamic_active_clusters"][0]["cluster"];
+    assert_eq!((&cluster["type"], &cluster["lb_policy"]), (&"EDS".into(), &"LEAST_REQUEST".into()));
+    let endpoints = &section("Endpoints")["dynamic_endpoint_configs"][0]["endpoint_config"];
+    let address = &endpoints["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"];
+    assert_eq!(address["address"], "127.0.0.1");
+    // Where each comes from.
+    for (resource, object) in
+        [(listener, "Gateway/default/gateway"), (&routes[0], "HTTPRoute/default/more"), (cluster, "Service/default/echo")]
+    {
+        let source = &resource["metadata"]["filter_metadata"]["weir"]["sources"][0];
+        assert_eq!(source["object"], object);
+        assert!(source["file"].as_str().unwrap().ends_with("all.yaml"), "{source}");
+        assert!(source["line"].as_u64().unwrap() > 0, "{source}");
+    }
+}

@@ -30,7 +30,7 @@ fn comparable(weir: &Weir) -> Value {
     fn strip(value: Value) -> Value {
         match value {
             Value::Object(map) => {
-                let gone = ["origin", "origins", "version_info", "last_updated", "source"];
+                let gone = ["metadata", "version_info", "last_updated"];
                 Value::Object(map.into_iter().filter(|(k, _)| !gone.contains(&k.as_str())).map(|(k, v)| (k, strip(v))).collect())
             }
             Value::Array(items) => Value::Array(items.into_iter().map(strip).collect()),

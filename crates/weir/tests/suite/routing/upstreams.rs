@@ -172,7 +172,7 @@ fn destination_rules_apply_by_port_label_and_namespace() {
         let limit = |c: &serde_json::Value| {
             (
                 c["name"].as_str().unwrap().split('|').nth(3).unwrap().split('.').next().unwrap().to_string(),
-                c["circuit_breakers"]["max_requests"].as_u64().unwrap(),
+                c["circuit_breakers"]["thresholds"][0]["max_requests"].as_u64().unwrap(),
             )
         };
         clusters.map(limit).collect::<Vec<_>>()
