@@ -18,6 +18,9 @@ pub enum Kind {
     Gateway,
     HttpRoute,
     GrpcRoute,
+    TlsRoute,
+    TcpRoute,
+    BackendTlsPolicy,
     ReferenceGrant,
     Ingress,
     IngressClass,
@@ -66,6 +69,9 @@ kinds! {
     Gateway "gateway.networking.k8s.io" ["v1", "v1beta1"] "Gateway" namespaced gateway_api::decode_gateway;
     HttpRoute "gateway.networking.k8s.io" ["v1", "v1beta1"] "HTTPRoute" namespaced gateway_api::decode_http_route;
     GrpcRoute "gateway.networking.k8s.io" ["v1"] "GRPCRoute" namespaced gateway_api::decode_grpc_route;
+    TlsRoute "gateway.networking.k8s.io" ["v1", "v1alpha3", "v1alpha2"] "TLSRoute" namespaced gateway_api::decode_tls_route;
+    TcpRoute "gateway.networking.k8s.io" ["v1", "v1alpha2"] "TCPRoute" namespaced gateway_api::decode_tcp_route;
+    BackendTlsPolicy "gateway.networking.k8s.io" ["v1", "v1alpha3"] "BackendTLSPolicy" namespaced gateway_api::decode_backend_tls;
     ReferenceGrant "gateway.networking.k8s.io" ["v1", "v1beta1"] "ReferenceGrant" namespaced gateway_api::decode_grant;
     Ingress "networking.k8s.io" ["v1"] "Ingress" namespaced ingress::decode;
     IngressClass "networking.k8s.io" ["v1"] "IngressClass" cluster ingress::decode_class;
@@ -97,6 +103,9 @@ pub enum Spec {
     Gateway(Box<gateway_api::Gateway>),
     /// Of HTTPRoutes and GRPCRoutes.
     HttpRoute(Box<gateway_api::HttpRoute>),
+    /// TLSRoute and TCPRoute.
+    L4Route(Box<gateway_api::L4Route>),
+    BackendTlsPolicy(Box<gateway_api::BackendTlsPolicy>),
     ReferenceGrant(gateway_api::ReferenceGrant),
     Ingress(Box<ingress::Ingress>),
     IngressClass(ingress::IngressClass),

@@ -62,6 +62,7 @@ pub fn words(object: &Object) -> Vec<Name> {
         Spec::ServiceEntry(s) => istio::service_entry_words(&object.meta, s),
         Spec::Ingress(i) => ingress::words(i),
         Spec::HttpRoute(r) if object.key.kind == Kind::GrpcRoute => gateway_api::grpc_words(&object.meta, r),
+        Spec::BackendTlsPolicy(p) => gateway_api::backend_tls_words(&object.meta, p),
         // By the namespace that it opens, or is looked for in.
         Spec::ReferenceGrant(_) | Spec::WorkloadEntry(_) => vec![object.meta.namespace.clone()],
         _ => Vec::new(),

@@ -48,9 +48,8 @@ impl Unit {
     pub fn acts(key: &Key) -> bool {
         use Kind::*;
         match key.kind {
-            GatewayClass | Gateway | HttpRoute | GrpcRoute | Ingress | IstioGateway | VirtualService | WasmPlugin | HigressWasmPlugin => {
-                true
-            }
+            GatewayClass | Gateway | HttpRoute | GrpcRoute | TlsRoute | TcpRoute | Ingress => true,
+            IstioGateway | VirtualService | WasmPlugin | HigressWasmPlugin => true,
             ConfigMap => settings::CONFIG_MAPS.contains(&&*key.name),
             _ => false,
         }
@@ -76,6 +75,7 @@ fn translate_object(cx: &Cx<'_>, object: &Arc<Object>, part: &mut Part) {
         Spec::GatewayClass(class) => gateway_api::translate_class(object, class, part),
         Spec::Gateway(gateway) => gateway_api::translate_gateway(cx, object, gateway, part),
         Spec::HttpRoute(route) => gateway_api::translate_http_route(cx, object, route, part),
+        Spec::L4Route(route) => gateway_api::translate_l4_route(cx, object, route, part),
         Spec::Ingress(ingress) => ingress::translate(cx, object, ingress, part),
         Spec::IstioGateway(gateway) => istio::translate_gateway(cx, object, gateway, part),
         Spec::VirtualService(service) => istio::translate_virtual_service(cx, object, service, part),
@@ -262,6 +262,12 @@ pub enum PortKind {
     /// TLS is passed on by its server name.
     Passthrough {
         server_names: Vec<String>,
+        proxy: TcpProxy,
+    },
+    /// TLS is terminated, and what it carries passed on as bytes.
+    Tls {
+        server_names: Vec<String>,
+        tls: DownstreamTls,
         proxy: TcpProxy,
     },
     Tcp {

@@ -71,4 +71,4 @@ macro_rules! groups {
 }
 
 groups! { gateway http_route http_route_filters grpc_route precedence services documents ingress settings }
-groups! { istio_gateway virtual_service delegate destination_rule service_entry bookinfo wasm_plugin }
+groups! { tls istio_gateway virtual_service delegate destination_rule service_entry bookinfo wasm_plugin }

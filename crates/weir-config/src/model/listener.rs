@@ -50,7 +50,7 @@ pub struct TcpProxy {
 pub struct DownstreamTls {
     /// Secrets with certificates; the one whose names fit the server name is served, else the first.
     pub certificates: Vec<Name>,
-    /// Offered in this order; empty offers `h2` and `http/1.1`.
+    /// Offered in this order; empty offers `h2` and `http/1.1` where HTTP is served, and nothing else.
     pub alpn: Vec<String>,
     pub min_version: Option<TlsVersion>,
     pub max_version: Option<TlsVersion>,

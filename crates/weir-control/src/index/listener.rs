@@ -93,8 +93,8 @@ fn add(chains: &mut Vec<Draft>, unit: &Unit, part: &PortPart) -> Result<(), Stri
                 chain.gateways.append(&mut new.gateways);
                 return Ok(());
             }
-            (PortKind::Https { .. } | PortKind::Passthrough { .. }, PortKind::Https { .. } | PortKind::Passthrough { .. }) => {
-                if let Some(name) = shared_name(&chain.kind, &new.kind) {
+            (old, new) if by_name(old) && by_name(new) => {
+                if let Some(name) = shared_name(old, new) {
                     return Err(format!("already has {name} from {}", chain.object));
                 }
             }
@@ -109,16 +109,23 @@ fn compatible(a: &DownstreamTls, b: &DownstreamTls) -> bool {
     DownstreamTls { certificates: Vec::new(), ..a.clone() } == DownstreamTls { certificates: Vec::new(), ..b.clone() }
 }
 
-fn server_names(kind: &PortKind) -> &[String] {
+fn server_names(kind: &PortKind) -> Option<&[String]> {
     match kind {
-        PortKind::Https { server_names, .. } | PortKind::Passthrough { server_names, .. } => server_names,
-        _ => &[],
+        PortKind::Https { server_names, .. } | PortKind::Passthrough { server_names, .. } | PortKind::Tls { server_names, .. } => {
+            Some(server_names)
+        }
+        PortKind::Http | PortKind::Tcp { .. } => None,
     }
+}
+
+/// Whether it shares its port with others by the server names of TLS.
+fn by_name(kind: &PortKind) -> bool {
+    server_names(kind).is_some()
 }
 
 /// A server name that both would answer for.
 fn shared_name(a: &PortKind, b: &PortKind) -> Option<String> {
-    let (a, b) = (server_names(a), server_names(b));
+    let (a, b) = (server_names(a)?, server_names(b)?);
     if a.is_empty() && b.is_empty() {
         return Some(words(a));
     }
@@ -133,7 +140,7 @@ fn protocol(kind: &PortKind) -> &'static str {
     match kind {
         PortKind::Http => "HTTP",
         PortKind::Https { .. } => "HTTPS",
-        PortKind::Passthrough { .. } => "TLS",
+        PortKind::Passthrough { .. } | PortKind::Tls { .. } => "TLS",
         PortKind::Tcp { .. } => "TCP",
     }
 }
@@ -166,6 +173,9 @@ impl Draft {
             }
             PortKind::Passthrough { server_names, proxy } => {
                 FilterChain { name: chain_name("tls", port, &server_names), server_names, tls: None, filter: tcp(proxy) }
+            }
+            PortKind::Tls { server_names, tls, proxy } => {
+                FilterChain { name: chain_name("tls", port, &server_names), server_names, tls: Some(tls), filter: tcp(proxy) }
             }
             PortKind::Tcp { proxy } => {
                 FilterChain { name: chain_name("tcp", port, &[]), server_names: Vec::new(), tls: None, filter: tcp(proxy) }

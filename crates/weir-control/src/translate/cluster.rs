@@ -1,6 +1,6 @@
 //! Clusters: one for every port of a service that a route refers to.
 use super::{
-    ClusterKey, Cx, Part, istio,
+    ClusterKey, Cx, Part, gateway_api, istio,
     kubernetes::{EndpointSlice, Service, ServicePort, SliceAddress},
 };
 use crate::object::{Kind, Object, Spec};
@@ -37,6 +37,10 @@ pub fn translate(cx: &Cx<'_>, key: &ClusterKey, part: &mut Part) {
     };
     let Some(mut draft) = draft else { return };
     istio::traffic_policy(cx, key, &mut draft, part);
+    if let Some(Spec::Service(service)) = own.map(|o| &o.spec) {
+        let port = service.port(key.port).map(|p| &*p.name);
+        draft.cluster.tls = gateway_api::backend_tls(cx, key, port, part).or(draft.cluster.tls);
+    }
     if draft.cluster.tls.is_none()
         && let Some(object) = own
     {
@@ -108,7 +112,7 @@ fn plain_text(key: &ClusterKey, object: &Object, part: &mut Part) {
     let Spec::Service(service) = &object.spec else { return };
     if service.port(key.port).is_some_and(ServicePort::speaks_tls) {
         let message = format!("port {} speaks TLS by its appProtocol, and nothing originates it: plain text is sent there", key.port);
-        let help = "add a DestinationRule for the host with trafficPolicy.tls.mode: SIMPLE (or DISABLE, to be plain about it)";
+        let help = "add a BackendTLSPolicy, or a DestinationRule with trafficPolicy.tls.mode: SIMPLE (or DISABLE, to be plain about it)";
         part.find(object, service.place, "spec", Diagnostic::warning("PlainText", message).help(help));
     }
 }

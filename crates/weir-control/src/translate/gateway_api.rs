@@ -1,18 +1,25 @@
-//! Gateway API: GatewayClass, Gateway, HTTPRoute, GRPCRoute, ReferenceGrant (gateway.networking.k8s.io, v1).
+//! Gateway API: GatewayClass, Gateway, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, BackendTLSPolicy, ReferenceGrant
+//! (gateway.networking.k8s.io, v1).
 mod attach;
+mod authority;
+mod backend_tls;
 mod filters;
 mod gateway;
 mod grpc_route;
 mod http_route;
+mod l4_route;
 mod routes;
 
+pub use backend_tls::{BackendTlsPolicy, decode as decode_backend_tls, of_service as backend_tls, words as backend_tls_words};
 pub use gateway::{translate_class, translate_gateway};
 pub use grpc_route::{decode as decode_grpc_route, words as grpc_words};
 pub use http_route::{HttpRoute, check_path, check_regex, decode_http_route};
+pub use l4_route::{L4Route, decode_tcp_route, decode_tls_route, translate as translate_l4_route};
 pub use routes::translate_http_route;
 
-use super::{Bind, Cx};
+use super::{Bind, Cx, http_table, https_table};
 use crate::object::{Kind, Meta, Spec};
+use authority::AuthorityRef;
 use std::net::IpAddr;
 use weir_config::{
     model::Name,
@@ -67,10 +74,24 @@ pub struct Listener {
     pub hostname: Option<Name>,
     pub protocol: Protocol,
     pub certificates: Vec<CertificateRef>,
+    /// What is asked of clients' certificates.
+    pub validation: Option<Validation>,
     pub from: From,
     /// What `allowedRoutes.kinds` takes, of the kinds that the protocol can have.
     pub kinds: Vec<Kind>,
     pub place: Chars,
+}
+
+impl Listener {
+    /// The table with its routes. Where certificates are asked for, clients who showed none elsewhere must not reach these
+    /// routes over another connection: a gateway's such listeners have one of their own.
+    pub fn table(&self, (namespace, gateway): (&str, &str), bind: Bind) -> Name {
+        match (self.protocol, &self.validation) {
+            (Protocol::Https, None) => https_table(bind, None),
+            (Protocol::Https, Some(_)) => https_table(bind, Some(&format!("{gateway}.{namespace}"))),
+            _ => http_table(bind),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,8 +100,22 @@ pub enum Protocol {
     Https,
     /// TLS that is passed on.
     Tls,
+    /// TLS that ends here, with bytes behind it.
+    TlsTerminate,
+    Tcp,
     /// Known to the API, not supported yet; reported when it was read.
     Other,
+}
+
+/// `frontendValidation`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Validation {
+    /// `None` where it was wrong, which was reported: nobody can be let in.
+    pub authority: Option<AuthorityRef>,
+    /// `mode: AllowInsecureFallback`
+    pub insecure: bool,
+    /// Path of the reference.
+    pub field: Box<str>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -116,7 +151,7 @@ pub enum Operator {
 
 pub fn decode_gateway(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     let spec = root.required("spec")?.object()?;
-    spec.unsupported(&["allowedListeners", "tls", "defaultScope"]);
+    spec.unsupported(&["allowedListeners", "defaultScope"]);
     if let Some(infrastructure) = spec.object("infrastructure") {
         // What a controller would write on the objects that it makes; there are none.
         infrastructure.ignore(&["labels", "annotations"]);
@@ -124,8 +159,39 @@ pub fn decode_gateway(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     }
     let addresses = spec.list("addresses").iter().filter_map(decode_address).collect();
     let class = spec.required("gatewayClassName")?;
-    let listeners: Vec<Listener> = spec.required("listeners")?.list().iter().filter_map(decode_listener).collect();
+    let mut listeners: Vec<Listener> = spec.required("listeners")?.list().iter().filter_map(decode_listener).collect();
+    if let Some(tls) = spec.object("tls") {
+        tls.unsupported(&["backend"]);
+        if let Some(frontend) = tls.object("frontend") {
+            decode_frontend(&frontend, &mut listeners);
+        }
+    }
     Some(Spec::Gateway(Box::new(Gateway { class: class.str()?.into(), class_place: class.node().span, addresses, listeners })))
+}
+
+/// What is asked of the clients of all HTTPS listeners of a port, or of all that no port's own is for.
+fn decode_frontend(frontend: &Object<'_>, listeners: &mut [Listener]) {
+    let validation = |at: Option<Object<'_>>| at.and_then(|o| o.get("validation")).and_then(|f| decode_validation(&f));
+    let mut ports = Vec::new();
+    for item in frontend.list("perPort") {
+        let Some(own) = item.object() else { continue };
+        let port = own.required("port").and_then(|f| f.port());
+        ports.extend(port.map(|port| (port, validation(own.object("tls")))));
+    }
+    let default = validation(frontend.object("default"));
+    let https = listeners.iter_mut().filter(|l| l.protocol == Protocol::Https && l.validation.is_none());
+    for listener in https {
+        let own = ports.iter().find(|(port, _)| *port == listener.port).map(|(_, validation)| validation);
+        listener.validation.clone_from(own.unwrap_or(&default));
+    }
+}
+
+fn decode_validation(field: &Field<'_>) -> Option<Validation> {
+    let object = field.object()?;
+    let insecure = object.choice("mode", &[("AllowValidOnly", false), ("AllowInsecureFallback", true)]).unwrap_or(false);
+    object.required("caCertificateRefs")?;
+    let field = format!("{}.caCertificateRefs[0]", field.path()).into();
+    Some(Validation { authority: authority::decode(&object), insecure, field })
 }
 
 /// `None` for one that is to be chosen here: the default.
@@ -149,38 +215,39 @@ fn decode_listener(field: &Field<'_>) -> Option<Listener> {
     let name = listener.required("name")?.str()?.into();
     let port = listener.required("port")?.port()?;
     let words =
-        [("HTTP", Protocol::Http), ("HTTPS", Protocol::Https), ("TLS", Protocol::Tls), ("TCP", Protocol::Other), ("UDP", Protocol::Other)];
+        [("HTTP", Protocol::Http), ("HTTPS", Protocol::Https), ("TLS", Protocol::Tls), ("TCP", Protocol::Tcp), ("UDP", Protocol::Other)];
     let mut protocol = listener.required("protocol")?.choice(&words)?;
     if protocol == Protocol::Other {
         let message = "listeners of this protocol are not supported yet and are not opened";
-        listener.get("protocol")?.warning("UnsupportedValue", message, "HTTP, HTTPS or TLS");
+        listener.get("protocol")?.warning("UnsupportedValue", message, "HTTP, HTTPS, TLS or TCP");
     }
     let hostname = listener.get("hostname").and_then(|f| hostname(&f));
-    let mut certificates = Vec::new();
+    let (mut certificates, mut validation) = (Vec::new(), None);
     if let Some(tls) = listener.object("tls") {
-        tls.unsupported(&["options", "frontendValidation"]);
+        tls.unsupported(&["options"]);
+        validation = tls.get("frontendValidation").and_then(|f| decode_validation(&f));
         let passthrough = tls.choice("mode", &[("Terminate", false), ("Passthrough", true)]).unwrap_or(false);
         certificates = tls.list("certificateRefs").iter().filter_map(decode_certificate).collect();
         match protocol {
             Protocol::Https if passthrough => {
                 tls.get("mode")?.invalid("a listener of the protocol HTTPS terminates TLS", "Terminate, or the protocol TLS");
             }
-            Protocol::Tls if !passthrough => {
-                let message = "TLS listeners that terminate are not supported yet and are not opened";
-                tls.field().warning("UnsupportedValue", message, "the protocol HTTPS, or mode: Passthrough");
-                protocol = Protocol::Other;
-            }
-            Protocol::Http => tls.field().invalid("a listener of the protocol HTTP has no TLS", "the protocol HTTPS"),
+            Protocol::Tls if !passthrough => protocol = Protocol::TlsTerminate,
+            Protocol::Http | Protocol::Tcp => tls.field().invalid("a listener of this protocol has no TLS", "the protocol HTTPS or TLS"),
             _ => {}
         }
     } else if matches!(protocol, Protocol::Https | Protocol::Tls) {
         listener.required("tls");
     }
-    if protocol == Protocol::Https && certificates.is_empty() {
-        field.error("MissingField", "an HTTPS listener needs a certificate", "add tls.certificateRefs with the name of a Secret");
+    if matches!(protocol, Protocol::Https | Protocol::TlsTerminate) && certificates.is_empty() {
+        field.error(
+            "MissingField",
+            "a listener that terminates TLS needs a certificate",
+            "add tls.certificateRefs with the name of a Secret",
+        );
     }
     let (from, kinds) = decode_allowed(&listener, protocol)?;
-    Some(Listener { name, port, hostname, protocol, certificates, from, kinds, place: field.node().span })
+    Some(Listener { name, port, hostname, protocol, certificates, validation, from, kinds, place: field.node().span })
 }
 
 fn decode_certificate(field: &Field<'_>) -> Option<CertificateRef> {
@@ -198,7 +265,9 @@ fn decode_certificate(field: &Field<'_>) -> Option<CertificateRef> {
 fn route_kinds(protocol: Protocol) -> &'static [Kind] {
     match protocol {
         Protocol::Http | Protocol::Https => &[Kind::HttpRoute, Kind::GrpcRoute],
-        Protocol::Tls | Protocol::Other => &[],
+        Protocol::Tls | Protocol::TlsTerminate => &[Kind::TlsRoute],
+        Protocol::Tcp => &[Kind::TcpRoute],
+        Protocol::Other => &[],
     }
 }
 

@@ -5,7 +5,7 @@ mod inner;
 use crate::object::Meta;
 use std::time::Duration;
 use weir_config::{
-    model::{AccessLog, EscapedSlashes, HttpConnectionManager, Listener, LogFormat, LogSink},
+    model::{AccessLog, EscapedSlashes, ForwardClientCertDetails, HttpConnectionManager, Listener, LogFormat, LogSink},
     reader::{Field, Object},
 };
 
@@ -20,6 +20,7 @@ pub struct Settings {
     access_log_format: Option<LogFormat>,
     paths: Option<Paths>,
     trusted_hops: Option<u32>,
+    client_certificates: Option<ForwardClientCertDetails>,
     proxy_protocol: Option<bool>,
     limits: Limits,
 }
@@ -95,7 +96,15 @@ impl Settings {
                 if topology.object("proxyProtocol").is_some() {
                     self.proxy_protocol = Some(true);
                 }
-                topology.unsupported(&["forwardClientCertDetails"]);
+                let words = [
+                    ("UNDEFINED", ForwardClientCertDetails::default()),
+                    ("SANITIZE", ForwardClientCertDetails::Sanitize),
+                    ("FORWARD_ONLY", ForwardClientCertDetails::ForwardOnly),
+                    ("APPEND_FORWARD", ForwardClientCertDetails::AppendForward),
+                    ("SANITIZE_SET", ForwardClientCertDetails::SanitizeSet),
+                    ("ALWAYS_FORWARD_ONLY", ForwardClientCertDetails::AlwaysForwardOnly),
+                ];
+                self.client_certificates = topology.choice("forwardClientCertDetails", &words);
             }
             proxy.unsupported(PROXY_CONFIG);
         }
@@ -115,6 +124,9 @@ impl Settings {
         self.limits.apply(manager);
         if let Some(hops) = self.trusted_hops {
             manager.xff_num_trusted_hops = hops;
+        }
+        if let Some(details) = self.client_certificates {
+            manager.forward_client_cert_details = details;
         }
         if let Some(paths) = self.paths {
             manager.normalize_path = paths != Paths::None;

@@ -79,7 +79,7 @@ fn chain(
                     server.set_certificates(table);
                     Some(server)
                 }
-                None => Some(Arc::new(server(options, table, secrets)?)),
+                None => Some(Arc::new(server(config, options, table, secrets)?)),
             }
         }
     };
@@ -129,7 +129,7 @@ fn demands(options: &DownstreamTls) -> Result<tls::Demands, Diagnostic> {
     })
 }
 
-fn server(options: &DownstreamTls, table: CertificateTable, secrets: &Secrets) -> Result<tls::Server, Diagnostic> {
+fn server(chain: &FilterChain, options: &DownstreamTls, table: CertificateTable, secrets: &Secrets) -> Result<tls::Server, Diagnostic> {
     let roots = || {
         let name = options.client_ca.as_ref();
         let name = name.ok_or_else(|| {
@@ -144,7 +144,11 @@ fn server(options: &DownstreamTls, table: CertificateTable, secrets: &Secrets) -
         ClientCertificate::Required => ClientAuth::Required(roots()?),
         ClientCertificate::AcceptUntrusted => ClientAuth::Any(roots()?),
     };
-    let default = || vec!["h2".to_string(), "http/1.1".to_string()];
+    let default = || match chain.filter {
+        NetworkFilter::HttpConnectionManager(_) => vec!["h2".to_string(), "http/1.1".to_string()],
+        // Whatever the bytes are, it is not for us to agree on.
+        NetworkFilter::TcpProxy(_) => Vec::new(),
+    };
     let options = tls::ServerOptions {
         alpn: if options.alpn.is_empty() { default() } else { options.alpn.clone() },
         min_version: options.min_version.map(version),

@@ -3,14 +3,14 @@ use super::{CONTROLLER, Gateway, GatewayClass, Listener, Protocol, attach, permi
 use crate::{
     object::Object,
     translate::{
-        Bind, Cx, Part, PortKind, PortPart, Rank, RankApi, RouteEntry, SecretKey, http_table, https_table,
+        Bind, Cx, Part, PortKind, PortPart, Rank, RankApi, RouteEntry, SecretKey, http_table,
         secret::{self, Lacks},
     },
 };
 use std::sync::Arc;
 use weir_config::{
     diagnostic::{Diagnostic, Severity},
-    model::{DownstreamTls, Name},
+    model::{ClientCertificate, DownstreamTls, Name},
 };
 
 pub fn translate_class(_: &Arc<Object>, class: &GatewayClass, part: &mut Part) {
@@ -41,7 +41,8 @@ pub fn translate_gateway(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, p
             translate_listener(cx, object, listener, bind, &field, part);
         }
     }
-    let programmed = part.ports.len() > before || gateway.listeners.iter().any(|l| l.protocol == Protocol::Tls);
+    let programmed = part.ports.len() > before
+        || gateway.listeners.iter().any(|l| matches!(l.protocol, Protocol::Tls | Protocol::TlsTerminate | Protocol::Tcp));
     part.condition("", "Programmed", programmed, if programmed { "Programmed" } else { "Invalid" });
 }
 
@@ -50,11 +51,23 @@ fn translate_listener(cx: &Cx<'_>, object: &Arc<Object>, listener: &Listener, bi
         Protocol::Http => (PortKind::Http, http_table(bind)),
         Protocol::Https => {
             let Some(tls) = terminate(cx, object, listener, field, part) else { return };
-            let table = https_table(bind, None);
+            let table = listener.table((&object.key.namespace, &object.key.name), bind);
             let server_names = listener.hostname.iter().map(|h| h.to_string()).collect();
             (PortKind::Https { server_names, tls, table: table.clone() }, table)
         }
-        Protocol::Tls | Protocol::Other => return,
+        // Routes say where the bytes go; what is wrong with the certificate is said here.
+        Protocol::TlsTerminate => {
+            let mut checked = Part::default();
+            let fine = terminate(cx, object, listener, field, &mut checked).is_some();
+            part.findings.append(&mut checked.findings);
+            part.conditions.append(&mut checked.conditions);
+            if fine {
+                part.condition(&listener.name, "Programmed", true, "Programmed");
+            }
+            return;
+        }
+        Protocol::Tls | Protocol::Tcp => return part.condition(&listener.name, "Programmed", true, "Programmed"),
+        Protocol::Other => return,
     };
     part.condition(&listener.name, "Programmed", true, "Programmed");
     part.ports.push(PortPart { bind, object: object.title.clone(), kind });
@@ -66,7 +79,7 @@ fn translate_listener(cx: &Cx<'_>, object: &Arc<Object>, listener: &Listener, bi
 }
 
 /// TLS with the certificates that can be had; without any the listener is not opened.
-fn terminate(cx: &Cx<'_>, object: &Arc<Object>, listener: &Listener, field: &str, part: &mut Part) -> Option<DownstreamTls> {
+pub(super) fn terminate(cx: &Cx<'_>, object: &Arc<Object>, listener: &Listener, field: &str, part: &mut Part) -> Option<DownstreamTls> {
     let mut certificates: Vec<Name> = Vec::new();
     for (index, reference) in listener.certificates.iter().enumerate() {
         let namespace = reference.namespace.as_ref().unwrap_or(&object.key.namespace);
@@ -104,5 +117,22 @@ fn terminate(cx: &Cx<'_>, object: &Arc<Object>, listener: &Listener, field: &str
         part.condition(&listener.name, "Programmed", false, "Invalid");
         return None;
     }
-    Some(DownstreamTls { certificates, ..DownstreamTls::default() })
+    let mut tls = DownstreamTls { certificates, ..DownstreamTls::default() };
+    if let Some(validation) = &listener.validation {
+        let resolved = match &validation.authority {
+            Some(authority) => authority.resolve(cx, object, &validation.field, part),
+            None => Err("InvalidCACertificateRef"),
+        };
+        match resolved {
+            Ok(key) => tls.client_ca = Some(part.use_secret(key)),
+            // Without roots to verify against, nobody may enter.
+            Err(reason) => {
+                part.condition(&listener.name, "ResolvedRefs", false, reason);
+                part.condition(&listener.name, "Programmed", false, "Invalid");
+                return None;
+            }
+        }
+        tls.client_certificate = if validation.insecure { ClientCertificate::AcceptUntrusted } else { ClientCertificate::Required };
+    }
+    Some(tls)
 }

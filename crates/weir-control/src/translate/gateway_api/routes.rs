@@ -1,14 +1,13 @@
 //! HTTPRoutes and GRPCRoutes: routes of the tables of the listeners that they attach to.
 use super::{
-    Protocol,
-    attach::{self, Refused},
+    attach::{self, Attached, Refused},
     filters::Filters,
     http_route::{Backend, BackendKind, BackendRef, HttpRoute, Match, ParentRef, Rule},
     permitted,
 };
 use crate::{
     object::{Kind, Object, Spec},
-    translate::{Bind, ClusterKey, Cx, Part, Rank, RankApi, RouteEntry, http_table, https_table},
+    translate::{ClusterKey, Cx, Part, Rank, RankApi, RouteEntry},
 };
 use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 use weir_config::{
@@ -17,42 +16,37 @@ use weir_config::{
 };
 
 pub fn translate_http_route(cx: &Cx<'_>, object: &Arc<Object>, route: &HttpRoute, part: &mut Part) {
-    let mut places: BTreeSet<(Name, Name)> = BTreeSet::new();
+    let mut all: BTreeSet<(Name, Name)> = BTreeSet::new();
     let mut accepted = Vec::new();
     for (index, parent) in route.parents.iter().enumerate().filter(|(_, p)| !p.foreign) {
-        let found = attach_parent(cx, object, route, parent, index, part);
-        if let Some(domains) = found {
-            places.extend(domains);
+        let found = attach_parent(cx, object, &route.hostnames, parent, index, part);
+        if let Some((owner, attached)) = found {
+            all.extend(places(owner, &attached));
             accepted.push(index);
         }
     }
-    if places.is_empty() {
+    if all.is_empty() {
         return;
     }
     let maker = Maker { cx, object, origin: object.origin() };
     for (index, rule) in route.rules.iter().enumerate() {
-        maker.rule(rule, index, &places, part);
+        maker.rule(rule, index, &all, part);
     }
-    let trouble = part.findings.iter().map(|f| f.diagnostic.reason).find(|r| RESOLVE.contains(r));
-    for index in accepted {
-        let scope = format!("parentRefs[{index}]");
-        part.condition(&scope, "Accepted", true, "Accepted");
-        part.condition(&scope, "ResolvedRefs", trouble.is_none(), trouble.unwrap_or("ResolvedRefs"));
-    }
+    conditions(&accepted, part);
 }
 
 /// Reasons of the condition `ResolvedRefs`.
 const RESOLVE: [&str; 3] = ["BackendNotFound", "RefNotPermitted", "InvalidKind"];
 
-/// The (table, domain) pairs that a route has by one of its parents; reports a parent that does not take it.
-fn attach_parent(
-    cx: &Cx<'_>,
+/// What a route is attached to by one of its parents, with the Gateway; reports a parent that does not take it.
+pub fn attach_parent<'a>(
+    cx: &Cx<'a>,
     object: &Arc<Object>,
-    route: &HttpRoute,
+    hostnames: &[Name],
     parent: &ParentRef,
     index: usize,
     part: &mut Part,
-) -> Option<Vec<(Name, Name)>> {
+) -> Option<(&'a Arc<Object>, Vec<Attached<'a>>)> {
     let namespace = parent.namespace.as_ref().unwrap_or(&object.key.namespace);
     let mut refuse = |reason: &'static str, message: String, help: &str| {
         part.condition(&format!("parentRefs[{index}]"), "Accepted", false, reason);
@@ -60,7 +54,8 @@ fn attach_parent(
         part.find(object, parent.place, format!("spec.parentRefs[{index}]"), found);
         None
     };
-    let Some(Spec::Gateway(gateway)) = cx.get(Kind::Gateway, namespace, &parent.name).map(|o| &o.spec) else {
+    let found = cx.get(Kind::Gateway, namespace, &parent.name);
+    let Some((owner, Spec::Gateway(gateway))) = found.map(|o| (o, &o.spec)) else {
         return refuse(
             "NoMatchingParent",
             format!("there is no Gateway {namespace}/{}", parent.name),
@@ -74,16 +69,8 @@ fn attach_parent(
             "use a Gateway of the class weir",
         );
     }
-    match attach::attach(cx, gateway, namespace, parent, (object.key.kind, &object.key.namespace), &route.hostnames) {
-        Ok(attached) => {
-            let mut places = Vec::new();
-            for a in attached {
-                for bind in gateway.binds(a.listener.port) {
-                    places.extend(a.domains.iter().map(|domain| (table(a.listener, bind), domain.clone())));
-                }
-            }
-            Some(places)
-        }
+    match attach::attach(cx, gateway, namespace, parent, (object.key.kind, &object.key.namespace), hostnames) {
+        Ok(attached) => Some((owner, attached)),
         Err(why) => {
             let message = format!("the Gateway {namespace}/{} {}", parent.name, Refused::words(why));
             refuse(why.reason(), message, why.help())
@@ -91,14 +78,34 @@ fn attach_parent(
     }
 }
 
-fn table(listener: &super::Listener, bind: Bind) -> Name {
-    if listener.protocol == Protocol::Https { https_table(bind, None) } else { http_table(bind) }
+/// The (table, domain) pairs that a route has by what it is attached to.
+fn places(owner: &Object, attached: &[Attached<'_>]) -> Vec<(Name, Name)> {
+    let Spec::Gateway(gateway) = &owner.spec else { return Vec::new() };
+    let mut places = Vec::new();
+    for a in attached {
+        for bind in gateway.binds(a.listener.port) {
+            let table = a.listener.table((&owner.key.namespace, &owner.key.name), bind);
+            places.extend(a.domains.iter().map(|domain| (table.clone(), domain.clone())));
+        }
+    }
+    places
 }
 
-struct Maker<'a> {
-    cx: &'a Cx<'a>,
-    object: &'a Arc<Object>,
-    origin: Origin,
+/// Of the parents that took the route.
+pub fn conditions(accepted: &[usize], part: &mut Part) {
+    let trouble = part.findings.iter().map(|f| f.diagnostic.reason).find(|r| RESOLVE.contains(r));
+    for index in accepted {
+        let scope = format!("parentRefs[{index}]");
+        part.condition(&scope, "Accepted", true, "Accepted");
+        part.condition(&scope, "ResolvedRefs", trouble.is_none(), trouble.unwrap_or("ResolvedRefs"));
+    }
+}
+
+/// Makes a route's rules into the model's.
+pub struct Maker<'a> {
+    pub cx: &'a Cx<'a>,
+    pub object: &'a Arc<Object>,
+    pub origin: Origin,
 }
 
 impl Maker<'_> {
@@ -222,7 +229,7 @@ impl Maker<'_> {
     }
 
     /// The cluster of a reference; reports one that leads nowhere.
-    fn resolve(&self, reference: &BackendRef, field: &str, so: &str, part: &mut Part) -> Option<Name> {
+    pub fn resolve(&self, reference: &BackendRef, field: &str, so: &str, part: &mut Part) -> Option<Name> {
         match self.look_up(reference) {
             Ok(key) => Some(part.use_cluster(key)),
             Err((reason, message, help)) => {

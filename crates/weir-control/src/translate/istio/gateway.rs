@@ -5,9 +5,10 @@ use crate::{
     object::{Meta, Spec},
     translate::Bind,
 };
+use base64::{Engine, prelude::BASE64_STANDARD};
 use std::net::IpAddr;
 use weir_config::{
-    model::{ClientCertificate, TlsVersion},
+    model::{CIPHER_SUITES, ClientCertificate, TlsVersion},
     reader::{Field, Object},
 };
 
@@ -61,6 +62,10 @@ pub struct Tls {
     /// The file `caCertificates`.
     pub ca_file: Option<(Box<str>, At)>,
     pub subject_alt_names: Vec<String>,
+    /// In the model's forms.
+    pub certificate_hashes: Vec<String>,
+    pub key_hashes: Vec<String>,
+    pub cipher_suites: Vec<String>,
     pub min_version: Option<TlsVersion>,
     pub max_version: Option<TlsVersion>,
 }
@@ -165,7 +170,7 @@ fn server_host(field: &Field<'_>, meta: &Meta) -> Option<ServerHost> {
 fn decode_tls(field: &Field<'_>) -> Option<Tls> {
     use ClientCertificate::{None as NoCertificate, Optional, Required};
     let object = field.object()?;
-    object.unsupported(&["cipherSuites", "verifyCertificateHash", "verifyCertificateSpki", "caCrl"]);
+    object.unsupported(&["caCrl"]);
     let mut files: Vec<CertificateFiles> = certificate_files(&object, "serverCertificate", "privateKey").into_iter().collect();
     let mut ca_file = object.get("caCertificates");
     for item in object.list("tlsCertificates") {
@@ -209,9 +214,40 @@ fn decode_tls(field: &Field<'_>) -> Option<Tls> {
         files,
         ca_file: ca_file.and_then(|f| Some((f.str()?.into(), At::of(&f)))),
         subject_alt_names: object.strings("subjectAltNames"),
+        certificate_hashes: object.list("verifyCertificateHash").iter().filter_map(certificate_hash).collect(),
+        key_hashes: object.list("verifyCertificateSpki").iter().filter_map(key_hash).collect(),
+        cipher_suites: object.list("cipherSuites").iter().filter_map(cipher_suite).collect(),
         min_version: version(&object, "minProtocolVersion"),
         max_version: version(&object, "maxProtocolVersion"),
     })
+}
+
+/// Hexadecimal digits, perhaps in pairs with colons between them.
+fn certificate_hash(field: &Field<'_>) -> Option<String> {
+    let digits: String = field.str()?.chars().filter(|c| *c != ':').map(|c| c.to_ascii_lowercase()).collect();
+    let fits = digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    if !fits {
+        field.invalid("is not the SHA-256 of a certificate", "64 hexadecimal digits, with or without colons between pairs of them");
+    }
+    fits.then_some(digits)
+}
+
+fn key_hash(field: &Field<'_>) -> Option<String> {
+    let text = field.str()?;
+    let fits = BASE64_STANDARD.decode(text).is_ok_and(|bytes| bytes.len() == 32);
+    if !fits {
+        field.invalid("is not the SHA-256 of a public key", "32 bytes in base64");
+    }
+    fits.then(|| text.to_string())
+}
+
+fn cipher_suite(field: &Field<'_>) -> Option<String> {
+    let text = field.str()?;
+    if CIPHER_SUITES.contains(&text) {
+        return Some(text.to_string());
+    }
+    field.warning("UnsupportedValue", format!("{text} is not spoken: it is left out"), CIPHER_SUITES.join(", "));
+    None
 }
 
 fn version(tls: &Object<'_>, name: &'static str) -> Option<TlsVersion> {

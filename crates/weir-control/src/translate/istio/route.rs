@@ -77,7 +77,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, service: &VirtualService, pa
                     put(object, &table, &hosts, routes, part);
                 }
                 Some(Serves::Redirect(table)) => put(object, &table, &hosts, &[(0, server::redirect_route(gateway, spec, server))], part),
-                Some(serves @ (Serves::Passthrough | Serves::Bytes)) => {
+                Some(serves @ (Serves::Passthrough | Serves::Terminate | Serves::Bytes)) => {
                     stream::translate(cx, object, service, &place, server, &serves, part);
                 }
                 None => {}

@@ -26,6 +26,8 @@ pub enum Serves {
     Redirect(Name),
     /// TLS by its server name.
     Passthrough,
+    /// TLS that ends here, with bytes behind it.
+    Terminate,
     Bytes,
 }
 
@@ -45,7 +47,8 @@ impl Server {
             }
             (Protocol::Https | Protocol::Tls, Some(Mode::Passthrough)) => Serves::Passthrough,
             (Protocol::Tcp, _) => Serves::Bytes,
-            (Protocol::Tls, Some(Mode::Terminate(_))) | (Protocol::Https | Protocol::Tls, None) => return None,
+            (Protocol::Tls, Some(Mode::Terminate(_))) => Serves::Terminate,
+            (Protocol::Https | Protocol::Tls, None) => return None,
         })
     }
 
@@ -65,7 +68,7 @@ impl Server {
     }
 
     /// Names for the choice of a filter chain; empty for any.
-    fn server_names(&self) -> Vec<String> {
+    pub fn server_names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.hosts.iter().map(|h| h.host.to_string()).collect();
         names.dedup();
         if names.iter().any(|n| n == "*") { Vec::new() } else { names }
@@ -89,17 +92,14 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, part: &mu
                 }
                 _ => PortKind::Http,
             },
-            // VirtualServices say where the bytes go.
-            Some(Serves::Passthrough | Serves::Bytes) => continue,
-            None => {
-                let found = Diagnostic::warning(
-                    "UnsupportedValue",
-                    "TLS that ends here with TCP behind it is not supported yet; the server is not opened",
-                )
-                .help("the protocol HTTPS, or mode: PASSTHROUGH");
-                part.find(object, server.at.span, &*server.at.field, found);
+            // VirtualServices say where the bytes go; what is wrong with the certificate is said here.
+            Some(Serves::Terminate) => {
+                let mut checked = Part::default();
+                server.tls.as_ref().and_then(|tls| terminate(cx, object, tls, &mut checked));
+                part.findings.append(&mut checked.findings);
                 continue;
             }
+            Some(Serves::Passthrough | Serves::Bytes) | None => continue,
         };
         part.ports.push(PortPart { bind: server.bind, object: object.title.clone(), kind });
     }
@@ -133,7 +133,7 @@ pub fn redirect_route(object: &Object, gateway: &Gateway, server: &Server) -> Ar
 }
 
 /// TLS with the certificates that can be had; without any the server is not opened.
-fn terminate(cx: &Cx<'_>, object: &Arc<Object>, tls: &Tls, part: &mut Part) -> Option<DownstreamTls> {
+pub fn terminate(cx: &Cx<'_>, object: &Object, tls: &Tls, part: &mut Part) -> Option<DownstreamTls> {
     let namespace = &object.key.namespace;
     let mut certificates = Vec::new();
     for (name, at) in &tls.credentials {
@@ -163,12 +163,15 @@ fn terminate(cx: &Cx<'_>, object: &Arc<Object>, tls: &Tls, part: &mut Part) -> O
         client_certificate,
         client_ca,
         subject_alt_names: tls.subject_alt_names.clone(),
+        verify_certificate_hash: tls.certificate_hashes.clone(),
+        verify_certificate_spki: tls.key_hashes.clone(),
+        cipher_suites: tls.cipher_suites.clone(),
         ..DownstreamTls::default()
     })
 }
 
 /// Where the roots for client certificates are: the named Secret, `NAME-cacert`, or the certificate's own Secret.
-fn roots(cx: &Cx<'_>, object: &Arc<Object>, tls: &Tls, part: &mut Part) -> Option<Name> {
+fn roots(cx: &Cx<'_>, object: &Object, tls: &Tls, part: &mut Part) -> Option<Name> {
     let namespace = &object.key.namespace;
     let key = |name: &str| SecretKey { source: Kind::Secret, namespace: namespace.clone(), name: name.into(), content: SecretUse::Roots };
     if let Some((name, at)) = &tls.ca_credential {

@@ -4,7 +4,7 @@ use super::{
     gateway::Server,
     read::intersection,
     route::{self, Place},
-    server::Serves,
+    server::{self, Serves},
     upstream,
     virtual_service::L4Route,
 };
@@ -34,9 +34,19 @@ pub fn translate(
     let routes = if *serves == Serves::Passthrough { &service.tls } else { &service.tcp };
     for found in routes {
         for (names, _) in found.matches.iter().filter(|(_, scope)| scope.holds(cx.options, place)) {
-            if *serves == Serves::Bytes {
-                // The first that matches takes the port.
-                let kind = PortKind::Tcp { proxy: proxy(cx, object, place, found, part) };
+            if *serves != Serves::Passthrough {
+                // The first that matches takes the port, or its server names.
+                let proxy = proxy(cx, object, place, found, part);
+                let kind = match server.tls.as_ref().filter(|_| *serves == Serves::Terminate) {
+                    None => PortKind::Tcp { proxy },
+                    Some(tls) => {
+                        // What is wrong with it is said of the Gateway.
+                        let mut own = Part::default();
+                        let Some(tls) = server::terminate(cx, place.gateway, tls, &mut own) else { return };
+                        own.secrets.into_iter().for_each(|key| drop(part.use_secret(key)));
+                        PortKind::Tls { server_names: server.server_names(), tls, proxy }
+                    }
+                };
                 return part.ports.push(PortPart { bind: place.bind, object: object.title.clone(), kind });
             }
             let within = |name: &String| hosts.iter().find_map(|host| intersection(host, name)).map(str::to_string);

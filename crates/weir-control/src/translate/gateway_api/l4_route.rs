@@ -1,0 +1,100 @@
+//! TLSRoute and TCPRoute: bytes to a weighted choice of backends, by the server name or by the port alone.
+use super::{
+    Listener, Protocol,
+    gateway::terminate,
+    hostname,
+    http_route::{Backend, ParentRef, decode_backend, decode_parents, tight},
+    routes,
+};
+use crate::{
+    object::{Meta, Object, Spec},
+    translate::{Cx, Part, PortKind, PortPart},
+};
+use std::{sync::Arc, time::Duration};
+use weir_config::{
+    model::{Name, TcpProxy},
+    reader::Object as Fields,
+};
+
+/// Envoy's default.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Where connections go that a broken reference stands for: nowhere. Istio's name for it.
+const NOWHERE: &str = "BlackHoleCluster";
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct L4Route {
+    pub parents: Vec<ParentRef>,
+    /// Of a TLSRoute, in lower case; empty for any.
+    pub hostnames: Vec<Name>,
+    pub backends: Vec<Backend>,
+}
+
+pub fn decode_tls_route(root: &Fields<'_>, meta: &Meta) -> Option<Spec> {
+    decode(root, meta, true)
+}
+
+pub fn decode_tcp_route(root: &Fields<'_>, meta: &Meta) -> Option<Spec> {
+    decode(root, meta, false)
+}
+
+fn decode(root: &Fields<'_>, _: &Meta, named: bool) -> Option<Spec> {
+    let spec = root.required("spec")?.object()?;
+    spec.unsupported(&["useDefaultGateways"]);
+    let parents = decode_parents(&spec);
+    let hostnames = if named { tight(spec.list("hostnames").iter().filter_map(hostname)) } else { Vec::new() };
+    let rules = spec.required("rules")?.list();
+    for more in rules.iter().skip(1) {
+        more.error("InvalidValue", "a connection has nothing that a second rule could be chosen by", "one rule, with all backendRefs");
+    }
+    let rule = rules.first()?.object()?;
+    rule.ignore(&["name"]);
+    let backends = tight(rule.list("backendRefs").iter().filter_map(|f| decode_backend(f, &[])));
+    Some(Spec::L4Route(Box::new(L4Route { parents, hostnames, backends })))
+}
+
+pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, route: &L4Route, part: &mut Part) {
+    let mut accepted = Vec::new();
+    let mut proxy = None;
+    for (index, parent) in route.parents.iter().enumerate().filter(|(_, p)| !p.foreign) {
+        let found = routes::attach_parent(cx, object, &route.hostnames, parent, index, part);
+        let Some((gateway, attached)) = found else { continue };
+        accepted.push(index);
+        let Spec::Gateway(spec) = &gateway.spec else { continue };
+        let proxy = proxy.get_or_insert_with(|| make(cx, object, route, part));
+        for a in attached.into_iter().filter(|a| !a.domains.is_empty()) {
+            for bind in spec.binds(a.listener.port) {
+                let port = port(cx, gateway, a.listener, &a.domains, proxy, part);
+                part.ports.extend(port.map(|kind| PortPart { bind, object: object.title.clone(), kind }));
+            }
+        }
+    }
+    routes::conditions(&accepted, part);
+}
+
+/// What the route makes of a listener's port; `None` where the listener lacks its certificate, which its Gateway reports.
+fn port(cx: &Cx<'_>, gateway: &Arc<Object>, listener: &Listener, domains: &[Name], proxy: &TcpProxy, part: &mut Part) -> Option<PortKind> {
+    let proxy = proxy.clone();
+    let any = domains.iter().any(|d| &**d == "*");
+    let server_names = if any { Vec::new() } else { domains.iter().map(|d| d.to_string()).collect() };
+    match listener.protocol {
+        Protocol::Tcp => Some(PortKind::Tcp { proxy }),
+        Protocol::TlsTerminate => {
+            let mut own = Part::default();
+            let tls = terminate(cx, gateway, listener, "", &mut own)?;
+            own.secrets.into_iter().for_each(|key| drop(part.use_secret(key)));
+            Some(PortKind::Tls { server_names, tls, proxy })
+        }
+        _ => Some(PortKind::Passthrough { server_names, proxy }),
+    }
+}
+
+fn make(cx: &Cx<'_>, object: &Arc<Object>, route: &L4Route, part: &mut Part) -> TcpProxy {
+    let maker = routes::Maker { cx, object, origin: object.origin() };
+    let mut clusters = Vec::new();
+    for (nth, backend) in route.backends.iter().enumerate() {
+        let field = format!("spec.rules[0].backendRefs[{nth}]");
+        let cluster = maker.resolve(&backend.reference, &field, "its connections are closed", part);
+        clusters.push((cluster.unwrap_or_else(|| NOWHERE.into()), backend.weight));
+    }
+    TcpProxy { stat_prefix: object.title.clone(), clusters, idle_timeout: IDLE_TIMEOUT, access_log: cx.options.access_log.clone() }
+}
