@@ -4,6 +4,7 @@
 mod callout;
 mod canary;
 pub mod code;
+mod grpc;
 mod hosted;
 mod manager;
 pub mod metrics;

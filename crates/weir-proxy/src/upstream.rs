@@ -1,4 +1,5 @@
 //! The upstream side of a worker: clusters, their hosts, and connections to them.
+pub mod client;
 mod connect;
 mod h2;
 mod host;

@@ -49,7 +49,7 @@ impl Worker {
     /// To be called on the worker's thread, inside its runtime.
     pub fn new(index: usize, shared: Arc<Shared>) -> Rc<Worker> {
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let worker = Rc::new(Worker {
+        let worker = Rc::new_cyclic(|worker| Worker {
             index,
             bufs: BufPool::new(BUFFER_BYTES, KEEP),
             timers: Rc::default(),
@@ -57,7 +57,7 @@ impl Worker {
             hcms: RefCell::default(),
             clusters: RefCell::default(),
             streams: RefCell::default(),
-            plugins: WorkerPlugins::new(&shared.plugins),
+            plugins: WorkerPlugins::new(&shared.plugins, worker.clone()),
             logs: RefCell::default(),
             // One epoch for all workers: outlier detection compares their times.
             epoch: (shared.started, wall.saturating_sub(shared.started.elapsed()).as_nanos() as u64),

@@ -243,8 +243,8 @@ pub struct HttpCall<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct GrpcCall<'a> {
     pub context: ContextId,
-    /// A serialised `envoy.config.core.v3.GrpcService` or a cluster's name.
-    pub service: &'a [u8],
+    /// A cluster, or a host and a port: from a serialised `envoy.config.core.v3.GrpcService`, or as the guest named it.
+    pub upstream: &'a str,
     pub service_name: &'a str,
     pub method: &'a str,
     pub initial_metadata: Pairs<'a>,

@@ -11,6 +11,7 @@ mod instance;
 mod memory;
 pub mod module;
 pub mod pairs;
+mod protobuf;
 pub mod shared;
 mod state;
 pub mod trap;

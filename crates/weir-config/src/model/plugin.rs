@@ -77,6 +77,8 @@ pub struct WasmLimits {
     pub start_deadline: Duration,
     /// Bytes of a body held because the plugin wants it whole; a plugin may raise it for its stream.
     pub body_buffer_bytes: u32,
+    /// HTTP and gRPC callouts and Redis commands of one instance that are under way.
+    pub max_callouts: u32,
 }
 
 impl Default for WasmLimits {
@@ -86,6 +88,7 @@ impl Default for WasmLimits {
             call_deadline: Duration::from_millis(100),
             start_deadline: Duration::from_secs(10),
             body_buffer_bytes: 1 << 20,
+            max_callouts: 10_000,
         }
     }
 }

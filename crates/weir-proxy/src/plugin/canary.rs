@@ -7,7 +7,7 @@ use super::{
 use crate::{cluster::ClusterRegistry, logging::Logger};
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 use weir_net::redis;
-use weir_wasm::{HttpCall, Instance, LogLevel, MetricType, Module, PluginSpec, PropertyPath, RedisInit, Services, Status};
+use weir_wasm::{GrpcCall, HttpCall, Instance, LogLevel, MetricType, Module, PluginSpec, PropertyPath, RedisInit, Services, Status};
 
 /// What a plugin asked for while it was configured.
 #[derive(Default)]
@@ -54,6 +54,17 @@ struct Canary {
     findings: RefCell<Findings>,
 }
 
+impl Canary {
+    /// Nothing is ever sent, so nothing is answered: the instance ends with its configuration.
+    fn knows(&self, what: &str, upstream: &str, unknown: Status) -> Result<(), Status> {
+        let known = upstream::resolve(upstream, Speaks::Http, &self.own, &self.clusters);
+        known.map(drop).map_err(|e| {
+            Logger::Wasm.warning(format_args!("{}: {what}: {e}", self.name));
+            unknown
+        })
+    }
+}
+
 impl Services for Canary {
     fn log(&self, level: LogLevel, message: &str) {
         super::services::log(&self.name, level, message);
@@ -65,12 +76,13 @@ impl Services for Canary {
         property::without_stream(path, out)
     }
     fn http_call(&self, _: u32, call: HttpCall<'_>) -> Result<(), Status> {
-        // Never sent, so never answered: the instance ends with its configuration.
-        let known = upstream::resolve(call.upstream, Speaks::Http, &self.own, &self.clusters);
-        known.map(drop).map_err(|e| {
-            Logger::Wasm.warning(format_args!("{}: HTTP call: {e}", self.name));
-            Status::BadArgument
-        })
+        self.knows("HTTP call", call.upstream, Status::BadArgument)
+    }
+    fn grpc_call(&self, _: u32, call: GrpcCall<'_>) -> Result<(), Status> {
+        self.knows("gRPC call", call.upstream, Status::ParseFailure)
+    }
+    fn grpc_stream(&self, token: u32, call: GrpcCall<'_>) -> Result<(), Status> {
+        self.grpc_call(token, call)
     }
     fn redis_init(&self, init: RedisInit<'_>) -> Result<(), Status> {
         let to = super::redis::resolve(&init, &self.own, &self.clusters);

@@ -1,6 +1,7 @@
 //! One running instance on a worker, and a stream's way into it.
 use super::{
     Generation, PluginSlot,
+    grpc::Event,
     metrics::{add, add_time},
     services::HostServices,
     worker::Entry,
@@ -100,6 +101,15 @@ impl Hosted {
 
     pub fn on_http_call_response(self: &Rc<Hosted>, token: u32, answer: HttpAnswer) {
         self.run(|i| i.on_http_call_response(token, answer));
+    }
+
+    pub fn on_grpc(self: &Rc<Hosted>, token: u32, event: Event) {
+        self.run(|i| match event {
+            Event::InitialMetadata(fields) => i.on_grpc_receive_initial_metadata(token, fields),
+            Event::Message(message) => i.on_grpc_receive(token, message),
+            Event::TrailingMetadata(fields) => i.on_grpc_receive_trailing_metadata(token, fields),
+            Event::Closed(code, message) => i.on_grpc_close(token, code, message),
+        });
     }
 
     pub fn on_redis_call_response(self: &Rc<Hosted>, token: u32, answer: RedisAnswer) {

@@ -2,6 +2,7 @@
 use super::{
     Generation,
     callout::{self, Callouts},
+    grpc::{self, Event, INTERNAL},
     hosted::Hosted,
     metrics::{Custom, Defined, Shard, add, add_time},
     property,
@@ -12,6 +13,7 @@ use super::{
 use crate::{
     cluster::ClusterRegistry,
     logging::{Level, Logger},
+    worker::Worker,
 };
 use bytes::Bytes;
 use std::{
@@ -26,13 +28,11 @@ use tokio::{
     task::spawn_local,
 };
 use weir_net::redis::{Query, QueryError};
-use weir_wasm::{HttpAnswer, HttpCall, LogLevel, MetricType, PropertyPath, QueueWaker, RedisInit, Services, Status};
-
-/// Callouts and commands under way for one instance.
-const MAX_OUTSTANDING: usize = 10_000;
+use weir_wasm::{GrpcCall, HttpAnswer, HttpCall, LogLevel, MetricType, PropertyPath, QueueWaker, RedisInit, Services, Status};
 
 /// What all instances of a worker share.
 pub(super) struct Common {
+    pub worker: Weak<Worker>,
     pub clusters: Arc<ClusterRegistry>,
     pub custom: Arc<Custom>,
     pub callouts: Rc<Callouts>,
@@ -52,6 +52,8 @@ pub(super) struct HostServices {
     pub link: Link,
     defined: RefCell<Defined>,
     redis: RefCell<HashMap<String, Rc<Server>>>,
+    /// By token.
+    grpc: RefCell<HashMap<u32, grpc::Handle>>,
     pub tick: Cell<Option<Duration>>,
     pub tick_changed: Notify,
     pub outstanding: Cell<usize>,
@@ -67,24 +69,101 @@ impl HostServices {
             link: Link::default(),
             defined: RefCell::default(),
             redis: RefCell::default(),
+            grpc: RefCell::default(),
             tick: Cell::new(None),
             tick_changed: Notify::new(),
             outstanding: Cell::new(0),
         }
     }
 
-    fn begin(&self) -> Result<(), Status> {
-        if self.outstanding.get() >= MAX_OUTSTANDING {
+    /// Takes a place among what may be under way.
+    fn begin(&self) -> Result<Rc<Worker>, Status> {
+        let worker = self.common.worker.upgrade().ok_or(Status::InternalFailure)?;
+        self.take_place()?;
+        Ok(worker)
+    }
+
+    fn take_place(&self) -> Result<(), Status> {
+        if self.outstanding.get() >= self.generation.plugin.limits.max_callouts as usize {
+            add(&self.shard.callout_overflows, 1);
             return Err(Status::InternalFailure);
         }
         self.outstanding.set(self.outstanding.get() + 1);
         Ok(())
     }
 
+    fn free_place(&self) {
+        self.outstanding.set(self.outstanding.get().saturating_sub(1));
+    }
+
+    /// Starts a call or a stream; what comes of it is told to the instance.
+    fn start_grpc(&self, token: u32, call: &GrpcCall<'_>, unary: bool) -> Result<(), Status> {
+        let known = upstream::resolve(call.upstream, Speaks::Http, &self.generation.upstreams, &self.common.clusters);
+        let to = known.map_err(|e| {
+            self.warn(&format!("gRPC call: {e}"));
+            Status::ParseFailure
+        })?;
+        let head = grpc::request(call).ok_or(Status::ParseFailure)?;
+        let worker = self.begin()?;
+        add(&self.shard.grpc_calls, 1);
+        let (mut handle, out) = grpc::queue();
+        if unary {
+            handle.send(call.message, true);
+        }
+        let (link, callouts, timeout) = (self.link.clone(), self.common.callouts.clone(), call.timeout);
+        let mut answer = None;
+        let task = spawn_local(async move {
+            grpc::run(&callouts, worker, to, head, out, timeout, |event| {
+                let Some(hosted) = link.get().and_then(Weak::upgrade) else { return };
+                match event {
+                    // Of a unary call the plugin learns its answer or its failure, not both.
+                    Event::InitialMetadata(_) | Event::TrailingMetadata(_) if unary => {}
+                    Event::Message(message) if unary => answer = Some(message),
+                    Event::Closed(0, _) if unary && answer.is_some() => {
+                        hosted.services.end_grpc(token, true);
+                        hosted.on_grpc(token, Event::Message(answer.take().unwrap_or_default()));
+                    }
+                    Event::Closed(code, message) => {
+                        hosted.services.end_grpc(token, code == 0);
+                        // An answer without a message is none.
+                        let code = if unary && code == 0 { INTERNAL } else { code };
+                        hosted.on_grpc(token, Event::Closed(code, message));
+                    }
+                    other => hosted.on_grpc(token, other),
+                }
+            })
+            .await;
+        });
+        handle.task = Some(task.abort_handle());
+        self.grpc.borrow_mut().insert(token, handle);
+        Ok(())
+    }
+
+    /// The server has ended it.
+    fn end_grpc(&self, token: u32, well: bool) {
+        if let Some(mut handle) = self.grpc.borrow_mut().remove(&token) {
+            // It is this very task that says so.
+            handle.task = None;
+            self.free_place();
+        }
+        if !well {
+            add(&self.shard.grpc_failures, 1);
+        }
+    }
+
+    fn drop_grpc(&self, token: u32) -> Status {
+        let known = self.grpc.borrow_mut().remove(&token);
+        if known.is_none() {
+            return Status::NotFound;
+        }
+        self.free_place();
+        Status::Ok
+    }
+
     /// Hands an answer to the instance, if it lives. Always from the event loop: no guest is on the stack.
     fn answer(link: &Link, give: impl FnOnce(&Rc<Hosted>)) {
         if let Some(hosted) = link.get().and_then(Weak::upgrade) {
-            hosted.services.outstanding.set(hosted.services.outstanding.get().saturating_sub(1));
+            hosted.services.free_place();
             give(&hosted);
         }
     }
@@ -92,6 +171,7 @@ impl HostServices {
     /// The instance is dead: nobody waits for answers any more.
     pub fn set_idle(&self) {
         self.outstanding.set(0);
+        self.grpc.borrow_mut().clear();
         self.tick.set(None);
         self.tick_changed.notify_one();
     }
@@ -151,12 +231,12 @@ impl Services for HostServices {
             Status::BadArgument
         })?;
         let request = callout::request(&call).ok_or(Status::BadArgument)?;
-        self.begin()?;
+        let worker = self.begin()?;
         add(&self.shard.http_calls, 1);
         let (link, shard, callouts) = (self.link.clone(), self.shard.clone(), self.common.callouts.clone());
         let (timeout, begun) = (call.timeout, Instant::now());
         spawn_local(async move {
-            let answer = callouts.call(to, request, timeout).await;
+            let answer = callouts.call(worker, to, request, timeout).await;
             add_time(&shard.http_call_nanoseconds, begun.elapsed());
             let answer = answer.unwrap_or_else(|e| {
                 add(&shard.http_call_failures, 1);
@@ -166,6 +246,30 @@ impl Services for HostServices {
             HostServices::answer(&link, |hosted| hosted.on_http_call_response(token, answer));
         });
         Ok(())
+    }
+
+    fn grpc_call(&self, token: u32, call: GrpcCall<'_>) -> Result<(), Status> {
+        self.start_grpc(token, &call, true)
+    }
+    fn grpc_stream(&self, token: u32, call: GrpcCall<'_>) -> Result<(), Status> {
+        self.start_grpc(token, &call, false)
+    }
+    fn grpc_send(&self, token: u32, message: &[u8], end_stream: bool) -> Status {
+        let open = self.grpc.borrow();
+        let Some(stream) = open.get(&token) else { return Status::NotFound };
+        // The Rust SDK takes no other status that says no.
+        if stream.send(message, end_stream) { Status::Ok } else { Status::BadArgument }
+    }
+    fn grpc_cancel(&self, token: u32) -> Status {
+        self.drop_grpc(token)
+    }
+    /// Ends the plugin's side of a stream; the server's is waited for. A call is cancelled.
+    fn grpc_close(&self, token: u32) -> Status {
+        const CALL: u32 = 1;
+        if token & 3 == CALL {
+            return self.drop_grpc(token);
+        }
+        self.grpc_send(token, &[], true)
     }
 
     fn redis_init(&self, init: RedisInit<'_>) -> Result<(), Status> {
@@ -180,7 +284,7 @@ impl Services for HostServices {
 
     fn redis_call(&self, token: u32, cluster: &str, query: &[u8]) -> Result<(), Status> {
         let server = self.server(cluster)?;
-        self.begin()?;
+        self.take_place()?;
         add(&self.shard.redis_commands, 1);
         let (link, shard, begun) = (self.link.clone(), self.shard.clone(), Instant::now());
         let query = match Query::new(Bytes::copy_from_slice(query)) {

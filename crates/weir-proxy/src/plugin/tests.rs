@@ -8,16 +8,12 @@ use crate::cluster::ClusterRegistry;
 use redis_server::RedisServer;
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     future::Future,
     rc::Rc,
     time::{Duration, Instant},
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    runtime::Handle,
-    task::LocalSet,
-};
+use tokio::{runtime::Handle, task::LocalSet};
 use weir_config::model::{Origin, PluginPhase, WasmCode, WasmLimits};
 use weir_wasm::{Action, BufferEdit, BufferType, LocalResponse, MapType, PropertyPath, Stream, StreamType, pairs::Pairs};
 
@@ -125,7 +121,7 @@ impl Rig {
             ..ManagerOptions::new(Handle::current())
         };
         let manager = Manager::new(options, Arc::new(ClusterRegistry::default())).unwrap();
-        let worker = WorkerPlugins::new(&manager);
+        let worker = WorkerPlugins::new(&manager, Default::default());
         Rig { manager, worker, dir: tempfile::tempdir().unwrap(), plugins: BTreeMap::new() }
     }
 
@@ -465,90 +461,5 @@ fn a_refused_command_gets_an_error_reply_and_an_ended_stream_none() {
         rig.until("two answers", |rig| rig.metric("weir_wasm_redis_errors") == 2).await;
         assert_eq!(view.notes(), [""; 0]);
         assert_eq!(rig.metric("weir_wasm_traps"), 0);
-    });
-}
-
-#[test]
-fn http_callouts() {
-    fn pairs(fields: &[(&str, &str)]) -> String {
-        let mut lengths = String::new();
-        let mut data = String::new();
-        for (k, v) in fields {
-            for part in [k, v] {
-                lengths += std::str::from_utf8(&u32::try_from(part.len()).unwrap().to_le_bytes()).unwrap();
-                data += part;
-                data += "\0";
-            }
-        }
-        format!("{}{lengths}{data}", std::str::from_utf8(&u32::try_from(fields.len()).unwrap().to_le_bytes()).unwrap())
-    }
-    fn caller(upstream: &str, timeout: u32) -> String {
-        let headers = pairs(&[(":method", "GET"), (":path", "/verify?x=1"), (":authority", "auth.test"), ("x-a", "b")]);
-        let callbacks = format!(
-            r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
-                (global.set $context (local.get 0))
-                (if (call $http_call (i32.const 1000) (i32.const {}) (i32.const {}) (i32.const {}) (i32.const 0) (i32.const 0)
-                    (i32.const 0) (i32.const 0) (i32.const {timeout}) (i32.const 4))
-                    (then (return (i32.const 0))))
-                (i32.const 1))
-            (func (export "proxy_on_http_call_response") (param $root i32) (param $token i32) (param $headers i32) (param $body i32) (param $trailers i32)
-                (drop (call $effective (global.get $context)))
-                (drop (call $reply (i32.add (i32.const 1000) (i32.add (i32.mul (local.get $headers) (i32.const 10)) (local.get $body)))
-                    (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const -1))))"#,
-            upstream.len(),
-            1000 + upstream.len(),
-            headers.len(),
-        );
-        guest(&callbacks, &[upstream, &headers])
-    }
-    run(async || {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let seen: Rc<RefCell<HashMap<usize, String>>> = Rc::default();
-        let requests = seen.clone();
-        tokio::task::spawn_local(async move {
-            for connection in 0.. {
-                let (mut io, _) = listener.accept().await.unwrap();
-                let requests = requests.clone();
-                tokio::task::spawn_local(async move {
-                    let mut buffer = [0; 4096];
-                    while let Ok(n @ 1..) = io.read(&mut buffer).await {
-                        requests.borrow_mut().entry(connection).or_default().push_str(&String::from_utf8_lossy(&buffer[..n]));
-                        io.write_all(b"HTTP/1.1 200 OK\r\nx-user: ann\r\ncontent-length: 5\r\n\r\nhello").await.unwrap();
-                    }
-                });
-            }
-        });
-        let mut rig = Rig::new();
-        rig.apply(&caller(&address, 20_000), |_| ()).await;
-        for _ in 0..2 {
-            let (stream, view) = rig.running();
-            assert!(stream.on_request_headers(true).stops());
-            rig.until("the answer", |_| !view.notes().is_empty()).await;
-            assert_eq!(view.notes(), ["reply 1035 "], ":status and two fields, five bytes");
-        }
-        let requests = seen.borrow().clone();
-        assert_eq!(requests.len(), 1, "one connection for both");
-        assert!(requests[&0].starts_with("GET /verify?x=1 HTTP/1.1\r\n") && requests[&0].contains("x-a: b\r\n"), "{requests:?}");
-        assert!(requests[&0].to_lowercase().contains("host: auth.test\r\n"), "{requests:?}");
-
-        // Nobody listens: an answer without anything. Nobody known: no call.
-        for (upstream, notes) in [(format!("127.0.0.1:{}", redis_server::free_port()), vec!["reply 1000 "]), ("nobody".into(), vec![])] {
-            let mut rig = Rig::new();
-            rig.apply(&caller(&upstream, 20_000), |_| ()).await;
-            let (stream, view) = rig.running();
-            assert_eq!(stream.on_request_headers(true).stops(), !notes.is_empty());
-            rig.until("the answer", |_| view.notes().len() == notes.len()).await;
-            assert_eq!(view.notes(), notes);
-        }
-
-        // A server that never answers.
-        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut rig = Rig::new();
-        rig.apply(&caller(&silent.local_addr().unwrap().to_string(), 50), |_| ()).await;
-        let (stream, view) = rig.running();
-        stream.on_request_headers(true);
-        rig.until("the timeout", |_| !view.notes().is_empty()).await;
-        assert_eq!((view.notes(), rig.metric("weir_wasm_http_call_failures")), (vec!["reply 1000 ".into()], 1));
     });
 }

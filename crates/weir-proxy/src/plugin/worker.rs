@@ -7,7 +7,7 @@ use super::{
     redis::Pool,
     services::{Common, HostServices},
 };
-use crate::logging::Logger;
+use crate::{logging::Logger, worker::Worker};
 use std::{
     cell::{Cell, RefCell},
     rc::{Rc, Weak},
@@ -79,9 +79,10 @@ struct Retiring {
 
 impl WorkerPlugins {
     /// Must be called on the worker's thread, within its runtime: local tasks are started, which end with the value.
-    pub fn new(manager: &Arc<Manager>) -> Rc<WorkerPlugins> {
+    pub fn new(manager: &Arc<Manager>, worker: Weak<Worker>) -> Rc<WorkerPlugins> {
         let (post, posted) = mpsc::unbounded_channel();
         let common = Rc::new(Common {
+            worker,
             clusters: manager.clusters().clone(),
             custom: manager.custom().clone(),
             callouts: Rc::new(Callouts::default()),
@@ -166,7 +167,9 @@ impl WorkerPlugins {
                 self.entries.borrow_mut()[entry.slot.id] = None;
             }
         }
-        self.common.callouts.sweep();
+        if let Some(worker) = self.common.worker.upgrade() {
+            self.common.callouts.sweep(&worker);
+        }
     }
 
     fn take(&self, posted: Posted) {

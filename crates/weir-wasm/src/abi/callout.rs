@@ -3,6 +3,7 @@ use crate::{
     host::{GrpcCall, HttpCall, RedisInit, Status},
     memory::{Call as HostCall, Guest, View, check, view},
     pairs::Pairs,
+    protobuf::{Fields, Value},
     state::Call,
 };
 use std::time::Duration;
@@ -59,13 +60,36 @@ pub(super) fn http_call(
     })
 }
 
+/// Whom a `GrpcService { EnvoyGrpc envoy_grpc = 1 { string cluster_name = 1; } GoogleGrpc google_grpc = 2 { string target_uri = 1; } … }`
+/// means; what is none is a name itself.
+fn grpc_upstream(service: &[u8]) -> Result<&str, Status> {
+    let first_text = |message| {
+        Fields(message).find_map(|field| match field {
+            Ok((1, Value::Bytes(text))) => std::str::from_utf8(text).ok(),
+            _ => None,
+        })
+    };
+    let mut found = None;
+    for field in Fields(service) {
+        match field {
+            Ok((1 | 2, Value::Bytes(target))) => found = first_text(target),
+            Ok(_) => {}
+            Err(_) => {
+                found = None;
+                break;
+            }
+        }
+    }
+    found.or_else(|| std::str::from_utf8(service).ok()).filter(|name| !name.is_empty()).ok_or(Status::ParseFailure)
+}
+
 /// Service, its name, method, metadata and message, as they stand in the guest's memory.
 fn grpc<'a>(view: &'a View<'_>, [service, name, method, metadata, message]: [Slice; 5], timeout_ms: i32) -> Result<GrpcCall<'a>, Status> {
     // The Rust SDK takes ParseFailure where others would say BadArgument.
     let parsed = |_| Status::ParseFailure;
     Ok(GrpcCall {
         context: view.host.effective(),
-        service: view.bytes(service.0, service.1)?,
+        upstream: grpc_upstream(view.bytes(service.0, service.1)?)?,
         service_name: view.text(name.0, name.1).map_err(parsed)?,
         method: view.text(method.0, method.1).map_err(parsed)?,
         initial_metadata: pairs(view, metadata).map_err(parsed)?,

@@ -2,6 +2,7 @@
 use crate::{
     host::{Status, Stream},
     memory::{Call, Guest, allocate, check, give, view, with_scratch},
+    protobuf::{Fields, Value},
 };
 use flate2::{Compression, read::ZlibDecoder, read::ZlibEncoder};
 use std::io::Read;
@@ -78,64 +79,4 @@ fn set_filter_state(stream: Option<&dyn Stream>, arguments: &[u8]) -> Call {
     }
     stream.ok_or(Status::BadArgument)?.set_filter_state(path, state);
     Ok(())
-}
-
-/// The fields of a protobuf message; two messages of two fields need no more.
-struct Fields<'a>(&'a [u8]);
-
-enum Value<'a> {
-    Varint(u64),
-    Bytes(&'a [u8]),
-    Fixed,
-}
-
-impl<'a> Fields<'a> {
-    fn varint(&mut self) -> Option<u64> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let (byte, rest) = self.0.split_first()?;
-            self.0 = rest;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Some(value);
-            }
-        }
-        None
-    }
-
-    fn take(&mut self, len: u64) -> Option<&'a [u8]> {
-        let (head, rest) = self.0.split_at_checked(usize::try_from(len).ok()?)?;
-        self.0 = rest;
-        Some(head)
-    }
-
-    fn field(&mut self) -> Option<(u64, Value<'a>)> {
-        let key = self.varint()?;
-        let value = match key & 7 {
-            0 => Value::Varint(self.varint()?),
-            1 => self.take(8).map(|_| Value::Fixed)?,
-            2 => {
-                let len = self.varint()?;
-                Value::Bytes(self.take(len)?)
-            }
-            5 => self.take(4).map(|_| Value::Fixed)?,
-            _ => return None,
-        };
-        Some((key >> 3, value))
-    }
-}
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = Result<(u64, Value<'a>), Status>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let field = self.field().ok_or(Status::BadArgument);
-        if field.is_err() {
-            self.0 = &[];
-        }
-        Some(field)
-    }
 }

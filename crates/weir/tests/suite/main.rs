@@ -20,6 +20,7 @@ mod logs;
 mod mesh;
 mod objects;
 mod operate;
+mod plugin_callout;
 mod plugin_code;
 mod plugin_kit;
 mod plugin_redis;

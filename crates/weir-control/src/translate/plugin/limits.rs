@@ -16,16 +16,25 @@ pub fn read(root: &Object<'_>) -> WasmLimits {
                 let given = bytes(&value).map(|n| u32::try_from(n).unwrap_or(u32::MAX));
                 limits.body_buffer_bytes = given.unwrap_or(limits.body_buffer_bytes);
             }
+            Some("callout-limit") => limits.max_callouts = count(&value).unwrap_or(limits.max_callouts),
             Some("call-deadline") => limits.call_deadline = value.duration().unwrap_or(limits.call_deadline),
             Some("start-deadline") => limits.start_deadline = value.duration().unwrap_or(limits.start_deadline),
             Some(other) => {
-                let help = "weir.dev/memory-limit, call-deadline, start-deadline and body-buffer-limit";
+                let help = "weir.dev/memory-limit, call-deadline, start-deadline, body-buffer-limit and callout-limit";
                 value.warning("UnknownField", format!("there is no annotation weir.dev/{other} here"), help);
             }
             None => {}
         }
     }
     limits
+}
+
+fn count(field: &Field<'_>) -> Option<u32> {
+    let found = field.str()?.parse().ok().filter(|n| *n > 0);
+    if found.is_none() {
+        field.invalid("is not a count", "a whole number above 0, in quotes");
+    }
+    found
 }
 
 /// A Kubernetes quantity: `64Mi`, `1G`, or bytes.
