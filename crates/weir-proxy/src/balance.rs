@@ -64,9 +64,15 @@ pub struct Balancer {
 
 struct Member {
     key: Box<str>,
+    /// As its source has it.
+    given: u32,
+    /// As it counts now.
     weight: u32,
     health: HealthStatus,
 }
+
+/// A weight while some endpoints have only a part of theirs.
+const WHOLE: f64 = 100.0;
 
 /// The endpoints of one priority.
 #[derive(Default)]
@@ -95,17 +101,26 @@ impl Balancer {
         let mut levels = std::collections::BTreeMap::<u32, Level>::new();
         for host in hosts {
             levels.entry(host.priority).or_default().all.push(members.len() as u32);
-            members.push(Member { key: host.key.into(), weight: host.weight.clamp(1, 1 << 20), health: host.health });
+            let weight = host.weight.clamp(1, 1 << 20);
+            members.push(Member { key: host.key.into(), given: weight, weight, health: host.health });
         }
         let levels = levels.into_values().collect();
         let (policy, random) = (policy.clone(), Random::new(seed));
         let mut out = Balancer { policy, hosts: members, levels, loads: Vec::new(), panic_percent, random, panicking: false };
-        out.refresh(&|_| true);
+        out.refresh(&|_| true, None);
         out
     }
 
-    /// Takes account of ejections: `usable` is false for those that are out.
-    pub fn refresh(&mut self, usable: &dyn Fn(usize) -> bool) {
+    /// Takes account of ejections: `usable` is false for those that are out; `share` is the part of its weight, up to 1, that
+    /// an endpoint has while it is new. Consistent hashing knows no such parts, as endpoints would move all the time.
+    pub fn refresh(&mut self, usable: &dyn Fn(usize) -> bool, share: Option<&dyn Fn(usize) -> f64>) {
+        let warms = matches!(self.policy, LbPolicy::RoundRobin | LbPolicy::LeastRequest { .. });
+        for (i, member) in self.hosts.iter_mut().enumerate() {
+            member.weight = match share.filter(|_| warms) {
+                Some(share) => ((f64::from(member.given) * WHOLE * share(i)) as u32).max(1),
+                None => member.given,
+            };
+        }
         let mut health = Vec::with_capacity(self.levels.len());
         for level in &mut self.levels {
             let hosts = &self.hosts;

@@ -37,6 +37,8 @@ pub struct WorkerCluster {
     /// Hosts that requests name themselves (dynamic forward proxy).
     named: RefCell<HashMap<*const EndpointRt, Rc<Host>>>,
     balancer: RefCell<Balancer>,
+    /// Some hosts are new, and have not their whole share yet.
+    warming: Cell<bool>,
     /// Version of the ejections that the balancer knows.
     ejections: Cell<u64>,
     pub stats: Arc<ClusterStats>,
@@ -106,6 +108,7 @@ impl WorkerCluster {
             hosts,
             named: RefCell::default(),
             balancer: RefCell::new(balancer),
+            warming: Cell::new(false),
             // Unlike any: the first pick looks.
             ejections: Cell::new(u64::MAX),
             stats,
@@ -126,7 +129,7 @@ impl WorkerCluster {
         let mut balancer = self.balancer.borrow_mut();
         let version = self.rt.outliers.version();
         if self.ejections.replace(version) != version {
-            balancer.refresh(&|i| self.hosts[i].endpoint.outlier.is_usable());
+            self.refresh(&mut balancer);
         }
         let mut avoid = Vec::new();
         for t in tried {
@@ -138,6 +141,17 @@ impl WorkerCluster {
             self.stats.lb_healthy_panic.inc();
         }
         found.map(|i| self.hosts[i].clone())
+    }
+
+    /// Who may be chosen, and with which part of its weight.
+    fn refresh(&self, balancer: &mut Balancer) {
+        let usable = |i: usize| self.hosts[i].endpoint.outlier.is_usable();
+        let slow = self.rt.config.slow_start.filter(|s| self.hosts.iter().any(|h| h.endpoint.since.elapsed() < s.window));
+        self.warming.set(slow.is_some());
+        match slow {
+            Some(slow) => balancer.refresh(&usable, Some(&|i| slow.share(self.hosts[i].endpoint.since.elapsed()))),
+            None => balancer.refresh(&usable, None),
+        }
     }
 
     /// Passive health: how a request to a host ended.
@@ -183,6 +197,9 @@ impl WorkerCluster {
     }
 
     pub fn sweep(&self, now: u64) {
+        if self.warming.get() {
+            self.refresh(&mut self.balancer.borrow_mut());
+        }
         let idle = self.rt.config.idle_timeout.map_or(u64::MAX, |d| d.as_nanos() as u64);
         for host in &self.hosts {
             host.sweep(now, idle, &self.stats);

@@ -13,6 +13,8 @@ pub struct Cluster {
     /// For consistent hashing: in order; the first that yields a hash (or is `terminal`) ends the list. Of the cluster, as Istio
     /// has it, so that it holds for whichever API's route leads here.
     pub hash_policy: Vec<HashPolicy>,
+    /// For round robin and least request.
+    pub slow_start: Option<SlowStart>,
     #[serde(serialize_with = "seconds")]
     pub connect_timeout: Duration,
     pub tls: Option<UpstreamTls>,
@@ -36,6 +38,7 @@ impl Cluster {
             discovery,
             lb_policy: LbPolicy::default(),
             hash_policy: Vec::new(),
+            slow_start: None,
             connect_timeout: Duration::from_secs(5),
             tls: None,
             protocol: UpstreamProtocol::default(),
@@ -133,6 +136,24 @@ pub enum LbPolicy {
 impl Default for LbPolicy {
     fn default() -> Self {
         LbPolicy::LeastRequest { choice_count: 2 }
+    }
+}
+
+/// A new endpoint gets its share little by little (Envoy's `SlowStartConfig`): `(age / window) ^ (1 / aggression)` of it, but
+/// never less than `min_weight_percent`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct SlowStart {
+    #[serde(serialize_with = "seconds")]
+    pub window: Duration,
+    pub aggression: f64,
+    pub min_weight_percent: f64,
+}
+
+impl SlowStart {
+    /// The part of its weight, above 0 and up to 1, that an endpoint of this age has.
+    pub fn share(&self, age: Duration) -> f64 {
+        let grown = (age.as_secs_f64() / self.window.as_secs_f64().max(1e-9)).min(1.0).powf(1.0 / self.aggression.max(1e-3));
+        grown.max(self.min_weight_percent / 100.0).clamp(1e-3, 1.0)
     }
 }
 

@@ -173,12 +173,31 @@ fn priorities_spill_over_as_health_falls() {
 fn ejected_hosts_get_nothing_until_they_are_back() {
     for policy in [LbPolicy::RoundRobin, LbPolicy::LeastRequest { choice_count: 2 }, LbPolicy::Random, RING, MAGLEV] {
         let mut b = balancer(policy, &[1, 1, 3, 1]);
-        b.refresh(&|h| h != 2);
+        b.refresh(&|h| h != 2, None);
         let c = counts(&mut b, 1_000);
         assert!(c[2] == 0 && c[0] > 0 && c[1] > 0 && c[3] > 0, "{c:?}");
-        b.refresh(&|_| true);
+        b.refresh(&|_| true, None);
         assert!(counts(&mut b, 1_000)[2] > 0);
     }
+}
+
+#[test]
+fn new_hosts_get_a_part_of_their_share() {
+    let share = |h: usize| if h == 1 { 0.1 } else { 1.0 };
+    for (policy, fewer) in [(LbPolicy::RoundRobin, true), (LbPolicy::LeastRequest { choice_count: 2 }, true), (LbPolicy::Random, false)] {
+        let mut b = balancer(policy.clone(), &[1, 1]);
+        b.refresh(&|_| true, Some(&share));
+        let c = counts(&mut b, 11_000);
+        assert!(if fewer { (700..1_300).contains(&c[1]) } else { c[1] > 5_000 }, "{policy:?}: {c:?}");
+        b.refresh(&|_| true, None);
+        assert!(counts(&mut b, 1_000)[1] > 400);
+    }
+    let slow = weir_config::model::SlowStart { window: std::time::Duration::from_secs(100), aggression: 1.0, min_weight_percent: 10.0 };
+    let at = |seconds| (slow.share(std::time::Duration::from_secs(seconds)) * 100.0).round() as u32;
+    assert_eq!([0, 5, 10, 50, 100, 1000].map(at), [10, 10, 10, 50, 100, 100]);
+    // Faster at first.
+    let fast = weir_config::model::SlowStart { aggression: 2.0, ..slow };
+    assert_eq!((fast.share(std::time::Duration::from_secs(25)) * 100.0).round() as u32, 50);
 }
 
 #[test]

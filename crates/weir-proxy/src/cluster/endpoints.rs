@@ -1,6 +1,6 @@
 //! The addresses of a cluster as they are right now.
 use crate::outlier::HostState;
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 use weir_config::model::{Address, ClusterLoadAssignment, Endpoint, HealthStatus};
 
 /// One usable address.
@@ -13,6 +13,8 @@ pub struct EndpointRt {
     pub config: Endpoint,
     /// What requests to it came to.
     pub outlier: HostState,
+    /// When it was first seen.
+    pub since: Instant,
 }
 
 /// All usable addresses. An endpoint that stays keeps its `Arc` from one set to the next.
@@ -38,7 +40,8 @@ impl EndpointSet {
             }
             let kept = old.get(&address).filter(|e| e.hostname.as_deref() == hostname && e.config == *config);
             let new = || {
-                Arc::new(EndpointRt { address, hostname: hostname.map(Arc::from), config: config.clone(), outlier: HostState::default() })
+                let (hostname, config) = (hostname.map(Arc::from), config.clone());
+                Arc::new(EndpointRt { address, hostname, config, outlier: HostState::default(), since: Instant::now() })
             };
             out.endpoints.push(kept.map_or_else(new, |e| (*e).clone()));
         };

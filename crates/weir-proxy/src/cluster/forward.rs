@@ -66,6 +66,7 @@ impl ForwardProxy {
                 hostname: Some(key.0.as_str().into()),
                 config: Endpoint::new(Address::Socket(address)),
                 outlier: Default::default(),
+                since: now,
             }),
         };
         self.remember(key, Entry { endpoint: endpoint.clone(), until: now + answer.ttl, used: now });

@@ -152,7 +152,13 @@ impl Callouts {
         };
         known.used = Instant::now();
         let endpoint = known.endpoints.entry(address).or_insert_with(|| {
-            Arc::new(EndpointRt { address, hostname: None, config: Endpoint::new(Address::Socket(address)), outlier: Default::default() })
+            Arc::new(EndpointRt {
+                address,
+                hostname: None,
+                config: Endpoint::new(Address::Socket(address)),
+                outlier: Default::default(),
+                since: std::time::Instant::now(),
+            })
         });
         Ok((known.cluster.clone(), known.cluster.named(endpoint.clone())))
     }

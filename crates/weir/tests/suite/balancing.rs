@@ -4,12 +4,13 @@ mod dns;
 
 use crate::{
     client::{self, Answer, Connection},
-    harness::{Weir, echo_server, eventually, runtime},
+    harness::{Start, Weir, echo_server, eventually, runtime},
     mesh::{Mesh, cluster_becomes, name},
 };
 use std::{
     collections::{BTreeMap, HashSet},
     net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
 };
 
 const TEN: [&str; 10] = ["$ECHO", "$ECHO2", "$ECHO3", "$ECHO4", "$ECHO5", "$ECHO6", "$ECHO7", "$ECHO8", "$ECHO9", "$ECHO10"];
@@ -179,8 +180,7 @@ spec:
   host: shop
   trafficPolicy: { loadBalancer: { consistentHash: { httpHeaderName: x-user } } }
 ";
-    let weir =
-        crate::harness::Start::new().file("gateway.yaml", format!("{rest}{slices}")).arg("--http-port").arg("$PORT2").upstreams(4).run();
+    let weir = Start::new().file("gateway.yaml", format!("{rest}{slices}")).arg("--http-port").arg("$PORT2").upstreams(4).run();
     let ingress = SocketAddr::from(([127, 0, 0, 1], weir.ports[1]));
     let ask = |to, host: &str, user: &str| name(&client::request(to, "GET", host, "/", &[("x-user", user)], b"").unwrap());
     let mut met = HashSet::new();
@@ -194,6 +194,33 @@ spec:
         met.insert(first);
     }
     assert!(met.len() > 2, "{met:?}");
+}
+
+#[test]
+fn new_endpoints_warm_up() {
+    const WINDOW: Duration = Duration::from_secs(4);
+    let mesh = |hosts: &[&str]| {
+        let policy = "loadBalancer: { simple: ROUND_ROBIN, warmup: { duration: 4s, minimumPercent: 10 } }";
+        Mesh::new().to("warm.test", hosts, "").policy("warm.test", policy).text()
+    };
+    let began = Instant::now();
+    let weir = Start::new().file("mesh.yaml", mesh(&["$ECHO"])).upstreams(2).run();
+    assert_eq!(shares(&weir, "warm.test", 4)["echo"], 4);
+    // The first endpoint is new as well, as long as the gateway is.
+    eventually("the first endpoint is warm", || (began.elapsed() > WINDOW).then_some(()));
+    let of = (0..20).find_map(|_| {
+        weir.write("mesh.yaml", &mesh(&["$ECHO"]));
+        cluster_becomes(&weir, "warm.test", "membership_total", 1);
+        let added = Instant::now();
+        weir.write("mesh.yaml", &mesh(&["$ECHO", "$ECHO2"]));
+        cluster_becomes(&weir, "warm.test", "membership_total", 2);
+        let of = shares(&weir, "warm.test", 60);
+        // Where the machine was busy elsewhere for long this says nothing.
+        (added.elapsed() < WINDOW / 4).then_some(of)
+    });
+    let of = of.expect("a second in which this machine serves sixty requests");
+    assert!(of.get("echo2").is_none_or(|n| *n < 21), "{of:?}");
+    eventually("an even share", || shares(&weir, "warm.test", 40).get("echo2").is_some_and(|n| *n >= 18).then_some(()));
 }
 
 #[test]
@@ -214,7 +241,7 @@ fn the_nearest_endpoints_serve_while_they_are_well() {
         .to("share.test", &places, "")
         .policy("share.test", distribute)
         .text();
-    let weir = crate::harness::Start::new()
+    let weir = Start::new()
         .file("mesh.yaml", place(mesh))
         .arg("--labels")
         .arg("istio=ingressgateway,topology.kubernetes.io/region=eu,topology.kubernetes.io/zone=eu-1")

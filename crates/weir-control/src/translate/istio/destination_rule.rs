@@ -4,7 +4,7 @@ use super::read::{At, CertificateFiles, ExportTo, Labels, certificate_files, ful
 use crate::object::{Meta, Spec};
 use std::time::Duration;
 use weir_config::{
-    model::{CircuitBreakers, HashOf, LbPolicy, Name, OutlierDetection, RetryBudget, TcpKeepalive},
+    model::{CircuitBreakers, HashOf, LbPolicy, Name, OutlierDetection, RetryBudget, SlowStart, TcpKeepalive},
     reader::{Field, Object},
 };
 
@@ -49,6 +49,7 @@ pub struct Balancer {
     pub policy: LbPolicy,
     pub hash: Option<HashOf>,
     pub locality: Option<LocalitySetting>,
+    pub slow_start: Option<SlowStart>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -152,7 +153,7 @@ fn settings(object: &Object<'_>) -> Settings {
 
 fn balancer(field: &Field<'_>) -> Option<Balancer> {
     let object = field.object()?;
-    object.unsupported(&["zoneAwareLbSetting", "warmupDurationSecs", "warmup"]);
+    object.unsupported(&["zoneAwareLbSetting"]);
     let least = LbPolicy::default();
     let mut policy = least.clone();
     if let Some(f) = object.get("simple") {
@@ -176,10 +177,30 @@ fn balancer(field: &Field<'_>) -> Option<Balancer> {
     }
     let hash = object.get("consistentHash").and_then(|f| consistent_hash(&f));
     let locality = object.get("localityLbSetting").and_then(|f| locality::decode(&f));
+    let slow_start = warmup(&object);
     Some(match hash {
-        Some((hash, ring)) => Balancer { policy: ring, hash: Some(hash), locality },
-        None => Balancer { policy, hash: None, locality },
+        Some((hash, ring)) => Balancer { policy: ring, hash: Some(hash), locality, slow_start },
+        None => Balancer { policy, hash: None, locality, slow_start },
     })
+}
+
+/// `warmup`, or the older `warmupDurationSecs`.
+fn warmup(object: &Object<'_>) -> Option<SlowStart> {
+    let old = object.duration("warmupDurationSecs");
+    let given = object.object("warmup");
+    let window = given.as_ref().and_then(|w| w.required("duration")?.duration());
+    let least = |w: &Object<'_>, name: &'static str, bounds: std::ops::RangeInclusive<f64>| {
+        let field = w.get(name)?;
+        let number = field.number()?;
+        if !bounds.contains(&number) {
+            field.invalid(format!("{number} is out of bounds"), format!("a number from {} to {}", bounds.start(), bounds.end()));
+        }
+        Some(number)
+    };
+    let min_weight_percent = given.as_ref().and_then(|w| least(w, "minimumPercent", 0.0..=100.0)).unwrap_or(10.0);
+    let aggression = given.as_ref().and_then(|w| least(w, "aggression", 1.0..=1000.0)).unwrap_or(1.0);
+    let window = window.or(old).filter(|w| !w.is_zero())?;
+    Some(SlowStart { window, aggression, min_weight_percent })
 }
 
 /// Envoy's upper bound, which Istio leaves as it is.

@@ -188,6 +188,7 @@ pub fn traffic_policy(cx: &Cx<'_>, key: &ClusterKey, draft: &mut Draft, part: &m
     let cluster = &mut draft.cluster;
     if let Some(balancer) = &settings.balancer {
         cluster.lb_policy = balancer.policy.clone();
+        cluster.slow_start = balancer.slow_start;
         cluster.hash_policy = balancer.hash.iter().map(|of| HashPolicy { of: of.clone(), terminal: false }).collect();
     }
     if let Some(pool) = &settings.pool {
