@@ -149,7 +149,9 @@ impl Control {
     fn update(&mut self, changes: Changes, files: &[PathBuf], start: Instant) -> Update {
         let objects = changes.len();
         let translated = self.index.apply(changes, files);
-        Update { config: self.index.config().clone(), diagnostics: self.diagnostics(), objects, translated, took: start.elapsed() }
+        let diagnostics = self.diagnostics();
+        self.index.status().set_findings(&diagnostics);
+        Update { config: self.index.config().clone(), diagnostics, objects, translated, took: start.elapsed() }
     }
 
     fn diagnostics(&self) -> Vec<Diagnostic> {

@@ -5,7 +5,7 @@ mod listener;
 mod table;
 
 use crate::{
-    Options,
+    Options, Status,
     artifact::Artifacts,
     object::{Finding, Key, Object},
     store::Store,
@@ -33,7 +33,7 @@ struct UnitState {
     ports: Box<[Bind]>,
     needs: Box<[Unit]>,
     findings: Box<[Finding]>,
-    conditions: Box<[Condition]>,
+    conditions: Arc<[Condition]>,
 }
 
 pub struct Index {
@@ -61,6 +61,8 @@ pub struct Index {
 #[derive(Default)]
 struct Touched {
     ports: BTreeSet<Bind>,
+    /// Objects of which something else is to be said.
+    status: Vec<Key>,
     /// Plugins or settings changed, which concern them all.
     all_ports: bool,
 }
@@ -112,6 +114,7 @@ impl Index {
         }
         self.drop_unneeded(&mut config, &mut touched);
         self.tables.build(&mut config);
+        self.publish(std::mem::take(&mut touched.status));
         self.build_listeners(&mut config, touched);
         self.config = Arc::new(config);
         count
@@ -154,6 +157,9 @@ impl Index {
     /// Replaces what a unit holds by `part`, and notes what that touches.
     fn put(&mut self, unit: Unit, part: Part, deps: HashSet<Dep>, config: &mut Config, touched: &mut Touched, dirty: &mut BTreeSet<Unit>) {
         let old = self.units.remove(&unit).unwrap_or_default();
+        if let Unit::Object(key) = &unit {
+            touched.status.push(key.clone());
+        }
         match part.findings.is_empty() {
             true => self.told.remove(&unit),
             false => self.told.insert(unit.clone()),
@@ -326,6 +332,22 @@ impl Index {
             self.told.iter().filter_map(|u| self.units.get(u)).flat_map(|u| &*u.findings).collect(),
             self.port_findings.values().flatten().collect(),
         )
+    }
+
+    /// Tells what became of some objects.
+    fn publish(&self, changed: Vec<Key>) {
+        let now = |key: &Key| {
+            let object = self.store.get(key)?.clone();
+            Some((object, self.units.get(&Unit::Object(key.clone()))?.conditions.clone()))
+        };
+        self.options.status.set(changed.into_iter().map(|key| {
+            let now = now(&key);
+            (key, now)
+        }));
+    }
+
+    pub fn status(&self) -> &Status {
+        &self.options.status
     }
 
     /// Status conditions by object.

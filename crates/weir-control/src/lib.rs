@@ -10,11 +10,13 @@ mod direct;
 pub mod index;
 pub mod object;
 pub mod source;
+mod status;
 pub mod store;
 pub mod translate;
 
 pub use control::{Control, Update, check, failed};
 pub use direct::Direct;
+pub use status::Status;
 
 use std::{
     collections::BTreeMap,
@@ -34,6 +36,8 @@ pub struct Options {
     /// The labels of this workload, which Istio's selectors ask for: `selector` of Gateways, `workloadSelector` of
     /// DestinationRules, `sourceLabels` of VirtualServices. Empty opens every Gateway.
     pub labels: BTreeMap<String, String>,
+    /// Where to write what became of the objects.
+    pub status: Status,
     /// Expect a PROXY protocol header on every listener.
     pub proxy_protocol: bool,
     /// Of every listener.
@@ -47,6 +51,7 @@ impl Default for Options {
             https_port: 8443,
             address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             labels: BTreeMap::new(),
+            status: Status::default(),
             proxy_protocol: false,
             access_log: Vec::new(),
         }

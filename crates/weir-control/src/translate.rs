@@ -16,7 +16,6 @@ use crate::{
     object::{Finding, Key, Kind, Object, Spec},
     store::Store,
 };
-use serde::Serialize;
 use settings::Settings;
 use std::{
     cell::RefCell,
@@ -177,11 +176,11 @@ pub struct Part {
 }
 
 /// One status condition.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
     /// The listener or the parent that it is about; empty for the object itself.
     pub scope: Box<str>,
-    #[serde(rename = "type")]
+    /// Its type.
     pub kind: &'static str,
     pub status: bool,
     pub reason: &'static str,

@@ -95,6 +95,13 @@ pub const ENDPOINTS: &[Endpoint] = &[
     },
     Endpoint { path: "/memory", changes: false, help: "memory of the process, as JSON", parameters: &[], handle: show::memory },
     Endpoint {
+        path: "/objects",
+        changes: false,
+        help: "objects that were read, with their conditions (Accepted, ResolvedRefs, Programmed) and findings, as JSON",
+        parameters: &[("filter", "regular expression on `Kind/namespace/name`")],
+        handle: show::objects,
+    },
+    Endpoint {
         path: "/plugins",
         changes: false,
         help: "plugins: which generation serves since when, and why a version does not, as JSON",

@@ -30,7 +30,7 @@ mod worker_thread;
 
 pub use proxy::{Proxy, Shared, State};
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use weir_config::{diagnostic::Diagnostic, model::Name};
 
 /// How a proxy runs; fixed while it does.
@@ -54,6 +54,18 @@ pub struct Options {
     pub listener_filters_timeout: Duration,
     /// For a TLS handshake (Envoy's `transport_socket_connect_timeout`).
     pub handshake_timeout: Duration,
+    /// What the admin listener shows under `/objects`; `None` where there are none.
+    pub objects: Option<Objects>,
+}
+
+/// Tells of the objects that the configuration is made of, as a list in JSON. The proxy knows nothing of them.
+#[derive(Clone)]
+pub struct Objects(pub Arc<dyn Fn() -> serde_json::Value + Send + Sync>);
+
+impl std::fmt::Debug for Objects {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Objects")
+    }
 }
 
 impl Default for Options {
@@ -68,6 +80,7 @@ impl Default for Options {
             max_connections: 1 << 20,
             listener_filters_timeout: Duration::from_secs(15),
             handshake_timeout: Duration::from_secs(15),
+            objects: None,
         }
     }
 }

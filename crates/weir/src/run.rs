@@ -7,6 +7,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::ExitCode,
+    sync::Arc,
     time::Instant,
 };
 use tokio::{
@@ -49,7 +50,10 @@ pub fn run(options: Options) -> Result<ExitCode> {
         let mut hangup = signal(SignalKind::hangup())?;
         let _upstreams = start_echo(&options.echo).await?;
         let admin = options.proxy.admin;
-        let proxy = Proxy::start(options.proxy).with_context(|| format!("cannot start with the admin listener on {admin:?}"))?;
+        let status = options.control.status.clone();
+        let objects = weir_proxy::Objects(Arc::new(move || status.json()));
+        let proxy = Proxy::start(weir_proxy::Options { objects: Some(objects), ..options.proxy })
+            .with_context(|| format!("cannot start with the admin listener on {admin:?}"))?;
         let mut updates = updates(options.source, options.control)?;
         let mut printer = Printer::default();
         loop {

@@ -114,6 +114,18 @@ pub(super) fn plugins(shared: &Arc<Shared>, _: &Query) -> Reply {
     Reply::json(&json!({ "plugins": shared.plugins.statuses() }))
 }
 
+pub(super) fn objects(shared: &Arc<Shared>, query: &Query) -> Reply {
+    let filter = match query.regex("filter") {
+        Ok(filter) => filter,
+        Err(reply) => return reply,
+    };
+    let mut all = shared.options.objects.as_ref().map_or_else(|| json!([]), |objects| objects.0());
+    if let (Some(list), Some(filter)) = (all.as_array_mut(), filter) {
+        list.retain(|entry| filter.is_match(entry["object"].as_str().unwrap_or_default()));
+    }
+    Reply::json(&json!({ "objects": all }))
+}
+
 pub(super) fn clusters(shared: &Arc<Shared>, query: &Query) -> Reply {
     let filter = match query.regex("filter") {
         Ok(filter) => filter,

@@ -249,3 +249,51 @@ fn hundreds_of_wrong_documents_harm_nobody() {
     gateway.write("gateway.yaml", &TO_ECHO.replace("{ backendRefs:", "{ name: again, filters: [{ type: RequestHeaderModifier, requestHeaderModifier: { set: [{ name: x-now, value: '1' }] } }], backendRefs:"));
     gateway.get_until("h", "/", |a| a.status == 200 && a.json()["headers"]["x-now"] == "1");
 }
+
+#[test]
+fn the_admin_listener_tells_what_became_of_objects() {
+    let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: { name: lost }\nspec:\n  parentRefs: [{ name: gateway }, { name: nowhere }]\n  rules: [{ backendRefs: [{ name: nothing, port: 80 }] }]\n";
+    let broken = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: { name: broken }\nspec: { rules: 5 }\n";
+    let mesh = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: { name: mesh }\nspec: { hosts: [a.test], http: [] }\n";
+    let weir = Start::new()
+        .file("gateway.yaml", TO_ECHO)
+        .file("lost.yaml", format!("# one\n---\n{route}"))
+        .file("broken.yaml", broken)
+        .file("mesh.yaml", mesh)
+        .run();
+    // `scope type status reason`, each.
+    let conditions = |name: &str| {
+        let all = weir.admin(&format!("/objects?filter=/{name}$")).json();
+        let mut all = all["objects"].as_array().unwrap().clone();
+        let entry = all.pop()?;
+        assert!(all.is_empty(), "{all:?}");
+        let text = |c: &Value, name: &str| c[name].as_str().unwrap_or_default().to_string();
+        let list = entry["conditions"].as_array().unwrap().iter();
+        let words: Vec<String> =
+            list.map(|c| ["scope", "type", "status", "reason"].map(|n| text(c, n)).join(" ").trim().to_string()).collect();
+        Some((words.join(", "), entry))
+    };
+    let said = |name: &str| conditions(name).map(|c| c.0).unwrap_or_default();
+    assert_eq!(
+        said("gateway"),
+        "Accepted True Accepted, http Accepted True Accepted, http Programmed True Programmed, Programmed True Programmed"
+    );
+    assert_eq!(said("echo"), "parentRefs[0] Accepted True Accepted, parentRefs[0] ResolvedRefs True ResolvedRefs");
+    assert_eq!(said("broken"), "Accepted False InvalidType");
+    assert_eq!(said("mesh"), "Accepted False MeshOnly");
+    let (words, entry) = conditions("lost").unwrap();
+    assert_eq!(
+        words,
+        "parentRefs[1] Accepted False NoMatchingParent, parentRefs[0] Accepted True Accepted, parentRefs[0] ResolvedRefs False BackendNotFound"
+    );
+    assert!(entry["file"].as_str().unwrap().ends_with("lost.yaml") && entry["line"] == 3, "{entry}");
+    let findings = entry["findings"].as_array().unwrap();
+    assert!(findings.len() == 2 && findings.iter().all(|f| f["line"].is_u64() && f["help"].is_string()), "{entry}");
+    // It follows changes.
+    weir.write("lost.yaml", &route.replace("nothing", "echo").replace(", { name: nowhere }", ""));
+    crate::harness::eventually("the mended route", || {
+        (said("lost") == "parentRefs[0] Accepted True Accepted, parentRefs[0] ResolvedRefs True ResolvedRefs").then_some(())
+    });
+    weir.remove("lost.yaml");
+    crate::harness::eventually("its end", || said("lost").is_empty().then_some(()));
+}
