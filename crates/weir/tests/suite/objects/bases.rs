@@ -30,6 +30,9 @@ pub fn all() -> Vec<Base> {
         gateway(),
         http_route(),
         grpc_route(),
+        tls_route(),
+        tcp_route(),
+        backend_tls_policy(),
         reference_grant(),
         istio_gateway(),
         virtual_service(),
@@ -205,6 +208,64 @@ fn grpc_route() -> Base {
             "spec/rules/0/backendRefs/0/name",
         ],
         words: &["spec.rules.matches.method.type", "spec.rules.matches.headers.type", "spec.rules.filters.type"],
+        free: &[],
+        quiet: &[],
+    }
+}
+
+fn tls_route() -> Base {
+    Base {
+        kind: "TLSRoute",
+        document: object(
+            GATEWAY_API,
+            "TLSRoute",
+            json!({ "spec": { "parentRefs": [{ "name": "m" }], "hostnames": ["a.test"], "rules": [{ "backendRefs": [{ "name": "a", "port": 80, "weight": 1 }] }] } }),
+        ),
+        required: &["spec", "spec/rules", "spec/parentRefs/0/name", "spec/rules/0/backendRefs/0/name"],
+        words: &[],
+        free: &[],
+        quiet: &[],
+    }
+}
+
+fn tcp_route() -> Base {
+    Base {
+        kind: "TCPRoute",
+        document: object(
+            GATEWAY_API,
+            "TCPRoute",
+            json!({ "spec": { "parentRefs": [{ "name": "m", "sectionName": "tcp" }], "rules": [{ "backendRefs": [{ "name": "a", "port": 80, "weight": 1 }] }] } }),
+        ),
+        required: &["spec", "spec/rules", "spec/parentRefs/0/name", "spec/rules/0/backendRefs/0/name"],
+        words: &[],
+        free: &[],
+        quiet: &[],
+    }
+}
+
+fn backend_tls_policy() -> Base {
+    Base {
+        kind: "BackendTLSPolicy",
+        document: object(
+            GATEWAY_API,
+            "BackendTLSPolicy",
+            json!({ "spec": {
+                "targetRefs": [{ "group": "", "kind": "Service", "name": "a", "sectionName": "https" }],
+                "validation": { "hostname": "a.test", "caCertificateRefs": [{ "group": "", "kind": "ConfigMap", "name": "ca" }], "subjectAltNames": [{ "type": "Hostname", "hostname": "b.test" }] },
+            } }),
+        ),
+        required: &[
+            "spec",
+            "spec/targetRefs",
+            "spec/targetRefs/0/kind",
+            "spec/targetRefs/0/name",
+            "spec/validation",
+            "spec/validation/hostname",
+            "spec/validation/caCertificateRefs",
+            "spec/validation/subjectAltNames/0/type",
+            "spec/validation/subjectAltNames/0/hostname",
+        ],
+        words: &["spec.validation.subjectAltNames.type"],
         free: &[],
         quiet: &[],
     }

@@ -1,6 +1,9 @@
 //! Ingress: paths, hosts, default backends, classes.
 use super::{came_to, check, services};
-use crate::harness::{Start, eventually};
+use crate::{
+    harness::{Start, eventually},
+    tls,
+};
 
 fn ingress(name: &str, metadata: &str, spec: &str) -> String {
     format!("---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{ name: {name}{metadata} }}\nspec:\n{spec}")
@@ -133,4 +136,51 @@ fn classes_decide_whose_an_ingress_is() {
     weir.write("all.yaml", &all.concat().replace(&class("nginx", "k8s.io/ingress-nginx", ""), &annotated));
     eventually("the end of the route", || (weir.get("none.test", "/").status == 404).then_some(()));
     check(weir.address(), came_to, &table("404"));
+}
+
+#[test]
+fn hosts_with_a_certificate_are_served_over_tls_too() {
+    let (a, wild) = (tls::certificate(&["a.test"]), tls::certificate(&["*.w.test"]));
+    let host = |name: &str, tls: &str, service: &str| {
+        ingress(&name.replace(['*', '.'], "x"), "", &format!("{tls}  rules:\n{}", rule(name, &[path("Prefix", "/", service)])))
+    };
+    let all = [
+        services("default", 3),
+        host("a.test", "  tls: [{ hosts: [a.test], secretName: a }]\n", "echo"),
+        // The certificate of one Ingress serves the hosts of others that it is for.
+        host("one.w.test", "", "echo2"),
+        host("*.w.test", "  tls: [{ hosts: ['*.w.test'], secretName: w }]\n", "echo3"),
+        host("plain.test", "", "echo"),
+        host("lost.test", "  tls: [{ hosts: [lost.test], secretName: nowhere }]\n", "echo"),
+    ];
+    let weir = Start::new()
+        .upstreams(3)
+        .file("all.yaml", all.concat())
+        .file("a.yaml", tls::secret("a", &a))
+        .file("w.yaml", tls::secret("w", &wild))
+        .arg("--https-port")
+        .arg("$PORT")
+        .arg("--http-port")
+        .arg("$PORT2")
+        .run();
+    let secure = |name: &str, trust: &rcgen::CertifiedKey<rcgen::KeyPair>| {
+        let (mut c, _) = tls::connect(&weir, name, trust.cert.der()).ok()?;
+        Some(came_to(&c.request("GET", name, "/", &[], b"").unwrap()))
+    };
+    assert_eq!(secure("a.test", &a).as_deref(), Some("echo"));
+    assert_eq!(secure("one.w.test", &wild).as_deref(), Some("echo2"));
+    assert_eq!(secure("two.w.test", &wild).as_deref(), Some("echo3"));
+    assert_eq!(secure("plain.test", &a), None);
+    assert_eq!(secure("lost.test", &a), None);
+    let plain = std::net::SocketAddr::from(([127, 0, 0, 1], weir.ports[1]));
+    check(
+        plain,
+        came_to,
+        &[("GET a.test/", "echo"), ("GET one.w.test/", "echo2"), ("GET plain.test/", "echo"), ("GET lost.test/", "echo")],
+    );
+    assert!(weir.printed().contains("there is no Secret default/nowhere"), "{}", weir.printed());
+    // The certificate comes, and the host is served.
+    let lost = tls::certificate(&["lost.test"]);
+    weir.write("nowhere.yaml", &tls::secret("nowhere", &lost));
+    eventually("the certificate", || (secure("lost.test", &lost).as_deref() == Some("echo")).then_some(()));
 }
