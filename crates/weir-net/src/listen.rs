@@ -18,7 +18,8 @@ const BACKLOG: i32 = 4096;
 /// starting a gateway twice would silently give each of them half the connections.
 pub fn bind(address: SocketAddr, count: usize, shared: bool) -> io::Result<Vec<TcpListener>> {
     if !shared && address.port() != 0 {
-        socket(address, false)?;
+        // Only bound: who connected while it listened would be reset when it goes.
+        bound(address, false)?;
     }
     let first = socket(address, true)?;
     let address = first.local_addr()?;
@@ -30,13 +31,18 @@ pub fn bind(address: SocketAddr, count: usize, shared: bool) -> io::Result<Vec<T
 }
 
 fn socket(address: SocketAddr, share: bool) -> io::Result<TcpListener> {
+    let s = bound(address, share)?;
+    s.listen(BACKLOG)?;
+    Ok(s.into())
+}
+
+fn bound(address: SocketAddr, share: bool) -> io::Result<Socket> {
     let s = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     s.set_reuse_address(true)?;
     s.set_reuse_port(share)?;
     s.set_nonblocking(true)?;
     s.bind(&address.into())?;
-    s.listen(BACKLOG)?;
-    Ok(s.into())
+    Ok(s)
 }
 
 /// Keep-alive probes: idle time before the first, time between them, how many unanswered ones end the connection.
@@ -61,7 +67,47 @@ pub fn set_reset_on_close(io: &impl std::os::fd::AsFd) -> io::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::net::TcpStream;
+    use std::{
+        net::TcpStream,
+        sync::{
+            Arc,
+            atomic::{AtomicU32, Ordering},
+        },
+    };
+
+    /// A client that is waiting for the port to open is let in by a socket that stays.
+    #[test]
+    fn nobody_connects_to_a_socket_that_goes_away() {
+        for _ in 0..300 {
+            let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let tries = Arc::new(AtomicU32::new(0));
+            let count = tries.clone();
+            let client = std::thread::spawn(move || {
+                loop {
+                    match TcpStream::connect(address) {
+                        // A port of its own range may connect to itself.
+                        Ok(c) if c.local_addr().unwrap() != address => return c,
+                        _ => count.fetch_add(1, Ordering::Relaxed),
+                    };
+                }
+            });
+            while tries.load(Ordering::Relaxed) < 3 {
+                std::hint::spin_loop();
+            }
+            let all = loop {
+                match bind(address, 2, false) {
+                    Ok(all) => break all,
+                    Err(e) => assert_eq!(e.kind(), io::ErrorKind::AddrInUse),
+                }
+            };
+            let begun = std::time::Instant::now();
+            while !all.iter().any(|l| l.accept().is_ok()) {
+                assert!(begun.elapsed() < Duration::from_secs(20), "the client's connection is gone");
+                std::thread::yield_now();
+            }
+            drop(client.join().unwrap());
+        }
+    }
 
     #[test]
     fn all_sockets_share_a_port_that_no_other_process_gets() {

@@ -1,4 +1,4 @@
-//! The PROXY protocol, versions 1 and 2, as a receiver (haproxy's `proxy-protocol.txt`).
+//! The PROXY protocol, versions 1 and 2 (haproxy's `proxy-protocol.txt`).
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// A longer header is refused; version 1 ends at 107 bytes, version 2 may carry more in its TLVs.
@@ -93,6 +93,54 @@ fn pair<const N: usize>(payload: &[u8]) -> Option<Option<(SocketAddr, SocketAddr
     Some(Some((SocketAddr::new(ip(0)?, port(2 * N)?), SocketAddr::new(ip(N)?, port(2 * N + 2)?))))
 }
 
+/// A header of version 1; without a client's address and the one it connected to, `UNKNOWN`: addresses of two families have no
+/// other form.
+pub fn header_v1(client: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
+    match client.map(canonical) {
+        Some((s, d)) if s.is_ipv4() == d.is_ipv4() => {
+            let family = if s.is_ipv4() { "TCP4" } else { "TCP6" };
+            format!("PROXY {family} {} {} {} {}\r\n", s.ip(), d.ip(), s.port(), d.port()).into_bytes()
+        }
+        _ => b"PROXY UNKNOWN\r\n".to_vec(),
+    }
+}
+
+/// A header of version 2; without a client's address `LOCAL`. Addresses of two families are written as IPv6.
+pub fn header_v2(client: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
+    let mut out = V2.to_vec();
+    let Some((source, destination)) = client.map(canonical) else {
+        out.extend([0x20, 0, 0, 0]);
+        return out;
+    };
+    let mut addresses = Vec::with_capacity(36);
+    let family = match (source.ip(), destination.ip()) {
+        (IpAddr::V4(s), IpAddr::V4(d)) => {
+            addresses.extend(s.octets());
+            addresses.extend(d.octets());
+            0x11
+        }
+        (s, d) => {
+            for ip in [s, d] {
+                addresses.extend(match ip {
+                    IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+                    IpAddr::V6(ip) => ip.octets(),
+                });
+            }
+            0x21
+        }
+    };
+    addresses.extend(source.port().to_be_bytes());
+    addresses.extend(destination.port().to_be_bytes());
+    out.extend([0x21, family, 0, addresses.len() as u8]);
+    out.append(&mut addresses);
+    out
+}
+
+fn canonical((source, destination): (SocketAddr, SocketAddr)) -> (SocketAddr, SocketAddr) {
+    let one = |a: SocketAddr| SocketAddr::new(a.ip().to_canonical(), a.port());
+    (one(source), one(destination))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::type_complexity)]
@@ -127,6 +175,25 @@ mod tests {
                 assert_eq!(parse(&bytes[..cut]), None, "{cut} bytes of {bytes:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let pairs =
+            [(at("1.2.3.4:5"), at("6.7.8.9:80")), (at("[::ffff:1.2.3.4]:5"), at("6.7.8.9:80")), (at("[2001:db8::1]:65535"), at("[::1]:1"))];
+        for pair in pairs {
+            for header in [header_v1(Some(pair)), header_v2(Some(pair))] {
+                let read = Header { length: header.len(), addresses: Some(canonical(pair)) };
+                assert_eq!(parse(&header), Some(Ok(read)), "{pair:?}");
+            }
+        }
+        let mixed = Some((at("1.2.3.4:5"), at("[::1]:80")));
+        for header in [header_v1(None), header_v2(None), header_v1(mixed)] {
+            assert_eq!(parse(&header), Some(Ok(Header { length: header.len(), addresses: None })));
+        }
+        let read = parse(&header_v2(mixed)).unwrap().unwrap().addresses.unwrap();
+        assert_eq!((read.0.ip().to_canonical(), read.1.port()), (at("1.2.3.4:5").ip(), 80));
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod host;
 mod link;
 pub mod mirror;
 
+pub(crate) use connect::send_header;
 pub use connect::{Checkout, Conn, Failure, Protocol, Ticket};
 pub use h2::Use;
 pub use host::{Host, Turn};

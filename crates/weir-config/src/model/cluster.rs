@@ -27,6 +27,9 @@ pub struct Cluster {
     #[serde(serialize_with = "maybe_seconds")]
     pub idle_timeout: Option<Duration>,
     pub tcp_keepalive: Option<TcpKeepalive>,
+    /// Begin every connection with a PROXY protocol header that names the client (`upstream_proxy_protocol`). A connection then
+    /// serves one request.
+    pub proxy_protocol: Option<ProxyProtocolVersion>,
     pub origin: Option<Origin>,
 }
 
@@ -47,9 +50,22 @@ impl Cluster {
             max_requests_per_connection: 0,
             idle_timeout: Some(Duration::from_secs(3600)),
             tcp_keepalive: None,
+            proxy_protocol: None,
             origin: None,
         }
     }
+
+    /// Requests on one connection before it is closed; 0 for any number.
+    pub fn requests_per_connection(&self) -> u32 {
+        if self.proxy_protocol.is_some() { 1 } else { self.max_requests_per_connection }
+    }
+}
+
+/// `ProxyProtocolConfig.Version`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum ProxyProtocolVersion {
+    V1,
+    V2,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]

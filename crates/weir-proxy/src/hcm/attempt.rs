@@ -65,8 +65,14 @@ impl Exchange<'_> {
             None => String::new(),
             Some(_) => String::from_utf8_lossy(self.s.req.borrow().host()).into_owned(),
         };
-        let checkout =
-            Checkout { cluster: &plan.cluster, host: &host, protocol: plan.protocol, server_name: &server_name, fresh: kept.fresh };
+        let checkout = Checkout {
+            cluster: &plan.cluster,
+            host: &host,
+            protocol: plan.protocol,
+            server_name: &server_name,
+            fresh: kept.fresh,
+            client: Some((self.c.conn.peer, self.c.conn.local)),
+        };
         let now = self.w.now();
         let (per_try, request_end) = (plan.forward.retry.as_ref().and_then(|r| r.config.per_try_timeout), self.s.info.borrow().request_end);
         self.clock.set_try(request_end, now, ns(per_try));

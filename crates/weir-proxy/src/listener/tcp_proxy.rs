@@ -5,6 +5,7 @@ use crate::{
     conn::ConnInfo,
     drain::Phase,
     logging::Logger,
+    upstream::send_header,
     worker_thread::Local,
 };
 use std::{
@@ -133,6 +134,9 @@ async fn connect(cluster: &ClusterRt, endpoint: &EndpointRt, conn: &ConnInfo) ->
     let _ = io.set_nodelay(true);
     if let Some(k) = &cluster.config.tcp_keepalive {
         listen::set_keepalive(&io, listen::Keepalive { time: k.time, interval: k.interval, probes: k.probes })?;
+    }
+    if let Some(version) = cluster.config.proxy_protocol {
+        send_header(&io, version, Some((conn.peer, conn.local))).await?;
     }
     let Some(tls) = &cluster.tls else { return Ok(Io::Plain(io)) };
     let ip = endpoint.address.ip().to_string();

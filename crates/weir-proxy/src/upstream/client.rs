@@ -143,7 +143,7 @@ impl Way<'_> {
     async fn checkout(&self, protocol: Protocol, head: &RequestHead, fresh: bool) -> Result<(Conn, bool), String> {
         let named = String::from_utf8_lossy(head.host());
         let server_name = self.server_name.unwrap_or(&named);
-        let checkout = Checkout { cluster: self.cluster, host: self.host, protocol, server_name, fresh };
+        let checkout = Checkout { cluster: self.cluster, host: self.host, protocol, server_name, fresh, client: None };
         if let Some(conn) = checkout.ready(self.worker) {
             return Ok((conn, true));
         }

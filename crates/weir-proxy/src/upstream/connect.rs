@@ -12,12 +12,13 @@ use crate::{
 };
 use bytes::Bytes;
 use h2::client::SendRequest;
-use std::{io, rc::Rc};
+use std::{io, net::SocketAddr, rc::Rc};
 use tokio::net::{TcpSocket, TcpStream};
-use weir_config::model::UpstreamProtocol;
+use weir_config::model::{ProxyProtocolVersion, UpstreamProtocol};
 use weir_net::{
     http::{relay::Peer, wire::Wire},
     io::Io,
+    proxy_protocol,
     tls::Alpn,
 };
 
@@ -85,6 +86,8 @@ pub struct Checkout<'a> {
     pub server_name: &'a str,
     /// Do not take an idle one.
     pub fresh: bool,
+    /// The client's address and the one that it connected to, for upstreams that are told by the PROXY protocol.
+    pub client: Option<(SocketAddr, SocketAddr)>,
 }
 
 /// A request that waits for a connection: counted while it does.
@@ -240,7 +243,7 @@ impl Checkout<'_> {
             return Ok(Conn::H1(Owned { wire: Wire::new(io), requests: 0, name, link }));
         }
         stats.upstream_cx_http2_total.inc();
-        let max = rt.config.max_requests_per_connection;
+        let max = rt.config.requests_per_connection();
         let shared = Multiplexed::start(io, max, name, link, self.cluster.freed.clone()).await?;
         self.host.multiplexed.borrow_mut().push(shared.clone());
         // It has room for all who wait.
@@ -257,8 +260,30 @@ impl Checkout<'_> {
             let keepalive = socket2::TcpKeepalive::new().with_time(k.time).with_interval(k.interval).with_retries(k.probes);
             socket2::SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
         }
-        socket.connect(address).await
+        let io = socket.connect(address).await?;
+        if let Some(version) = self.cluster.rt.config.proxy_protocol {
+            send_header(&io, version, self.client).await?;
+        }
+        Ok(io)
     }
+}
+
+/// Begins a connection with a PROXY protocol header; without a client it is the gateway's own.
+pub(crate) async fn send_header(io: &TcpStream, version: ProxyProtocolVersion, client: Option<(SocketAddr, SocketAddr)>) -> io::Result<()> {
+    let header = match version {
+        ProxyProtocolVersion::V1 => proxy_protocol::header_v1(client),
+        ProxyProtocolVersion::V2 => proxy_protocol::header_v2(client),
+    };
+    let mut left = &header[..];
+    while !left.is_empty() {
+        io.writable().await?;
+        match io.try_write(left) {
+            Ok(n) => left = &left[n..],
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 /// What a wait for a place came to.
@@ -299,7 +324,7 @@ impl Ticket {
     /// Keeps the connection for the next request, unless it has served as many as it may or another worker waits for it.
     pub fn put_back(self, cluster: &WorkerCluster, host: &Host, wire: Wire, now: u64) {
         self.link.end_request();
-        let max = cluster.rt.config.max_requests_per_connection;
+        let max = cluster.rt.config.requests_per_connection();
         let requests = self.requests + 1;
         if max > 0 && requests >= max {
             cluster.stats.upstream_cx_max_requests.inc();

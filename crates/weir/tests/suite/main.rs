@@ -37,5 +37,6 @@ mod settings;
 mod shutdown;
 mod streams;
 mod swap;
+mod tcp;
 mod tls;
 mod traffic;

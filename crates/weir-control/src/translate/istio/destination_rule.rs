@@ -4,7 +4,7 @@ use super::read::{At, CertificateFiles, ExportTo, Labels, certificate_files, ful
 use crate::object::{Meta, Spec};
 use std::time::Duration;
 use weir_config::{
-    model::{CircuitBreakers, HashOf, LbPolicy, Name, OutlierDetection, RetryBudget, SlowStart, TcpKeepalive},
+    model::{CircuitBreakers, HashOf, LbPolicy, Name, OutlierDetection, ProxyProtocolVersion, RetryBudget, SlowStart, TcpKeepalive},
     reader::{Field, Object},
 };
 
@@ -33,6 +33,8 @@ pub struct Policy {
     pub settings: Settings,
     /// By port: in place of `settings`, not on top of them.
     pub ports: Vec<(u16, Settings)>,
+    /// Of all ports.
+    pub proxy_protocol: Option<ProxyProtocolVersion>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -86,6 +88,10 @@ pub struct Originate {
 }
 
 impl Policy {
+    /// For a subset: its own, or the host's.
+    pub fn proxy_protocol(&self, subset: Option<&Policy>) -> Option<ProxyProtocolVersion> {
+        subset.and_then(|s| s.proxy_protocol).or(self.proxy_protocol)
+    }
     fn at_port(&self, port: u16) -> &Settings {
         self.ports.iter().find(|(p, _)| *p == port).map_or(&self.settings, |(_, settings)| settings)
     }
@@ -129,7 +135,12 @@ pub fn decode(root: &Object<'_>, meta: &Meta) -> Option<Spec> {
 
 fn policy(field: &Field<'_>) -> Option<Policy> {
     let object = field.object()?;
-    object.unsupported(&["tunnel", "proxyProtocol"]);
+    object.unsupported(&["tunnel"]);
+    let proxy_protocol = object.object("proxyProtocol").map(|proxy| {
+        let words = [("V1", ProxyProtocolVersion::V1), ("V2", ProxyProtocolVersion::V2)];
+        // V1 is the zero value of Istio's enum.
+        proxy.choice("version", &words).unwrap_or(ProxyProtocolVersion::V1)
+    });
     let settings = settings(&object);
     let mut ports = Vec::new();
     for item in object.list("portLevelSettings") {
@@ -138,7 +149,7 @@ fn policy(field: &Field<'_>) -> Option<Policy> {
         let settings = self::settings(&level);
         ports.extend(port.map(|port| (port, settings)));
     }
-    Some(Policy { settings, ports })
+    Some(Policy { settings, ports, proxy_protocol })
 }
 
 fn settings(object: &Object<'_>) -> Settings {

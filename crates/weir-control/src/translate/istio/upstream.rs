@@ -177,6 +177,8 @@ pub fn traffic_policy(cx: &Cx<'_>, key: &ClusterKey, draft: &mut Draft, part: &m
     }
     without_labels(cx, key, part);
     let settings = merged(&rules, key);
+    draft.cluster.proxy_protocol =
+        rules.first().and_then(|(_, rule)| rule.policy.proxy_protocol(subset(&rules, &key.subset).map(|(_, s)| &s.policy)));
     let setting = settings.balancer.as_ref().and_then(|b| b.locality.as_ref());
     let own = Locality::of(&cx.options.labels);
     if let (Some(setting), Some((owner, _)), false) = (setting.filter(|s| s.enabled), rules.first(), own.is_known()) {
