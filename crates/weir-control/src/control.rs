@@ -20,7 +20,7 @@ use weir_config::{
 };
 
 /// How often a thread that watches looks whether anybody still listens.
-const PATIENCE: Duration = Duration::from_millis(500);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
 /// Updates that nobody took yet; the thread waits beyond that.
 const UPDATES: usize = 16;
 
@@ -142,8 +142,7 @@ impl Control {
     }
 
     fn fail_to_watch(&mut self, e: &notify::Error) {
-        let help = "raise fs.inotify.max_user_instances or max_user_watches, or restart after changes";
-        self.unwatched = Some(Diagnostic::warning("NotWatched", format!("changes of files may go unnoticed: {e}")).help(help));
+        self.unwatched = Some(not_watched(e));
     }
 
     fn update(&mut self, changes: Changes, files: &[PathBuf], start: Instant) -> Update {
@@ -164,6 +163,11 @@ impl Control {
         all.dedup();
         all
     }
+}
+
+pub(crate) fn not_watched(e: &notify::Error) -> Diagnostic {
+    let help = "raise fs.inotify.max_user_instances or max_user_watches, or restart after changes";
+    Diagnostic::warning("NotWatched", format!("changes of files may go unnoticed: {e}")).help(help)
 }
 
 /// Reads and translates once: what `weir check` prints. The configuration is good when none of these is an error.

@@ -1,5 +1,10 @@
 //! A configuration without any object: everything to one URL, through one plugin at most (`weir run --to`).
-use crate::{Options, Update, artifact::Artifacts};
+use crate::{
+    Options, Update,
+    artifact::Artifacts,
+    control::{PATIENCE, not_watched},
+    source::{files::Files, watch::Watch},
+};
 use std::{
     collections::BTreeMap,
     io,
@@ -19,9 +24,6 @@ use weir_config::{
     },
 };
 
-/// How often the plugin's file is looked at.
-const LOOK: Duration = Duration::from_millis(100);
-
 /// Where everything goes.
 #[derive(Clone, Debug)]
 pub struct Direct {
@@ -39,25 +41,29 @@ impl Direct {
     pub fn spawn(self, options: Options) -> io::Result<mpsc::Receiver<Update>> {
         let (send, receive) = mpsc::channel(1);
         let follow = move || {
-            let mut seen = None;
-            while !send.is_closed() {
-                let now = self.plugin.as_deref().map(stamp);
-                if seen.as_ref() != Some(&now) {
-                    seen = Some(now);
-                    if send.blocking_send(self.update(&options)).is_err() {
+            let mut file = self.plugin.as_deref().map(Followed::new);
+            loop {
+                let unwatched = file.as_ref().and_then(Followed::unwatched);
+                if send.blocking_send(self.update(&options, unwatched)).is_err() {
+                    return;
+                }
+                while !file.as_mut().is_some_and(|f| f.changed(PATIENCE)) {
+                    if send.is_closed() {
                         return;
                     }
+                    if file.is_none() {
+                        std::thread::sleep(PATIENCE);
+                    }
                 }
-                std::thread::sleep(LOOK);
             }
         };
         std::thread::Builder::new().name("weir-files".into()).spawn(follow)?;
         Ok(receive)
     }
 
-    fn update(&self, options: &Options) -> Update {
+    fn update(&self, options: &Options, unwatched: Option<Diagnostic>) -> Update {
         let began = Instant::now();
-        let mut diagnostics = Vec::new();
+        let mut diagnostics: Vec<Diagnostic> = unwatched.into_iter().collect();
         let config = Arc::new(self.config(options, &mut diagnostics));
         Update { config, diagnostics, objects: 1, translated: 1, took: began.elapsed() }
     }
@@ -70,13 +76,14 @@ impl Direct {
         hcm.access_log.clone_from(&options.access_log);
         let mut plugins = BTreeMap::new();
         if let Some(path) = &self.plugin {
-            match self.plugin(path, &origin) {
-                Ok(plugin) => {
-                    hcm.plugins.push(plugin.name.clone());
-                    plugins.insert(plugin.name.clone(), Arc::new(plugin));
-                }
-                Err(e) => diagnostics.push(Diagnostic::error("InvalidPlugin", format!("{}: {e}", path.display()))),
-            }
+            // One that cannot be read is there all the same: it fails to load, and is taken up when it can be.
+            let digest = Artifacts::default().read(path).unwrap_or_else(|e| {
+                diagnostics.push(Diagnostic::error("CodeNotFound", format!("cannot read {}: {e}", path.display())));
+                String::new()
+            });
+            let plugin = self.plugin(path, digest, &origin);
+            hcm.plugins.push(plugin.name.clone());
+            plugins.insert(plugin.name.clone(), Arc::new(plugin));
         }
         let chain =
             FilterChain { name: name.clone(), server_names: Vec::new(), tls: None, filter: NetworkFilter::HttpConnectionManager(hcm) };
@@ -155,12 +162,12 @@ impl Direct {
         }
     }
 
-    fn plugin(&self, path: &Path, origin: &Origin) -> Result<WasmPlugin, String> {
-        Ok(WasmPlugin {
+    fn plugin(&self, path: &Path, sha256: String, origin: &Origin) -> WasmPlugin {
+        WasmPlugin {
             name: path.file_stem().unwrap_or_default().to_string_lossy().as_ref().into(),
             root_id: String::new(),
             vm_id: String::new(),
-            code: WasmCode::File { path: path.display().to_string(), sha256: Artifacts::default().read(path)? },
+            code: WasmCode::File { path: path.display().to_string(), sha256 },
             configuration: self.plugin_config.clone(),
             environment: Vec::new(),
             fail_strategy: FailStrategy::FailClose,
@@ -168,12 +175,61 @@ impl Direct {
             priority: None,
             limits: WasmLimits::default(),
             origin: origin.clone(),
-        })
+        }
     }
 }
 
-/// What changes when a file does.
-fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
-    let about = std::fs::metadata(path).ok()?;
-    Some((about.modified().ok()?, about.len()))
+/// A file that is watched, with all that its name leads over.
+struct Followed {
+    paths: Vec<PathBuf>,
+    seen: Option<(SystemTime, u64)>,
+    watch: Result<Watch, notify::Error>,
+}
+
+impl Followed {
+    fn new(path: &Path) -> Followed {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+        let mut followed = Followed { seen: None, paths: vec![path], watch: Watch::new() };
+        followed.follow();
+        followed.seen = followed.stamp();
+        followed
+    }
+
+    fn unwatched(&self) -> Option<Diagnostic> {
+        self.watch.as_ref().err().map(not_watched)
+    }
+
+    /// Watches the file, and where it leads to.
+    fn follow(&mut self) {
+        self.paths.truncate(1);
+        self.paths.extend(std::fs::canonicalize(&self.paths[0]).ok().filter(|real| *real != self.paths[0]));
+        let paths = &self.paths;
+        let followed = self.watch.as_mut().map_or(Ok(false), |w| w.follow(&Files::default(), paths.iter().map(PathBuf::as_path)));
+        if let Err(e) = followed {
+            self.watch = Err(e);
+        }
+    }
+
+    /// What changes when the file does.
+    fn stamp(&self) -> Option<(SystemTime, u64)> {
+        let about = std::fs::metadata(&self.paths[0]).ok()?;
+        Some((about.modified().ok()?, about.len()))
+    }
+
+    /// Waits for a change, at most for `patience`.
+    fn changed(&mut self, patience: Duration) -> bool {
+        let happened = match &mut self.watch {
+            Ok(watch) => watch.wait(patience).is_some(),
+            Err(_) => {
+                std::thread::sleep(patience);
+                false
+            }
+        };
+        if !happened {
+            return false;
+        }
+        self.follow();
+        let now = self.stamp();
+        std::mem::replace(&mut self.seen, now) != now
+    }
 }

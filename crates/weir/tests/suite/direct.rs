@@ -56,6 +56,34 @@ fn follows_the_file_of_its_plugin() {
 }
 
 #[test]
+fn links_to_the_plugin_are_followed_and_a_missing_file_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let plugin = folder.path().join("plugin.wat");
+    let code = fs::read_to_string(root().join("examples/quickstart/greeting.wat")).unwrap();
+    let says = |header: &str| code.replace("\"x-greeting\"", &format!("\"{header}\""));
+    let link = |version: &str, header: &str| {
+        let (real, new) = (folder.path().join(version), folder.path().join("new"));
+        fs::write(&real, says(header)).unwrap();
+        std::os::unix::fs::symlink(&real, &new).unwrap();
+        fs::rename(&new, &plugin).unwrap();
+    };
+    link("one", "x-greeting");
+    let start = Start::new().arg("--to").arg("http://127.0.0.1:$ECHO").arg("--listen").arg("127.0.0.1:$PORT").arg("--plugin");
+    let weir = start.arg(plugin.display().to_string()).arg("--plugin-config").arg("{}").run();
+    weir.get_until("any.test", "/", |a| a.header("x-greeting").is_some());
+    link("two", "x-saluting");
+    weir.get_until("any.test", "/", |a| a.header("x-saluting").is_some());
+    fs::write(folder.path().join("two"), says("x-hailing!")).unwrap();
+    weir.get_until("any.test", "/", |a| a.header("x-hailing!").is_some());
+    // Its last good version serves on, and requests never pass without it.
+    fs::remove_file(&plugin).unwrap();
+    eventually("the loss", || weir.lines("cannot read").pop());
+    assert!(weir.get("any.test", "/").header("x-hailing!").is_some());
+    link("three", "x-greeting");
+    weir.get_until("any.test", "/", |a| a.header("x-greeting").is_some());
+}
+
+#[test]
 fn plugin_run_builds_what_is_not_built_yet() {
     let folder = tempfile::tempdir().unwrap();
     assert!(weir().args(["plugin", "new", "greeter"]).current_dir(folder.path()).status().unwrap().success());

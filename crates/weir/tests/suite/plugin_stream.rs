@@ -86,6 +86,7 @@ fn properties_are_those_of_envoy() {
             ("connection_id", SomeNumber),
             ("upstream.address", Text(upstream.clone())),
             ("upstream.port", Number(upstream.rsplit(':').next().and_then(|p| p.parse().ok()).unwrap_or(0))),
+            ("upstream.local_address", SomeText),
             ("upstream.tls_version", Absent),
             ("upstream.transport_failure_reason", Absent),
             ("plugin_name", text("default/under-test")),

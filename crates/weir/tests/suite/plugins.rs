@@ -4,6 +4,7 @@ use crate::{
     client::Connection,
     harness::{echo_server, eventually, root},
     plugin_kit::{built, built_in, gateway, of_file as plugin},
+    swap::Traffic,
 };
 use std::fs;
 
@@ -162,63 +163,27 @@ fn a_new_configuration_takes_over_without_a_lost_request() {
 
 #[test]
 fn a_hundred_new_versions_under_load_disturb_nobody() {
-    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
     let module = built("json-rewrite-rust");
     let spec = |n: u32| format!("defaultConfig:\n  response: {{ set: {{ /version: {n} }} }}");
     let gateway = gateway(&module, &spec(0));
-    let version = |client: &mut Connection| {
-        let answer = client.request("GET", "shop.test", "/a", &[], b"").unwrap();
-        assert_eq!(answer.status, 200, "{answer:?}");
-        answer.json()["version"].as_u64().unwrap()
-    };
     let mut client = Connection::open(gateway.address()).unwrap();
     let mut swap = |n: u32| {
         gateway.write("plugin.yaml", &plugin(&module, "under-test", &spec(n)));
-        eventually("the new version", || (version(&mut client) == u64::from(n)).then_some(()));
+        eventually("the new version", || {
+            let answer = client.request("GET", "shop.test", "/a", &[], b"").unwrap();
+            assert_eq!(answer.status, 200, "{answer:?}");
+            (answer.json()["version"] == n).then_some(())
+        });
     };
+    let mut traffic = Traffic::start(&gateway, |a| a.json()["version"].is_u64());
     // The first ones settle what is allocated once.
-    (1..=10).for_each(&mut swap);
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    (1..=20).for_each(&mut swap);
     let before = gateway.resident_kb();
-
-    let mut events = Connection::open(gateway.address()).unwrap();
-    events.send("GET /sse?n=1000000&every=20ms HTTP/1.1\r\nhost: shop.test\r\n\r\n").unwrap();
-    assert_eq!(events.head().unwrap().status, 200);
-    let mut socket = Connection::open(gateway.address()).unwrap();
-    let upgrade = "GET /ws HTTP/1.1\r\nhost: shop.test\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
-                   sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    socket.send(upgrade).unwrap();
-    assert_eq!(socket.head().unwrap().status, 101);
-    let mut echoed = || {
-        // A masked text frame (mask 0) with the one letter a; it comes back without the mask.
-        socket.send(b"\x81\x81\0\0\0\0a").unwrap();
-        assert_eq!(socket.bytes(3).unwrap(), b"\x81\x01a");
-    };
-    echoed();
-
-    let (stop, served) = (AtomicBool::new(false), AtomicU64::new(0));
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                let mut client = Connection::open(gateway.address()).unwrap();
-                while !stop.load(Ordering::Relaxed) {
-                    version(&mut client);
-                    served.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-        }
-        for n in 11..=110 {
-            swap(n);
-            if n % 10 == 0 {
-                echoed();
-                assert!(events.chunk().unwrap().is_some());
-            }
-        }
-        stop.store(true, Ordering::Relaxed);
-    });
-    assert!(served.load(Ordering::Relaxed) > 100, "there was no load");
-    echoed();
-    drop((events, socket));
+    for n in 21..=110 {
+        swap(n);
+        traffic.look();
+    }
+    traffic.end();
     // What was retired is freed; a spare and the active instance of each worker stay.
     eventually("the old instances' end", || (gateway.resident_kb() < before + 16 * 1024).then_some(()));
 }

@@ -1,6 +1,6 @@
 //! Plugins changed under load: no error, no closed connection, memory back to where it was.
 use crate::{
-    client::Connection,
+    client::{Answer, Connection},
     harness::{Start, TO_ECHO, Weir, eventually, runtime},
     streams::{h2c, says, websocket},
 };
@@ -12,6 +12,8 @@ use std::{
     },
     thread::JoinHandle,
 };
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
 
 /// A plugin that writes `version` into the response header x-version. Its start allocates a little, as real ones do.
 fn plugin(version: u32) -> String {
@@ -38,34 +40,78 @@ fn object(setting: u32) -> String {
     )
 }
 
+/// Load over HTTP/1.1 and HTTP/2 with an open WebSocket and open events: none of it may notice a swap.
+pub struct Traffic {
+    stop: Arc<AtomicBool>,
+    served: Arc<AtomicU32>,
+    plain: Vec<JoinHandle<()>>,
+    multiplexed: Vec<tokio::task::JoinHandle<()>>,
+    socket: WebSocketStream<TcpStream>,
+    events: Connection,
+}
+
+impl Traffic {
+    /// `marked`: whether the plugin has seen an answer.
+    pub fn start(weir: &Weir, marked: fn(&Answer) -> bool) -> Traffic {
+        let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+        let plain = (0..3).map(|_| load(weir, marked, &stop, &served)).collect();
+        let multiplexed = (0..2).map(|_| load_http2(weir, marked, &stop, &served)).collect();
+        let socket = runtime().block_on(websocket(weir.address()));
+        let mut events = Connection::open(weir.address()).unwrap();
+        events.send("GET /sse?n=1000000&every=20ms HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        assert_eq!(events.head().unwrap().status, 200);
+        Traffic { stop, served, plain, multiplexed, socket, events }
+    }
+
+    /// The long streams are still open.
+    pub fn look(&mut self) {
+        runtime().block_on(says(&mut self.socket, "still here"));
+        assert!(self.events.chunk().unwrap().is_some(), "the events were cut");
+    }
+
+    /// Nobody has seen an error.
+    pub fn end(mut self) {
+        self.look();
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.plain {
+            thread.join().expect("HTTP/1.1 saw it");
+        }
+        for task in self.multiplexed {
+            runtime().block_on(task).expect("HTTP/2 saw it");
+        }
+        assert!(self.served.load(Ordering::Relaxed) > 200, "{:?}", self.served);
+    }
+}
+
 /// Requests one after the other on one connection, until told to stop.
-fn load(weir: &Weir, stop: &Arc<AtomicBool>, served: &Arc<AtomicU32>) -> JoinHandle<()> {
+fn load(weir: &Weir, marked: fn(&Answer) -> bool, stop: &Arc<AtomicBool>, served: &Arc<AtomicU32>) -> JoinHandle<()> {
     let (to, stop, served) = (weir.address(), stop.clone(), served.clone());
     std::thread::spawn(move || {
         let mut c = Connection::open(to).unwrap();
         while !stop.load(Ordering::Relaxed) {
             let answer = c.request("GET", "h", "/x", &[], b"").expect("the connection was closed");
-            assert_eq!(answer.status, 200, "{answer:?}");
-            assert!(answer.header("x-version").is_some(), "the plugin was passed over: {answer:?}");
+            assert!(answer.status == 200 && marked(&answer), "the plugin was passed over: {answer:?}");
             served.fetch_add(1, Ordering::Relaxed);
         }
     })
 }
 
-fn load_http2(weir: &Weir, stop: &Arc<AtomicBool>, served: &Arc<AtomicU32>) -> tokio::task::JoinHandle<()> {
+fn load_http2(weir: &Weir, marked: fn(&Answer) -> bool, stop: &Arc<AtomicBool>, served: &Arc<AtomicU32>) -> tokio::task::JoinHandle<()> {
     let (to, stop, served) = (weir.address(), stop.clone(), served.clone());
     runtime().spawn(async move {
         let client = h2c(to).await;
         while !stop.load(Ordering::Relaxed) {
             let request = Request::get(format!("http://{to}/x")).body(()).unwrap();
             let (response, _) = client.clone().ready().await.expect("GOAWAY").send_request(request, true).unwrap();
-            let response = response.await.expect("a reset");
-            assert_eq!((response.status().as_u16(), response.headers().contains_key("x-version")), (200, true));
-            let mut body = response.into_body();
+            let (head, mut body) = response.await.expect("a reset").into_parts();
+            let fields = head.headers.iter().map(|(n, v)| (n.to_string(), v.to_str().unwrap().to_string()));
+            let mut answer = Answer { status: head.status.as_u16(), headers: fields.collect(), ..Answer::default() };
             while let Some(piece) = body.data().await {
                 let piece = piece.expect("a whole body");
                 body.flow_control().release_capacity(piece.len()).unwrap();
+                answer.body += std::str::from_utf8(&piece).unwrap();
             }
+            assert!(answer.status == 200 && marked(&answer), "the plugin was passed over: {answer:?}");
             served.fetch_add(1, Ordering::Relaxed);
         }
     })
@@ -75,34 +121,19 @@ fn load_http2(weir: &Weir, stop: &Arc<AtomicBool>, served: &Arc<AtomicU32>) -> t
 fn a_hundred_swaps_of_code_and_configuration_close_nothing() {
     let weir = Start::new().file("gateway.yaml", TO_ECHO).file("plugin.yaml", object(0)).file("plugin.wat", plugin(0)).run();
     weir.get_until("h", "/", |a| a.header("x-version") == Some("0000"));
-    let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
-    let plain: Vec<_> = (0..3).map(|_| load(&weir, &stop, &served)).collect();
-    let multiplexed: Vec<_> = (0..2).map(|_| load_http2(&weir, &stop, &served)).collect();
-    let mut socket = runtime().block_on(websocket(weir.address()));
-    let mut events = Connection::open(weir.address()).unwrap();
-    events.send("GET /sse?n=100000&every=20ms HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
-    assert_eq!(events.head().unwrap().status, 200);
-
+    let mut traffic = Traffic::start(&weir, |a| a.header("x-version").is_some());
     let mut swap = |version: u32| {
         if version.is_multiple_of(4) {
             weir.write("plugin.yaml", &object(version));
         }
         weir.write("plugin.wat", &plugin(version));
         weir.get_until("h", "/", |a| a.header("x-version") == Some(&format!("{version:04}")));
-        runtime().block_on(says(&mut socket, "still here"));
-        assert!(events.chunk().unwrap().is_some(), "the events were cut");
+        traffic.look();
     };
     (1..=20).for_each(&mut swap);
     let before = weir.resident_kb();
     (21..=100).for_each(&mut swap);
-    stop.store(true, Ordering::Relaxed);
-    for thread in plain {
-        thread.join().expect("HTTP/1.1 saw it");
-    }
-    for task in multiplexed {
-        runtime().block_on(task).expect("HTTP/2 saw it");
-    }
-    assert!(served.load(Ordering::Relaxed) > 200, "{served:?}");
+    traffic.end();
     let after = eventually("memory to come back", || Some(weir.resident_kb()).filter(|kb| *kb < before + 30_000));
     println!("{before} kB after 20 swaps, {after} kB after 100");
 }
