@@ -7,7 +7,7 @@ mod time;
 
 pub use format::{ARGUMENT_DOCS, Format, PLAIN_DOCS};
 pub use render::Record;
-pub use sink::{Sink, Sinks, WorkerLogs};
+pub use sink::{Counts, Sink, Sinks, WorkerLogs};
 pub use weir_net::http::head::decimal;
 
 use std::{io, sync::Arc};

@@ -170,7 +170,6 @@ table! {
     downstream_rq_too_large: Counter = "downstream_rq_too_large" "requests refused for a body beyond the buffer's limit (413)",
     downstream_rq_headers_too_large: Counter = "downstream_rq_headers_too_large" "requests refused for too long a head or too many fields (431)",
     downstream_rq_non_relative_path: Counter = "downstream_rq_non_relative_path" "requests whose path is neither absolute nor a URL",
-    downstream_rq_ws_on_non_ws_route: Counter = "downstream_rq_ws_on_non_ws_route" "upgrades that the route does not allow",
     downstream_rq_failed_path_normalization: Counter = "downstream_rq_failed_path_normalization" "requests whose path could not be normalised",
     downstream_rq_response_before_rq_complete: Counter = "downstream_rq_response_before_rq_complete" "answers sent before the request had arrived whole",
     downstream_rq_http2_flood: Counter = "downstream_rq_http2_flood" "HTTP/2 connections closed for a flood of frames or resets",

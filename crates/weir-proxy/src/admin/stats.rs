@@ -217,6 +217,9 @@ fn server(shared: &Shared, out: &mut Vec<Sample>) {
     ] {
         out.push(plain(name, Total::Gauge(value as i64)));
     }
+    let logs = shared.sinks.counts();
+    out.push(plain("filesystem.write_completed", Total::Counter(logs.write_completed)));
+    out.push(plain("filesystem.write_failed", Total::Counter(logs.write_failed)));
     out.push(plain("server.log_lines_dropped", Total::Counter(logging::dropped())));
 }
 

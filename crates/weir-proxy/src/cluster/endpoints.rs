@@ -39,10 +39,7 @@ impl EndpointSet {
                 return;
             }
             let kept = old.get(&address).filter(|e| e.hostname.as_deref() == hostname && e.config == *config);
-            let new = || {
-                let (hostname, config) = (hostname.map(Arc::from), config.clone());
-                Arc::new(EndpointRt { address, hostname, config, outlier: HostState::default(), since: Instant::now() })
-            };
+            let new = || Arc::new(EndpointRt::new(address, hostname.map(Arc::from), config.clone()));
             out.endpoints.push(kept.map_or_else(new, |e| (*e).clone()));
         };
         for e in &assignment.endpoints {
@@ -65,6 +62,10 @@ impl EndpointSet {
 }
 
 impl EndpointRt {
+    /// One that was not there before.
+    pub fn new(address: SocketAddr, hostname: Option<Arc<str>>, config: Endpoint) -> EndpointRt {
+        EndpointRt { address, hostname, config, outlier: HostState::default(), since: Instant::now() }
+    }
     /// Whether the source lets it take new requests.
     pub fn accepts_requests(&self) -> bool {
         self.config.health == HealthStatus::Healthy

@@ -333,6 +333,9 @@ impl<'a> Exchange<'a> {
         stats.downstream_rq_active.dec();
         if info.status != 0 {
             stats.answered(info.status);
+            if info.request_end == 0 && !info.flags.has(Flags::DOWNSTREAM_PROTOCOL_ERROR) {
+                stats.downstream_rq_response_before_rq_complete.inc();
+            }
         }
         stats.downstream_rq_time.record(now - info.start);
         stats.downstream_cx_rx_bytes_total.add(info.bytes_received + info.header_bytes_received);

@@ -29,7 +29,24 @@ pub struct Sinks {
 pub struct Sink {
     queue: SyncSender<Message>,
     dropped: Arc<AtomicU64>,
-    written: Arc<AtomicU64>,
+    writes: Arc<Writes>,
+}
+
+/// What became of the blocks.
+#[derive(Default)]
+struct Writes {
+    completed: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// Sums over all open sinks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Records lost for want of a free block, or with a block that could not be written.
+    pub dropped: u64,
+    /// Blocks written, and those that failed.
+    pub write_completed: u64,
+    pub write_failed: u64,
 }
 
 enum Message {
@@ -70,9 +87,13 @@ impl Sinks {
             }
         }
     }
-    /// Records dropped for want of a free block, and blocks written, over all open sinks.
-    pub fn counts(&self) -> (u64, u64) {
-        self.live().iter().fold((0, 0), |(d, w), s| (d + s.dropped.load(Relaxed), w + s.written.load(Relaxed)))
+    /// What has become of records so far.
+    pub fn counts(&self) -> Counts {
+        self.live().iter().fold(Counts::default(), |sum, s| Counts {
+            dropped: sum.dropped + s.dropped.load(Relaxed),
+            write_completed: sum.write_completed + s.writes.completed.load(Relaxed),
+            write_failed: sum.write_failed + s.writes.failed.load(Relaxed),
+        })
     }
 }
 
@@ -118,16 +139,18 @@ fn append(path: &str) -> io::Result<File> {
 impl Sink {
     fn start(mut target: Target) -> io::Result<Sink> {
         let (queue, messages) = sync_channel::<Message>(QUEUE);
-        let (dropped, written) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
-        let counters = (dropped.clone(), written.clone());
+        let (dropped, writes) = (Arc::<AtomicU64>::default(), Arc::<Writes>::default());
+        let (lost, done) = (dropped.clone(), writes.clone());
         std::thread::Builder::new().name("access-log".into()).spawn(move || {
             while let Ok(message) = messages.recv() {
                 match message {
                     Message::Block(mut block, back) => {
-                        match target.write(&block) {
-                            Ok(()) => counters.1.fetch_add(1, Relaxed),
-                            Err(_) => counters.0.fetch_add(memchr::memchr_iter(b'\n', &block).count() as u64, Relaxed),
-                        };
+                        if target.write(&block).is_ok() {
+                            done.completed.fetch_add(1, Relaxed);
+                        } else {
+                            done.failed.fetch_add(1, Relaxed);
+                            lost.fetch_add(memchr::memchr_iter(b'\n', &block).count() as u64, Relaxed);
+                        }
                         block.clear();
                         block.shrink_to(2 * BLOCK);
                         let _ = back.try_send(block);
@@ -139,7 +162,7 @@ impl Sink {
                 }
             }
         })?;
-        Ok(Sink { queue, dropped, written })
+        Ok(Sink { queue, dropped, writes })
     }
 }
 

@@ -151,15 +151,10 @@ impl Callouts {
             std::collections::hash_map::Entry::Vacant(place) => place.insert(Direct::new(w, target)?),
         };
         known.used = Instant::now();
-        let endpoint = known.endpoints.entry(address).or_insert_with(|| {
-            Arc::new(EndpointRt {
-                address,
-                hostname: None,
-                config: Endpoint::new(Address::Socket(address)),
-                outlier: Default::default(),
-                since: std::time::Instant::now(),
-            })
-        });
+        let endpoint = known
+            .endpoints
+            .entry(address)
+            .or_insert_with(|| Arc::new(EndpointRt::new(address, None, Endpoint::new(Address::Socket(address)))));
         Ok((known.cluster.clone(), known.cluster.named(endpoint.clone())))
     }
 

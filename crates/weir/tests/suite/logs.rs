@@ -327,6 +327,11 @@ fn a_log_goes_on_in_a_new_file_after_a_hangup_and_may_be_off() {
     weir.get("h", "/after");
     eventually("the second record", || holds(&file, "/after").then_some(()));
     assert!(!holds(&moved, "/after") && holds(&moved, "/before"));
+    // A full disk costs records and nothing else.
+    let weir = Start::new().file("gateway.yaml", TO_ECHO).arg("--access-log").arg("/dev/full").run();
+    assert_eq!(weir.get("h", "/lost").status, 200);
+    eventually("the failure is counted", || (weir.stat("filesystem.write_failed") > 0).then_some(()));
+    assert_eq!(weir.get("h", "/lost").status, 200);
     let weir = Start::new().file("gateway.yaml", TO_ECHO).arg("--access-log").arg("off").run();
     assert_eq!(weir.get("h", "/silent").status, 200);
     assert!(weir.lines("/silent").is_empty());

@@ -40,3 +40,4 @@ mod swap;
 mod tcp;
 mod tls;
 mod traffic;
+mod traffic_gateway;
