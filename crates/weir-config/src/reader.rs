@@ -289,6 +289,19 @@ impl<'a> Object<'a> {
     pub fn list(&self, name: &'static str) -> Vec<Field<'a>> {
         self.get(name).map(|f| f.list()).unwrap_or_default()
     }
+    /// As `list`; two items with the same text or number under `key` are an error, at the later one.
+    pub fn distinct(&self, name: &'static str, key: &str) -> Vec<Field<'a>> {
+        let items = self.list(name);
+        let mut seen: Vec<&Value> = Vec::with_capacity(items.len());
+        for item in &items {
+            let Some(node) = item.node.get(key).filter(|n| matches!(n.value, Value::String(_) | Value::Int(_))) else { continue };
+            if seen.contains(&&node.value) {
+                item.error("DuplicateValue", format!("another one before has this {key}"), format!("give each a {key} of its own"));
+            }
+            seen.push(&node.value);
+        }
+        items
+    }
     pub fn strings(&self, name: &'static str) -> Vec<String> {
         self.list(name).iter().filter_map(|f| f.str()).map(str::to_string).collect()
     }

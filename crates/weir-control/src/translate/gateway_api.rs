@@ -159,7 +159,10 @@ pub fn decode_gateway(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     }
     let addresses = spec.list("addresses").iter().filter_map(decode_address).collect();
     let class = spec.required("gatewayClassName")?;
-    let mut listeners: Vec<Listener> = spec.required("listeners")?.list().iter().filter_map(decode_listener).collect();
+    let mut listeners: Vec<Listener> = {
+        spec.required("listeners")?;
+        spec.distinct("listeners", "name").iter().filter_map(decode_listener).collect()
+    };
     if let Some(tls) = spec.object("tls") {
         tls.unsupported(&["backend"]);
         if let Some(frontend) = tls.object("frontend") {

@@ -90,7 +90,7 @@ pub fn decode_service(root: &Object<'_>, _: &Meta) -> Option<Spec> {
         affinity.warning("UnsupportedValue", "affinity of Services has no effect at a gateway", help);
     }
     let mut ports = Vec::new();
-    for item in spec.list("ports") {
+    for item in spec.distinct("ports", "name") {
         let Some(port) = item.object() else { continue };
         // Slices say which number a target port has.
         port.ignore(&["nodePort", "targetPort"]);

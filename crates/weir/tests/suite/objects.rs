@@ -23,6 +23,15 @@ const MARK: &str = "ZzWrong";
 /// Stands for a number where there should be none, and for one out of all bounds.
 const NUMBER: i64 = -7_654_321;
 
+const DISTINCT: [(&str, &str); 6] = [
+    ("Gateway", "/spec/listeners"),
+    ("HTTPRoute", "/spec/rules"),
+    ("GRPCRoute", "/spec/rules"),
+    ("DestinationRule", "/spec/subsets"),
+    ("ServiceEntry", "/spec/ports"),
+    ("Service", "/spec/ports"),
+];
+
 /// Every way to a value below a document's own fields.
 fn paths(value: &Value) -> Vec<Vec<String>> {
     fn walk(value: &Value, at: &mut Vec<String>, out: &mut Vec<Vec<String>>) {
@@ -108,6 +117,15 @@ fn mutations(base: &bases::Base) -> Vec<Mutation> {
             }
             Value::Null => {}
         }
+    }
+    // Lists whose items have a name (or number) of their own each: the first item once more.
+    for (_, list) in DISTINCT.iter().filter(|(kind, list)| *kind == base.kind && base.document.pointer(list).is_some()) {
+        let mut document = base.document.clone();
+        let items = document.pointer_mut(list).unwrap().as_array_mut().unwrap();
+        let count = items.len();
+        items.push(items[0].clone());
+        let steps: Vec<String> = format!("{}/{count}", &list[1..]).split('/').map(str::to_string).collect();
+        all.push(Mutation { what: "the same twice", field: field(&steps), document, severity: "error", accepted: "of its own" });
     }
     for path in base.required {
         let steps: Vec<String> = path.split('/').map(str::to_string).collect();

@@ -29,7 +29,7 @@ pub fn decode(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     spec.unsupported(&["useDefaultGateways"]);
     let parents = decode_parents(&spec);
     let hostnames = tight(spec.list("hostnames").iter().filter_map(super::hostname));
-    let rules = tight(spec.list("rules").iter().filter_map(decode_rule));
+    let rules = tight(spec.distinct("rules", "name").iter().filter_map(decode_rule));
     Some(Spec::HttpRoute(Box::new(HttpRoute { parents, hostnames, rules })))
 }
 

@@ -90,7 +90,7 @@ pub fn decode_http_route(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     let parents = decode_parents(&spec);
     let hostnames = tight(spec.list("hostnames").iter().filter_map(hostname));
     let rules = match spec.get("rules") {
-        Some(rules) => tight(rules.list().iter().filter_map(decode_rule)),
+        Some(_) => tight(spec.distinct("rules", "name").iter().filter_map(decode_rule)),
         None => {
             spec.required("rules");
             return None;

@@ -117,16 +117,12 @@ pub fn decode(root: &Object<'_>, meta: &Meta) -> Option<Spec> {
     let host = full_host(&host_field(&spec.required("host")?)?, &meta.namespace);
     let policy = spec.get("trafficPolicy").and_then(|f| policy(&f)).unwrap_or_default();
     let mut subsets: Vec<Subset> = Vec::new();
-    for item in spec.list("subsets") {
+    for item in spec.distinct("subsets", "name") {
         let Some(subset) = item.object() else { continue };
         let name = subset.required("name").and_then(|f| f.str());
         let labels = labels(&subset, "labels");
         let policy = subset.get("trafficPolicy").and_then(|f| self::policy(&f)).unwrap_or_default();
         let Some(name) = name else { continue };
-        if subsets.iter().any(|s| *s.name == *name) {
-            item.error("InvalidValue", format!("there are two subsets {name}"), "give each a name of its own");
-            continue;
-        }
         subsets.push(Subset { name: name.into(), labels, policy, at: At::of(&item) });
     }
     let export_to = ExportTo::decode(&spec);

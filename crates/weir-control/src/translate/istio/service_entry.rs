@@ -61,7 +61,7 @@ pub fn decode(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     spec.ignore(&["addresses", "location"]);
     let selector = spec.get("workloadSelector").and_then(|f| selector(&f, "labels"));
     let hosts: Vec<Name> = spec.required("hosts")?.list().iter().filter_map(|f| Some(host_field(f)?.into())).collect();
-    let ports: Vec<Port> = spec.list("ports").iter().filter_map(port).collect();
+    let ports: Vec<Port> = spec.distinct("ports", "number").iter().filter_map(port).collect();
     if ports.is_empty() {
         spec.required("ports");
     }

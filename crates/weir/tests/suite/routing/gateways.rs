@@ -35,11 +35,17 @@ fn addresses_are_bound_one_by_one() {
     let weir = Start::new().file("all.yaml", all.concat()).run();
     super::no_findings(&weir);
     let port = weir.ports[0];
+    assert!(client::get(at("127.0.0.1", port), "one.test", "/").is_err(), "an address that nobody asked for answers");
     check(at("127.0.0.2", port), came_to, &[("GET one.test/", "r-one"), ("GET two.test/", "r-one")]);
     check(at("127.0.0.3", port), came_to, &[("GET one.test/", "404"), ("GET two.test/", "r-two")]);
     check(at("127.0.0.5", port), came_to, &[("GET two.test/", "r-two")]);
     check(at("127.0.0.4", port), came_to, &[("GET one.test/", "istio")]);
-    assert!(client::get(at("127.0.0.1", port), "one.test", "/").is_err(), "an address that nobody asked for answers");
+    // One that asks for none has the rest of them.
+    weir.write("any.yaml", &format!("{}{}", gateway("any", ""), http_route("r-any", "default", "  parentRefs: [{ name: any }]\n")));
+    eventually("the other addresses", || client::get(at("127.0.0.1", port), "one.test", "/").ok().filter(|a| a.status == 200));
+    check(at("127.0.0.1", port), came_to, &[("GET one.test/", "r-any")]);
+    check(at("127.0.0.2", port), came_to, &[("GET one.test/", "r-one")]);
+    weir.remove("any.yaml");
     // An address moves.
     weir.write("all.yaml", &all.concat().replace("127.0.0.2", "127.0.0.6"));
     eventually("the new address", || client::get(at("127.0.0.6", port), "one.test", "/").ok().filter(|a| a.status == 200));
