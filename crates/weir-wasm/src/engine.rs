@@ -1,7 +1,7 @@
 //! The one wasmtime engine of a process, its clock, and what all instances share.
 use crate::shared::{Shared, SharedLimits};
 use std::{
-    sync::Arc,
+    sync::{Arc, OnceLock},
     thread,
     time::{Duration, Instant},
 };
@@ -17,7 +17,7 @@ pub struct EngineOptions {
     pub shared: SharedLimits,
 }
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("no wasm engine on this machine: {0}")]
 pub struct EngineError(String);
 
@@ -26,10 +26,11 @@ pub struct EngineError(String);
 pub struct Engine {
     pub(crate) wasmtime: wasmtime::Engine,
     shared: Arc<Shared>,
+    /// Whether its thread runs, or why it cannot.
+    clock: Arc<OnceLock<Result<(), EngineError>>>,
 }
 
 impl Engine {
-    /// Starts the thread that advances the epoch; it ends with the engine's last user.
     pub fn new(options: EngineOptions) -> Result<Engine, EngineError> {
         let mut config = wasmtime::Config::new();
         // On demand, not pooled: an instance lives as long as its plugin, so that its creation is never on the request path, while a
@@ -44,10 +45,15 @@ impl Engine {
         config.wasm_gc(false);
         config.wasm_function_references(false);
         let wasmtime = wasmtime::Engine::new(&config).map_err(|e| EngineError(format!("{e:#}")))?;
-        let weak = wasmtime.weak();
-        thread::Builder::new()
-            .name("wasm-epoch".into())
-            .spawn(move || {
+        Ok(Engine { wasmtime, shared: Shared::new(options.shared), clock: Arc::default() })
+    }
+
+    /// The engine for an instance. The first starts the thread that advances the epoch, which ends with the engine's last user: a
+    /// process without plugins is woken by nobody.
+    pub(crate) fn running(&self) -> Result<&wasmtime::Engine, EngineError> {
+        let started = self.clock.get_or_init(|| {
+            let weak = self.wasmtime.weak();
+            let tick = move || {
                 loop {
                     thread::sleep(TICK);
                     match weak.upgrade() {
@@ -55,9 +61,11 @@ impl Engine {
                         None => return,
                     }
                 }
-            })
-            .map_err(|e| EngineError(e.to_string()))?;
-        Ok(Engine { wasmtime, shared: Shared::new(options.shared) })
+            };
+            thread::Builder::new().name("wasm-epoch".into()).spawn(tick).map(drop).map_err(|e| EngineError(e.to_string()))
+        });
+        started.clone()?;
+        Ok(&self.wasmtime)
     }
 
     /// Shared data and queues of the process.
@@ -74,7 +82,7 @@ pub(crate) fn thread_cpu_time() -> Duration {
 
 /// The guest's monotonic clock starts with the process.
 pub(crate) fn monotonic() -> Duration {
-    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    static START: OnceLock<Instant> = OnceLock::new();
     // A clock that shows 0 looks unset to some guests.
     START.get_or_init(Instant::now).elapsed() + Duration::from_nanos(1)
 }

@@ -34,7 +34,7 @@ impl Instance {
     pub fn start(module: &Module, spec: &PluginSpec, services: Rc<dyn Services>) -> Result<Instance, StartError> {
         let shared = module.engine().shared().clone();
         let host = Host::new(Rc::new(spec.clone()), module.abi(), services, shared);
-        let mut store = Store::new(&module.engine().wasmtime, host);
+        let mut store = Store::new(module.engine().running()?, host);
         store.limiter(|host| &mut host.bounds);
         store.epoch_deadline_callback(on_tick);
         store.set_epoch_deadline(1);

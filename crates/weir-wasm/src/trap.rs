@@ -1,4 +1,5 @@
 //! How a guest ends: traps with a kind that policy can be decided by, and start failures.
+use crate::engine::EngineError;
 use crate::host::Limits;
 use std::{fmt, time::Duration};
 
@@ -55,6 +56,8 @@ pub enum StartError {
     /// An export that is not of the type that the ABI says.
     #[error("the export {name} has the wrong type: {message}")]
     Export { name: &'static str, message: String },
+    #[error(transparent)]
+    Engine(#[from] EngineError),
 }
 
 /// Stops a guest from within a host call.
