@@ -8,7 +8,7 @@ mod server;
 mod tests;
 mod verify;
 
-pub use certificate::{Certificate, CertificateError, Details, digest, roots_from_pem, system_roots};
+pub use certificate::{Certificate, CertificateError, Details, digest, hex_digest, roots_from_pem, system_roots};
 pub use client::{Alpn, Client, ClientOptions, Trust};
 pub use hello::{ClientHello, Hello, inspect};
 pub use server::{CertificateTable, ClientAuth, Server, ServerOptions, cipher_name};

@@ -3,7 +3,7 @@ use crate::drain::Drain;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use std::{fmt::Write, net::SocketAddr, rc::Rc};
 use weir_config::model::Name;
-use weir_net::tls::{Details, digest};
+use weir_net::tls::{Details, hex_digest};
 
 /// One accepted connection.
 pub struct ConnInfo {
@@ -58,10 +58,7 @@ impl PeerCertificate {
 
 /// Hash, certificate, subject and names, as Istio's gateways have Envoy write them.
 fn forwarded(der: &[u8], details: &Details) -> String {
-    let mut out = String::from("Hash=");
-    for byte in digest(der) {
-        let _ = write!(out, "{byte:02x}");
-    }
+    let mut out = format!("Hash={}", hex_digest(der));
     // The subject is escaped already.
     let _ = write!(out, ";Cert=\"{}\";Subject=\"{}\"", url_encoded_pem(der), details.subject);
     for uri in &details.uris {

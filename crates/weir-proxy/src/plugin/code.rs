@@ -3,7 +3,6 @@ use crate::logging::Logger;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
-use sha2::{Digest, Sha256};
 use std::{
     fmt, io,
     io::Read,
@@ -14,7 +13,7 @@ use std::{
 use tokio::net::TcpStream;
 use url::Url;
 use weir_config::model::WasmCode;
-use weir_net::tls;
+use weir_net::tls::{self, hex_digest};
 
 /// How remote code is fetched; the defaults are those of Istio's agent. A failure is tried again by whoever asked.
 #[derive(Clone, Debug)]
@@ -135,10 +134,6 @@ fn checked(url: &str, sha256: Option<&str>, body: Bytes, options: &FetchOptions,
 fn code(wasm: Bytes, from: From) -> Code {
     let digest = hex_digest(&wasm);
     Code { wasm, digest, from }
-}
-
-fn hex_digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Fetched modules in a folder: `DIGEST.wasm`, and `URL-DIGEST.url` with the digest that a URL gave last.

@@ -147,14 +147,9 @@ fn connection(conn: &ConnInfo, name: &[u8], out: &mut Vec<u8>) -> Option<bool> {
         b"subject_peer_certificate" => return of_peer(|p| Some(&p.details.subject), out),
         b"dns_san_peer_certificate" => return of_peer(|p| p.details.dns_names.first().map(String::as_str), out),
         b"uri_san_peer_certificate" => return of_peer(|p| p.details.uris.first().map(String::as_str), out),
-        b"sha256_peer_certificate_digest" => return peer.map(|p| text(hex_digest(&p.der), out)),
+        b"sha256_peer_certificate_digest" => return peer.map(|p| text(weir_net::tls::hex_digest(&p.der), out)),
         _ => return None,
     })
-}
-
-fn hex_digest(der: &[u8]) -> String {
-    use sha2::{Digest, Sha256};
-    Sha256::digest(der).iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn upstream(info: &Info, name: &[u8], out: &mut Vec<u8>) -> Option<bool> {

@@ -190,8 +190,7 @@ impl Rig {
 }
 
 fn digest(text: &str) -> String {
-    use sha2::{Digest, Sha256};
-    Sha256::digest(text.as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
+    weir_net::tls::hex_digest(text.as_bytes())
 }
 
 #[test]

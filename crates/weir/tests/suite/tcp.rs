@@ -277,5 +277,6 @@ fn upstreams_are_told_by_the_proxy_protocol() {
     let io = open(at(&weir, 1));
     let port = io.local_addr().unwrap().port();
     let told = rest(io).unwrap();
+    assert!(weir.admin("/config_dump").body.contains("envoy.transport_sockets.upstream_proxy_protocol"));
     assert_eq!(told, format!("0d0a0d0a000d0a515549540a2111000c7f0000017f000001{port:04x}{:04x}", weir.ports[1]));
 }

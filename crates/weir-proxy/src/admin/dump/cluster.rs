@@ -21,7 +21,17 @@ pub fn cluster(value: Value) -> Value {
         cluster.put(&format!("{}_lb_config", policy.to_ascii_lowercase()), settings);
         cluster.put("lb_policy", policy);
     }
-    cluster.rename("tls", "transport_socket", upstream_tls);
+    let socket = cluster.take("tls").map(upstream_tls);
+    let socket = match cluster.take("proxy_protocol") {
+        None => socket,
+        Some(version) => {
+            let mut outer = Message::of(json!({}), "extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport");
+            outer.put("config", json!({ "version": version }));
+            outer.put("transport_socket", socket.unwrap_or_else(|| json!({ "name": "envoy.transport_sockets.raw_buffer" })));
+            Some(json!({ "name": "envoy.transport_sockets.upstream_proxy_protocol", "typed_config": outer.done() }))
+        }
+    };
+    cluster.put("transport_socket", socket.unwrap_or_default());
     protocol(&mut cluster);
     cluster.map("circuit_breakers", |limits| {
         let mut limits = Message::of(limits, "");
