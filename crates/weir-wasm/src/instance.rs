@@ -89,6 +89,9 @@ impl Instance {
         }
         let size = count(self.store.data().spec.configuration.len());
         self.store.data_mut().configured = true;
+        if !self.call("proxy_validate_configuration", ROOT, |store, exports| exports.validate(store, ROOT, size))? {
+            return Err(StartError::Validate);
+        }
         if !self.call("proxy_on_configure", ROOT, |store, exports| exports.configure(store, ROOT, size))? {
             return Err(StartError::Configure);
         }

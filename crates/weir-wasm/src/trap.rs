@@ -51,6 +51,8 @@ pub enum StartError {
     Trap(#[from] Trap),
     #[error("the plugin's start failed: proxy_on_vm_start returned false")]
     VmStart,
+    #[error("the plugin refused its configuration: proxy_validate_configuration returned false; its log says why")]
+    Validate,
     #[error("the plugin refused its configuration: proxy_on_configure returned false; its log says why")]
     Configure,
     /// An export that is not of the type that the ABI says.

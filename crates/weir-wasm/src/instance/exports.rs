@@ -8,6 +8,7 @@ type Result<T> = wasmtime::Result<T>;
 pub(super) struct Exports {
     context_create: Func<(u32, u32)>,
     vm_start: Func<(u32, u32), u32>,
+    validate: Func<(u32, u32), u32>,
     configure: Func<(u32, u32), u32>,
     log: Func<u32>,
     done: Func<u32, u32>,
@@ -89,6 +90,7 @@ impl Exports {
         Ok(Exports {
             context_create: find(s, i, "proxy_on_context_create")?,
             vm_start: find(s, i, "proxy_on_vm_start")?,
+            validate: find(s, i, "proxy_validate_configuration")?,
             configure: find(s, i, "proxy_on_configure")?,
             log: find(s, i, "proxy_on_log")?,
             done: find(s, i, "proxy_on_done")?,
@@ -121,6 +123,10 @@ impl Exports {
 
     pub fn vm_start(&self, store: &mut Store<Host>, root: u32, size: u32) -> Result<bool> {
         self.vm_start.as_ref().map_or(Ok(true), |f| Ok(f.call(store, (root, size))? != 0))
+    }
+
+    pub fn validate(&self, store: &mut Store<Host>, root: u32, size: u32) -> Result<bool> {
+        self.validate.as_ref().map_or(Ok(true), |f| Ok(f.call(store, (root, size))? != 0))
     }
 
     pub fn configure(&self, store: &mut Store<Host>, root: u32, size: u32) -> Result<bool> {

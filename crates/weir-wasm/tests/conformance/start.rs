@@ -142,6 +142,8 @@ fn a_false_start_is_a_failure() {
     let error = |body: &str| start_with("0.2.0", body, &PluginSpec::new("p")).err().unwrap();
     assert!(matches!(error(&no("proxy_on_vm_start")), StartError::VmStart));
     assert!(matches!(error(&no("proxy_on_configure")), StartError::Configure));
+    // Asked before it is configured.
+    assert!(matches!(error(&(no("proxy_validate_configuration") + &no("proxy_on_configure"))), StartError::Validate));
     let StartError::Trap(trap) = error(r#"(func (export "proxy_on_configure") (param i32 i32) (result i32) unreachable)"#) else {
         panic!()
     };
