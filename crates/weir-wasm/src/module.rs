@@ -143,6 +143,9 @@ impl Module {
     }
 
     pub(crate) fn compile_raw(engine: &Engine, wasm: &[u8]) -> Result<wasmtime::Module, ModuleError> {
+        if !wasm.starts_with(b"\0asm") {
+            return Err(ModuleError::Invalid("it does not begin with \\0asm".into()));
+        }
         wasmtime::Module::from_binary(&engine.wasmtime, wasm).map_err(|e| ModuleError::Invalid(format!("{e:#}")))
     }
 

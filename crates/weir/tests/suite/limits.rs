@@ -81,7 +81,7 @@ fn heads_and_bodies_are_bounded() {
     let post =
         |host: &str, path: &str, bytes: usize| client::request(weir.address(), "POST", host, path, &[], &vec![b'x'; bytes]).unwrap().status;
     assert_eq!(post("in.test", "/flaky/a?fail=1", 12_000), 200);
-    assert_eq!(of_cluster(&weir, "in.test", "retry_or_shadow_abandoned"), 0);
+    cluster_becomes(&weir, "in.test", "retry_or_shadow_abandoned", 0);
     assert_eq!(post("in.test", "/flaky/b?fail=1", 40_000), 503);
     record(&weir, "/flaky/b?fail=1", &["code=503", "attempts=1"]);
     cluster_becomes(&weir, "in.test", "retry_or_shadow_abandoned", 1);
@@ -187,7 +187,7 @@ fn what_a_cluster_holds_is_bounded_and_told() {
         assert_eq!(weir.get("in.test", path).status, 503, "{path}");
         record(&weir, path, &["flags=UO"]);
     }
-    assert_eq!(of_cluster(&weir, "in.test", "upstream_rq_pending_overflow"), 2);
+    cluster_becomes(&weir, "in.test", "upstream_rq_pending_overflow", 2);
     let told = weir.admin("/clusters?format=json").body;
     assert!(told.contains("max_pending_requests"), "{told}");
     assert_eq!(first.answer().unwrap().status, 200);

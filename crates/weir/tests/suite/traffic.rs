@@ -122,7 +122,7 @@ fn a_retry_waits_its_back_off() {
     // A pause beyond the route's time is not begun, or ends with it.
     assert_eq!(weir.get("late.test", "/flaky/z?fail=9").status, 504);
     record(&weir, "/flaky/z?fail=9", &["code=504", "flags=UT", "details=response_timeout"]);
-    assert_eq!(of_cluster(&weir, "late.test", "upstream_rq_timeout"), 1);
+    cluster_becomes(&weir, "late.test", "upstream_rq_timeout", 1);
     // Clients that leave in the pause are seen to.
     let c = begin(&weir, "late.test", "/flaky/y?fail=9", "");
     drop(c);
@@ -182,7 +182,7 @@ fn time_is_limited_for_routes_tries_and_silence() {
     assert_eq!(c.head().unwrap().status, 200);
     while let Ok(Some(_)) = c.chunk() {}
     record(&weir, "/sse?n=100&every=100ms", &["code=200", "flags=UT", "details=response_timeout"]);
-    assert_eq!(of_cluster(&weir, "route.test", "upstream_rq_timeout"), 2);
+    cluster_becomes(&weir, "route.test", "upstream_rq_timeout", 2);
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn endpoints_that_fail_are_left_out_for_a_while() {
         }
     }
     assert_eq!((total("five.test"), of_cluster(&weir, "five.test", "outlier_detection.ejections_enforced_consecutive_5xx")), (2, 2));
-    assert_eq!(of_cluster(&weir, "five.test", "membership_healthy"), 0);
+    cluster_becomes(&weir, "five.test", "membership_healthy", 0);
     assert_eq!(weir.get("five.test", "/all-out").status, 503);
     record(&weir, "/all-out", &["code=503", "flags=UH", "details=no_healthy_upstream"]);
     assert!(of_cluster(&weir, "five.test", "upstream_cx_none_healthy") > 0);
@@ -232,7 +232,7 @@ fn endpoints_that_fail_are_left_out_for_a_while() {
     }
     record(&weir, "/l1", &["flags=UF", "details=upstream_reset_before_response_started{connection_failure}"]);
     record(&weir, "/l3", &["flags=UH"]);
-    assert_eq!(of_cluster(&weir, "local.test", "outlier_detection.ejections_enforced_consecutive_local_origin_failure"), 1);
+    cluster_becomes(&weir, "local.test", "outlier_detection.ejections_enforced_consecutive_local_origin_failure", 1);
     assert!(weir.admin("/clusters").body.contains("local.test"));
 }
 
@@ -260,7 +260,7 @@ fn limits_of_a_cluster_refuse_what_is_beyond_them() {
     let refused = weir.get("requests.test", "/refused");
     assert_eq!((refused.status, refused.header("x-envoy-overloaded")), (503, Some("true")));
     record(&weir, "/refused", &["code=503", "flags=UO", "details=upstream_reset_before_response_started{overflow}"]);
-    assert_eq!(of_cluster(&weir, "requests.test", "upstream_rq_pending_overflow"), 1);
+    cluster_becomes(&weir, "requests.test", "upstream_rq_pending_overflow", 1);
     assert_eq!(slow.answer().unwrap().status, 200);
     weir.get_until("requests.test", "/after", |a| a.status == 200);
     // One connection, one request that waits for it, and no third. The one that waits gets the connection.
@@ -268,11 +268,11 @@ fn limits_of_a_cluster_refuse_what_is_beyond_them() {
     cluster_becomes(&weir, "pending.test", "upstream_cx_active", 1);
     let mut second = begin(&weir, "pending.test", "/second", "");
     cluster_becomes(&weir, "pending.test", "upstream_rq_pending_active", 1);
-    assert_eq!(of_cluster(&weir, "pending.test", "upstream_cx_overflow"), 1);
+    cluster_becomes(&weir, "pending.test", "upstream_cx_overflow", 1);
     assert_eq!(weir.get("pending.test", "/third").status, 503);
     record(&weir, "/third", &["flags=UO"]);
     assert_eq!((first.answer().unwrap().status, second.answer().unwrap().status), (200, 200));
-    assert_eq!(of_cluster(&weir, "pending.test", "upstream_rq_pending_active"), 0);
+    cluster_becomes(&weir, "pending.test", "upstream_rq_pending_active", 0);
     // Many wait for two connections, on all workers, longer than connecting may take; all are served.
     let (to, began) = (weir.address(), Instant::now());
     let all: Vec<_> =
@@ -284,7 +284,7 @@ fn limits_of_a_cluster_refuse_what_is_beyond_them() {
     for i in 0..12 {
         assert_eq!(weir.get("hosts.test", &format!("/{i}")).status, 200);
     }
-    assert_eq!(of_cluster(&weir, "hosts.test", "upstream_cx_active"), 1);
+    cluster_becomes(&weir, "hosts.test", "upstream_cx_active", 1);
     // A connection is closed after its most requests.
     let mut c = Connection::open(weir.address()).unwrap();
     let told: Vec<u64> =
@@ -591,7 +591,7 @@ fn silence_ends_with_the_clients_patience() {
     cluster_becomes(&weir, "silent.test", "upstream_rq_active", 1);
     drop(c);
     record(&weir, "/silent", &["code=0", "flags=DC", "details=downstream_remote_disconnect", "attempts=1"]);
-    assert_eq!(of_cluster(&weir, "silent.test", "upstream_rq_tx_reset"), 1);
+    cluster_becomes(&weir, "silent.test", "upstream_rq_tx_reset", 1);
     // And the upstream hears of it.
     use std::io::Read;
     let mut upstream = upstream;
