@@ -153,6 +153,12 @@ impl Watch {
         }
     }
 
+    /// Somebody writes a file: what stands there now is not whole, even if an earlier writer has just closed it.
+    fn begun(&mut self, path: &Path, batch: &mut Batch) {
+        self.writing.insert(path.into());
+        batch.files.remove(path);
+    }
+
     fn take_path(&mut self, kind: EventKind, path: &Path, batch: &mut Batch) {
         let special = self.special.contains(path);
         let plain = !special && is_configuration(path);
@@ -160,8 +166,8 @@ impl Watch {
             return;
         }
         match kind {
-            EventKind::Create(CreateKind::File) if (plain || special) && being_written(path) => _ = self.writing.insert(path.into()),
-            EventKind::Modify(ModifyKind::Data(_)) if plain || special => _ = self.writing.insert(path.into()),
+            EventKind::Create(CreateKind::File) if (plain || special) && being_written(path) => self.begun(path, batch),
+            EventKind::Modify(ModifyKind::Data(_)) if plain || special => self.begun(path, batch),
             EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)) if !plain && !special => {}
             EventKind::Modify(ModifyKind::Metadata(_)) if self.writing.contains(path) => {}
             EventKind::Access(AccessKind::Close(AccessMode::Write)) if !plain && !special => {}
@@ -200,4 +206,24 @@ fn is_temporary(path: &Path) -> bool {
 fn existing_parent(path: &Path) -> PathBuf {
     let parents = path.ancestors().skip(1).map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p });
     parents.into_iter().find(|p| p.is_dir()).unwrap_or(Path::new("/")).to_path_buf()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use notify::event::DataChange;
+
+    #[test]
+    fn a_file_that_is_written_again_waits_for_its_second_close() {
+        let mut watch = Watch::new().unwrap();
+        watch.folders.insert("conf.d".into());
+        let (path, mut batch) = (Path::new("conf.d/shop.yaml"), Batch::default());
+        let closed = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        let truncated = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        for (kind, ready) in [(truncated, 0), (closed, 1), (truncated, 0), (truncated, 0), (closed, 1)] {
+            watch.take_path(kind, path, &mut batch);
+            assert_eq!((batch.files.len(), watch.writing.len()), (ready, 1 - ready), "{kind:?}");
+        }
+    }
 }
