@@ -17,7 +17,7 @@ use tokio::{
 use url::Url;
 use weir_config::{
     diagnostic::{Diagnostic, Severity},
-    model::{Config, HeaderMatch, NetworkFilter, PathMatch, RouteMatch, StringMatch, ValueMatch},
+    model::{Config, HeaderMatch, NetworkFilter, PathMatch, Route, RouteAction, StringMatch, ValueMatch},
 };
 use weir_control::{Control, Update};
 use weir_proxy::Proxy;
@@ -172,7 +172,7 @@ fn curl_lines(config: &Config) -> Vec<String> {
                         return lines;
                     }
                     let domain = host.domains.first().map(String::as_str).unwrap_or("*");
-                    let line = curl(listener.address, chain.tls.is_some(), domain, &route.matches);
+                    let line = curl(listener.address, chain.tls.is_some(), domain, route);
                     lines.extend(line.filter(|l| !lines.contains(l)));
                 }
             }
@@ -182,12 +182,14 @@ fn curl_lines(config: &Config) -> Vec<String> {
 }
 
 /// `None` where no plain request would do.
-fn curl(address: SocketAddr, tls: bool, domain: &str, matches: &RouteMatch) -> Option<String> {
+fn curl(address: SocketAddr, tls: bool, domain: &str, route: &Route) -> Option<String> {
+    let matches = &route.matches;
     let path = match &matches.path {
         PathMatch::Exact(p) | PathMatch::Prefix(p) | PathMatch::PathSeparatedPrefix(p) => p,
         PathMatch::Regex(_) => return None,
     };
-    let mut options = String::new();
+    // A redirect has nothing to show but its head.
+    let mut options = if matches!(route.action, RouteAction::Redirect(_)) { "-i ".to_string() } else { String::new() };
     for HeaderMatch { name, value, invert, .. } in &matches.headers {
         match (name.as_str(), value) {
             _ if *invert => {}
