@@ -254,7 +254,7 @@ static_resources:
         }
         if let Some(plugin) = plugin {
             text += &format!(
-                "---\napiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata: {{ name: bench }}\nspec: {{ url: \"file://{}\" }}\n",
+                "---\napiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata: {{ name: bench }}\nspec: {{ url: \"file://{}\", pluginConfig: {{ greeting: hello }} }}\n",
                 plugin.display()
             );
         }
