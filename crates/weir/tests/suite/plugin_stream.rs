@@ -297,3 +297,20 @@ fn tls_is_seen_in_properties() {
     let seen: Vec<_> = (0..4).map(|i| shown(answer.header(&format!("x-p{i}")).unwrap()).unwrap()).collect();
     assert_eq!(seen, [&b"TLSv1.3"[..], b"shop.test", &[0], b"https"]);
 }
+
+#[test]
+fn memory_ends_at_the_plugins_cap_and_with_it_one_instance() {
+    // Of 8 MiB it has 4 at first and takes 3 with each request; what it is denied it cannot do without.
+    let grow = "(if (i32.eq (memory.grow (i32.const 48)) (i32.const -1)) (then unreachable))";
+    let plugin =
+        istio("grows", "url: file://guest.wat").replace("{ name: grows }", "{ name: grows, annotations: { weir.dev/memory-limit: 8Mi } }");
+    let weir =
+        Start::new().file("gateway.yaml", TO_ECHO).file("guest.wat", guest(&on_headers("request", grow))).file("plugin.yaml", plugin).run();
+    for _ in 0..2 {
+        weir.get_until("h", "/", |a| a.status == 503);
+        // Another instance takes the next streams.
+        weir.get_until("h", "/", |a| a.status == 200);
+    }
+    let told = weir.admin("/plugins").body;
+    assert!(told.contains("memory limit: 10 MiB are not within its 8 MiB"), "{told}");
+}
