@@ -61,7 +61,8 @@ fn lost(why: impl ToString) -> Lost {
 }
 
 impl Way<'_> {
-    /// Sends a request and reads its answer; on another connection where the first, used before, was closed meanwhile.
+    /// Sends a request and reads its answer; on another connection where the first, used before, was closed meanwhile and the
+    /// request may be sent twice.
     ///
     /// # Errors
     /// Why there is no answer, for people.
@@ -75,7 +76,7 @@ impl Way<'_> {
             for fresh in [false, true] {
                 let (conn, reused) = self.checkout(Protocol::of(self.cluster, false), &request.head, fresh).await?;
                 match self.exchange(conn, &request, keep).await {
-                    Err(e) if e.silent && reused && !fresh => {}
+                    Err(e) if e.silent && reused && !fresh && request.head.method.is_idempotent() => {}
                     other => return other.map_err(|e| e.why),
                 }
             }

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use weir::echo;
 
 /// Long enough for a busy machine; nothing waits this long when all is well.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Waits until `f` has something to say.
 #[track_caller]
