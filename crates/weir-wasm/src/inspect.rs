@@ -46,6 +46,7 @@ pub struct MemoryFacts {
 /// Validates a module and collects its facts. Fails only for bytes that are no module at all.
 pub fn inspect(wasm: &[u8]) -> Result<Facts, ModuleError> {
     let invalid = |e: wasmparser::BinaryReaderError| ModuleError::Invalid(e.to_string());
+    crate::module::begins_as_module(wasm)?;
     Validator::new().validate_all(wasm).map_err(invalid)?;
     let mut facts = Facts {
         size: wasm.len(),

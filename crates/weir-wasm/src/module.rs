@@ -128,6 +128,14 @@ pub struct Module {
     inner: Arc<Inner>,
 }
 
+/// What is no module at all is said in a word; the libraries print the bytes they found.
+pub(crate) fn begins_as_module(wasm: &[u8]) -> Result<(), ModuleError> {
+    match wasm.starts_with(b"\0asm") {
+        true => Ok(()),
+        false => Err(ModuleError::Invalid("it does not begin with \\0asm".into())),
+    }
+}
+
 struct Inner {
     engine: Engine,
     pre: InstancePre<Host>,
@@ -143,9 +151,7 @@ impl Module {
     }
 
     pub(crate) fn compile_raw(engine: &Engine, wasm: &[u8]) -> Result<wasmtime::Module, ModuleError> {
-        if !wasm.starts_with(b"\0asm") {
-            return Err(ModuleError::Invalid("it does not begin with \\0asm".into()));
-        }
+        begins_as_module(wasm)?;
         wasmtime::Module::from_binary(&engine.wasmtime, wasm).map_err(|e| ModuleError::Invalid(format!("{e:#}")))
     }
 
