@@ -1,18 +1,15 @@
 //! The TCP proxy: bytes both ways between a client and one endpoint of a weighted choice of clusters.
 use super::{ChainRt, ListenerStats, count, tunnel::tunnel};
 use crate::{
-    cluster::{Breakers, ClusterRegistry, ClusterRt, ClusterSlot, EndpointRt, ForwardProxy},
+    breaker::Resource,
+    cluster::{ClusterRegistry, ClusterRt, ClusterSlot, EndpointRt, ForwardProxy},
     conn::ConnInfo,
     drain::Phase,
     logging::Logger,
     upstream::send_header,
     worker_thread::Local,
 };
-use std::{
-    io,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 use tokio::{net::TcpStream, time::timeout};
 use weir_config::model::{Discovery, TcpProxy};
 use weir_net::{io::Io, listen, tls::Alpn};
@@ -50,7 +47,9 @@ impl TcpProxyRt {
 pub(super) async fn serve(local: &Local, chain: &ChainRt, client: Io, conn: &ConnInfo, stats: &ListenerStats) {
     let Some(tcp) = &chain.tcp else { return };
     let Some(cluster) = tcp.pick(local.random()) else { return count(&stats.tcp_downstream_cx_no_route) };
-    let Some(_permit) = Permit::enter(&cluster) else { return count(&stats.tcp_downstream_cx_no_route) };
+    let Some(_permit) = cluster.breakers.take(Resource::Connections, &cluster.config.circuit_breakers) else {
+        return count(&stats.tcp_downstream_cx_no_route);
+    };
     let mut tried: Vec<Arc<EndpointRt>> = Vec::new();
     let upstream = loop {
         let endpoint = match &cluster.forward {
@@ -83,26 +82,6 @@ pub(super) async fn serve(local: &Local, chain: &ChainRt, client: Io, conn: &Con
         }
         // A TCP proxy does not know when its bytes are done: they flow until nothing is waited for any more.
         () = drain.reached(Phase::Cutting) => {}
-    }
-}
-
-/// A connection that counts against the cluster's limit.
-struct Permit(Arc<Breakers>);
-
-impl Permit {
-    fn enter(cluster: &ClusterRt) -> Option<Permit> {
-        let breakers = &cluster.breakers;
-        if breakers.connections.fetch_add(1, Ordering::Relaxed) >= cluster.config.circuit_breakers.max_connections {
-            breakers.connections.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(Permit(breakers.clone()))
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
