@@ -226,11 +226,13 @@ fn decode_listener(field: &Field<'_>) -> Option<Listener> {
     }
     let hostname = listener.get("hostname").and_then(|f| hostname(&f));
     let (mut certificates, mut validation) = (Vec::new(), None);
-    if let Some(tls) = listener.object("tls") {
+    let given = listener.get("tls");
+    if let Some(tls) = given.as_ref().and_then(|f| f.object()) {
         tls.unsupported(&["options"]);
         validation = tls.get("frontendValidation").and_then(|f| decode_validation(&f));
         let passthrough = tls.choice("mode", &[("Terminate", false), ("Passthrough", true)]).unwrap_or(false);
-        certificates = tls.list("certificateRefs").iter().filter_map(decode_certificate).collect();
+        let references = tls.list("certificateRefs");
+        certificates = references.iter().filter_map(decode_certificate).collect();
         match protocol {
             Protocol::Https if passthrough => {
                 tls.get("mode")?.invalid("a listener of the protocol HTTPS terminates TLS", "Terminate, or the protocol TLS");
@@ -239,15 +241,12 @@ fn decode_listener(field: &Field<'_>) -> Option<Listener> {
             Protocol::Http | Protocol::Tcp => tls.field().invalid("a listener of this protocol has no TLS", "the protocol HTTPS or TLS"),
             _ => {}
         }
-    } else if matches!(protocol, Protocol::Https | Protocol::Tls) {
+        if matches!(protocol, Protocol::Https | Protocol::TlsTerminate) && references.is_empty() {
+            let help = "add tls.certificateRefs with the name of a Secret";
+            field.error("MissingField", "a listener that terminates TLS needs a certificate", help);
+        }
+    } else if matches!(protocol, Protocol::Https | Protocol::Tls) && given.is_none() {
         listener.required("tls");
-    }
-    if matches!(protocol, Protocol::Https | Protocol::TlsTerminate) && certificates.is_empty() {
-        field.error(
-            "MissingField",
-            "a listener that terminates TLS needs a certificate",
-            "add tls.certificateRefs with the name of a Secret",
-        );
     }
     let (from, kinds) = decode_allowed(&listener, protocol)?;
     Some(Listener { name, port, hostname, protocol, certificates, validation, from, kinds, place: field.node().span })

@@ -211,11 +211,10 @@ fn the_bases_are_good() {
 
 #[test]
 fn what_is_no_object_is_said_with_its_line() {
-    let route =
-        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata:\n  name: r\nspec:\n  parentRefs: [{name: g}]\n  rules: []\n";
+    let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata:\n  name: r\nspec:\n  parentRefs: [{name: g}]\n  rules: [{}]\n";
     for (what, text, line, part) in [
         ("a key twice", route.replace("  name: r\n", "  name: r\n  name: s\n"), 5, "name"),
-        ("half a document", route.replace("rules: []", "rules: [{"), 8, ""),
+        ("half a document", route.replace("rules: [{}]", "rules: [{"), 8, ""),
         ("a tab", route.replace("  name: r", "\tname: r"), 4, ""),
         ("a list", "- a\n- b\n".into(), 1, "object"),
         ("a text", "hello\n".into(), 1, "object"),
@@ -229,7 +228,7 @@ fn what_is_no_object_is_said_with_its_line() {
         ("a bad name", route.replace("  name: r\n", "  name: 'a b'\n"), 4, "name"),
         ("a number for a name", route.replace("  name: r\n", "  name: 5\n"), 4, "string"),
         ("no spec", route.split("spec:").next().unwrap().into(), 1, "spec"),
-        ("an alias of nothing", route.replace("rules: []", "rules: *x"), 7, ""),
+        ("an alias of nothing", route.replace("rules: [{}]", "rules: *x"), 7, ""),
     ] {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("other.yaml"), "# nothing\n").unwrap();

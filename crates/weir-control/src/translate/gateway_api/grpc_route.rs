@@ -1,9 +1,7 @@
 //! Reading GRPCRoute: an HTTPRoute whose paths are `/SERVICE/METHOD`.
 use super::{
-    filters::{GRPC_TYPES, decode_filters},
-    http_route::{
-        Backend, BackendKind, HttpRoute, Match, Rule, add_headers, check_regex, decode_backend, decode_parents, everything, line, tight,
-    },
+    filters::GRPC_TYPES,
+    http_route::{BackendKind, HttpRoute, Match, Rule, add_headers, check_regex, decode_parents, everything, tight},
 };
 use crate::{
     object::{Meta, Spec},
@@ -29,21 +27,10 @@ pub fn decode(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     spec.unsupported(&["useDefaultGateways"]);
     let parents = decode_parents(&spec);
     let hostnames = tight(spec.list("hostnames").iter().filter_map(super::hostname));
-    let rules = tight(spec.distinct("rules", "name").iter().filter_map(decode_rule));
+    let rule = |field: &Field<'_>| Some(Rule::decode(&field.object()?, GRPC_TYPES, decode_match));
+    // None is none: the API has no default here.
+    let rules = tight(spec.distinct("rules", "name").iter().filter_map(rule));
     Some(Spec::HttpRoute(Box::new(HttpRoute { parents, hostnames, rules })))
-}
-
-fn decode_rule(field: &Field<'_>) -> Option<Rule> {
-    let rule = field.object()?;
-    rule.unsupported(&["sessionPersistence"]);
-    let matches = match rule.get("matches") {
-        Some(matches) => tight(matches.list().iter().filter_map(decode_match)),
-        None => vec![everything()],
-    };
-    let filters = rule.get("filters").and_then(|f| decode_filters(&f, GRPC_TYPES)).map(Box::new);
-    let backends: Vec<Backend> = tight(rule.list("backendRefs").iter().filter_map(|f| decode_backend(f, GRPC_TYPES)));
-    let name = rule.str("name").map(Into::into);
-    Some(Rule { name, matches, filters, backends, timeout: None, backend_timeout: None, retry: None, line: line(field) })
 }
 
 fn decode_match(field: &Field<'_>) -> Option<Match> {

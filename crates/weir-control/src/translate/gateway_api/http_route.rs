@@ -90,11 +90,14 @@ pub fn decode_http_route(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     let parents = decode_parents(&spec);
     let hostnames = tight(spec.list("hostnames").iter().filter_map(hostname));
     let rules = match spec.get("rules") {
-        Some(_) => tight(spec.distinct("rules", "name").iter().filter_map(decode_rule)),
-        None => {
-            spec.required("rules");
-            return None;
+        Some(rules) => {
+            if rules.list().is_empty() {
+                rules.invalid("has no rule", "at least one rule, or no rules at all for one that matches everything");
+            }
+            tight(spec.distinct("rules", "name").iter().filter_map(decode_rule))
         }
+        // The API's default: everything, and nowhere to send it to.
+        None => vec![Rule::to_nowhere(line(spec.field()))],
     };
     Some(Spec::HttpRoute(Box::new(HttpRoute { parents, hostnames, rules })))
 }
@@ -137,28 +140,50 @@ fn decode_parent(field: &Field<'_>) -> Option<ParentRef> {
 }
 
 fn decode_rule(field: &Field<'_>) -> Option<Rule> {
-    let rule = field.object()?;
-    rule.unsupported(&["sessionPersistence"]);
-    let matches = match rule.get("matches") {
-        Some(matches) => tight(matches.list().iter().filter_map(decode_match)),
-        None => vec![everything()],
-    };
-    let filters = rule.get("filters").and_then(|f| decode_filters(&f, HTTP_TYPES)).map(Box::new);
-    let backends = tight(rule.list("backendRefs").iter().filter_map(|f| decode_backend(f, HTTP_TYPES)));
-    shared_cors(&rule, &backends);
-    let (mut timeout, mut backend_timeout) = (None, None);
-    if let Some(timeouts) = rule.object("timeouts") {
+    let object = field.object()?;
+    let mut rule = Rule::decode(&object, HTTP_TYPES, decode_match);
+    shared_cors(&object, &rule.backends);
+    if let Some(timeouts) = object.object("timeouts") {
         // 0s is no limit.
-        timeout = timeouts.duration("request").filter(|d| !d.is_zero());
-        backend_timeout = timeouts.duration("backendRequest").filter(|d| !d.is_zero());
-        if let (Some(whole), Some(one)) = (timeout, backend_timeout)
+        rule.timeout = timeouts.duration("request").filter(|d| !d.is_zero());
+        rule.backend_timeout = timeouts.duration("backendRequest").filter(|d| !d.is_zero());
+        if let (Some(whole), Some(one)) = (rule.timeout, rule.backend_timeout)
             && one > whole
         {
             timeouts.get("backendRequest")?.invalid("is longer than the timeout of the request", "at most timeouts.request");
         }
     }
-    let retry = rule.object("retry").and_then(|r| decode_retry(&r)).map(Box::new);
-    Some(Rule { name: rule.str("name").map(Into::into), matches, filters, backends, timeout, backend_timeout, retry, line: line(field) })
+    rule.retry = object.object("retry").and_then(|r| decode_retry(&r)).map(Box::new);
+    Some(rule)
+}
+
+impl Rule {
+    /// Matches everything, and has no backend.
+    fn to_nowhere(line: u32) -> Rule {
+        Rule {
+            name: None,
+            matches: vec![everything()],
+            filters: None,
+            backends: Vec::new(),
+            timeout: None,
+            backend_timeout: None,
+            retry: None,
+            line,
+        }
+    }
+
+    /// What rules of both kinds have, with filters of `types`.
+    pub fn decode(object: &Object<'_>, types: &[(&'static str, Type)], decode_match: fn(&Field<'_>) -> Option<Match>) -> Rule {
+        object.unsupported(&["sessionPersistence"]);
+        let mut rule = Rule::to_nowhere(line(object.field()));
+        rule.name = object.str("name").map(Into::into);
+        if let Some(matches) = object.get("matches") {
+            rule.matches = tight(matches.list().iter().filter_map(decode_match));
+        }
+        rule.filters = object.get("filters").and_then(|f| decode_filters(&f, types)).map(Box::new);
+        rule.backends = tight(object.list("backendRefs").iter().filter_map(|f| decode_backend(f, types)));
+        rule
+    }
 }
 
 pub fn everything() -> Match {

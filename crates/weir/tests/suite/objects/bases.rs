@@ -145,7 +145,6 @@ fn http_route() -> Base {
         ),
         required: &[
             "spec",
-            "spec/rules",
             "spec/parentRefs/0/name",
             "spec/rules/0/matches/0/headers/0/name",
             "spec/rules/0/matches/0/headers/0/value",

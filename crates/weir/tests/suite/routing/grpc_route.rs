@@ -34,6 +34,11 @@ spec:
     backendRefs: [{ name: nothing, port: 80 }]
 ---
 apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: { name: empty }
+spec: { parentRefs: [{ name: gateway }], hostnames: [empty.test] }
+---
+apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: { name: rest }
 spec:
@@ -59,6 +64,7 @@ fn methods_are_routed() {
             ("POST grpc.test/shop.Gone/Put", "503"),
             ("POST grpc.test/shop.Cart.Get", "404"),
             ("POST other.test/shop.Cart/Get", "echo2"),
+            ("POST empty.test/shop.Cart/Get", "echo2"),
         ],
     );
     // Nobody said what the services speak: one of GRPCRoutes speaks HTTP/2.

@@ -65,6 +65,8 @@ fn the_most_specific_match_wins() {
             "name: a, creationTimestamp: '2025-01-01T00:00:00Z'",
             &format!("  hostnames: [age.test]\n  rules:\n{}", rule("younger", "{}")),
         ),
+        // Without rules: one that matches everything, to nowhere.
+        route("name: empty", "  hostnames: [empty.test]"),
         route("name: z", &format!("  hostnames: [name.test]\n  rules:\n{}", rule("z", "{}"))),
         route("name: y", &format!("  hostnames: [name.test]\n  rules:\n{}{}", rule("y-first", "{}"), rule("y-second", "{}"))),
     ]);
@@ -74,6 +76,7 @@ fn the_most_specific_match_wins() {
         came_to,
         &[
             ("GET shop.test/", "exact"),
+            ("GET empty.test/a", "500"),
             ("GET SHOP.test/", "exact"),
             ("GET shop.test:8080/", "exact"),
             ("GET a.shop.test/", "wilder"),
