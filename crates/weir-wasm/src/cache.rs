@@ -19,8 +19,8 @@ use std::{
 
 const SUFFIX: &str = "cwasm";
 const DIGEST: &str = "sha256";
-/// Kept unless said otherwise: about thirty large Go plugins.
-pub const DEFAULT_MAX_BYTES: u64 = 1 << 30;
+/// Kept unless said otherwise: about sixty large Go plugins.
+pub const DEFAULT_MAX_BYTES: u64 = 2 << 30;
 
 /// A folder of artifacts, bounded in size: the ones used longest ago go first. Several processes may share it.
 pub struct Cache {

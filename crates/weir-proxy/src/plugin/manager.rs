@@ -30,7 +30,10 @@ use weir_config::{
     diagnostic::Diagnostic,
     model::{Name, WasmCode, WasmPlugin},
 };
-use weir_wasm::{Engine, EngineOptions, Limits, Module, PluginSpec, cache::Cache};
+use weir_wasm::{
+    Engine, EngineOptions, Limits, Module, PluginSpec,
+    cache::{self, Cache},
+};
 
 /// How plugins are loaded.
 pub struct ManagerOptions {
@@ -60,9 +63,6 @@ impl ManagerOptions {
         }
     }
 }
-
-/// Of the disk cache of compiled code.
-const CACHE_BYTES: u64 = 2 << 30;
 
 /// Takes one metric: name, labels, kind, value.
 pub type EachMetric<'a> = dyn FnMut(&str, &[(&'static str, &str)], Kind, u64) + 'a;
@@ -133,7 +133,7 @@ impl Manager {
     /// When there is no Wasm engine for this machine, or the cache folder cannot be made.
     pub fn new(options: ManagerOptions, clusters: Arc<ClusterRegistry>) -> io::Result<Arc<Manager>> {
         let engine = Engine::new(EngineOptions::default()).map_err(io::Error::other)?;
-        let cache = options.cache_dir.as_ref().map(|dir| Cache::open(dir.join("compiled"), CACHE_BYTES)).transpose()?;
+        let cache = options.cache_dir.as_ref().map(|dir| Cache::open(dir.join("compiled"), cache::DEFAULT_MAX_BYTES)).transpose()?;
         let fetched = options.cache_dir.as_ref().map(|dir| dir.join("fetched"));
         let options = ManagerOptions { fetch: FetchOptions { cache_dir: fetched, ..options.fetch }, ..options };
         Ok(Arc::new(Manager {

@@ -1,7 +1,7 @@
 //! A gateway without any file: `weir run --to` and `weir plugin run`.
 use crate::{
     client,
-    harness::{Start, echo_server, eventually, free_port, root, weir},
+    harness::{Start, cache_in, echo_server, eventually, free_port, root, weir},
 };
 use std::{
     fs,
@@ -90,7 +90,8 @@ fn plugin_run_builds_what_is_not_built_yet() {
     let echo = echo_server("echo");
     let at = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let mut command = weir();
-    command.args(["plugin", "run", "greeter", "--config", "{\"greeting\": \"hi\"}", "--admin", "127.0.0.1:0", "--cache-dir", "cache"]);
+    command.args(["plugin", "run", "greeter", "--config", "{\"greeting\": \"hi\"}", "--admin", "127.0.0.1:0", "--cache-dir"]);
+    command.arg(cache_in(folder.path()));
     command.arg("--to").arg(format!("http://{}", echo.address())).arg("--listen").arg(at.to_string()).current_dir(folder.path());
     let _running = started(&mut command);
     let answer = eventually("an answer", || client::get(at, "any.test", "/").ok().filter(|a| a.status == 200));

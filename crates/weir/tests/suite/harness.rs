@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Write},
     net::{SocketAddr, TcpListener},
+    os::unix::fs::{DirBuilderExt, symlink},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, OnceLock},
@@ -75,7 +76,7 @@ impl<'a> Start<'a> {
         self.upstreams = count;
         self
     }
-    /// Keeps plugins here, not in a folder of this gateway alone.
+    /// Keeps plugins here, and shares none of them with other tests.
     pub fn cache(mut self, folder: &Path) -> Self {
         self.cache = Some(folder.into());
         self
@@ -126,6 +127,24 @@ pub fn weir() -> Command {
     Command::new(env!("CARGO_BIN_EXE_weir"))
 }
 
+/// A cache folder in `folder` whose compiled code is shared by all tests: a Go plugin compiles for four seconds of CPU. What was
+/// fetched stays its own, since other tests' servers had the same ports.
+pub fn cache_in(folder: &Path) -> PathBuf {
+    let cache = folder.join("cache");
+    if !cache.exists() {
+        fs::create_dir(&cache).unwrap();
+        symlink(compiled(), cache.join("compiled")).unwrap();
+    }
+    cache
+}
+
+/// Compiled code of all tests, by digest.
+pub fn compiled() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled");
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).unwrap();
+    folder
+}
+
 /// The workspace's folder.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -148,7 +167,7 @@ impl Weir {
             fs::write(conf.join(name), replaced(text, &words)).unwrap();
         }
         let mut command = weir();
-        let cache = start.cache.unwrap_or_else(|| folder.path().join("cache"));
+        let cache = start.cache.unwrap_or_else(|| cache_in(folder.path()));
         command.args(["run", "--workers", "2", "--admin", "127.0.0.1:0", "--cache-dir"]).arg(cache);
         command.envs(start.environment);
         if !start.files.is_empty() {

@@ -1,11 +1,15 @@
 //! What plugin tests share: guests in WebAssembly text with every host function at hand, objects that name them, examples
 //! built by their own toolchains, and swaps.
-use crate::harness::{Start, TO_ECHO, Weir, eventually, root, weir};
+use crate::harness::{Start, TO_ECHO, Weir, compiled, eventually, root, weir};
 use std::{
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
     sync::{Mutex, OnceLock, PoisonError},
+};
+use weir_wasm::{
+    Engine, EngineOptions,
+    cache::{Cache, DEFAULT_MAX_BYTES},
 };
 
 /// Host functions by their short names here, and how many `i32` they take.
@@ -163,7 +167,7 @@ pub fn built(example: &str) -> PathBuf {
     built_in(&root().join("examples/plugins").join(example))
 }
 
-/// Builds a plugin as an example's README says; once per test run. Its module.
+/// Builds a plugin as an example's README says, and compiles it for all tests; once per test run. Its module.
 pub fn built_in(folder: &Path) -> PathBuf {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     static BUILT: OnceLock<Mutex<Vec<PathBuf>>> = OnceLock::new();
@@ -172,11 +176,12 @@ pub fn built_in(folder: &Path) -> PathBuf {
     if !done.iter().any(|d| d == folder) {
         let output = weir().args(["plugin", "build"]).arg(folder).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let engine = Engine::new(EngineOptions::default()).unwrap();
+        let cache = Cache::open(compiled(), DEFAULT_MAX_BYTES).unwrap();
+        cache.load(&engine, &fs::read(folder.join("plugin.wasm")).unwrap()).unwrap();
         done.push(folder.to_path_buf());
     }
-    let module = folder.join("plugin.wasm");
-    assert!(module.exists(), "{} was not built", module.display());
-    module
+    folder.join("plugin.wasm")
 }
 
 /// A self-signed certificate as files, for servers of a test's own.

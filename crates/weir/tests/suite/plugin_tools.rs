@@ -1,5 +1,8 @@
 //! `weir plugin new|build|test|inspect`, as those who write plugins use them.
-use crate::harness::weir;
+use crate::{
+    harness::{cache_in, weir},
+    plugin_kit::built,
+};
 use std::{fs, path::Path, process::Output};
 
 fn plugin(args: &[&str], folder: &Path) -> Output {
@@ -8,6 +11,12 @@ fn plugin(args: &[&str], folder: &Path) -> Output {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// `weir plugin test`, with the compiled code that all tests share.
+fn test(cases: &str, options: &[&str], folder: &Path) -> Output {
+    let cache = cache_in(folder);
+    plugin(&[&["test", cases, "--cache-dir", cache.to_str().unwrap()], options].concat(), folder)
 }
 
 /// Its standard output, for what must succeed.
@@ -78,7 +87,7 @@ fn inspect_says_what_a_module_is_and_what_is_missing() {
 }
 
 #[test]
-fn what_new_makes_builds() {
+fn what_new_makes_builds_and_passes_its_own_cases() {
     let folder = tempfile::tempdir().unwrap();
     for (lang, abi) in [("go", "0.2.100"), ("rust", "0.2.1")] {
         good(&plugin(&["new", lang, "--lang", lang], folder.path()));
@@ -86,16 +95,7 @@ fn what_new_makes_builds() {
         let module = format!("{lang}/plugin.wasm");
         let facts: serde_json::Value = serde_json::from_str(&good(&plugin(&["inspect", &module, "-o", "json"], folder.path()))).unwrap();
         assert_eq!(facts["abi"], abi, "{facts}");
-    }
-}
-
-#[test]
-fn what_new_makes_passes_its_own_cases() {
-    let folder = tempfile::tempdir().unwrap();
-    for lang in ["go", "rust"] {
-        good(&plugin(&["new", lang, "--lang", lang], folder.path()));
-        good(&plugin(&["build", lang], folder.path()));
-        let said = good(&plugin(&["test", &format!("{lang}/cases.yaml"), "--cache-dir", "cache"], folder.path()));
+        let said = good(&test(&format!("{lang}/cases.yaml"), &[], folder.path()));
         assert!(said.contains("3 passed, 0 failed"), "{said}");
     }
 }
@@ -105,8 +105,8 @@ fn examples_pass_their_cases() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["blacklist-redis-go", "token-auth-go", "json-rewrite-rust", "sse-rewrite-go"] {
         let example = crate::harness::root().join("examples/plugins").join(name);
-        good(&plugin(&["build", "."], &example));
-        let said = good(&plugin(&["test", example.join("cases.yaml").to_str().unwrap(), "--cache-dir", "cache"], folder.path()));
+        built(name);
+        let said = good(&test(example.join("cases.yaml").to_str().unwrap(), &[], folder.path()));
         assert!(said.ends_with(" 0 failed\n"), "{said}");
     }
 }
@@ -132,7 +132,7 @@ cases:
   expect: { status: 404, headers: { x-greeting: hi }, upstream: false }
 ";
     fs::write(folder.path().join("cases.yaml"), cases).unwrap();
-    let output = plugin(&["test", "--cache-dir", "cache"], folder.path());
+    let output = test("cases.yaml", &[], folder.path());
     let said = text(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{said}");
     for part in
@@ -140,7 +140,7 @@ cases:
     {
         assert!(said.contains(part), "no {part} in {said}");
     }
-    let output = plugin(&["test", "--cache-dir", "cache", "-o", "json"], folder.path());
+    let output = test("cases.yaml", &["-o", "json"], folder.path());
     let reports: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&reports[0]["passed"], &reports[1]["passed"]), (&true.into(), &false.into()), "{reports}");
     assert_eq!(reports[1]["differences"][0], serde_json::json!({"field": "status", "expected": "404", "actual": "201"}));
@@ -151,7 +151,7 @@ fn a_plugin_that_does_not_start_fails_its_cases() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("plugin.wasm"), wat::parse_str("(module)").unwrap()).unwrap();
     fs::write(folder.path().join("cases.yaml"), "cases: [{ name: a, request: {}, expect: { status: 200 } }]\n").unwrap();
-    let output = plugin(&["test"], folder.path());
+    let output = test("cases.yaml", &[], folder.path());
     let said = text(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("expected to start") && said.contains("proxy_abi_version"), "{said}");
