@@ -91,14 +91,24 @@ pub struct ClusterKey {
     pub subset: Name,
     /// `NAME.NAMESPACE.svc.cluster.local` or a host of a ServiceEntry, in lower case.
     pub host: Name,
+    /// The Gateway (of Gateway API) whose own certificate its endpoints are shown: with it they are a cluster apart.
+    pub client: Option<Arc<Key>>,
 }
 
 impl ClusterKey {
     pub fn service(namespace: &str, name: &str, port: u16) -> ClusterKey {
-        ClusterKey { port, subset: "".into(), host: format!("{name}.{namespace}.svc.cluster.local").into() }
+        ClusterKey::host(port, format!("{name}.{namespace}.svc.cluster.local").into())
+    }
+    /// Of a host's port, without a subset.
+    pub fn host(port: u16, host: Name) -> ClusterKey {
+        ClusterKey { port, subset: "".into(), host, client: None }
     }
     pub fn name(&self) -> Name {
-        format!("outbound|{}|{}|{}", self.port, self.subset, self.host).into()
+        let ClusterKey { port, subset, host, client } = self;
+        match client {
+            None => format!("outbound|{port}|{subset}|{host}").into(),
+            Some(gateway) => format!("outbound|{port}|{subset}|{host}@{}.{}", gateway.name, gateway.namespace).into(),
+        }
     }
     /// Namespace and name where the host is a Kubernetes Service's.
     pub fn kubernetes(&self) -> Option<(&str, &str)> {

@@ -39,7 +39,10 @@ pub fn translate(cx: &Cx<'_>, key: &ClusterKey, part: &mut Part) {
     istio::traffic_policy(cx, key, &mut draft, part);
     if let Some(Spec::Service(service)) = own.map(|o| &o.spec) {
         let port = service.port(key.port).map(|p| &*p.name);
-        draft.cluster.tls = gateway_api::backend_tls(cx, key, port, part).or(draft.cluster.tls);
+        if let Some(mut tls) = gateway_api::backend_tls(cx, key, port, part) {
+            tls.certificate = key.client.as_ref().and_then(|gateway| gateway_api::client_certificate(cx, gateway, part));
+            draft.cluster.tls = Some(tls);
+        }
     }
     if draft.cluster.tls.is_none()
         && let Some(object) = own

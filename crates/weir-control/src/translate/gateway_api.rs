@@ -11,7 +11,7 @@ mod l4_route;
 mod routes;
 
 pub use backend_tls::{BackendTlsPolicy, decode as decode_backend_tls, of_service as backend_tls, words as backend_tls_words};
-pub use gateway::{translate_class, translate_gateway};
+pub use gateway::{client_certificate, translate_class, translate_gateway};
 pub use grpc_route::{decode as decode_grpc_route, words as grpc_words};
 pub use http_route::{HttpRoute, check_path, check_regex, decode_http_route};
 pub use l4_route::{L4Route, decode_tcp_route, decode_tls_route, translate as translate_l4_route};
@@ -54,6 +54,8 @@ pub struct Gateway {
     /// `addresses`; empty for the default.
     pub addresses: Vec<IpAddr>,
     pub listeners: Vec<Listener>,
+    /// `tls.backend.clientCertificateRef`: what upstreams are shown that a BackendTLSPolicy is for.
+    pub client_certificate: Option<CertificateRef>,
 }
 
 impl Gateway {
@@ -163,13 +165,16 @@ pub fn decode_gateway(root: &Object<'_>, _: &Meta) -> Option<Spec> {
         spec.required("listeners")?;
         spec.distinct("listeners", "name").iter().filter_map(decode_listener).collect()
     };
+    let mut client_certificate = None;
     if let Some(tls) = spec.object("tls") {
-        tls.unsupported(&["backend"]);
         if let Some(frontend) = tls.object("frontend") {
             decode_frontend(&frontend, &mut listeners);
         }
+        let reference = tls.object("backend").and_then(|backend| backend.get("clientCertificateRef"));
+        client_certificate = reference.and_then(|f| decode_certificate(&f, "InvalidClientCertificateRef"));
     }
-    Some(Spec::Gateway(Box::new(Gateway { class: class.str()?.into(), class_place: class.node().span, addresses, listeners })))
+    let (class, class_place) = (class.str()?.into(), class.node().span);
+    Some(Spec::Gateway(Box::new(Gateway { class, class_place, addresses, listeners, client_certificate })))
 }
 
 /// What is asked of the clients of all HTTPS listeners of a port, or of all that no port's own is for.
@@ -232,7 +237,7 @@ fn decode_listener(field: &Field<'_>) -> Option<Listener> {
         validation = tls.get("frontendValidation").and_then(|f| decode_validation(&f));
         let passthrough = tls.choice("mode", &[("Terminate", false), ("Passthrough", true)]).unwrap_or(false);
         let references = tls.list("certificateRefs");
-        certificates = references.iter().filter_map(decode_certificate).collect();
+        certificates = references.iter().filter_map(|f| decode_certificate(f, "InvalidCertificateRef")).collect();
         match protocol {
             Protocol::Https if passthrough => {
                 tls.get("mode")?.invalid("a listener of the protocol HTTPS terminates TLS", "Terminate, or the protocol TLS");
@@ -252,13 +257,14 @@ fn decode_listener(field: &Field<'_>) -> Option<Listener> {
     Some(Listener { name, port, hostname, protocol, certificates, validation, from, kinds, place: field.node().span })
 }
 
-fn decode_certificate(field: &Field<'_>) -> Option<CertificateRef> {
+/// `reason` is that of a reference to something else than a Secret.
+fn decode_certificate(field: &Field<'_>, reason: &'static str) -> Option<CertificateRef> {
     let reference = field.object()?;
     let (group, kind) = (reference.str("group").unwrap_or_default(), reference.str("kind").unwrap_or("Secret"));
     let namespace = reference.str("namespace").map(Name::from);
     let name = reference.required("name")?.str()?.into();
     if (group, kind) != ("", "Secret") {
-        field.error("InvalidCertificateRef", format!("{kind} of the group \"{group}\" holds no certificate"), "a Secret of the core group");
+        field.error(reason, format!("{kind} of the group \"{group}\" holds no certificate"), "a Secret of the core group");
     }
     Some(CertificateRef { namespace, name, place: field.node().span })
 }

@@ -18,6 +18,7 @@ mod limits;
 mod live;
 mod logs;
 mod mesh;
+mod mutual;
 mod objects;
 mod operate;
 mod plugin_callout;

@@ -130,7 +130,7 @@ fn upstream_certificates_are_verified() {
 }
 
 /// An Istio Gateway with these servers on `$PORT`, and every request to them to the echo upstream.
-fn istio(servers: &str) -> String {
+pub fn istio(servers: &str) -> String {
     format!(
         "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{ name: g }}\nspec:\n  servers:\n{servers}---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{ name: v }}\nspec:\n  hosts: ['*']\n  gateways: [g]\n  http: [{{ route: [{{ destination: {{ host: echo, port: {{ number: 80 }} }} }}] }}]\n---\n{}",
         TO_ECHO.splitn(3, "---\n").nth(2).unwrap()
@@ -157,7 +157,7 @@ const HOSTS: &[&str] = &[
     "suite.test",
 ];
 
-fn server(host: &str, tls: &str) -> String {
+pub fn server(host: &str, tls: &str) -> String {
     format!("  - {{ port: {{ number: $PORT, name: p, protocol: HTTPS }}, hosts: [{host}], tls: {{ {tls} }} }}\n")
 }
 
@@ -342,7 +342,7 @@ fn secure_echo(name: &str, own: &Signed) -> echo::Server {
     runtime().block_on(echo::Server::start(echo::Options { name: name.into(), tls: Some(files), ..echo::Options::default() })).unwrap()
 }
 
-fn service(name: &str, port: u16) -> String {
+pub fn service(name: &str, port: u16) -> String {
     let rest = TO_ECHO.splitn(3, "---\n").nth(2).unwrap();
     rest.replace("name: echo", &format!("name: {name}"))
         .replace("service-name: echo", &format!("service-name: {name}"))

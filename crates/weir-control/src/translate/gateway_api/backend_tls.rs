@@ -78,8 +78,8 @@ pub fn words(meta: &Meta, policy: &BackendTlsPolicy) -> Vec<Name> {
     policy.targets.iter().map(|t| format!("{}/{}", meta.namespace, t.service).into()).collect()
 }
 
-/// What the policies say of a Service's port (`port` is its name): one for the port before one for all, the oldest of equals.
-pub fn of_service(cx: &Cx<'_>, key: &ClusterKey, port: Option<&str>, part: &mut Part) -> Option<UpstreamTls> {
+/// The policy of a Service's port (`port` is its name): one for the port before one for all, the oldest of equals.
+pub fn policy<'a>(cx: &Cx<'a>, key: &ClusterKey, port: Option<&str>) -> Option<(&'a Arc<Object>, &'a BackendTlsPolicy)> {
     let (namespace, name) = key.kubernetes()?;
     let mut found: Vec<(bool, &Arc<Object>, &BackendTlsPolicy)> = cx
         .by_word(Kind::BackendTlsPolicy, &format!("{namespace}/{name}"))
@@ -91,7 +91,13 @@ pub fn of_service(cx: &Cx<'_>, key: &ClusterKey, port: Option<&str>, part: &mut 
         })
         .collect();
     found.sort_by_key(|(all, object, _)| (*all, &object.meta.created, &object.key));
-    let (_, object, policy) = found.first()?;
+    found.first().map(|(_, object, policy)| (*object, *policy))
+}
+
+/// TLS as the policy of a Service's port has it.
+pub fn of_service(cx: &Cx<'_>, key: &ClusterKey, port: Option<&str>, part: &mut Part) -> Option<UpstreamTls> {
+    let (namespace, _) = key.kubernetes()?;
+    let (object, policy) = policy(cx, key, port)?;
     let nobody = || SecretKey { source: Kind::Secret, namespace: namespace.into(), name: "".into(), content: SecretUse::Roots };
     let verification = match &policy.authority {
         Authority::System => UpstreamVerification::System,

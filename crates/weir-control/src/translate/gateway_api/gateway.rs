@@ -1,7 +1,7 @@
 //! Gateways: what their listeners ask of ports.
-use super::{CONTROLLER, Gateway, GatewayClass, Listener, Protocol, attach, permitted};
+use super::{CONTROLLER, CertificateRef, Gateway, GatewayClass, Listener, Protocol, attach, permitted};
 use crate::{
-    object::Object,
+    object::{Key, Object, Spec},
     translate::{
         Bind, Cx, Part, PortKind, PortPart, Rank, RankApi, RouteEntry, SecretKey, http_table,
         secret::{self, Lacks},
@@ -44,6 +44,58 @@ pub fn translate_gateway(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, p
     let programmed = part.ports.len() > before
         || gateway.listeners.iter().any(|l| matches!(l.protocol, Protocol::Tls | Protocol::TlsTerminate | Protocol::Tcp));
     part.condition("", "Programmed", programmed, if programmed { "Programmed" } else { "Invalid" });
+    let trouble = client_trouble(cx, object, gateway, part).or_else(|| {
+        let unresolved = part.conditions.iter().any(|c| c.kind == "ResolvedRefs" && !c.status);
+        unresolved.then_some("ListenersNotResolved")
+    });
+    part.condition("", "ResolvedRefs", trouble.is_none(), trouble.unwrap_or("ResolvedRefs"));
+}
+
+/// Why the Gateway's own certificate cannot be had, which is reported.
+fn client_trouble(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, part: &mut Part) -> Option<&'static str> {
+    let reference = gateway.client_certificate.as_ref()?;
+    let (reason, message, help) = certificate(cx, &object.key, reference, "InvalidClientCertificateRef").err()?;
+    let message = format!("{message}: upstreams that a BackendTLSPolicy is for are not connected to");
+    let found = Diagnostic::new(Severity::Error, reason, message).help(help);
+    part.find(object, reference.place, "spec.tls.backend.clientCertificateRef", found);
+    Some(reason)
+}
+
+/// The secret that a Gateway shows to upstreams. One that cannot be had is named all the same: nobody is to be talked to as
+/// if no certificate were asked for.
+pub fn client_certificate(cx: &Cx<'_>, gateway: &Key, part: &mut Part) -> Option<Name> {
+    let Spec::Gateway(spec) = &cx.find(gateway)?.spec else { return None };
+    let reference = spec.client_certificate.as_ref()?;
+    let secret = match certificate(cx, gateway, reference, "") {
+        Ok(key) => key,
+        Err(("RefNotPermitted", ..)) => SecretKey::certificate(&gateway.namespace, ""),
+        Err(_) => SecretKey::certificate(reference.namespace.as_ref().unwrap_or(&gateway.namespace), &reference.name),
+    };
+    Some(part.use_secret(secret))
+}
+
+/// The secret that a Gateway refers to; else the reason (`invalid`, or that it may not), what to say, and what would help.
+fn certificate(
+    cx: &Cx<'_>,
+    gateway: &Key,
+    reference: &CertificateRef,
+    invalid: &'static str,
+) -> Result<SecretKey, (&'static str, String, String)> {
+    let own = &gateway.namespace;
+    let namespace = reference.namespace.as_ref().unwrap_or(own);
+    let name = format!("{namespace}/{}", reference.name);
+    if !permitted(cx, ("Gateway", own), ("", "Secret", namespace, &reference.name)) {
+        let help = format!("add a ReferenceGrant to the namespace {namespace}, from Gateways of {own}");
+        return Err(("RefNotPermitted", format!("the Secret {name} is in another namespace, without a ReferenceGrant"), help));
+    }
+    let key = SecretKey::certificate(namespace, &reference.name);
+    match secret::check(cx, &key) {
+        Ok(()) => Ok(key),
+        Err(Lacks::Object) => Err((invalid, format!("there is no Secret {name}"), "add it".to_string())),
+        Err(Lacks::Content) => {
+            Err((invalid, format!("the Secret {name} has no tls.crt and tls.key"), "use one of the type kubernetes.io/tls".to_string()))
+        }
+    }
 }
 
 fn translate_listener(cx: &Cx<'_>, object: &Arc<Object>, listener: &Listener, bind: Bind, field: &str, part: &mut Part) {
@@ -82,31 +134,9 @@ fn translate_listener(cx: &Cx<'_>, object: &Arc<Object>, listener: &Listener, bi
 pub(super) fn terminate(cx: &Cx<'_>, object: &Arc<Object>, listener: &Listener, field: &str, part: &mut Part) -> Option<DownstreamTls> {
     let mut certificates: Vec<Name> = Vec::new();
     for (index, reference) in listener.certificates.iter().enumerate() {
-        let namespace = reference.namespace.as_ref().unwrap_or(&object.key.namespace);
-        let key = SecretKey::certificate(namespace, &reference.name);
-        let to = ("", "Secret", &**namespace, &*reference.name);
-        let trouble = if !permitted(cx, ("Gateway", &object.key.namespace), to) {
-            let help = format!("add a ReferenceGrant to the namespace {namespace}, from Gateways of {}", object.key.namespace);
-            Some((
-                "RefNotPermitted",
-                format!("the Secret {namespace}/{} is in another namespace, without a ReferenceGrant", reference.name),
-                help,
-            ))
-        } else {
-            let name = format!("{namespace}/{}", reference.name);
-            match secret::check(cx, &key) {
-                Ok(()) => None,
-                Err(Lacks::Object) => Some(("InvalidCertificateRef", format!("there is no Secret {name}"), "add it".to_string())),
-                Err(Lacks::Content) => Some((
-                    "InvalidCertificateRef",
-                    format!("the Secret {name} has no tls.crt and tls.key"),
-                    "use one of the type kubernetes.io/tls".to_string(),
-                )),
-            }
-        };
-        match trouble {
-            None => certificates.push(part.use_secret(key)),
-            Some((reason, message, help)) => {
+        match certificate(cx, &object.key, reference, "InvalidCertificateRef") {
+            Ok(key) => certificates.push(part.use_secret(key)),
+            Err((reason, message, help)) => {
                 part.condition(&listener.name, "ResolvedRefs", false, reason);
                 let found = Diagnostic::new(Severity::Error, reason, message).help(help);
                 part.find(object, reference.place, format!("{field}.tls.certificateRefs[{index}]"), found);

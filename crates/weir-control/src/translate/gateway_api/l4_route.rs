@@ -7,7 +7,7 @@ use super::{
     routes,
 };
 use crate::{
-    object::{Meta, Object, Spec},
+    object::{Key, Meta, Object, Spec},
     translate::{Cx, Part, PortKind, PortPart},
 };
 use std::{sync::Arc, time::Duration};
@@ -54,16 +54,15 @@ fn decode(root: &Fields<'_>, _: &Meta, named: bool) -> Option<Spec> {
 
 pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, route: &L4Route, part: &mut Part) {
     let mut accepted = Vec::new();
-    let mut proxy = None;
     for (index, parent) in route.parents.iter().enumerate().filter(|(_, p)| !p.foreign) {
         let found = routes::attach_parent(cx, object, &route.hostnames, parent, index, part);
         let Some((gateway, attached)) = found else { continue };
         accepted.push(index);
         let Spec::Gateway(spec) = &gateway.spec else { continue };
-        let proxy = proxy.get_or_insert_with(|| make(cx, object, route, part));
+        let proxy = make(cx, object, route, routes::client(gateway), part);
         for a in attached.into_iter().filter(|a| !a.domains.is_empty()) {
             for bind in spec.binds(a.listener.port) {
-                let port = port(cx, gateway, a.listener, &a.domains, proxy, part);
+                let port = port(cx, gateway, a.listener, &a.domains, &proxy, part);
                 part.ports.extend(port.map(|kind| PortPart { bind, object: object.title.clone(), kind }));
             }
         }
@@ -88,8 +87,8 @@ fn port(cx: &Cx<'_>, gateway: &Arc<Object>, listener: &Listener, domains: &[Name
     }
 }
 
-fn make(cx: &Cx<'_>, object: &Arc<Object>, route: &L4Route, part: &mut Part) -> TcpProxy {
-    let maker = routes::Maker { cx, object, origin: object.origin() };
+fn make(cx: &Cx<'_>, object: &Arc<Object>, route: &L4Route, client: Option<Arc<Key>>, part: &mut Part) -> TcpProxy {
+    let maker = routes::Maker { cx, object, origin: object.origin(), client };
     let mut clusters = Vec::new();
     for (nth, backend) in route.backends.iter().enumerate() {
         let field = format!("spec.rules[0].backendRefs[{nth}]");

@@ -1,36 +1,41 @@
 //! HTTPRoutes and GRPCRoutes: routes of the tables of the listeners that they attach to.
 use super::{
     attach::{self, Attached, Refused},
+    backend_tls,
     filters::Filters,
     http_route::{Backend, BackendKind, BackendRef, HttpRoute, Match, ParentRef, Rule},
     permitted,
 };
 use crate::{
-    object::{Kind, Object, Spec},
+    object::{Key, Kind, Object, Spec},
     translate::{ClusterKey, Cx, Part, Rank, RankApi, RouteEntry},
 };
-use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use weir_config::{
     diagnostic::Diagnostic,
     model::{Cors, Forward, HostRewrite, Mirror, Name, Origin, PathMatch, PathRewrite, RetryPolicy, Route, RouteAction, WeightedCluster},
 };
 
 pub fn translate_http_route(cx: &Cx<'_>, object: &Arc<Object>, route: &HttpRoute, part: &mut Part) {
-    let mut all: BTreeSet<(Name, Name)> = BTreeSet::new();
+    // By the Gateway whose own certificate upstreams are shown, where it has one.
+    let mut all: BTreeMap<Option<Arc<Key>>, BTreeSet<(Name, Name)>> = BTreeMap::new();
     let mut accepted = Vec::new();
     for (index, parent) in route.parents.iter().enumerate().filter(|(_, p)| !p.foreign) {
         let found = attach_parent(cx, object, &route.hostnames, parent, index, part);
         if let Some((owner, attached)) = found {
-            all.extend(places(owner, &attached));
+            all.entry(client(owner)).or_default().extend(places(owner, &attached));
             accepted.push(index);
         }
     }
-    if all.is_empty() {
-        return;
-    }
-    let maker = Maker { cx, object, origin: object.origin() };
-    for (index, rule) in route.rules.iter().enumerate() {
-        maker.rule(rule, index, &all, part);
+    for (client, places) in all.into_iter().filter(|(_, places)| !places.is_empty()) {
+        let maker = Maker { cx, object, origin: object.origin(), client };
+        for (index, rule) in route.rules.iter().enumerate() {
+            maker.rule(rule, index, &places, part);
+        }
     }
     conditions(&accepted, part);
 }
@@ -78,6 +83,12 @@ pub fn attach_parent<'a>(
     }
 }
 
+/// The Gateway, where it has a certificate of its own for upstreams.
+pub fn client(gateway: &Object) -> Option<Arc<Key>> {
+    let own = matches!(&gateway.spec, Spec::Gateway(spec) if spec.client_certificate.is_some());
+    own.then(|| Arc::new(gateway.key.clone()))
+}
+
 /// The (table, domain) pairs that a route has by what it is attached to.
 fn places(owner: &Object, attached: &[Attached<'_>]) -> Vec<(Name, Name)> {
     let Spec::Gateway(gateway) = &owner.spec else { return Vec::new() };
@@ -106,6 +117,8 @@ pub struct Maker<'a> {
     pub cx: &'a Cx<'a>,
     pub object: &'a Arc<Object>,
     pub origin: Origin,
+    /// From [`client`], of the Gateway that the resources are for.
+    pub client: Option<Arc<Key>>,
 }
 
 impl Maker<'_> {
@@ -266,7 +279,10 @@ impl Maker<'_> {
                     let help = format!("its ports are {}", ports.join(", "));
                     return Err(("BackendNotFound", format!("the Service {namespace}/{name} has no port {port}"), help));
                 }
-                Ok(ClusterKey::service(namespace, name, port))
+                let key = ClusterKey::service(namespace, name, port);
+                let shown = |_: &&Arc<Key>| backend_tls::policy(self.cx, &key, service.port(port).map(|p| &*p.name)).is_some();
+                let client = self.client.as_ref().filter(shown).cloned();
+                Ok(ClusterKey { client, ..key })
             }
             BackendKind::Hostname => {
                 let host: Name = name.to_ascii_lowercase().into();
@@ -274,7 +290,7 @@ impl Maker<'_> {
                 if self.cx.by_word(Kind::ServiceEntry, &host).next().is_none() {
                     return Err(("BackendNotFound", format!("no ServiceEntry has the host {host}"), "add one".into()));
                 }
-                Ok(ClusterKey { port, subset: "".into(), host })
+                Ok(ClusterKey::host(port, host))
             }
             BackendKind::Other(kind) => Err(("InvalidKind", format!("{kind} is no backend"), "a Service".into())),
         }

@@ -237,7 +237,7 @@ fn forward_to(
 /// does not find is reported; such a cluster is empty or missing, so that requests to it are answered with 503. `None` for
 /// one that is not the object's to see.
 pub fn resolve(cx: &Cx<'_>, object: &Object, to: &Destination, listens: u16, http: bool, part: &mut Part) -> Option<ClusterKey> {
-    let kubernetes = ClusterKey { port: 0, subset: "".into(), host: to.host.clone() };
+    let kubernetes = ClusterKey::host(0, to.host.clone());
     let service = kubernetes.kubernetes().and_then(|(namespace, name)| cx.service(namespace, name));
     let entries = if service.is_some() { Vec::new() } else { upstream::entries(cx, &to.host) };
     let seen: Vec<_> = entries.iter().filter(|(owner, entry)| entry.export_to.sees(&owner.key.namespace, &object.key.namespace)).collect();
@@ -246,7 +246,7 @@ pub fn resolve(cx: &Cx<'_>, object: &Object, to: &Destination, listens: u16, htt
         None => seen.iter().flat_map(|(_, entry)| entry.ports.iter().map(|p| p.number)).collect(),
     };
     let port = to.port.unwrap_or(if let [only] = ports[..] { only } else { listens });
-    let key = ClusterKey { port, subset: to.subset.clone(), host: to.host.clone() };
+    let key = ClusterKey { subset: to.subset.clone(), ..ClusterKey::host(port, to.host.clone()) };
     if service.is_none() && seen.is_empty() && !entries.is_empty() {
         let message =
             format!("the ServiceEntry of {} is not exported to {}: requests to it are answered with 503", to.host, object.key.namespace);

@@ -71,6 +71,7 @@ fn gateway() -> Base {
                 "gatewayClassName": "weir",
                 "addresses": [{ "type": "IPAddress", "value": "127.0.0.1" }],
                 "infrastructure": { "labels": { "a": "b" }, "annotations": { "a": "b" } },
+                "tls": { "backend": { "clientCertificateRef": { "group": "", "kind": "Secret", "name": "c", "namespace": "n" } } },
                 "listeners": [
                     { "name": "http", "port": 80, "protocol": "HTTP", "hostname": "*.a.test", "allowedRoutes": {
                         "kinds": [{ "group": GATEWAY_API.split('/').next(), "kind": "HTTPRoute" }],
@@ -84,6 +85,7 @@ fn gateway() -> Base {
             "spec",
             "spec/gatewayClassName",
             "spec/listeners",
+            "spec/tls/backend/clientCertificateRef/name",
             "spec/listeners/0/name",
             "spec/listeners/0/port",
             "spec/listeners/0/protocol",
