@@ -135,7 +135,7 @@ pub enum SecretUse {
     Roots,
     /// Files: the key's name is their paths, `CHAIN~KEY`.
     CertificateFiles,
-    /// A file: the key's name is its path.
+    /// Files: the key's name is their paths, `CA` or `CA~CRL`.
     RootsFile,
 }
 
@@ -146,8 +146,9 @@ impl SecretKey {
     pub fn certificate_files(chain: &Path, key: &Path) -> SecretKey {
         Self::files(format!("{}~{}", chain.display(), key.display()), SecretUse::CertificateFiles)
     }
-    pub fn roots_file(path: &Path) -> SecretKey {
-        Self::files(path.display().to_string(), SecretUse::RootsFile)
+    pub fn roots_file(ca: &Path, crl: Option<&Path>) -> SecretKey {
+        let crl = crl.map(|path| format!("~{}", path.display())).unwrap_or_default();
+        Self::files(format!("{}{crl}", ca.display()), SecretUse::RootsFile)
     }
     fn files(name: String, content: SecretUse) -> SecretKey {
         SecretKey { source: Kind::Secret, namespace: "".into(), name: name.into(), content }

@@ -3,16 +3,18 @@
 mod certificate;
 mod client;
 mod hello;
+mod roots;
 mod server;
 #[cfg(test)]
 mod tests;
 mod verify;
 
-pub use certificate::{Certificate, CertificateError, Details, digest, hex_digest, roots_from_pem, system_roots};
+pub use certificate::{Certificate, CertificateError, Details, digest, hex_digest};
 pub use client::{Alpn, Client, ClientOptions, Trust};
 pub use hello::{ClientHello, Hello, inspect};
+pub use roots::Roots;
 pub use server::{CertificateTable, ClientAuth, Server, ServerOptions, cipher_name};
-pub use verify::Demands;
+pub use verify::{Demands, Refusal, refusal};
 
 use rustls::{SupportedProtocolVersion, crypto::CryptoProvider};
 use std::sync::{Arc, OnceLock};

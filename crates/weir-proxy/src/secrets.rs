@@ -8,13 +8,13 @@ use weir_config::{
     diagnostic::Diagnostic,
     model::{Config, Name, Secret, SecretContent},
 };
-use weir_net::tls::{Certificate, Details, roots_from_pem};
+use weir_net::tls::{Certificate, Details, Roots};
 
 /// One secret that can be used.
 #[derive(Clone)]
 pub enum SecretRt {
     Certificate(Arc<Certificate>),
-    Roots(Arc<rustls::RootCertStore>),
+    Roots(Roots),
 }
 
 struct Entry {
@@ -68,7 +68,7 @@ impl Secrets {
         }
     }
 
-    pub fn roots(&self, name: &Name) -> Result<Arc<rustls::RootCertStore>, Diagnostic> {
+    pub fn roots(&self, name: &Name) -> Result<Roots, Diagnostic> {
         match self.good(name)? {
             SecretRt::Roots(r) => Ok(r.clone()),
             SecretRt::Certificate(_) => {
@@ -113,15 +113,32 @@ fn parse(secret: &Secret) -> (Option<SecretRt>, Vec<Diagnostic>) {
                 (Some(SecretRt::Certificate(Arc::new(c))), findings)
             }
         },
-        SecretContent::ValidationContext { trusted_ca } => match roots_from_pem(trusted_ca) {
-            Err(e) => refused(e.to_string(), "PEM texts of one or more certificates of authorities are accepted"),
-            Ok(roots) => (Some(SecretRt::Roots(Arc::new(roots))), Vec::new()),
+        SecretContent::ValidationContext { trusted_ca, crl } => match Roots::from_pem(trusted_ca, crl.as_deref()) {
+            Err(e) => refused(
+                e.to_string(),
+                "PEM texts of one or more certificates of authorities are accepted, and of their revocation lists (version 2)",
+            ),
+            Ok(roots) => {
+                let findings = up_to_date(name, &roots).into_iter().map(place).collect();
+                (Some(SecretRt::Roots(roots)), findings)
+            }
         },
     }
 }
 
+/// Seconds since 1970.
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
+}
+
+fn up_to_date(name: &Name, roots: &Roots) -> Option<Diagnostic> {
+    let until = roots.next_update.filter(|until| *until <= now())?;
+    let text = format!("a revocation list in the secret `{name}` was to be renewed by {}", crate::logging::rfc3339(until));
+    Some(Diagnostic::warning("RevocationListExpired", text).help("all certificates of its issuer are refused until it is; renew it"))
+}
+
 fn validity(name: &Name, c: &Certificate) -> Option<Diagnostic> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+    let now = now();
     let at = |seconds| crate::logging::rfc3339(seconds);
     if c.details.not_after <= now {
         let text = format!("the certificate in the secret `{name}` expired at {}", at(c.details.not_after));

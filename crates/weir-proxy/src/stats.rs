@@ -237,7 +237,9 @@ table! {
     outlier_detection_ejections_enforced_consecutive_local_origin_failure: Counter = "outlier_detection.ejections_enforced_consecutive_local_origin_failure" "ejections for failures to connect, resets and timeouts in a row",
     outlier_detection_ejections_overflow: Counter = "outlier_detection.ejections_overflow" "ejections refused because enough are ejected",
     ssl_handshake: Counter = "ssl.handshake" "TLS handshakes that succeeded",
-    ssl_connection_error: Counter = "ssl.connection_error" "TLS handshakes that failed",
+    ssl_connection_error: Counter = "ssl.connection_error" "TLS handshakes that failed for another reason than the upstream's certificate",
+    ssl_fail_verify_error: Counter = "ssl.fail_verify_error" "TLS handshakes given up because the upstream's certificate is not trusted, out of date or revoked",
+    ssl_fail_verify_san: Counter = "ssl.fail_verify_san" "TLS handshakes given up because the upstream's certificate is for other names",
     ssl_session_reused: Counter = "ssl.session_reused" "TLS handshakes that resumed a session",
 }
 

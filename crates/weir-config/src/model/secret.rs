@@ -18,8 +18,12 @@ pub enum SecretContent {
         #[serde(serialize_with = "redacted")]
         private_key: String,
     },
-    /// PEM text of the trusted roots.
-    ValidationContext { trusted_ca: String },
+    /// PEM texts of the trusted roots, and of the lists of what they have revoked.
+    ValidationContext {
+        trusted_ca: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        crl: Option<String>,
+    },
 }
 
 impl std::fmt::Debug for Secret {

@@ -4,7 +4,7 @@ use crate::{
     translate::settings::{self, Settings},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject};
 use std::{collections::BTreeMap, net::IpAddr};
 use weir_config::{
     model::{HealthStatus, Name, UpstreamProtocol},
@@ -210,6 +210,8 @@ pub struct Secret {
     pub private_key: Option<String>,
     /// `ca.crt` or `cacert`.
     pub trusted_ca: Option<String>,
+    /// `ca.crl` or `crl`.
+    pub crl: Option<String>,
 }
 
 impl std::fmt::Debug for Secret {
@@ -230,12 +232,13 @@ pub struct ConfigMap {
 const CHAIN: [&str; 2] = ["tls.crt", "cert"];
 const KEY: [&str; 2] = ["tls.key", "key"];
 const ROOTS: [&str; 2] = ["ca.crt", "cacert"];
+const REVOKED: [&str; 2] = ["ca.crl", "crl"];
 
 pub fn decode_secret(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     root.ignore(&["immutable"]);
     let kind = root.get("type").and_then(|f| f.str()).unwrap_or("Opaque");
     let mut texts: BTreeMap<&str, String> = BTreeMap::new();
-    let wanted = |key: &str| [CHAIN, KEY, ROOTS].iter().flatten().any(|w| *w == key);
+    let wanted = |key: &str| [CHAIN, KEY, ROOTS, REVOKED].iter().flatten().any(|w| *w == key);
     for (key, value) in root.entries("data").into_iter().filter(|(k, _)| wanted(k)) {
         let text = value.str()?;
         let compact: String = text.split_ascii_whitespace().collect();
@@ -252,7 +255,7 @@ pub fn decode_secret(root: &Object<'_>, _: &Meta) -> Option<Spec> {
         texts.insert(key, value.str()?.to_string());
     }
     let mut take = |names: [&'static str; 2]| names.into_iter().find_map(|n| texts.remove(n));
-    let secret = Secret { certificate_chain: take(CHAIN), private_key: take(KEY), trusted_ca: take(ROOTS) };
+    let secret = Secret { certificate_chain: take(CHAIN), private_key: take(KEY), trusted_ca: take(ROOTS), crl: take(REVOKED) };
     check_secret(root, kind, &secret);
     Some(Spec::Secret(Box::new(secret)))
 }
@@ -274,6 +277,9 @@ fn check_secret(root: &Object<'_>, kind: &str, secret: &Secret) {
     if secret.trusted_ca.as_deref().is_some_and(|pem| !is_certificates(pem)) {
         report(root, "ca.crt holds no certificate that can be read".into(), "a PEM text with one or more CERTIFICATE blocks");
     }
+    if secret.crl.as_deref().is_some_and(|pem| !is_revocation_lists(pem)) {
+        report(root, "ca.crl holds no revocation list that can be read".into(), "a PEM text with one or more X509 CRL blocks");
+    }
 }
 
 /// At the kind, never at the value: a report shows the line, and these lines are secret.
@@ -284,15 +290,17 @@ fn report(root: &Object<'_>, message: String, help: &str) {
 }
 
 pub fn is_certificates(pem: &str) -> bool {
-    let mut some = false;
-    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        let Ok(der) = certificate else { return false };
-        if x509_parser::parse_x509_certificate(&der).is_err() {
-            return false;
-        }
-        some = true;
-    }
-    some
+    is_all::<CertificateDer<'_>>(pem, |der| x509_parser::parse_x509_certificate(der).is_ok())
+}
+
+pub fn is_revocation_lists(pem: &str) -> bool {
+    is_all::<CertificateRevocationListDer<'_>>(pem, |der| x509_parser::parse_x509_crl(der).is_ok())
+}
+
+/// Whether a text has sections of a kind, and all of them are good.
+fn is_all<T: PemObject + AsRef<[u8]>>(pem: &str, good: impl Fn(&[u8]) -> bool) -> bool {
+    let mut all = T::pem_slice_iter(pem.as_bytes()).map(|section| section.is_ok_and(|der| good(der.as_ref()))).peekable();
+    all.peek().is_some() && all.all(|good| good)
 }
 
 pub fn decode_config_map(root: &Object<'_>, meta: &Meta) -> Option<Spec> {

@@ -1,5 +1,8 @@
 //! Secrets of the model, from Secrets, ConfigMaps and files. Who refers to one reports what is wrong with it.
-use super::{Cx, Part, SecretKey, SecretUse, kubernetes::is_certificates};
+use super::{
+    Cx, Part, SecretKey, SecretUse,
+    kubernetes::{is_certificates, is_revocation_lists},
+};
 use crate::object::{Object, Spec};
 use rustls_pki_types::{PrivateKeyDer, pem::PemObject};
 use std::{path::Path, sync::Arc};
@@ -33,8 +36,10 @@ fn content(object: &Arc<Object>, key: &SecretKey) -> Option<SecretContent> {
         (Spec::Secret(s), SecretUse::Certificate) => {
             Some(SecretContent::TlsCertificate { certificate_chain: s.certificate_chain.clone()?, private_key: s.private_key.clone()? })
         }
-        (Spec::Secret(s), SecretUse::Roots) => Some(SecretContent::ValidationContext { trusted_ca: s.trusted_ca.clone()? }),
-        (Spec::ConfigMap(c), SecretUse::Roots) => Some(SecretContent::ValidationContext { trusted_ca: c.trusted_ca.clone()? }),
+        (Spec::Secret(s), SecretUse::Roots) => {
+            Some(SecretContent::ValidationContext { trusted_ca: s.trusted_ca.clone()?, crl: s.crl.clone() })
+        }
+        (Spec::ConfigMap(c), SecretUse::Roots) => Some(SecretContent::ValidationContext { trusted_ca: c.trusted_ca.clone()?, crl: None }),
         _ => None,
     }
 }
@@ -57,9 +62,17 @@ fn read_files(cx: &Cx<'_>, key: &SecretKey) -> Result<SecretContent, String> {
         pem if is_certificates(&pem) => Ok(pem),
         _ => Err(format!("{path} holds no certificate that can be read")),
     };
-    let Some((chain, private)) = key.name.split_once('~').filter(|_| key.content == SecretUse::CertificateFiles) else {
-        return Ok(SecretContent::ValidationContext { trusted_ca: certificates(&key.name)? });
-    };
+    let two = key.name.split_once('~');
+    if key.content == SecretUse::RootsFile {
+        let (ca, crl) = two.map_or((&*key.name, None), |(ca, crl)| (ca, Some(crl)));
+        let revoked = |path: &str| match read(path)? {
+            pem if is_revocation_lists(&pem) => Ok(pem),
+            _ => Err(format!("{path} holds no revocation list that can be read")),
+        };
+        let (ca, crl) = (certificates(ca), crl.map(revoked).transpose());
+        return Ok(SecretContent::ValidationContext { trusted_ca: ca?, crl: crl? });
+    }
+    let (chain, private) = two.unwrap_or((&key.name, ""));
     // Both are looked at, so that a change of either is seen.
     let (chain, private_key) = (certificates(chain), read(private));
     let private_key = private_key?;

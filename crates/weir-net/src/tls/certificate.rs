@@ -1,8 +1,8 @@
 //! Certificates, keys and roots out of PEM texts, with errors that say what is wrong with which part.
-use rustls::{RootCertStore, sign::CertifiedKey};
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use sha2::{Digest, Sha256};
-use std::{fmt, net::IpAddr, sync::Arc, sync::OnceLock};
+use std::{fmt, net::IpAddr, sync::Arc};
 use x509_parser::{
     extensions::GeneralName,
     objects::{oid_registry, oid2abbrev},
@@ -45,6 +45,8 @@ pub enum CertificateError {
     Key(String),
     /// The private key belongs to another certificate.
     KeyMismatch,
+    /// A list of revoked certificates that cannot be used.
+    Revocation(String),
 }
 
 impl fmt::Display for CertificateError {
@@ -54,6 +56,7 @@ impl fmt::Display for CertificateError {
             CertificateError::Malformed(why) => write!(f, "the certificate cannot be read: {why}"),
             CertificateError::Key(why) => write!(f, "the private key cannot be used: {why}"),
             CertificateError::KeyMismatch => f.write_str("the private key does not match the certificate"),
+            CertificateError::Revocation(why) => write!(f, "the revocation list cannot be used: {why}"),
         }
     }
 }
@@ -174,33 +177,13 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     <[u8; 4]>::try_from(bytes).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
-fn certificates(pem: &str, what: &str) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+pub(super) fn certificates(pem: &str, what: &str) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     let found = found.map_err(|e| CertificateError::Pem(format!("{what} is not PEM: {e}")))?;
     if found.is_empty() {
         return Err(CertificateError::Pem(format!("{what} holds no PEM section `CERTIFICATE`")));
     }
     Ok(found)
-}
-
-/// Trusted roots from a PEM text; every certificate in it must be usable as one.
-pub fn roots_from_pem(pem: &str) -> Result<RootCertStore, CertificateError> {
-    let mut store = RootCertStore::empty();
-    for cert in certificates(pem, "the list of roots")? {
-        store.add(cert).map_err(|e| CertificateError::Malformed(e.to_string()))?;
-    }
-    Ok(store)
-}
-
-/// The roots that the system trusts, read once; those it cannot read are left out.
-pub fn system_roots() -> Arc<RootCertStore> {
-    static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
-    let load = || {
-        let mut store = RootCertStore::empty();
-        store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        Arc::new(store)
-    };
-    ROOTS.get_or_init(load).clone()
 }
 
 #[cfg(test)]

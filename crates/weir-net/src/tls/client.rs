@@ -1,8 +1,8 @@
 //! TLS towards an upstream.
-use super::{Certificate, Version, provider, verify, versions};
+use super::{Certificate, Roots, Version, provider, verify, versions};
 use rustls::{
-    ClientConfig, Error, RootCertStore,
-    client::{Resumption, WebPkiServerVerifier, danger::ServerCertVerifier},
+    ClientConfig, Error,
+    client::{Resumption, danger::ServerCertVerifier},
     sign::SingleCertAndKey,
 };
 use rustls_pki_types::ServerName;
@@ -17,7 +17,7 @@ const SESSIONS: usize = 256;
 #[derive(Clone)]
 pub enum Trust {
     /// A chain to one of these roots.
-    Roots(Arc<RootCertStore>),
+    Roots(Roots),
     /// Anyone.
     Anyone,
 }
@@ -57,11 +57,9 @@ impl Client {
             Trust::Anyone => Arc::new(verify::AnyServer),
             Trust::Roots(roots) if !options.subject_alt_names.is_empty() => {
                 let demands = verify::Demands { names: options.subject_alt_names, ..Default::default() };
-                Arc::new(verify::ServerByNames { roots, demands })
+                Arc::new(verify::ServerByNames { inner: roots.server_verifier()?, demands })
             }
-            Trust::Roots(roots) => {
-                WebPkiServerVerifier::builder_with_provider(roots, provider().clone()).build().map_err(|e| Error::General(e.to_string()))?
-            }
+            Trust::Roots(roots) => roots.server_verifier()?,
         };
         let builder = ClientConfig::builder_with_provider(provider().clone())
             .with_protocol_versions(&versions(options.min_version, None))?

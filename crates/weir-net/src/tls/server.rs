@@ -1,10 +1,10 @@
 //! TLS towards clients: one [`Server`] per set of options, whose certificates can be exchanged at any time.
-use super::{Certificate, Demands, Version, provider, verify, versions};
+use super::{Certificate, Demands, Roots, Version, provider, verify, versions};
 use arc_swap::ArcSwap;
 use rustls::{
-    CipherSuite, Error, RootCertStore, ServerConfig, ServerConnection,
+    CipherSuite, Error, ServerConfig, ServerConnection,
     crypto::CryptoProvider,
-    server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache, WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache, danger::ClientCertVerifier},
     sign::CertifiedKey,
 };
 use rustls_pki_types::UnixTime;
@@ -21,10 +21,10 @@ pub enum ClientAuth {
     #[default]
     None,
     /// A certificate is verified where there is one.
-    Optional(Arc<RootCertStore>),
-    Required(Arc<RootCertStore>),
+    Optional(Roots),
+    Required(Roots),
     /// Asked for, and let in whatever it is: [`Server::trusts`] says whether it can be believed.
-    Any(Arc<RootCertStore>),
+    Any(Roots),
 }
 
 /// Cipher suites of TLS 1.2 by OpenSSL's names, which Envoy and Istio use. Those of TLS 1.3 cannot be chosen.
@@ -91,7 +91,7 @@ impl Server {
             ClientAuth::Required(roots) => (Some(roots), false, false),
             ClientAuth::Any(roots) => (Some(roots), true, true),
         };
-        let verifier = roots.map(|roots| verifier(roots, optional, options.demands)).transpose()?;
+        let verifier = roots.map(|roots| verifier(&roots, optional, options.demands)).transpose()?;
         let unverified = verifier.clone().filter(|_| any);
         let builder = match verifier {
             None => builder.with_no_client_auth(),
@@ -125,10 +125,8 @@ impl Server {
     }
 }
 
-fn verifier(roots: Arc<RootCertStore>, optional: bool, demands: Demands) -> Result<Arc<dyn ClientCertVerifier>, Error> {
-    let inner = WebPkiClientVerifier::builder_with_provider(roots, provider().clone());
-    let inner = if optional { inner.allow_unauthenticated() } else { inner };
-    let inner = inner.build().map_err(|e| Error::General(e.to_string()))?;
+fn verifier(roots: &Roots, optional: bool, demands: Demands) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+    let inner = roots.client_verifier(optional)?;
     Ok(if demands.is_empty() { inner } else { Arc::new(verify::ClientByNames { inner, demands }) })
 }
 

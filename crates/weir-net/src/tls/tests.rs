@@ -12,8 +12,8 @@ impl Ca {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Ca(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
-    fn roots(&self) -> Arc<rustls::RootCertStore> {
-        Arc::new(roots_from_pem(&self.0.pem()).unwrap())
+    fn roots(&self) -> Roots {
+        Roots::from_pem(&self.0.pem(), None).unwrap()
     }
     fn sign(&self, names: &[&str], uri: Option<&str>) -> Arc<Certificate> {
         let key = KeyPair::generate().unwrap();

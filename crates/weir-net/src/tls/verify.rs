@@ -1,15 +1,14 @@
 //! Verifiers beyond rustls' own: lists of what a peer's certificate must carry or be, on either side, and none at all.
 use super::{Details, certificate::digest};
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
+    client::WebPkiServerVerifier,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    client::verify_server_cert_signed_by_trust_anchor,
     crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
-    server::ParsedCertificate,
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use std::sync::Arc;
+use std::{fmt, io, sync::Arc};
 
 fn algorithms() -> WebPkiSupportedAlgorithms {
     super::provider().signature_verification_algorithms
@@ -61,20 +60,64 @@ impl Demands {
         if !self.names.is_empty() && !details.has_name(&self.names) {
             let found: Vec<_> = details.uris.iter().chain(&details.dns_names).map(String::as_str).collect();
             let text = format!("the peer's certificate is for {}, not for {}", found.join(", "), self.names.join(" or "));
-            return Err(Error::General(text));
+            return Err(unwanted(Refusal::Name, text));
         }
         let pinned = !self.digests.is_empty() || !self.key_digests.is_empty();
         if pinned && !self.digests.contains(&digest(der)) && !self.key_digests.contains(&details.key_digest) {
-            return Err(Error::General("the peer's certificate is none of those that are pinned".into()));
+            return Err(unwanted(Refusal::Pin, "the peer's certificate is none of those that are pinned".into()));
         }
         Ok(())
     }
 }
 
-/// A server's certificate: a chain to one of `roots`, and `demands` instead of the server name.
+/// Why a peer was refused for what it showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    NoCertificate,
+    /// Not signed by whom it should be, out of date, or revoked.
+    Invalid,
+    /// For none of the names that it should be for.
+    Name,
+    /// None of those that are pinned.
+    Pin,
+}
+
+/// Why the handshake that ended with `e` did, if it was for the peer's certificate.
+pub fn refusal(e: &io::Error) -> Option<Refusal> {
+    match e.get_ref()?.downcast_ref::<Error>()? {
+        Error::NoCertificatesPresented => Some(Refusal::NoCertificate),
+        Error::InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }) => {
+            Some(Refusal::Name)
+        }
+        Error::InvalidCertificate(_) | Error::InvalidCertRevocationList(_) => Some(Refusal::Invalid),
+        Error::Other(OtherError(other)) => other.downcast_ref::<Unwanted>().map(|u| u.why),
+        _ => None,
+    }
+}
+
+/// A certificate that is well signed, and not what is asked for.
+#[derive(Debug)]
+struct Unwanted {
+    why: Refusal,
+    text: String,
+}
+
+impl fmt::Display for Unwanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Unwanted {}
+
+fn unwanted(why: Refusal, text: String) -> Error {
+    Error::Other(OtherError(Arc::new(Unwanted { why, text })))
+}
+
+/// A server's certificate: a chain to a root, and `demands` instead of the server name.
 #[derive(Debug)]
 pub(super) struct ServerByNames {
-    pub roots: Arc<RootCertStore>,
+    pub inner: Arc<WebPkiServerVerifier>,
     pub demands: Demands,
 }
 
@@ -83,12 +126,16 @@ impl ServerCertVerifier for ServerByNames {
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let parsed = ParsedCertificate::try_from(end_entity)?;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms().all)?;
+        use CertificateError::{NotValidForName, NotValidForNameContext};
+        match self.inner.verify_server_cert(end_entity, intermediates, name, ocsp, now) {
+            // The name is looked at last: everything else was right.
+            Ok(_) | Err(Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. })) => {}
+            Err(e) => return Err(e),
+        }
         self.demands.check(end_entity)?;
         Ok(ServerCertVerified::assertion())
     }

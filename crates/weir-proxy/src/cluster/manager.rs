@@ -187,14 +187,14 @@ fn uses(cluster: &Cluster, changed: &[Name]) -> bool {
 
 fn client(options: &UpstreamTls, secrets: &Secrets, findings: &mut Vec<Diagnostic>) -> Result<tls::Client, Diagnostic> {
     let trust = match &options.verification {
-        UpstreamVerification::System => tls::Trust::Roots(tls::system_roots()),
+        UpstreamVerification::System => tls::Trust::Roots(tls::Roots::system()),
         UpstreamVerification::Secret(name) => tls::Trust::Roots(secrets.roots(name)?),
         UpstreamVerification::File(path) => {
             let pem = std::fs::read_to_string(path);
             let pem = pem.map_err(|e| Diagnostic::error("InvalidValue", format!("the roots in `{path}` cannot be read: {e}")))?;
-            let roots = tls::roots_from_pem(&pem)
+            let roots = tls::Roots::from_pem(&pem, None)
                 .map_err(|e| Diagnostic::error("InvalidValue", format!("the roots in `{path}` cannot be used: {e}")))?;
-            tls::Trust::Roots(Arc::new(roots))
+            tls::Trust::Roots(roots)
         }
         UpstreamVerification::Skip => {
             findings.push(

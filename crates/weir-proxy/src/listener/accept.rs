@@ -19,7 +19,7 @@ use weir_net::{
     io::Io,
     peek::{peek, skip},
     proxy_protocol,
-    tls::{self, ClientHello, Hello, inspect},
+    tls::{self, ClientHello, Hello, Refusal, inspect},
 };
 
 /// Waits after a failure to accept, doubled while it lasts.
@@ -206,7 +206,13 @@ async fn handshake(local: &Local, stats: &ListenerStats, server: &tls::Server, i
     let stream = match timeout(local.shared.options.handshake_timeout, server.accept(io)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(e)) => {
-            count(&stats.ssl_connection_error);
+            count(match tls::refusal(&e) {
+                None => &stats.ssl_connection_error,
+                Some(Refusal::NoCertificate) => &stats.ssl_fail_verify_no_cert,
+                Some(Refusal::Invalid) => &stats.ssl_fail_verify_error,
+                Some(Refusal::Name) => &stats.ssl_fail_verify_san,
+                Some(Refusal::Pin) => &stats.ssl_fail_verify_cert_hash,
+            });
             Logger::Connection.debug(format_args!("{}: TLS handshake with {}: {e}", conn.listener, conn.peer));
             return None;
         }

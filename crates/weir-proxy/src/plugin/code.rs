@@ -251,7 +251,7 @@ async fn get(url: &Url) -> Result<http::Response<hyper::body::Incoming>, CodeErr
         .map_err(|e| lasting(e.to_string()))?;
     if secure {
         let options = tls::ClientOptions {
-            trust: tls::Trust::Roots(tls::system_roots()),
+            trust: tls::Trust::Roots(tls::Roots::system()),
             subject_alt_names: Vec::new(),
             certificate: None,
             server_name: None,

@@ -108,7 +108,7 @@ fn endpoint(slot: &ClusterSlot, turn: usize) -> io::Result<(Arc<ClusterRt>, Sock
 /// TLS by the system's roots, for servers that no cluster describes.
 pub(super) fn plain_tls() -> io::Result<Arc<tls::Client>> {
     let options = tls::ClientOptions {
-        trust: tls::Trust::Roots(tls::system_roots()),
+        trust: tls::Trust::Roots(tls::Roots::system()),
         subject_alt_names: Vec::new(),
         certificate: None,
         server_name: None,

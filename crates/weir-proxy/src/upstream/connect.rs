@@ -19,7 +19,7 @@ use weir_net::{
     http::{relay::Peer, wire::Wire},
     io::Io,
     proxy_protocol,
-    tls::Alpn,
+    tls::{self, Alpn, Refusal},
 };
 
 /// What to speak.
@@ -225,7 +225,14 @@ impl Checkout<'_> {
                     Protocol::Auto => Alpn::Auto,
                 };
                 let shaken = tls.connect(io, self.server_name, alpn).await;
-                let io = shaken.inspect_err(|_| stats.ssl_connection_error.inc())?;
+                let io = shaken.inspect_err(|e| {
+                    let counter = match tls::refusal(e) {
+                        Some(Refusal::Name) => &stats.ssl_fail_verify_san,
+                        Some(_) => &stats.ssl_fail_verify_error,
+                        None => &stats.ssl_connection_error,
+                    };
+                    counter.inc();
+                })?;
                 facts.handshake_end = w.now();
                 stats.ssl_handshake.inc();
                 if io.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {

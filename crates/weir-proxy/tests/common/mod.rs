@@ -136,7 +136,7 @@ impl Ca {
     /// A client that trusts this authority.
     pub fn client(&self) -> tls::Client {
         tls::Client::new(tls::ClientOptions {
-            trust: tls::Trust::Roots(Arc::new(tls::roots_from_pem(&self.pem()).unwrap())),
+            trust: tls::Trust::Roots(tls::Roots::from_pem(&self.pem(), None).unwrap()),
             subject_alt_names: vec![],
             certificate: None,
             server_name: None,
@@ -204,7 +204,7 @@ impl Conf {
         self
     }
     pub fn roots(&mut self, name: &str, pem: &str) -> &mut Self {
-        let content = SecretContent::ValidationContext { trusted_ca: pem.to_string() };
+        let content = SecretContent::ValidationContext { trusted_ca: pem.to_string(), crl: None };
         self.0.secrets.insert(name.into(), Arc::new(Secret { name: name.into(), content, origin: None }));
         self
     }

@@ -1,11 +1,11 @@
-//! Mutual TLS from the gateway's side: the certificate that it shows to upstreams.
+//! Mutual TLS beyond clients' certificates: the gateway's own, and those that were revoked.
 use crate::{
-    authority::{Authority, holder},
+    authority::{Authority, Client, Signed, holder},
     client,
-    harness::{Start, Weir, eventually},
-    tls::{istio, server, service},
+    harness::{Start, TO_ECHO, Weir, eventually},
+    tls::{istio, secure_echo, server, service},
 };
-use std::net::SocketAddr;
+use std::{fs, net::SocketAddr};
 
 /// What the admin listener says of a Gateway's references: the reason of the condition.
 fn resolved(weir: &Weir, gateway: &str) -> Option<String> {
@@ -38,7 +38,7 @@ fn a_gateway_shows_its_certificate_where_a_policy_is() {
         service("secure", up.ports[0]),
         service("echo", 0).replace("port: 0 }", "port: $ECHO }").replace("targetPort: 0", "targetPort: $ECHO"),
     ];
-    let secret = |made: &crate::authority::Signed| holder("Secret", "client", &[("tls.crt", &made.pem), ("tls.key", &made.key)]);
+    let secret = |made: &Signed| holder("Secret", "client", &[("tls.crt", &made.pem), ("tls.key", &made.key)]);
     let apart = secret(&second).replace("name: client", "name: client, namespace: apart");
     let weir =
         Start::new().file("gateway.yaml", shows("{ name: client }")).file("rest.yaml", rest.concat()).file("apart.yaml", apart).run();
@@ -77,4 +77,129 @@ fn a_gateway_shows_its_certificate_where_a_policy_is() {
     weir.write("grant.yaml", "apiVersion: gateway.networking.k8s.io/v1\nkind: ReferenceGrant\nmetadata: { name: g, namespace: apart }\nspec:\n  from: [{ group: gateway.networking.k8s.io, kind: Gateway, namespace: default }]\n  to: [{ group: '', kind: Secret }]\n");
     told(";URI=spiffe://second;");
     assert_eq!(resolved(&weir, "shows").as_deref(), Some("ResolvedRefs"));
+}
+
+/// A list that revokes a client holds from the next handshake on, wherever it comes from; who is in stays in.
+#[test]
+fn revoked_clients_are_refused() {
+    let (ca, stranger) = (Authority::new(), Authority::new());
+    let own = ca.sign(&["secret.test", "files.test", "named.test"], None);
+    let (good, bad) = (ca.sign(&["good.test"], None), ca.sign(&["bad.test"], None));
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for (name, text) in [("chain.pem", &own.pem), ("key.pem", &own.key), ("ca.pem", &ca.pem()), ("crl.pem", &ca.revoke(&[], 2100))] {
+        fs::write(path(name), text).unwrap();
+    }
+    let at = folder.path().display();
+    let servers = [
+        server("secret.test", "mode: MUTUAL, credentialName: both"),
+        server("named.test", "mode: OPTIONAL_MUTUAL, credentialName: own, caCertCredentialName: both"),
+        server(
+            "files.test",
+            &format!(
+                "mode: MUTUAL, serverCertificate: {at}/chain.pem, privateKey: {at}/key.pem, caCertificates: {at}/ca.pem, caCrl: {at}/crl.pem"
+            ),
+        ),
+    ];
+    let pair = [("tls.crt", &*own.pem), ("tls.key", &*own.key)];
+    let own_secret = holder("Secret", "own", &pair);
+    let both = |crl: Option<&str>| {
+        let mut texts = vec![pair[0], pair[1]];
+        let pem = ca.pem();
+        texts.push(("ca.crt", &pem));
+        texts.extend(crl.map(|crl| ("ca.crl", crl)));
+        holder("Secret", "both", &texts)
+    };
+    let weir = Start::new().file("gateway.yaml", istio(&servers.concat())).file("own.yaml", own_secret).file("both.yaml", both(None)).run();
+    let pem = ca.pem();
+    assert_eq!(client::request(weir.admin, "POST", "admin", "/logging?connection=debug", &[], b"").unwrap().status, 200);
+    let hosts = ["secret.test", "named.test", "files.test"];
+    let enters = |host: &str, who: &Signed| {
+        Client { trust: Some(&pem), identity: Some(who), ..Client::default() }.ask(weir.address(), host, &[]).is_ok()
+    };
+    for host in hosts {
+        assert!(enters(host, &good) && enters(host, &bad), "{host}: {}", weir.printed());
+    }
+    let accepted = Client { trust: Some(&pem), identity: Some(&bad), ..Client::default() };
+    let (mut open, _) = accepted.connect(weir.address(), "secret.test").unwrap();
+    let mut still =
+        || assert_eq!(open.request("GET", "secret.test", "/", &[], b"").unwrap().status, 200, "the open connection was touched");
+    still();
+
+    let revoked = ca.revoke(&[&bad], 2100);
+    weir.write("both.yaml", &both(Some(&revoked)));
+    fs::write(path("crl.pem"), &revoked).unwrap();
+    for host in hosts {
+        eventually("the revocation", || (!enters(host, &bad)).then_some(()));
+        assert!(enters(host, &good), "{host}: {}", weir.printed());
+    }
+    still();
+    let counter = || weir.stat(&format!("listener.0.0.0.0_{}.ssl.fail_verify_error", weir.ports[0]));
+    assert!(counter() >= 3, "{}", weir.admin("/stats?filter=ssl").body);
+    assert!(!weir.lines("Revoked").is_empty(), "{}", weir.printed());
+
+    // What is no list is said where it stands; the last good one holds.
+    weir.write("both.yaml", &both(Some("nothing")));
+    fs::write(path("crl.pem"), "nothing").unwrap();
+    eventually("a word about the Secret", || weir.lines("ca.crl holds no revocation list that can be read").first().cloned());
+    eventually("a word about the file", || weir.lines("crl.pem holds no revocation list that can be read").first().cloned());
+    for host in hosts {
+        assert!(enters(host, &good) && !enters(host, &bad), "{host}");
+    }
+    // One of another authority says nothing of ours, and one that is out of date nothing at all: nobody is let in.
+    weir.write("both.yaml", &both(Some(&stranger.revoke(&[], 2100))));
+    eventually("the stranger's list", || (!enters("secret.test", &good)).then_some(()));
+    weir.write("both.yaml", &both(Some(&ca.revoke(&[], 2025))));
+    eventually("a word about the old list", || weir.lines("was to be renewed by 2025-01-01T00:00:00").first().cloned());
+    assert!(!enters("secret.test", &good));
+    // Its end brings everybody back.
+    weir.write("both.yaml", &both(None));
+    for host in ["secret.test", "named.test"] {
+        eventually("the end of the list", || (enters(host, &good) && enters(host, &bad)).then_some(()));
+    }
+    still();
+}
+
+#[test]
+fn revoked_upstreams_are_refused() {
+    let ca = Authority::new();
+    let (own, other) = (ca.sign(&["up.test"], None), ca.sign(&["other.test"], None));
+    let upstream = secure_echo("secure", &own);
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().display();
+    let list = |revoked: &[&Signed]| ca.revoke(revoked, 2100);
+    fs::write(folder.path().join("ca.pem"), ca.pem()).unwrap();
+    fs::write(folder.path().join("crl.pem"), list(&[&other])).unwrap();
+    let rule = |tls: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{ name: up }}\nspec:\n  host: echo\n  trafficPolicy: {{ tls: {{ mode: SIMPLE, {tls} }} }}\n"
+        )
+    };
+    let secret = |crl: &str| holder("Secret", "roots", &[("cacert", &ca.pem()), ("crl", crl)]);
+    let weir = Start::new()
+        .upstreams(0)
+        .file("all.yaml", TO_ECHO.replace("$ECHO", &upstream.address().port().to_string()))
+        .file("rule.yaml", rule(&format!("sni: up.test, caCertificates: {at}/ca.pem, caCrl: {at}/crl.pem")))
+        .file("secret.yaml", secret(&list(&[])))
+        .arg("--access-log-format")
+        .arg("LOG %RESPONSE_CODE% %RESPONSE_FLAGS% %UPSTREAM_TRANSPORT_FAILURE_REASON%")
+        .run();
+    assert!(weir.lines("warning").is_empty() && weir.lines("error").is_empty(), "{}", weir.printed());
+    let comes_to = |status: u16| drop(weir.get_until("up.test", "/", |a| a.status == status));
+    comes_to(200);
+    fs::write(folder.path().join("crl.pem"), list(&[&other, &own])).unwrap();
+    comes_to(503);
+    eventually("the log", || weir.lines("LOG 503 UF").into_iter().find(|l| l.contains("Revoked")));
+    assert!(weir.stat("cluster.outbound|80||echo.default.svc.cluster.local.ssl.fail_verify_error") > 0);
+    fs::write(folder.path().join("crl.pem"), list(&[])).unwrap();
+    comes_to(200);
+    // Of a credential, and beside a list of names.
+    weir.write("rule.yaml", &rule("credentialName: roots, subjectAltNames: [up.test]"));
+    weir.write("secret.yaml", &secret(&list(&[&own])));
+    comes_to(503);
+    weir.write("secret.yaml", &secret(&list(&[&other])));
+    comes_to(200);
+    // The list of a file goes with the roots of a file.
+    weir.write("rule.yaml", &rule(&format!("credentialName: roots, caCrl: {at}/crl.pem")));
+    eventually("a word about it", || weir.lines("it has no effect here").first().cloned());
 }

@@ -334,7 +334,7 @@ fn through(weir: &Weir, port: usize, ca: &Authority, host: &str) -> Option<(Cert
 }
 
 /// An echo upstream behind TLS.
-fn secure_echo(name: &str, own: &Signed) -> echo::Server {
+pub fn secure_echo(name: &str, own: &Signed) -> echo::Server {
     let folder = tempfile::tempdir().unwrap();
     let files = (folder.path().join("c.pem"), folder.path().join("k.pem"));
     std::fs::write(&files.0, &own.pem).unwrap();

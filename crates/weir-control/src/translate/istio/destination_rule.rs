@@ -1,6 +1,6 @@
 //! DestinationRule: how to talk to the endpoints of a host, and which of them a subset has.
 use super::locality::{self, LocalitySetting};
-use super::read::{At, CertificateFiles, ExportTo, Labels, certificate_files, full_host, host_field, labels, selector};
+use super::read::{At, CertificateFiles, ExportTo, Labels, ca_crl, certificate_files, full_host, host_field, labels, selector};
 use crate::object::{Meta, Spec};
 use std::time::Duration;
 use weir_config::{
@@ -81,6 +81,8 @@ pub struct Originate {
     pub files: Option<CertificateFiles>,
     /// `system`, or a path.
     pub ca_file: Option<String>,
+    /// Goes with `ca_file`.
+    pub ca_crl: Option<Box<str>>,
     pub subject_alt_names: Vec<String>,
     pub sni: Option<String>,
     pub insecure_skip_verify: bool,
@@ -318,19 +320,22 @@ fn retry_budget(field: &Field<'_>) -> Option<RetryBudget> {
 
 fn tls(field: &Field<'_>) -> Option<Tls> {
     let object = field.object()?;
-    object.unsupported(&["caCrl", "verifyCertificateSpki", "verifyCertificateHash"]);
     let words = [("DISABLE", Some(false)), ("SIMPLE", Some(true)), ("MUTUAL", Some(true)), ("ISTIO_MUTUAL", None)];
     let mode = object.get("mode");
     let kind = mode.as_ref().map_or(Some(Some(false)), |f| f.choice(&words))?;
     let mutual = mode.as_ref().and_then(|f| f.node().as_str()) == Some("MUTUAL");
+    let insecure_skip_verify = object.bool("insecureSkipVerify").unwrap_or(false);
+    let ca_file = object.str("caCertificates").map(str::to_string);
+    let verifies = kind == Some(true) && !insecure_skip_verify && !object.has("credentialName");
     let originate = Originate {
         credential: object.str("credentialName").map(|n| n.trim_start_matches("kubernetes://").into()),
+        ca_crl: ca_crl(&object, verifies && ca_file.as_ref().is_some_and(|file| file != "system")),
         mutual,
         files: certificate_files(&object, "clientCertificate", "privateKey"),
-        ca_file: object.str("caCertificates").map(str::to_string),
+        ca_file,
         subject_alt_names: object.strings("subjectAltNames"),
         sni: object.str("sni").map(str::to_string),
-        insecure_skip_verify: object.bool("insecureSkipVerify").unwrap_or(false),
+        insecure_skip_verify,
         at: At::of(field),
     };
     match kind {

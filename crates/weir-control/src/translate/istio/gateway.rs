@@ -1,5 +1,5 @@
 //! Gateway: what is listened on.
-use super::read::{At, CertificateFiles, Labels, certificate_files, host_field, labels, selects};
+use super::read::{At, CertificateFiles, Labels, ca_crl, certificate_files, host_field, labels, selects};
 use crate::{
     Options,
     object::{Meta, Spec},
@@ -59,8 +59,9 @@ pub struct Tls {
     pub credentials: Vec<(Box<str>, At)>,
     pub ca_credential: Option<(Box<str>, At)>,
     pub files: Vec<CertificateFiles>,
-    /// The file `caCertificates`.
+    /// The files `caCertificates` and `caCrl`.
     pub ca_file: Option<(Box<str>, At)>,
+    pub ca_crl: Option<Box<str>>,
     pub subject_alt_names: Vec<String>,
     /// In the model's forms.
     pub certificate_hashes: Vec<String>,
@@ -170,7 +171,6 @@ fn server_host(field: &Field<'_>, meta: &Meta) -> Option<ServerHost> {
 fn decode_tls(field: &Field<'_>) -> Option<Tls> {
     use ClientCertificate::{None as NoCertificate, Optional, Required};
     let object = field.object()?;
-    object.unsupported(&["caCrl"]);
     let mut files: Vec<CertificateFiles> = certificate_files(&object, "serverCertificate", "privateKey").into_iter().collect();
     let mut ca_file = object.get("caCertificates");
     for item in object.list("tlsCertificates") {
@@ -206,12 +206,14 @@ fn decode_tls(field: &Field<'_>) -> Option<Tls> {
         let help = "add credentialName with the name of a Secret, or serverCertificate and privateKey with paths";
         field.error("MissingField", "a server that terminates TLS needs a certificate", help);
     }
+    let asks = matches!(mode, Mode::Terminate(Optional | Required)) && ca_credential.is_none();
     Some(Tls {
         mode,
         https_redirect,
         credentials,
         ca_credential,
         files,
+        ca_crl: ca_crl(&object, asks && ca_file.is_some()),
         ca_file: ca_file.and_then(|f| Some((f.str()?.into(), At::of(&f)))),
         subject_alt_names: object.strings("subjectAltNames"),
         certificate_hashes: object.list("verifyCertificateHash").iter().filter_map(certificate_hash).collect(),

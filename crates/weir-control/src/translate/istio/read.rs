@@ -76,6 +76,17 @@ pub fn certificate_files(object: &Object<'_>, chain: &'static str, key: &'static
     Some(CertificateFiles { chain: first.str()?.into(), key: second.str()?.into(), at: At::of(&first) })
 }
 
+/// The file `caCrl`; `used` says whether there are roots from a file that it goes with.
+pub fn ca_crl(tls: &Object<'_>, used: bool) -> Option<Box<str>> {
+    let field = tls.get("caCrl")?;
+    let path = field.str()?;
+    if !used {
+        let message = "goes with certificates that are verified against the file caCertificates: it has no effect here";
+        field.warning("UnusedField", message, "add caCertificates; a Secret has its revocation list under ca.crl");
+    }
+    used.then(|| path.into())
+}
+
 /// The full name of a host as Istio reads it: one label is a Service of the namespace.
 pub fn full_host(host: &str, namespace: &str) -> Name {
     let host = host.to_ascii_lowercase();

@@ -185,7 +185,8 @@ fn roots(cx: &Cx<'_>, object: &Object, tls: &Tls, part: &mut Part) -> Option<Nam
         };
     }
     if let Some((path, at)) = &tls.ca_file {
-        return from_files(cx, object, SecretKey::roots_file(&beside(object, path)), at, part);
+        let crl = tls.ca_crl.as_deref().map(|crl| beside(object, crl));
+        return from_files(cx, object, SecretKey::roots_file(&beside(object, path), crl.as_deref()), at, part);
     }
     let Some((name, at)) = tls.credentials.first() else {
         let found = Diagnostic::error("MissingField", "clients' certificates need roots to be verified against").help("add caCertificates");

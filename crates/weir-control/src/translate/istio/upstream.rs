@@ -268,7 +268,8 @@ fn upstream_tls(cx: &Cx<'_>, key: &ClusterKey, owner: &Object, tls: &Originate, 
     }
     let ca_file = tls.ca_file.as_deref().filter(|file| *file != "system" && roots.is_none() && !tls.insecure_skip_verify);
     if let Some(file) = ca_file {
-        let key = SecretKey::roots_file(&beside(owner, file));
+        let crl = tls.ca_crl.as_deref().map(|crl| beside(owner, crl));
+        let key = SecretKey::roots_file(&beside(owner, file), crl.as_deref());
         // Where the file cannot be read nothing is trusted, rather than the system's roots.
         roots = from_files(cx, owner, key.clone(), &tls.at, part).or_else(|| Some(part.use_secret(key)));
     }

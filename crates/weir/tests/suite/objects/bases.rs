@@ -298,7 +298,7 @@ fn istio_gateway() -> Base {
                 "servers": [
                     { "port": { "number": 80, "name": "http", "protocol": "HTTP" }, "hosts": ["*.a.test"], "bind": "127.0.0.1", "name": "s", "tls": { "httpsRedirect": true } },
                     { "port": { "number": 443, "name": "https", "protocol": "HTTPS" }, "hosts": ["./b.test"], "tls": {
-                        "mode": "MUTUAL", "credentialName": "c", "caCertCredentialName": "ca", "subjectAltNames": ["s"], "minProtocolVersion": "TLSV1_2", "maxProtocolVersion": "TLSV1_3",
+                        "mode": "MUTUAL", "credentialName": "c", "caCertCredentialName": "ca", "caCertificates": "ca.pem", "caCrl": "crl.pem", "subjectAltNames": ["s"], "minProtocolVersion": "TLSV1_2", "maxProtocolVersion": "TLSV1_3",
                     } },
                 ],
             } }),
@@ -418,7 +418,7 @@ fn destination_rule() -> Base {
                         "consecutive5xxErrors": 1, "consecutiveGatewayErrors": 1, "consecutiveLocalOriginFailures": 1, "splitExternalLocalOriginErrors": true,
                         "interval": "1s", "baseEjectionTime": "1s", "maxEjectionPercent": 50, "minHealthPercent": 10,
                     },
-                    "tls": { "mode": "SIMPLE", "caCertificates": "system", "sni": "a.test", "subjectAltNames": ["a"], "insecureSkipVerify": true },
+                    "tls": { "mode": "SIMPLE", "caCertificates": "system", "caCrl": "crl.pem", "sni": "a.test", "subjectAltNames": ["a"], "insecureSkipVerify": true },
                     "retryBudget": { "percent": 20, "minRetryConcurrency": 3 },
                     "portLevelSettings": [{ "port": { "number": 80 }, "loadBalancer": { "consistentHash": { "httpCookie": { "name": "c", "path": "/", "ttl": "1h" } } } }],
                 },
