@@ -419,6 +419,11 @@ impl<'a> Cx<'a> {
         let found: Vec<_> = self.store.by_word(kind, &word).collect();
         found.into_iter()
     }
+    /// The routes that may keep a route out of a listener, or the other way round. Not noted: whatever changes one of them
+    /// has the others translated again.
+    pub fn rivals(&self, route: &Object) -> Vec<&'a Arc<Object>> {
+        self.store.rivals(route)
+    }
     /// A file that an object names, as a plugin's code: its digest. The unit is translated again when the file changes.
     pub fn artifact(&self, path: &Path) -> Artifact {
         self.note(Dep::File(path.into()));

@@ -384,6 +384,7 @@ fn conditions_are_kept_for_the_status() {
         "Gateway/default/gw http Accepted true Accepted",
         "Gateway/default/gw http Programmed true Programmed",
         "Gateway/default/gw  Programmed true Programmed",
+        "Gateway/default/gw  ResolvedRefs true ResolvedRefs",
         "HTTPRoute/default/r parentRefs[1] Accepted false NoMatchingParent",
         "HTTPRoute/default/r parentRefs[0] Accepted true Accepted",
         "HTTPRoute/default/r parentRefs[0] ResolvedRefs false BackendNotFound",

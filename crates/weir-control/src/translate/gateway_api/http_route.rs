@@ -5,14 +5,14 @@ use super::{
     hostname,
 };
 use crate::{
-    object::{Meta, Spec},
+    object::{Key, Meta, Object, Spec},
     translate::RankPath,
 };
 use std::time::Duration;
 use weir_config::{
     model::{HeaderMatch, Name, PathMatch, QueryMatch, RetryOn, RetryPolicy, RouteMatch, StringMatch, ValueMatch},
     node::Chars,
-    reader::{Field, Object},
+    reader::{Field, Object as Fields},
 };
 
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +32,13 @@ pub struct ParentRef {
     pub section: Option<Box<str>>,
     pub port: Option<u16>,
     pub place: Chars,
+}
+
+impl ParentRef {
+    /// Whether `route` means this Gateway by it.
+    pub fn is(&self, route: &Object, gateway: &Key) -> bool {
+        *self.name == *gateway.name && self.namespace.as_ref().unwrap_or(&route.key.namespace) == &gateway.namespace
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -84,7 +91,7 @@ pub enum BackendKind {
     Other(Box<str>),
 }
 
-pub fn decode_http_route(root: &Object<'_>, _: &Meta) -> Option<Spec> {
+pub fn decode_http_route(root: &Fields<'_>, _: &Meta) -> Option<Spec> {
     let spec = root.required("spec")?.object()?;
     spec.unsupported(&["useDefaultGateways"]);
     let parents = decode_parents(&spec);
@@ -102,7 +109,7 @@ pub fn decode_http_route(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     Some(Spec::HttpRoute(Box::new(HttpRoute { parents, hostnames, rules })))
 }
 
-pub fn decode_parents(spec: &Object<'_>) -> Vec<ParentRef> {
+pub fn decode_parents(spec: &Fields<'_>) -> Vec<ParentRef> {
     if !spec.has("parentRefs") {
         let help = "add parentRefs with the name of a Gateway";
         spec.field().warning("NoParents", "without parentRefs this route is attached to nothing", help);
@@ -173,7 +180,7 @@ impl Rule {
     }
 
     /// What rules of both kinds have, with filters of `types`.
-    pub fn decode(object: &Object<'_>, types: &[(&'static str, Type)], decode_match: fn(&Field<'_>) -> Option<Match>) -> Rule {
+    pub fn decode(object: &Fields<'_>, types: &[(&'static str, Type)], decode_match: fn(&Field<'_>) -> Option<Match>) -> Rule {
         object.unsupported(&["sessionPersistence"]);
         let mut rule = Rule::to_nowhere(line(object.field()));
         rule.name = object.str("name").map(Into::into);
@@ -217,7 +224,7 @@ fn decode_match(field: &Field<'_>) -> Option<Match> {
 }
 
 /// The conditions under `headers`.
-pub fn add_headers(object: &Object<'_>, made: &mut Match) -> Option<()> {
+pub fn add_headers(object: &Fields<'_>, made: &mut Match) -> Option<()> {
     for header in object.list("headers") {
         let (name, value) = decode_value(&header)?;
         let name = name.to_ascii_lowercase();
@@ -297,7 +304,7 @@ pub fn decode_backend(field: &Field<'_>, types: &[(&'static str, Type)]) -> Opti
     Some(Backend { reference, weight, filters })
 }
 
-pub fn decode_reference(object: &Object<'_>) -> Option<BackendRef> {
+pub fn decode_reference(object: &Fields<'_>) -> Option<BackendRef> {
     let (group, kind) = (object.str("group").unwrap_or_default(), object.str("kind").unwrap_or("Service"));
     let kind = match (group, kind) {
         ("" | "core", "Service") => BackendKind::Service,
@@ -314,7 +321,7 @@ pub fn decode_reference(object: &Object<'_>) -> Option<BackendRef> {
 }
 
 /// Preflights are answered before a backend is chosen: the backends of a rule can only agree.
-fn shared_cors(rule: &Object<'_>, backends: &[Backend]) {
+fn shared_cors(rule: &Fields<'_>, backends: &[Backend]) {
     let cors = |b: &Backend| b.filters.as_ref().and_then(|f| f.cors.clone());
     let Some(first) = backends.first() else { return };
     let (first, field) = (cors(first), rule.get("backendRefs"));
@@ -326,7 +333,7 @@ fn shared_cors(rule: &Object<'_>, backends: &[Backend]) {
     }
 }
 
-fn decode_retry(object: &Object<'_>) -> Option<RetryPolicy> {
+fn decode_retry(object: &Fields<'_>) -> Option<RetryPolicy> {
     let mut status_codes = Vec::new();
     for code in object.list("codes") {
         status_codes.push(code.int(400..=599)? as u16);

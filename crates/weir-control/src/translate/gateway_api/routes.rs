@@ -4,7 +4,7 @@ use super::{
     backend_tls,
     filters::Filters,
     http_route::{Backend, BackendKind, BackendRef, HttpRoute, Match, ParentRef, Rule},
-    permitted,
+    permitted, rivals,
 };
 use crate::{
     object::{Key, Kind, Object, Spec},
@@ -75,7 +75,21 @@ pub fn attach_parent<'a>(
         );
     }
     match attach::attach(cx, gateway, namespace, parent, (object.key.kind, &object.key.namespace), hostnames) {
-        Ok(attached) => Some((owner, attached)),
+        Ok(mut attached) => {
+            let rival = rivals::yield_to(cx, object, (owner, gateway), &mut attached);
+            let Some(rival) = rival else { return Some((owner, attached)) };
+            let message = format!(
+                "the Gateway {namespace}/{} has {} for these hosts: a listener has routes of one kind for a host",
+                parent.name, rival.title
+            );
+            let help = "use another hostname or listener, or one kind; the older route is taken, or the first by namespace and name";
+            if attached.is_empty() {
+                return refuse("HostnameConflict", message, help);
+            }
+            let found = Diagnostic::warning("HostnameConflict", format!("{message}; other listeners take the route")).help(help);
+            part.find(object, parent.place, format!("spec.parentRefs[{index}]"), found);
+            Some((owner, attached))
+        }
         Err(why) => {
             let message = format!("the Gateway {namespace}/{} {}", parent.name, Refused::words(why));
             refuse(why.reason(), message, why.help())
