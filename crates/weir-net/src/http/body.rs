@@ -67,11 +67,21 @@ fn declared(h: &Headers, version: Version) -> Result<Option<Framing>, Bad> {
         let (first, more) = (codings.next(), codings.next());
         let chunked = first.is_some_and(|v| v.eq_ignore_ascii_case(b"chunked"));
         if !chunked || more.is_some() || version != Version::Http11 {
-            return Err(Bad::Coding);
+            return Err(if version == Version::Http11 { bad_coding(h) } else { Bad::Coding });
         }
         return Ok(Some(Framing::CHUNKED));
     }
     content_length(h).map(|n| n.map(Framing::Length))
+}
+
+/// What is wrong with codings other than `chunked` alone: where it is the last the end of the body can be told, but not what is
+/// in it (RFC 9112 sections 6.1 and 6.3).
+fn bad_coding(h: &Headers) -> Bad {
+    let all = h.all(Known::TransferEncoding).collect::<Vec<_>>().join(&b',');
+    let mut names: Vec<&[u8]> = all.split(|c| *c == b',').map(|name| name.trim_ascii()).collect();
+    let last = names.pop().is_some_and(|name| name.eq_ignore_ascii_case(b"chunked"));
+    let known = |name: &&[u8]| name.is_empty() || name.eq_ignore_ascii_case(b"chunked");
+    if last && !names.iter().any(known) { Bad::UnknownCoding } else { Bad::Coding }
 }
 
 /// The one Content-Length; several, or one that is not digits only, are refused.

@@ -6,18 +6,23 @@ pub use flood::{Flood, Guarded};
 pub use stream::H2Stream;
 
 use super::{
+    body,
     head::{Headers, RequestHead, ResponseHead, Version},
     names::{HOP_BY_HOP, Known},
     parse,
 };
 use h2::ext::Protocol;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, uri::Scheme};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri,
+    uri::{PathAndQuery, Scheme},
+};
 use std::sync::LazyLock;
 
 /// The first bytes of an HTTP/2 connection (RFC 9113 section 3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Fields of HTTP/1 connections make an HTTP/2 message malformed (RFC 9113 section 8.2.2); `te` may say `trailers`.
+/// Fields of HTTP/1 connections make an HTTP/2 message malformed (RFC 9113 section 8.2.2); `te` may say `trailers`. Two lengths
+/// are one too many wherever they stand.
 const FORBIDDEN: u64 =
     Known::Connection.bit() | Known::KeepAlive.bit() | Known::ProxyConnection.bit() | Known::TransferEncoding.bit() | Known::Upgrade.bit();
 
@@ -41,7 +46,7 @@ pub fn load_request(parts: &http::request::Parts, head: &mut RequestHead) -> boo
     for (name, value) in &parts.headers {
         // `host` beside `:authority` says the same or is wrong (RFC 9113 section 8.3.1).
         if name == http::header::HOST && uri.authority().is_some() {
-            if Some(value.as_bytes()) != uri.authority().map(|a| a.as_str().as_bytes()) {
+            if !uri.authority().is_some_and(|a| value.as_bytes().eq_ignore_ascii_case(a.as_str().as_bytes())) {
                 return false;
             }
             continue;
@@ -68,7 +73,7 @@ fn join_cookies(headers: &mut Headers) {
 }
 
 fn is_allowed(headers: &Headers) -> bool {
-    !headers.has_any(FORBIDDEN) && headers.all(Known::Te).all(|v| v == b"trailers")
+    !headers.has_any(FORBIDDEN) && headers.all(Known::Te).all(|v| v == b"trailers") && body::content_length(headers).is_ok()
 }
 
 /// Takes over a response that h2 has decoded. `false`: it is malformed.
@@ -108,6 +113,7 @@ pub fn request_of(head: &RequestHead) -> Option<Request<()>> {
         b"" => b"/",
         t => t,
     };
+    let target = PathAndQuery::try_from(target).or_else(|_| PathAndQuery::try_from(escaped(target))).ok()?;
     let mut uri = Uri::builder().scheme(head.scheme()).path_and_query(target);
     uri = uri.authority(match head.authority() {
         b"" => return None,
@@ -125,6 +131,18 @@ pub fn request_of(head: &RequestHead) -> Option<Request<()>> {
     *request.version_mut() = http::Version::HTTP_2;
     *request.headers_mut() = map_of(&head.headers, Known::Host.bit())?;
     Some(request)
+}
+
+/// A target without the few bytes that HTTP/1 tolerates and URIs do not have (RFC 3986 appendix A).
+fn escaped(target: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(target.len() + 16);
+    for byte in target {
+        match byte {
+            b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' => out.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+            _ => out.push(*byte),
+        }
+    }
+    out
 }
 
 /// The response for h2 to send.

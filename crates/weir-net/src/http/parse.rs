@@ -24,8 +24,10 @@ pub enum Bad {
     LengthAndCoding,
     /// A Content-Length that is no number, or several.
     Length,
-    /// A Transfer-Encoding other than `chunked` alone.
+    /// A Transfer-Encoding that tells no end of the body.
     Coding,
+    /// A coding beside `chunked`.
+    UnknownCoding,
     /// A chunk or a trailer that is none.
     Chunk,
 }
@@ -36,6 +38,7 @@ impl Bad {
         match self {
             Bad::TooLarge | Bad::TooMany => 431,
             Bad::Version => 505,
+            Bad::UnknownCoding => 501,
             _ => 400,
         }
     }
@@ -51,7 +54,7 @@ impl Bad {
             Bad::MissingHost => "missing_host_header",
             Bad::Host => "http1.invalid_authority",
             Bad::LengthAndCoding => "http1.content_length_and_chunked_not_allowed",
-            Bad::Coding => "http1.invalid_transfer_encoding",
+            Bad::Coding | Bad::UnknownCoding => "http1.invalid_transfer_encoding",
         }
     }
 }

@@ -21,7 +21,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 use weir_net::http::{
-    Known, Version,
+    Known, Method, Version,
     body::Framing,
     h2 as border, parse,
     pump::{Broken, Coding, Pump},
@@ -219,6 +219,10 @@ impl Exchange<'_> {
             }
         }
         let chunked = !ends && !req.headers.has(Known::ContentLength);
+        // Servers ask for a length where a body is usual; HTTP/2 can do without (RFC 9110 section 8.6).
+        if ends && matches!(req.method, Method::Post | Method::Put | Method::Patch) && !req.headers.has(Known::ContentLength) {
+            req.headers.add(Known::ContentLength, &[b"0"]);
+        }
         if chunked {
             req.headers.add(Known::TransferEncoding, &[b"chunked"]);
         }
@@ -302,7 +306,11 @@ impl Exchange<'_> {
             ready!(self.poll_interim(cx)).map_err(Lost::End)?;
             match ready!(self.poll_head(cx, tried))? {
                 101 | 200.. => return Poll::Ready(Ok(())),
-                _ => self.pass_interim().map_err(Lost::End)?,
+                _ => {
+                    // A connection that answers is not stale.
+                    tried.reused = false;
+                    self.pass_interim().map_err(Lost::End)?;
+                }
             }
         }
     }
@@ -363,10 +371,9 @@ impl Exchange<'_> {
             }
             match wire.poll_fill(cx, &self.w.bufs) {
                 Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(_) => {
-                    let silent = reused && wire.input.is_empty();
-                    return Poll::Ready(Err(Lost::Broken { silent, refused: false }));
-                }
+                // A part of a head is no answer.
+                Poll::Ready(_) if !wire.input.is_empty() => return Poll::Ready(Err(Lost::Malformed)),
+                Poll::Ready(_) => return Poll::Ready(Err(Lost::Broken { silent: reused, refused: false })),
                 Poll::Pending => return Poll::Pending,
             }
         }

@@ -1,13 +1,15 @@
 //! Interim answers (1xx) on their way to the client. `100 Continue` is the gateway's own to say; `101` ends the exchange.
 use super::exchange::{End, Exchange};
 use std::task::{Context, Poll, ready};
-use weir_net::http::{Version, h2 as border, relay::Peer};
+use weir_net::http::{Known, Version, h2 as border, relay::Peer};
 
 impl Exchange<'_> {
     /// Passes the interim answer on that the stream holds; clients of HTTP/1.0 know of none.
     pub(super) fn pass_interim(&mut self) -> Result<(), End> {
         self.strip_response(0);
         let mut resp = self.s.resp.borrow_mut();
+        // None of them has a body (RFC 9110 section 8.6).
+        resp.headers.remove(Known::ContentLength);
         match &mut self.c.peer {
             _ if resp.status == 100 => {}
             Peer::H2(stream) => {

@@ -6,7 +6,7 @@ use super::{
 use crate::{info::Flags, stream::Direction};
 use std::task::{Context, Poll};
 use weir_net::http::{
-    Headers,
+    Headers, ResponseHead, h2 as border,
     parse::Bad,
     pump::{Broken, Pump},
     relay::{Got, Peer, Reader, Writer},
@@ -115,17 +115,26 @@ impl Exchange<'_> {
         }
     }
 
-    /// Tells an HTTP/1 client to send its body. `false`: the connection is full.
+    /// Tells the client to send its body. `false`: the connection is full.
     pub(super) fn say_continue(&mut self, cx: &mut Context) -> Result<bool, End> {
-        let Some(wire) = self.c.peer.wire() else { return Ok(true) };
-        // What has come needs no telling.
-        if wire.input.is_empty() {
-            match wire.poll_write(cx, [b"HTTP/1.1 100 Continue\r\n\r\n", b""]) {
-                Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(_)) => return Err(End::client_gone(false)),
-                Poll::Pending => return Ok(false),
+        match &mut self.c.peer {
+            Peer::H2(stream) => {
+                let mut head = ResponseHead::default();
+                head.begin(100);
+                if let Some(head) = border::response_of(&head) {
+                    stream.interim(head).map_err(|_| End::client_gone(true))?;
+                }
             }
-            let _ = wire.poll_flush(cx);
+            // What has come needs no telling.
+            Peer::H1(wire) if wire.input.is_empty() => {
+                match wire.poll_write(cx, [b"HTTP/1.1 100 Continue\r\n\r\n", b""]) {
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Err(_)) => return Err(End::client_gone(false)),
+                    Poll::Pending => return Ok(false),
+                }
+                let _ = wire.poll_flush(cx);
+            }
+            Peer::H1(_) => {}
         }
         self.expects = false;
         Ok(true)

@@ -26,6 +26,13 @@ impl Exchange<'_> {
         let config = hcm.config();
         let mut req = self.s.req.borrow_mut();
         if req.method == Method::Connect {
+            // Whoever asked takes what follows for a tunnel.
+            self.keep = false;
+            return Err(End::reply(403, Flags::default(), "upgrade_failed"));
+        }
+        // HTTP/2 in an upgraded connection would carry requests past every route and plugin.
+        let h2c = body::lists(&req.headers, Known::Upgrade, b"h2c");
+        if h2c && self.h2 {
             return Err(End::reply(403, Flags::default(), "upgrade_failed"));
         }
         let asterisk = req.method == Method::Options && req.target() == b"*";
@@ -51,10 +58,11 @@ impl Exchange<'_> {
             }
         }
         if !self.h2 {
-            // HTTP/2 in an upgraded connection would carry requests past every route and plugin.
+            // HTTP/1.0 knows of no upgrade (RFC 9110 section 7.8).
             let upgrade = req.headers.has(Known::Upgrade)
                 && body::lists(&req.headers, Known::Connection, b"upgrade")
-                && !body::lists(&req.headers, Known::Upgrade, b"h2c");
+                && req.version == Version::Http11
+                && !h2c;
             strip(&mut req.headers, Known::TransferEncoding.bit() | if upgrade { Known::Upgrade.bit() } else { 0 });
             if upgrade {
                 req.headers.add(Known::Connection, &[b"upgrade"]);
@@ -62,6 +70,8 @@ impl Exchange<'_> {
         }
         let https = self.c.conn.tls.is_some();
         if config.use_remote_address {
+            // What proxies of one mesh tell each other is not a client's to say.
+            req.headers.remove_prefixed(b"x-envoy-");
             let remote = client_address(&req.headers, config.xff_num_trusted_hops);
             if let Some(ip) = remote {
                 self.s.info.borrow_mut().remote_address = Some(SocketAddr::new(ip, 0));
@@ -91,7 +101,7 @@ impl Exchange<'_> {
             if !continues {
                 return Err(End::reply(417, Flags::default(), "expectation_failed"));
             }
-            self.expects = req.version == Version::Http11 && !self.reader.is_done();
+            self.expects = req.version != Version::Http10 && !self.reader.is_done();
             req.headers.remove(Known::Expect);
         }
         Ok(())
@@ -182,6 +192,8 @@ pub(super) fn strip(h: &mut Headers, keep: u64) {
     if !h.has_any(HOP_BY_HOP & !keep) {
         return;
     }
+    // What passes trailers on may promise them as well (RFC 9110 section 10.1.4).
+    let trailers = h.has(Known::Te) && body::lists(h, Known::Te, b"trailers");
     // `close` and `keep-alive` name no header; anything longer is rare and may be copied.
     let plain = |v: &[u8]| v.eq_ignore_ascii_case(b"keep-alive") || v.eq_ignore_ascii_case(b"close");
     if !h.all(Known::Connection).all(plain) {
@@ -192,8 +204,6 @@ pub(super) fn strip(h: &mut Headers, keep: u64) {
             }
         }
     }
-    // What passes trailers on may promise them as well (RFC 9110 section 10.1.4).
-    let trailers = h.has(Known::Te) && body::lists(h, Known::Te, b"trailers");
     h.remove_any(HOP_BY_HOP & !keep);
     if trailers {
         h.add(Known::Te, &[b"trailers"]);

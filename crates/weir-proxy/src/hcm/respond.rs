@@ -202,10 +202,14 @@ impl Exchange<'_> {
         if let Some(name) = &self.hcm.config().server_name {
             resp.headers.set(Known::Server, &[name.as_bytes()]);
         }
+        // There is no body to tell the length of (RFC 9110 section 8.6, RFC 9112 section 6.1).
+        if resp.status == 204 {
+            resp.headers.remove_any(Known::ContentLength.bit() | Known::TransferEncoding.bit());
+        }
         if self.h2 {
             return;
         }
-        if raw == Some(Coding::Bare) {
+        if self.s.req.borrow().version == Version::Http10 {
             resp.headers.remove(Known::TransferEncoding);
         }
         if chunked || raw == Some(Coding::Chunk) {

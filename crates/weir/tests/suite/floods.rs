@@ -146,6 +146,9 @@ fn malformed_requests_are_refused_and_the_connection_lives() {
         ("a length below the body", &[(":method", "POST"), S, A, P, ("content-length", "3")], b"abcd"),
         ("a length beyond the body", &[(":method", "POST"), S, A, P, ("content-length", "5")], b"abcd"),
         ("two lengths", &[(":method", "POST"), S, A, P, ("content-length", "4"), ("content-length", "5")], b"abcd"),
+        ("the same length twice", &[(":method", "POST"), S, A, P, ("content-length", "4"), ("content-length", "4")], b"abcd"),
+        // Requests in it would pass every route.
+        ("HTTP/2 within HTTP/2", &[(":method", "CONNECT"), (":protocol", "h2c"), S, A, P], b""),
         ("a length that is none", &[(":method", "POST"), S, A, P, ("content-length", "+4")], b"abcd"),
     ];
     for (name, fields, body) in table {
@@ -164,7 +167,7 @@ fn malformed_requests_are_refused_and_the_connection_lives() {
     }
     // What is fine: in one cookie, and `te: trailers`.
     let mut raw = Raw::open(weir.address());
-    raw.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&[M, S, A, P, ("te", "trailers"), ("host", "h.test")]))).unwrap();
+    raw.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&[M, S, A, P, ("te", "trailers"), ("host", "H.test")]))).unwrap();
     assert_eq!(outcome(&mut raw, 1), "taken");
 }
 

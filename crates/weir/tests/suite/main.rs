@@ -18,6 +18,7 @@ mod limits;
 mod live;
 mod logs;
 mod mesh;
+mod messages;
 mod mutual;
 mod objects;
 mod operate;

@@ -242,6 +242,20 @@ impl Headers {
             id => self.remove(id),
         }
     }
+    /// Removes every header whose name begins with `prefix`, which is in lower case.
+    pub fn remove_prefixed(&mut self, prefix: &[u8]) {
+        for i in 0..self.list.len() {
+            let name = self.name_of(&self.list[i]);
+            // Few names have the same byte where the prefix ends.
+            if name.get(prefix.len() - 1) != prefix.last() || !name[..prefix.len()].eq_ignore_ascii_case(prefix) {
+                continue;
+            }
+            match self.list[i].id {
+                Known::Other => self.list[i].state = State::Removed,
+                id => self.remove(id),
+            }
+        }
+    }
     /// Writes all lines and the blank line, copying each run of neighbouring lines at once.
     pub fn write_to(&self, out: &mut Vec<u8>) {
         self.write_lines(out);
@@ -311,6 +325,12 @@ mod tests {
         h.remove_named(b"cookie");
         assert!(!h.has(Known::Cookie) && h.get_named(b"cookie").is_none());
         h.remove_named(b"X-TWO");
+        h.add_named(b"X-Envoy-Odd", b"");
+        h.add(Known::OriginalPath, &[b"/"]);
+        h.add_named(b"x-envoyodd", b"");
+        h.remove_prefixed(b"x-envoy-");
+        assert!(!h.has(Known::OriginalPath));
+        h.remove_named(b"x-envoyodd");
         h.set_named(b"x-three", b"");
         assert_eq!(text(&h), "x-one: new|x-three: |");
         assert_eq!(h.get_named(b"x-three"), Some(&b""[..]));
