@@ -91,8 +91,19 @@ pub struct ClusterKey {
     pub subset: Name,
     /// `NAME.NAMESPACE.svc.cluster.local` or a host of a ServiceEntry, in lower case.
     pub host: Name,
-    /// The Gateway (of Gateway API) whose own certificate its endpoints are shown: with it they are a cluster apart.
-    pub client: Option<Arc<Key>>,
+    pub purpose: Purpose,
+}
+
+/// What a cluster is for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Purpose {
+    /// Everything that has no cluster of its own.
+    #[default]
+    Any,
+    /// Its endpoints are shown the certificate of this Gateway (of Gateway API).
+    Gateway(Arc<Key>),
+    /// TLS that is passed on by a server name that says the cluster: nothing is added to it.
+    ServerName,
 }
 
 impl ClusterKey {
@@ -101,13 +112,14 @@ impl ClusterKey {
     }
     /// Of a host's port, without a subset.
     pub fn host(port: u16, host: Name) -> ClusterKey {
-        ClusterKey { port, subset: "".into(), host, client: None }
+        ClusterKey { port, subset: "".into(), host, purpose: Purpose::Any }
     }
     pub fn name(&self) -> Name {
-        let ClusterKey { port, subset, host, client } = self;
-        match client {
-            None => format!("outbound|{port}|{subset}|{host}").into(),
-            Some(gateway) => format!("outbound|{port}|{subset}|{host}@{}.{}", gateway.name, gateway.namespace).into(),
+        let ClusterKey { port, subset, host, purpose } = self;
+        match purpose {
+            Purpose::Any => format!("outbound|{port}|{subset}|{host}").into(),
+            Purpose::Gateway(gateway) => format!("outbound|{port}|{subset}|{host}@{}.{}", gateway.name, gateway.namespace).into(),
+            Purpose::ServerName => format!("outbound_.{port}_.{subset}_.{host}").into(),
         }
     }
     /// Namespace and name where the host is a Kubernetes Service's.

@@ -35,6 +35,7 @@ fn listener(out: &mut String, l: &Listener) {
         let tls = chain.tls.as_ref().map_or(String::new(), |tls| format!(" tls {}", terse(tls, &[])));
         let to = match &chain.filter {
             NetworkFilter::HttpConnectionManager(h) => manager(h),
+            NetworkFilter::TcpProxy(t) if !t.sni_clusters.is_empty() => format!("tcp by server name {}", t.sni_clusters.join(" ")),
             NetworkFilter::TcpProxy(t) => format!("tcp {}", terse(&t.clusters, &[])),
         };
         line(out, format_args!("  {}{names}{tls} -> {to}", chain.name));

@@ -40,6 +40,8 @@ pub enum NetworkFilter {
 pub struct TcpProxy {
     pub stat_prefix: Name,
     pub clusters: Vec<(Name, u32)>,
+    /// In place of `clusters`: the server name of TLS is the name of one of these (Envoy's filter `sni_cluster`).
+    pub sni_clusters: Vec<Name>,
     #[serde(serialize_with = "seconds")]
     pub idle_timeout: Duration,
     pub access_log: Vec<AccessLog>,

@@ -1,6 +1,6 @@
 //! Clusters: one for every port of a service that a route refers to.
 use super::{
-    ClusterKey, Cx, Part, gateway_api, istio,
+    ClusterKey, Cx, Part, Purpose, gateway_api, istio,
     kubernetes::{EndpointSlice, Service, ServicePort, SliceAddress},
 };
 use crate::object::{Kind, Object, Spec};
@@ -37,10 +37,16 @@ pub fn translate(cx: &Cx<'_>, key: &ClusterKey, part: &mut Part) {
     };
     let Some(mut draft) = draft else { return };
     istio::traffic_policy(cx, key, &mut draft, part);
+    if key.purpose == Purpose::ServerName {
+        return finish(draft, key.port, part);
+    }
     if let Some(Spec::Service(service)) = own.map(|o| &o.spec) {
         let port = service.port(key.port).map(|p| &*p.name);
         if let Some(mut tls) = gateway_api::backend_tls(cx, key, port, part) {
-            tls.certificate = key.client.as_ref().and_then(|gateway| gateway_api::client_certificate(cx, gateway, part));
+            tls.certificate = match &key.purpose {
+                Purpose::Gateway(gateway) => gateway_api::client_certificate(cx, gateway, part),
+                _ => None,
+            };
             draft.cluster.tls = Some(tls);
         }
     }

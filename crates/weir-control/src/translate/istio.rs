@@ -2,6 +2,7 @@
 //!
 //! Each is read into small values by the module of its name. A Gateway becomes what it asks of ports (`server`), a
 //! VirtualService becomes routes (`route`, `delegate`) and byte streams (`stream`), the other two become clusters (`upstream`).
+mod auto_passthrough;
 mod delegate;
 mod destination_rule;
 mod gateway;

@@ -9,7 +9,7 @@ use crate::{
     upstream::send_header,
     worker_thread::Local,
 };
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::HashMap, io, sync::Arc, time::Duration};
 use tokio::{net::TcpStream, time::timeout};
 use weir_config::model::{Discovery, TcpProxy};
 use weir_net::{io::Io, listen, tls::Alpn};
@@ -21,6 +21,8 @@ const ATTEMPTS: usize = 3;
 pub struct TcpProxyRt {
     clusters: Vec<(Arc<ClusterSlot>, u32)>,
     total_weight: u64,
+    /// By server name, in lower case.
+    by_name: HashMap<String, Arc<ClusterSlot>>,
     idle_timeout: Duration,
 }
 
@@ -28,10 +30,14 @@ impl TcpProxyRt {
     pub(super) fn new(config: &TcpProxy, registry: &ClusterRegistry) -> Self {
         let clusters: Vec<_> = config.clusters.iter().map(|(name, weight)| (registry.slot(name), *weight)).collect();
         let total_weight = clusters.iter().map(|(_, w)| u64::from(*w)).sum();
-        TcpProxyRt { clusters, total_weight, idle_timeout: config.idle_timeout }
+        let by_name = config.sni_clusters.iter().map(|name| (name.to_ascii_lowercase(), registry.slot(name))).collect();
+        TcpProxyRt { clusters, total_weight, by_name, idle_timeout: config.idle_timeout }
     }
 
-    fn pick(&self, random: u64) -> Option<Arc<ClusterRt>> {
+    fn pick(&self, server_name: Option<&str>, random: u64) -> Option<Arc<ClusterRt>> {
+        if !self.by_name.is_empty() {
+            return self.by_name.get(&server_name?.to_ascii_lowercase())?.current();
+        }
         let mut at = random.checked_rem(self.total_weight)?;
         for (slot, weight) in &self.clusters {
             match at.checked_sub(u64::from(*weight)) {
@@ -46,7 +52,9 @@ impl TcpProxyRt {
 /// Serves one connection to its end.
 pub(super) async fn serve(local: &Local, chain: &ChainRt, client: Io, conn: &ConnInfo, stats: &ListenerStats) {
     let Some(tcp) = &chain.tcp else { return };
-    let Some(cluster) = tcp.pick(local.random()) else { return count(&stats.tcp_downstream_cx_no_route) };
+    let Some(cluster) = tcp.pick(conn.requested_server_name.as_deref(), local.random()) else {
+        return count(&stats.tcp_downstream_cx_no_route);
+    };
     let Some(_permit) = cluster.breakers.take(Resource::Connections, &cluster.config.circuit_breakers) else {
         return count(&stats.tcp_downstream_cx_no_route);
     };

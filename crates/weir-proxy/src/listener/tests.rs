@@ -13,6 +13,7 @@ fn chain(name: &str, server_names: &[&str], terminates: bool) -> Arc<FilterChain
         filter: NetworkFilter::TcpProxy(TcpProxy {
             stat_prefix: name.into(),
             clusters: vec![],
+            sni_clusters: vec![],
             idle_timeout: Duration::ZERO,
             access_log: vec![],
         }),

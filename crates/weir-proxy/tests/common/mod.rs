@@ -224,6 +224,7 @@ pub fn tcp_with(name: &str, server_names: &[&str], tls: Option<DownstreamTls>, c
     let filter = NetworkFilter::TcpProxy(TcpProxy {
         stat_prefix: name.into(),
         clusters: vec![(cluster.into(), 1)],
+        sni_clusters: vec![],
         idle_timeout: Duration::from_secs(3600),
         access_log: vec![],
     });

@@ -504,3 +504,45 @@ fn upstreams_are_shown_a_certificate() {
         }
     }
 }
+
+#[test]
+fn a_server_name_says_the_cluster() {
+    let ca = Authority::new();
+    let name = |subset: &str, host: &str| format!("outbound_.80_.{subset}_.{host}.default.svc.cluster.local");
+    let names = [("", "a"), ("v1", "b"), ("v2", "b"), ("", "other"), ("", "c")].map(|(subset, host)| name(subset, host));
+    let own = ca.sign(&names.each_ref().map(|s| &**s), None);
+    let [a, b1, b2, c] = ["a", "b1", "b2", "c"].map(|name| secure_echo(name, &own));
+    let slice = |yaml: String, version: &str| yaml.replace("labels: { ", &format!("labels: {{ version: {version}, "));
+    let second = service("b", b2.address().port()).split_once("---\n").unwrap().1.replace("metadata: { name: b", "metadata: { name: b-2");
+    let objects = [
+        service("a", a.address().port()),
+        slice(service("b", b1.address().port()), "v1"),
+        slice(second, "v2"),
+        // What would be a handshake within the client's own is for others.
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: { name: b }\nspec:\n  host: b\n  trafficPolicy: { tls: { mode: SIMPLE } }\n  subsets: [{ name: v1, labels: { version: v1 } }, { name: v2, labels: { version: v2 } }]\n---\n".into(),
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: { name: other }\nspec:\n  hosts: [other.default.svc.cluster.local, elsewhere.test]\n  ports: [{ number: 80, name: tls, protocol: TLS }]\n  resolution: STATIC\n  endpoints: [{ address: 127.0.0.1, ports: { tls: $C } }]\n---\n".into(),
+        "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: { name: g }\nspec:\n  servers:\n  - { port: { number: $PORT, name: tls, protocol: TLS }, hosts: ['*.local'], tls: { mode: AUTO_PASSTHROUGH } }\n  - { port: { number: $PORT2, name: tls, protocol: TLS }, hosts: [default/a.default.svc.cluster.local, other/b.default.svc.cluster.local], tls: { mode: AUTO_PASSTHROUGH } }\n".into(),
+    ];
+    let weir = Start::new().upstreams(0).word("C", c.address().port()).file("all.yaml", objects.concat()).run();
+    assert!(weir.lines("warning").is_empty() && weir.lines("error").is_empty(), "{}", weir.printed());
+    let answers = |port: usize, name: &str| through(&weir, port, &ca, name).map(|(_, name)| name);
+    for (name, first, second) in [
+        (name("", "a"), Some("a"), Some("a")),
+        (name("v1", "b"), Some("b1"), None),
+        (name("v2", "b"), Some("b2"), None),
+        (name("V2", "b").to_uppercase(), Some("b2"), None),
+        (name("", "other"), Some("c"), None),
+        (name("v3", "b"), None, None),
+        (name("", "a").replace("80", "81"), None, None),
+        ("a.default.svc.cluster.local".into(), None, None),
+    ] {
+        for (port, wanted) in [(0, first), (1, second)] {
+            assert_eq!(answers(port, &name).as_deref(), wanted, "{name} on port {port}");
+        }
+    }
+    assert!(weir.stat(&format!("listener.0.0.0.0_{}.tcp.downstream_cx_no_route", weir.ports[0])) >= 2);
+    // A new Service needs nothing else.
+    assert_eq!(answers(0, &name("", "c")), None);
+    weir.write("c.yaml", &service("c", c.address().port()));
+    eventually("the new cluster", || answers(0, &name("", "c")).filter(|found| found == "c"));
+}

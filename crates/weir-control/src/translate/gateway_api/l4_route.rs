@@ -95,5 +95,11 @@ fn make(cx: &Cx<'_>, object: &Arc<Object>, route: &L4Route, client: Option<Arc<K
         let cluster = maker.resolve(&backend.reference, &field, "its connections are closed", part);
         clusters.push((cluster.unwrap_or_else(|| NOWHERE.into()), backend.weight));
     }
-    TcpProxy { stat_prefix: object.title.clone(), clusters, idle_timeout: IDLE_TIMEOUT, access_log: cx.options.access_log.clone() }
+    TcpProxy {
+        stat_prefix: object.title.clone(),
+        clusters,
+        sni_clusters: Vec::new(),
+        idle_timeout: IDLE_TIMEOUT,
+        access_log: cx.options.access_log.clone(),
+    }
 }

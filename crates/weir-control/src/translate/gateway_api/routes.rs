@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     object::{Key, Kind, Object, Spec},
-    translate::{ClusterKey, Cx, Part, Rank, RankApi, RouteEntry},
+    translate::{ClusterKey, Cx, Part, Purpose, Rank, RankApi, RouteEntry},
 };
 use std::{
     cmp::Reverse,
@@ -295,8 +295,8 @@ impl Maker<'_> {
                 }
                 let key = ClusterKey::service(namespace, name, port);
                 let shown = |_: &&Arc<Key>| backend_tls::policy(self.cx, &key, service.port(port).map(|p| &*p.name)).is_some();
-                let client = self.client.as_ref().filter(shown).cloned();
-                Ok(ClusterKey { client, ..key })
+                let purpose = self.client.as_ref().filter(shown).map_or(Purpose::Any, |gateway| Purpose::Gateway(gateway.clone()));
+                Ok(ClusterKey { purpose, ..key })
             }
             BackendKind::Hostname => {
                 let host: Name = name.to_ascii_lowercase().into();

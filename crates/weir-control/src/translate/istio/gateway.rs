@@ -76,6 +76,7 @@ pub enum Mode {
     /// Terminates TLS.
     Terminate(ClientCertificate),
     Passthrough,
+    AutoPassthrough,
 }
 
 pub fn decode(root: &Object<'_>, meta: &Meta) -> Option<Spec> {
@@ -183,7 +184,7 @@ fn decode_tls(field: &Field<'_>) -> Option<Tls> {
         ("SIMPLE", Some(Mode::Terminate(NoCertificate))),
         ("MUTUAL", Some(Mode::Terminate(Required))),
         ("OPTIONAL_MUTUAL", Some(Mode::Terminate(Optional))),
-        ("AUTO_PASSTHROUGH", None),
+        ("AUTO_PASSTHROUGH", Some(Mode::AutoPassthrough)),
         ("ISTIO_MUTUAL", None),
     ];
     // PASSTHROUGH is the zero value of Istio's enum.
@@ -194,7 +195,7 @@ fn decode_tls(field: &Field<'_>) -> Option<Tls> {
         object.get("mode")?.warning(
             "UnsupportedValue",
             "needs a mesh's certificates, which are not supported yet; the server is not opened",
-            "SIMPLE, MUTUAL, OPTIONAL_MUTUAL or PASSTHROUGH",
+            "SIMPLE, MUTUAL, OPTIONAL_MUTUAL, PASSTHROUGH or AUTO_PASSTHROUGH",
         );
         return None;
     };

@@ -80,7 +80,8 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, service: &VirtualService, pa
                 Some(serves @ (Serves::Passthrough | Serves::Terminate | Serves::Bytes)) => {
                     stream::translate(cx, object, service, &place, server, &serves, part);
                 }
-                None => {}
+                // Needs no routes.
+                Some(Serves::AutoPassthrough) | None => {}
             }
         }
         if !bound {

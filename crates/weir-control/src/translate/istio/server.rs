@@ -1,6 +1,6 @@
 //! Gateways to ports, and which hosts a VirtualService has at a server.
 use super::{
-    Gateway, VirtualService,
+    Gateway, VirtualService, auto_passthrough,
     gateway::{Mode, Protocol, Server, Tls},
     read::{At, intersection},
 };
@@ -26,6 +26,8 @@ pub enum Serves {
     Redirect(Name),
     /// TLS by its server name.
     Passthrough,
+    /// TLS by a server name that says the cluster.
+    AutoPassthrough,
     /// TLS that ends here, with bytes behind it.
     Terminate,
     Bytes,
@@ -46,6 +48,7 @@ impl Server {
                 Serves::Routes(https_table(self.bind, Some(&own)))
             }
             (Protocol::Https | Protocol::Tls, Some(Mode::Passthrough)) => Serves::Passthrough,
+            (Protocol::Https | Protocol::Tls, Some(Mode::AutoPassthrough)) => Serves::AutoPassthrough,
             (Protocol::Tcp, _) => Serves::Bytes,
             (Protocol::Tls, Some(Mode::Terminate(_))) => Serves::Terminate,
             (Protocol::Https | Protocol::Tls, None) => return None,
@@ -99,6 +102,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, part: &mu
                 part.findings.append(&mut checked.findings);
                 continue;
             }
+            Some(Serves::AutoPassthrough) => auto_passthrough::translate(cx, object, server, part),
             Some(Serves::Passthrough | Serves::Bytes) | None => continue,
         };
         part.ports.push(PortPart { bind: server.bind, object: object.title.clone(), kind });

@@ -16,7 +16,7 @@ use std::time::Duration;
 use weir_config::model::{Name, TcpProxy};
 
 /// Envoy's default.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 pub fn translate(
     cx: &Cx<'_>,
@@ -72,5 +72,11 @@ fn proxy(cx: &Cx<'_>, object: &Object, place: &Place<'_>, route: &L4Route, part:
         }
         clusters.push((part.use_cluster(key), if only { 1 } else { to.weight }));
     }
-    TcpProxy { stat_prefix: object.title.clone(), clusters, idle_timeout, access_log: cx.options.access_log.clone() }
+    TcpProxy {
+        stat_prefix: object.title.clone(),
+        clusters,
+        sni_clusters: Vec::new(),
+        idle_timeout,
+        access_log: cx.options.access_log.clone(),
+    }
 }

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     object::{Kind, Object, Spec},
     translate::{
-        ClusterKey, Cx, Part, SecretKey, SecretUse,
+        ClusterKey, Cx, Part, Purpose, SecretKey, SecretUse,
         cluster::{Draft, FoundBy},
         secret::{self, Lacks},
     },
@@ -142,6 +142,11 @@ pub fn has_subset(cx: &Cx<'_>, key: &ClusterKey) -> bool {
     subset(&rules(cx, key), &key.subset).is_some()
 }
 
+/// The names of a host's subsets.
+pub fn subsets(cx: &Cx<'_>, key: &ClusterKey) -> Vec<Name> {
+    rules(cx, key).iter().flat_map(|(_, rule)| rule.subsets.iter().map(|s| s.name.clone())).collect()
+}
+
 /// What the DestinationRules say of a cluster.
 pub fn settings(cx: &Cx<'_>, key: &ClusterKey) -> Settings {
     let rules = rules(cx, key);
@@ -212,7 +217,8 @@ pub fn traffic_policy(cx: &Cx<'_>, key: &ClusterKey, draft: &mut Draft, part: &m
     if let Some(found) = &settings.outlier_detection {
         cluster.outlier_detection = Some(found.clone());
     }
-    if let Some(tls) = &settings.tls
+    if key.purpose != Purpose::ServerName
+        && let Some(tls) = &settings.tls
         && let Some(originate) = &tls.originate
     {
         // Settings come from the first rule, or from the rule that has the subset.
