@@ -23,6 +23,8 @@ pub enum Broken {
     Sink,
     /// The source sent something that is not a body.
     Malformed,
+    /// What is to be sent is not as long as its head says.
+    Length,
 }
 
 impl From<Bad> for Broken {

@@ -274,8 +274,8 @@ impl Exchange<'_> {
                     let end = self.run_events(cx).err().unwrap_or_else(|| End::client_gone(self.h2));
                     return Poll::Ready(Err(Lost::End(end)));
                 }
-                Poll::Ready(Err(Broken::Malformed)) => {
-                    let end = self.run_events(cx).err().unwrap_or_else(|| super::exchange::bad(parse::Bad::Chunk));
+                Poll::Ready(Err(e @ (Broken::Malformed | Broken::Length))) => {
+                    let end = self.run_events(cx).err().unwrap_or_else(|| self.broken_request(e));
                     return Poll::Ready(Err(Lost::End(end)));
                 }
                 // The upstream may have answered before it closed.

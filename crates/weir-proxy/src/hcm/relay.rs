@@ -3,7 +3,10 @@ use super::{
     exchange::{End, Exchange, bad},
     trailers_of,
 };
-use crate::{info::Flags, stream::Direction};
+use crate::{
+    info::Flags,
+    stream::{Direction, Reply},
+};
 use std::task::{Context, Poll};
 use weir_net::http::{
     Headers, ResponseHead, h2 as border,
@@ -111,6 +114,11 @@ impl Exchange<'_> {
     pub(super) fn broken_request(&self, e: Broken) -> End {
         match e {
             Broken::Malformed => bad(Bad::Chunk),
+            // Only plugins change a body's length.
+            Broken::Length => {
+                let body = "a plugin has changed the request's body but not removed its content-length\n";
+                End::Reply(Reply::new(500, "content_length_mismatch").body(body.as_bytes()), Flags::LOCAL_RESET)
+            }
             _ => End::client_gone(self.h2),
         }
     }
@@ -186,7 +194,7 @@ impl Exchange<'_> {
             self.progress = self.progress.wrapping_add(writer.sent - before);
             if writer.is_mismatch() {
                 // The upstream waits for bytes that never come, or would take the rest for another request.
-                return Poll::Ready(Err(Broken::Malformed));
+                return Poll::Ready(Err(Broken::Length));
             }
             if writer.done {
                 return Poll::Ready(Ok(()));

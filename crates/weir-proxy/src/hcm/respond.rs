@@ -358,7 +358,9 @@ fn before_head(end: End) -> End {
 fn broken(e: Broken, h2: bool) -> End {
     match e {
         Broken::Sink => End::client_gone(h2),
-        Broken::Malformed => End::Gone(Flags::UPSTREAM_PROTOCOL_ERROR, "upstream_reset_after_response_started{protocol_error}".into()),
+        Broken::Malformed | Broken::Length => {
+            End::Gone(Flags::UPSTREAM_PROTOCOL_ERROR, "upstream_reset_after_response_started{protocol_error}".into())
+        }
         Broken::Source => {
             End::Gone(Flags::UPSTREAM_CONNECTION_TERMINATION, "upstream_reset_after_response_started{connection_termination}".into())
         }

@@ -48,6 +48,7 @@ pub struct Start<'a> {
     args: Vec<String>,
     words: Vec<(String, String)>,
     upstreams: usize,
+    workers: usize,
     wait: bool,
     cache: Option<PathBuf>,
     environment: Vec<(&'static str, PathBuf)>,
@@ -55,7 +56,16 @@ pub struct Start<'a> {
 
 impl<'a> Start<'a> {
     pub fn new() -> Start<'a> {
-        Start { files: Vec::new(), args: Vec::new(), words: Vec::new(), upstreams: 1, wait: true, cache: None, environment: Vec::new() }
+        Start {
+            files: Vec::new(),
+            args: Vec::new(),
+            words: Vec::new(),
+            upstreams: 1,
+            workers: 2,
+            wait: true,
+            cache: None,
+            environment: Vec::new(),
+        }
     }
     /// A file in its folder.
     pub fn file(mut self, name: &'a str, text: impl Into<String>) -> Self {
@@ -74,6 +84,11 @@ impl<'a> Start<'a> {
     /// How many echo upstreams, `$ECHO`, `$ECHO2`, …, named echo, echo2, …
     pub fn upstreams(mut self, count: usize) -> Self {
         self.upstreams = count;
+        self
+    }
+    /// With one, what one request leaves in a plugin the next one finds.
+    pub fn workers(mut self, count: usize) -> Self {
+        self.workers = count;
         self
     }
     /// Keeps plugins here, and shares none of them with other tests.
@@ -168,7 +183,7 @@ impl Weir {
         }
         let mut command = weir();
         let cache = start.cache.unwrap_or_else(|| cache_in(folder.path()));
-        command.args(["run", "--workers", "2", "--admin", "127.0.0.1:0", "--cache-dir"]).arg(cache);
+        command.args(["run", "--workers", &start.workers.to_string(), "--admin", "127.0.0.1:0", "--cache-dir"]).arg(cache);
         command.envs(start.environment);
         if !start.files.is_empty() {
             command.arg("-f").arg(&conf);

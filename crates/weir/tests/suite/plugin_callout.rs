@@ -5,17 +5,6 @@ use crate::{
     plugin_kit::{guest, istio},
 };
 
-/// Contexts by token, from 32768 on; `$answer` replies to the stream in effect.
-const SHARED: &str = r#"
-    (func $place (param $token i32) (result i32)
-      (i32.add (i32.const 32768) (i32.and (local.get $token) (i32.const 0xfffc))))
-    (func $answer (param $status i32) (param $body i32) (param $len i32)
-      (drop (call $reply (local.get $status) (i32.const 0) (i32.const 0) (local.get $body) (local.get $len)
-        (i32.const 0) (i32.const 0) (i32.const -1))))
-    (func $has (param $name i32) (param $len i32) (result i32)
-      (i32.eqz (call $get_value (i32.const 0) (local.get $name) (local.get $len) (i32.const 4) (i32.const 8))))
-    (func (export "proxy_on_context_create") (param i32 i32))"#;
-
 /// Calls `x-to` and answers with the body that came: 504 for no answer, 500 with a status added for a call that was refused.
 /// The header `x-ask` says what for; `x-timeout` bounds it to 100 ms; `x-twice` calls twice, and waits for both; `x-trailer`
 /// answers with the answer's trailer.
@@ -42,7 +31,7 @@ fn http_guest() -> String {
         })
         .collect();
     guest(&format!(
-        r#"{SHARED} {setters}
+        r#"(func (export "proxy_on_context_create") (param i32 i32)) {setters}
         ;; 64: upstream, 72: headers, 80: how many are waited for, 84: token, 88: timeout
         (func $call (param $context i32) (result i32) (local $status i32)
           (local.set $status (call $http_call (i32.load (i32.const 64)) (i32.load (i32.const 68)) (i32.load (i32.const 72)) (i32.load (i32.const 76))
@@ -199,11 +188,11 @@ fn calls_keep_to_the_clusters_breakers_and_health_and_to_the_plugins_own_limit()
 /// Unary calls, and with `x-stream` streams, to `x-to`. A unary answer is the answer; its failure is 400 and the code, with the
 /// message as body. Of a stream the answer is what happened, in order: i, m and a message, t, c and the code as a letter.
 fn grpc_guest() -> String {
-    guest(&format!(
-        r#"{SHARED}
+    guest(
+        r#"(func (export "proxy_on_context_create") (param i32 i32))
         ;; 64: upstream, 84: token, 1024000 on: what happened, up to the global
         (global $end (mut i32) (i32.const 1024000))
-        (func $note (param $letter i32)
+        (func $mark (param $letter i32)
           (i32.store8 (global.get $end) (local.get $letter))
           (global.set $end (i32.add (global.get $end) (i32.const 1))))
         (func $metadata (param i32 i32) (i32.store (i32.const 72) (local.get 0)) (i32.store (i32.const 76) (local.get 1)))
@@ -235,11 +224,11 @@ fn grpc_guest() -> String {
         (func $is_stream (param $token i32) (result i32) (i32.eq (i32.and (local.get $token) (i32.const 3)) (i32.const 2)))
         (func (export "proxy_on_grpc_receive_initial_metadata") (param $root i32) (param $token i32) (param $count i32)
           (if (call $get_value (i32.const 4) [content-type] (i32.const 4) (i32.const 8)) (then (return)))
-          (call $note (i32.const 105)))
+          (call $mark (i32.const 105)))
         (func (export "proxy_on_grpc_receive") (param $root i32) (param $token i32) (param $size i32)
           (drop (call $get_buffer (i32.const 5) (i32.const 0) (local.get $size) (i32.const 4) (i32.const 8)))
           (if (call $is_stream (local.get $token)) (then
-            (call $note (i32.const 109))
+            (call $mark (i32.const 109))
             (memory.copy (global.get $end) (i32.load (i32.const 4)) (i32.load (i32.const 8)))
             (global.set $end (i32.add (global.get $end) (i32.load (i32.const 8))))
             (return)))
@@ -247,18 +236,18 @@ fn grpc_guest() -> String {
           (call $answer (i32.const 200) (i32.load (i32.const 4)) (i32.load (i32.const 8))))
         (func (export "proxy_on_grpc_receive_trailing_metadata") (param $root i32) (param $token i32) (param $count i32)
           (if (call $get_value (i32.const 5) [grpc-status] (i32.const 4) (i32.const 8)) (then (return)))
-          (call $note (i32.const 116)))
+          (call $mark (i32.const 116)))
         (func (export "proxy_on_grpc_close") (param $root i32) (param $token i32) (param $status i32)
           (call $say [grpc closed])
           (if (call $effective (i32.load (call $place (local.get $token)))) (then (return)))
           (if (call $is_stream (local.get $token)) (then
-            (call $note (i32.const 99))
-            (call $note (i32.add (i32.const 97) (local.get $status)))
+            (call $mark (i32.const 99))
+            (call $mark (i32.add (i32.const 97) (local.get $status)))
             (call $answer (i32.const 200) (i32.const 1024000) (i32.sub (global.get $end) (i32.const 1024000)))
             (return)))
           (drop (call $get_status (i32.const 12) (i32.const 4) (i32.const 8)))
-          (call $answer (i32.add (i32.const 400) (i32.load (i32.const 12))) (i32.load (i32.const 4)) (i32.load (i32.const 8))))"#
-    ))
+          (call $answer (i32.add (i32.const 400) (i32.load (i32.const 12))) (i32.load (i32.const 4)) (i32.load (i32.const 8))))"#,
+    )
 }
 
 /// Headers, and the status and part of the body that they lead to.

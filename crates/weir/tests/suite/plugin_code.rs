@@ -97,6 +97,8 @@ fn what_cannot_run_follows_its_fail_strategy() {
         .file("text.wasm", "no module")
         .file("no-abi.wat", broken("proxy_abi_version_0_2_1", "other"))
         .file("imports.wat", broken("\"proxy_done\"", "\"proxy_no_such_call\""))
+        .file("abi.wat", broken("proxy_abi_version_0_2_1", "proxy_abi_version_0_3_0"))
+        .file("no-start.wat", returns("proxy_on_vm_start", "(i32.const 0)"))
         .file("refuses.wat", returns("proxy_on_configure", "(i32.const 0)"))
         .file("traps.wat", returns("proxy_on_vm_start", "(unreachable)"))
         .arg("--access-log-format")
@@ -110,6 +112,8 @@ fn what_cannot_run_follows_its_fail_strategy() {
         ("not-there", "url: file://nobody.wasm", "nobody.wasm"),
         ("text", "url: file://text.wasm", "no WebAssembly module"),
         ("no-abi", "url: file://no-abi.wat", "no Proxy-Wasm ABI version"),
+        ("abi", "url: file://abi.wat", "unknown Proxy-Wasm ABI version 0.3.0"),
+        ("no-start", "url: file://no-start.wat", "proxy_on_vm_start returned false"),
         ("imports", "url: file://imports.wat", "proxy_no_such_call"),
         ("refuses", "url: file://refuses.wat", "proxy_on_configure returned false"),
         ("traps", "url: file://traps.wat", "proxy_on_vm_start"),

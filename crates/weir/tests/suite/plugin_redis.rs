@@ -2,7 +2,7 @@
 use crate::{
     client::{self, Answer},
     harness::{Start, TO_ECHO, Weir, eventually, free_port},
-    plugin_kit::{Certificate, built, guest, istio, of_file},
+    plugin_kit::{Certificate, built, guest_of, istio, of_file},
     redis_server::RedisServer,
 };
 
@@ -18,11 +18,9 @@ fn redis_guest() -> String {
             at + 4
         )
     };
-    let code = guest(&format!(
+    // Higress' ABI, in which the head can wait for the body.
+    let code = format!(
         r#"(func (export "proxy_on_context_create") (param i32 i32))
-        (func $answer (param $status i32) (param $body i32) (param $len i32)
-          (drop (call $reply (local.get $status) (i32.const 0) (i32.const 0) (local.get $body) (local.get $len)
-            (i32.const 0) (i32.const 0) (i32.const -1))))
         ;; 64: cluster, 72: user, 80: password, 88: again, 96: query; 32768 on: contexts by token
         (func $send (param $context i32) (local $status i32)
           (local.set $status (call $redis_call (i32.load (i32.const 64)) (i32.load (i32.const 68))
@@ -30,8 +28,6 @@ fn redis_guest() -> String {
           (if (local.get $status)
             (then (call $answer (i32.add (i32.const 500) (local.get $status)) (i32.const 0) (i32.const 0)))
             (else (i32.store (call $place (i32.load (i32.const 104))) (local.get $context)))))
-        (func $place (param $token i32) (result i32)
-          (i32.add (i32.const 32768) (i32.and (local.get $token) (i32.const 0xfffc))))
         (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (i32.const 1))
         (func (export "proxy_on_request_body") (param $context i32) (param $size i32) (param $end i32) (result i32) (local $status i32)
           (if (i32.eqz (local.get $end)) (then (return (i32.const 1))))
@@ -70,9 +66,8 @@ fn redis_guest() -> String {
         password = header("x-password", 80),
         again = header("x-again", 88),
         init = header("x-init", 112),
-    ));
-    // Higress' ABI, in which the head can wait for the body.
-    code.replace("proxy_abi_version_0_2_1", "proxy_abi_version_0_2_100")
+    );
+    guest_of("0_2_100", &code)
 }
 
 /// One worker: what one request sets up, the next one finds.

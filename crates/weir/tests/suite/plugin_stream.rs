@@ -2,7 +2,7 @@
 use crate::{
     client::{self, Connection},
     harness::{Start, TO_ECHO, Weir, eventually},
-    plugin_kit::{guest, istio, on_headers, shown, with_guest},
+    plugin_kit::{guest, guest_of, istio, on_headers, shown, with_guest},
     tls::{certificate, connect, secret},
 };
 
@@ -141,8 +141,7 @@ fn bodies_beyond_a_plugins_limit_are_refused_by_its_name() {
         .replace("{ name: holds }", "{ name: holds, annotations: { weir.dev/body-buffer-limit: 8Ki } }");
     // Higress' ABI, in which heads can be held while bodies are shown: what is too large can still be answered.
     let head = on_headers("response", "").replace("(i32.const 0))", "(i32.const 1))");
-    let code = guest(&(on_headers("request", room) + &head + &holds("request") + &holds("response")));
-    let code = code.replace("proxy_abi_version_0_2_1", "proxy_abi_version_0_2_100");
+    let code = guest_of("0_2_100", &(on_headers("request", room) + &head + &holds("request") + &holds("response")));
     let weir = Start::new()
         .file("gateway.yaml", TO_ECHO)
         .file("guest.wat", code)

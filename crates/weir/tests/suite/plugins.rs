@@ -151,6 +151,8 @@ fn a_new_configuration_takes_over_without_a_lost_request() {
         gateway.write("plugin.yaml", &plugin(&module, "under-test", &spec(n)));
         eventually("the new version", || (ask() == u64::from(n)).then_some(()));
     }
+    // Its code was compiled, or loaded, once for all of them.
+    assert_eq!(gateway.stat("weir_wasm_compiled") + gateway.stat("weir_wasm_artifacts_loaded"), 1);
     // A version that is refused changes nothing, and is said.
     let broken = gateway.path("broken.wasm");
     fs::write(&broken, b"\0asm\x01\0\0\0").unwrap();
