@@ -21,7 +21,7 @@ use std::{
 use table::Tables;
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{Config, Listener, Name, Origin},
+    model::{Cluster, Config, Listener, Name, Origin, ResponseLimits},
 };
 
 /// What is kept of a unit's last translation; its routes, ports and resources are where they are used.
@@ -65,6 +65,7 @@ struct Touched {
     status: Vec<Key>,
     /// Plugins or settings changed, which concern them all.
     all_ports: bool,
+    settings: bool,
 }
 
 impl Index {
@@ -113,6 +114,9 @@ impl Index {
             self.translate(unit, &mut config, &mut touched, &mut dirty);
         }
         self.drop_unneeded(&mut config, &mut touched);
+        if touched.settings {
+            self.limit_responses(&mut config);
+        }
         self.tables.build(&mut config);
         self.publish(std::mem::take(&mut touched.status));
         self.build_listeners(&mut config, touched);
@@ -198,7 +202,8 @@ impl Index {
         self.put_settings(&unit, part.settings, touched);
         if let Unit::Cluster(key) = &unit {
             let name = key.name();
-            put(&mut config.clusters, &name, part.cluster);
+            let limits = self.response_limits();
+            put(&mut config.clusters, &name, part.cluster.map(|c| Cluster { response_limits: limits, ..c }));
             put(&mut config.endpoints, &name, part.endpoints);
         }
         if let Unit::Secret(key) = &unit {
@@ -284,11 +289,27 @@ impl Index {
     fn put_settings(&mut self, unit: &Unit, new: Option<Box<Settings>>, touched: &mut Touched) {
         let Unit::Object(key) = unit else { return };
         let at = (Reverse(key.name.clone()), unit.clone());
-        touched.all_ports |= self.settings.get(&at) != new.as_ref();
+        touched.settings |= self.settings.get(&at) != new.as_ref();
+        touched.all_ports |= touched.settings;
         match new {
             Some(new) => self.settings.insert(at, new),
             None => self.settings.remove(&at),
         };
+    }
+
+    /// Of every cluster.
+    fn response_limits(&self) -> ResponseLimits {
+        let mut limits = ResponseLimits::default();
+        self.settings.values().for_each(|s| s.apply_to_upstreams(&mut limits));
+        limits
+    }
+
+    fn limit_responses(&self, config: &mut Config) {
+        let limits = self.response_limits();
+        let other: Vec<Arc<Cluster>> = config.clusters.values().filter(|c| c.response_limits != limits).cloned().collect();
+        for cluster in other {
+            put(&mut config.clusters, &cluster.name, Some(Cluster { response_limits: limits, ..Cluster::clone(&cluster) }));
+        }
     }
 
     /// Clusters and secrets that nobody asks for any more, and what only those asked for.

@@ -17,7 +17,7 @@ use std::sync::{
     atomic::{AtomicU32, AtomicU64, Ordering},
 };
 use weir_config::model::{Cluster, Name};
-use weir_net::tls;
+use weir_net::{http::parse, tls};
 
 /// The place of one cluster name. An empty slot answers 503 with the flag `NC` and the detail `cluster_not_found`.
 pub struct ClusterSlot {
@@ -69,6 +69,14 @@ pub struct ClusterRt {
     pub outliers: Arc<Outliers>,
     /// Of a cluster whose endpoints the request names; its `endpoints` are empty.
     pub forward: Option<Arc<ForwardProxy>>,
+}
+
+impl ClusterRt {
+    /// What the heads of its responses may grow to.
+    pub fn response_limits(&self) -> parse::Limits {
+        let limits = self.config.response_limits;
+        parse::Limits { bytes: limits.max_response_headers_bytes as usize, fields: limits.max_headers_count as usize }
+    }
 }
 
 /// What circuit breakers count, over all workers.

@@ -173,6 +173,7 @@ table! {
     downstream_rq_failed_path_normalization: Counter = "downstream_rq_failed_path_normalization" "requests whose path could not be normalised",
     downstream_rq_response_before_rq_complete: Counter = "downstream_rq_response_before_rq_complete" "answers sent before the request had arrived whole",
     downstream_rq_http2_flood: Counter = "downstream_rq_http2_flood" "HTTP/2 connections closed for a flood of frames or resets",
+    downstream_rq_http2_refused: Counter = "downstream_rq_http2_refused" "HTTP/2 streams refused because their connection had its most at once",
     no_route: Counter = "no_route" "requests that no route matched",
     no_cluster: Counter = "no_cluster" "requests whose route leads to a cluster that does not exist",
     rq_total: Counter = "rq_total" "requests that reached the router",

@@ -23,6 +23,7 @@ pub struct Cluster {
     pub outlier_detection: Option<OutlierDetection>,
     /// Requests on one connection before it is closed; 0 for any number.
     pub max_requests_per_connection: u32,
+    pub response_limits: ResponseLimits,
     /// An idle upstream connection is closed after this time.
     #[serde(serialize_with = "maybe_seconds")]
     pub idle_timeout: Option<Duration>,
@@ -48,6 +49,7 @@ impl Cluster {
             circuit_breakers: CircuitBreakers::default(),
             outlier_detection: None,
             max_requests_per_connection: 0,
+            response_limits: ResponseLimits::default(),
             idle_timeout: Some(Duration::from_secs(3600)),
             tcp_keepalive: None,
             proxy_protocol: None,
@@ -58,6 +60,19 @@ impl Cluster {
     /// Requests on one connection before it is closed; 0 for any number.
     pub fn requests_per_connection(&self) -> u32 {
         if self.proxy_protocol.is_some() { 1 } else { self.max_requests_per_connection }
+    }
+}
+
+/// What the head of a response may grow to (`HttpProtocolOptions` of a cluster); 502 beyond. Envoy's defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ResponseLimits {
+    pub max_response_headers_bytes: u32,
+    pub max_headers_count: u32,
+}
+
+impl Default for ResponseLimits {
+    fn default() -> Self {
+        ResponseLimits { max_response_headers_bytes: 80 * 1024, max_headers_count: 100 }
     }
 }
 

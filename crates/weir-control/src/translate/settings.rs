@@ -5,7 +5,7 @@ mod inner;
 use crate::object::Meta;
 use std::time::Duration;
 use weir_config::{
-    model::{AccessLog, EscapedSlashes, ForwardClientCertDetails, HttpConnectionManager, Listener, LogFormat, LogSink},
+    model::{AccessLog, EscapedSlashes, ForwardClientCertDetails, HttpConnectionManager, Listener, LogFormat, LogSink, ResponseLimits},
     reader::{Field, Object},
 };
 
@@ -23,6 +23,8 @@ pub struct Settings {
     client_certificates: Option<ForwardClientCertDetails>,
     proxy_protocol: Option<bool>,
     limits: Limits,
+    response_head_bytes: Option<u32>,
+    response_headers: Option<u32>,
 }
 
 /// `pathNormalization.normalization`
@@ -116,7 +118,12 @@ impl Settings {
         if let Some(downstream) = root.object("downstream") {
             self.limits.read(&downstream);
         }
-        root.unsupported(&["upstream", "tracing", "gzip", "mcpServer", "disableXEnvoyHeaders", "addXRealIpHeader"]);
+        if let Some(upstream) = root.object("upstream") {
+            self.response_head_bytes = head_bytes(&upstream, "maxResponseHeadersKb");
+            self.response_headers = headers(&upstream);
+            upstream.unsupported(&["idleTimeout", "connectionBufferLimits"]);
+        }
+        root.unsupported(&["tracing", "gzip", "mcpServer", "disableXEnvoyHeaders", "addXRealIpHeader"]);
     }
 
     /// Changes a connection manager to what these settings say.
@@ -137,6 +144,11 @@ impl Settings {
             };
         }
         self.apply_to_log(&mut manager.access_log);
+    }
+
+    pub fn apply_to_upstreams(&self, limits: &mut ResponseLimits) {
+        put(&mut limits.max_response_headers_bytes, self.response_head_bytes);
+        put(&mut limits.max_headers_count, self.response_headers);
     }
 
     pub fn apply_to_listener(&self, listener: &mut Listener) {
@@ -175,9 +187,8 @@ impl Settings {
 impl Limits {
     fn read(&mut self, from: &Object<'_>) {
         let most = |name, bounds| from.int(name, bounds).and_then(|n| u32::try_from(n).ok());
-        // Envoy's bounds.
-        self.head_bytes = most("maxRequestHeadersKb", 1..=8192).map(|kb| kb * 1024);
-        self.headers = most("maxHeadersCount", 1..=65535);
+        self.head_bytes = head_bytes(from, "maxRequestHeadersKb");
+        self.headers = headers(from);
         self.buffer = most("connectionBufferLimits", 1..=i64::from(u32::MAX));
         self.connections = most("maxConnections", 1..=i64::from(u32::MAX));
         self.requests = most("maxRequestsPerConnection", 0..=i64::from(u32::MAX));
@@ -195,11 +206,6 @@ impl Limits {
     }
 
     fn apply(&self, manager: &mut HttpConnectionManager) {
-        fn put<T: Copy>(at: &mut T, said: Option<T>) {
-            if let Some(said) = said {
-                *at = said;
-            }
-        }
         let limits = &mut manager.limits;
         put(&mut limits.max_request_headers_bytes, self.head_bytes);
         put(&mut limits.max_headers_count, self.headers);
@@ -216,6 +222,21 @@ impl Limits {
         put(&mut timeouts.request_timeout, time(self.request));
         put(&mut timeouts.stream_idle_timeout, time(self.stream_idle));
     }
+}
+
+fn put<T: Copy>(at: &mut T, said: Option<T>) {
+    if let Some(said) = said {
+        *at = said;
+    }
+}
+
+/// Within Envoy's bounds, as is the number of headers.
+fn head_bytes(from: &Object<'_>, name: &'static str) -> Option<u32> {
+    from.int(name, 1..=8192).and_then(|kb| u32::try_from(kb * 1024).ok())
+}
+
+fn headers(from: &Object<'_>) -> Option<u32> {
+    from.int("maxHeadersCount", 1..=65535).and_then(|n| u32::try_from(n).ok())
 }
 
 /// Higress writes whole seconds; `1m30s` is taken as well.

@@ -2,7 +2,7 @@
 mod flood;
 pub(crate) mod stream;
 
-pub use flood::{Flood, Guarded};
+pub use flood::{Flood, Guarded, Seen};
 pub use stream::H2Stream;
 
 use super::{

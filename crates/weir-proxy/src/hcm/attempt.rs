@@ -21,7 +21,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 use weir_net::http::{
-    Known, Method, Version,
+    Headers, Known, Method, Version,
     body::Framing,
     h2 as border, parse,
     pump::{Broken, Coding, Pump},
@@ -41,6 +41,8 @@ pub(super) struct Try {
     pub place: Option<Use>,
     response: Option<Pin<Box<h2::client::ResponseFuture>>>,
     pub reused: bool,
+    /// Of the response's head.
+    limits: parse::Limits,
 }
 
 /// Why no response head came from the upstream.
@@ -89,6 +91,7 @@ impl Exchange<'_> {
             },
         };
         self.clock.arm(&self.c.lane);
+        let limits = plan.cluster.rt.response_limits();
         {
             let (mut info, facts) = (self.s.info.borrow_mut(), conn.facts());
             info.upstream_protocol = Some(if conn.is_h2() { Version::Http2 } else { Version::Http11 });
@@ -107,7 +110,7 @@ impl Exchange<'_> {
                     true => Body::Raw(self.raw_up(kept).map_err(end)?),
                     false => Body::Relay(self.relay_up_h1(&mut kept.replay)),
                 };
-                Try { peer, up, turn, ticket: Some(ticket), place: None, response: None, reused, host }
+                Try { peer, up, turn, ticket: Some(ticket), place: None, response: None, reused, limits, host }
             }
             Conn::H2 { send, shared, place } => {
                 let request = border::request_of(&self.s.req.borrow()).ok_or_else(|| end(super::exchange::bad(parse::Bad::Syntax)))?;
@@ -136,7 +139,7 @@ impl Exchange<'_> {
                 self.resend(&mut writer, &kept.replay);
                 let peer = Peer::H2(border::H2Stream { recv: None, send: Some(stream), respond: None });
                 let response = Some(Box::pin(response));
-                Try { peer, up: Body::Relay(writer), turn, ticket: None, place: Some(place), response, reused, host }
+                Try { peer, up: Body::Relay(writer), turn, ticket: None, place: Some(place), response, reused, limits, host }
             }
         };
         match poll_fn(|cx| self.poll_response_head(cx, &mut tried, &mut kept.replay)).await {
@@ -331,7 +334,9 @@ impl Exchange<'_> {
                     let (parts, body) = response.into_parts();
                     stream.recv = Some(body);
                     tried.response = None;
-                    if !border::load_response(&parts, &mut resp) {
+                    // The connection may be older than the limits.
+                    let fits = |h: &Headers| h.len() <= tried.limits.fields && h.size() <= tried.limits.bytes;
+                    if !border::load_response(&parts, &mut resp) || !fits(&resp.headers) {
                         return Poll::Ready(Err(Lost::Malformed));
                     }
                     tunnel::switched(&self.s.req.borrow(), &mut resp);
@@ -344,7 +349,7 @@ impl Exchange<'_> {
                     Poll::Ready(Err(if malformed { Lost::Malformed } else { Lost::Broken { silent: refused, refused } }))
                 }
             },
-            (Peer::H1(wire), _) => self.poll_head_h1(cx, wire, &mut resp, tried.reused),
+            (Peer::H1(wire), _) => self.poll_head_h1(cx, wire, &mut resp, tried.reused, tried.limits),
             _ => Poll::Ready(Err(Lost::Broken { silent: false, refused: false })),
         }
     }
@@ -355,16 +360,19 @@ impl Exchange<'_> {
         wire: &mut Wire,
         resp: &mut weir_net::http::ResponseHead,
         reused: bool,
+        limits: parse::Limits,
     ) -> Poll<Result<u16, Lost>> {
         loop {
             if !wire.input.is_empty() {
-                match parse::response(wire.input.filled(), resp, parse::Limits { bytes: 63 * 1024, fields: 256 }) {
+                match parse::response(wire.input.filled(), resp, limits) {
                     Ok(Some(n)) => {
                         self.s.info.borrow_mut().upstream_bytes_received += n as u64;
                         wire.input.consume(n);
                         self.w.bufs.reclaim(&mut wire.input);
                         return Poll::Ready(Ok(resp.status));
                     }
+                    // Within the limit, or it would have been refused.
+                    Ok(None) if wire.input.is_full() => self.w.bufs.enlarge(&mut wire.input),
                     Ok(None) => {}
                     Err(_) => return Poll::Ready(Err(Lost::Malformed)),
                 }

@@ -14,7 +14,7 @@ use tokio::task::spawn_local;
 use weir_net::{
     http::{
         Known,
-        h2::{self as border, Guarded, H2Stream},
+        h2::{self as border, Guarded, H2Stream, Seen},
         relay::Peer,
     },
     io::Io,
@@ -51,13 +51,13 @@ pub async fn serve(io: Io, first: Vec<u8>, connection: Connection, hcm: Rc<Hcm>)
         .max_send_buffer_size(256 * 1024);
     let (waits, max_requests) = (hcm.waits, limits.max_requests_per_connection);
     drop(hcm);
-    let flooded = Rc::new(Cell::new(false));
+    let seen = Rc::<Seen>::default();
     let drain = connection.conn.drain.watch();
     let shared = Rc::new(Shared { connection, known: RefCell::default(), early_resets: Cell::new(0), active: Cell::new(0) });
     let w = shared.connection.worker.clone();
     let lane = w.timers.lane();
     lane.set(w.now().saturating_add(waits.head));
-    let mut handshake = pin!(builder.handshake(Guarded::new(io, first, flooded.clone())));
+    let mut handshake = pin!(builder.handshake(Guarded::new(io, first, seen.clone())));
     let shaken = poll_fn(|cx| if lane.expired(cx) { Poll::Ready(None) } else { handshake.as_mut().poll(cx).map(Some) }).await;
     if let Some(Ok(mut h2)) = shaken {
         let (mut told, mut count) = (false, 0u32);
@@ -84,14 +84,16 @@ pub async fn serve(io: Io, first: Vec<u8>, connection: Connection, hcm: Rc<Hcm>)
                         lane.set(w.now().saturating_add(waits.idle));
                     }
                 }
-                h2.poll_accept(cx)
+                let polled = h2.poll_accept(cx);
+                stats.downstream_rq_http2_refused.add(seen.refused.take().into());
+                polled
             });
             let (request, respond) = match next.await {
                 Some(Ok(next)) => next,
                 Some(Err(e)) => {
                     // Floods that the library sees itself: header continuations, small data frames, streams reset unseen.
                     if e.reason() == Some(Reason::ENHANCE_YOUR_CALM) && !e.is_remote() {
-                        flooded.set(true);
+                        seen.flooded.set(true);
                     } else if !e.is_remote() && !e.is_io() {
                         stats.downstream_cx_protocol_error.inc();
                     }
@@ -116,7 +118,7 @@ pub async fn serve(io: Io, first: Vec<u8>, connection: Connection, hcm: Rc<Hcm>)
             spawn_local(Box::pin(stream(shared.clone(), request, respond)));
         }
     }
-    if flooded.get() {
+    if seen.flooded.get() {
         stats.downstream_rq_http2_flood.inc();
     }
     stats.downstream_cx_http2_active.dec();

@@ -208,7 +208,7 @@ impl Way<'_> {
         loop {
             let wire = peer.wire().ok_or_else(closed)?;
             if !wire.input.is_empty() {
-                let parsed = parse::response(wire.input.filled(), &mut answer.head, parse::Limits::default());
+                let parsed = parse::response(wire.input.filled(), &mut answer.head, self.cluster.rt.response_limits());
                 if let Some(n) = parsed.map_err(|_| lost("the answer's head is malformed"))? {
                     wire.input.consume(n);
                     w.bufs.reclaim(&mut wire.input);
@@ -217,6 +217,9 @@ impl Way<'_> {
                     }
                     answer.head.clear();
                     continue;
+                }
+                if wire.input.is_full() {
+                    w.bufs.enlarge(&mut wire.input);
                 }
             }
             let began = !wire.input.is_empty();

@@ -250,8 +250,7 @@ impl Checkout<'_> {
             return Ok(Conn::H1(Owned { wire: Wire::new(io), requests: 0, name, link }));
         }
         stats.upstream_cx_http2_total.inc();
-        let max = rt.config.requests_per_connection();
-        let shared = Multiplexed::start(io, max, name, link, self.cluster.freed.clone()).await?;
+        let shared = Multiplexed::start(io, &rt.config, name, link, self.cluster.freed.clone()).await?;
         self.host.multiplexed.borrow_mut().push(shared.clone());
         // It has room for all who wait.
         self.cluster.freed.notify_waiters();

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use std::{cell::Cell, io, rc::Rc};
 use tokio::sync::Notify;
+use weir_config::model::Cluster;
 use weir_net::io::Io;
 
 /// Streams on one connection at once, if the peer allows as many.
@@ -11,8 +12,6 @@ const MAX_STREAMS: u32 = 100;
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// As much as all streams together may hold back: clients that read slowly must not stall the others that share the connection.
 const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
-/// Header bytes of a response.
-const MAX_HEADER_LIST: u32 = 64 * 1024;
 
 pub struct Multiplexed {
     send: SendRequest<Bytes>,
@@ -50,16 +49,11 @@ impl Drop for Multiplexed {
 
 impl Multiplexed {
     /// Shakes hands and starts the task that drives the connection; it ends with the connection.
-    pub async fn start(
-        io: Io,
-        max_requests: u32,
-        name: Option<Box<str>>,
-        link: Rc<Link>,
-        freed: Rc<Notify>,
-    ) -> io::Result<Rc<Multiplexed>> {
+    pub async fn start(io: Io, config: &Cluster, name: Option<Box<str>>, link: Rc<Link>, freed: Rc<Notify>) -> io::Result<Rc<Multiplexed>> {
         let mut builder = h2::client::Builder::new();
         builder.initial_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
-        builder.max_header_list_size(MAX_HEADER_LIST).enable_push(false).initial_max_send_streams(MAX_STREAMS as usize);
+        builder.max_header_list_size(config.response_limits.max_response_headers_bytes);
+        builder.enable_push(false).initial_max_send_streams(MAX_STREAMS as usize);
         let (send, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
         let closed = Rc::new(Cell::new(false));
         let (done, facts) = (closed.clone(), link.facts.get());
@@ -70,6 +64,7 @@ impl Multiplexed {
             }
         });
         let (active, since, requests) = (Rc::default(), Cell::new(u64::MAX), Cell::new(0));
+        let max_requests = config.requests_per_connection();
         Ok(Rc::new(Multiplexed { send, closed, active, since, requests, max_requests, name, facts, freed }))
     }
     /// Whether a new stream may be tried on it.

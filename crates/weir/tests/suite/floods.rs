@@ -200,4 +200,5 @@ fn limits_of_heads_and_streams_are_held() {
     }
     assert_eq!(outcome(&mut raw, 5 + 2 * 100), "reset");
     assert_eq!(outcome(&mut raw, 5 + 2 * 99), "taken");
+    eventually("the counter", || (counter(&weir, "downstream_rq_http2_refused") == 1).then_some(()));
 }

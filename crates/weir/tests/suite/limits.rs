@@ -25,9 +25,13 @@ fn becomes(weir: &Weir, name: &str, expected: u64) {
 
 /// Settings under `downstream` of Higress' configuration.
 fn settings(downstream: &str) -> String {
-    let lines: String = downstream.lines().map(|l| format!("      {}\n", l.trim())).collect();
+    settings_of("downstream", downstream)
+}
+
+fn settings_of(part: &str, settings: &str) -> String {
+    let lines: String = settings.lines().map(|l| format!("      {}\n", l.trim())).collect();
     format!(
-        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: higress-config, namespace: higress-system }}\ndata:\n  higress: |\n    downstream:\n{lines}"
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: higress-config, namespace: higress-system }}\ndata:\n  higress: |\n    {part}:\n{lines}"
     )
 }
 
@@ -53,7 +57,7 @@ fn upstream_of(answer: Vec<u8>) -> u16 {
 fn heads_and_bodies_are_bounded() {
     let fields: String = (0..300).map(|i| format!("x-{i}: y\r\n")).collect();
     let many = upstream_of(format!("HTTP/1.1 200 OK\r\n{fields}content-length: 0\r\n\r\n").into_bytes());
-    let long = upstream_of(format!("HTTP/1.1 200 OK\r\nx: {}\r\ncontent-length: 0\r\n\r\n", "y".repeat(70_000)).into_bytes());
+    let long = upstream_of(format!("HTTP/1.1 200 OK\r\nx: {}\r\ncontent-length: 0\r\n\r\n", "y".repeat(90_000)).into_bytes());
     let weir = Mesh::new()
         .to("in.test", &["$ECHO"], "retries: { attempts: 3, retryOn: 5xx, backoff: 1ms }")
         .to("shadow.test", &["$ECHO"], "mirrors: [{ destination: { host: in.test } }]\nretries: { attempts: 0 }")
@@ -96,6 +100,54 @@ fn heads_and_bodies_are_bounded() {
     }
     let refused = eventually("the record", || weir.lines("code=502").first().cloned());
     assert!(refused.contains("flags=UPE ") && refused.contains("{protocol_error}"), "{refused}");
+}
+
+/// Over HTTP/1 and HTTP/2, while the gateway runs.
+#[test]
+fn heads_of_answers_are_bounded_as_set() {
+    let weir = Mesh::new()
+        .to("one.test", &["$ECHO"], "retries: { attempts: 0 }")
+        .to("two.test", &["$ECHO"], "retries: { attempts: 0 }")
+        .policy("two.test", "connectionPool: { http: { h2UpgradePolicy: UPGRADE } }")
+        .start()
+        .run();
+    // The upstream answers with as many headers of that length as it is asked for.
+    let get = |host: &str, count: usize, length: usize| {
+        let value = format!("x={}", "y".repeat(length));
+        let asked: Vec<(&str, &str)> = (0..count).map(|_| ("x-echo-header", &*value)).collect();
+        client::request(weir.address(), "GET", host, "/status/200", &asked, b"").unwrap().status
+    };
+    let both = |count: usize, length: usize, wanted: u16| {
+        for host in ["one.test", "two.test"] {
+            eventually(&format!("{count} headers of {length} to be {wanted} from {host}"), || {
+                (get(host, count, length) == wanted).then_some(())
+            });
+        }
+    };
+    both(20, 300, 200);
+    weir.write("settings.yaml", &settings_of("upstream", "maxResponseHeadersKb: 4"));
+    both(20, 300, 502);
+    assert_eq!((get("one.test", 20, 100), get("two.test", 20, 100)), (200, 200));
+    weir.write("settings.yaml", &settings_of("upstream", "maxHeadersCount: 12"));
+    both(20, 10, 502);
+    assert_eq!((get("one.test", 8, 300), get("two.test", 8, 300)), (200, 200));
+    let dump = weir.admin("/config_dump?resource=dynamic_active_clusters").body;
+    assert!(dump.contains("\"max_headers_count\": 12") && dump.contains("\"max_response_headers_kb\": 80"), "{dump}");
+    weir.remove("settings.yaml");
+    both(20, 10, 200);
+}
+
+#[test]
+fn long_heads_of_answers_pass_where_they_may() {
+    let long = upstream_of(format!("HTTP/1.1 200 OK\r\nx: {}\r\ncontent-length: 0\r\n\r\n", "y".repeat(250_000)).into_bytes());
+    let weir = Mesh::new()
+        .to("long.test", &["$LONG"], "retries: { attempts: 0 }")
+        .start()
+        .file("settings.yaml", settings_of("upstream", "maxResponseHeadersKb: 300"))
+        .word("LONG", long)
+        .run();
+    let answer = client::get(weir.address(), "long.test", "/").unwrap();
+    assert_eq!((answer.status, answer.header("x").map(str::len)), (200, Some(250_000)));
 }
 
 #[test]

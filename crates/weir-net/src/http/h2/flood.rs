@@ -1,6 +1,7 @@
-//! Ends HTTP/2 connections whose peer sends frames that cost work and carry nothing: pings, settings, resets, priorities,
+//! Watches the bytes of HTTP/2 connections: what the h2 crate does not tell. Ends connections whose peer sends frames that cost work and carry nothing: pings, settings, resets, priorities,
 //! window updates and empty data. The h2 crate bounds header continuations, data frames that carry little and streams
-//! reset before they were accepted; this counts the rest, on the bytes as they come in.
+//! reset before they were accepted; this counts the rest, on the bytes as they come in. Streams beyond the most at once are
+//! refused by the crate without a word; they are counted as their resets go out.
 use crate::io::Io;
 use std::{
     cell::Cell,
@@ -107,25 +108,82 @@ impl Flood {
     }
 }
 
+/// Counts the streams that are refused (RST_STREAM with REFUSED_STREAM) in the bytes that go out.
+#[derive(Default)]
+struct Refusals {
+    /// The header of a frame, of a reset with its code behind it.
+    head: [u8; 13],
+    have: usize,
+    /// Payload bytes to skip.
+    skip: usize,
+}
+
+impl Refusals {
+    /// How many are refused in these bytes.
+    fn count(&mut self, mut b: &[u8]) -> u32 {
+        const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
+        let mut found = 0;
+        while !b.is_empty() {
+            let n = self.skip.min(b.len());
+            self.skip -= n;
+            b = &b[n..];
+            let of_head = if self.have >= 9 { 13 } else { 9 };
+            let n = (of_head - self.have).min(b.len());
+            self.head[self.have..self.have + n].copy_from_slice(&b[..n]);
+            self.have += n;
+            b = &b[n..];
+            match self.have {
+                // Its code follows.
+                9 if self.head[3] == RST_STREAM && self.head[..3] == [0, 0, 4] => {}
+                9 => {
+                    self.skip = u32::from_be_bytes([0, self.head[0], self.head[1], self.head[2]]) as usize;
+                    self.have = 0;
+                }
+                13 => {
+                    found += u32::from(self.head[9..] == REFUSED_STREAM);
+                    self.have = 0;
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
+/// What was seen of a connection.
+#[derive(Default)]
+pub struct Seen {
+    /// It was ended for a flood.
+    pub flooded: Cell<bool>,
+    /// Streams refused that nobody has taken note of yet.
+    pub refused: Cell<u32>,
+}
+
 /// A connection that is watched for floods; ends as if broken when there is one. What was read of it already is read again
 /// first.
 pub struct Guarded {
     io: Io,
     first: Vec<u8>,
     flood: Flood,
+    refusals: Refusals,
     begun: Instant,
-    flooded: Rc<Cell<bool>>,
+    seen: Rc<Seen>,
 }
 
 impl Guarded {
-    /// `flooded` is set when the connection was ended for it.
-    pub fn new(io: Io, first: Vec<u8>, flooded: Rc<Cell<bool>>) -> Guarded {
-        Guarded { io, first, flood: Flood::server(), begun: Instant::now(), flooded }
+    pub fn new(io: Io, first: Vec<u8>, seen: Rc<Seen>) -> Guarded {
+        Guarded { io, first, flood: Flood::server(), refusals: Refusals::default(), begun: Instant::now(), seen }
     }
     /// Counts what the peer was sent.
-    fn wrote(&mut self, wrote: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn wrote<'a>(&mut self, wrote: Poll<io::Result<usize>>, parts: impl Iterator<Item = &'a [u8]>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(n)) = wrote {
             self.flood.sent(n);
+            let mut left = n;
+            for part in parts {
+                let sent = left.min(part.len());
+                self.seen.refused.update(|n| n.saturating_add(self.refusals.count(&part[..sent])));
+                left -= sent;
+            }
         }
         wrote
     }
@@ -143,7 +201,7 @@ impl AsyncRead for Guarded {
         }
         let now = self.begun.elapsed().as_secs();
         if !self.flood.accept(&buf.filled()[before..], now) {
-            self.flooded.set(true);
+            self.seen.flooded.set(true);
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "too many frames without content")));
         }
         Poll::Ready(Ok(()))
@@ -153,7 +211,7 @@ impl AsyncRead for Guarded {
 impl AsyncWrite for Guarded {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let wrote = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.wrote(wrote)
+        self.wrote(wrote, std::iter::once(buf))
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_flush(cx)
@@ -163,7 +221,7 @@ impl AsyncWrite for Guarded {
     }
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let wrote = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.wrote(wrote)
+        self.wrote(wrote, bufs.iter().map(|b| &**b))
     }
     fn is_write_vectored(&self) -> bool {
         true
@@ -204,6 +262,22 @@ mod tests {
             let mut f = Flood::default();
             let slow = frame(kind, flags, len).repeat(100);
             assert!((0..100).all(|second| f.accept(&slow, second)), "{kind} slowly");
+        }
+    }
+
+    #[test]
+    fn refused_streams_are_counted_however_the_bytes_are_cut() {
+        let reset = |code: u8| {
+            let mut f = frame(RST_STREAM, 0, 4);
+            f[12] = code;
+            f
+        };
+        // What looks like a reset within a body is none.
+        let body = [frame(DATA, 0, 26)[..9].to_vec(), reset(7), reset(7)].concat();
+        let all = [reset(7), frame(HEADERS, 4, 20), body, reset(8), frame(SETTINGS, 1, 0), reset(7)].concat();
+        for size in 1..=all.len() {
+            let mut r = Refusals::default();
+            assert_eq!(all.chunks(size).map(|c| r.count(c)).sum::<u32>(), 2, "{size}");
         }
     }
 

@@ -65,6 +65,10 @@ fn protocol(cluster: &mut Message) {
     for name in ["idle_timeout", "max_requests_per_connection"] {
         common.put(name, cluster.take(name).filter(|v| v != 0).unwrap_or_default());
     }
+    if let Some(limits) = cluster.take("response_limits") {
+        common.put("max_response_headers_kb", json!(limits["max_response_headers_bytes"].as_u64().map(|n| n / 1024)));
+        common.put("max_headers_count", limits["max_headers_count"].clone());
+    }
     options.put("common_http_protocol_options", common.done());
     cluster.put("typed_extension_protocol_options", json!({ OPTIONS: options.done() }));
 }
