@@ -117,6 +117,13 @@ pub const ENDPOINTS: &[Endpoint] = &[
         handle: show::ready,
     },
     Endpoint {
+        path: "/reopen_logs",
+        changes: true,
+        help: "open the files of access logs anew, as SIGHUP does",
+        parameters: &[],
+        handle: actions::reopen_logs,
+    },
+    Endpoint {
         path: "/server_info",
         changes: false,
         help: "version, state, uptime and options, as JSON",
@@ -130,6 +137,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         parameters: &[
             ("format", "`text` (the default), `json` or `prometheus`"),
             ("filter", "regular expression on names"),
+            ("type", "`Counters`, `Gauges`, `Histograms` or `All` (the default)"),
             ("usedonly", "only what has ever changed"),
         ],
         handle: stats::stats,
@@ -138,7 +146,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         path: "/stats/prometheus",
         changes: false,
         help: "all statistics in Prometheus' format",
-        parameters: &[("filter", "regular expression on names"), ("usedonly", "only what has ever changed")],
+        parameters: &[("filter", "regular expression on names"), ("type", "as for `/stats`"), ("usedonly", "only what has ever changed")],
         handle: stats::prometheus,
     },
 ];

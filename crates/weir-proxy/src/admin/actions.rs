@@ -40,6 +40,11 @@ pub(super) fn quit(shared: &Arc<Shared>, _: &Query) -> Reply {
     Reply::text("OK\n")
 }
 
+pub(super) fn reopen_logs(shared: &Arc<Shared>, _: &Query) -> Reply {
+    shared.sinks.reopen();
+    Reply::text("OK\n")
+}
+
 /// All or nothing: one wrong word changes no level.
 pub(super) fn logging(_: &Arc<Shared>, query: &Query) -> Reply {
     match wanted(&query.0) {

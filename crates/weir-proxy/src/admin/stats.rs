@@ -5,6 +5,7 @@ use crate::{
     plugin::metrics,
     stats::{BUCKETS_MS, QUANTILES, Scopes, Table, Total, Totals},
 };
+use hyper::StatusCode;
 use serde_json::json;
 use std::{
     collections::BTreeMap,
@@ -33,17 +34,20 @@ impl Sample {
 }
 
 pub(super) fn stats(shared: &Arc<Shared>, query: &Query) -> Reply {
-    if query.get("format") == Some("prometheus") {
-        return prometheus(shared, query);
-    }
-    let samples = match chosen(shared, query) {
-        Ok(samples) => samples,
-        Err(reply) => return reply,
+    let render = match query.get("format") {
+        None | Some("" | "text") => text,
+        Some("json") => json,
+        Some("prometheus") => exposition,
+        Some(other) => {
+            let why = format!("unknown format `{other}`; accepted are text, json and prometheus\n");
+            return Reply::error(StatusCode::BAD_REQUEST, why);
+        }
     };
-    match query.get("format") {
-        Some("json") => json(&samples),
-        _ => text(&samples),
-    }
+    chosen(shared, query).map_or_else(|refused| refused, |samples| render(&samples))
+}
+
+pub(super) fn prometheus(shared: &Arc<Shared>, query: &Query) -> Reply {
+    chosen(shared, query).map_or_else(|refused| refused, |samples| exposition(&samples))
 }
 
 fn text(samples: &[Sample]) -> Reply {
@@ -87,13 +91,10 @@ fn json(samples: &[Sample]) -> Reply {
     Reply::json(&json!({ "stats": all }))
 }
 
-pub(super) fn prometheus(shared: &Arc<Shared>, query: &Query) -> Reply {
-    let samples = match chosen(shared, query) {
-        Ok(samples) => samples,
-        Err(reply) => return reply,
-    };
+/// Prometheus' text format: families one after the other, each of one type.
+fn exposition(samples: &[Sample]) -> Reply {
     let mut families: BTreeMap<&str, Vec<&Sample>> = BTreeMap::new();
-    for s in &samples {
+    for s in samples {
         families.entry(&s.family).or_default().push(s);
     }
     let mut out = String::new();
@@ -105,7 +106,9 @@ pub(super) fn prometheus(shared: &Arc<Shared>, query: &Query) -> Reply {
             Total::Codes(_) => continue,
         };
         let _ = writeln!(out, "# TYPE {family} {kind}");
-        for s in samples {
+        // Plugins may call two different things by one name.
+        let alike = |s: &&Sample| std::mem::discriminant(&s.value) == std::mem::discriminant(&samples[0].value);
+        for s in samples.iter().copied().filter(alike) {
             let labels: Vec<_> = s.labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
             let _ = match &s.value {
                 Total::Counter(n) => writeln!(out, "{family}{{{}}} {n}", labels.join(",")),
@@ -138,8 +141,18 @@ fn escaped(value: &str) -> String {
 fn chosen(shared: &Shared, query: &Query) -> Result<Vec<Sample>, Reply> {
     let filter = query.regex("filter")?;
     let used = query.has("usedonly");
+    let wanted: fn(&Total) -> bool = match query.get("type") {
+        None | Some("" | "All") => |_| true,
+        Some("Counters") => |v| matches!(v, Total::Counter(_)),
+        Some("Gauges") => |v| matches!(v, Total::Gauge(_)),
+        Some("Histograms") => |v| matches!(v, Total::Histogram(_)),
+        Some(other) => {
+            let why = format!("unknown type `{other}`; accepted are All, Counters, Gauges and Histograms\n");
+            return Err(Reply::error(StatusCode::BAD_REQUEST, why));
+        }
+    };
     let mut out = collect(shared);
-    out.retain(|s| filter.as_ref().is_none_or(|f| f.is_match(&s.name)) && (!used || s.is_used()));
+    out.retain(|s| filter.as_ref().is_none_or(|f| f.is_match(&s.name)) && (!used || s.is_used()) && wanted(&s.value));
     out.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(out)
 }
@@ -169,7 +182,9 @@ fn scopes<T: Table>(scopes: &Scopes<T>, out: &mut Vec<Sample>) {
             }));
         }
         let mut family = format!("envoy_{}_{}", T::PREFIX, declared.name.replace('.', "_"));
-        if let Some((stem, class)) = declared.name.strip_suffix("xx").and_then(|n| n.split_at_checked(n.len() - 1)) {
+        // As Envoy's own rule: `_rq_5xx`, and no other name that ends so.
+        let class = declared.name.strip_suffix("xx").and_then(|n| n.split_at_checked(n.len() - 1));
+        if let Some((stem, class)) = class.filter(|(stem, _)| stem.ends_with("_rq_")) {
             family = format!("envoy_{}_{stem}xx", T::PREFIX);
             labels.insert(0, ("envoy_response_code_class", class.to_string()));
         }
@@ -182,7 +197,10 @@ fn scopes<T: Table>(scopes: &Scopes<T>, out: &mut Vec<Sample>) {
 fn plugins(shared: &Shared, out: &mut Vec<Sample>) {
     shared.plugins.metrics(&mut |name, labels, kind, value| {
         let bare = name.strip_prefix("wasmcustom.").unwrap_or(name);
-        let family = bare.replace(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':', "_");
+        let mut family = bare.replace(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':', "_");
+        if family.starts_with(|c: char| c.is_ascii_digit()) || family.is_empty() {
+            family.insert(0, '_');
+        }
         let name = labels.iter().fold(name.to_string(), |name, (_, value)| format!("{name}.{value}"));
         let value = if kind == metrics::Kind::Gauge { Total::Gauge(value as i64) } else { Total::Counter(value) };
         out.push(Sample { name, family, labels: labels.iter().map(|(l, v)| (*l, v.to_string())).collect(), value });

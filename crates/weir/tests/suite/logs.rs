@@ -313,8 +313,8 @@ fn json_keeps_numbers_and_says_null() {
     assert!(record["duration"].is_u64() && record["bytes_sent"].is_u64() && record["request_id"].is_string(), "{line}");
 }
 
-#[test]
-fn a_log_goes_on_in_a_new_file_after_a_hangup_and_may_be_off() {
+/// When told so `by` a signal or the admin listener.
+fn goes_on_in_a_new_file(by: &str) {
     let folder = tempfile::tempdir().unwrap();
     let (file, moved) = (folder.path().join("access.log"), folder.path().join("access.log.1"));
     let weir = Start::new().file("gateway.yaml", TO_ECHO).arg("--access-log").arg(file.to_str().unwrap()).run();
@@ -322,11 +322,21 @@ fn a_log_goes_on_in_a_new_file_after_a_hangup_and_may_be_off() {
     weir.get("h", "/before");
     eventually("the first record", || holds(&file, "/before").then_some(()));
     fs::rename(&file, &moved).unwrap();
-    weir.signal("HUP");
+    match by {
+        "HUP" => weir.signal(by),
+        path => assert_eq!(client::request(weir.admin, "POST", "admin", path, &[], b"").unwrap().status, 200),
+    }
     eventually("the new file", || file.exists().then_some(()));
     weir.get("h", "/after");
     eventually("the second record", || holds(&file, "/after").then_some(()));
     assert!(!holds(&moved, "/after") && holds(&moved, "/before"));
+}
+
+#[test]
+fn a_log_goes_on_in_a_new_file_and_may_be_off() {
+    for by in ["HUP", "/reopen_logs"] {
+        goes_on_in_a_new_file(by);
+    }
     // A full disk costs records and nothing else.
     let weir = Start::new().file("gateway.yaml", TO_ECHO).arg("--access-log").arg("/dev/full").run();
     assert_eq!(weir.get("h", "/lost").status, 200);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 #![allow(dead_code, reason = "the harness offers more than the tests of today ask for")]
 
+mod aborts;
 mod authority;
 mod balancing;
 mod client;

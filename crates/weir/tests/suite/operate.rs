@@ -3,6 +3,7 @@ use crate::{
     client,
     harness::{Start, TO_ECHO, eventually, weir},
 };
+use std::collections::{HashMap, HashSet};
 
 #[test]
 fn the_admin_listener_answers() {
@@ -22,6 +23,12 @@ fn the_admin_listener_answers() {
         ("GET", "/listeners", 200, "::"),
         ("GET", "/certs", 200, "certificates"),
         ("GET", "/server_info", 200, "\"state\": \"LIVE\""),
+        ("GET", "/stats?format=xml", 400, "accepted are text, json and prometheus"),
+        ("GET", "/stats?type=Gauges&filter=downstream_cx_active", 200, "downstream_cx_active: "),
+        ("GET", "/stats?type=Histograms&filter=rq_time", 200, "downstream_rq_time: P0("),
+        ("GET", "/stats?type=Sums", 400, "accepted are All, Counters, Gauges and Histograms"),
+        ("GET", "/reopen_logs", 405, "POST"),
+        ("POST", "/reopen_logs", 200, "OK"),
         ("GET", "/help", 200, "/config_dump"),
         ("GET", "/logging", 405, "POST"),
         ("POST", "/logging?level=debug", 200, "debug"),
@@ -33,8 +40,68 @@ fn the_admin_listener_answers() {
         assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
         assert!(answer.body.contains(part), "{method} {path}: no {part} in {}", answer.body);
     }
+    let some = weir.admin("/stats?type=Counters").body;
+    assert!(some.contains("downstream_rq_total: 3") && !some.contains("_cx_active: ") && !some.contains("_rq_time: "), "{some}");
     let dump = weir.admin("/config_dump").body;
     assert!(!dump.contains("PRIVATE KEY"), "a private key is shown");
+}
+
+/// Strictly as the text format is written down: one bad line and Prometheus takes nothing of all.
+#[test]
+fn what_prometheus_scrapes_is_well_formed() {
+    let weir = Start::new().file("gateway.yaml", TO_ECHO).run();
+    for path in ["/", "/status/404", "/status/503"] {
+        weir.get("h", path);
+    }
+    let name = regex::Regex::new("^[a-zA-Z_:][a-zA-Z0-9_:]*$").unwrap();
+    let sample =
+        regex::Regex::new(r#"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{((?:[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\[\\"n])*",?)*)\})? (\S+)$"#)
+            .unwrap();
+    let le = regex::Regex::new(r#",?le="([^"]*)""#).unwrap();
+    let text = weir.admin("/stats/prometheus").body;
+    assert!(text.ends_with('\n'));
+    let (mut declared, mut series) = (HashMap::new(), HashSet::new());
+    let (mut family, mut kind) = ("", "");
+    // Of one histogram: its labels, the last bucket's bound and count.
+    let mut bucket: Option<(String, f64, f64)> = None;
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            (family, kind) = rest.split_once(' ').unwrap();
+            assert!(name.is_match(family) && ["counter", "gauge", "histogram"].contains(&kind), "{line}");
+            assert!(declared.insert(family, kind).is_none(), "twice: {line}");
+            continue;
+        }
+        let parts = sample.captures(line).unwrap_or_else(|| panic!("no sample: {line}"));
+        let labels = parts.get(2).map_or("", |l| l.as_str());
+        let value: f64 = parts[3].parse().unwrap_or_else(|e| panic!("{line}: {e}"));
+        assert!(series.insert((parts[1].to_string(), labels.to_string())), "twice: {line}");
+        let suffix = parts[1].strip_prefix(family).unwrap_or_else(|| panic!("{line} is not of {family}"));
+        match (kind, suffix) {
+            ("counter" | "gauge", "") | ("histogram", "_sum") => {}
+            ("histogram", "_bucket") => {
+                let bound = le.captures(labels).unwrap_or_else(|| panic!("{line}"))[1].parse::<f64>().unwrap();
+                let rest = le.replace(labels, "").into_owned();
+                if let Some((of, below, count)) = bucket.take().filter(|b| b.0 == rest) {
+                    assert!(below < bound && count <= value, "{line} behind {count} up to {below} of {of}");
+                }
+                bucket = Some((rest, bound, value));
+            }
+            ("histogram", "_count") => {
+                let (of, bound, count) = bucket.take().unwrap();
+                assert!(of == labels && bound.is_infinite() && count == value, "{line}");
+            }
+            other => panic!("{other:?}: {line}"),
+        }
+    }
+    for (family, kind) in [
+        ("envoy_http_downstream_rq_xx", "counter"),
+        ("envoy_http_downstream_rq_time", "histogram"),
+        ("envoy_cluster_upstream_rq", "counter"),
+        ("envoy_cluster_outlier_detection_ejections_enforced_consecutive_5xx", "counter"),
+        ("envoy_server_live", "gauge"),
+    ] {
+        assert_eq!(declared.get(family), Some(&kind), "{family}");
+    }
 }
 
 #[test]
