@@ -8,7 +8,7 @@ use crate::{
     diff,
     listener::{self, Era, ListenerRt, ListenerSlot, next_id},
     logging::Logger,
-    plugin::{PluginState, Status},
+    plugin::{self, PluginState, Status},
     secrets::Secrets,
     snapshot::{HcmKey, HcmRt, Snapshot},
     worker_thread::Command,
@@ -99,7 +99,7 @@ impl Applier {
         self.tables.sweep();
         self.clusters.remove(&old, &config);
         if diff::removed(&old.clusters, &config.clusters).next().is_some() {
-            shared.stats.clusters.retain(|name| config.clusters.contains_key(name));
+            shared.stats.clusters.retain(|name| config.clusters.contains_key(name) || **name == *plugin::DIRECT);
         }
 
         let slots: Vec<_> = self.listeners.values().filter_map(|e| e.slot.clone()).collect();

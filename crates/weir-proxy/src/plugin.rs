@@ -15,6 +15,7 @@ mod status;
 pub mod upstream;
 mod worker;
 
+pub use callout::DIRECT;
 pub use hosted::{FAILED, PluginEntry, PluginStream};
 pub use manager::{Loading, Manager, ManagerOptions};
 pub use status::{PluginState, Status, UpstreamStatus};
@@ -25,7 +26,7 @@ use metrics::{Shard, Shards};
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::SystemTime,
 };
@@ -56,6 +57,8 @@ pub struct PluginSlot {
     wanted: ArcSwap<WasmPlugin>,
     /// Raised with each change of `wanted`: a load that is overtaken publishes nothing.
     epoch: AtomicU64,
+    /// Code is on its way.
+    fetching: AtomicBool,
     current: ArcSwapOption<Generation>,
     status: Mutex<Status>,
     refused_versions: AtomicU64,
@@ -74,6 +77,7 @@ impl PluginSlot {
             status: Mutex::new(Status::new(&plugin)),
             wanted: ArcSwap::new(plugin),
             epoch: AtomicU64::new(0),
+            fetching: AtomicBool::new(false),
             current: ArcSwapOption::empty(),
             shards: Shards::default(),
             vm: Mutex::default(),

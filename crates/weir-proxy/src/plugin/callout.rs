@@ -31,7 +31,7 @@ pub(super) const MAX_ANSWER: usize = 16 << 20;
 /// Hosts outside of the configuration that a worker keeps connections to; beyond, the one unused for longest goes.
 const MAX_DIRECT: usize = 256;
 /// The name that hosts outside of the configuration are counted under.
-const DIRECT: &str = "plugin_callouts";
+pub const DIRECT: &str = "plugin_callouts";
 
 /// The request of a call; `None` for one that cannot be written.
 pub(super) fn request(call: &HttpCall<'_>) -> Option<Request> {

@@ -13,6 +13,8 @@ use weir_wasm::{GrpcCall, HttpCall, Instance, LogLevel, MetricType, Module, Plug
 #[derive(Default)]
 pub(super) struct Findings {
     pub redis: Vec<RedisWish>,
+    /// An upstream that it named is not there (yet).
+    pub unknown: bool,
 }
 
 /// A `redis_init`.
@@ -60,6 +62,7 @@ impl Canary {
         let known = upstream::resolve(upstream, Speaks::Http, &self.own, &self.clusters);
         known.map(drop).map_err(|e| {
             Logger::Wasm.warning(format_args!("{}: {what}: {e}", self.name));
+            self.findings.borrow_mut().unknown = true;
             unknown
         })
     }
@@ -88,7 +91,9 @@ impl Services for Canary {
         let to = super::redis::resolve(&init, &self.own, &self.clusters);
         let result = to.as_ref().map(drop).map_err(|_| Status::BadArgument);
         let name = init.cluster.split('?').next().unwrap_or_default().to_string();
-        self.findings.borrow_mut().redis.push(RedisWish { name, to });
+        let mut findings = self.findings.borrow_mut();
+        findings.unknown |= result.is_err();
+        findings.redis.push(RedisWish { name, to });
         result
     }
     fn redis_call(&self, _: u32, _: &str, _: &[u8]) -> Result<(), Status> {

@@ -16,9 +16,9 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::{
     runtime::Handle,
@@ -45,8 +45,10 @@ pub struct ManagerOptions {
     /// A version that could not be fetched or did not start is tried again after this pause, doubling up to the second. The
     /// first is that of Istio's agent.
     pub retry: (Duration, Duration),
-    /// The first configuration is not published before its plugins were tried, or this time has passed.
+    /// A configuration is not published before its new plugins were tried, or this time has passed.
     pub warm_timeout: Duration,
+    /// So long it waits for code that is still on its way; the first one waits for `warm_timeout`.
+    pub fetch_grace: Duration,
     /// How often the Redis servers that plugins use are asked whether they work.
     pub redis_check: Duration,
 }
@@ -59,6 +61,7 @@ impl ManagerOptions {
             runtime,
             retry: (Duration::from_millis(500), Duration::from_secs(60)),
             warm_timeout: Duration::from_secs(60),
+            fetch_grace: Duration::from_secs(1),
             redis_check: Duration::from_secs(10),
         }
     }
@@ -76,6 +79,8 @@ pub struct Manager {
     custom: Arc<Custom>,
     slots: Mutex<BTreeMap<Name, Arc<PluginSlot>>>,
     next_id: AtomicUsize,
+    /// Whether there was a configuration with plugins before.
+    began: AtomicBool,
     /// Compiled modules by digest, as long as a generation uses them: a change of configuration compiles nothing.
     modules: tokio::sync::Mutex<HashMap<String, Module>>,
     /// Compiling takes all cores as it is: one after the other.
@@ -87,22 +92,26 @@ pub struct Manager {
 /// Loads under way for one configuration.
 pub struct Loading {
     manager: Arc<Manager>,
+    /// The first configuration.
+    first: bool,
     tasks: Vec<(Arc<PluginSlot>, JoinHandle<Vec<Diagnostic>>)>,
 }
 
 impl Loading {
-    /// Waits until each plugin that nothing serves yet was tried once, within [`ManagerOptions::warm_timeout`]. A plugin
-    /// with a good generation is not waited for.
+    /// Waits until each plugin that nothing serves yet was tried once, within [`ManagerOptions::warm_timeout`]; for code that
+    /// a server is slow to give only within [`ManagerOptions::fetch_grace`]. A plugin with a good generation is not waited for.
     pub async fn ready(&mut self) {
-        let limit = self.manager.options.warm_timeout;
+        let options = &self.manager.options;
+        let (begun, grace) = (Instant::now(), if self.first { options.warm_timeout } else { options.fetch_grace });
         let tried = async {
             for (slot, task) in &mut self.tasks {
-                while slot.current().is_none() && !task.is_finished() {
+                let waits = || !(slot.fetching.load(Ordering::Relaxed) && begun.elapsed() > grace);
+                while slot.current().is_none() && !task.is_finished() && waits() {
                     sleep(Duration::from_millis(2)).await;
                 }
             }
         };
-        let _ = timeout(limit, tried).await;
+        let _ = timeout(options.warm_timeout, tried).await;
     }
 
     /// What came of them. Does not wait for retries.
@@ -144,6 +153,7 @@ impl Manager {
             custom: Arc::default(),
             slots: Mutex::default(),
             next_id: AtomicUsize::new(0),
+            began: AtomicBool::new(false),
             modules: Default::default(),
             compiling: Semaphore::new(1),
             changed: watch::Sender::new(0),
@@ -260,7 +270,8 @@ impl Manager {
             let (manager, of, plugin) = (self.clone(), slot.clone(), plugin.clone());
             tasks.push((slot, self.options.runtime.spawn(async move { manager.load(of, plugin, epoch).await })));
         }
-        Loading { manager: self.clone(), tasks }
+        let first = !self.began.swap(true, Ordering::Relaxed);
+        Loading { manager: self.clone(), first, tasks }
     }
 
     /// The first try; others follow in the background where they may help.
@@ -305,7 +316,10 @@ impl Manager {
         plugin: &Arc<WasmPlugin>,
         epoch: u64,
     ) -> Result<Vec<Diagnostic>, Refusal> {
-        let code = self.code(&plugin.code).await?;
+        slot.fetching.store(true, Ordering::Relaxed);
+        let code = self.code(&plugin.code).await;
+        slot.fetching.store(false, Ordering::Relaxed);
+        let code = code?;
         let digest = code.digest.clone();
         let module = self.module(code).await?;
         let (own, upstream_findings) = Own::of(&plugin.configuration);
@@ -329,7 +343,8 @@ impl Manager {
             slot.lock_status().redis = redis;
         }
         if let Err(why) = started {
-            return Err(Refusal { reason: "PluginNotStarted", message: why, transient: true });
+            // The same code with the same configuration says the same again, unless what it asked for comes to be.
+            return Err(Refusal { reason: "PluginNotStarted", message: why, transient: asked.unknown });
         }
         if !asked.redis.is_empty() {
             self.options.runtime.spawn(watch_redis(slot.clone(), asked.redis, epoch, self.options.redis_check));

@@ -152,6 +152,13 @@ fn http_calls_by_every_name_and_with_every_end() {
     assert_eq!(weir.stat("weir_wasm_traps.default/calls"), 0);
     assert_eq!(weir.stat("weir_wasm_http_call_failures.default/calls"), 2 * names.len() as u64 + 1);
     assert!(weir.stat(&format!("cluster.{CLUSTER}.upstream_rq_total")) >= 5, "counted by the cluster");
+    // Hosts that no configuration names are counted under one name, which stays when clusters go.
+    let direct = weir.stat("cluster.plugin_callouts.upstream_rq_total");
+    let two = || weir.admin("/stats").body.contains("cluster.outbound|80||two.default.svc.cluster.local.");
+    assert!(direct >= 10 && two(), "{direct}");
+    weir.write("gateway.yaml", TO_ECHO);
+    eventually("the other cluster's end", || (!two()).then_some(()));
+    assert_eq!(weir.stat("cluster.plugin_callouts.upstream_rq_total"), direct);
 }
 
 #[test]

@@ -204,6 +204,72 @@ fn a_server_that_comes_later_is_asked_again() {
     assert!(weir.stat("weir_wasm_refused_versions.default/late") >= 2);
 }
 
+/// The echo upstream under another name.
+const OTHER: &str = "---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: other }
+spec: { parentRefs: [{ name: gateway }], hostnames: [other.test], rules: [{ backendRefs: [{ name: echo, port: 80 }] }] }
+";
+
+#[test]
+fn a_server_that_hangs_delays_nothing_but_its_plugin() {
+    // It takes the request and answers when it is told to.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/hung.wasm", listener.local_addr().unwrap());
+    let (go, waits) = std::sync::mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        let hung: Vec<_> = listener.incoming().take(1).flatten().collect();
+        let _ = waits.recv();
+        // The fetch may have given up meanwhile, and asks again.
+        hung.into_iter().chain(listener.incoming().flatten()).for_each(|io| answer(io, &Mutex::default()));
+    });
+    let weir = to_echo();
+    weir.get_until("h", "/", |a| a.status == 200);
+    weir.write("plugin.yaml", &istio("hung", &format!("url: {url}\nfailStrategy: FAIL_OPEN")));
+    eventually("the plugin", || status(&weir, "hung"));
+    weir.write("other.yaml", OTHER);
+    weir.get_until("other.test", "/", |a| a.status == 200 && a.header("x-hung").is_none());
+    weir.write(
+        "gateway.yaml",
+        &TO_ECHO.replace(
+            "backendRefs: [{ name: echo, port: 80 }]",
+            "matches: [{ path: { value: /only } }], backendRefs: [{ name: echo, port: 80 }]",
+        ),
+    );
+    weir.get_until("h", "/", |a| a.status == 404);
+    assert_eq!(status(&weir, "hung").unwrap()["generation"], 0, "it is still on its way");
+    go.send(()).unwrap();
+    weir.get_until("h", "/only", |a| a.header("x-hung") == Some("seen"));
+}
+
+#[test]
+fn a_refusal_is_not_asked_for_again_unless_what_was_missing_may_come() {
+    let configure = |code: &str| guest(&format!("(func (export \"proxy_on_configure\") (param i32 i32) (result i32) {code})"));
+    let asks = "(i32.eqz (call $http_call [outbound|80||later.default.svc.cluster.local] [pairs :method=GET,:path=/,:authority=a]
+        (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 1000) (i32.const 84)))";
+    let nobody = free_port();
+    let weir = Start::new()
+        .file("gateway.yaml", TO_ECHO)
+        .file("refuses.wat", configure("(call $say [no, thank you]) (i32.const 0)"))
+        .file("asks.wat", configure(asks))
+        .file(
+            "plugin.yaml",
+            istio("refuses", "url: file://refuses.wat\nfailStrategy: FAIL_OPEN")
+                + &istio("asks", "url: file://asks.wat\nfailStrategy: FAIL_OPEN")
+                + &istio("unreachable", &format!("url: 'http://127.0.0.1:{nobody}/a.wasm'\nfailStrategy: FAIL_OPEN")),
+        )
+        .run();
+    let tries = |name: &str| weir.stat(&format!("weir_wasm_refused_versions.default/{name}"));
+    eventually("three tries of the others", || (tries("unreachable") >= 3 && tries("asks") >= 3).then_some(()));
+    assert_eq!((tries("refuses"), weir.lines("no, thank you").len()), (1, 1));
+    assert_eq!(status(&weir, "refuses").unwrap()["state"], "failed");
+    let service = TO_ECHO[TO_ECHO.find("apiVersion: v1").unwrap()..].replace("name: echo", "name: later");
+    let route = OTHER.replace("name: echo", "name: later");
+    weir.write("later.yaml", &format!("{service}{route}"));
+    eventually("what it asked for", || (status(&weir, "asks")?["state"] == "active").then_some(()));
+}
+
 #[test]
 fn a_restart_neither_fetches_nor_compiles() {
     let server = CodeServer::start(0, None);
