@@ -1,6 +1,7 @@
 //! Listeners at run time: which filter chain a connection meets, and what is shared by all workers that accept for one.
 mod accept;
 mod build;
+mod forward_proxy;
 mod info;
 mod tcp_proxy;
 mod tunnel;

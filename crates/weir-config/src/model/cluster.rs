@@ -31,6 +31,9 @@ pub struct Cluster {
     /// Begin every connection with a PROXY protocol header that names the client (`upstream_proxy_protocol`). A connection then
     /// serves one request.
     pub proxy_protocol: Option<ProxyProtocolVersion>,
+    /// Its endpoints are forward proxies: connections that are passed on as bytes go through a tunnel (of Envoy's TCP proxy; here
+    /// it is the cluster's, as in Istio).
+    pub tunneling_config: Option<TunnelingConfig>,
     pub origin: Option<Origin>,
 }
 
@@ -53,6 +56,7 @@ impl Cluster {
             idle_timeout: Some(Duration::from_secs(3600)),
             tcp_keepalive: None,
             proxy_protocol: None,
+            tunneling_config: None,
             origin: None,
         }
     }
@@ -74,6 +78,15 @@ impl Default for ResponseLimits {
     fn default() -> Self {
         ResponseLimits { max_response_headers_bytes: 80 * 1024, max_headers_count: 100 }
     }
+}
+
+/// `TcpProxy.TunnelingConfig`. The version of HTTP is that of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TunnelingConfig {
+    /// Where the tunnel leads: `HOST:PORT`.
+    pub hostname: String,
+    /// Ask by POST instead of CONNECT.
+    pub use_post: bool,
 }
 
 /// `ProxyProtocolConfig.Version`

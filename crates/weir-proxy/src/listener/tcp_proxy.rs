@@ -1,5 +1,9 @@
 //! The TCP proxy: bytes both ways between a client and one endpoint of a weighted choice of clusters.
-use super::{ChainRt, ListenerStats, count, tunnel::tunnel};
+use super::{
+    ChainRt, ListenerStats, count,
+    forward_proxy::{self, Tunnel},
+    tunnel::tunnel,
+};
 use crate::{
     breaker::Resource,
     cluster::{ClusterRegistry, ClusterRt, ClusterSlot, EndpointRt, ForwardProxy},
@@ -11,7 +15,7 @@ use crate::{
 };
 use std::{collections::HashMap, io, sync::Arc, time::Duration};
 use tokio::{net::TcpStream, time::timeout};
-use weir_config::model::{Discovery, TcpProxy};
+use weir_config::model::{Discovery, TcpProxy, UpstreamProtocol};
 use weir_net::{io::Io, listen, tls::Alpn};
 
 /// Endpoints that are tried before the client is given up.
@@ -67,7 +71,7 @@ pub(super) async fn serve(local: &Local, chain: &ChainRt, client: Io, conn: &Con
         let Some(endpoint) = endpoint else {
             return count(if tried.is_empty() { &stats.tcp_downstream_cx_no_route } else { &stats.tcp_upstream_cx_connect_fail });
         };
-        match timeout(cluster.config.connect_timeout, connect(&cluster, &endpoint, conn)).await {
+        match timeout(cluster.config.connect_timeout, connect(local, &cluster, &endpoint, conn)).await {
             Ok(Ok(upstream)) => break upstream,
             failed => {
                 let why = failed.map_or_else(|_| "timeout".to_string(), |e| e.err().map(|e| e.to_string()).unwrap_or_default());
@@ -79,8 +83,13 @@ pub(super) async fn serve(local: &Local, chain: &ChainRt, client: Io, conn: &Con
             }
         }
     };
-    let moving =
-        tunnel(client, upstream, tcp.idle_timeout, &stats.tcp_downstream_cx_rx_bytes_total, &stats.tcp_downstream_cx_tx_bytes_total);
+    let (forth, back) = (&stats.tcp_downstream_cx_rx_bytes_total, &stats.tcp_downstream_cx_tx_bytes_total);
+    let moving = async {
+        match upstream {
+            Upstream::Bare(upstream) => tunnel(client, upstream, tcp.idle_timeout, forth, back).await,
+            Upstream::Tunnel(upstream) => tunnel(client, *upstream, tcp.idle_timeout, forth, back).await,
+        }
+    };
     let drain = conn.drain.watch();
     tokio::select! {
         end = moving => {
@@ -116,7 +125,29 @@ async fn named(forward: &ForwardProxy, cluster: &ClusterRt, conn: &ConnInfo) -> 
     forward.endpoint(conn.requested_server_name.as_deref()?, port).await.ok()
 }
 
-async fn connect(cluster: &ClusterRt, endpoint: &EndpointRt, conn: &ConnInfo) -> io::Result<Io> {
+/// Where the bytes go.
+enum Upstream {
+    Bare(Io),
+    /// Through a forward proxy.
+    Tunnel(Box<Tunnel>),
+}
+
+async fn connect(local: &Local, cluster: &ClusterRt, endpoint: &EndpointRt, conn: &ConnInfo) -> io::Result<Upstream> {
+    let Some(config) = &cluster.config.tunneling_config else {
+        return Ok(Upstream::Bare(dial(cluster, endpoint, conn, conn.requested_server_name.as_deref(), Alpn::None).await?));
+    };
+    let (alpn, http2) = match cluster.config.protocol {
+        UpstreamProtocol::Http2 => (Alpn::Http2, true),
+        UpstreamProtocol::Auto => (Alpn::Auto, false),
+        UpstreamProtocol::Http1 | UpstreamProtocol::UseDownstream => (Alpn::Http1, false),
+    };
+    // The client's server name is for the other end of the tunnel.
+    let io = dial(cluster, endpoint, conn, None, alpn).await?;
+    let http2 = http2 || io.alpn() == Some(b"h2");
+    Ok(Upstream::Tunnel(Box::new(forward_proxy::open(&local.worker, io, config, http2).await?)))
+}
+
+async fn dial(cluster: &ClusterRt, endpoint: &EndpointRt, conn: &ConnInfo, name: Option<&str>, alpn: Alpn) -> io::Result<Io> {
     let io = TcpStream::connect(endpoint.address).await?;
     let _ = io.set_nodelay(true);
     if let Some(k) = &cluster.config.tcp_keepalive {
@@ -127,6 +158,6 @@ async fn connect(cluster: &ClusterRt, endpoint: &EndpointRt, conn: &ConnInfo) ->
     }
     let Some(tls) = &cluster.tls else { return Ok(Io::Plain(io)) };
     let ip = endpoint.address.ip().to_string();
-    let host = conn.requested_server_name.as_deref().or(endpoint.hostname.as_deref()).unwrap_or(&ip);
-    Ok(Io::tls(tls.connect(io, host, Alpn::None).await?))
+    let host = name.or(endpoint.hostname.as_deref()).unwrap_or(&ip);
+    Ok(Io::tls(tls.connect(io, host, alpn).await?))
 }

@@ -12,6 +12,7 @@ mod direct;
 mod documents;
 mod echo;
 mod floods;
+mod forward_proxy;
 mod frames;
 mod harness;
 mod http2;

@@ -326,7 +326,7 @@ fn versions_and_cipher_suites_are_as_configured() {
 }
 
 /// What the client of a gateway is shown as its upstream's certificate, and who answered.
-fn through(weir: &Weir, port: usize, ca: &Authority, host: &str) -> Option<(CertificateDer<'static>, String)> {
+pub fn through(weir: &Weir, port: usize, ca: &Authority, host: &str) -> Option<(CertificateDer<'static>, String)> {
     let (pem, to) = (ca.pem(), SocketAddr::from(([127, 0, 0, 1], weir.ports[port])));
     let (mut c, leaf) = Client { trust: Some(&pem), ..Client::default() }.connect(to, host).ok()?;
     let name = c.request("GET", host, "/", &[], b"").ok()?.json()["name"].as_str().unwrap().to_string();

@@ -2,9 +2,12 @@
 use super::locality::{self, LocalitySetting};
 use super::read::{At, CertificateFiles, ExportTo, Labels, ca_crl, certificate_files, full_host, host_field, labels, selector};
 use crate::object::{Meta, Spec};
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 use weir_config::{
-    model::{CircuitBreakers, HashOf, LbPolicy, Name, OutlierDetection, ProxyProtocolVersion, RetryBudget, SlowStart, TcpKeepalive},
+    model::{
+        CircuitBreakers, HashOf, LbPolicy, Name, OutlierDetection, ProxyProtocolVersion, RetryBudget, SlowStart, TcpKeepalive,
+        TunnelingConfig,
+    },
     reader::{Field, Object},
 };
 
@@ -33,8 +36,9 @@ pub struct Policy {
     pub settings: Settings,
     /// By port: in place of `settings`, not on top of them.
     pub ports: Vec<(u16, Settings)>,
-    /// Of all ports.
+    /// Of all ports, as the next.
     pub proxy_protocol: Option<ProxyProtocolVersion>,
+    pub tunnel: Option<TunnelingConfig>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -94,6 +98,10 @@ impl Policy {
     pub fn proxy_protocol(&self, subset: Option<&Policy>) -> Option<ProxyProtocolVersion> {
         subset.and_then(|s| s.proxy_protocol).or(self.proxy_protocol)
     }
+    /// For a subset: its own, or the host's.
+    pub fn tunnel(&self, subset: Option<&Policy>) -> Option<TunnelingConfig> {
+        subset.and_then(|s| s.tunnel.clone()).or_else(|| self.tunnel.clone())
+    }
     fn at_port(&self, port: u16) -> &Settings {
         self.ports.iter().find(|(p, _)| *p == port).map_or(&self.settings, |(_, settings)| settings)
     }
@@ -133,7 +141,7 @@ pub fn decode(root: &Object<'_>, meta: &Meta) -> Option<Spec> {
 
 fn policy(field: &Field<'_>) -> Option<Policy> {
     let object = field.object()?;
-    object.unsupported(&["tunnel"]);
+    let tunnel = object.get("tunnel").and_then(|f| tunnel(&f));
     let proxy_protocol = object.object("proxyProtocol").map(|proxy| {
         let words = [("V1", ProxyProtocolVersion::V1), ("V2", ProxyProtocolVersion::V2)];
         // V1 is the zero value of Istio's enum.
@@ -147,7 +155,29 @@ fn policy(field: &Field<'_>) -> Option<Policy> {
         let settings = self::settings(&level);
         ports.extend(port.map(|port| (port, settings)));
     }
-    Some(Policy { settings, ports, proxy_protocol })
+    Some(Policy { settings, ports, proxy_protocol, tunnel })
+}
+
+fn tunnel(field: &Field<'_>) -> Option<TunnelingConfig> {
+    let object = field.object()?;
+    let use_post = object.choice("protocol", &[("CONNECT", false), ("POST", true)]).unwrap_or(false);
+    let given = object.required("targetHost");
+    let port = object.required("targetPort").and_then(|f| f.port());
+    let host = given.and_then(|f| {
+        let host = f.str()?;
+        match host.parse() {
+            Ok(IpAddr::V6(ip)) => Some(format!("[{ip}]")),
+            Ok(IpAddr::V4(ip)) => Some(ip.to_string()),
+            Err(_) => {
+                let name = host_field(&f)?;
+                if name.contains('*') {
+                    f.invalid("is a pattern: a tunnel leads to one host", "a DNS name as shop.test, or an IP address");
+                }
+                Some(name)
+            }
+        }
+    });
+    Some(TunnelingConfig { hostname: format!("{}:{}", host?, port?), use_post })
 }
 
 fn settings(object: &Object<'_>) -> Settings {

@@ -265,6 +265,15 @@ pub fn resolve(cx: &Cx<'_>, object: &Object, to: &Destination, listens: u16, htt
         let message = format!("no DestinationRule for {} has a subset {}: requests to it are answered with 503", to.host, to.subset);
         let help = "add the subset to the DestinationRule of this host";
         report(part, object, &to.at, Diagnostic::warning("SubsetNotFound", message).help(help));
+    } else if http && upstream::is_tunnel(cx, &key) {
+        let message =
+            format!("the tunnel that a DestinationRule has for {} is for routes of tcp and tls: requests go to the host itself", to.host);
+        report(
+            part,
+            object,
+            &to.at,
+            Diagnostic::warning("UnusedField", message).help("route it by tcp or tls, or remove trafficPolicy.tunnel"),
+        );
     } else if http {
         let speaks_tls = seen.iter().any(|(_, entry)| entry.ports.iter().any(|p| p.number == port && p.tls));
         if speaks_tls && upstream::settings(cx, &key).tls.is_none() {

@@ -147,6 +147,13 @@ pub fn subsets(cx: &Cx<'_>, key: &ClusterKey) -> Vec<Name> {
     rules(cx, key).iter().flat_map(|(_, rule)| rule.subsets.iter().map(|s| s.name.clone())).collect()
 }
 
+/// Whether connections to a cluster go through a tunnel.
+pub fn is_tunnel(cx: &Cx<'_>, key: &ClusterKey) -> bool {
+    let rules = rules(cx, key);
+    let own = subset(&rules, &key.subset).map(|(_, s)| &s.policy);
+    rules.first().is_some_and(|(_, rule)| rule.policy.tunnel(own).is_some())
+}
+
 /// What the DestinationRules say of a cluster.
 pub fn settings(cx: &Cx<'_>, key: &ClusterKey) -> Settings {
     let rules = rules(cx, key);
@@ -182,8 +189,11 @@ pub fn traffic_policy(cx: &Cx<'_>, key: &ClusterKey, draft: &mut Draft, part: &m
     }
     without_labels(cx, key, part);
     let settings = merged(&rules, key);
-    draft.cluster.proxy_protocol =
-        rules.first().and_then(|(_, rule)| rule.policy.proxy_protocol(subset(&rules, &key.subset).map(|(_, s)| &s.policy)));
+    let own = subset(&rules, &key.subset).map(|(_, s)| &s.policy);
+    if let Some((_, rule)) = rules.first() {
+        draft.cluster.proxy_protocol = rule.policy.proxy_protocol(own);
+        draft.cluster.tunneling_config = rule.policy.tunnel(own);
+    }
     let setting = settings.balancer.as_ref().and_then(|b| b.locality.as_ref());
     let own = Locality::of(&cx.options.labels);
     if let (Some(setting), Some((owner, _)), false) = (setting.filter(|s| s.enabled), rules.first(), own.is_known()) {
