@@ -80,16 +80,5 @@ fn json(pairs: &[(String, String)]) -> Result<Form, Vec<Diagnostic>> {
     if findings.is_empty() { Ok(Form::Json(out)) } else { Err(findings) }
 }
 
-/// Decimal digits with zeros in front.
-pub(crate) fn padded(out: &mut Vec<u8>, n: u64, width: usize) {
-    let start = out.len();
-    out.resize(start + width, b'0');
-    let mut rest = n;
-    for digit in out[start..].iter_mut().rev() {
-        *digit = b'0' + (rest % 10) as u8;
-        rest /= 10;
-    }
-}
-
 #[cfg(test)]
 mod tests;

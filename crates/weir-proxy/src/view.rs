@@ -1,10 +1,14 @@
 //! What policy reads and changes of a head, whatever protocol it came by.
-use weir_net::http::{Headers, RequestHead};
+use weir_net::http::{Headers, Known, RequestHead};
 
 /// The header fields of a request, of a response, or of trailers. Names are asked for in lower case; the host is `host`.
 pub trait Fields {
     /// The first value under this name.
     fn first(&self, name: &str) -> Option<&[u8]>;
+    /// The first value under a well-known name.
+    fn known(&self, id: Known) -> Option<&[u8]> {
+        self.first(id.name())
+    }
     /// Every value under this name, in the order of arrival.
     fn each(&self, name: &str, with: &mut dyn FnMut(&[u8]));
 }
@@ -35,6 +39,9 @@ impl Fields for Headers {
     fn first(&self, name: &str) -> Option<&[u8]> {
         self.get_named(name.as_bytes())
     }
+    fn known(&self, id: Known) -> Option<&[u8]> {
+        self.get(id)
+    }
     fn each(&self, name: &str, with: &mut dyn FnMut(&[u8])) {
         self.all_named(name.as_bytes()).for_each(with);
     }
@@ -55,6 +62,9 @@ impl FieldsMut for Headers {
 impl Fields for RequestHead {
     fn first(&self, name: &str) -> Option<&[u8]> {
         self.headers.first(name)
+    }
+    fn known(&self, id: Known) -> Option<&[u8]> {
+        self.headers.get(id)
     }
     fn each(&self, name: &str, with: &mut dyn FnMut(&[u8])) {
         self.headers.each(name, with);

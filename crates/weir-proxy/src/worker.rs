@@ -28,6 +28,9 @@ const KEEP: usize = 256;
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(20);
 
+/// Where the two digits of each byte stand in a UUID's text.
+const UUID_BYTES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+
 pub struct Worker {
     pub index: usize,
     pub shared: Arc<Shared>,
@@ -41,6 +44,7 @@ pub struct Worker {
     pub plugins: Rc<WorkerPlugins>,
     pub logs: RefCell<WorkerLogs>,
     epoch: (Instant, u64),
+    moment: Cell<u64>,
     random: Cell<u64>,
     next_stream: Cell<u64>,
 }
@@ -61,6 +65,7 @@ impl Worker {
             logs: RefCell::default(),
             // One epoch for all workers: outlier detection compares their times.
             epoch: (shared.started, wall.saturating_sub(shared.started.elapsed()).as_nanos() as u64),
+            moment: Cell::new(shared.started.elapsed().as_nanos() as u64),
             random: Cell::new(RandomState::new().hash_one(index)),
             next_stream: Cell::new((index as u64) << 48),
             shared,
@@ -152,7 +157,14 @@ impl Worker {
 
     /// Nanoseconds since the worker started.
     pub fn now(&self) -> u64 {
-        self.epoch.0.elapsed().as_nanos() as u64
+        let now = self.epoch.0.elapsed().as_nanos() as u64;
+        self.moment.set(now);
+        now
+    }
+    /// What [`Worker::now`] said last, at most a tick ago: for what follows at once upon something whose time was taken.
+    /// A look at the clock costs as much as finding a route.
+    pub fn moment(&self) -> u64 {
+        self.moment.get()
     }
     /// Nanoseconds since 1970 for a value of `now`.
     pub fn wall(&self, now: u64) -> u64 {
@@ -169,12 +181,10 @@ impl Worker {
     /// A random UUID as text.
     pub fn uuid(&self) -> [u8; 36] {
         let bits = (u128::from(self.random()) << 64 | u128::from(self.random())) & !(0xf << 76) & !(3 << 62) | 4 << 76 | 2 << 62;
-        let (bytes, mut out, mut at) = (bits.to_be_bytes(), [b'-'; 36], 0);
-        for (i, b) in bytes.iter().enumerate() {
-            at += usize::from(matches!(i, 4 | 6 | 8 | 10));
-            out[at] = b"0123456789abcdef"[(b >> 4) as usize];
-            out[at + 1] = b"0123456789abcdef"[(b & 15) as usize];
-            at += 2;
+        let mut out = [b'-'; 36];
+        for (b, at) in bits.to_be_bytes().into_iter().zip(UUID_BYTES) {
+            out[at] = b"0123456789abcdef"[usize::from(b >> 4)];
+            out[at + 1] = b"0123456789abcdef"[usize::from(b & 15)];
         }
         out
     }

@@ -6,7 +6,7 @@
 mod headers;
 
 pub use headers::Headers;
-pub(crate) use headers::Span;
+pub(crate) use headers::{Line, Span};
 
 use super::names::Known;
 
@@ -219,6 +219,9 @@ pub fn reason(status: u16) -> &'static str {
 
 /// Appends a number in decimal.
 pub fn decimal(out: &mut Vec<u8>, mut n: u64) {
+    if n < 10 {
+        return out.push(b'0' + n as u8);
+    }
     let (mut digits, mut at) = ([0u8; 20], 20);
     loop {
         at -= 1;

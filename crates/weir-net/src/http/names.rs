@@ -8,6 +8,8 @@ macro_rules! known {
         pub enum Known { Other, $($id,)* }
         const IDS: &[Known] = &[Known::Other, $(Known::$id,)*];
         const NAMES: &[&str] = &["", $($name,)*];
+        /// As they begin a line.
+        const PREFIXES: &[&str] = &["", $(concat!($name, ": "),)*];
     };
 }
 
@@ -72,7 +74,8 @@ fn same(known: &[u8], name: &[u8]) -> bool {
 }
 
 impl Known {
-    /// The id of `name`, which must be a token of at least one byte.
+    /// The id of `name`, which must have at least one byte. What is no token is `Other`, as long as it holds no control
+    /// bytes: no other byte turns into one of a well-known name when its bit 5 is set.
     pub fn of(name: &[u8]) -> Known {
         let i = SLOTS[slot(facts(name), TABLE.0)] as usize;
         if same(NAMES[i].as_bytes(), name) { IDS[i] } else { Known::Other }
@@ -83,6 +86,10 @@ impl Known {
     }
     pub fn name(self) -> &'static str {
         NAMES[self as usize]
+    }
+    /// The name with what stands before the value.
+    pub(super) fn prefix(self) -> &'static str {
+        PREFIXES[self as usize]
     }
     pub const fn bit(self) -> u64 {
         1 << self as u8
@@ -113,5 +120,16 @@ mod tests {
             assert_eq!(Known::of(&name.as_bytes()[1..]), Known::Other, "{name}");
         }
         assert_eq!(Known::of(b"x"), Known::Other);
+        // The tokenizer relies on it.
+        for name in &NAMES[1..] {
+            for at in 0..name.len() {
+                for byte in 0x21..=0xff {
+                    let mut other = name.as_bytes().to_vec();
+                    other[at] = byte;
+                    let same = other.eq_ignore_ascii_case(name.as_bytes());
+                    assert!(same || !NAMES[Known::of(&other) as usize].eq(*name), "{name} {byte}");
+                }
+            }
+        }
     }
 }

@@ -75,7 +75,7 @@ impl Exchange<'_> {
             fresh: kept.fresh,
             client: Some((self.c.conn.peer, self.c.conn.local)),
         };
-        let now = self.w.now();
+        let now = self.w.moment();
         let (per_try, request_end) = (plan.forward.retry.as_ref().and_then(|r| r.config.per_try_timeout), self.s.info.borrow().request_end);
         self.clock.set_try(request_end, now, ns(per_try));
         let (conn, reused) = match checkout.ready(self.w) {
@@ -143,7 +143,10 @@ impl Exchange<'_> {
             }
         };
         match poll_fn(|cx| self.poll_response_head(cx, &mut tried, &mut kept.replay)).await {
-            Ok(()) => Ok(tried),
+            Ok(()) => {
+                self.s.info.borrow_mut().upstream_rx_start = self.w.now();
+                Ok(tried)
+            }
             Err(lost) => {
                 if let (Lost::Broken { .. }, Some(ticket)) = (&lost, &tried.ticket) {
                     ticket.closed_by_peer();
@@ -157,6 +160,7 @@ impl Exchange<'_> {
     fn prepare_head(&mut self, plan: &Plan<'_>, host: &Host) {
         // What an earlier try was answered.
         self.s.resp.borrow_mut().clear();
+        self.s.info.borrow_mut().upstream_rx_start = 0;
         let mut req = self.s.req.borrow_mut();
         if plan.rewrite_host
             && let Some(name) = &host.endpoint.hostname

@@ -23,6 +23,7 @@ impl Exchange<'_> {
         self.clock.arm(&self.c.lane);
         poll_fn(|cx| {
             if let Poll::Ready(done) = work.as_mut().poll(cx) {
+                self.w.now();
                 return Poll::Ready(Ok(done));
             }
             if let Err(late) = self.check_clock(cx) {
@@ -47,11 +48,14 @@ impl Exchange<'_> {
 
     /// The last byte of the request has been read: what is counted from there begins.
     pub(super) fn request_read(&mut self) {
-        let mut info = self.s.info.borrow_mut();
-        if info.request_end == 0 {
-            info.request_end = self.w.now();
-            self.clock.request_read(info.request_end);
-            self.clock.arm(&self.c.lane);
+        if self.s.info.borrow().request_end == 0 {
+            self.request_read_at(self.w.now());
         }
+    }
+
+    pub(super) fn request_read_at(&mut self, now: u64) {
+        self.s.info.borrow_mut().request_end = now;
+        self.clock.request_read(now);
+        self.clock.arm(&self.c.lane);
     }
 }

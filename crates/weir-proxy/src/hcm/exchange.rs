@@ -191,7 +191,7 @@ impl<'a> Exchange<'a> {
         })?;
         self.reader = Reader::new(self.framing, &self.c.peer);
         if self.reader.is_done() {
-            self.request_read();
+            self.request_read_at(self.w.moment());
         }
         self.admit()?;
         self.find_route();
@@ -199,6 +199,7 @@ impl<'a> Exchange<'a> {
         self.begin_filters()?;
         if self.chain.is_some() {
             self.decode().await?;
+            self.w.now();
         }
         if self.s.route_stale.replace(false) {
             self.find_route();

@@ -88,9 +88,9 @@ impl Exchange<'_> {
         if request_end == 0 {
             self.clock.request = start.saturating_add(ns(config.timeouts.request_timeout));
         }
-        self.clock.set_route(request_end, self.w.now(), ns(forward.timeout));
+        self.clock.set_route(request_end, self.w.moment(), ns(forward.timeout));
         if let Some(idle) = forward.idle_timeout {
-            self.clock.set_idle(self.w.now(), idle.as_nanos() as u64);
+            self.clock.set_idle(self.w.moment(), idle.as_nanos() as u64);
         }
         // A request that nobody may send again is not held; HTTP/2 may refuse any.
         let again = forward.retry.is_some() || shadowed || plan.protocol != Protocol::Http1 || self.s.req.borrow().method.is_idempotent();
@@ -145,7 +145,9 @@ impl Exchange<'_> {
         }
         if let Some(forward) = &cluster.rt.forward {
             let (host, port) = self.named_host(plan);
-            return match forward.endpoint(&host, port).await {
+            let found = forward.endpoint(&host, port).await;
+            self.w.now();
+            return match found {
                 Ok(endpoint) => Ok(cluster.named(endpoint)),
                 Err(e) => {
                     self.s.info.borrow_mut().upstream_failure = Some(e.to_string().into());

@@ -90,7 +90,7 @@ async fn request_head(
 ) -> Result<(Rc<Stream>, Result<(), Refused>), Ended> {
     let Client { peer, lane, .. } = c;
     let wire = peer.wire().ok_or(Ended::Local)?;
-    lane.set(w.now().saturating_add(waits.idle));
+    lane.set(w.moment().saturating_add(waits.idle));
     let mut stream: Option<Rc<Stream>> = None;
     let mut hurried = false;
     loop {
@@ -100,6 +100,9 @@ async fn request_head(
             let parsed = parse::request(wire.input.filled(), &mut s.req.borrow_mut(), waits.limits);
             match parsed {
                 Ok(Some(n)) => {
+                    if !first {
+                        w.now();
+                    }
                     s.info.borrow_mut().header_bytes_received = n as u64;
                     wire.input.consume(n);
                     w.bufs.reclaim(&mut wire.input);

@@ -24,8 +24,7 @@ use weir_net::http::{
 
 impl Exchange<'_> {
     pub(super) async fn respond(&mut self, plan: &Plan<'_>, mut tried: Try, replay: &mut Replay) -> Result<After, End> {
-        let now = self.w.now();
-        self.s.info.borrow_mut().upstream_rx_start = now;
+        let now = self.s.info.borrow().upstream_rx_start;
         // What is left of the try is the route's to bound.
         self.clock.end_try();
         self.clock.arm(&self.c.lane);

@@ -9,7 +9,8 @@ use super::{
 use crate::{
     breaker::{Permit, Resource},
     info::Flags,
-    outlier, retry,
+    outlier,
+    retry::{self, RetryRt},
     upstream::{Failure, Host},
 };
 use std::rc::Rc;
@@ -31,6 +32,12 @@ pub(super) struct Kept {
     pub fresh: bool,
 }
 
+/// Leave for another try.
+struct Again<'a> {
+    retry: &'a RetryRt,
+    permit: Permit,
+}
+
 impl Kept {
     /// `limit`: bytes of the body that are held for another try or for a copy.
     pub fn new(limit: usize) -> Kept {
@@ -46,7 +53,6 @@ impl Kept {
 impl Exchange<'_> {
     /// Tries until a response head is there that goes to the client.
     pub(super) async fn tries(&mut self, plan: &Plan<'_>, kept: &mut Kept) -> Result<Try, End> {
-        let retry = plan.forward.retry.as_ref();
         let (mut avoid, mut retries, mut stale_tries) = (Vec::new(), 0, 0);
         // Held while the retry is under way.
         let mut permit: Option<Permit> = None;
@@ -54,17 +60,14 @@ impl Exchange<'_> {
             let host = self.pick(plan, &avoid).await?;
             self.count_try(plan, &host);
             let found = self.attempt(plan, host.clone(), kept).await;
-            let refused = match found {
+            let again = match found {
                 Ok(tried) => {
-                    drop(permit.take());
                     let outcome = self.answer_of(plan, &host);
                     let resend = self.can_resend(&tried.up, &kept.replay);
-                    permit = self.another(plan, outcome, retries, resend);
-                    if permit.is_none() {
-                        return Ok(tried);
-                    }
+                    drop(permit.take());
+                    let Some(again) = self.another(plan, outcome, retries, resend) else { return Ok(tried) };
                     kept.take_up(tried.up);
-                    None
+                    again
                 }
                 Err((lost, up)) => {
                     self.raw_read = matches!(&up, Some(Body::Raw(p)) if p.is_read());
@@ -83,13 +86,13 @@ impl Exchange<'_> {
                         kept.fresh = !unserved;
                         continue;
                     }
-                    permit = self.another(plan, outcome, retries, resend);
-                    Some(end)
+                    // Or this retry would stand in the next one's way.
+                    drop(permit.take());
+                    self.another(plan, outcome, retries, resend).ok_or(end)?
                 }
             };
-            let (Some(retry), true) = (retry, permit.is_some()) else {
-                return Err(refused.unwrap_or_else(|| self.too_late(Late::Route)));
-            };
+            let retry = again.retry;
+            permit = Some(again.permit);
             retries += 1;
             kept.fresh = false;
             plan.cluster.stats.upstream_rq_retry.inc();
@@ -116,13 +119,13 @@ impl Exchange<'_> {
     /// What the endpoint answered, as the outlier detection and the conditions of retries see it.
     fn answer_of(&self, plan: &Plan<'_>, host: &Rc<Host>) -> retry::Outcome {
         let resp = self.s.resp.borrow();
-        plan.cluster.report(host, outlier::Outcome::Status(resp.status), self.w.now());
-        let rate_limited = resp.headers.get_named(b"x-envoy-ratelimited").is_some();
+        plan.cluster.report(host, outlier::Outcome::Status(resp.status), self.w.moment());
+        let rate_limited = plan.forward.retry.is_some() && resp.headers.get_named(b"x-envoy-ratelimited").is_some();
         retry::Outcome::Response { status: resp.status, grpc_status: self.grpc_status(), rate_limited }
     }
 
     /// Whether there is to be another try: asked for, possible, within the number, the circuit breaker and the budget.
-    fn another(&mut self, plan: &Plan<'_>, outcome: retry::Outcome, retries: u32, resend: bool) -> Option<Permit> {
+    fn another<'a>(&mut self, plan: &Plan<'a>, outcome: retry::Outcome, retries: u32, resend: bool) -> Option<Again<'a>> {
         let stats = &plan.cluster.stats;
         let wanted = plan.forward.retry.as_ref().filter(|r| r.retries(outcome));
         let Some(retry) = wanted else {
@@ -146,7 +149,7 @@ impl Exchange<'_> {
             stats.upstream_rq_retry_overflow.inc();
             self.s.info.borrow_mut().set_flag(Flags::UPSTREAM_OVERFLOW);
         }
-        permit
+        Some(Again { retry, permit: permit? })
     }
 
     fn can_resend(&self, up: &Body, replay: &Replay) -> bool {

@@ -1,6 +1,7 @@
 //! Envoy's command operators, compiled.
 use super::time::TimeFormat;
 use weir_config::diagnostic::Diagnostic;
+use weir_net::http::Known;
 
 /// A text with command operators in it.
 #[derive(Debug, PartialEq)]
@@ -12,14 +13,57 @@ pub struct Format {
 #[derive(Debug, PartialEq)]
 pub(super) enum Op {
     Text(Box<[u8]>),
+    /// A text of at most eight bytes, and how many.
+    Short([u8; 8], u8),
     Operator(Operator, Option<usize>),
+}
+
+impl Op {
+    fn text(text: &[u8]) -> Option<Op> {
+        let mut short = [0; 8];
+        match text.len() {
+            0 => None,
+            len @ 1..=8 => {
+                short[..len].copy_from_slice(text);
+                Some(Op::Short(short, len as u8))
+            }
+            _ => Some(Op::Text(text.into())),
+        }
+    }
 }
 
 /// A field of a head and the one to take where it is missing.
 #[derive(Debug, PartialEq)]
-pub(super) struct FieldName {
-    pub name: Box<str>,
-    pub alternate: Option<Box<str>>,
+pub(super) struct Asked {
+    pub field: FieldName,
+    pub alternate: Option<FieldName>,
+}
+
+/// Looked up when the format is compiled, not for every record.
+#[derive(Debug, PartialEq)]
+pub(super) enum FieldName {
+    Method,
+    Authority,
+    Scheme,
+    Path,
+    Known(Known),
+    Other(Box<str>),
+}
+
+impl FieldName {
+    /// `name` is in lower case and not empty.
+    fn of(name: &str) -> FieldName {
+        match name {
+            ":method" => FieldName::Method,
+            ":authority" => FieldName::Authority,
+            ":scheme" => FieldName::Scheme,
+            ":path" => FieldName::Path,
+            _ => match Known::of(name.as_bytes()) {
+                Known::Other => FieldName::Other(name.into()),
+                known => FieldName::Known(known),
+            },
+        }
+    }
 }
 
 macro_rules! operators {
@@ -95,9 +139,9 @@ operators! {
 #[derive(Debug, PartialEq)]
 pub(super) enum Operator {
     Plain(Plain),
-    Request(FieldName),
-    Response(FieldName),
-    Trailer(FieldName),
+    Request(Asked),
+    Response(Asked),
+    Trailer(Asked),
     StartTime(TimeFormat),
     CommonDuration(Point, Point, u64),
     GrpcStatus(GrpcStyle),
@@ -178,16 +222,12 @@ impl Format {
                 continue;
             }
             let (operator, max, tail) = operator(rest)?;
-            if !literal.is_empty() {
-                ops.push(Op::Text(std::mem::take(&mut literal).into()));
-            }
+            ops.extend(Op::text(&std::mem::take(&mut literal)));
             ops.push(Op::Operator(operator, max));
             rest = tail;
         }
         literal.extend_from_slice(rest.as_bytes());
-        if !literal.is_empty() {
-            ops.push(Op::Text(literal.into()));
-        }
+        ops.extend(Op::text(&literal));
         Ok(Format { ops: ops.into() })
     }
 
@@ -201,6 +241,7 @@ impl Format {
         match &*self.ops {
             [] => Some(b""),
             [Op::Text(t)] => Some(t),
+            [Op::Short(t, len)] => Some(&t[..usize::from(*len)]),
             _ => None,
         }
     }
@@ -243,11 +284,15 @@ fn meaning(name: &str, argument: Option<&str>) -> Result<Operator, Diagnostic> {
     let needs = |what: &str| argument.filter(|a| !a.is_empty()).ok_or_else(|| invalid(format!("`%{name}%` needs {what} in parentheses")));
     let field = || {
         let text = needs("a header name")?.to_ascii_lowercase();
-        let (name, alternate) = text.split_once('?').map_or((&*text, None), |(n, a)| (n, Some(a)));
-        Ok::<_, Diagnostic>(FieldName { name: name.into(), alternate: alternate.map(Box::from) })
+        let (first, alternate) = text.split_once('?').map_or((&*text, None), |(n, a)| (n, Some(a)));
+        if first.is_empty() || alternate == Some("") {
+            return Err(invalid(format!("`%{name}({text})%` lacks a header name beside the question mark")));
+        }
+        Ok(Asked { field: FieldName::of(first), alternate: alternate.map(FieldName::of) })
     };
     Ok(match name {
         "REQ" | "REQUEST_HEADER" => Operator::Request(field()?),
+        "RESP" | "RESPONSE_HEADER" if argument.is_some_and(|a| a.eq_ignore_ascii_case(":status")) => Operator::Plain(Plain::ResponseCode),
         "RESP" | "RESPONSE_HEADER" => Operator::Response(field()?),
         "TRAILER" | "RESPONSE_TRAILER" => Operator::Trailer(field()?),
         "START_TIME" => Operator::StartTime(TimeFormat::parse(argument.unwrap_or_default())?),

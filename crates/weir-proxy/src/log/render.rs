@@ -1,7 +1,7 @@
 //! Writes a record by a compiled format, straight into its block.
 use super::{
     decimal,
-    format::{FieldName, Format, GrpcStyle, Op, Operator, Plain, Point},
+    format::{Asked, FieldName, Format, GrpcStyle, Op, Operator, Plain, Point},
 };
 use crate::{
     conn::{ConnInfo, PeerCertificate},
@@ -40,6 +40,12 @@ impl Format {
         for op in &self.ops {
             match op {
                 Op::Text(text) => out.extend_from_slice(text),
+                // One store of a fixed size: a call to copy a blank and a quotation mark costs more than all else here.
+                Op::Short(text, len) => {
+                    let end = out.len() + usize::from(*len);
+                    out.extend_from_slice(text);
+                    out.truncate(end);
+                }
                 Op::Operator(operator, max) => {
                     if operator.write(record, *max, out) == Wrote::Missing {
                         out.extend_from_slice(missing);
@@ -157,33 +163,30 @@ fn hostname() -> &'static str {
     NAME.get_or_init(|| std::fs::read_to_string("/proc/sys/kernel/hostname").map_or(String::new(), |s| s.trim().to_string()))
 }
 
-/// A header by its name, or by the pseudo-headers that stand in the request line.
-fn field(fields: Option<&dyn Fields>, request: Option<&dyn RequestView>, name: &str, out: &mut Vec<u8>) -> bool {
-    if let (Some(request), true) = (request, name.starts_with(':')) {
-        let value = match name {
-            ":method" => request.method(),
-            ":authority" => request.authority(),
-            ":scheme" => request.scheme(),
-            ":path" => {
-                out.extend_from_slice(request.path());
-                if let Some(query) = request.query() {
-                    out.push(b'?');
-                    out.extend_from_slice(query);
-                }
-                return true;
+/// A header, or a pseudo-header that stands in the request line.
+fn field(fields: Option<&dyn Fields>, request: Option<&dyn RequestView>, name: &FieldName, out: &mut Vec<u8>) -> bool {
+    let value = match (name, request) {
+        (FieldName::Known(id), _) => fields.and_then(|f| f.known(*id)),
+        (FieldName::Other(name), _) => fields.and_then(|f| f.first(name)),
+        (FieldName::Method, Some(r)) => Some(r.method()).filter(|m| !m.is_empty()),
+        (FieldName::Authority, Some(r)) => Some(r.authority()).filter(|a| !a.is_empty()),
+        (FieldName::Scheme, Some(r)) => Some(r.scheme()),
+        (FieldName::Path, Some(r)) => {
+            out.extend_from_slice(r.path());
+            if let Some(query) = r.query() {
+                out.push(b'?');
+                out.extend_from_slice(query);
             }
-            _ => return false,
-        };
-        out.extend_from_slice(value);
-        return !value.is_empty();
-    }
-    let Some(value) = fields.and_then(|f| f.first(name)) else { return false };
-    out.extend_from_slice(value);
-    true
+            return true;
+        }
+        (_, None) => None,
+    };
+    out.extend_from_slice(value.unwrap_or_default());
+    value.is_some()
 }
 
-fn either(fields: Option<&dyn Fields>, request: Option<&dyn RequestView>, of: &FieldName, out: &mut Vec<u8>) -> Wrote {
-    let found = field(fields, request, &of.name, out) || of.alternate.as_deref().is_some_and(|a| field(fields, request, a, out));
+fn either(fields: Option<&dyn Fields>, request: Option<&dyn RequestView>, of: &Asked, out: &mut Vec<u8>) -> Wrote {
+    let found = field(fields, request, &of.field, out) || of.alternate.as_ref().is_some_and(|a| field(fields, request, a, out));
     if found { Wrote::Text } else { Wrote::Missing }
 }
 
@@ -197,7 +200,6 @@ impl Operator {
                 let fields: &dyn Fields = r.request;
                 either(Some(fields), Some(r.request), of, out)
             }
-            Operator::Response(of) if &*of.name == ":status" => number(out, Some(info.status.into())),
             Operator::Response(of) => either(r.response, None, of, out),
             Operator::Trailer(of) => either(r.trailers, None, of, out),
             Operator::StartTime(format) => {

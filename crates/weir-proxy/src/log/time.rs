@@ -1,10 +1,10 @@
 //! `%START_TIME(format)%`: strftime in UTC, with Envoy's fractions of a second.
-use super::{decimal, padded};
-use std::cell::Cell;
+use super::decimal;
+use std::{cell::RefCell, sync::Arc};
 use weir_config::diagnostic::Diagnostic;
 
 #[derive(Debug, PartialEq)]
-pub(super) struct TimeFormat(Box<[Part]>);
+pub(super) struct TimeFormat(Arc<[Part]>);
 
 #[derive(Debug, PartialEq)]
 enum Part {
@@ -20,7 +20,6 @@ const MONTHS: [&str; 12] =
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
 /// A second in the calendar.
-#[derive(Clone, Copy, Default)]
 struct Civil {
     second: u64,
     year: u64,
@@ -34,11 +33,19 @@ struct Civil {
     sec: u64,
 }
 
+/// The text of a whole second. A log asks for the same one again and again.
+#[derive(Default)]
+struct Rendered {
+    /// Held, so that it is told from every other format by its address.
+    format: Option<Arc<[Part]>>,
+    second: u64,
+    text: Vec<u8>,
+    /// Where digits of the fraction stand in the text, and how many.
+    fractions: Vec<(usize, u8)>,
+}
+
 thread_local! {
-    /// The second that was asked for last: a log asks for the same one again and again.
-    static LAST: Cell<Civil> = const {
-        Cell::new(Civil { second: u64::MAX, year: 0, month: 0, day: 0, day_of_year: 0, weekday: 0, hour: 0, minute: 0, sec: 0 })
-    };
+    static LAST: RefCell<Rendered> = RefCell::default();
 }
 
 impl TimeFormat {
@@ -82,47 +89,88 @@ impl TimeFormat {
 
     /// Appends the time `wall` nanoseconds after 1970.
     pub fn write(&self, wall: u64, out: &mut Vec<u8>) {
-        let t = civil(wall / 1_000_000_000);
-        for part in &self.0 {
+        let (second, fraction) = (wall / 1_000_000_000, wall % 1_000_000_000);
+        LAST.with_borrow_mut(|last| {
+            if last.second != second || !last.format.as_ref().is_some_and(|f| Arc::ptr_eq(f, &self.0)) {
+                last.render(&self.0, second);
+            }
+            let start = out.len();
+            out.extend_from_slice(&last.text);
+            for (at, digits) in &last.fractions {
+                let mut rest = fraction / 10u64.pow(9 - u32::from(*digits));
+                for digit in out[start + at..][..usize::from(*digits)].iter_mut().rev() {
+                    *digit = b'0' + (rest % 10) as u8;
+                    rest /= 10;
+                }
+            }
+        });
+    }
+}
+
+impl Rendered {
+    fn render(&mut self, format: &Arc<[Part]>, second: u64) {
+        self.format = Some(format.clone());
+        self.second = second;
+        self.text.clear();
+        self.fractions.clear();
+        let t = civil(second);
+        for part in &**format {
             match part {
-                Part::Text(text) => out.extend_from_slice(text),
-                Part::Fraction(digits) => padded(out, wall % 1_000_000_000 / 10u64.pow(9 - u32::from(*digits)), usize::from(*digits)),
-                Part::Field(c) => match c {
-                    'Y' => padded(out, t.year, 4),
-                    'y' => padded(out, t.year % 100, 2),
-                    'm' => padded(out, t.month + 1, 2),
-                    'd' => padded(out, t.day, 2),
-                    'e' => {
-                        if t.day < 10 {
-                            out.push(b' ');
-                        }
-                        decimal(out, t.day);
-                    }
-                    'H' => padded(out, t.hour, 2),
-                    'I' => padded(out, (t.hour + 11) % 12 + 1, 2),
-                    'M' => padded(out, t.minute, 2),
-                    'S' => padded(out, t.sec, 2),
-                    'p' => out.extend_from_slice(if t.hour < 12 { b"AM" } else { b"PM" }),
-                    'j' => padded(out, t.day_of_year + 1, 3),
-                    'a' => out.extend_from_slice(&DAYS[t.weekday as usize].as_bytes()[..3]),
-                    'A' => out.extend_from_slice(DAYS[t.weekday as usize].as_bytes()),
-                    'b' => out.extend_from_slice(&MONTHS[t.month as usize].as_bytes()[..3]),
-                    'B' => out.extend_from_slice(MONTHS[t.month as usize].as_bytes()),
-                    's' => decimal(out, t.second),
-                    'z' => out.extend_from_slice(b"+0000"),
-                    _ => out.extend_from_slice(b"UTC"),
-                },
+                Part::Text(text) => self.text.extend_from_slice(text),
+                Part::Fraction(digits) => {
+                    self.fractions.push((self.text.len(), *digits));
+                    padded(&mut self.text, 0, usize::from(*digits));
+                }
+                Part::Field(c) => t.write(*c, &mut self.text),
             }
         }
     }
 }
 
+impl Civil {
+    /// A conversion of strftime.
+    fn write(&self, conversion: char, out: &mut Vec<u8>) {
+        match conversion {
+            'Y' => padded(out, self.year, 4),
+            'y' => padded(out, self.year % 100, 2),
+            'm' => padded(out, self.month + 1, 2),
+            'd' => padded(out, self.day, 2),
+            'e' => {
+                if self.day < 10 {
+                    out.push(b' ');
+                }
+                decimal(out, self.day);
+            }
+            'H' => padded(out, self.hour, 2),
+            'I' => padded(out, (self.hour + 11) % 12 + 1, 2),
+            'M' => padded(out, self.minute, 2),
+            'S' => padded(out, self.sec, 2),
+            'p' => out.extend_from_slice(if self.hour < 12 { b"AM" } else { b"PM" }),
+            'j' => padded(out, self.day_of_year + 1, 3),
+            'a' => out.extend_from_slice(&DAYS[self.weekday as usize].as_bytes()[..3]),
+            'A' => out.extend_from_slice(DAYS[self.weekday as usize].as_bytes()),
+            'b' => out.extend_from_slice(&MONTHS[self.month as usize].as_bytes()[..3]),
+            'B' => out.extend_from_slice(MONTHS[self.month as usize].as_bytes()),
+            's' => decimal(out, self.second),
+            'z' => out.extend_from_slice(b"+0000"),
+            _ => out.extend_from_slice(b"UTC"),
+        }
+    }
+}
+
+/// Decimal digits with zeros in front.
+fn padded(out: &mut Vec<u8>, n: u64, width: usize) {
+    let start = out.len();
+    out.resize(start + width, b'0');
+    let mut rest = n;
+    for digit in out[start..].iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+}
+
 /// The calendar's view of a second since 1970 (days to civil date by the usual era arithmetic).
 fn civil(second: u64) -> Civil {
-    let last = LAST.get();
-    if last.second == second {
-        return last;
-    }
     let (days, s) = (second / 86400, second % 86400);
     let z = days + 719_468;
     let (era, doe) = (z / 146_097, z % 146_097);
@@ -134,9 +182,7 @@ fn civil(second: u64) -> Civil {
     let leap = u64::from(year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)));
     let day_of_year = if month <= 1 { doy - 306 } else { doy + 59 + leap };
     let (day, weekday) = (doy - (153 * mp + 2) / 5 + 1, (days + 4) % 7);
-    let t = Civil { second, year, month, day, day_of_year, weekday, hour: s / 3600, minute: s / 60 % 60, sec: s % 60 };
-    LAST.set(t);
-    t
+    Civil { second, year, month, day, day_of_year, weekday, hour: s / 3600, minute: s / 60 % 60, sec: s % 60 }
 }
 
 #[cfg(test)]

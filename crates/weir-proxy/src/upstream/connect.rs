@@ -147,7 +147,7 @@ impl Checkout<'_> {
         if self.protocol != Protocol::Http1 {
             let list = self.host.multiplexed.borrow();
             if let Some(shared) = list.iter().find(|m| m.has_room() && m.name.as_deref() == name) {
-                let (send, place) = shared.stream(w.now());
+                let (send, place) = shared.stream(w.moment());
                 return Some(Conn::H2 { send, shared: shared.clone(), place });
             }
         }

@@ -40,6 +40,8 @@ fn what_fails_is_tried_again_as_the_route_says() {
         .policy("budget.test", "retryBudget: { percent: 0, minRetryConcurrency: 0 }")
         .to("breaker.test", &["$ECHO"], &retries(5, "5xx"))
         .policy("breaker.test", "connectionPool: { http: { maxRetries: 1 } }")
+        .to("lost.test", &["$ECHO"], &retries(4, "reset"))
+        .policy("lost.test", "connectionPool: { http: { maxRetries: 1 } }")
         .start()
         .word("DEAD", dead)
         .run();
@@ -78,7 +80,9 @@ fn what_fails_is_tried_again_as_the_route_says() {
         ),
         ("none.test", "/flaky/g?fail=1", 503, "-", 1, &[("upstream_rq_retry", 0)]),
         ("budget.test", "/flaky/h?fail=1", 503, "UO", 1, &[("upstream_rq_retry_overflow", 1)]),
+        // One retry at a time is not one retry in all.
         ("breaker.test", "/flaky/i?fail=2", 200, "-", 3, &[("upstream_rq_retry", 2)]),
+        ("lost.test", "/reset?lost", 503, "URX,UC", 5, &[("upstream_rq_retry", 4), ("upstream_rq_retry_overflow", 0)]),
     ];
     for (host, path, status, flags, attempts, counted) in table {
         assert_eq!(weir.get(host, path).status, *status, "{host}{path}");

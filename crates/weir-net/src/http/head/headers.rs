@@ -15,6 +15,17 @@ impl Span {
     }
 }
 
+/// A header line as the tokenizer finds it: where it starts in the buffer, and the lengths of its name, up to its value, of
+/// its value and of all of it.
+pub(crate) struct Line {
+    pub start: usize,
+    pub id: Known,
+    pub name_len: usize,
+    pub value_at: usize,
+    pub value_len: usize,
+    pub len: usize,
+}
+
 /// Where one header line is in the buffer.
 #[derive(Clone, Copy)]
 struct Field {
@@ -82,20 +93,18 @@ impl Headers {
         self.buf.extend_from_slice(text);
         Span::new(start, text.len())
     }
-    /// Records a line found by the tokenizer; offsets are into the buffer.
-    pub(crate) fn found(&mut self, name: &[u8], start: usize, value_at: usize, value_len: usize, line_len: usize) {
-        let (id, name_len) = (Known::of(name), name.len());
-        let tidy = value_at == name_len + 2 && line_len == value_at + value_len + 2;
-        let state = if tidy { State::Clean } else { State::Untidy };
-        self.seen |= id.bit();
+    /// Records a line found by the tokenizer.
+    pub(crate) fn found(&mut self, line: &Line) {
+        let tidy = line.value_at == line.name_len + 2 && line.len == line.value_at + line.value_len + 2;
+        self.seen |= line.id.bit();
         self.list.push(Field {
-            start: start as u32,
-            line_len: line_len as u32,
-            value_len: value_len as u32,
-            value_at: value_at as u16,
-            name_len: name_len as u16,
-            id,
-            state,
+            start: line.start as u32,
+            line_len: line.len as u32,
+            value_len: line.value_len as u32,
+            value_at: line.value_at as u16,
+            name_len: line.name_len as u16,
+            id: line.id,
+            state: if tidy { State::Clean } else { State::Untidy },
         });
     }
     pub(crate) fn found_so_far(&self) -> usize {
@@ -161,14 +170,15 @@ impl Headers {
         self.live().map(|f| f.name_len as usize + f.value_len as usize).sum()
     }
 
-    /// Appends a line to the buffer. `parts` together are the value, which must be free of CR, LF and NUL.
-    fn line(&mut self, id: Known, name: &[u8], parts: &[&[u8]]) -> Field {
+    /// Appends a line to the buffer: `name` as it stands in front of the value, and `parts`, which together are the value
+    /// and must be free of CR, LF and NUL.
+    fn line(&mut self, id: Known, name: [&[u8]; 2], parts: &[&[u8]]) -> Field {
         let start = self.buf.len();
-        self.buf.extend_from_slice(name);
-        self.buf.extend_from_slice(b": ");
-        for p in parts {
-            debug_assert!(!p.iter().any(|c| matches!(c, 0 | b'\r' | b'\n')));
-            self.buf.extend_from_slice(p);
+        let value_at = name[0].len() + name[1].len();
+        self.buf.reserve(value_at + parts.iter().map(|p| p.len()).sum::<usize>() + 2);
+        for part in name.iter().chain(parts) {
+            debug_assert!(!part.iter().any(|c| matches!(c, 0 | b'\r' | b'\n')));
+            self.buf.extend_from_slice(part);
         }
         self.buf.extend_from_slice(b"\r\n");
         let line_len = self.buf.len() - start;
@@ -176,42 +186,55 @@ impl Headers {
         Field {
             start: start as u32,
             line_len: line_len as u32,
-            value_len: (line_len - name.len() - 4) as u32,
-            value_at: name.len() as u16 + 2,
-            name_len: name.len() as u16,
+            value_len: (line_len - value_at - 2) as u32,
+            value_at: value_at as u16,
+            name_len: (value_at - 2) as u16,
             id,
             state: State::Clean,
         }
     }
+    fn known_line(&mut self, id: Known, parts: &[&[u8]]) -> Field {
+        self.line(id, [id.prefix().as_bytes(), b""], parts)
+    }
+    fn named_line(&mut self, name: &[u8], value: &[u8]) -> Field {
+        self.line(Known::of(name), [name, b": "], &[value])
+    }
     pub fn add(&mut self, id: Known, parts: &[&[u8]]) {
-        let f = self.line(id, id.name().as_bytes(), parts);
+        let f = self.known_line(id, parts);
         self.list.push(f);
     }
     /// Adds a header under any name, which must be a token.
     pub fn add_named(&mut self, name: &[u8], value: &[u8]) {
-        let f = self.line(Known::of(name), name, &[value]);
+        let f = self.named_line(name, value);
         self.list.push(f);
     }
     /// Replaces the first header of this name in its place and removes the others; adds it if there is none.
     pub fn set(&mut self, id: Known, parts: &[&[u8]]) {
-        self.put(id, id.name().as_bytes(), parts);
+        let had = self.has(id);
+        let new = self.known_line(id, parts);
+        self.put(had, new);
     }
     /// [`Headers::set`] for any name, which must be a token.
     pub fn set_named(&mut self, name: &[u8], value: &[u8]) {
-        self.put(Known::of(name), name, &[value]);
+        let had = self.has(Known::of(name));
+        let new = self.named_line(name, value);
+        self.put(had, new);
     }
-    fn put(&mut self, id: Known, name: &[u8], parts: &[&[u8]]) {
-        let had = self.has(id);
-        let mut new = Some(self.line(id, name, parts));
+    /// `had`: there may be others of this name.
+    fn put(&mut self, had: bool, new: Field) {
+        let mut placed = false;
         for i in 0..if had { self.list.len() } else { 0 } {
-            if self.is_named(&self.list[i], id, name) {
-                match new.take() {
-                    Some(n) => self.list[i] = n,
-                    None => self.list[i].state = State::Removed,
+            if self.is_named(&self.list[i], new.id, self.name_of(&new)) {
+                match placed {
+                    false => self.list[i] = new,
+                    true => self.list[i].state = State::Removed,
                 }
+                placed = true;
             }
         }
-        self.list.extend(new);
+        if !placed {
+            self.list.push(new);
+        }
     }
     /// Removes every header whose id is in `set`.
     pub fn remove_any(&mut self, set: u64) {
