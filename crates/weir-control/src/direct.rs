@@ -18,9 +18,9 @@ use url::{Host, Url};
 use weir_config::{
     diagnostic::Diagnostic,
     model::{
-        Address, Cluster, ClusterLoadAssignment, Config, Discovery, Endpoint, FailStrategy, FilterChain, Forward, HeaderEdits, HostRewrite,
-        HttpConnectionManager, Listener, Name, NetworkFilter, Origin, PathMatch, PathRewrite, PluginPhase, Route, RouteAction,
-        RouteConfiguration, RouteMatch, UpstreamProtocol, UpstreamTls, VirtualHost, WasmCode, WasmLimits, WasmPlugin, WeightedCluster,
+        Address, Cluster, ClusterLoadAssignment, Config, Discovery, Endpoint, FailStrategy, FilterChain, Forward, HostRewrite,
+        HttpConnectionManager, Listener, Name, NetworkFilter, Origin, PathRewrite, PluginPhase, Route, RouteAction, RouteConfiguration,
+        RouteMatch, UpstreamProtocol, UpstreamTls, VirtualHost, WasmCode, WasmLimits, WasmPlugin, WeightedCluster,
     },
 };
 
@@ -137,29 +137,11 @@ impl Direct {
         let named = matches!(self.to.host(), Some(Host::Domain(name)) if name != "localhost");
         let authority = &self.to[url::Position::BeforeHost..url::Position::AfterPort];
         let forward = Forward {
-            clusters: vec![WeightedCluster::only(cluster.clone())],
             path_rewrite: (!base.is_empty()).then(|| PathRewrite::Prefix(format!("{base}/"))),
             host_rewrite: named.then(|| HostRewrite::Literal(authority.into())),
-            timeout: None,
-            idle_timeout: None,
-            retry: None,
-            mirrors: Vec::new(),
+            ..Forward::to(vec![WeightedCluster::only(cluster.clone())])
         };
-        Route {
-            name: "direct".into(),
-            matches: RouteMatch {
-                path: PathMatch::Prefix("/".into()),
-                ignore_case: false,
-                headers: Vec::new(),
-                query_parameters: Vec::new(),
-            },
-            action: RouteAction::Forward(Box::new(forward)),
-            request_headers: HeaderEdits::default(),
-            response_headers: HeaderEdits::default(),
-            cors: None,
-            fault: None,
-            origin,
-        }
+        Route::new("direct".into(), RouteMatch::any(), RouteAction::Forward(Box::new(forward)), origin)
     }
 
     fn plugin(&self, path: &Path, sha256: String, origin: &Origin) -> WasmPlugin {

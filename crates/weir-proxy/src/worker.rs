@@ -2,6 +2,7 @@
 //! others only read) and the log's writer.
 use crate::{
     Shared,
+    balance::Random,
     cluster::ClusterSlot,
     hcm::{Filter, Hcm},
     log::WorkerLogs,
@@ -45,7 +46,7 @@ pub struct Worker {
     pub logs: RefCell<WorkerLogs>,
     epoch: (Instant, u64),
     moment: Cell<u64>,
-    random: Cell<u64>,
+    random: RefCell<Random>,
     next_stream: Cell<u64>,
 }
 
@@ -66,7 +67,7 @@ impl Worker {
             // One epoch for all workers: outlier detection compares their times.
             epoch: (shared.started, wall.saturating_sub(shared.started.elapsed()).as_nanos() as u64),
             moment: Cell::new(shared.started.elapsed().as_nanos() as u64),
-            random: Cell::new(RandomState::new().hash_one(index)),
+            random: RefCell::new(Random::new(RandomState::new().hash_one(index))),
             next_stream: Cell::new((index as u64) << 48),
             shared,
         });
@@ -170,13 +171,9 @@ impl Worker {
     pub fn wall(&self, now: u64) -> u64 {
         self.epoch.1 + now
     }
-    /// Unique enough for ids and choices; not secret (splitmix64).
+    /// Unique enough for ids and choices; not secret.
     pub fn random(&self) -> u64 {
-        let s = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-        self.random.set(s);
-        let s = (s ^ s >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let s = (s ^ s >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        s ^ s >> 31
+        self.random.borrow_mut().next()
     }
     /// A random UUID as text.
     pub fn uuid(&self) -> [u8; 36] {

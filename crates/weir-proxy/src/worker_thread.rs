@@ -12,7 +12,6 @@ use crate::{
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    hash::{BuildHasher, RandomState},
     io,
     rc::Rc,
     sync::Arc,
@@ -83,14 +82,12 @@ pub(crate) struct Local {
     pub worker: Rc<Worker>,
     drains: RefCell<HashMap<u64, Rc<Drain>>>,
     phase: Cell<Phase>,
-    random: Cell<u64>,
 }
 
 impl Local {
     fn new(index: usize, shared: Arc<Shared>) -> Rc<Local> {
-        let seed = RandomState::new().hash_one(index);
         let worker = Worker::new(index, shared.clone());
-        Rc::new(Local { worker, shared, drains: RefCell::default(), phase: Cell::default(), random: Cell::new(seed) })
+        Rc::new(Local { worker, shared, drains: RefCell::default(), phase: Cell::default() })
     }
 
     async fn run(self: Rc<Self>, mut commands: mpsc::UnboundedReceiver<Command>) {
@@ -135,15 +132,6 @@ impl Local {
         let drain = drains.entry(era.id).or_default();
         drain.advance(self.phase.get());
         drain.clone()
-    }
-
-    /// For choices, not for secrets (splitmix64).
-    pub fn random(&self) -> u64 {
-        let s = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-        self.random.set(s);
-        let s = (s ^ s >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let s = (s ^ s >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        s ^ s >> 31
     }
 
     pub async fn serve_http(self: &Rc<Self>, io: Io, conn: ConnInfo) {

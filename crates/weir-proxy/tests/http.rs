@@ -29,25 +29,8 @@ fn rig(edit: impl FnOnce(&mut HttpConnectionManager, &mut Route, &mut Cluster)) 
     let assignment = ClusterLoadAssignment { cluster: None, endpoints: vec![Endpoint::new(Address::Socket(backend.address))] };
     let mut cluster = Cluster::new("c".into(), Discovery::Static(Arc::new(assignment)));
     let origin = Origin { object: "test".into(), file: None, line: 0 };
-    let forward = Forward {
-        clusters: vec![WeightedCluster::only("c".into())],
-        path_rewrite: None,
-        host_rewrite: None,
-        timeout: None,
-        idle_timeout: None,
-        retry: None,
-        mirrors: Vec::new(),
-    };
-    let mut route = Route {
-        name: "r".into(),
-        matches: RouteMatch { path: PathMatch::Prefix("/".into()), ignore_case: false, headers: Vec::new(), query_parameters: Vec::new() },
-        action: RouteAction::Forward(Box::new(forward)),
-        request_headers: HeaderEdits::default(),
-        response_headers: HeaderEdits::default(),
-        cors: None,
-        fault: None,
-        origin: origin.clone(),
-    };
+    let forward = Forward::to(vec![WeightedCluster::only("c".into())]);
+    let mut route = Route::new("r".into(), RouteMatch::any(), RouteAction::Forward(Box::new(forward)), origin.clone());
     let mut hcm = HttpConnectionManager::new("t".into(), "rc".into());
     edit(&mut hcm, &mut route, &mut cluster);
     let chain = FilterChain { name: "f".into(), server_names: Vec::new(), tls: None, filter: NetworkFilter::HttpConnectionManager(hcm) };

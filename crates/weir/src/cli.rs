@@ -6,7 +6,7 @@ mod plugin;
 mod run;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use std::process::ExitCode;
 
 /// A gateway from a folder of YAML, with live Wasm plugins
@@ -26,6 +26,14 @@ pub enum Command {
     Plugin(plugin::Command),
     #[command(name = "__docs", hide = true)]
     Docs(docs::Args),
+}
+
+/// How to print what a command found.
+#[derive(ValueEnum, Clone, Copy, Debug, Default)]
+enum Output {
+    #[default]
+    Text,
+    Json,
 }
 
 /// Runs a command to its end.

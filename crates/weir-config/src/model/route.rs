@@ -45,6 +45,25 @@ pub struct RouteMatch {
     pub query_parameters: Vec<QueryMatch>,
 }
 
+impl Route {
+    /// One that changes no headers.
+    pub fn new(name: Name, matches: RouteMatch, action: RouteAction, origin: Origin) -> Route {
+        let (request_headers, response_headers) = Default::default();
+        Route { name, matches, action, request_headers, response_headers, cors: None, fault: None, origin }
+    }
+}
+
+impl RouteMatch {
+    /// Every request.
+    pub fn any() -> RouteMatch {
+        RouteMatch::path(PathMatch::Prefix("/".into()))
+    }
+    /// Every request with this path.
+    pub fn path(path: PathMatch) -> RouteMatch {
+        RouteMatch { path, ignore_case: false, headers: Vec::new(), query_parameters: Vec::new() }
+    }
+}
+
 /// Matches the path without its query, after normalisation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -111,6 +130,14 @@ pub struct Forward {
     pub idle_timeout: Option<Duration>,
     pub retry: Option<Arc<RetryPolicy>>,
     pub mirrors: Vec<Mirror>,
+}
+
+impl Forward {
+    /// Unchanged, to these clusters, for as long as it takes.
+    pub fn to(clusters: Vec<WeightedCluster>) -> Forward {
+        let (path_rewrite, host_rewrite, timeout, idle_timeout, retry) = Default::default();
+        Forward { clusters, path_rewrite, host_rewrite, timeout, idle_timeout, retry, mirrors: Vec::new() }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]

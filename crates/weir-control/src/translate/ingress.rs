@@ -13,7 +13,7 @@ use std::{cmp::Reverse, sync::Arc};
 use weir_config::{
     diagnostic::{Diagnostic, Severity},
     model::{
-        DownstreamTls, Forward, HeaderEdits, HeaderMatch, Name, Origin, PathMatch, Route, RouteAction, RouteMatch, StringMatch, ValueMatch,
+        DownstreamTls, Forward, HeaderMatch, Name, Origin, PathMatch, Route, RouteAction, RouteMatch, StringMatch, ValueMatch,
         WeightedCluster,
     },
 };
@@ -156,7 +156,7 @@ impl Maker<'_> {
             invert: false,
             ignore_case: false,
         });
-        RouteMatch { path, ignore_case: false, headers: one_label.into_iter().collect(), query_parameters: Vec::new() }
+        RouteMatch { headers: one_label.into_iter().collect(), ..RouteMatch::path(path) }
     }
 
     fn rank(&self, path: &Path, nth: u32) -> Rank {
@@ -167,16 +167,8 @@ impl Maker<'_> {
 
     fn route(&self, matches: RouteMatch, action: RouteAction, line: u32) -> Arc<Route> {
         let origin = self.object.origin();
-        Arc::new(Route {
-            name: self.object.key.name.clone(),
-            matches,
-            action,
-            request_headers: HeaderEdits::default(),
-            response_headers: HeaderEdits::default(),
-            cors: None,
-            fault: None,
-            origin: Origin { line: origin.line - self.object.line + line, ..origin },
-        })
+        let origin = Origin { line: origin.line - self.object.line + line, ..origin };
+        Arc::new(Route::new(self.object.key.name.clone(), matches, action, origin))
     }
 
     fn action(&self, backend: &Backend, field: &str, part: &mut Part) -> RouteAction {
@@ -188,15 +180,7 @@ impl Maker<'_> {
                 WeightedCluster { cluster: None, unresolved_status: 503, ..WeightedCluster::only("".into()) }
             }
         };
-        RouteAction::Forward(Box::new(Forward {
-            clusters: vec![cluster],
-            path_rewrite: None,
-            host_rewrite: None,
-            timeout: None,
-            idle_timeout: None,
-            retry: None,
-            mirrors: Vec::new(),
-        }))
+        RouteAction::Forward(Box::new(Forward::to(vec![cluster])))
     }
 
     fn look_up(&self, backend: &Backend) -> Result<ClusterKey, (String, String)> {

@@ -34,6 +34,14 @@ pub struct ClientOptions {
     pub min_version: Option<Version>,
 }
 
+impl ClientOptions {
+    /// Trusts what the system trusts, and shows nothing.
+    pub fn system() -> ClientOptions {
+        let trust = Trust::Roots(Roots::system());
+        ClientOptions { trust, subject_alt_names: Vec::new(), certificate: None, server_name: None, min_version: None }
+    }
+}
+
 /// Protocols to offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Alpn {

@@ -56,7 +56,7 @@ impl TcpProxyRt {
 /// Serves one connection to its end.
 pub(super) async fn serve(local: &Local, chain: &ChainRt, client: Io, conn: &ConnInfo, stats: &ListenerStats) {
     let Some(tcp) = &chain.tcp else { return };
-    let Some(cluster) = tcp.pick(conn.requested_server_name.as_deref(), local.random()) else {
+    let Some(cluster) = tcp.pick(conn.requested_server_name.as_deref(), local.worker.random()) else {
         return count(&stats.tcp_downstream_cx_no_route);
     };
     let Some(_permit) = cluster.breakers.take(Resource::Connections, &cluster.config.circuit_breakers) else {
@@ -65,7 +65,7 @@ pub(super) async fn serve(local: &Local, chain: &ChainRt, client: Io, conn: &Con
     let mut tried: Vec<Arc<EndpointRt>> = Vec::new();
     let upstream = loop {
         let endpoint = match &cluster.forward {
-            None => endpoint(&cluster, &tried, local.random()),
+            None => endpoint(&cluster, &tried, local.worker.random()),
             Some(forward) => named(forward, &cluster, conn).await.filter(|_| tried.is_empty()),
         };
         let Some(endpoint) = endpoint else {

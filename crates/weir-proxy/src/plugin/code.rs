@@ -250,14 +250,7 @@ async fn get(url: &Url) -> Result<http::Response<hyper::body::Incoming>, CodeErr
         .body(Empty::<Bytes>::new())
         .map_err(|e| lasting(e.to_string()))?;
     if secure {
-        let options = tls::ClientOptions {
-            trust: tls::Trust::Roots(tls::Roots::system()),
-            subject_alt_names: Vec::new(),
-            certificate: None,
-            server_name: None,
-            min_version: None,
-        };
-        let client = tls::Client::new(options).map_err(|e| lasting(e.to_string()))?;
+        let client = tls::Client::new(tls::ClientOptions::system()).map_err(|e| lasting(e.to_string()))?;
         let io = client.connect(io, host, tls::Alpn::Http1).await.map_err(|e| transient(e.to_string()))?;
         exchange(io, request).await
     } else {

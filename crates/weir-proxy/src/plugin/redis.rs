@@ -107,14 +107,7 @@ fn endpoint(slot: &ClusterSlot, turn: usize) -> io::Result<(Arc<ClusterRt>, Sock
 
 /// TLS by the system's roots, for servers that no cluster describes.
 pub(super) fn plain_tls() -> io::Result<Arc<tls::Client>> {
-    let options = tls::ClientOptions {
-        trust: tls::Trust::Roots(tls::Roots::system()),
-        subject_alt_names: Vec::new(),
-        certificate: None,
-        server_name: None,
-        min_version: None,
-    };
-    tls::Client::new(options).map(Arc::new).map_err(io::Error::other)
+    tls::Client::new(tls::ClientOptions::system()).map(Arc::new).map_err(io::Error::other)
 }
 
 /// The check at load time: can it be reached, does it know us?

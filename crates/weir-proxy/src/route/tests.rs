@@ -4,16 +4,8 @@ use crate::{cluster::ClusterSlot, view::fake::Request};
 use weir_config::model::*;
 
 fn route(name: &str, path: PathMatch) -> Route {
-    Route {
-        name: name.into(),
-        matches: RouteMatch { path, ignore_case: false, headers: Vec::new(), query_parameters: Vec::new() },
-        action: RouteAction::DirectResponse { status: 200, body: String::new() },
-        request_headers: HeaderEdits::default(),
-        response_headers: HeaderEdits::default(),
-        cors: None,
-        fault: None,
-        origin: Origin { object: format!("Test/default/{name}").into(), file: None, line: 0 },
-    }
+    let origin = Origin { object: format!("Test/default/{name}").into(), file: None, line: 0 };
+    Route::new(name.into(), RouteMatch::path(path), RouteAction::DirectResponse { status: 200, body: String::new() }, origin)
 }
 fn exact(p: &str) -> PathMatch {
     PathMatch::Exact(p.into())
@@ -358,15 +350,7 @@ fn requests_are_split_by_weight() {
     let forward = |weights: &[u32]| {
         let clusters =
             weights.iter().enumerate().map(|(i, w)| WeightedCluster { weight: *w, ..WeightedCluster::only(format!("c{i}").into()) });
-        let forward = Forward {
-            clusters: clusters.collect(),
-            path_rewrite: None,
-            host_rewrite: None,
-            timeout: None,
-            idle_timeout: None,
-            retry: None,
-            mirrors: Vec::new(),
-        };
+        let forward = Forward::to(clusters.collect());
         table(vec![Route { action: RouteAction::Forward(Box::new(forward)), ..route("r", prefix("/")) }])
     };
     for weights in [&[90, 10][..], &[1, 0, 3], &[5], &[0, 1]] {

@@ -1,7 +1,7 @@
 //! `weir check`.
-use super::run::present;
+use super::{Output, run::present};
 use anyhow::Result;
-use clap::{Args as ClapArgs, ValueEnum};
+use clap::Args as ClapArgs;
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 use weir_config::diagnostic::{Diagnostic, Severity};
 use weir_control::Options;
@@ -21,13 +21,6 @@ pub struct Args {
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
-}
-
-#[derive(ValueEnum, Clone, Copy, Debug, Default)]
-enum Output {
-    #[default]
-    Text,
-    Json,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {

@@ -1,8 +1,11 @@
 //! `weir plugin`.
-use super::run::{self as gateway, Serve};
+use super::{
+    Output,
+    run::{self as gateway, Serve},
+};
 use crate::plugin::{BUILT, build, create, inspect, test};
 use anyhow::{Context, Result};
-use clap::{Args as ClapArgs, Subcommand, ValueEnum};
+use clap::{Args as ClapArgs, Subcommand};
 use std::{
     io,
     net::SocketAddr,
@@ -96,13 +99,6 @@ pub struct Inspect {
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
-}
-
-#[derive(ValueEnum, Clone, Copy, Debug, Default)]
-enum Output {
-    #[default]
-    Text,
-    Json,
 }
 
 pub fn run(command: Command) -> Result<ExitCode> {

@@ -194,8 +194,7 @@ impl Rule {
 }
 
 pub fn everything() -> Match {
-    let matches = RouteMatch { path: PathMatch::Prefix("/".into()), ignore_case: false, headers: Vec::new(), query_parameters: Vec::new() };
-    Match { matches, path: RankPath::Prefix, path_length: 1, method: false, headers: 0, query_parameters: 0 }
+    Match { matches: RouteMatch::any(), path: RankPath::Prefix, path_length: 1, method: false, headers: 0, query_parameters: 0 }
 }
 
 fn decode_match(field: &Field<'_>) -> Option<Match> {

@@ -146,10 +146,8 @@ fn sources(cx: &Cx<'_>, said: &Said<'_>, part: &mut Part) {
 /// One route for each of its matches that hold at this place.
 fn http_routes(cx: &Cx<'_>, said: &Said<'_>, nth: usize, place: &Place<'_>, part: &mut Part) -> Vec<Placed> {
     let route = &*said.route;
-    let everything =
-        RouteMatch { path: PathMatch::Prefix("/".into()), ignore_case: false, headers: Vec::new(), query_parameters: Vec::new() };
     let matches: Vec<(usize, Option<&HttpMatch>, RouteMatch)> = match &route.matches {
-        None => vec![(0, None, everything)],
+        None => vec![(0, None, RouteMatch::any())],
         Some(list) => {
             let here = list.iter().enumerate().filter(|(_, m)| m.scope.holds(cx.options, place));
             here.map(|(i, m)| (i, Some(m), m.conditions())).collect()

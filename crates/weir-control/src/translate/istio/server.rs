@@ -14,7 +14,7 @@ use std::{
 };
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{ClientCertificate, DownstreamTls, HeaderEdits, Name, PathMatch, Redirect, RedirectPort, Route, RouteAction, RouteMatch},
+    model::{ClientCertificate, DownstreamTls, Name, Redirect, RedirectPort, Route, RouteAction, RouteMatch},
 };
 
 /// What a server does with its connections.
@@ -124,16 +124,8 @@ pub fn redirect_route(object: &Object, gateway: &Gateway, server: &Server) -> Ar
     let secure = gateway.servers.iter().filter(|s| s.protocol == Protocol::Https).find(shares);
     let port = secure.map(|s| s.bind.port).filter(|port| *port != 443).map_or(RedirectPort::FromProtocol, RedirectPort::Literal);
     let redirect = Redirect { scheme: Some("https".into()), host: None, port: Some(port), path: None, status: 301, strip_query: false };
-    Arc::new(Route {
-        name: format!("{}/{}/https-redirect", object.key.namespace, object.key.name).into(),
-        matches: RouteMatch { path: PathMatch::Prefix("/".into()), ignore_case: false, headers: Vec::new(), query_parameters: Vec::new() },
-        action: RouteAction::Redirect(redirect),
-        request_headers: HeaderEdits::default(),
-        response_headers: HeaderEdits::default(),
-        cors: None,
-        fault: None,
-        origin: object.origin(),
-    })
+    let name = format!("{}/{}/https-redirect", object.key.namespace, object.key.name);
+    Arc::new(Route::new(name.into(), RouteMatch::any(), RouteAction::Redirect(redirect), object.origin()))
 }
 
 /// TLS with the certificates that can be had; without any the server is not opened.

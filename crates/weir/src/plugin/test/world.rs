@@ -13,9 +13,9 @@ use std::{
     sync::{Arc, PoisonError},
 };
 use weir_config::model::{
-    Address, Cluster, ClusterLoadAssignment, Config, Discovery, Endpoint, FailStrategy, FilterChain, Forward, HeaderEdits,
-    HttpConnectionManager, Listener, Name, NetworkFilter, Origin, PathMatch, PluginPhase, Route, RouteAction, RouteConfiguration,
-    RouteMatch, VirtualHost, WasmCode, WasmLimits, WasmPlugin, WeightedCluster,
+    Address, Cluster, ClusterLoadAssignment, Config, Discovery, Endpoint, FailStrategy, FilterChain, Forward, HttpConnectionManager,
+    Listener, Name, NetworkFilter, Origin, PluginPhase, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, WasmCode,
+    WasmLimits, WasmPlugin, WeightedCluster,
 };
 
 /// What the route's upstream is called among those who were asked.
@@ -117,25 +117,8 @@ fn cluster_names(name: &str, default_port: u16) -> Vec<String> {
 }
 
 fn route(origin: Origin) -> Route {
-    let forward = Forward {
-        clusters: vec![WeightedCluster::only(UPSTREAM.into())],
-        path_rewrite: None,
-        host_rewrite: None,
-        timeout: None,
-        idle_timeout: None,
-        retry: None,
-        mirrors: Vec::new(),
-    };
-    Route {
-        name: "test".into(),
-        matches: RouteMatch { path: PathMatch::Prefix("/".into()), ignore_case: false, headers: Vec::new(), query_parameters: Vec::new() },
-        action: RouteAction::Forward(Box::new(forward)),
-        request_headers: HeaderEdits::default(),
-        response_headers: HeaderEdits::default(),
-        cors: None,
-        fault: None,
-        origin,
-    }
+    let forward = Forward::to(vec![WeightedCluster::only(UPSTREAM.into())]);
+    Route::new("test".into(), RouteMatch::any(), RouteAction::Forward(Box::new(forward)), origin)
 }
 
 fn wasm_plugin(file: &Path, case: usize, configuration: &str, origin: &Origin) -> Result<WasmPlugin> {
