@@ -223,6 +223,12 @@ impl Weir {
     pub fn lines(&self, part: &str) -> Vec<String> {
         self.output.lock().unwrap().iter().filter(|l| l.contains(part)).cloned().collect()
     }
+    /// The lines that contain `part`, once there are any: what it prints on its two streams is read by two threads, and logs
+    /// are written behind the work.
+    #[track_caller]
+    pub fn says(&self, part: &str) -> Vec<String> {
+        eventually(part, || Some(self.lines(part)).filter(|l| !l.is_empty()))
+    }
     /// Its first echo upstream.
     pub fn echo(&self) -> SocketAddr {
         self._echo[0].address()

@@ -49,7 +49,7 @@ fn a_gateway_shows_its_certificate_where_a_policy_is() {
     // Without its certificate the upstream is not talked to as if none were asked for.
     assert_eq!((status(0, "/").status, status(0, "/plain").status), (503, 200));
     assert_eq!(resolved(&weir, "shows").as_deref(), Some("InvalidClientCertificateRef"));
-    assert_eq!(weir.lines("there is no Secret default/client: upstreams that").len(), 1, "{}", weir.printed());
+    assert_eq!(weir.says("there is no Secret default/client: upstreams that").len(), 1, "{}", weir.printed());
     assert_eq!(resolved(&weir, "silent").as_deref(), Some("ResolvedRefs"));
 
     let told = |wanted: &str| {
@@ -136,7 +136,7 @@ fn revoked_clients_are_refused() {
     still();
     let counter = || weir.stat(&format!("listener.0.0.0.0_{}.ssl.fail_verify_error", weir.ports[0]));
     assert!(counter() >= 3, "{}", weir.admin("/stats?filter=ssl").body);
-    assert!(!weir.lines("Revoked").is_empty(), "{}", weir.printed());
+    weir.says("Revoked");
 
     // What is no list is said where it stands; the last good one holds.
     weir.write("both.yaml", &both(Some("nothing")));

@@ -22,8 +22,8 @@ fn text(name: &str) -> String {
 #[test]
 fn serves_what_it_prints_and_follows_its_files() {
     let weir = quickstart();
-    assert_eq!(weir.lines("curl ").len(), 3, "{}", weir.printed());
-    assert_eq!(weir.lines(&format!("listening on http://0.0.0.0:{}", weir.ports[0])).len(), 1, "{}", weir.printed());
+    eventually("three lines to try", || (weir.lines("curl ").len() == 3).then_some(()));
+    assert_eq!(weir.says(&format!("listening on http://0.0.0.0:{}", weir.ports[0])).len(), 1, "{}", weir.printed());
 
     // A split of 80 to 20: both are seen, and the first more often.
     let mut names: HashMap<String, u32> = HashMap::new();

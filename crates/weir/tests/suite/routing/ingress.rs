@@ -178,7 +178,7 @@ fn hosts_with_a_certificate_are_served_over_tls_too() {
         came_to,
         &[("GET a.test/", "echo"), ("GET one.w.test/", "echo2"), ("GET plain.test/", "echo"), ("GET lost.test/", "echo")],
     );
-    assert!(weir.printed().contains("there is no Secret default/nowhere"), "{}", weir.printed());
+    weir.says("there is no Secret default/nowhere");
     // The certificate comes, and the host is served.
     let lost = tls::certificate(&["lost.test"]);
     weir.write("nowhere.yaml", &tls::secret("nowhere", &lost));

@@ -134,8 +134,8 @@ fn service_entries_resolve_in_each_of_their_ways() {
     // A workload joins.
     weir.write("all.yaml", &all.concat().replace("labels: { app: other }", "labels: { app: w }"));
     eventually("the third workload", || who(&weir, "workloads.test").contains("echo3").then_some(()));
-    let said = weir.printed();
-    assert!(said.contains("is not exported to default") && said.contains("STATIC without endpoints"), "{said}");
+    weir.says("is not exported to default");
+    weir.says("STATIC without endpoints");
 }
 
 #[test]
