@@ -8,6 +8,7 @@ mod grpc;
 mod hosted;
 mod manager;
 pub mod metrics;
+mod probation;
 pub mod property;
 mod redis;
 mod services;
@@ -23,6 +24,7 @@ pub use worker::WorkerPlugins;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use metrics::{Shard, Shards};
+use probation::Probation;
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -42,6 +44,10 @@ pub struct Generation {
     /// SHA-256 of the module.
     pub digest: String,
     pub since: SystemTime,
+    /// That the plugin had seen when it took over.
+    pub(crate) streams_before: u64,
+    /// Of its instances, while it is the one that serves.
+    pub(crate) traps: AtomicU64,
     /// Names that the configuration itself gives an address.
     pub(crate) upstreams: upstream::Own,
 }
@@ -62,6 +68,8 @@ pub struct PluginSlot {
     current: ArcSwapOption<Generation>,
     status: Mutex<Status>,
     refused_versions: AtomicU64,
+    rollbacks: AtomicU64,
+    probation: Mutex<Option<Probation>>,
     shards: Shards,
     /// Keeps shared data and queues while no instance lives.
     vm: Mutex<Option<Arc<weir_wasm::shared::Vm>>>,
@@ -74,6 +82,8 @@ impl PluginSlot {
             id,
             failure: format!("{FAILED}{{{}}}", plugin.name).into(),
             refused_versions: AtomicU64::new(0),
+            rollbacks: AtomicU64::new(0),
+            probation: Mutex::default(),
             status: Mutex::new(Status::new(&plugin)),
             wanted: ArcSwap::new(plugin),
             epoch: AtomicU64::new(0),
@@ -100,6 +110,15 @@ impl PluginSlot {
 
     fn lock_status(&self) -> MutexGuard<'_, Status> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_probation(&self) -> MutexGuard<'_, Option<Probation>> {
+        self.probation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// That all workers have seen so far.
+    fn streams(&self) -> u64 {
+        self.shards.streams()
     }
 
     fn epoch(&self) -> u64 {

@@ -79,6 +79,8 @@ pub struct WasmLimits {
     pub body_buffer_bytes: u32,
     /// HTTP and gRPC callouts and Redis commands of one instance that are under way.
     pub max_callouts: u32,
+    /// So many traps of a new version, soon after it took streams, bring back the one before; 0: never.
+    pub rollback_traps: u32,
 }
 
 impl Default for WasmLimits {
@@ -89,6 +91,7 @@ impl Default for WasmLimits {
             start_deadline: Duration::from_secs(10),
             body_buffer_bytes: 1 << 20,
             max_callouts: 10_000,
+            rollback_traps: 3,
         }
     }
 }

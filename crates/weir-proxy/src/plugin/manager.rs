@@ -3,6 +3,7 @@ use super::{
     Generation, PluginSlot, PluginState, Status, UpstreamStatus, canary,
     code::{self, CodeError, FetchOptions},
     metrics::{Custom, Fetches, Kind},
+    probation::{Probation, WINDOW},
     redis,
     upstream::Own,
 };
@@ -183,6 +184,7 @@ impl Manager {
             let unavailable = u64::from(slot.current.load().is_none());
             each("weir_wasm_unavailable", &labels, Kind::Gauge, unavailable);
             each("weir_wasm_refused_versions", &labels, Kind::Counter, slot.refused_versions.load(Ordering::Relaxed));
+            each("weir_wasm_rollbacks", &labels, Kind::Counter, slot.rollbacks.load(Ordering::Relaxed));
             slot.shards.each(&mut |name, value| {
                 let gauge = matches!(name, "weir_wasm_instances" | "weir_wasm_memory_bytes");
                 each(name, &labels, if gauge { Kind::Gauge } else { Kind::Counter }, value);
@@ -353,7 +355,17 @@ impl Manager {
             slot,
             plugin,
             epoch,
-            Generation { number: 0, plugin: plugin.clone(), module, spec, digest, since: SystemTime::now(), upstreams: own },
+            Generation {
+                number: 0,
+                plugin: plugin.clone(),
+                module,
+                spec,
+                digest,
+                since: SystemTime::now(),
+                streams_before: 0,
+                traps: AtomicU64::new(0),
+                upstreams: own,
+            },
         );
         *slot.vm.lock().unwrap_or_else(PoisonError::into_inner) = Some(vm);
         Ok(findings)
@@ -381,14 +393,57 @@ impl Manager {
             if slot.epoch() != epoch {
                 return;
             }
-            generation.number = slot.current().map_or(0, |g| g.number) + 1;
-            status.generation = generation.number;
-            status.digest = generation.digest.clone();
-            status.abi = Some(generation.module.abi());
+            let previous = slot.current();
+            generation.number = previous.as_ref().map_or(0, |g| g.number) + 1;
+            generation.streams_before = slot.streams();
+            let limit = plugin.limits.rollback_traps;
+            let probation = previous.and_then(|p| Probation::of(&p, limit, generation.streams_before));
+            if probation.is_some() {
+                self.options.runtime.spawn(end_probation(slot.clone(), generation.number));
+            }
+            *slot.lock_probation() = probation;
+            status.serves(&generation);
             status.become_state(PluginState::Active, None);
             slot.current.store(Some(Arc::new(generation)));
         }
         Logger::Wasm.info(format_args!("{}: generation {} serves", plugin.name, slot.current().map_or(0, |g| g.number)));
+        self.ring();
+    }
+
+    /// An instance of this generation has trapped: where it is new and that happens too often, the one before takes over
+    /// again. What the configuration wants stays refused until it changes.
+    pub(super) fn trapped(&self, slot: &Arc<PluginSlot>, number: u64) {
+        {
+            let mut status = slot.lock_status();
+            let mut probation = slot.lock_probation();
+            let Some(current) = slot.current().filter(|g| g.number == number) else { return };
+            let traps = current.traps.fetch_add(1, Ordering::Relaxed) + 1;
+            let streams = slot.streams();
+            let Some(why) = probation.as_ref().and_then(|p| p.failed(streams, traps)) else { return };
+            let Some(good) = probation.take().map(|p| p.previous) else { return };
+            let back = Generation {
+                number: current.number + 1,
+                plugin: good.plugin.clone(),
+                module: good.module.clone(),
+                spec: good.spec.clone(),
+                digest: good.digest.clone(),
+                since: SystemTime::now(),
+                streams_before: streams,
+                traps: AtomicU64::new(0),
+                upstreams: good.upstreams.clone(),
+            };
+            status.serves(&back);
+            // While a newer version is on its way, that is what is said.
+            if status.state == PluginState::Active {
+                let trap = status.last_trap.as_deref().unwrap_or_default();
+                let reason = format!("the new version was taken back: {why}; the last trap: {trap}");
+                status.become_state(PluginState::Stale, Some(reason));
+            }
+            slot.rollbacks.fetch_add(1, Ordering::Relaxed);
+            let message = format_args!("{}: generation {number} is taken back: {why}; generation {} serves again", slot.name, good.number);
+            Logger::Wasm.write(Level::Error, message);
+            slot.current.store(Some(Arc::new(back)));
+        }
         self.ring();
     }
 
@@ -423,6 +478,15 @@ impl Manager {
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
         let done = self.options.runtime.spawn_blocking(work).await;
         done.map_err(|e| Refusal { reason: "InvalidPlugin", message: format!("the host failed: {e}"), transient: true })
+    }
+}
+
+/// Lets go of the version before, when this one has stood its time.
+async fn end_probation(slot: Arc<PluginSlot>, number: u64) {
+    sleep(WINDOW).await;
+    let mut probation = slot.lock_probation();
+    if slot.current().is_some_and(|g| g.number == number) {
+        *probation = None;
     }
 }
 

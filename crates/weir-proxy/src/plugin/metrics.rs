@@ -60,6 +60,7 @@ counters! {
 pub const SLOT_DOCS: &[(&str, &str)] = &[
     ("weir_wasm_unavailable", "1 while no version of the plugin serves: failStrategy decides"),
     ("weir_wasm_refused_versions", "versions that could not be fetched, compiled, started or configured, retries included"),
+    ("weir_wasm_rollbacks", "versions that trapped soon after they took streams and gave way to the one before"),
 ];
 
 /// Of all plugins together, under the names of Istio's agent.
@@ -98,6 +99,9 @@ impl Shards {
         let shard = Arc::new(Shard::default());
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(shard.clone());
         shard
+    }
+    pub fn streams(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|shard| shard.streams.load(Relaxed)).sum()
     }
     pub fn each(&self, each: &mut dyn FnMut(&'static str, u64)) {
         let shards = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,5 @@
 //! What is said of a plugin on the admin listener and in conditions.
+use super::Generation;
 use serde::{Serialize, Serializer};
 use std::time::SystemTime;
 use weir_config::model::{FailStrategy, Name, Origin, WasmPlugin};
@@ -71,6 +72,13 @@ impl Status {
             redis: Vec::new(),
             last_trap: None,
         }
+    }
+
+    /// This generation is what new streams get.
+    pub(super) fn serves(&mut self, generation: &Generation) {
+        self.generation = generation.number;
+        self.digest = generation.digest.clone();
+        self.abi = Some(generation.module.abi());
     }
 
     pub(super) fn become_state(&mut self, state: PluginState, reason: Option<String>) {

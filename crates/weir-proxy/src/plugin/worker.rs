@@ -38,6 +38,8 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 pub(super) enum Posted {
     /// A queue that a plugin of this slot has registered got an entry.
     Queue { slot: usize, queue: u32 },
+    /// An instance of this generation has trapped on this worker.
+    Trapped { slot: Arc<PluginSlot>, generation: u64 },
 }
 
 /// All plugin instances of one worker. Lives on the worker's thread.
@@ -60,8 +62,8 @@ pub(super) struct Entry {
     /// Traps and failed starts since the record was clean.
     failures: Cell<u32>,
     retry_at: Cell<Option<Instant>>,
-    /// The generation that did not start here: it is not tried again at each look, only after the back-off.
-    refused: Cell<u64>,
+    /// The generation that trapped or did not start here last: only that one waits for the back-off.
+    failed: Cell<u64>,
     last_said: Cell<Option<Instant>>,
 }
 
@@ -138,7 +140,7 @@ impl WorkerPlugins {
             retiring: RefCell::default(),
             failures: Cell::new(0),
             retry_at: Cell::new(None),
-            refused: Cell::new(0),
+            failed: Cell::new(0),
             last_said: Cell::new(None),
         });
         entries[slot.id] = Some(entry.clone());
@@ -181,6 +183,7 @@ impl WorkerPlugins {
                     hosted.on_queue_ready(queue);
                 }
             }
+            Posted::Trapped { slot, generation } => self.manager.trapped(&slot, generation),
         }
     }
 }
@@ -229,8 +232,10 @@ impl Entry {
         if serving == Some(newest.number) {
             return;
         }
-        let new_here = self.refused.get() != newest.number && serving.is_some();
-        if !new_here && self.retry_at.get().is_some_and(|at| at > Instant::now()) {
+        if self.failed.get() != newest.number {
+            // Another version has a clean record.
+            self.failures.set(0);
+        } else if self.retry_at.get().is_some_and(|at| at > Instant::now()) {
             add(&self.shard.vm_reload_backoff, 1);
             return;
         }
@@ -245,8 +250,7 @@ impl Entry {
                 if self.failures.get() > 0 {
                     add(&self.shard.vm_reload_failure, 1);
                 }
-                self.refused.set(newest.number);
-                self.failed();
+                self.fail(newest.number);
                 Logger::Wasm.write(
                     crate::logging::Level::Error,
                     format_args!("{}: generation {} does not start on a worker: {why}", self.slot.name, newest.number),
@@ -296,7 +300,10 @@ impl Entry {
             self.failures.set(0);
         }
         let first = self.failures.get() == 0;
-        self.failed();
+        self.fail(hosted.generation.number);
+        let trapped = Posted::Trapped { slot: self.slot.clone(), generation: hosted.generation.number };
+        // Looked at when the guest is off the stack and its streams have been told.
+        let _ = self.common.post.send(trapped);
         if first {
             self.retry_at.set(None);
         }
@@ -322,7 +329,8 @@ impl Entry {
         });
     }
 
-    fn failed(&self) {
+    fn fail(&self, generation: u64) {
+        self.failed.set(generation);
         let n = self.failures.get();
         let wait = pause(self.slot.fail_strategy(), n);
         self.failures.set(n + 1);
@@ -355,7 +363,7 @@ impl Entry {
         match self.start(generation) {
             Ok(spare) => *self.spare.borrow_mut() = Some(spare),
             Err(why) => {
-                self.failed();
+                self.fail(generation.number);
                 self.say(|| format!("no spare instance: {why}"));
             }
         }

@@ -2,6 +2,7 @@
 use crate::{
     client::{Answer, Connection},
     harness::{Start, TO_ECHO, Weir, eventually, runtime},
+    plugin_kit,
     streams::{h2c, says, websocket},
 };
 use http::Request;
@@ -159,4 +160,28 @@ fn a_bad_version_never_replaces_a_good_one() {
     }
     weir.write("plugin.wat", &plugin(5));
     weir.get_until("h", "/", |a| a.header("x-version") == Some("0005"));
+}
+
+#[test]
+fn a_version_that_traps_soon_gives_way_to_the_one_before() {
+    let traps = |version: u32| plugin(version).replace("(drop (call $set (i32.const 2)", "unreachable (drop (call $set (i32.const 2)");
+    // A second for each next instance, as FAIL_RELOAD has it.
+    let object = object(0).replace("spec:\n", "spec:\n  failStrategy: FAIL_RELOAD\n");
+    let weir = Start::new().file("gateway.yaml", TO_ECHO).file("plugin.yaml", object).file("plugin.wat", plugin(1)).run();
+    weir.get_until("h", "/", |a| a.header("x-version") == Some("0001"));
+    for bad in [2, 3] {
+        weir.write("plugin.wat", &traps(bad));
+        weir.get_until("h", "/", |a| a.status == 503);
+        weir.get_until("h", "/", |a| a.header("x-version") == Some("0001"));
+        assert_eq!(weir.stat("weir_wasm_rollbacks.default/version"), u64::from(bad) - 1);
+        let status = plugin_kit::status(&weir, "version").unwrap();
+        let reason = status["reason"].as_str().unwrap();
+        assert!(status["state"] == "stale" && reason.contains("it trapped 3 times") && reason.contains("unreachable"), "{status}");
+        eventually("what is said", || weir.lines("is taken back: it trapped 3 times").get(bad as usize - 2).cloned());
+    }
+    // Mended, it serves.
+    weir.write("plugin.wat", &plugin(4));
+    weir.get_until("h", "/", |a| a.header("x-version") == Some("0004"));
+    assert_eq!(plugin_kit::status(&weir, "version").unwrap()["state"], "active");
+    assert_eq!(weir.stat("weir_wasm_rollbacks.default/version"), 2);
 }

@@ -19,8 +19,9 @@ pub fn read(root: &Object<'_>) -> WasmLimits {
             Some("callout-limit") => limits.max_callouts = count(&value).unwrap_or(limits.max_callouts),
             Some("call-deadline") => limits.call_deadline = value.duration().unwrap_or(limits.call_deadline),
             Some("start-deadline") => limits.start_deadline = value.duration().unwrap_or(limits.start_deadline),
+            Some("rollback-traps") => limits.rollback_traps = count_or_none(&value).unwrap_or(limits.rollback_traps),
             Some(other) => {
-                let help = "weir.dev/memory-limit, call-deadline, start-deadline, body-buffer-limit and callout-limit";
+                let help = "weir.dev/memory-limit, call-deadline, start-deadline, body-buffer-limit, callout-limit and rollback-traps";
                 value.warning("UnknownField", format!("there is no annotation weir.dev/{other} here"), help);
             }
             None => {}
@@ -33,6 +34,14 @@ fn count(field: &Field<'_>) -> Option<u32> {
     let found = field.str()?.parse().ok().filter(|n| *n > 0);
     if found.is_none() {
         field.invalid("is not a count", "a whole number above 0, in quotes");
+    }
+    found
+}
+
+fn count_or_none(field: &Field<'_>) -> Option<u32> {
+    let found = field.str()?.parse().ok();
+    if found.is_none() {
+        field.invalid("is not a count", "a whole number, in quotes; 0 for never");
     }
     found
 }
