@@ -21,7 +21,7 @@ use std::{
 use table::Tables;
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{Cluster, Config, Listener, Name, Origin, ResponseLimits},
+    model::{Cluster, Config, Discovery, Listener, Name, Origin},
 };
 
 /// What is kept of a unit's last translation; its routes, ports and resources are where they are used.
@@ -54,6 +54,8 @@ pub struct Index {
     plugins: BTreeMap<Unit, Vec<PluginPart>>,
     /// By the name of their ConfigMap, so that they come in the order in which they apply.
     settings: BTreeMap<(Reverse<Name>, Unit), Box<Settings>>,
+    /// Clusters with an idle timeout of their own.
+    own_idle: BTreeSet<Name>,
     config: Arc<Config>,
 }
 
@@ -83,6 +85,7 @@ impl Index {
             port_findings: BTreeMap::new(),
             plugins: BTreeMap::new(),
             settings: BTreeMap::new(),
+            own_idle: BTreeSet::new(),
             config: Arc::default(),
         }
     }
@@ -115,7 +118,7 @@ impl Index {
         }
         self.drop_unneeded(&mut config, &mut touched);
         if touched.settings {
-            self.limit_responses(&mut config);
+            self.set_clusters(&mut config);
         }
         self.tables.build(&mut config);
         self.publish(std::mem::take(&mut touched.status));
@@ -202,8 +205,11 @@ impl Index {
         self.put_settings(&unit, part.settings, touched);
         if let Unit::Cluster(key) = &unit {
             let name = key.name();
-            let limits = self.response_limits();
-            put(&mut config.clusters, &name, part.cluster.map(|c| Cluster { response_limits: limits, ..c }));
+            match part.own_idle_timeout {
+                true => self.own_idle.insert(name.clone()),
+                false => self.own_idle.remove(&name),
+            };
+            put(&mut config.clusters, &name, part.cluster.map(|c| self.with_settings(c)));
             put(&mut config.endpoints, &name, part.endpoints);
         }
         if let Unit::Secret(key) = &unit {
@@ -297,18 +303,20 @@ impl Index {
         };
     }
 
-    /// Of every cluster.
-    fn response_limits(&self) -> ResponseLimits {
-        let mut limits = ResponseLimits::default();
-        self.settings.values().for_each(|s| s.apply_to_upstreams(&mut limits));
-        limits
+    /// A cluster with what settings say of all of them.
+    fn with_settings(&self, cluster: Cluster) -> Cluster {
+        let Cluster { mut response_limits, mut idle_timeout, .. } = Cluster::new("".into(), Discovery::Eds);
+        self.settings.values().for_each(|s| s.apply_to_upstreams(&mut response_limits, &mut idle_timeout));
+        if self.own_idle.contains(&cluster.name) {
+            idle_timeout = cluster.idle_timeout;
+        }
+        Cluster { response_limits, idle_timeout, ..cluster }
     }
 
-    fn limit_responses(&self, config: &mut Config) {
-        let limits = self.response_limits();
-        let other: Vec<Arc<Cluster>> = config.clusters.values().filter(|c| c.response_limits != limits).cloned().collect();
-        for cluster in other {
-            put(&mut config.clusters, &cluster.name, Some(Cluster { response_limits: limits, ..Cluster::clone(&cluster) }));
+    fn set_clusters(&self, config: &mut Config) {
+        let all: Vec<Arc<Cluster>> = config.clusters.values().cloned().collect();
+        for cluster in all {
+            put(&mut config.clusters, &cluster.name, Some(self.with_settings(Cluster::clone(&cluster))));
         }
     }
 

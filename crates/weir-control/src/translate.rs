@@ -189,6 +189,8 @@ pub struct Part {
     pub secrets: Vec<SecretKey>,
     pub plugins: Vec<PluginPart>,
     pub cluster: Option<Cluster>,
+    /// A DestinationRule says when idle connections of the cluster are closed.
+    pub own_idle_timeout: bool,
     pub endpoints: Option<ClusterLoadAssignment>,
     pub secret: Option<Secret>,
     /// What holds for every listener.

@@ -132,6 +132,10 @@ pub struct HttpConnectionManager {
     pub generate_request_id: bool,
     /// Keep the client's `x-request-id` (an edge proxy would not trust it).
     pub preserve_external_request_id: bool,
+    /// Tell upstreams the client's address by `x-real-ip` (Higress' `addXRealIpHeader`).
+    pub add_x_real_ip: bool,
+    /// No `x-envoy-original-path`, `x-envoy-upstream-service-time` and `x-envoy-overloaded` (of Envoy's router).
+    pub suppress_envoy_headers: bool,
     /// The `server` header of answers; `None` passes the upstream's through.
     pub server_name: Option<String>,
     pub normalize_path: bool,
@@ -200,6 +204,9 @@ pub struct HttpTimeouts {
     /// Until the whole request has been received.
     #[serde(serialize_with = "maybe_seconds")]
     pub request_timeout: Option<Duration>,
+    /// Until the whole response has been received, for routes that have no timeout of their own.
+    #[serde(serialize_with = "maybe_seconds")]
+    pub route_timeout: Option<Duration>,
     /// Between the notice that a connection is closing and its close.
     #[serde(serialize_with = "seconds")]
     pub drain_timeout: Duration,
@@ -212,6 +219,7 @@ impl Default for HttpTimeouts {
             request_headers_timeout: Some(Duration::from_secs(10)),
             stream_idle_timeout: Some(Duration::from_secs(300)),
             request_timeout: None,
+            route_timeout: None,
             drain_timeout: Duration::from_secs(5),
         }
     }
@@ -230,6 +238,8 @@ impl HttpConnectionManager {
             forward_client_cert_details: ForwardClientCertDetails::default(),
             generate_request_id: true,
             preserve_external_request_id: true,
+            add_x_real_ip: false,
+            suppress_envoy_headers: false,
             server_name: None,
             normalize_path: true,
             merge_slashes: false,

@@ -22,6 +22,9 @@ pub struct Settings {
     trusted_hops: Option<u32>,
     client_certificates: Option<ForwardClientCertDetails>,
     proxy_protocol: Option<bool>,
+    no_envoy_headers: Option<bool>,
+    real_ip: Option<bool>,
+    upstream_idle: Option<Duration>,
     limits: Limits,
     response_head_bytes: Option<u32>,
     response_headers: Option<u32>,
@@ -51,6 +54,7 @@ struct Limits {
     head: Option<Duration>,
     request: Option<Duration>,
     stream_idle: Option<Duration>,
+    route: Option<Duration>,
 }
 
 /// Reads the settings of a ConfigMap, if it is one that has some.
@@ -121,14 +125,20 @@ impl Settings {
         if let Some(upstream) = root.object("upstream") {
             self.response_head_bytes = head_bytes(&upstream, "maxResponseHeadersKb");
             self.response_headers = headers(&upstream);
-            upstream.unsupported(&["idleTimeout", "connectionBufferLimits"]);
+            self.upstream_idle = upstream.get("idleTimeout").and_then(|f| seconds(&f));
+            // What is held of a body is the listener's to limit; there are no other buffers to set.
+            upstream.unsupported(&["connectionBufferLimits"]);
         }
-        root.unsupported(&["tracing", "gzip", "mcpServer", "disableXEnvoyHeaders", "addXRealIpHeader"]);
+        self.no_envoy_headers = root.bool("disableXEnvoyHeaders");
+        self.real_ip = root.bool("addXRealIpHeader");
+        root.unsupported(&["tracing", "gzip", "mcpServer"]);
     }
 
     /// Changes a connection manager to what these settings say.
     pub fn apply_to_manager(&self, manager: &mut HttpConnectionManager) {
         self.limits.apply(manager);
+        put(&mut manager.suppress_envoy_headers, self.no_envoy_headers);
+        put(&mut manager.add_x_real_ip, self.real_ip);
         if let Some(hops) = self.trusted_hops {
             manager.xff_num_trusted_hops = hops;
         }
@@ -146,9 +156,11 @@ impl Settings {
         self.apply_to_log(&mut manager.access_log);
     }
 
-    pub fn apply_to_upstreams(&self, limits: &mut ResponseLimits) {
+    /// What holds for every cluster; the idle timeout for those that were told none of their own.
+    pub fn apply_to_upstreams(&self, limits: &mut ResponseLimits, idle: &mut Option<Duration>) {
         put(&mut limits.max_response_headers_bytes, self.response_head_bytes);
         put(&mut limits.max_headers_count, self.response_headers);
+        put(idle, time(self.upstream_idle));
     }
 
     pub fn apply_to_listener(&self, listener: &mut Listener) {
@@ -202,7 +214,7 @@ impl Limits {
             self.stream_window = most("initialStreamWindowSize", 65535..=i64::from(i32::MAX));
             self.connection_window = most("initialConnectionWindowSize", 65535..=i64::from(i32::MAX));
         }
-        from.unsupported(&["routeTimeout"]);
+        self.route = from.get("routeTimeout").and_then(|f| seconds(&f));
     }
 
     fn apply(&self, manager: &mut HttpConnectionManager) {
@@ -214,14 +226,18 @@ impl Limits {
         put(&mut limits.max_concurrent_streams, self.streams);
         put(&mut limits.initial_stream_window_bytes, self.stream_window);
         put(&mut limits.initial_connection_window_bytes, self.connection_window);
-        // As in Envoy, 0 switches a timeout off.
-        let time = |said: Option<Duration>| said.map(|d| (!d.is_zero()).then_some(d));
         let timeouts = &mut manager.timeouts;
         put(&mut timeouts.idle_timeout, time(self.idle));
         put(&mut timeouts.request_headers_timeout, time(self.head));
         put(&mut timeouts.request_timeout, time(self.request));
         put(&mut timeouts.stream_idle_timeout, time(self.stream_idle));
+        put(&mut timeouts.route_timeout, time(self.route));
     }
+}
+
+/// As in Envoy, 0 switches a timeout off.
+fn time(said: Option<Duration>) -> Option<Option<Duration>> {
+    said.map(|d| (!d.is_zero()).then_some(d))
 }
 
 fn put<T: Copy>(at: &mut T, said: Option<T>) {

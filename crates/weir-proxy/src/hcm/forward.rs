@@ -32,13 +32,14 @@ pub(super) struct Plan<'a> {
     _permit: Permit,
 }
 
-/// The answer where a circuit breaker is at its limit; clients are told not to try again at once.
-pub(super) fn overloaded() -> End {
-    let reply = Reply::new(503, "upstream_reset_before_response_started{overflow}").header("x-envoy-overloaded", b"true");
-    End::Reply(reply, Flags::UPSTREAM_OVERFLOW)
-}
-
 impl Exchange<'_> {
+    /// The answer where a circuit breaker is at its limit; clients are told not to try again at once.
+    pub(super) fn overloaded(&self) -> End {
+        let reply = Reply::new(503, "upstream_reset_before_response_started{overflow}");
+        let quiet = self.hcm.config().suppress_envoy_headers;
+        End::Reply(if quiet { reply } else { reply.header("x-envoy-overloaded", b"true") }, Flags::UPSTREAM_OVERFLOW)
+    }
+
     pub(super) async fn forward(&mut self, route: &RouteRt, forward: &ForwardRt) -> Result<After, End> {
         let Some(target) = forward.choose(self.w.random()) else {
             return Err(End::reply(500, Flags::NO_CLUSTER_FOUND, "cluster_not_found"));
@@ -58,7 +59,7 @@ impl Exchange<'_> {
         let breakers = &cluster.rt.config.circuit_breakers;
         let Some(permit) = cluster.rt.breakers.take(Resource::Requests, breakers) else {
             cluster.stats.upstream_rq_pending_overflow.inc();
-            return Err(overloaded());
+            return Err(self.overloaded());
         };
         self.edit_request(route, forward, target);
         let protocol = Protocol::of(&cluster, self.h2);
@@ -88,7 +89,7 @@ impl Exchange<'_> {
         if request_end == 0 {
             self.clock.request = start.saturating_add(ns(config.timeouts.request_timeout));
         }
-        self.clock.set_route(request_end, self.w.moment(), ns(forward.timeout));
+        self.clock.set_route(request_end, self.w.moment(), ns(forward.timeout.or(config.timeouts.route_timeout)));
         if let Some(idle) = forward.idle_timeout {
             self.clock.set_idle(self.w.moment(), idle.as_nanos() as u64);
         }
@@ -122,7 +123,7 @@ impl Exchange<'_> {
             let mut new = Vec::new();
             rewrite.apply(req.path(), req.query(), route.matched(req.path()), &mut new);
             if new != req.target() && parse::is_target(&new) {
-                if !req.headers.has(Known::OriginalPath) {
+                if !req.headers.has(Known::OriginalPath) && !self.hcm.config().suppress_envoy_headers {
                     let original = req.target().to_vec();
                     req.headers.add(Known::OriginalPath, &[&original]);
                 }

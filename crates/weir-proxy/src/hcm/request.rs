@@ -76,6 +76,10 @@ impl Exchange<'_> {
             if let Some(ip) = remote {
                 self.s.info.borrow_mut().remote_address = Some(SocketAddr::new(ip, 0));
             }
+            if config.add_x_real_ip {
+                let told = remote.map(|ip| ip.to_string());
+                req.headers.set_named(b"x-real-ip", told.as_ref().map_or(&self.c.ip[..], |text| text.as_bytes()));
+            }
             if req.headers.has(Known::ForwardedFor) {
                 let before = req.headers.all(Known::ForwardedFor).collect::<Vec<_>>().join(&b", "[..]);
                 req.headers.set(Known::ForwardedFor, &[&before, b", ", &self.c.ip]);

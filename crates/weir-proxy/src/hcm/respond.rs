@@ -111,9 +111,11 @@ impl Exchange<'_> {
             }
         }
         let mut resp = self.s.resp.borrow_mut();
-        let mut text = [0u8; 20];
-        let time = decimal(&mut text, now.saturating_sub(start) / 1_000_000);
-        resp.headers.set(Known::UpstreamServiceTime, &[time]);
+        if !self.hcm.config().suppress_envoy_headers {
+            let mut text = [0u8; 20];
+            let time = decimal(&mut text, now.saturating_sub(start) / 1_000_000);
+            resp.headers.set(Known::UpstreamServiceTime, &[time]);
+        }
         if let Some(cookie) = self.cookie.take() {
             resp.headers.add(Known::SetCookie, &[cookie.as_bytes()]);
         }

@@ -3,7 +3,7 @@ use super::{
     attempt::{Lost, Try},
     clock::Late,
     exchange::{End, Exchange},
-    forward::{Plan, overloaded},
+    forward::Plan,
     relay::{Body, Replay},
 };
 use crate::{
@@ -172,7 +172,7 @@ impl Exchange<'_> {
         match failure {
             Failure::Overflow => {
                 stats.upstream_rq_pending_overflow.inc();
-                overloaded()
+                self.overloaded()
             }
             Failure::Timeout | Failure::Connect(_) => {
                 plan.cluster.report(host, outlier::Outcome::LocalOrigin, self.w.now());

@@ -68,3 +68,60 @@ fn the_mesh_says_how_paths_and_clients_are_seen() {
     });
     assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap(), serde_json::json!({ "code": 418, "client": "198.51.100.7" }));
 }
+
+/// What `higress` says beside `downstream`, and its `routeTimeout`.
+#[test]
+fn higress_says_what_upstreams_and_clients_are_told() {
+    let rule = |path: &str, more: &str| {
+        format!("  - {{ matches: [{{ path: {{ value: {path} }} }}], backendRefs: [{{ name: echo, port: 80 }}]{more} }}\n")
+    };
+    let rules = [
+        rule("/", ""),
+        rule("/own", ", timeouts: { request: 60s }"),
+        rule("/old", ", filters: [{ type: URLRewrite, urlRewrite: { path: { type: ReplacePrefixMatch, replacePrefixMatch: /new } } }]"),
+    ];
+    let gateway = TO_ECHO.replace("  rules: [{ backendRefs: [{ name: echo, port: 80 }] }]\n", &format!("  rules:\n{}", rules.concat()));
+    let weir = Start::new().file("gateway.yaml", gateway).run();
+    let write = |higress: &str| {
+        let topology = "mesh: 'defaultConfig: { gatewayTopology: { numTrustedProxies: 1 } }'";
+        weir.write(
+            "settings.yaml",
+            &format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: higress-config }}\ndata:\n  {topology}\n  higress: |\n{higress}"),
+        );
+    };
+    let ask = |path: &str| {
+        let headers = [("x-real-ip", "192.0.2.1"), ("x-forwarded-for", "203.0.113.9, 198.51.100.7")];
+        client::request(weir.address(), "GET", "h", path, &headers, b"").unwrap()
+    };
+    // The client's own word, the headers of Envoy's router, no time that is too long.
+    let before = ask("/old?delay=300ms");
+    assert_eq!(before.json()["headers"]["x-real-ip"], "192.0.2.1");
+    assert!(before.header("x-envoy-upstream-service-time").is_some() && before.json()["headers"]["x-envoy-original-path"].is_string());
+
+    write(
+        "    addXRealIpHeader: true\n    disableXEnvoyHeaders: true\n    downstream: { routeTimeout: 200ms }\n    upstream: { idleTimeout: 100ms }\n",
+    );
+    let told = |answer: &client::Answer| answer.json()["headers"]["x-real-ip"].as_str().map(str::to_string);
+    eventually("the real address", || (told(&ask("/")).as_deref() == Some("198.51.100.7")).then_some(()));
+    let quiet = ask("/old");
+    assert_eq!((quiet.header("x-envoy-upstream-service-time"), quiet.json()["path"].as_str()), (None, Some("/new")));
+    assert_eq!(quiet.json()["headers"].get("x-envoy-original-path"), None);
+    // Without anybody in between it is the peer's.
+    assert_eq!(told(&weir.get("h", "/")).as_deref(), Some("127.0.0.1"));
+    // A route's own timeout stands.
+    assert_eq!((ask("/?delay=20s").status, ask("/own?delay=1s").status), (504, 200));
+    let active = "cluster.outbound|80||echo.default.svc.cluster.local.upstream_cx_active";
+    eventually("idle connections to be closed", || (weir.stat(active) == 0).then_some(()));
+    let closed = "cluster.outbound|80||echo.default.svc.cluster.local.upstream_cx_idle_timeout";
+    eventually("their counter", || (weir.stat(closed) > 0).then_some(()));
+
+    // What a DestinationRule says of a cluster comes first.
+    weir.write("rule.yaml", "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: { name: echo }\nspec:\n  host: echo\n  trafficPolicy: { connectionPool: { http: { idleTimeout: 1234s } } }\n");
+    let dump = || weir.admin("/config_dump").body;
+    eventually("the rule's timeout", || dump().contains("1234s").then_some(()));
+    write("    upstream: { idleTimeout: 77 }\n");
+    eventually("the settings without headers", || (told(&ask("/")).as_deref() == Some("192.0.2.1")).then_some(()));
+    assert!(dump().contains("1234s") && ask("/old").header("x-envoy-upstream-service-time").is_some());
+    weir.remove("rule.yaml");
+    eventually("the settings' timeout", || dump().contains("\"77s\"").then_some(()));
+}

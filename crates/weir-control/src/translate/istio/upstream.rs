@@ -215,6 +215,7 @@ pub fn traffic_policy(cx: &Cx<'_>, key: &ClusterKey, draft: &mut Draft, part: &m
         cluster.max_requests_per_connection = pool.max_requests_per_connection;
         if let Some(idle) = pool.http_idle_timeout {
             cluster.idle_timeout = (!idle.is_zero()).then_some(idle);
+            part.own_idle_timeout = true;
         }
         if pool.upgrade {
             cluster.protocol = UpstreamProtocol::Http2;
