@@ -16,7 +16,7 @@ use std::{
     io,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -399,7 +399,7 @@ impl Manager {
             let limit = plugin.limits.rollback_traps;
             let probation = previous.and_then(|p| Probation::of(&p, limit, generation.streams_before));
             if probation.is_some() {
-                self.options.runtime.spawn(end_probation(slot.clone(), generation.number));
+                self.options.runtime.spawn(end_probation(Arc::downgrade(slot), generation.number));
             }
             *slot.lock_probation() = probation;
             status.serves(&generation);
@@ -482,8 +482,10 @@ impl Manager {
 }
 
 /// Lets go of the version before, when this one has stood its time.
-async fn end_probation(slot: Arc<PluginSlot>, number: u64) {
+async fn end_probation(slot: Weak<PluginSlot>, number: u64) {
     sleep(WINDOW).await;
+    // A plugin that is gone is not held for it.
+    let Some(slot) = slot.upgrade() else { return };
     let mut probation = slot.lock_probation();
     if slot.current().is_some_and(|g| g.number == number) {
         *probation = None;
