@@ -293,3 +293,30 @@ fn nothing_stays_behind_whatever_ends_a_request() {
     eventually("descriptors to be given back", || (descriptors(&weir) <= before + 1).then_some(()));
     assert_eq!(get("one.test", "/"), 200);
 }
+
+/// What a burst of requests held is the system's again, also where nothing follows it.
+#[test]
+fn memory_comes_back_when_load_has_gone() {
+    let retries = "retries: { attempts: 1, retryOn: 5xx }";
+    let weir = Mesh::new()
+        .to("h.test", &["$UP"], retries)
+        .start()
+        .word("UP", upstream())
+        // How long free memory is kept; ten seconds else.
+        .env("_RJEM_MALLOC_CONF", "dirty_decay_ms:100".into())
+        .run();
+    drop(under_way(&weir, "h.test", "GET /silent"));
+    let before = weir.resident_kb();
+    let body = vec![b'x'; 900_000];
+    let clients: Vec<Connection> = (0..60)
+        .map(|_| {
+            let mut c = begin(&weir, &format!("POST /silent HTTP/1.1|host: h.test|content-length: {}", body.len()));
+            c.send(&body).unwrap();
+            c
+        })
+        .collect();
+    // All of it is held for another try.
+    eventually("the bodies", || (weir.resident_kb() > before + 50_000).then_some(()));
+    drop(clients);
+    eventually("the memory to be given back", || (weir.resident_kb() < before + 15_000).then_some(()));
+}

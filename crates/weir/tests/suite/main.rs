@@ -48,3 +48,4 @@ mod tcp;
 mod tls;
 mod traffic;
 mod traffic_gateway;
+mod upgrades;
