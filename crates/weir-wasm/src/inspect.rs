@@ -113,6 +113,11 @@ fn judge(facts: &mut Facts) {
         Ok(abi) => facts.abi = Some(abi),
         Err(error) => facts.missing.push(error.to_string()),
     }
+    if facts.abi.is_none() && facts.exports.iter().any(|e| e == "_start") && facts.producers.iter().any(|p| p.starts_with("Go ")) {
+        facts
+            .missing
+            .push("it is a program of Go's, not a library: plugins are built with -buildmode=c-shared, as weir plugin build does".into());
+    }
     let unknown = facts.imports.iter().filter(|i| !i.known);
     facts.missing.extend(unknown.map(|i| ModuleError::MissingImport { module: i.module.clone(), name: i.name.clone() }.to_string()));
     if facts.memory.is_none() {

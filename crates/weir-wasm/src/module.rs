@@ -130,10 +130,15 @@ pub struct Module {
 
 /// What is no module at all is said in a word; the libraries print the bytes they found.
 pub(crate) fn begins_as_module(wasm: &[u8]) -> Result<(), ModuleError> {
-    match wasm.starts_with(b"\0asm") {
-        true => Ok(()),
-        false => Err(ModuleError::Invalid("it does not begin with \\0asm".into())),
+    if !wasm.starts_with(b"\0asm") {
+        return Err(ModuleError::Invalid("it does not begin with \\0asm".into()));
     }
+    // The layer of components stands beside the version.
+    if wasm.get(6) == Some(&1) {
+        let message = "it is a component, and plugins are core modules: Rust builds them for wasm32-wasip1";
+        return Err(ModuleError::Invalid(message.into()));
+    }
+    Ok(())
 }
 
 struct Inner {

@@ -169,7 +169,7 @@ impl Host {
 
     pub fn hear(&mut self, text: &str) {
         let room = LAST_WORDS.saturating_sub(self.last_words.len());
-        self.last_words.extend(text.chars().map(|c| if c == '\n' { ' ' } else { c }).take(room));
+        self.last_words.extend(text.chars().take(room));
     }
 
     /// Adds to a line, of which `max` bytes are kept, and logs it when the piece ends it. Blank lines are left out.

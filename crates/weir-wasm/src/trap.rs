@@ -51,9 +51,9 @@ pub enum StartError {
     Trap(#[from] Trap),
     #[error("the plugin's start failed: proxy_on_vm_start returned false")]
     VmStart,
-    #[error("the plugin refused its configuration: proxy_validate_configuration returned false; its log says why")]
+    #[error("the plugin refused its configuration: proxy_validate_configuration returned false")]
     Validate,
-    #[error("the plugin refused its configuration: proxy_on_configure returned false; its log says why")]
+    #[error("the plugin refused its configuration: proxy_on_configure returned false")]
     Configure,
     /// An export that is not of the type that the ABI says.
     #[error("the export {name} has the wrong type: {message}")]
@@ -113,8 +113,10 @@ impl Trap {
             message =
                 format!("memory limit: {} MiB are not within its {} MiB; then: {message}", mib(wanted), mib(about.limits.memory_bytes));
         }
-        if !about.last_words.trim().is_empty() {
-            message = format!("{message}; it said: {}", about.last_words.trim());
+        // Go's list of goroutines follows a blank line.
+        let words = about.last_words.trim_start().split("\n\n").next().unwrap_or_default().trim_end();
+        if !words.is_empty() {
+            message = format!("{message}; it said: {}", words.replace('\n', " "));
         }
         let backtrace = error.downcast_ref::<wasmtime::WasmBacktrace>().map(frames).unwrap_or_default();
         Trap { kind: final_kind, message, callback: about.callback, backtrace }

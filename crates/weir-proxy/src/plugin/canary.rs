@@ -7,7 +7,9 @@ use super::{
 use crate::{cluster::ClusterRegistry, logging::Logger};
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 use weir_net::redis;
-use weir_wasm::{GrpcCall, HttpCall, Instance, LogLevel, MetricType, Module, PluginSpec, PropertyPath, RedisInit, Services, Status};
+use weir_wasm::{
+    GrpcCall, HttpCall, Instance, LogLevel, MetricType, Module, PluginSpec, PropertyPath, RedisInit, Services, StartError, Status,
+};
 
 /// What a plugin asked for while it was configured.
 #[derive(Default)]
@@ -41,9 +43,10 @@ pub(super) fn attempt(
         custom: custom.clone(),
         defined: RefCell::default(),
         findings: RefCell::default(),
+        said: RefCell::default(),
     });
     let started = Instance::start(module, spec, services.clone());
-    let result = started.map(drop).map_err(|e| e.to_string());
+    let result = started.map(drop).map_err(|e| services.reason(&e));
     (result, services.findings.take())
 }
 
@@ -54,9 +57,27 @@ struct Canary {
     custom: Arc<Custom>,
     defined: RefCell<Defined>,
     findings: RefCell<Findings>,
+    /// The first of what the guest warned of.
+    said: RefCell<Vec<String>>,
 }
 
+/// Of what a guest says, so many records and so many characters of each stand in the reason.
+const SAID: (usize, usize) = (3, 300);
+
 impl Canary {
+    /// Why it did not start, in its own words where it has some: a trap's are in the trap.
+    fn reason(&self, error: &StartError) -> String {
+        let said = self.said.take().join("; ");
+        match error {
+            // In Go `main` never runs; one who sets up there has nothing when the first context comes.
+            StartError::Trap(trap) if trap.callback == "proxy_on_context_create" && trap.message.contains("panic: ") => {
+                format!("{error}; is everything set up in init()? main() of a plugin in Go does not run")
+            }
+            StartError::VmStart | StartError::Validate | StartError::Configure if !said.is_empty() => format!("{error}; it said: {said}"),
+            _ => error.to_string(),
+        }
+    }
+
     /// Nothing is ever sent, so nothing is answered: the instance ends with its configuration.
     fn knows(&self, what: &str, upstream: &str, unknown: Status) -> Result<(), Status> {
         let known = upstream::resolve(upstream, Speaks::Http, &self.own, &self.clusters);
@@ -70,6 +91,10 @@ impl Canary {
 
 impl Services for Canary {
     fn log(&self, level: LogLevel, message: &str) {
+        let mut said = self.said.borrow_mut();
+        if level >= LogLevel::Warn && said.len() < SAID.0 {
+            said.push(message.chars().take(SAID.1).collect());
+        }
         super::services::log(&self.name, level, message);
     }
     fn log_level(&self) -> LogLevel {

@@ -171,7 +171,10 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 /// The module in what was fetched: gzip and tar are taken off.
-fn unpack(bytes: Bytes, max: usize) -> Result<Bytes, String> {
+///
+/// # Errors
+/// What it is instead.
+pub fn unpack(bytes: Bytes, max: usize) -> Result<Bytes, String> {
     if bytes.len() > max {
         return Err(format!("larger than {max} bytes"));
     }

@@ -203,8 +203,18 @@ impl Hosted {
         }
     }
 
-    fn end_stream(self: &Rc<Hosted>, context: Option<ContextId>) {
-        if let Some(context) = context {
+    /// A context for a stream; made when the first callback needs it.
+    fn context(self: &Rc<Hosted>, stream: &Rc<dyn Stream>) -> Option<ContextId> {
+        let context = self.run(|i| i.create_stream(stream.clone()))?;
+        self.streams.borrow_mut().insert(context, stream.clone());
+        Some(context)
+    }
+
+    /// One that has seen nothing of a stream is still told of its end.
+    fn end_stream(self: &Rc<Hosted>, context: Option<ContextId>, stream: &Rc<dyn Stream>) {
+        let callbacks = self.generation.module.callbacks();
+        let wanted = callbacks.log || callbacks.done;
+        if let Some(context) = context.or_else(|| if wanted { self.context(stream) } else { None }) {
             self.run(|i| i.end_stream(context));
             self.streams.borrow_mut().remove(&context);
         }
@@ -302,7 +312,7 @@ impl PluginStream {
     /// `on_log`, `on_done`, `on_delete`: once, when the stream is over. Not from within a callback.
     pub fn end(&self) {
         if !self.ended.replace(true) {
-            self.hosted.end_stream(self.context.take());
+            self.hosted.end_stream(self.context.take(), &self.stream);
         }
     }
 
@@ -314,10 +324,7 @@ impl PluginStream {
         }
         let context = match self.context.get() {
             Some(context) => Some(context),
-            None => self.hosted.run(|i| i.create_stream(self.stream.clone())).inspect(|context| {
-                self.context.set(Some(*context));
-                self.hosted.streams.borrow_mut().insert(*context, self.stream.clone());
-            }),
+            None => self.hosted.context(&self.stream).inspect(|context| self.context.set(Some(*context))),
         };
         match context.and_then(|context| self.hosted.run(|i| call(i, context))) {
             Some(action) => action,
@@ -335,8 +342,8 @@ impl Drop for PluginStream {
     /// Guest code may be what drops this: the end runs in the next turn of the loop.
     fn drop(&mut self) {
         if !self.ended.replace(true) {
-            let (hosted, context) = (self.hosted.clone(), self.context.take());
-            spawn_local(async move { hosted.end_stream(context) });
+            let (hosted, context, stream) = (self.hosted.clone(), self.context.take(), self.stream.clone());
+            spawn_local(async move { hosted.end_stream(context, &stream) });
         }
     }
 }

@@ -94,7 +94,7 @@ pub struct Run {
 /// Say what a module is: ABI, callbacks, imports, memory, and what is missing to run it
 #[derive(ClapArgs, Debug)]
 pub struct Inspect {
-    /// A module (.wasm, or text as .wat)
+    /// A module (.wasm, gzip or tar of one, text as .wat), or the folder where one was built
     file: PathBuf,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
@@ -124,7 +124,12 @@ fn build_in(dir: &Path) -> Result<ExitCode> {
     let module = build::build(dir)?;
     let size = std::fs::metadata(&module).with_context(|| module.display().to_string())?.len();
     println!("{} ({:.1} MB)", module.display(), size as f64 / 1e6);
-    Ok(ExitCode::SUCCESS)
+    let missing = inspect::facts(&module)?.missing;
+    if missing.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("error: it was built, but no gateway can run it:\n  {}", missing.join("\n  "));
+    Ok(ExitCode::FAILURE)
 }
 
 fn test_cases(args: Test) -> Result<ExitCode> {

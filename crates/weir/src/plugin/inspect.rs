@@ -1,17 +1,28 @@
 //! `weir plugin inspect`: what a module is, and whether it would run here.
-use anyhow::{Context, Result};
+use super::BUILT;
+use anyhow::{Context, Result, anyhow};
 use std::{
     fs,
     io::{self, Write},
     path::Path,
 };
+use weir_proxy::plugin::code::{self, FetchOptions};
 use weir_wasm::inspect::{Facts, inspect};
 
-/// The facts of a module in a file, binary or text.
+/// The facts of a module in a file, binary, text or packed, or of the one that was built in a folder.
 pub fn facts(file: &Path) -> Result<Facts> {
-    let bytes = fs::read(file).with_context(|| file.display().to_string())?;
+    let built = file.join(BUILT);
+    let file = if file.is_dir() { &built } else { file };
     let shown = || file.display().to_string();
-    let wasm = if file.extension().is_some_and(|e| e == "wat") { wat::parse_bytes(&bytes).with_context(shown)? } else { bytes.into() };
+    let bytes = fs::read(file).with_context(shown)?;
+    let packed = bytes.starts_with(&[0x1f, 0x8b]) || bytes.get(257..262) == Some(b"ustar");
+    let wasm = if file.extension().is_some_and(|e| e == "wat") {
+        wat::parse_bytes(&bytes).with_context(shown)?.into_owned()
+    } else if packed {
+        code::unpack(bytes.into(), FetchOptions::default().max_bytes).map_err(|e| anyhow!("{}: {e}", file.display()))?.into()
+    } else {
+        bytes
+    };
     inspect(&wasm).with_context(shown)
 }
 

@@ -9,26 +9,29 @@ mod world;
 
 pub use report::{CaseReport, print};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use cases::{Case, Cases, Expect, Request, Step};
 use expect::{Difference, Matcher, Outcome};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use std::{
     fs,
-    io::IsTerminal,
+    io::{ErrorKind, IsTerminal},
     net::SocketAddr,
     path::{Path, PathBuf},
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::net::TcpStream;
 use weir_config::diagnostic::Severity;
-use weir_proxy::{Proxy, logging};
+use weir_proxy::{Proxy, logging, stats::Total};
 use world::Running;
 
 /// For one request; a plugin that never resumes is found by this.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Longer than loading a plugin that is compiled already.
+const TELL_AFTER: Duration = Duration::from_secs(1);
 /// For what comes after an answer: log lines, calls without an effect on it.
 const AFTERWARDS: Duration = Duration::from_secs(1);
 
@@ -50,6 +53,10 @@ type Log = Arc<Mutex<Vec<String>>>;
 pub fn run(options: &Options) -> Result<Vec<CaseReport>> {
     let cases = read(&options.cases)?;
     let plugin = plugin_file(options, &cases)?;
+    if !cases.cases.iter().any(|c| c.name.contains(&options.filter)) {
+        let names: Vec<_> = cases.cases.iter().map(|c| format!("  {}", c.name)).collect();
+        bail!("no case's name contains `{}`; there are\n{}", options.filter, names.join("\n"));
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
         let log = Log::default();
@@ -73,19 +80,16 @@ pub fn run(options: &Options) -> Result<Vec<CaseReport>> {
 }
 
 fn read(path: &Path) -> Result<Cases> {
-    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let text = fs::read_to_string(path).map_err(|e| match e.kind() {
+        ErrorKind::NotFound => anyhow!("{} is not there: go to the plugin's folder, or name its file of cases", path.display()),
+        _ => anyhow!("{}: {e}", path.display()),
+    })?;
     let colour = std::io::stderr().is_terminal();
-    match cases::read(path, text) {
-        Ok(cases) => {
-            cases.findings.iter().for_each(|d| eprintln!("{}\n", d.snippet(colour)));
-            Ok(cases)
-        }
-        Err(findings) => {
-            findings.iter().for_each(|d| eprintln!("{}\n", d.snippet(colour)));
-            let errors = findings.iter().filter(|d| d.severity == Severity::Error).count();
-            bail!("{} has {errors} errors", path.display())
-        }
-    }
+    cases::read(path, text).map_err(|findings| {
+        findings.iter().for_each(|d| eprintln!("{}\n", d.snippet(colour)));
+        let errors = if findings.len() == 1 { "1 error".into() } else { format!("{} errors", findings.len()) };
+        anyhow!("{} has {errors}", path.display())
+    })
 }
 
 fn plugin_file(options: &Options, cases: &Cases) -> Result<PathBuf> {
@@ -101,7 +105,15 @@ async fn run_case(proxy: &Proxy, plugin: &Path, index: usize, case: &Case, log: 
     let began = Instant::now();
     log.lock().unwrap_or_else(PoisonError::into_inner).clear();
     let running = Running::start(&case.world).await?;
-    let report = proxy.apply(Arc::new(running.config(plugin, index, &case.world.config)?)).await;
+    let config = running.config(plugin, index, &case.world.config)?;
+    let mut applying = pin!(proxy.apply(Arc::new(config)));
+    let report = match tokio::time::timeout(TELL_AFTER, &mut applying).await {
+        Ok(report) => report,
+        Err(_) => {
+            eprintln!("compiling {}, once for this code", plugin.display());
+            applying.await
+        }
+    };
     let mut differences = Vec::new();
     for d in report.diagnostics.iter().filter(|d| d.severity == Severity::Error) {
         let actual = d.message.clone();
@@ -113,8 +125,28 @@ async fn run_case(proxy: &Proxy, plugin: &Path, index: usize, case: &Case, log: 
             differences.extend(run_step(address, &running, step, log).await.into_iter().map(|d| (i, d)));
         }
     }
+    ended(proxy).await;
+    for trap in proxy.shared().plugins.statuses().into_iter().filter_map(|s| s.last_trap) {
+        differences.push((0, Difference { field: "plugin".into(), expected: "to live".into(), actual: trap }));
+    }
     let log = log.lock().unwrap_or_else(PoisonError::into_inner).clone();
     Ok(CaseReport::new(case, differences, began.elapsed(), log))
+}
+
+/// Waits until the plugin has been told of the end of every stream.
+async fn ended(proxy: &Proxy) {
+    let deadline = Instant::now() + AFTERWARDS;
+    loop {
+        let mut active = 0;
+        proxy.shared().stats.http.sum(&mut |_, declared, total| match total {
+            Total::Gauge(n) if declared.name == "downstream_rq_active" => active += n,
+            _ => {}
+        });
+        if active <= 0 || Instant::now() > deadline {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 async fn run_step(address: SocketAddr, running: &Running, step: &Step, log: &Log) -> Vec<Difference> {

@@ -224,6 +224,19 @@ fn the_end_of_a_stream_is_told_in_order_also_when_the_client_leaves_early() {
 }
 
 #[test]
+fn a_plugin_that_only_logs_is_told_of_every_stream() {
+    let code = "(func (export \"proxy_on_log\") (param i32)
+        (if (i32.eqz (call $get_value (i32.const 0) [:path] (i32.const 4) (i32.const 8)))
+          (then (call $say (i32.load (i32.const 4)) (i32.load (i32.const 8))))))";
+    let weir = with_guest(code, "");
+    for path in ["/one", "/status/404"] {
+        weir.get("h", path);
+        eventually(path, || weir.lines(&format!("default/under-test: {path}")).first().cloned());
+    }
+    assert_eq!(weir.stat("weir_wasm_traps.default/under-test"), 0);
+}
+
+#[test]
 fn a_plugins_metrics_are_in_stats_and_prometheus_and_outlive_a_swap() {
     let define = |kind: u32, name: &str, at: u32| format!("(drop (call $define (i32.const {kind}) [{name}] (i32.const {at})))");
     let configure = |extra: &str| {

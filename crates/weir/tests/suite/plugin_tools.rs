@@ -1,7 +1,7 @@
 //! `weir plugin new|build|test|inspect`, as those who write plugins use them.
 use crate::{
     harness::{cache_in, weir},
-    plugin_kit::built,
+    plugin_kit::{built, guest},
 };
 use std::{fs, path::Path, process::Output};
 
@@ -57,7 +57,7 @@ fn wrong_cases_are_shown_with_their_line() {
     fs::write(folder.path().join("cases.yaml"), "cases:\n- name: a\n  request: { path: x, metod: GET }\n  expect: { status: abc }\n")
         .unwrap();
     let said = bad(&plugin(&["test"], folder.path()));
-    for part in ["cases.yaml:3", "does not begin with /", "did you mean method?", "cases.yaml:4", "expected a whole number", "has 2 errors"]
+    for part in ["cases.yaml:3", "does not begin with /", "did you mean method?", "cases.yaml:4", "expected a whole number", "has 3 errors"]
     {
         assert!(said.contains(part), "no {part} in {said}");
     }
@@ -155,4 +155,63 @@ fn a_plugin_that_does_not_start_fails_its_cases() {
     let said = text(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("expected to start") && said.contains("proxy_abi_version"), "{said}");
+}
+
+/// Each is a mistake that authors make; the message must say what to do.
+#[test]
+fn mistakes_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, content: &[u8]| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    };
+    let warns = "(func (export \"proxy_on_configure\") (param i32 i32) (result i32) (drop (call $log (i32.const 3) [greeting is missing])) (i32.const 0))";
+    let panics =
+        "(func (export \"proxy_on_context_create\") (param i32 i32) (call $print [panic: no context\\n\\ngoroutine 1]) unreachable)
+        (func $print (param i32 i32)
+          (i32.store (i32.const 96) (local.get 0)) (i32.store (i32.const 100) (local.get 1))
+          (drop (call $fd_write (i32.const 2) (i32.const 96) (i32.const 1) (i32.const 104))))";
+    // All that was expected comes true, and the plugin dies of the end.
+    let traps = "(func (export \"proxy_on_log\") (param i32) unreachable)";
+    let cases = |name: &str| format!("plugin: {name}.wat\ncases: [{{ name: a, request: {{ path: / }}, expect: {{ status: 200 }} }}]\n");
+    for (name, code, says) in [
+        ("warns", guest(warns), "it said: greeting is missing"),
+        ("panics", guest(panics), "it said: panic: no context (at"),
+        ("traps", guest(traps), "expected to live"),
+    ] {
+        write(&format!("{name}.wat"), code.as_bytes());
+        write("cases.yaml", cases(name).as_bytes());
+        let output = test("cases.yaml", &[], folder.path());
+        let said = text(&output.stdout);
+        assert!(output.status.code() == Some(1) && said.contains(says), "{name}: {said}");
+        assert_eq!(said.contains("set up in init()"), name == "panics", "{said}");
+        assert!(said.contains(&format!("][wasm] {name}-1: ")) && !said.contains("goroutine 1 ("), "{said}");
+    }
+    write("good.wat", guest("").as_bytes());
+    write("cases.yaml", cases("good").as_bytes());
+    let said = bad(&test("cases.yaml", &["--filter", "b"], folder.path()));
+    assert!(said.contains("no case's name contains `b`") && said.contains("  a"), "{said}");
+    write("cases.yaml", cases("good").replace("status: 200", "status: 200, upstram: false").as_bytes());
+    let said = bad(&test("cases.yaml", &[], folder.path()));
+    assert!(said.contains("did you mean upstream?") && said.contains("cases.yaml has 1 error\n"), "{said}");
+    assert!(bad(&test("none.yaml", &[], folder.path())).contains("none.yaml is not there"));
+
+    let module = wat::parse_str(guest("")).unwrap();
+    write("built/plugin.wasm", &module);
+    write("packed.wasm", &module);
+    assert!(std::process::Command::new("gzip").arg(folder.path().join("packed.wasm")).status().unwrap().success());
+    for good_one in ["built", "packed.wasm.gz"] {
+        assert!(good(&plugin(&["inspect", good_one], folder.path())).contains("It would run here."), "{good_one}");
+    }
+    write("component.wasm", b"\0asm\x0d\0\x01\0");
+    for (wrong, says) in [("component.wasm", "it is a component"), (".", "plugin.wasm: No such file"), ("nothing.wasm", "No such file")] {
+        let said = bad(&plugin(&["inspect", wrong], folder.path()));
+        assert!(said.contains(says), "{wrong}: {said}");
+    }
+    // Go builds it, and it is no plugin.
+    write("program/go.mod", b"module program\n\ngo 1.24\n");
+    write("program/main.go", b"package main\n\nfunc main() {}\n");
+    let said = bad(&plugin(&["build", "program"], folder.path()));
+    assert!(said.contains("no gateway can run it") && said.contains("is this a proxy-wasm plugin?"), "{said}");
 }

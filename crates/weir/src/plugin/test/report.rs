@@ -39,6 +39,27 @@ impl CaseReport {
     }
 }
 
+/// Of a log, so many lines from its beginning and from its end; a crash in Go writes a hundred.
+const SHOWN: (usize, usize) = (20, 5);
+
+/// What the plugin said, and what was said of it: without times, and with all lines of one record under each other.
+fn log(records: &[String], out: &mut impl Write) -> io::Result<()> {
+    let of_plugin = |record: &&String| record.contains("][wasm] ");
+    let without_time = |record: &'_ String| record.split_once("][").map_or(record.clone(), |(_, rest)| format!("[{rest}"));
+    let text: Vec<String> = records.iter().filter(of_plugin).map(without_time).collect();
+    let lines: Vec<&str> = text.iter().flat_map(|record| record.lines()).collect();
+    let left_out = lines.len().saturating_sub(SHOWN.0 + SHOWN.1);
+    for (i, line) in lines.iter().enumerate() {
+        if left_out > 0 && i == SHOWN.0 {
+            writeln!(out, "         … {left_out} more lines, with -o json")?;
+        }
+        if left_out == 0 || i < SHOWN.0 || i >= SHOWN.0 + left_out {
+            writeln!(out, "         {line}")?;
+        }
+    }
+    Ok(())
+}
+
 /// A line for each case, and under one that failed what differs and what was logged.
 pub fn print(reports: &[CaseReport], out: &mut impl Write) -> io::Result<()> {
     for r in reports {
@@ -49,7 +70,7 @@ pub fn print(reports: &[CaseReport], out: &mut impl Write) -> io::Result<()> {
         }
         if !r.passed && !r.log.is_empty() {
             writeln!(out, "       log")?;
-            r.log.iter().try_for_each(|line| writeln!(out, "         {line}"))?;
+            log(&r.log, out)?;
         }
     }
     let failed = reports.iter().filter(|r| !r.passed).count();
