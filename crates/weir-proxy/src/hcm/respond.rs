@@ -63,6 +63,10 @@ impl Exchange<'_> {
         };
         self.keep &= delimited && self.request_is_read(&tried.up);
         self.last_headers(raw.then_some(coding), chunked);
+        let begun = match raw {
+            true => Some(self.begin_raw(plan, &mut tried, framing, coding)?),
+            false => None,
+        };
         {
             let mut info = self.s.info.borrow_mut();
             info.status = self.s.resp.borrow().status;
@@ -71,15 +75,18 @@ impl Exchange<'_> {
             plan.cluster.stats.answered(info.status);
         }
         self.answered = true;
-        let moved = match raw {
-            true => self.down_raw(&mut tried, replay, framing, coding).await,
-            false => self.down_relay(&mut tried, replay, &mut reader, chunked, bodiless).await,
+        let moved = match begun {
+            Some(pump) => self.down_raw(&mut tried, replay, pump).await,
+            None => self.down_relay(&mut tried, replay, &mut reader, chunked, bodiless).await,
         };
         let now = self.account(plan, &tried);
-        if let Err(End::Gone(flags, _)) = &moved
-            && let Some(ticket) = tried.ticket.as_ref().filter(|_| flags.has(Flags::UPSTREAM_CONNECTION_TERMINATION))
-        {
-            ticket.closed_by_peer();
+        if let Err(End::Gone(flags, _)) = &moved {
+            if let Some(ticket) = tried.ticket.as_ref().filter(|_| flags.has(Flags::UPSTREAM_CONNECTION_TERMINATION)) {
+                ticket.closed_by_peer();
+            }
+            if flags.has(Flags::UPSTREAM_PROTOCOL_ERROR) {
+                plan.cluster.stats.upstream_cx_protocol_error.inc();
+            }
         }
         moved?;
         let read = self.request_is_read(&tried.up);
@@ -228,13 +235,19 @@ impl Exchange<'_> {
         }
     }
 
-    async fn down_raw(&mut self, tried: &mut Try, replay: &mut Replay, framing: Framing, coding: Coding) -> Result<(), End> {
+    /// The head, and what has come of the body. A body that is broken from its beginning is told while the client can be told.
+    fn begin_raw(&mut self, plan: &Plan<'_>, tried: &mut Try, framing: Framing, coding: Coding) -> Result<Pump, End> {
         self.back.clear();
         self.s.resp.borrow().write_to(&mut self.back);
-        let head = self.back.len() as u64;
+        self.s.info.borrow_mut().header_bytes_sent = self.back.len() as u64;
         let Some(wire) = tried.peer.wire() else { return Err(broken(Broken::Source, false)) };
-        let pump = Pump::new(framing, coding, &mut self.back, wire, &self.w.bufs);
-        let mut down = pump.map_err(|e| broken(e, false))?;
+        Pump::new(framing, coding, &mut self.back, wire, &self.w.bufs).map_err(|e| {
+            plan.cluster.stats.upstream_cx_protocol_error.inc();
+            before_head(broken(e, false))
+        })
+    }
+
+    async fn down_raw(&mut self, tried: &mut Try, replay: &mut Replay, mut down: Pump) -> Result<(), End> {
         let moved = poll_fn(|cx| {
             self.poll_rest_up(cx, tried, replay);
             let before = down.sent;
@@ -251,7 +264,6 @@ impl Exchange<'_> {
         .await;
         let mut info = self.s.info.borrow_mut();
         info.bytes_sent = down.moved;
-        info.header_bytes_sent = head;
         info.upstream_bytes_received += down.moved;
         moved
     }

@@ -39,6 +39,10 @@ fn serve(mut io: TcpStream) {
             "/part-of-a-body" => (length(100) + "hello", true),
             "/slow-body" => (length(100) + "hello", false),
             "/bad-chunk" => ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n".into(), false),
+            "/bad-chunk-later" => {
+                let _ = io.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n");
+                ("zz\r\n".into(), false)
+            }
             "/garbage" => ("nonsense\r\n\r\n".into(), false),
             "/too-early" => ("HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\n\r\n".into(), false),
             "/switch" => (switch.into(), false),
@@ -192,7 +196,15 @@ fn nothing_stays_behind_whatever_ends_a_request() {
         ("an upstream that cuts behind an interim answer", &|| assert_eq!(get("h.test", "/interim"), 503)),
         ("an upstream that cuts within a head", &|| assert_eq!(get("h.test", "/part-of-a-head"), 502)),
         ("an upstream that cuts within a body", &|| cut("h.test", "/part-of-a-body")),
-        ("an upstream's chunk that is none", &|| cut("h.test", "/bad-chunk")),
+        ("an upstream's chunk that is none", &|| {
+            let before = of_cluster(&weir, "h.test", "upstream_cx_protocol_error");
+            assert_eq!(get("h.test", "/bad-chunk"), 502);
+            cluster_becomes(&weir, "h.test", "upstream_cx_protocol_error", before + 1);
+            // Cut, or told where all of it came at once.
+            let told = begin(&weir, "GET /bad-chunk-later HTTP/1.1|host: h.test").answer();
+            assert!(told.as_ref().map_or(true, |a| a.status == 502), "{told:?}");
+            cluster_becomes(&weir, "h.test", "upstream_cx_protocol_error", before + 2);
+        }),
         ("an upstream that speaks something else", &|| assert_eq!(get("h.test", "/garbage"), 502)),
         ("an answer before the body", &|| {
             let mut c = begin(&weir, "POST /too-early HTTP/1.1|host: h.test|content-length: 100000");
