@@ -1,6 +1,7 @@
 //! What is known of one downstream connection before its first byte of payload; it does not change afterwards.
 use crate::drain::Drain;
 use base64::{Engine, prelude::BASE64_STANDARD};
+use rustls::ProtocolVersion;
 use std::{fmt::Write, net::SocketAddr, rc::Rc};
 use weir_config::model::Name;
 use weir_net::tls::{Details, hex_digest};
@@ -38,6 +39,15 @@ pub struct TlsInfo {
     pub cipher: &'static str,
     /// The verified leaf, where the client showed one.
     pub peer_certificate: Option<Rc<PeerCertificate>>,
+}
+
+/// As Envoy writes it; empty for what is neither.
+pub fn tls_version(of: Option<ProtocolVersion>) -> &'static str {
+    match of {
+        Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+        Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+        _ => "",
+    }
 }
 
 /// A client's certificate.

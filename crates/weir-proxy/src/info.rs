@@ -1,4 +1,5 @@
 //! What is known of one stream beyond its heads: read by access logs, header operators, plugins and statistics.
+use crate::upstream::UpstreamTls;
 use std::{borrow::Cow, fmt, net::SocketAddr, rc::Rc};
 use weir_net::http::Version;
 
@@ -56,6 +57,7 @@ pub struct Info {
     pub upstream_cluster: Option<Rc<str>>,
     pub upstream_local_address: Option<SocketAddr>,
     pub upstream_connection_id: u64,
+    pub upstream_tls: Option<Rc<UpstreamTls>>,
     pub upstream_failure: Option<Box<str>>,
     /// The client's address by `x-forwarded-for` and its trusted hops, where that is not the connection's peer.
     pub remote_address: Option<SocketAddr>,

@@ -30,7 +30,7 @@ mod worker_thread;
 
 pub use proxy::{Proxy, Shared, State};
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use weir_config::{diagnostic::Diagnostic, model::Name};
 
 /// How a proxy runs; fixed while it does.
@@ -54,6 +54,8 @@ pub struct Options {
     pub listener_filters_timeout: Duration,
     /// For a TLS handshake (Envoy's `transport_socket_connect_timeout`).
     pub handshake_timeout: Duration,
+    /// Of this process, for plugins (`node.metadata.LABELS`).
+    pub labels: BTreeMap<String, String>,
     /// What the admin listener shows under `/objects`; `None` where there are none.
     pub objects: Option<Objects>,
 }
@@ -80,6 +82,7 @@ impl Default for Options {
             max_connections: 1 << 20,
             listener_filters_timeout: Duration::from_secs(15),
             handshake_timeout: Duration::from_secs(15),
+            labels: BTreeMap::new(),
             objects: None,
         }
     }

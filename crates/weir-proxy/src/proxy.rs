@@ -158,6 +158,7 @@ impl Proxy {
     fn build(main: &runtime::Runtime, options: Options) -> io::Result<Proxy> {
         let options = Options { workers: options.workers.max(1), ..options };
         let clusters = Arc::new(ClusterRegistry::default());
+        plugin::property::set_labels(options.labels.clone());
         let plugins = ManagerOptions { cache_dir: options.cache_dir.clone(), ..ManagerOptions::new(main.handle().clone()) };
         let plugins = plugin::Manager::new(plugins, clusters.clone())?;
         let shared = Arc::new(Shared {

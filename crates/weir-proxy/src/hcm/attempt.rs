@@ -96,6 +96,7 @@ impl Exchange<'_> {
             let (mut info, facts) = (self.s.info.borrow_mut(), conn.facts());
             info.upstream_protocol = Some(if conn.is_h2() { Version::Http2 } else { Version::Http11 });
             (info.upstream_connection_id, info.upstream_local_address) = (facts.id, facts.local);
+            info.upstream_tls = conn.tls();
             info.upstream_tx_start = now;
             if !reused {
                 (info.upstream_connect_start, info.upstream_connect_end) = (facts.connect_start, facts.connect_end);

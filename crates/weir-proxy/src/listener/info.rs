@@ -1,6 +1,6 @@
 //! What a finished TLS handshake says of the client.
-use crate::conn::{PeerCertificate, TlsInfo};
-use rustls::{ProtocolVersion, ServerConnection};
+use crate::conn::{PeerCertificate, TlsInfo, tls_version};
+use rustls::ServerConnection;
 use std::rc::Rc;
 use weir_net::tls;
 
@@ -9,11 +9,7 @@ pub(super) fn tls(c: &ServerConnection, server: &tls::Server) -> TlsInfo {
     TlsInfo {
         sni: c.server_name().map(str::to_string),
         alpn: c.alpn_protocol().map(|p| String::from_utf8_lossy(p).into_owned()),
-        version: match c.protocol_version() {
-            Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
-            Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
-            _ => "",
-        },
+        version: tls_version(c.protocol_version()),
         cipher: c.negotiated_cipher_suite().map_or("", |s| tls::cipher_name(s.suite())),
         peer_certificate: leaf.and_then(|der| PeerCertificate::new(der)).map(Rc::new),
     }

@@ -2,6 +2,8 @@
 //! times and durations as eight bytes, truth as one, maps as pairs.
 mod node;
 
+pub use node::set_labels;
+
 use crate::{
     conn::{ConnInfo, PeerCertificate},
     info::Info,
@@ -157,6 +159,11 @@ fn upstream(info: &Info, name: &[u8], out: &mut Vec<u8>) -> Option<bool> {
         b"address" => info.upstream_host.as_ref().map(|h| text(h, out)),
         b"port" => info.upstream_host.as_ref()?.rsplit_once(':')?.1.parse().ok().map(|p| number(p, out)),
         b"local_address" => info.upstream_local_address.map(|a| text(a.to_string(), out)),
+        b"tls_version" => info.upstream_tls.as_ref().map(|t| text(t.version, out)),
+        b"subject_peer_certificate" => Some(text(&info.upstream_tls.as_ref()?.details()?.subject, out)),
+        b"dns_san_peer_certificate" => Some(text(info.upstream_tls.as_ref()?.details()?.dns_names.first()?, out)),
+        b"uri_san_peer_certificate" => Some(text(info.upstream_tls.as_ref()?.details()?.uris.first()?, out)),
+        b"sha256_peer_certificate_digest" => Some(text(info.upstream_tls.as_ref()?.digest()?, out)),
         b"transport_failure_reason" => info.upstream_failure.as_ref().map(|f| text(f, out)),
         _ => None,
     }

@@ -3,7 +3,7 @@ use super::{
     Host, WorkerCluster,
     h2::{Multiplexed, Use},
     host::Idle,
-    link::{Facts, Link},
+    link::{Facts, Link, UpstreamTls},
 };
 use crate::{
     breaker::{Permit, Resource},
@@ -238,6 +238,7 @@ impl Checkout<'_> {
                 if io.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
                     stats.ssl_session_reused.inc();
                 }
+                let _ = link.tls.set(Rc::new(UpstreamTls::of(io.get_ref().1)));
                 Io::tls(io)
             }
         };
@@ -306,6 +307,12 @@ impl Conn {
         match self {
             Conn::H1(owned) => owned.link.facts.get(),
             Conn::H2 { shared, .. } => shared.facts,
+        }
+    }
+    pub fn tls(&self) -> Option<Rc<UpstreamTls>> {
+        match self {
+            Conn::H1(owned) => owned.link.tls.get().cloned(),
+            Conn::H2 { shared, .. } => shared.tls.clone(),
         }
     }
 }

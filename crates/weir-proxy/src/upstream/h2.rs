@@ -1,5 +1,5 @@
 //! HTTP/2 connections to an upstream, shared by many requests.
-use super::link::{Facts, Link};
+use super::link::{Facts, Link, UpstreamTls};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use std::{cell::Cell, io, rc::Rc};
@@ -23,6 +23,7 @@ pub struct Multiplexed {
     max_requests: u32,
     pub name: Option<Box<str>>,
     pub facts: Facts,
+    pub tls: Option<Rc<UpstreamTls>>,
     /// Told when a stream has ended.
     freed: Rc<Notify>,
 }
@@ -56,7 +57,7 @@ impl Multiplexed {
         builder.enable_push(false).initial_max_send_streams(MAX_STREAMS as usize);
         let (send, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
         let closed = Rc::new(Cell::new(false));
-        let (done, facts) = (closed.clone(), link.facts.get());
+        let (done, facts, tls) = (closed.clone(), link.facts.get(), link.tls.get().cloned());
         tokio::task::spawn_local(async move {
             let _ = connection.await;
             if !done.replace(true) {
@@ -65,7 +66,7 @@ impl Multiplexed {
         });
         let (active, since, requests) = (Rc::default(), Cell::new(u64::MAX), Cell::new(0));
         let max_requests = config.requests_per_connection();
-        Ok(Rc::new(Multiplexed { send, closed, active, since, requests, max_requests, name, facts, freed }))
+        Ok(Rc::new(Multiplexed { send, closed, active, since, requests, max_requests, name, facts, tls, freed }))
     }
     /// Whether a new stream may be tried on it.
     pub fn is_usable(&self) -> bool {

@@ -1,14 +1,17 @@
 //! What is known and counted of one upstream connection, from its making to its close.
-use crate::{breaker::Permit, stats::ClusterStats};
+use crate::{breaker::Permit, conn::tls_version, stats::ClusterStats};
+use rustls::{ClientConnection, pki_types::CertificateDer};
 use std::{
-    cell::Cell,
+    cell::{Cell, OnceCell},
     net::SocketAddr,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
 };
+use weir_net::tls::{Details, hex_digest};
 
 /// Facts about a connection that log operators ask for. Times are nanoseconds since the worker's epoch.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,9 +25,33 @@ pub struct Facts {
     pub handshake_end: u64,
 }
 
+/// What the handshake with an upstream came to. Its certificate is read when somebody asks.
+#[derive(Debug)]
+pub struct UpstreamTls {
+    pub version: &'static str,
+    leaf: Option<CertificateDer<'static>>,
+    details: OnceCell<Option<Details>>,
+}
+
+impl UpstreamTls {
+    pub fn of(c: &ClientConnection) -> UpstreamTls {
+        let leaf = c.peer_certificates().and_then(|chain| chain.first()).map(|leaf| leaf.clone().into_owned());
+        UpstreamTls { version: tls_version(c.protocol_version()), leaf, details: OnceCell::new() }
+    }
+    pub fn details(&self) -> Option<&Details> {
+        self.details.get_or_init(|| Details::from_der(self.leaf.as_ref()?).ok()).as_ref()
+    }
+    /// Of the whole certificate, in hexadecimal.
+    pub fn digest(&self) -> Option<String> {
+        self.leaf.as_ref().map(|leaf| hex_digest(leaf))
+    }
+}
+
 /// A connection as its cluster counts it: open while this lives.
 pub struct Link {
     pub facts: Cell<Facts>,
+    /// Empty for plain text.
+    pub tls: OnceCell<Rc<UpstreamTls>>,
     begun: Instant,
     stats: Arc<ClusterStats>,
     /// Requests under way on it.
@@ -42,6 +69,7 @@ impl Link {
         let facts = Facts { id: NEXT.fetch_add(1, Ordering::Relaxed), connect_start: now, ..Facts::default() };
         Link {
             facts: Cell::new(facts),
+            tls: OnceCell::new(),
             begun: Instant::now(),
             stats: stats.clone(),
             requests: Cell::new(0),

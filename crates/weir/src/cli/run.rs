@@ -121,6 +121,7 @@ pub fn direct(to: Url, listen: SocketAddr, plugin: Option<PathBuf>, plugin_confi
 impl Serve {
     pub fn run(self, source: Source, control: weir_control::Options) -> Result<ExitCode> {
         let access_log = access_log(&self.access_log, &self.access_log_format);
+        let labels = control.labels.clone();
         run::run(run::Options {
             source,
             control: weir_control::Options { access_log, ..control },
@@ -131,6 +132,7 @@ impl Serve {
                 drain_time: self.drain_time,
                 dns_resolvers: self.dns_resolver,
                 max_connections: self.max_connections,
+                labels,
                 ..weir_proxy::Options::default()
             },
             echo: self.echo,

@@ -1,10 +1,12 @@
 //! What a plugin sees and does over the life of a stream: properties, limits of bodies, its end, what it counts and logs.
 use crate::{
     client::{self, Connection},
-    harness::{Start, TO_ECHO, Weir, eventually},
+    harness::{Start, TO_ECHO, Weir, eventually, runtime},
     plugin_kit::{guest, guest_of, istio, on_headers, shown, with_guest},
     tls::{certificate, connect, secret},
 };
+use sha2::{Digest, Sha256};
+use weir::echo;
 
 fn number(value: &[u8]) -> i64 {
     i64::from_le_bytes(value.try_into().unwrap_or_else(|_| panic!("{value:?} is no number")))
@@ -106,6 +108,9 @@ fn properties_are_those_of_envoy() {
             ("node.cluster", SomeText),
             ("node.metadata.NAME", SomeText),
             ("node.metadata.NAMESPACE", SomeText),
+            ("node.metadata.LABELS", Pair("app", "edge")),
+            ("node.metadata.LABELS.app", text("edge")),
+            ("node.metadata.LABELS.none", Absent),
             ("node", SomeText),
             ("no_such_thing", Absent),
             ("mine", text("kept")),
@@ -117,7 +122,13 @@ fn properties_are_those_of_envoy() {
         shows += &format!("(call $show [{}] [x-p{i}])\n", path.replace('.', "\\0"));
     }
     let sets = "(drop (call $set_property [mine] [kept])) (drop (call $set_property [x_request_id] [an-id]))";
-    let weir = with_guest(&(on_headers("request", sets) + &on_headers("response", &shows)), "pluginName: the-root");
+    let weir = Start::new()
+        .file("gateway.yaml", TO_ECHO)
+        .file("guest.wat", guest(&(on_headers("request", sets) + &on_headers("response", &shows))))
+        .file("plugin.yaml", istio("under-test", "url: file://guest.wat\npluginName: the-root"))
+        .arg("--labels")
+        .arg("app=edge")
+        .run();
     let headers = [("user-agent", "test/1"), ("referer", "http://from.test/"), ("x-one", "1"), ("x-echo-header", "x-answer=yes")];
     let answer = client::request(weir.address(), "POST", "shop.test:80", "/a/b?c=d", &headers, b"body").unwrap();
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -308,6 +319,46 @@ fn tls_is_seen_in_properties() {
     let answer = client.request("GET", "shop.test", "/", &[], b"").unwrap();
     let seen: Vec<_> = (0..4).map(|i| shown(answer.header(&format!("x-p{i}")).unwrap()).unwrap()).collect();
     assert_eq!(seen, [&b"TLSv1.3"[..], b"shop.test", &[0], b"https"]);
+}
+
+#[test]
+fn the_upstreams_certificate_is_seen_in_properties() {
+    let made = certificate(&["good.test"]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: String| {
+        std::fs::write(folder.path().join(name), text).unwrap();
+        folder.path().join(name)
+    };
+    let (chain, key) = (file("c.pem", made.cert.pem()), file("k.pem", made.signing_key.serialize_pem()));
+    let options = echo::Options { name: "tls".into(), tls: Some((chain.clone(), key)), ..echo::Options::default() };
+    let upstream = runtime().block_on(echo::Server::start(options)).unwrap();
+    let digest: String = Sha256::digest(made.cert.der()).iter().map(|b| format!("{b:02x}")).collect();
+    let rows = [
+        ("upstream.tls_version", Text("TLSv1.3".into())),
+        ("upstream.subject_peer_certificate", SomeText),
+        ("upstream.dns_san_peer_certificate", Text("good.test".into())),
+        ("upstream.uri_san_peer_certificate", Absent),
+        ("upstream.sha256_peer_certificate_digest", Text(digest)),
+    ];
+    let shows: String =
+        rows.iter().enumerate().map(|(i, (path, _))| format!("(call $show [{}] [x-p{i}])\n", path.replace('.', "\\0"))).collect();
+    let rule = format!(
+        "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{ name: echo }}\nspec:\n  host: echo\n  trafficPolicy: {{ tls: {{ mode: SIMPLE, sni: good.test, caCertificates: {} }} }}\n",
+        chain.display()
+    );
+    let weir = Start::new()
+        .file("gateway.yaml", TO_ECHO.replace("$ECHO", &upstream.address().port().to_string()) + &rule)
+        .file("guest.wat", guest(&on_headers("response", &shows)))
+        .file("plugin.yaml", istio("under-test", "url: file://guest.wat"))
+        .run();
+    // Over a new connection, and over the same one again.
+    for _ in 0..2 {
+        let answer = weir.get("h", "/");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        for (i, (path, is)) in rows.iter().enumerate() {
+            judge(path, shown(answer.header(&format!("x-p{i}")).unwrap()), is);
+        }
+    }
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! The node: this process, as Istio's proxies name themselves.
-use std::sync::OnceLock;
+use std::{collections::BTreeMap, sync::OnceLock};
 use weir_wasm::{PropertyPath, pairs};
 
 /// `envoy.config.core.v3.Node`, as much of it as plugins read.
@@ -7,6 +7,15 @@ struct Node {
     id: String,
     cluster: String,
     metadata: Vec<(&'static str, String)>,
+    /// `LABELS` of the metadata.
+    labels: BTreeMap<String, String>,
+}
+
+static LABELS: OnceLock<BTreeMap<String, String>> = OnceLock::new();
+
+/// The labels of this process, before anybody reads them; the first call counts.
+pub fn set_labels(labels: BTreeMap<String, String>) {
+    let _ = LABELS.set(labels);
 }
 
 /// Name and namespace are those that Kubernetes' downward API hands over by convention, else the machine's name.
@@ -22,6 +31,7 @@ fn node() -> &'static Node {
             id: format!("router~{address}~{name}.{namespace}~{namespace}.svc.cluster.local"),
             cluster: format!("weir.{namespace}"),
             metadata: vec![("NAME", name), ("NAMESPACE", namespace)],
+            labels: LABELS.get().cloned().unwrap_or_default(),
         }
     })
 }
@@ -35,7 +45,10 @@ pub fn get(path: PropertyPath<'_>, out: &mut Vec<u8>) -> bool {
         b"id" => out.extend_from_slice(node.id.as_bytes()),
         b"cluster" => out.extend_from_slice(node.cluster.as_bytes()),
         b"metadata" => {
-            let (key, _) = rest.split_first();
+            let (key, rest) = rest.split_first();
+            if key == b"LABELS" {
+                return labels(node, rest, out);
+            }
             if key.is_empty() {
                 let all = node.metadata.iter().map(|(k, v)| (k.as_bytes(), v.as_bytes()));
                 out.extend_from_slice(&pairs::encode(all));
@@ -47,6 +60,19 @@ pub fn get(path: PropertyPath<'_>, out: &mut Vec<u8>) -> bool {
         _ => return false,
     }
     true
+}
+
+/// All labels, or the one of this name.
+fn labels(node: &Node, path: PropertyPath<'_>, out: &mut Vec<u8>) -> bool {
+    let name = path.dotted();
+    if name.is_empty() {
+        out.extend_from_slice(&pairs::encode(node.labels.iter().map(|(k, v)| (k.as_bytes(), v.as_bytes()))));
+        return !node.labels.is_empty();
+    }
+    node.labels.get(&*name).is_some_and(|value| {
+        out.extend_from_slice(value.as_bytes());
+        true
+    })
 }
 
 /// `Node { string id = 1; string cluster = 2; Struct metadata = 3; }`
@@ -83,7 +109,7 @@ mod tests {
 
     #[test]
     fn the_node_is_a_message_of_envoys() {
-        let node = Node { id: "i".into(), cluster: "c".repeat(130), metadata: vec![("K", "v".into())] };
+        let node = Node { id: "i".into(), cluster: "c".repeat(130), metadata: vec![("K", "v".into())], labels: BTreeMap::new() };
         let mut out = Vec::new();
         message(&node, &mut out);
         assert_eq!(out[..6], [0x0a, 1, b'i', 0x12, 0x82, 1]);
