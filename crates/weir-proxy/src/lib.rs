@@ -20,6 +20,7 @@ mod proxy;
 pub mod retry;
 pub mod route;
 pub mod secrets;
+pub mod session;
 pub mod snapshot;
 pub mod stats;
 pub mod stream;

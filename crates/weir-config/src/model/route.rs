@@ -130,14 +130,34 @@ pub struct Forward {
     pub idle_timeout: Option<Duration>,
     pub retry: Option<Arc<RetryPolicy>>,
     pub mirrors: Vec<Mirror>,
+    pub session: Option<Arc<SessionPersistence>>,
 }
 
 impl Forward {
     /// Unchanged, to these clusters, for as long as it takes.
     pub fn to(clusters: Vec<WeightedCluster>) -> Forward {
-        let (path_rewrite, host_rewrite, timeout, idle_timeout, retry) = Default::default();
-        Forward { clusters, path_rewrite, host_rewrite, timeout, idle_timeout, retry, mirrors: Vec::new() }
+        let (path_rewrite, host_rewrite, timeout, idle_timeout, retry, session) = Default::default();
+        Forward { clusters, path_rewrite, host_rewrite, timeout, idle_timeout, retry, mirrors: Vec::new(), session }
     }
+}
+
+/// A client's requests go to the endpoint that answered its first (Envoy's filter `stateful_session`): the response carries a
+/// token that says which. A session whose endpoint takes no requests begins anew with another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SessionPersistence {
+    pub carrier: SessionCarrier,
+    /// From its beginning, whatever happens.
+    #[serde(serialize_with = "maybe_seconds")]
+    pub absolute_timeout: Option<Duration>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionCarrier {
+    /// A `permanent` one outlives the browser, for as long as the session lasts.
+    Cookie { name: String, path: String, permanent: bool },
+    /// In lower case; the client sends back what it was sent.
+    Header { name: String },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -10,6 +10,7 @@ mod http_route;
 mod l4_route;
 mod rivals;
 mod routes;
+mod session;
 
 pub use backend_tls::{BackendTlsPolicy, decode as decode_backend_tls, of_service as backend_tls, words as backend_tls_words};
 pub use gateway::{client_certificate, translate_class, translate_gateway};

@@ -9,6 +9,7 @@ use crate::{
     filter::cors,
     info::Flags,
     route::{ActionRt, RouteRt, rewrite::RedirectRt},
+    session::Session,
     stream::{Direction, Reached, Reply, Stream},
     upstream::WorkerCluster,
     view::host_without_port,
@@ -57,6 +58,8 @@ pub(super) struct Exchange<'a> {
     pub cors: cors::Request,
     /// To be set, for sessions that stick to a host.
     pub cookie: Option<String>,
+    /// That the request has, and its route keeps.
+    pub session: Option<Session>,
     pub clock: Clock,
     /// Bytes on their way to the upstream, and to the client.
     pub out: Vec<u8>,
@@ -107,6 +110,7 @@ impl<'a> Exchange<'a> {
             cluster: None,
             cors: cors::Request::Plain,
             cookie: None,
+            session: None,
             out,
             back,
             keep,

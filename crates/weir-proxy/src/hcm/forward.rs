@@ -11,6 +11,7 @@ use crate::{
     info::Flags,
     retry::RetryRt,
     route::{ForwardRt, RouteRt, Target},
+    session::{self, Session},
     stream::{Direction, Reached, Reply},
     upstream::{Host, Protocol, WorkerCluster, mirror},
 };
@@ -41,7 +42,12 @@ impl Exchange<'_> {
     }
 
     pub(super) async fn forward(&mut self, route: &RouteRt, forward: &ForwardRt) -> Result<After, End> {
-        let Some(target) = forward.choose(self.w.random()) else {
+        let kept = forward.session.as_ref().and_then(|config| {
+            let session = Session::of_request(config, &*self.s.req.borrow(), self.now_seconds())?;
+            Some((session, forward.target_of(&session)?))
+        });
+        self.session = kept.map(|(session, _)| session);
+        let Some(target) = kept.map(|(_, target)| target).or_else(|| forward.choose(self.w.random())) else {
             return Err(End::reply(500, Flags::NO_CLUSTER_FOUND, "cluster_not_found"));
         };
         if let Some(redirect) = &target.redirect {
@@ -144,6 +150,14 @@ impl Exchange<'_> {
         {
             return Ok(host.clone());
         }
+        if let Some(session) = &self.session
+            && let Some(host) = cluster.hosts.iter().find(|h| h.endpoint.address == session.address)
+            && host.endpoint.accepts_requests()
+            && host.endpoint.outlier.is_usable()
+            && !tried.iter().any(|t| Rc::ptr_eq(t, host))
+        {
+            return Ok(host.clone());
+        }
         if let Some(forward) = &cluster.rt.forward {
             let (host, port) = self.named_host(plan);
             let found = forward.endpoint(&host, port).await;
@@ -160,6 +174,22 @@ impl Exchange<'_> {
             cluster.stats.upstream_cx_none_healthy.inc();
             End::reply(503, Flags::NO_HEALTHY_UPSTREAM, "no_healthy_upstream")
         })
+    }
+
+    /// Since 1970.
+    fn now_seconds(&self) -> u64 {
+        self.w.wall(self.w.moment()) / 1_000_000_000
+    }
+
+    /// Tells the client of its session, if it is a new one.
+    pub(super) fn tell_session(&mut self, plan: &Plan<'_>, host: &Host) {
+        let Some(config) = &plan.forward.session else { return };
+        let address = host.endpoint.address;
+        if self.session.is_some_and(|s| s.address == address) {
+            return;
+        }
+        let (name, value) = session::begin(config, &plan.cluster.name, address, self.now_seconds());
+        self.s.resp.borrow_mut().headers.add_named(name.as_bytes(), value.as_bytes());
     }
 
     /// The host that the client itself names, for a dynamic forward proxy.

@@ -43,6 +43,7 @@ impl Exchange<'_> {
         };
         let mut reader = Reader::new(framing, &tried.peer);
         self.edit_response(plan, now);
+        self.tell_session(plan, &tried.host);
         if let Some(chain) = &mut self.chain {
             chain.head(Direction::Response, reader.is_done());
             poll_fn(|cx| self.poll_encode(cx, &mut tried, replay, &mut reader)).await?;

@@ -33,6 +33,7 @@ impl Exchange<'_> {
         if !self.is_upgrade() {
             return Err(End::reply(502, Flags::UPSTREAM_PROTOCOL_ERROR, "upstream_reset_before_response_started{protocol_error}"));
         }
+        self.tell_session(plan, &host);
         if let Some(chain) = &mut self.chain {
             chain.head(Direction::Response, false);
         }

@@ -7,6 +7,7 @@ use crate::{
     cluster::ClusterSlot,
     filter::{cors::CorsRt, headers::Edits},
     retry::RetryRt,
+    session::Session,
     view::RequestView,
 };
 use bytes::Bytes;
@@ -14,7 +15,9 @@ use regex::bytes::Regex;
 use std::{sync::Arc, time::Duration};
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{Fault, Forward, Fraction, HeaderEdits, HostRewrite, Mirror, Name, PathMatch, Route, RouteAction, RouteMatch},
+    model::{
+        Fault, Forward, Fraction, HeaderEdits, HostRewrite, Mirror, Name, PathMatch, Route, RouteAction, RouteMatch, SessionPersistence,
+    },
 };
 
 /// A compiled [`Route`].
@@ -65,6 +68,7 @@ pub struct ForwardRt {
     pub idle_timeout: Option<Duration>,
     pub retry: Option<RetryRt>,
     pub mirrors: Box<[MirrorRt]>,
+    pub session: Option<Arc<SessionPersistence>>,
 }
 
 /// One of the clusters that a route splits between.
@@ -202,7 +206,14 @@ impl ForwardRt {
             idle_timeout: of.idle_timeout,
             retry: of.retry.as_ref().map(RetryRt::new),
             mirrors: mirrors(&of.mirrors, clusters),
+            session: of.session.clone(),
         })
+    }
+
+    /// The target of a session, whatever its weight is beside others; a weight of 0 ends it.
+    pub fn target_of(&self, session: &Session) -> Option<&Target> {
+        let has = |t: &&Target| t.weight > 0 && t.cluster.as_ref().is_some_and(|c| session.is_of(&c.name));
+        self.targets.iter().find(has)
     }
 
     /// The target for a random number, by weight. `None` where all weights are 0: to be answered 500.

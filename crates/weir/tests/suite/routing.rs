@@ -3,6 +3,7 @@ mod gateways;
 mod grpc_route;
 mod http_route;
 mod ingress;
+mod session;
 mod upstreams;
 mod virtual_service;
 

@@ -2,7 +2,7 @@
 use super::{
     GROUP,
     filters::{Filters, HTTP_TYPES, Type, decode_filters},
-    hostname,
+    hostname, session,
 };
 use crate::{
     object::{Key, Meta, Object, Spec},
@@ -10,7 +10,7 @@ use crate::{
 };
 use std::time::Duration;
 use weir_config::{
-    model::{HeaderMatch, Name, PathMatch, QueryMatch, RetryOn, RetryPolicy, RouteMatch, StringMatch, ValueMatch},
+    model::{HeaderMatch, Name, PathMatch, QueryMatch, RetryOn, RetryPolicy, RouteMatch, SessionPersistence, StringMatch, ValueMatch},
     node::Chars,
     reader::{Field, Object as Fields},
 };
@@ -51,6 +51,7 @@ pub struct Rule {
     pub timeout: Option<Duration>,
     pub backend_timeout: Option<Duration>,
     pub retry: Option<Box<RetryPolicy>>,
+    pub session: Option<Box<SessionPersistence>>,
     /// One-based line in the document.
     pub line: u32,
 }
@@ -175,14 +176,15 @@ impl Rule {
             timeout: None,
             backend_timeout: None,
             retry: None,
+            session: None,
             line,
         }
     }
 
     /// What rules of both kinds have, with filters of `types`.
     pub fn decode(object: &Fields<'_>, types: &[(&'static str, Type)], decode_match: fn(&Field<'_>) -> Option<Match>) -> Rule {
-        object.unsupported(&["sessionPersistence"]);
         let mut rule = Rule::to_nowhere(line(object.field()));
+        rule.session = object.get("sessionPersistence").and_then(|f| session::decode(&f)).map(Box::new);
         rule.name = object.str("name").map(Into::into);
         if let Some(matches) = object.get("matches") {
             rule.matches = tight(matches.list().iter().filter_map(decode_match));

@@ -17,7 +17,10 @@ use std::{
 };
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{Cors, Forward, HostRewrite, Mirror, Name, Origin, PathMatch, PathRewrite, RetryPolicy, Route, RouteAction, WeightedCluster},
+    model::{
+        Cors, Forward, HostRewrite, Mirror, Name, Origin, PathMatch, PathRewrite, RetryPolicy, Route, RouteAction, SessionCarrier,
+        SessionPersistence, WeightedCluster,
+    },
 };
 
 pub fn translate_http_route(cx: &Cx<'_>, object: &Arc<Object>, route: &HttpRoute, part: &mut Part) {
@@ -216,7 +219,20 @@ impl Maker<'_> {
             idle_timeout: None,
             retry: retry(rule),
             mirrors,
+            session: rule.session.as_deref().map(|session| self.session(session, index)),
         }))
+    }
+
+    /// A cookie without a name has one of the rule's own.
+    fn session(&self, session: &SessionPersistence, rule: usize) -> Arc<SessionPersistence> {
+        let mut session = session.clone();
+        if let SessionCarrier::Cookie { name, .. } = &mut session.carrier
+            && name.is_empty()
+        {
+            let key = &self.object.key;
+            *name = format!("weir-{}-{}-{rule}", key.namespace, key.name);
+        }
+        Arc::new(session)
     }
 
     /// What a reference that leads nowhere is answered with: for gRPC, what its clients read as UNAVAILABLE.

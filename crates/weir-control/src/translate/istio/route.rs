@@ -229,6 +229,7 @@ fn forward_to(
             Retry::On(policy) => Some(policy.clone()),
         },
         mirrors,
+        session: None,
     }
 }
 
