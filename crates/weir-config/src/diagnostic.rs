@@ -82,8 +82,9 @@ impl Diagnostic {
     pub fn from_origin(mut self, origin: &Origin) -> Self {
         self.object = Some(origin.object.clone());
         if let (None, Some(file)) = (&self.place, &origin.file) {
-            let source = Arc::new(Source { name: file.clone(), text: String::new(), first_line: origin.line });
-            self.place = Some(Box::new(Place { source, line: origin.line, column: 1, bytes: 0..0 }));
+            let line = origin.line.get();
+            let source = Arc::new(Source { name: file.clone(), text: String::new(), first_line: line });
+            self.place = Some(Box::new(Place { source, line, column: 1, bytes: 0..0 }));
         }
         self
     }

@@ -13,7 +13,14 @@ pub use route::*;
 pub use secret::*;
 
 use serde::{Serialize, Serializer};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 /// The name of a resource, shared by all that refer to it.
 pub type Name = Arc<str>;
@@ -32,15 +39,52 @@ pub struct Config {
 }
 
 /// Where a resource comes from: shown by `weir explain`, in the configuration dump and in the plugin status.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Origin {
     /// `Kind/namespace/name` of the object.
     pub object: Name,
     /// The file, as it was named on the command line; absent for other sources.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<Name>,
-    /// One-based line in that file; 0 where there is none.
-    pub line: u32,
+    pub line: Line,
+}
+
+/// A one-based line of a file; 0 where there is none. It moves with the document that it belongs to. Two are equal that are as
+/// far below the beginnings of their documents.
+#[derive(Clone, Debug, Default)]
+pub struct Line {
+    first: Arc<AtomicU32>,
+    below: u32,
+}
+
+impl Line {
+    /// The first line of a document, which whoever follows the file keeps up to date.
+    pub fn first(first: Arc<AtomicU32>) -> Line {
+        Line { first, below: 0 }
+    }
+    /// So many lines further down.
+    #[must_use]
+    pub fn below(&self, lines: u32) -> Line {
+        Line { first: self.first.clone(), below: self.below + lines }
+    }
+    /// As of now.
+    pub fn get(&self) -> u32 {
+        self.first.load(Ordering::Relaxed) + self.below
+    }
+}
+
+impl PartialEq for Line {
+    fn eq(&self, other: &Line) -> bool {
+        self.below == other.below
+    }
+}
+
+impl Eq for Line {}
+
+impl Serialize for Line {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_u32(self.get())
+    }
 }
 
 /// A text matcher (`type.matcher.v3.StringMatcher`).

@@ -1,12 +1,12 @@
 //! Decoded objects: what remains of a document once it was read. Small typed values, no trees, no source text.
 use crate::translate::{gateway_api, ingress, istio, kubernetes, plugin};
 use std::sync::{
-    Arc,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU32, Ordering},
 };
 use weir_config::{
     diagnostic::{Diagnostic, Source},
-    model::{Name, Origin},
+    model::{Line, Name, Origin},
     node::{Chars, Node},
     reader::{self, Field, Reader},
 };
@@ -157,20 +157,33 @@ pub struct Document {
     pub file: Name,
     /// Of its text.
     pub hash: u64,
-    /// Where it starts in the file; moves without the document being read again.
-    first_line: AtomicU32,
+    /// Where it starts in the file; moves without the document being read again, and is shared with what was made of the
+    /// versions of it before.
+    first_line: Mutex<Arc<AtomicU32>>,
 }
 
 impl Document {
     pub fn new(file: Name, hash: u64, first_line: u32) -> Document {
-        Document { file, hash, first_line: first_line.into() }
+        Document { file, hash, first_line: Mutex::new(Arc::new(first_line.into())) }
+    }
+    fn start(&self) -> MutexGuard<'_, Arc<AtomicU32>> {
+        self.first_line.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// One-based.
     pub fn first_line(&self) -> u32 {
-        self.first_line.load(Ordering::Relaxed)
+        self.start().load(Ordering::Relaxed)
     }
     pub fn move_to(&self, line: u32) {
-        self.first_line.store(line, Ordering::Relaxed);
+        self.start().store(line, Ordering::Relaxed);
+    }
+    /// Takes the place of an earlier version: what was made of that one moves with this one from now on.
+    pub fn follow(&self, before: &Document) {
+        if !std::ptr::eq(self, before) {
+            let line = self.first_line();
+            let start = before.start().clone();
+            start.store(line, Ordering::Relaxed);
+            *self.start() = start;
+        }
     }
 }
 
@@ -215,7 +228,7 @@ impl Object {
         Origin {
             object: self.title.clone(),
             file: Some(self.document.file.clone()),
-            line: self.document.first_line() + self.line.saturating_sub(1),
+            line: Line::first(self.document.start().clone()).below(self.line.saturating_sub(1)),
         }
     }
     /// Whether it stands in for an object in error: not a version to keep.

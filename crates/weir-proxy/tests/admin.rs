@@ -221,7 +221,7 @@ async fn a_plugin_that_cannot_be_loaded_is_said_and_shown() {
         phase: PluginPhase::Authn,
         priority: None,
         limits: WasmLimits::default(),
-        origin: Origin { object: "WasmPlugin/default/gone".into(), file: None, line: 0 },
+        origin: Origin { object: "WasmPlugin/default/gone".into(), file: None, line: Default::default() },
     };
     let mut conf = Conf::default();
     conf.0.plugins.insert("default/gone".into(), plugin.into());

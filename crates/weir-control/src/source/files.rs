@@ -4,7 +4,7 @@ use super::{
     document::{Chunk, Doc, split},
     revise::{Revision, revise},
 };
-use crate::object::{Finding, Key, Object};
+use crate::object::{Document, Finding, Key, Object};
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -330,7 +330,7 @@ impl File {
 fn stands_twice(object: &Object, first: &Object) -> Diagnostic {
     let origin = first.origin();
     let file = origin.file.as_deref().unwrap_or_default();
-    Diagnostic::error("DuplicateObject", format!("{} stands also in {file}:{}, which is used", object.title, origin.line))
+    Diagnostic::error("DuplicateObject", format!("{} stands also in {file}:{}, which is used", object.title, origin.line.get()))
         .help("remove one of them, or give it another name")
         .from_origin(&object.origin())
 }
@@ -345,7 +345,9 @@ fn read_docs(name: &Name, text: &str, old: Vec<Doc>) -> Vec<Doc> {
         docs.push(match same {
             // Places of findings are fixed: read it again for those.
             Some(doc) if doc.document.first_line() != chunk.first_line && !doc.findings.is_empty() => {
-                Doc { kept: doc.kept, ..Doc::read(name, &chunk) }
+                let again = Doc::read(name, &chunk);
+                again.document.follow(&doc.document);
+                Doc { kept: doc.kept, ..again }
             }
             Some(doc) => {
                 doc.document.move_to(chunk.first_line);
@@ -355,6 +357,8 @@ fn read_docs(name: &Name, text: &str, old: Vec<Doc>) -> Vec<Doc> {
         });
     }
     docs.shrink_to_fit();
+    let changed = old.docs.iter().flatten().flat_map(|d| &d.objects);
+    follow(docs.iter().filter_map(|d| d.objects.first()), changed);
     if docs.iter().all(|d| d.broken.is_empty() && !d.unnamed) {
         return docs;
     }
@@ -379,6 +383,20 @@ fn read_docs(name: &Name, text: &str, old: Vec<Doc>) -> Vec<Doc> {
         }
     }
     docs
+}
+
+/// Lets documents go on where those were that held their objects before.
+pub fn follow<'a>(now: impl Iterator<Item = &'a Arc<Object>>, before: impl Iterator<Item = &'a Arc<Object>>) {
+    let mut before: HashMap<&Key, &Arc<Object>> = before.map(|o| (&o.key, o)).collect();
+    // Two that come of one cannot both go on from there.
+    let mut taken: HashSet<*const Document> = HashSet::new();
+    for object in now {
+        if let Some(old) = before.remove(&object.key)
+            && taken.insert(Arc::as_ptr(&old.document))
+        {
+            object.document.follow(&old.document);
+        }
+    }
 }
 
 /// What a file held before, to be taken from: mostly in the same order.

@@ -1,5 +1,8 @@
 //! A file of many documents of which few changed: the work of those, and a look at the others' hashes.
-use super::document::{Chunk, Doc};
+use super::{
+    document::{Chunk, Doc},
+    files::follow,
+};
 use crate::object::{Key, Object};
 use std::{ops::Range, sync::Arc};
 use weir_config::model::Name;
@@ -26,6 +29,7 @@ pub fn revise(file: &Name, chunks: &[Chunk<'_>], docs: &mut Vec<Doc>, objects: &
     if !new.iter().flatten().all(Doc::is_plain) || repeats(&gone, &come, objects) {
         return None;
     }
+    follow(new.iter().flatten().filter_map(|d| d.objects.first()), gone.iter());
     // From the last, so that places stay what they were.
     for ((old, _), new) in changes.iter().zip(new).rev() {
         docs.splice(old.clone(), new);

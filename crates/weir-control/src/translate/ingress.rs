@@ -167,7 +167,7 @@ impl Maker<'_> {
 
     fn route(&self, matches: RouteMatch, action: RouteAction, line: u32) -> Arc<Route> {
         let origin = self.object.origin();
-        let origin = Origin { line: origin.line - self.object.line + line, ..origin };
+        let origin = Origin { line: origin.line.below(line.saturating_sub(self.object.line)), ..origin };
         Arc::new(Route::new(self.object.key.name.clone(), matches, action, origin))
     }
 

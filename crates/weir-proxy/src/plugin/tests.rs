@@ -141,7 +141,7 @@ impl Rig {
             phase: PluginPhase::default(),
             priority: None,
             limits: WasmLimits::default(),
-            origin: Origin { object: "WasmPlugin/default/p".into(), file: None, line: 0 },
+            origin: Origin { object: "WasmPlugin/default/p".into(), file: None, line: Default::default() },
         };
         change(&mut plugin);
         self.plugins.insert("p".into(), Arc::new(plugin));

@@ -4,7 +4,7 @@ use crate::{cluster::ClusterSlot, view::fake::Request};
 use weir_config::model::*;
 
 fn route(name: &str, path: PathMatch) -> Route {
-    let origin = Origin { object: format!("Test/default/{name}").into(), file: None, line: 0 };
+    let origin = Origin { object: format!("Test/default/{name}").into(), file: None, line: Default::default() };
     Route::new(name.into(), RouteMatch::path(path), RouteAction::DirectResponse { status: 200, body: String::new() }, origin)
 }
 fn exact(p: &str) -> PathMatch {

@@ -116,3 +116,29 @@ fn one_route_among_ten_thousand_changes_alone() {
     assert_eq!(location("h5000.test", "/p5000"), "http://a.test/p5000");
     assert_eq!(location("all.test", "/p9999"), "http://a.test/p9999");
 }
+
+/// What moves in its file is shown where it stands now, also after it was changed in between.
+#[test]
+fn the_configuration_dump_shows_lines_as_they_are() {
+    let weir = Start::new().file("all.yaml", TO_ECHO).run();
+    let line = |object: &str| -> Option<u64> {
+        let dump = weir.admin("/config_dump").body;
+        let at = dump.find(&format!("\"object\": \"{object}\"")).or_else(|| dump.find(&format!("\"object\":\"{object}\"")))?;
+        let rest = &dump[at..];
+        let number = rest[rest.find("\"line\":")? + 7..].trim_start().split(|c: char| !c.is_ascii_digit()).next()?;
+        number.parse().ok()
+    };
+    let first = line("HTTPRoute/default/echo").unwrap();
+    let at = |wanted: u64| eventually(&format!("line {wanted}"), || (line("HTTPRoute/default/echo") == Some(wanted)).then_some(()));
+    weir.write("all.yaml", &format!("# one\n# two\n---\n{TO_ECHO}"));
+    at(first + 3);
+    // A change within its document, and another move after that.
+    let changed =
+        TO_ECHO.replace("metadata: { name: echo }\nspec:\n  parentRefs", "metadata: { name: echo } # changed\nspec:\n  parentRefs");
+    assert_ne!(changed, TO_ECHO);
+    weir.write("all.yaml", &changed);
+    at(first);
+    weir.write("all.yaml", &format!("# one\n---\n{changed}"));
+    at(first + 2);
+    assert_eq!(weir.get("h", "/").status, 200);
+}

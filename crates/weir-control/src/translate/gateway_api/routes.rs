@@ -147,7 +147,7 @@ impl Maker<'_> {
         let action = self.action(rule, filters, index, part);
         let cors = filters.cors.as_ref().or_else(|| shared_cors(rule)).cloned().map(Arc::new);
         let owner: Name = format!("{}/{}", key.namespace, key.name).into();
-        let line = self.origin.line - self.object.line + rule.line;
+        let line = self.origin.line.below(rule.line.saturating_sub(self.object.line));
         for (nth, matched) in rule.matches.iter().enumerate() {
             let route = Arc::new(Route {
                 name: name.clone(),
@@ -157,7 +157,7 @@ impl Maker<'_> {
                 response_headers: filters.response.clone(),
                 cors: cors.clone(),
                 fault: None,
-                origin: Origin { line, ..self.origin.clone() },
+                origin: Origin { line: line.clone(), ..self.origin.clone() },
             });
             for (table, domain) in places {
                 let rank = rank(matched, &self.object.meta.created, &owner, index, nth);

@@ -155,7 +155,7 @@ fn http_routes(cx: &Cx<'_>, said: &Said<'_>, nth: usize, place: &Place<'_>, part
     };
     let key = &said.object.key;
     let origin = said.object.origin();
-    let origin = Origin { line: origin.line + route.line, ..origin };
+    let origin = Origin { line: origin.line.below(route.line), ..origin };
     let made = matches.into_iter().map(|(index, found, matches)| {
         let mut name = route.name.to_string();
         if name.is_empty() {

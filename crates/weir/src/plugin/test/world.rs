@@ -60,7 +60,7 @@ impl Running {
 
     /// A gateway with the plugin on every request. The plugin has another name in each case, so that it starts anew.
     pub fn config(&self, plugin: &Path, case: usize, configuration: &str) -> Result<Config> {
-        let origin = Origin { object: "plugin test".into(), file: None, line: 0 };
+        let origin = Origin { object: "plugin test".into(), file: None, line: Default::default() };
         let plugin = wasm_plugin(plugin, case, configuration, &origin)?;
         let name: Name = "test".into();
         let mut hcm = HttpConnectionManager::new(name.clone(), name.clone());
