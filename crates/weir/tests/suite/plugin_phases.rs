@@ -4,7 +4,7 @@ use crate::{
     client::{self, Answer, Connection},
     harness::{Start, TO_ECHO, Weir, eventually, raw_upstream, runtime},
     plugin_kit::{guest, guest_of, istio, notes, on_headers, on_one_worker, shown},
-    streams::h2c,
+    streams::{h2c, says, websocket},
 };
 use bytes::Bytes;
 use http::Request;
@@ -129,6 +129,32 @@ fn bodies_by_action_size_and_protocol() {
         client.head().unwrap();
         assert_eq!(tell(), wanted, "{method} {path}");
     }
+}
+
+#[test]
+fn interim_answers_and_what_follows_an_upgrade_are_not_shown() {
+    let early = raw_upstream(|_| "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".into());
+    let weir = Start::new()
+        .file(
+            "gateway.yaml",
+            TO_ECHO.replace("targetPort: $ECHO", &format!("targetPort: {early}")).replace("port: $ECHO", &format!("port: {early}")),
+        )
+        .file("guest.wat", guest(&noting("")))
+        .file("plugin.yaml", istio("under-test", "url: file://guest.wat"))
+        .workers(1)
+        .run();
+    assert_eq!(weir.get("h", "/").body, "ok");
+    // The end may come behind the last bytes.
+    assert_eq!(notes(&weir.get("h", "/tell")).replace("B2 B!", "B2!"), "h! H B2!");
+    weir.write("gateway.yaml", TO_ECHO);
+    weir.get_until("h", "/", |a| a.body != "ok");
+    weir.get("h", "/tell");
+    runtime().block_on(async {
+        let mut socket = websocket(weir.address()).await;
+        says(&mut socket, "hello").await;
+    });
+    let told = notes(&weir.get("h", "/tell"));
+    assert!(told.starts_with('h') && told.contains('H') && !told.contains("b5") && !told.contains("B5"), "{told}");
 }
 
 #[test]

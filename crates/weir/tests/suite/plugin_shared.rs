@@ -122,6 +122,13 @@ fn ticks_change_their_pace_and_stop() {
     let going = weir.stat("wasmcustom.ticks.going");
     eventually("many ticks of the other", || (weir.stat("wasmcustom.ticks.going") > going + 50).then_some(()));
     assert_eq!(weir.stat("wasmcustom.ticks.stopped"), 3);
+    // Those of a version that has gone end with it.
+    weir.write("goes-on.wat", &guest(&goes_on.replace("ticks.going", "ticks.newer")));
+    eventually("the old ticks' end", || {
+        let (old, newer) = (weir.stat("wasmcustom.ticks.going"), weir.stat("wasmcustom.ticks.newer"));
+        eventually("fifty of the new ones", || (weir.stat("wasmcustom.ticks.newer") > newer + 50).then_some(()));
+        (weir.stat("wasmcustom.ticks.going") == old).then_some(())
+    });
 }
 
 #[test]

@@ -295,6 +295,52 @@ fn what_a_plugin_sets_reaches_the_access_log() {
     assert_eq!(weir.get("h", "/").status, 200);
     let line = eventually("the log", || weir.lines("LOG ").first().cloned());
     assert_eq!(line, "LOG {\"a\":1} tokens ann");
+    // The format that Higress is installed with: JSON as text, with the plugin's own escaped by its SDK.
+    let fields = [
+        ("ai_log", "%FILTER_STATE(wasm.ai_log:PLAIN)%"),
+        ("authority", "%REQ(X-ENVOY-ORIGINAL-HOST?:AUTHORITY)%"),
+        ("bytes_received", "%BYTES_RECEIVED%"),
+        ("bytes_sent", "%BYTES_SENT%"),
+        ("downstream_local_address", "%DOWNSTREAM_LOCAL_ADDRESS%"),
+        ("downstream_remote_address", "%DOWNSTREAM_REMOTE_ADDRESS%"),
+        ("duration", "%DURATION%"),
+        ("istio_policy_status", "%DYNAMIC_METADATA(istio.mixer:status)%"),
+        ("method", "%REQ(:METHOD)%"),
+        ("path", "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%"),
+        ("protocol", "%PROTOCOL%"),
+        ("request_id", "%REQ(X-REQUEST-ID)%"),
+        ("requested_server_name", "%REQUESTED_SERVER_NAME%"),
+        ("response_code", "%RESPONSE_CODE%"),
+        ("response_code_details", "%RESPONSE_CODE_DETAILS%"),
+        ("response_flags", "%RESPONSE_FLAGS%"),
+        ("route_name", "%ROUTE_NAME%"),
+        ("start_time", "%START_TIME%"),
+        ("trace_id", "%REQ(X-B3-TRACEID)%"),
+        ("upstream_cluster", "%UPSTREAM_CLUSTER%"),
+        ("upstream_host", "%UPSTREAM_HOST%"),
+        ("upstream_local_address", "%UPSTREAM_LOCAL_ADDRESS%"),
+        ("upstream_service_time", "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%"),
+        ("upstream_transport_failure_reason", "%UPSTREAM_TRANSPORT_FAILURE_REASON%"),
+        ("user_agent", "%REQ(USER-AGENT)%"),
+        ("x_forwarded_for", "%REQ(X-FORWARDED-FOR)%"),
+    ];
+    let format: Vec<_> = fields.iter().map(|(name, operator)| format!("\"{name}\":\"{operator}\"")).collect();
+    let mesh = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: higress-config, namespace: higress-system }}\ndata:\n  mesh: |-\n    accessLogEncoding: TEXT\n    accessLogFile: /dev/stdout\n    accessLogFormat: '{{{}}}'\n",
+        format.join(",")
+    );
+    let sets = "(drop (call $set_property [ai_log] [{\\\"model\\\":\\\"m\\\"}]))";
+    let weir = Start::new()
+        .file("gateway.yaml", TO_ECHO)
+        .file("mesh.yaml", mesh)
+        .file("guest.wat", guest(&on_headers("request", sets)))
+        .file("plugin.yaml", istio("under-test", "url: file://guest.wat"))
+        .run();
+    assert_eq!(weir.get("h", "/shop").status, 200);
+    let line = eventually("the log", || weir.lines("\"ai_log\":").first().cloned());
+    let logged: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
+    assert_eq!((&logged["ai_log"], &logged["path"]), (&r#"{"model":"m"}"#.into(), &"/shop".into()), "{line}");
+    assert_eq!((&logged["response_code"], &logged["route_name"]), (&"200".into(), &"default/echo/0".into()), "{line}");
 }
 
 #[test]
