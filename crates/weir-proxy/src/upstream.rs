@@ -10,6 +10,7 @@ pub(crate) use connect::send_header;
 pub use connect::{Checkout, Conn, Failure, Protocol, Ticket};
 pub use h2::Use;
 pub use host::{Host, Turn};
+pub(crate) use link::Link;
 pub use link::UpstreamTls;
 
 use crate::{

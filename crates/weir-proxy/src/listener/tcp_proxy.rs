@@ -2,7 +2,7 @@
 use super::{
     ChainRt, ListenerStats, count,
     forward_proxy::{self, Tunnel},
-    tunnel::tunnel,
+    tunnel::{Moved, tunnel},
 };
 use crate::{
     breaker::Resource,
@@ -10,7 +10,7 @@ use crate::{
     conn::ConnInfo,
     drain::Phase,
     logging::Logger,
-    upstream::send_header,
+    upstream::{Link, send_header},
     worker_thread::Local,
 };
 use std::{collections::HashMap, io, sync::Arc, time::Duration};
@@ -59,11 +59,10 @@ pub(super) async fn serve(local: &Local, chain: &ChainRt, client: Io, conn: &Con
     let Some(cluster) = tcp.pick(conn.requested_server_name.as_deref(), local.worker.random()) else {
         return count(&stats.tcp_downstream_cx_no_route);
     };
-    let Some(_permit) = cluster.breakers.take(Resource::Connections, &cluster.config.circuit_breakers) else {
-        return count(&stats.tcp_downstream_cx_no_route);
-    };
+    let worker = &local.worker;
+    let of_cluster = worker.shared.stats.cluster(&cluster.config.name, worker.index);
     let mut tried: Vec<Arc<EndpointRt>> = Vec::new();
-    let upstream = loop {
+    let (upstream, _link) = loop {
         let endpoint = match &cluster.forward {
             None => endpoint(&cluster, &tried, local.worker.random()),
             Some(forward) => named(forward, &cluster, conn).await.filter(|_| tried.is_empty()),
@@ -71,9 +70,22 @@ pub(super) async fn serve(local: &Local, chain: &ChainRt, client: Io, conn: &Con
         let Some(endpoint) = endpoint else {
             return count(if tried.is_empty() { &stats.tcp_downstream_cx_no_route } else { &stats.tcp_upstream_cx_connect_fail });
         };
+        let Some(permit) = cluster.breakers.take(Resource::Connections, &cluster.config.circuit_breakers) else {
+            of_cluster.upstream_cx_overflow.inc();
+            return count(&stats.tcp_downstream_cx_no_route);
+        };
+        let begun = worker.now();
+        let link = Link::new(&of_cluster, permit, begun);
         match timeout(cluster.config.connect_timeout, connect(local, &cluster, &endpoint, conn)).await {
-            Ok(Ok(upstream)) => break upstream,
+            Ok(Ok(upstream)) => {
+                of_cluster.upstream_cx_connect_ms.record(worker.now() - begun);
+                break (upstream, link);
+            }
             failed => {
+                of_cluster.upstream_cx_connect_fail.inc();
+                if failed.is_err() {
+                    of_cluster.upstream_cx_connect_timeout.inc();
+                }
                 let why = failed.map_or_else(|_| "timeout".to_string(), |e| e.err().map(|e| e.to_string()).unwrap_or_default());
                 Logger::Upstream.debug(format_args!("cluster `{}`: {}: {why}", cluster.config.name, endpoint.address));
                 tried.push(endpoint);
@@ -83,7 +95,8 @@ pub(super) async fn serve(local: &Local, chain: &ChainRt, client: Io, conn: &Con
             }
         }
     };
-    let (forth, back) = (&stats.tcp_downstream_cx_rx_bytes_total, &stats.tcp_downstream_cx_tx_bytes_total);
+    let forth = Moved { listener: &stats.tcp_downstream_cx_rx_bytes_total, cluster: &of_cluster.upstream_cx_tx_bytes_total };
+    let back = Moved { listener: &stats.tcp_downstream_cx_tx_bytes_total, cluster: &of_cluster.upstream_cx_rx_bytes_total };
     let moving = async {
         match upstream {
             Upstream::Bare(upstream) => tunnel(client, upstream, tcp.idle_timeout, forth, back).await,

@@ -1,4 +1,5 @@
 //! Bytes both ways between two connections, with no buffer held while none wait.
+use crate::stats::Counter;
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
@@ -20,6 +21,14 @@ thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into());
 }
 
+/// Where the bytes of one direction are counted while they move.
+#[derive(Clone, Copy)]
+pub(super) struct Moved<'a> {
+    pub listener: &'a AtomicU64,
+    /// Of this worker.
+    pub cluster: &'a Counter,
+}
+
 /// One direction.
 struct Pump<'a> {
     /// Read but not written yet, from `at` on.
@@ -29,12 +38,12 @@ struct Pump<'a> {
     /// Written, but perhaps still in the writer's buffer.
     unflushed: bool,
     done: bool,
-    bytes: &'a AtomicU64,
+    bytes: Moved<'a>,
     moved: &'a Cell<Instant>,
 }
 
 impl<'a> Pump<'a> {
-    fn new(bytes: &'a AtomicU64, moved: &'a Cell<Instant>) -> Self {
+    fn new(bytes: Moved<'a>, moved: &'a Cell<Instant>) -> Self {
         Pump { pending: Vec::new(), at: 0, ended: false, unflushed: false, done: false, bytes, moved }
     }
 
@@ -108,7 +117,8 @@ impl<'a> Pump<'a> {
             return Err(io::ErrorKind::WriteZero.into());
         }
         self.unflushed = true;
-        self.bytes.fetch_add(n as u64, Ordering::Relaxed);
+        self.bytes.listener.fetch_add(n as u64, Ordering::Relaxed);
+        self.bytes.cluster.add(n as u64);
         self.moved.set(Instant::now());
         Ok(())
     }
@@ -123,8 +133,8 @@ pub(super) async fn tunnel(
     mut a: impl AsyncRead + AsyncWrite + Unpin,
     mut b: impl AsyncRead + AsyncWrite + Unpin,
     idle: Duration,
-    forth: &AtomicU64,
-    back: &AtomicU64,
+    forth: Moved<'_>,
+    back: Moved<'_>,
 ) -> io::Result<()> {
     let moved = Cell::new(Instant::now());
     let (mut forth, mut back) = (Pump::new(forth, &moved), Pump::new(back, &moved));
@@ -151,6 +161,11 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
+    fn of(listener: &AtomicU64) -> Moved<'_> {
+        static CLUSTER: Counter = Counter::new();
+        Moved { listener, cluster: &CLUSTER }
+    }
+
     /// Pipes that hold little, a reader that is slower than the writer, and ends at different times.
     #[tokio::test]
     async fn all_bytes_arrive_and_ends_are_passed_on() {
@@ -174,7 +189,7 @@ mod tests {
             write.shutdown().await.unwrap();
             got
         };
-        let (end, answer, got) = tokio::join!(tunnel(a, b, Duration::ZERO, &forth, &back), client, server);
+        let (end, answer, got) = tokio::join!(tunnel(a, b, Duration::ZERO, of(&forth), of(&back)), client, server);
         end.unwrap();
         assert!(got == sent && answer == "a late answer");
         assert_eq!((forth.into_inner(), back.into_inner()), (200_000, 13));
@@ -191,7 +206,7 @@ mod tests {
                 client.write_all(b"x").await.unwrap();
             }
         };
-        let (end, ()) = tokio::join!(tunnel(a, b, Duration::from_secs(1), &forth, &back), moving);
+        let (end, ()) = tokio::join!(tunnel(a, b, Duration::from_secs(1), of(&forth), of(&back)), moving);
         assert_eq!(end.unwrap_err().kind(), io::ErrorKind::TimedOut);
         // Had it not minded what moved, it would have ended after one second.
         assert!(start.elapsed() >= Duration::from_millis(1600), "{:?}", start.elapsed());

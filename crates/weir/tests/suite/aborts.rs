@@ -256,7 +256,8 @@ fn nothing_stays_behind_whatever_ends_a_request() {
         }),
         ("HTTP/2: a stream that is reset within its answer", &|| {
             let mut raw = stream(&weir, "/endless");
-            assert!(raw.next_of(1).is_some_and(|f| f.kind == HEADERS));
+            let first = raw.next_of(1);
+            assert!(first.as_ref().is_some_and(|f| f.kind == HEADERS), "{first:?}");
             raw.send(frame(RST_STREAM, 0, 1, &[0, 0, 0, 8])).unwrap();
             cluster_becomes(&weir, "h.test", "upstream_rq_active", 0);
         }),

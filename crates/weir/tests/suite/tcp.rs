@@ -131,6 +131,16 @@ fn routes_of_tcp_split_and_carry_both_ways() {
         assert_eq!(rest(open(at(&weir, 2))).unwrap_or_default(), "", "{api}");
         let name = format!("listener.0.0.0.0_{}.tcp.downstream_cx_no_route", weir.ports[2]);
         eventually("the counter", || (weir.stat(&name) == 1).then_some(()));
+        // Clusters count as for HTTP: tries, what came of them, bytes.
+        let of = |stat: &str| weir.stat(&format!("cluster.outbound|80||c.default.svc.cluster.local.{stat}"));
+        eventually("c's connections to be closed", || (of("upstream_cx_active") == 0).then_some(()));
+        let failed = of("upstream_cx_connect_fail");
+        assert_eq!(of("upstream_cx_total"), 10 + failed, "{api}");
+        assert_eq!(of("upstream_cx_destroy"), 10 + failed, "{api}");
+        assert_eq!((of("upstream_cx_tx_bytes_total"), of("upstream_cx_rx_bytes_total")), (10_000_000, 10_000_050), "{api}");
+        let mut held = open(at(&weir, 1));
+        held.write_all(b"x").unwrap();
+        eventually("the gauge", || (of("upstream_cx_active") == 1).then_some(()));
     }
 }
 
