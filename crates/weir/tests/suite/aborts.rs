@@ -44,7 +44,8 @@ fn serve(mut io: TcpStream) {
                 ("zz\r\n".into(), false)
             }
             "/garbage" => ("nonsense\r\n\r\n".into(), false),
-            "/too-early" => ("HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\n\r\n".into(), false),
+            // Nothing else is answered on this connection, so none must be sent on it.
+            "/too-early" => ("HTTP/1.1 413 Content Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".into(), false),
             "/switch" => (switch.into(), false),
             "/switch-and-cut" => (switch.into(), true),
             "/interim" => ("HTTP/1.1 103 Early Hints\r\n\r\n".into(), true),
