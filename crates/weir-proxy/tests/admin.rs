@@ -101,7 +101,7 @@ async fn statistics_in_three_forms() {
     assert_eq!(ask(admin, "GET", "/stats?filter=downstream_cx_total$").await.body, format!("{key}: 1\n"));
     let used = ask(admin, "GET", "/stats?usedonly&filter=^listener").await.body;
     assert!(used.contains("cx_total") && !used.contains(": 0\n"), "{used}");
-    let json = ask(admin, "GET", "/stats?format=json&filter=cx_total").await.json();
+    let json = ask(admin, "GET", "/stats?format=json&filter=downstream_cx_total").await.json();
     assert_eq!(json["stats"][0], serde_json::json!({ "name": key, "value": 1 }));
     let series = format!("envoy_listener_downstream_cx_total{{envoy_listener_address=\"{}\"}} 1\n", address.to_string().replace(':', "_"));
     for path in ["/stats/prometheus", "/stats?format=prometheus"] {
