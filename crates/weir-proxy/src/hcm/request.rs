@@ -44,7 +44,8 @@ impl Exchange<'_> {
             hcm.stats.downstream_rq_failed_path_normalization.inc();
             End::reply(400, Flags::default(), "path_normalization_failed")
         };
-        if memchr::memchr(b'#', req.target()).is_some() {
+        // That of a path is seen where it is normalised.
+        if req.query().is_some_and(|q| memchr::memchr(b'#', q).is_some()) {
             return Err(rejected());
         }
         match path::normalize(req.path(), hcm.path) {

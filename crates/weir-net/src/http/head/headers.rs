@@ -170,13 +170,11 @@ impl Headers {
         self.live().map(|f| f.name_len as usize + f.value_len as usize).sum()
     }
 
-    /// Appends a line to the buffer: `name` as it stands in front of the value, and `parts`, which together are the value
-    /// and must be free of CR, LF and NUL.
-    fn line(&mut self, id: Known, name: [&[u8]; 2], parts: &[&[u8]]) -> Field {
-        let start = self.buf.len();
-        let value_at = name[0].len() + name[1].len();
-        self.buf.reserve(value_at + parts.iter().map(|p| p.len()).sum::<usize>() + 2);
-        for part in name.iter().chain(parts) {
+    /// Ends the line that `start` begins, whose name with the colon and the blank is there: `parts` together are the value,
+    /// which must be free of CR, LF and NUL.
+    fn end_line(&mut self, id: Known, start: usize, parts: &[&[u8]]) -> Field {
+        let value_at = self.buf.len() - start;
+        for part in parts {
             debug_assert!(!part.iter().any(|c| matches!(c, 0 | b'\r' | b'\n')));
             self.buf.extend_from_slice(part);
         }
@@ -194,10 +192,15 @@ impl Headers {
         }
     }
     fn known_line(&mut self, id: Known, parts: &[&[u8]]) -> Field {
-        self.line(id, [id.prefix().as_bytes(), b""], parts)
+        let start = self.buf.len();
+        self.buf.extend_from_slice(id.prefix().as_bytes());
+        self.end_line(id, start, parts)
     }
     fn named_line(&mut self, name: &[u8], value: &[u8]) -> Field {
-        self.line(Known::of(name), [name, b": "], &[value])
+        let start = self.buf.len();
+        self.buf.extend_from_slice(name);
+        self.buf.extend_from_slice(b": ");
+        self.end_line(Known::of(name), start, &[value])
     }
     pub fn add(&mut self, id: Known, parts: &[&[u8]]) {
         let f = self.known_line(id, parts);
