@@ -10,8 +10,6 @@ use weir::cli;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    // What load leaves behind is given back even when nothing follows it. Without this thread it would wait for more work.
-    let _ = tikv_jemalloc_ctl::background_thread::write(true);
     match cli::run(cli::Cli::parse()) {
         Ok(code) => code,
         Err(e) => {
