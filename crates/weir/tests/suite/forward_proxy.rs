@@ -3,12 +3,13 @@ use crate::{
     authority::{Authority, Signed, holder},
     client,
     harness::{Start, Weir, eventually, raw_upstream, runtime},
+    tcp::upstream,
     tls::{secure_echo, through},
 };
 use bytes::Bytes;
 use std::{
     io::{Read, Write},
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
     sync::Arc,
     time::Duration,
 };
@@ -230,29 +231,9 @@ fn connections_leave_through_a_forward_proxy() {
     });
 }
 
-/// Sends everything back, and says goodbye when its client has ended.
-fn parrot() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for mut io in listener.incoming().map_while(Result::ok) {
-            std::thread::spawn(move || {
-                let mut piece = [0; 16384];
-                while let Ok(n @ 1..) = io.read(&mut piece) {
-                    if io.write_all(&piece[..n]).is_err() {
-                        return;
-                    }
-                }
-                let _ = io.write_all(b" bye");
-            });
-        }
-    });
-    port
-}
-
 #[test]
 fn a_tunnel_carries_much_and_ends_one_way_after_the_other() {
-    let port = parrot();
+    let port = upstream("");
     let (tell, _asked) = mpsc::unbounded_channel();
     let (one, two) = (proxy(false, None, tell.clone()), proxy(true, None, tell));
     let server = |port: &str, name: &str| format!("  - {{ port: {{ number: {port}, name: tcp, protocol: {name} }}, hosts: ['*'] }}\n");
@@ -297,5 +278,5 @@ fn a_tunnel_carries_much_and_ends_one_way_after_the_other() {
         + "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: { name: w }\nspec:\n  servers: [{ port: { number: $PORT, name: http, protocol: HTTP }, hosts: ['*'] }]\n---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: { name: w }\nspec:\n  hosts: ['*']\n  gateways: [w]\n  http: [{ route: [{ destination: { host: web.out, port: { number: 3128 } } }] }]\n";
     let weir: Weir = Start::new().upstreams(0).file("all.yaml", http).run();
     assert_eq!(weir.get("h.test", "/").body, "web");
-    assert_eq!(weir.lines("requests go to the host itself").len(), 1, "{}", weir.printed());
+    assert_eq!(weir.says("requests go to the host itself").len(), 1, "{}", weir.printed());
 }

@@ -262,7 +262,7 @@ fn a_refusal_is_not_asked_for_again_unless_what_was_missing_may_come() {
         .run();
     let tries = |name: &str| weir.stat(&format!("weir_wasm_refused_versions.default/{name}"));
     eventually("three tries of the others", || (tries("unreachable") >= 3 && tries("asks") >= 3).then_some(()));
-    assert_eq!((tries("refuses"), weir.lines("no, thank you").len()), (1, 1));
+    assert_eq!((tries("refuses"), weir.says("no, thank you").len()), (1, 1));
     assert_eq!(status(&weir, "refuses").unwrap()["state"], "failed");
     let service = TO_ECHO[TO_ECHO.find("apiVersion: v1").unwrap()..].replace("name: echo", "name: later");
     let route = OTHER.replace("name: echo", "name: later");

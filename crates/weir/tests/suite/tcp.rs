@@ -12,7 +12,7 @@ use std::{
 };
 
 /// An upstream that says its name, sends everything back, and says goodbye when its client has ended.
-fn upstream(name: &'static str) -> u16 {
+pub fn upstream(name: &'static str) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {

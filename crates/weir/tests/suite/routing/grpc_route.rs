@@ -153,7 +153,7 @@ fn a_host_has_routes_of_one_kind() {
             ("POST b.chain.test/a.B/C", "GRPCRoute-chain-3"),
         ],
     );
-    assert_eq!(weir.lines("has GRPCRoute/default/chain-1 for these hosts").len(), 1, "{}", weir.printed());
+    assert_eq!(weir.says("has GRPCRoute/default/chain-1 for these hosts").len(), 1, "{}", weir.printed());
     // Without the first the second is attached, and the third is not any more; and back.
     weir.remove("first.yaml");
     weir.get_until("b.chain.test", "/", |a| came_to(a) == "HTTPRoute-chain-2");
