@@ -17,7 +17,7 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     rc::{Rc, Weak},
-    sync::Arc,
+    sync::{self, Arc},
     time::{Duration, Instant, SystemTime},
 };
 use weir_net::{http::buf::BufPool, timer::Timers};
@@ -32,6 +32,13 @@ const TICK: Duration = Duration::from_millis(20);
 /// Where the two digits of each byte stand in a UUID's text.
 const UUID_BYTES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
 
+/// A cluster as a worker knows it.
+#[derive(Clone)]
+struct Known {
+    slot: sync::Weak<ClusterSlot>,
+    cluster: Rc<WorkerCluster>,
+}
+
 pub struct Worker {
     pub index: usize,
     pub shared: Arc<Shared>,
@@ -40,7 +47,8 @@ pub struct Worker {
     current: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     /// Connection managers of the current snapshot that were asked for.
     hcms: RefCell<(u64, HashMap<HcmKey, Rc<Hcm>>)>,
-    clusters: RefCell<Vec<Option<Rc<WorkerCluster>>>>,
+    /// By the numbers of their slots, which live only as long as the configuration has them.
+    clusters: RefCell<Vec<Option<Known>>>,
     streams: RefCell<Vec<Rc<Stream>>>,
     pub plugins: Rc<WorkerPlugins>,
     pub logs: RefCell<WorkerLogs>,
@@ -111,27 +119,27 @@ impl Worker {
             clusters.resize_with(id + 1, || None);
         }
         let version = slot.version();
-        if let Some(c) = &clusters[id]
-            && c.version == version
+        if let Some(known) = &clusters[id]
+            && known.cluster.version == version
         {
-            return Some(c.clone());
+            return Some(known.cluster.clone());
         }
-        let previous = clusters[id].take();
+        let previous = clusters[id].take().map(|known| known.cluster);
         let new = slot.current().map(|rt| {
             Rc::new({
                 let stats = self.shared.stats.cluster(&slot.name, self.index);
                 WorkerCluster::new(slot, version, rt, previous.as_deref(), stats, self.random())
             })
         });
-        clusters[id].clone_from(&new);
+        clusters[id] = new.clone().map(|cluster| Known { slot: Arc::downgrade(slot), cluster });
         new
     }
 
     /// Makes room among the connections of the cluster in a slot, for another worker.
     pub fn spare(&self, slot: u32) {
-        let cluster = self.clusters.borrow().get(slot as usize).cloned().flatten();
-        if let Some(cluster) = cluster {
-            cluster.spare();
+        let known = self.clusters.borrow().get(slot as usize).cloned().flatten();
+        if let Some(known) = known {
+            known.cluster.spare();
         }
     }
 
@@ -198,10 +206,21 @@ impl Worker {
         }
         Ok(filters)
     }
-    /// Once a second: idle upstream connections that the peer closed or that waited too long.
-    fn sweep(&self, now: u64) {
-        let clusters: Vec<_> = self.clusters.borrow().iter().flatten().cloned().collect();
-        clusters.iter().for_each(|c| c.sweep(now));
+    /// Once a second: idle upstream connections that the peer closed or that waited too long. What became of a cluster is
+    /// learnt here as well: its next request may come to this worker late, or never.
+    fn sweep(self: &Rc<Self>, now: u64) {
+        let slots: Vec<_> = self.clusters.borrow().iter().map(|known| known.as_ref().map(|k| k.slot.upgrade())).collect();
+        for (id, slot) in slots.into_iter().enumerate() {
+            match slot {
+                Some(Some(slot)) => {
+                    if let Some(cluster) = self.cluster(&slot) {
+                        cluster.sweep(now);
+                    }
+                }
+                Some(None) => drop(self.clusters.borrow_mut()[id].take()),
+                None => {}
+            }
+        }
     }
 }
 

@@ -582,6 +582,17 @@ fn idle_upstream_connections_are_closed() {
     cluster_becomes(&weir, "idle.test", "upstream_cx_active", 0);
     cluster_becomes(&weir, "idle.test", "upstream_cx_idle_timeout", 1);
     cluster_becomes(&weir, "idle.test", "upstream_cx_destroy_local", 1);
+    // A new time holds for connections that wait already, on workers that no request comes to any more.
+    let mesh = |time: &str| {
+        Mesh::new().to("waits.test", &["$ECHO"], "").policy("waits.test", &format!("connectionPool: {{ http: {{ idleTimeout: {time} }} }}"))
+    };
+    let weir = mesh("1000s").start().run();
+    for _ in 0..40 {
+        assert_eq!(weir.get("waits.test", "/").status, 200);
+    }
+    assert!(of_cluster(&weir, "waits.test", "upstream_cx_active") > 1);
+    weir.write("mesh.yaml", &mesh("100ms").text());
+    cluster_becomes(&weir, "waits.test", "upstream_cx_active", 0);
 }
 
 /// An upstream that accepts and never says a word.
