@@ -12,7 +12,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 use weir_config::{
     diagnostic::{Diagnostic, Source},
@@ -21,6 +21,8 @@ use weir_config::{
 
 /// A larger file is refused.
 pub const MAX_FILE_BYTES: u64 = 64 << 20;
+/// How long a file that held something must be empty to be taken for that.
+const EMPTY_FOR: Duration = Duration::from_millis(50);
 /// Folders within folders.
 const MAX_DEPTH: usize = 32;
 
@@ -161,7 +163,8 @@ impl Files {
 
     fn read(&mut self, id: Arc<FileId>, stamp: Option<Stamp>, touched: &mut BTreeSet<Key>) {
         let name: Name = id.path.to_string_lossy().into();
-        match read_text(&id.path) {
+        let held = self.files.get(&id).is_some_and(|f| !f.objects.0.is_empty());
+        match read_settled(&id.path, held) {
             Ok(text) => {
                 if let Some(revision) = self.files.get_mut(&id).and_then(|f| f.revise(&text, &stamp)) {
                     return self.revised(&id, revision, touched);
@@ -437,6 +440,19 @@ impl Old {
     }
 }
 
+/// What a file holds. One that `held` something and is empty since a moment ago is most likely being written anew, although
+/// nothing was heard of that yet: it is given the time for it.
+fn read_settled(path: &Path, held: bool) -> io::Result<String> {
+    loop {
+        let text = read_text(path)?;
+        let age = fs::metadata(path)?.modified()?.elapsed().unwrap_or_default();
+        if !held || !text.is_empty() || age >= EMPTY_FOR {
+            return Ok(text);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
 fn read_text(path: &Path) -> io::Result<String> {
     if fs::metadata(path)?.len() > MAX_FILE_BYTES {
         return Err(io::Error::other("it is larger than 64 MiB"));
@@ -507,5 +523,41 @@ impl Walk {
             self.targets.insert(target);
         }
         self.files.insert(FileId { root: index, path: path.into() }, Stamp::of(meta));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_is_emptied_to_be_written_anew_does_not_go() {
+        let text = "apiVersion: v1\nkind: Namespace\nmetadata: { name: a }\n";
+        let kept = (0..10).any(|_| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("a.yaml");
+            fs::write(&path, text).unwrap();
+            let mut files = Files::new(&[dir.path().into()]);
+            assert_eq!(files.scan(&HashSet::new()).len(), 1);
+            fs::write(&path, "").unwrap();
+            let writer = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(5));
+                fs::write(path, text).unwrap();
+            });
+            let changes = files.scan(&HashSet::new());
+            writer.join().unwrap();
+            changes.iter().all(|(_, object)| object.is_some())
+        });
+        assert!(kept, "its objects went ten times of ten");
+        // What stays empty is empty.
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.yaml");
+        fs::write(&path, text).unwrap();
+        let mut files = Files::new(&[dir.path().into()]);
+        files.scan(&HashSet::new());
+        fs::write(&path, "").unwrap();
+        assert!(files.scan(&HashSet::new()).iter().all(|(_, object)| object.is_none()));
+        assert_eq!(files.keys().count(), 0);
     }
 }
