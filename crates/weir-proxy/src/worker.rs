@@ -209,16 +209,13 @@ impl Worker {
     /// Once a second: idle upstream connections that the peer closed or that waited too long. What became of a cluster is
     /// learnt here as well: its next request may come to this worker late, or never.
     fn sweep(self: &Rc<Self>, now: u64) {
-        let slots: Vec<_> = self.clusters.borrow().iter().map(|known| known.as_ref().map(|k| k.slot.upgrade())).collect();
-        for (id, slot) in slots.into_iter().enumerate() {
+        let known = self.clusters.borrow();
+        let slots: Vec<_> = known.iter().enumerate().filter_map(|(id, k)| Some((id, k.as_ref()?.slot.upgrade()))).collect();
+        drop(known);
+        for (id, slot) in slots {
             match slot {
-                Some(Some(slot)) => {
-                    if let Some(cluster) = self.cluster(&slot) {
-                        cluster.sweep(now);
-                    }
-                }
-                Some(None) => drop(self.clusters.borrow_mut()[id].take()),
-                None => {}
+                Some(slot) => self.cluster(&slot).iter().for_each(|cluster| cluster.sweep(now)),
+                None => drop(self.clusters.borrow_mut()[id].take()),
             }
         }
     }

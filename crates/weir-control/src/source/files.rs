@@ -445,8 +445,7 @@ impl Old {
 fn read_settled(path: &Path, held: bool) -> io::Result<String> {
     loop {
         let text = read_text(path)?;
-        let age = fs::metadata(path)?.modified()?.elapsed().unwrap_or_default();
-        if !held || !text.is_empty() || age >= EMPTY_FOR {
+        if !held || !text.is_empty() || fs::metadata(path)?.modified()?.elapsed().unwrap_or_default() >= EMPTY_FOR {
             return Ok(text);
         }
         std::thread::sleep(Duration::from_millis(2));

@@ -93,7 +93,7 @@ impl<'a> Exchange<'a> {
             let req = s.req.borrow();
             info.protocol = req.version;
             if h2 {
-                info.header_bytes_received = req.headers.iter().map(|(n, v)| (n.len() + v.len()) as u64).sum();
+                info.header_bytes_received = req.headers.size() as u64;
             }
             (info.start, req.version)
         };

@@ -151,7 +151,7 @@ async fn serve_stream(shared: &Shared, request: Request<RecvStream>, mut respond
     let mut c = Client { peer, lane: w.timers.lane(), conn: conn.clone(), ip: ip.clone() };
     let (fields, bytes) = {
         let req = s.req.borrow();
-        (req.headers.len(), req.target().len() + req.headers.iter().map(|(n, v)| n.len() + v.len()).sum::<usize>())
+        (req.headers.len(), req.target().len() + req.headers.size())
     };
     let ex = Exchange::new(&mut c, w, &hcm, &s, false);
     if fields > hcm.head.fields {

@@ -79,7 +79,7 @@ impl Exchange<'_> {
             }
             if config.add_x_real_ip {
                 let told = remote.map(|ip| ip.to_string());
-                req.headers.set_named(b"x-real-ip", told.as_ref().map_or(&self.c.ip[..], |text| text.as_bytes()));
+                req.headers.set(Known::RealIp, &[told.as_ref().map_or(&self.c.ip[..], |text| text.as_bytes())]);
             }
             if req.headers.has(Known::ForwardedFor) {
                 let before = req.headers.all(Known::ForwardedFor).collect::<Vec<_>>().join(&b", "[..]);
