@@ -1,4 +1,5 @@
 //! Mechanism: sockets, TLS, DNS, HTTP on the wire. No configuration words and no policy.
+#![forbid(unsafe_code)]
 
 pub mod dns;
 pub mod http;

@@ -1,4 +1,5 @@
 //! The data plane: listeners, the HTTP connection manager, routes, clusters, plugins, statistics and the admin listener.
+#![forbid(unsafe_code)]
 
 pub mod admin;
 mod apply;
