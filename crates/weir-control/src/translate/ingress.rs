@@ -8,7 +8,7 @@ use super::{
     Bind, ClusterKey, Cx, Part, PortKind, PortPart, Rank, RankApi, RankPath, RouteEntry, SecretKey, http_table, https_table,
     secret::{self, Lacks},
 };
-use crate::object::{Kind, Object, Spec};
+use crate::object::{Key, Kind, Object, Spec};
 use std::{cmp::Reverse, sync::Arc};
 use weir_config::{
     diagnostic::{Diagnostic, Severity},
@@ -31,6 +31,24 @@ pub fn words(ingress: &Ingress) -> Vec<Name> {
     ingress.tls.iter().filter(|tls| tls.secret.is_some()).flat_map(hosts).collect()
 }
 
+/// The namespace whose Ingress objects Higress names without it.
+const SYSTEM_NAMESPACE: &str = "higress-system";
+
+/// The name of an Ingress' routes, as in Higress.
+fn route_name(namespace: &str, name: &str) -> Name {
+    if namespace == SYSTEM_NAMESPACE { name.into() } else { format!("{namespace}/{name}").into() }
+}
+
+/// The route names that a plugin's rule means by `named`: `namespace/name` of an Ingress, `name` of one in the plugin's own namespace,
+/// or the name of another API's route.
+pub fn route_names(named: &str, namespace: &str) -> Vec<String> {
+    let own = match named.split_once('/') {
+        Some((namespace, name)) => route_name(namespace, name),
+        None => route_name(namespace, named),
+    };
+    if *own == *named { vec![named.into()] } else { vec![own.to_string(), named.into()] }
+}
+
 pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, ingress: &Ingress, part: &mut Part) {
     if let Err(why) = class(cx, object, ingress) {
         let found = Diagnostic::warning("NotAccepted", format!("this Ingress is not Weir's: {why}"))
@@ -42,7 +60,8 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, ingress: &Ingress, part: &mu
     for (index, tls) in ingress.tls.iter().enumerate() {
         translate_tls(cx, object, tls, index, part);
     }
-    let maker = Maker { cx, object, owner: format!("{}/{}", object.key.namespace, object.key.name).into() };
+    let Key { namespace, name, .. } = &object.key;
+    let maker = Maker { cx, object, owner: format!("{namespace}/{name}").into(), route_name: route_name(namespace, name) };
     let mut nth = 0;
     for (index, rule) in ingress.rules.iter().enumerate() {
         for (path_index, path) in rule.paths.iter().enumerate() {
@@ -123,6 +142,7 @@ struct Maker<'a> {
     object: &'a Arc<Object>,
     /// `namespace/name`
     owner: Name,
+    route_name: Name,
 }
 
 impl Maker<'_> {
@@ -168,7 +188,7 @@ impl Maker<'_> {
     fn route(&self, matches: RouteMatch, action: RouteAction, line: u32) -> Arc<Route> {
         let origin = self.object.origin();
         let origin = Origin { line: origin.line.below(line.saturating_sub(self.object.line)), ..origin };
-        Arc::new(Route::new(self.object.key.name.clone(), matches, action, origin))
+        Arc::new(Route::new(self.route_name.clone(), matches, action, origin))
     }
 
     fn action(&self, backend: &Backend, field: &str, part: &mut Part) -> RouteAction {

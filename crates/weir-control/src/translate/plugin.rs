@@ -79,7 +79,7 @@ fn decode(root: &reader::Object<'_>, meta: &Meta, higress: bool) -> Option<Spec>
     let words = [("FAIL_CLOSE", FailStrategy::FailClose), ("FAIL_OPEN", FailStrategy::FailOpen), ("FAIL_RELOAD", FailStrategy::FailReload)];
     let fail_strategy = spec.choice("failStrategy", &words).unwrap_or_default();
     let priority = spec.int("priority", i64::from(i32::MIN)..=i64::from(i32::MAX)).map(|n| n as i32);
-    let configuration = rules::configuration(&spec, higress);
+    let configuration = rules::configuration(&spec, higress, &meta.namespace);
     let environment = spec.object("vmConfig").map(|vm| vm.list("env").iter().filter_map(variable).collect()).unwrap_or_default();
     let gateways = targets(&spec, meta);
     let ports = ports(&spec);

@@ -40,6 +40,22 @@ spec:
 ---
 apiVersion: networking.k8s.io/v1
 kind: Ingress
+metadata: { name: shop, namespace: team }
+spec:
+  rules: [{ host: team.test, http: { paths: [{ path: /, pathType: Prefix, backend: { service: { name: three, port: { number: $ECHO } } } }] } }]
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: { name: shop, namespace: higress-system }
+spec:
+  rules: [{ host: system.test, http: { paths: [{ path: /, pathType: Prefix, backend: { service: { name: three, port: { number: $ECHO } } } }] } }]
+---
+{ apiVersion: v1, kind: Service, metadata: { name: three, namespace: team }, spec: { type: ExternalName, externalName: 127.0.0.1, ports: [{ port: $ECHO }] } }
+---
+{ apiVersion: v1, kind: Service, metadata: { name: three, namespace: higress-system }, spec: { type: ExternalName, externalName: 127.0.0.1, ports: [{ port: $ECHO }] } }
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
 metadata: { name: rest }
 spec:
   rules: [{ http: { paths: [{ path: /, pathType: Prefix, backend: { service: { name: one, port: { number: 80 } } } }] } }]
@@ -98,6 +114,17 @@ fn rules_of_higress_are_matched_by_its_sdk() {
     weir.write("plugin.yaml", &spec(&format!("defaultConfig: {}\ndefaultConfigDisable: true\n", word("default"))));
     says("late.test", "event");
     assert!(weir.admin("/plugins").json()["plugins"].as_array().unwrap().is_empty());
+    // An Ingress of another namespace is named with it; a bare name is one of the plugin's own namespace, or of higress-system.
+    let ingress = |named: &str, hit: [&str; 3]| {
+        weir.write("plugin.yaml", &spec(&format!("matchRules: [{{ ingress: [{named}], config: {} }}]\n", word("mine"))));
+        for (host, wanted) in ["shop.test", "team.test", "system.test"].into_iter().zip(hit) {
+            says(host, if wanted.is_empty() { "event" } else { wanted });
+        }
+    };
+    ingress("team/shop", ["", "mine", ""]);
+    ingress("default/shop", ["mine", "", ""]);
+    ingress("higress-system/shop", ["", "", "mine"]);
+    ingress("shop", ["mine", "", "mine"]);
     // Istio's field goes through as it stands.
     weir.write("plugin.yaml", &spec(&format!("pluginConfig: {}\n", word("plain"))));
     says("any.test", "plain");

@@ -1,13 +1,14 @@
 //! A plugin's configuration as its guest reads it. Higress' `matchRules` become the keys that its SDK matches by.
+use crate::translate::ingress;
 use serde_json::{Map, Value};
 use weir_config::{
     node,
     reader::{Field, Object},
 };
 
-/// The JSON text; the inner `None` is a plugin that is switched off. `None` after an error.
+/// The JSON text; the inner `None` is a plugin that is switched off. `None` after an error. `namespace` is the plugin's.
 #[expect(clippy::option_option, reason = "an error and a plugin that is switched off are not the same")]
-pub fn configuration(spec: &Object<'_>, higress: bool) -> Option<Option<String>> {
+pub fn configuration(spec: &Object<'_>, higress: bool, namespace: &str) -> Option<Option<String>> {
     let given = spec.get("pluginConfig").map(|f| object(&f));
     if !higress {
         return Some(Some(given.flatten().map(|map| Value::Object(map).to_string()).unwrap_or_default()));
@@ -15,7 +16,8 @@ pub fn configuration(spec: &Object<'_>, higress: bool) -> Option<Option<String>>
     let default = spec.get("defaultConfig").map(|f| object(&f));
     let default_off = flag(spec, "defaultConfigDisable").unwrap_or(false);
     let listed = spec.get("matchRules");
-    let rules: Vec<Option<Option<Value>>> = listed.as_ref().map(|f| f.list().iter().map(rule).collect()).unwrap_or_default();
+    let rules: Vec<Option<Option<Value>>> =
+        listed.as_ref().map(|f| f.list().iter().map(|f| rule(f, namespace)).collect()).unwrap_or_default();
     if let Some(own) = given {
         if let Some(rules) = &listed {
             rules.warning("UnusedField", "has no effect beside pluginConfig", "write defaultConfig in place of pluginConfig");
@@ -60,7 +62,7 @@ fn object(field: &Field<'_>) -> Option<Map<String, Value>> {
 
 /// The rule's configuration with what it matches; the inner `None` is a rule that is switched off.
 #[expect(clippy::option_option, reason = "an error and a rule that is switched off are not the same")]
-fn rule(field: &Field<'_>) -> Option<Option<Value>> {
+fn rule(field: &Field<'_>, namespace: &str) -> Option<Option<Value>> {
     let rule = field.object()?;
     rule.unsupported(&["routeType"]);
     let mut config = match rule.get("config") {
@@ -70,7 +72,11 @@ fn rule(field: &Field<'_>) -> Option<Option<Value>> {
     let off = flag(&rule, "configDisable").unwrap_or(false);
     let mut any = false;
     for (name, key) in [("ingress", "_match_route_"), ("domain", "_match_domain_"), ("service", "_match_service_")] {
-        let list: Vec<Value> = rule.strings(name).into_iter().map(Value::String).collect();
+        let mut list = rule.strings(name);
+        if name == "ingress" {
+            list = list.iter().flat_map(|named| ingress::route_names(named, namespace)).collect();
+        }
+        let list: Vec<Value> = list.into_iter().map(Value::String).collect();
         if !list.is_empty() {
             any = true;
             config.insert(key.into(), Value::Array(list));
