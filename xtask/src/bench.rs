@@ -99,7 +99,7 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
         table += &part;
     }
     if let Some(out) = &args.out {
-        let head = "# Figures\n\nMade by `cargo xtask bench`: one worker pinned to one core, load generator and backend on the other, 64 keep-alive\nconnections, all of Weir's default features on with the access log written to a file, nginx without an access log. CPU time\nper request of the proxy's process is the figure to compare; it is the median over alternating rounds of one run.\n\n";
+        let head = "# Benchmarks\n\nMade by `cargo xtask bench`: one worker pinned to one core, load generator and backend on the other, 64 keep-alive\nconnections, all of Weir's default features on with the access log written to a file, nginx without an access log. CPU time\nper request of the proxy's process is the figure to compare; it is the median over alternating rounds of one run.\n\n";
         std::fs::write(out, format!("{head}{table}")).with_context(|| out.display().to_string())?;
     }
     Ok(())

@@ -124,7 +124,7 @@ cases:
   request: { method: PUT, path: /a?b=c, body: { n: 1 } }
   expect:
     status: 201
-    headers: { x-greeting: { greeting: hello }, x-upstream: a, x-none: null }
+    headers: { x-greeting: hello, x-upstream: a, x-none: null }
     body: { ok: true }
     upstream: { method: PUT, path: \"~^/a\", body: { n: 1 }, host: example.com }
 - name: wrong

@@ -29,7 +29,7 @@ fn serves_what_it_prints_and_follows_its_files() {
     let mut names: HashMap<String, u32> = HashMap::new();
     for _ in 0..200 {
         let answer = weir.get("any.test", "/");
-        assert_eq!(answer.header("x-greeting"), Some(r#"{"greeting":"hello"}"#));
+        assert_eq!(answer.header("x-greeting"), Some("hello"));
         *names.entry(answer.json()["name"].as_str().unwrap().into()).or_default() += 1;
     }
     assert!(names["v1"] > names["v2"] && names["v2"] > 5 && names.len() == 2, "{names:?}");
@@ -43,9 +43,9 @@ fn serves_what_it_prints_and_follows_its_files() {
     weir.write("gateway.yaml", &text("gateway.yaml").replace("statusCode: 302", "statusCode: 301"));
     weir.get_until("any.test", "/old/shirts", |a| a.status == 301);
     weir.write("plugin.yaml", &text("plugin.yaml").replace("greeting: hello", "greeting: moin"));
-    weir.get_until("any.test", "/", |a| a.header("x-greeting") == Some(r#"{"greeting":"moin"}"#));
+    weir.get_until("any.test", "/", |a| a.header("x-greeting") == Some("moin"));
     weir.write("greeting.wat", &text("greeting.wat").replace("\"x-greeting\"", "\"x-saluting\""));
-    weir.get_until("any.test", "/", |a| a.header("x-saluting") == Some(r#"{"greeting":"moin"}"#));
+    weir.get_until("any.test", "/", |a| a.header("x-saluting") == Some("moin"));
 
     // A mistake is shown with its line, and changes nothing.
     weir.write("gateway.yaml", &text("gateway.yaml").replace("PathPrefix", "Prefix"));
