@@ -1,13 +1,84 @@
-//! Circuit breakers: what a cluster may have at once, over all workers.
+//! Circuit breakers: what a cluster may have at once, over all workers, and how many connections all clusters together may have.
 use crate::cluster::Breakers;
 use std::sync::{
     Arc,
     atomic::{
-        AtomicU32,
+        AtomicU32, AtomicU64,
         Ordering::{Relaxed, SeqCst},
     },
 };
+use tokio::sync::Notify;
 use weir_config::model::CircuitBreakers;
+
+/// How many times as many connections as are left in the process one cluster may have: some are always left for others.
+const SHARE: u32 = 3;
+
+/// Connections to upstreams of the whole process.
+pub struct UpstreamConnections {
+    pub open: AtomicU32,
+    pub limit: u32,
+    /// Connections that were not made because of the limit.
+    pub overflow: AtomicU64,
+    waiting: AtomicU32,
+    freed: Notify,
+}
+
+impl UpstreamConnections {
+    pub fn new(limit: u32) -> UpstreamConnections {
+        UpstreamConnections {
+            open: AtomicU32::new(0),
+            limit,
+            overflow: AtomicU64::new(0),
+            waiting: AtomicU32::new(0),
+            freed: Notify::new(),
+        }
+    }
+
+    /// One more for a cluster that has `own`, while enough are left for others.
+    fn enter(&self, own: u32) -> bool {
+        let open = self.open.fetch_add(1, SeqCst);
+        let left = self.limit.saturating_sub(open);
+        if own < left.saturating_mul(SHARE) {
+            return true;
+        }
+        self.open.fetch_sub(1, SeqCst);
+        self.overflow.fetch_add(1, Relaxed);
+        false
+    }
+
+    fn leave(&self) {
+        self.open.fetch_sub(1, SeqCst);
+        if self.waiting.load(SeqCst) > 0 {
+            self.freed.notify_one();
+        }
+    }
+
+    /// Waits until a connection somewhere in the process has been closed.
+    pub async fn freed(&self) {
+        struct Waiting<'a>(&'a AtomicU32);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, SeqCst);
+            }
+        }
+        self.waiting.fetch_add(1, SeqCst);
+        let _waiting = Waiting(&self.waiting);
+        self.freed.notified().await;
+    }
+}
+
+impl Default for UpstreamConnections {
+    fn default() -> UpstreamConnections {
+        UpstreamConnections::new(u32::MAX)
+    }
+}
+
+/// Whose limit keeps a connection from being made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    Cluster,
+    Process,
+}
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +99,10 @@ pub enum Resource {
 pub struct Permit(Option<(Arc<Breakers>, Resource)>);
 
 impl Breakers {
+    pub fn new(all: Arc<UpstreamConnections>) -> Breakers {
+        Breakers { all, ..Breakers::default() }
+    }
+
     fn gauge(&self, of: Resource) -> &AtomicU32 {
         match of {
             Resource::Connections => &self.connections,
@@ -37,11 +112,23 @@ impl Breakers {
         }
     }
 
-    /// Takes a place; `None` if all are taken: 503 with the flag `UO`, or no retry. Without a limit nothing is counted,
+    /// Takes the place of a new connection.
+    pub fn connect(self: &Arc<Self>, limits: &CircuitBreakers) -> Result<Permit, Full> {
+        let own = self.connections.fetch_add(1, SeqCst);
+        let full = match () {
+            () if own >= limits.max_connections => Full::Cluster,
+            () if !self.all.enter(own) => Full::Process,
+            () => return Ok(Permit(Some((self.clone(), Resource::Connections)))),
+        };
+        self.connections.fetch_sub(1, SeqCst);
+        Err(full)
+    }
+
+    /// Takes a place for anything but a connection; `None` if all are taken: 503 with the flag `UO`, or no retry. Without a limit nothing is counted,
     /// so that workers do not fight for one cache line.
     pub fn take(self: &Arc<Self>, of: Resource, limits: &CircuitBreakers) -> Option<Permit> {
         let limit = match (of, &limits.retry_budget) {
-            (Resource::Connections, _) => limits.max_connections,
+            (Resource::Connections, _) => return self.connect(limits).ok(),
             (Resource::Pending, _) => limits.max_pending_requests,
             (Resource::Requests, _) => limits.max_requests,
             (Resource::Retries, None) => limits.max_retries,
@@ -104,6 +191,7 @@ impl Drop for Permit {
         if let Some((breakers, of)) = &self.0 {
             breakers.gauge(*of).fetch_sub(1, SeqCst);
             if *of == Resource::Connections {
+                breakers.all.leave();
                 breakers.wake();
             }
         }
@@ -145,6 +233,29 @@ mod tests {
         let two = retry();
         assert!(two.is_some() && retry().is_none());
         drop(requests);
+    }
+
+    #[test]
+    fn a_cluster_leaves_connections_for_others() {
+        let all = Arc::new(UpstreamConnections::new(100));
+        let unlimited = CircuitBreakers::default();
+        let cluster = || Arc::new(Breakers::new(all.clone()));
+        let fill = |b: &Arc<Breakers>| std::iter::from_fn(|| b.connect(&unlimited).ok()).take(1000).collect::<Vec<_>>();
+        let clusters = [cluster(), cluster(), cluster()];
+        let held: Vec<_> = clusters.iter().map(fill).collect();
+        let counts: Vec<_> = held.iter().map(Vec::len).collect();
+        assert_eq!(counts, [75, 19, 5]);
+        assert_eq!(clusters[0].connect(&unlimited).err(), Some(Full::Process));
+        assert_eq!(all.overflow.load(Relaxed), 4);
+        // A limit of its own comes first.
+        let own = CircuitBreakers { max_connections: 19, ..CircuitBreakers::default() };
+        assert_eq!(clusters[1].connect(&own).err(), Some(Full::Cluster));
+        drop(held);
+        assert_eq!((all.open.load(Relaxed), clusters[0].connections.load(Relaxed)), (0, 0));
+        // Few are better than none.
+        let one = Arc::new(Breakers::new(Arc::new(UpstreamConnections::new(1))));
+        let first = one.connect(&unlimited);
+        assert!(first.is_ok() && one.connect(&unlimited).is_err());
     }
 
     #[test]

@@ -10,7 +10,7 @@ pub use endpoints::{EndpointRt, EndpointSet};
 pub use forward::ForwardProxy;
 pub use registry::ClusterRegistry;
 
-use crate::outlier::Outliers;
+use crate::{breaker::UpstreamConnections, outlier::Outliers};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use std::sync::{
     Arc,
@@ -89,4 +89,6 @@ pub struct Breakers {
     /// Requests that wait for one of the connections to be closed, and how they hear of it.
     pub(crate) waiting: AtomicU32,
     pub(crate) freed: tokio::sync::Notify,
+    /// Connections of all clusters.
+    pub(crate) all: Arc<UpstreamConnections>,
 }

@@ -5,6 +5,7 @@ pub mod admin;
 mod apply;
 pub mod balance;
 pub mod breaker;
+mod budget;
 pub mod cluster;
 pub mod conn;
 mod diff;
@@ -50,8 +51,10 @@ pub struct Options {
     pub shutdown_timeout: Duration,
     /// Name servers to ask; empty asks those of `/etc/resolv.conf`.
     pub dns_resolvers: Vec<SocketAddr>,
-    /// Connections open at once, over all listeners and workers.
-    pub max_connections: u32,
+    /// Client connections open at once, over all listeners and workers; `None` for a share of the file descriptors.
+    pub max_connections: Option<u32>,
+    /// Connections to upstreams open at once, over all clusters and workers; `None` likewise.
+    pub max_upstream_connections: Option<u32>,
     /// For the PROXY protocol header and the ClientHello (Envoy's `listener_filters_timeout`).
     pub listener_filters_timeout: Duration,
     /// For a TLS handshake (Envoy's `transport_socket_connect_timeout`).
@@ -81,7 +84,8 @@ impl Default for Options {
             drain_time: Duration::from_secs(5),
             shutdown_timeout: Duration::from_secs(20),
             dns_resolvers: Vec::new(),
-            max_connections: 1 << 20,
+            max_connections: None,
+            max_upstream_connections: None,
             listener_filters_timeout: Duration::from_secs(15),
             handshake_timeout: Duration::from_secs(15),
             labels: BTreeMap::new(),

@@ -2,6 +2,8 @@
 use crate::{
     BoundListener, Options, Report, admin,
     apply::Applier,
+    breaker::UpstreamConnections,
+    budget::Budget,
     cluster::{ClusterRegistry, manager::Manager},
     drain::Phase,
     listener::{ListenerSlot, Total},
@@ -24,7 +26,7 @@ use std::{
 };
 use tokio::{runtime, sync::Notify};
 use weir_config::model::{Config, Name};
-use weir_net::{dns, tls::Details};
+use weir_net::{descriptors, dns, tls::Details};
 
 /// Where a proxy stands, in Envoy's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,8 @@ pub struct Shared {
     /// Where access logs are written.
     pub sinks: Sinks,
     pub(crate) total: Arc<Total>,
+    /// Connections to upstreams.
+    pub upstreams: Arc<UpstreamConnections>,
     /// Certificates that are loaded, by the names of their secrets.
     pub(crate) certificates: ArcSwap<Vec<(Name, Details)>>,
     state: AtomicU8,
@@ -94,6 +98,11 @@ impl Shared {
     pub(crate) fn spare(&self, cluster: u32, but: usize) {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         workers.iter().enumerate().filter(|(i, _)| *i != but).for_each(|(_, w)| w.post(Command::Spare(cluster)));
+    }
+    /// Asks all workers but one to close an idle connection to whichever upstream.
+    pub(crate) fn spare_any(&self, but: usize) {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.iter().enumerate().filter(|(i, _)| *i != but).for_each(|(_, w)| w.post(Command::SpareAny));
     }
     /// Connections open now.
     pub fn connections(&self) -> u32 {
@@ -161,6 +170,7 @@ impl Proxy {
         plugin::property::set_labels(options.labels.clone());
         let plugins = ManagerOptions { cache_dir: options.cache_dir.clone(), ..ManagerOptions::new(main.handle().clone()) };
         let plugins = plugin::Manager::new(plugins, clusters.clone())?;
+        let budget = budget(&options);
         let shared = Arc::new(Shared {
             snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::empty(clusters.clone()))),
             clusters: clusters.clone(),
@@ -168,7 +178,8 @@ impl Proxy {
             stats: Registry::new(options.workers),
             plugins,
             sinks: Sinks::default(),
-            total: Arc::new(Total { open: Default::default(), limit: options.max_connections, idle: Notify::new() }),
+            total: Arc::new(Total { open: Default::default(), limit: budget.downstream, idle: Notify::new() }),
+            upstreams: Arc::new(UpstreamConnections::new(budget.upstream)),
             certificates: ArcSwap::default(),
             state: AtomicU8::new(State::PreInitializing as u8),
             failed_health_check: AtomicBool::new(false),
@@ -188,7 +199,7 @@ impl Proxy {
             dns::Resolver::new(dns::Options { servers: shared.options.dns_resolvers.clone(), ..Default::default() })?
         };
         let runtime = main.handle().clone();
-        let manager = Manager::new(clusters, Arc::new(resolver), runtime.clone());
+        let manager = Manager::new(clusters, Arc::new(resolver), runtime.clone(), shared.upstreams.clone());
         let applier = Arc::new(tokio::sync::Mutex::new(Applier::new(shared.clone(), manager)));
         let workers: io::Result<Vec<_>> = (0..shared.options.workers).map(|i| Handle::start(i, shared.clone())).collect();
         *shared.workers.lock().unwrap_or_else(PoisonError::into_inner) = workers?;
@@ -266,6 +277,21 @@ impl Proxy {
         // Joining blocks; the caller's runtime goes on meanwhile.
         let _ = tokio::task::spawn_blocking(join).await;
     }
+}
+
+/// Connections that the file descriptors allow.
+fn budget(options: &Options) -> Budget {
+    let descriptors = descriptors::limit();
+    let budget = Budget::new(descriptors, options.workers, options.max_connections, options.max_upstream_connections);
+    Logger::Main.debug(format_args!("{descriptors} file descriptors: {budget:?}"));
+    if budget.missing(descriptors) > 0 {
+        Logger::Main.warning(format_args!(
+            "{} client and {} upstream connections need more than the {descriptors} file descriptors of this process; \
+             raise its limit (ulimit -n), or lower --max-connections or --max-upstream-connections",
+            budget.downstream, budget.upstream
+        ));
+    }
+    budget
 }
 
 impl Drop for Proxy {

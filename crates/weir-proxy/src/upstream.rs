@@ -188,7 +188,7 @@ impl WorkerCluster {
     }
 
     /// Closes one idle connection, to whichever host. `false`: none is idle.
-    fn close_idle(&self) -> bool {
+    pub fn close_idle(&self) -> bool {
         self.hosts.iter().any(|h| h.close_idle()) || self.named.borrow().values().any(|h| h.close_idle())
     }
 

@@ -143,6 +143,11 @@ impl Worker {
         }
     }
 
+    /// Closes an idle connection to whichever upstream. `false`: none is idle.
+    pub fn close_idle(&self) -> bool {
+        self.clusters.borrow().iter().flatten().any(|known| known.cluster.close_idle())
+    }
+
     /// A clean stream from the pool.
     pub fn stream(&self) -> Rc<Stream> {
         let stream = self.streams.borrow_mut().pop().unwrap_or_default();

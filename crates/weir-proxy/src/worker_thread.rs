@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Phase(Phase),
     /// Another worker waits for a connection of the cluster in this slot: one here is to make room.
     Spare(u32),
+    /// Another worker waits for a connection of any cluster: an idle one here is to be closed.
+    SpareAny,
     /// Drop everything and end.
     Stop,
 }
@@ -115,6 +117,7 @@ impl Local {
                     self.drains.borrow().values().for_each(|d| d.advance(phase));
                 }
                 Command::Spare(cluster) => self.worker.spare(cluster),
+                Command::SpareAny => _ = self.worker.close_idle(),
                 Command::Stop => return,
             }
         }

@@ -46,6 +46,9 @@ pub struct EchoAt {
 pub fn run(options: Options) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
+        if let Err(e) = weir_net::descriptors::raise_limit() {
+            eprintln!("warning: cannot raise the limit of file descriptors: {e}");
+        }
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut hangup = signal(SignalKind::hangup())?;
         let _upstreams = start_echo(&options.echo).await?;

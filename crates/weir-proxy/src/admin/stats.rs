@@ -227,6 +227,9 @@ fn server(shared: &Shared, out: &mut Vec<Sample>) {
         ("server.uptime", shared.started.elapsed().as_secs()),
         ("server.concurrency", shared.options.workers as u64),
         ("server.total_connections", u64::from(shared.connections())),
+        ("server.total_connections_limit", u64::from(shared.total.limit)),
+        ("server.upstream_cx_active", u64::from(shared.upstreams.open.load(Ordering::Relaxed))),
+        ("server.upstream_cx_limit", u64::from(shared.upstreams.limit)),
         ("server.memory_allocated", resident),
         ("server.memory_heap_size", size),
         ("listener_manager.total_listeners_active", shared.listeners.load().len() as u64),
@@ -238,6 +241,7 @@ fn server(shared: &Shared, out: &mut Vec<Sample>) {
     let logs = shared.sinks.counts();
     out.push(plain("filesystem.write_completed", Total::Counter(logs.write_completed)));
     out.push(plain("filesystem.write_failed", Total::Counter(logs.write_failed)));
+    out.push(plain("server.upstream_cx_overflow", Total::Counter(shared.upstreams.overflow.load(Ordering::Relaxed))));
     out.push(plain("server.log_lines_dropped", Total::Counter(logging::dropped())));
 }
 

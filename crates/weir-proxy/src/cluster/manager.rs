@@ -1,6 +1,6 @@
 //! Clusters at configuration time: what changed is built anew, warmed and published; what is broken is refused alone.
-use super::{ClusterRegistry, ClusterRt, EndpointSet, ForwardProxy, discovery, discovery::Follower};
-use crate::{diff, secrets::Secrets};
+use super::{Breakers, ClusterRegistry, ClusterRt, EndpointSet, ForwardProxy, discovery, discovery::Follower};
+use crate::{breaker::UpstreamConnections, diff, secrets::Secrets};
 use arc_swap::ArcSwap;
 use std::{
     collections::{BTreeMap, HashSet},
@@ -34,13 +34,14 @@ pub(crate) struct Manager {
     resolver: Arc<Resolver>,
     forward: Arc<ForwardProxy>,
     runtime: Handle,
+    connections: Arc<UpstreamConnections>,
     entries: BTreeMap<Name, Entry>,
 }
 
 impl Manager {
-    pub fn new(registry: Arc<ClusterRegistry>, resolver: Arc<Resolver>, runtime: Handle) -> Manager {
+    pub fn new(registry: Arc<ClusterRegistry>, resolver: Arc<Resolver>, runtime: Handle, connections: Arc<UpstreamConnections>) -> Manager {
         let forward = Arc::new(ForwardProxy::new(resolver.clone(), runtime.clone()));
-        Manager { registry, resolver, forward, runtime, entries: BTreeMap::new() }
+        Manager { registry, resolver, forward, runtime, connections, entries: BTreeMap::new() }
     }
 
     /// Publishes what is new or changed, and waits a moment for names that were never resolved. Clusters that are gone
@@ -122,7 +123,7 @@ impl Manager {
             config: cluster.clone(),
             endpoints: ArcSwap::from_pointee(set),
             tls,
-            breakers: before.as_ref().map_or_else(Arc::default, |b| b.breakers.clone()),
+            breakers: before.as_ref().map_or_else(|| Arc::new(Breakers::new(self.connections.clone())), |b| b.breakers.clone()),
             outliers: before.map_or_else(Arc::default, |b| b.outliers.clone()),
             forward: matches!(cluster.discovery, Discovery::DynamicForwardProxy { .. }).then(|| self.forward.clone()),
         });

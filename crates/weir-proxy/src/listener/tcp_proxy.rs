@@ -5,7 +5,7 @@ use super::{
     tunnel::{Moved, tunnel},
 };
 use crate::{
-    breaker::Resource,
+    breaker::Full,
     cluster::{ClusterRegistry, ClusterRt, ClusterSlot, EndpointRt, ForwardProxy},
     conn::ConnInfo,
     drain::Phase,
@@ -70,9 +70,15 @@ pub(super) async fn serve(local: &Local, chain: &ChainRt, client: Io, conn: &Con
         let Some(endpoint) = endpoint else {
             return count(if tried.is_empty() { &stats.tcp_downstream_cx_no_route } else { &stats.tcp_upstream_cx_connect_fail });
         };
-        let Some(permit) = cluster.breakers.take(Resource::Connections, &cluster.config.circuit_breakers) else {
-            of_cluster.upstream_cx_overflow.inc();
-            return count(&stats.tcp_downstream_cx_no_route);
+        let permit = loop {
+            match cluster.breakers.connect(&cluster.config.circuit_breakers) {
+                Ok(permit) => break permit,
+                Err(Full::Process) if worker.close_idle() => tokio::task::yield_now().await,
+                Err(_) => {
+                    of_cluster.upstream_cx_overflow.inc();
+                    return count(&stats.tcp_downstream_cx_no_route);
+                }
+            }
         };
         let begun = worker.now();
         let link = Link::new(&of_cluster, permit, begun);

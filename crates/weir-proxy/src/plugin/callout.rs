@@ -176,7 +176,7 @@ impl Direct {
             config: Arc::new(config),
             endpoints: ArcSwap::from_pointee(EndpointSet::default()),
             tls,
-            breakers: Arc::new(Breakers::default()),
+            breakers: Arc::new(Breakers::new(w.shared.upstreams.clone())),
             outliers: Arc::new(Outliers::default()),
             forward: None,
         };

@@ -1,6 +1,6 @@
 //! Requests of the gateway's own to one host of a cluster: mirrors and the callouts of plugins. They go the way of all others,
 //! within the cluster's circuit breakers and counted by it.
-use super::{Checkout, Conn, Host, Protocol, Turn, Use, WorkerCluster};
+use super::{Checkout, Conn, Failure, Host, Protocol, Turn, Use, WorkerCluster};
 use crate::{
     breaker::{Permit, Resource},
     outlier::Outcome,
@@ -149,7 +149,9 @@ impl Way<'_> {
             return Ok((conn, true));
         }
         checkout.get(self.worker).await.map_err(|e| {
-            self.report(Outcome::LocalOrigin);
+            if !matches!(e, Failure::Overflow) {
+                self.report(Outcome::LocalOrigin);
+            }
             format!("{}: {}", self.host.text, e.text())
         })
     }

@@ -6,21 +6,25 @@ use super::{
     link::{Facts, Link, UpstreamTls},
 };
 use crate::{
-    breaker::{Permit, Resource},
+    breaker::{Full, Permit, Resource},
     stats::ClusterStats,
     worker::Worker,
 };
 use bytes::Bytes;
 use h2::client::SendRequest;
-use std::{io, net::SocketAddr, rc::Rc};
+use std::{io, net::SocketAddr, rc::Rc, time::Duration};
 use tokio::net::{TcpSocket, TcpStream};
 use weir_config::model::{ProxyProtocolVersion, UpstreamProtocol};
 use weir_net::{
+    descriptors,
     http::{relay::Peer, wire::Wire},
     io::Io,
     proxy_protocol,
     tls::{self, Alpn, Refusal},
 };
+
+/// How long a request waits for a connection while the process has no more of them.
+const WAIT_FOR_PROCESS: Duration = Duration::from_millis(250);
 
 /// What to speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,8 +164,8 @@ impl Checkout<'_> {
 
     async fn make(&self, w: &Worker, name: Option<&str>) -> Result<(Conn, bool), Failure> {
         let permit = match self.permit() {
-            Some(permit) => permit,
-            None => match self.wait(w, name).await {
+            Ok(permit) => permit,
+            Err(_) => match self.wait(w, name).await? {
                 Waited::Place(permit) => permit,
                 Waited::Found(conn) => return Ok((conn, true)),
             },
@@ -171,6 +175,10 @@ impl Checkout<'_> {
         let begun = tokio::time::timeout(self.cluster.rt.config.connect_timeout, self.connect(w, name, link)).await;
         match begun {
             Ok(Ok(conn)) => Ok((conn, false)),
+            Ok(Err(e)) if descriptors::is_exhausted(&e) => {
+                stats.upstream_cx_overflow.inc();
+                Err(Failure::Overflow)
+            }
             Ok(Err(e)) => {
                 stats.upstream_cx_connect_fail.inc();
                 Err(Failure::Connect(e))
@@ -183,31 +191,49 @@ impl Checkout<'_> {
         }
     }
 
-    fn permit(&self) -> Option<Permit> {
-        self.cluster.rt.breakers.take(Resource::Connections, &self.cluster.rt.config.circuit_breakers)
+    fn permit(&self) -> Result<Permit, Full> {
+        self.cluster.rt.breakers.connect(&self.cluster.rt.config.circuit_breakers)
     }
 
     /// All connections that the cluster may have are there: waits for one to be given back here, or closed anywhere. Idle
-    /// ones elsewhere (to other hosts, or of other workers) make room.
-    async fn wait(&self, w: &Worker, name: Option<&str>) -> Waited {
+    /// ones elsewhere (to other hosts, of other workers, of other clusters) make room. Where the whole process has no more,
+    /// the wait is short.
+    async fn wait(&self, w: &Worker, name: Option<&str>) -> Result<Waited, Failure> {
         let cluster = self.cluster;
+        let mut shed = None;
         cluster.stats.upstream_cx_overflow.inc();
         let remote = cluster.rt.breakers.wait();
         let local = cluster.begin_wait();
         loop {
-            if let Some(permit) = self.permit() {
-                return Waited::Place(permit);
-            }
-            if cluster.close_idle() {
-                continue;
-            }
-            w.shared.spare(cluster.slot, w.index);
-            tokio::select! {
-                () = local.freed() => {}
-                () = remote.freed() => {}
+            match self.permit() {
+                Ok(permit) => return Ok(Waited::Place(permit)),
+                Err(Full::Cluster) => {
+                    if cluster.close_idle() {
+                        continue;
+                    }
+                    w.shared.spare(cluster.slot, w.index);
+                    tokio::select! {
+                        () = local.freed() => {}
+                        () = remote.freed() => {}
+                    }
+                }
+                Err(Full::Process) => {
+                    if cluster.close_idle() || w.close_idle() {
+                        // An HTTP/2 connection is closed by its own task.
+                        tokio::task::yield_now().await;
+                        continue;
+                    }
+                    w.shared.spare_any(w.index);
+                    let shed = shed.get_or_insert_with(|| Box::pin(tokio::time::sleep(WAIT_FOR_PROCESS)));
+                    tokio::select! {
+                        () = local.freed() => {}
+                        () = w.shared.upstreams.freed() => {}
+                        () = shed.as_mut() => return Err(Failure::Overflow),
+                    }
+                }
             }
             if let Some(found) = self.reuse(w, name) {
-                return Waited::Found(found);
+                return Ok(Waited::Found(found));
             }
         }
     }

@@ -65,9 +65,13 @@ pub struct Serve {
     /// Threads that serve [default: the cores it may use]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
-    /// Client connections open at once, over all listeners; more are closed as they come
-    #[arg(long, value_name = "N", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1..))]
-    max_connections: u32,
+    /// Client connections open at once, over all listeners; more are closed as they come [default: half of the file descriptors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections: Option<u32>,
+    /// Connections to upstreams open at once, over all clusters; requests that need more get 503 [default: half of the file
+    /// descriptors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_upstream_connections: Option<u32>,
     /// The access log: a file, - for standard output, or off
     #[arg(long, value_name = "FILE", default_value = "-")]
     access_log: String,
@@ -132,6 +136,7 @@ impl Serve {
                 drain_time: self.drain_time,
                 dns_resolvers: self.dns_resolver,
                 max_connections: self.max_connections,
+                max_upstream_connections: self.max_upstream_connections,
                 labels,
                 ..weir_proxy::Options::default()
             },

@@ -52,6 +52,7 @@ pub struct Start<'a> {
     wait: bool,
     cache: Option<PathBuf>,
     environment: Vec<(&'static str, PathBuf)>,
+    descriptors: Option<(u64, u64)>,
 }
 
 impl<'a> Start<'a> {
@@ -65,6 +66,7 @@ impl<'a> Start<'a> {
             wait: true,
             cache: None,
             environment: Vec::new(),
+            descriptors: None,
         }
     }
     /// A file in its folder.
@@ -99,6 +101,11 @@ impl<'a> Start<'a> {
     /// A variable of its environment: a file.
     pub fn env(mut self, name: &'static str, file: PathBuf) -> Self {
         self.environment.push((name, file));
+        self
+    }
+    /// With these limits of file descriptors, soft and hard.
+    pub fn descriptors(mut self, soft: u64, hard: u64) -> Self {
+        self.descriptors = Some((soft, hard));
         self
     }
     pub fn run(self) -> Weir {
@@ -181,7 +188,14 @@ impl Weir {
         for (name, text) in &start.files {
             fs::write(conf.join(name), replaced(text, &words)).unwrap();
         }
-        let mut command = weir();
+        let mut command = match start.descriptors {
+            None => weir(),
+            Some((soft, hard)) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_weir")]);
+                shell
+            }
+        };
         let cache = start.cache.unwrap_or_else(|| cache_in(folder.path()));
         command.args(["run", "--workers", &start.workers.to_string(), "--admin", "127.0.0.1:0", "--cache-dir"]).arg(cache);
         command.envs(start.environment);

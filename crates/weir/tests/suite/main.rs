@@ -8,6 +8,7 @@ mod authority;
 mod balancing;
 mod client;
 mod conformance;
+mod descriptors;
 mod direct;
 mod documents;
 mod echo;
