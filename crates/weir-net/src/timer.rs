@@ -3,7 +3,13 @@ use std::{
     cell::{Cell, RefCell},
     rc::Rc,
     task::{Context, Waker},
+    time::Duration,
 };
+
+/// A length of time in nanoseconds, as far as they can be counted: what is longer than 584 years is for ever.
+pub fn nanos(length: Duration) -> u64 {
+    u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)
+}
 
 const NEVER: u64 = u64::MAX;
 const FIRED: u64 = 0;

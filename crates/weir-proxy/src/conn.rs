@@ -69,15 +69,32 @@ impl PeerCertificate {
 /// Hash, certificate, subject and names, as Istio's gateways have Envoy write them.
 fn forwarded(der: &[u8], details: &Details) -> String {
     let mut out = format!("Hash={}", hex_digest(der));
-    // The subject is escaped already.
+    // RFC 2253 escapes quotes and control characters.
     let _ = write!(out, ";Cert=\"{}\";Subject=\"{}\"", url_encoded_pem(der), details.subject);
-    for uri in &details.uris {
-        let _ = write!(out, ";URI={uri}");
-    }
-    for name in &details.dns_names {
-        let _ = write!(out, ";DNS={name}");
+    for (key, values) in [("URI", &details.uris), ("DNS", &details.dns_names)] {
+        for value in values {
+            let _ = write!(out, ";{key}=");
+            forwarded_value(&mut out, value);
+        }
     }
     out
+}
+
+/// A value of the certificate's own: percent-encoded where it is no visible ASCII, and quoted where it holds what parts elements,
+/// keys and values. The certificate's owner chose it, and must not be able to write an element of its own.
+fn forwarded_value(out: &mut String, value: &str) {
+    let quoted = value.contains([',', ';', '=', '"', '\\']);
+    out.extend(quoted.then_some('"'));
+    for byte in value.bytes() {
+        match byte {
+            b'"' | b'\\' => out.extend(['\\', byte as char]),
+            0x21..=0x7e => out.push(byte as char),
+            _ => {
+                let _ = write!(out, "%{byte:02X}");
+            }
+        }
+    }
+    out.extend(quoted.then_some('"'));
 }
 
 /// PEM with what a header or URL does not take as `%XX`.
@@ -98,4 +115,25 @@ fn url_encoded_pem(der: &[u8]) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_of_a_certificate_writes_another_element() {
+        for (value, written) in [
+            ("spiffe://cluster.local/ns/a/sa/b", "spiffe://cluster.local/ns/a/sa/b"),
+            ("spiffe://a/b\r\nX-Evil: 1", "spiffe://a/b%0D%0AX-Evil:%201"),
+            ("a\";URI=evil", r#""a\";URI=evil""#),
+            ("a,By=b", r#""a,By=b""#),
+            (r"a\", r#""a\\""#),
+            ("a\0é\x7f", "a%00%C3%A9%7F"),
+        ] {
+            let mut out = String::new();
+            forwarded_value(&mut out, value);
+            assert_eq!(out, written);
+        }
+    }
 }

@@ -34,7 +34,7 @@ use weir_config::model::{EscapedSlashes, HttpConnectionManager};
 use weir_net::{
     http::{Headers, h2::PREFACE, parse, path, relay::Peer, wire::Wire},
     io::Io,
-    timer::Lane,
+    timer::{Lane, nanos},
 };
 
 /// What a connection speaks.
@@ -78,7 +78,7 @@ struct Waits {
 }
 
 fn ns(d: Option<Duration>) -> u64 {
-    d.map_or(u64::MAX, |d| d.as_nanos() as u64)
+    d.map_or(u64::MAX, nanos)
 }
 
 impl Hcm {

@@ -2,6 +2,7 @@
 //! endpoint and are shared by all workers; `now` is nanoseconds since an epoch that all workers share.
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use weir_config::model::OutlierDetection;
+use weir_net::timer::nanos;
 
 /// What is counted of one endpoint.
 #[derive(Debug, Default)]
@@ -136,8 +137,8 @@ impl Outliers {
             return Verdict::Overflow(reason);
         }
         let times = host.ejections.load(Relaxed).saturating_add(1);
-        let longest = config.max_ejection_time.max(config.base_ejection_time).as_nanos() as u64;
-        let time = (config.base_ejection_time.as_nanos() as u64).saturating_mul(times.into()).min(longest);
+        let longest = nanos(config.max_ejection_time.max(config.base_ejection_time));
+        let time = nanos(config.base_ejection_time).saturating_mul(times.into()).min(longest);
         if host.ejected_until.compare_exchange(0, (now + time).max(1), Relaxed, Relaxed).is_err() {
             return Verdict::Fine;
         }
@@ -153,7 +154,7 @@ impl Outliers {
     /// now and then by every worker; one of them does the work.
     pub fn sweep<'a>(&self, config: &OutlierDetection, hosts: impl Iterator<Item = &'a HostState>, now: u64) {
         let due = self.next_sweep.load(Relaxed);
-        let interval = (config.interval.as_nanos() as u64).max(1);
+        let interval = nanos(config.interval).max(1);
         if now < due || self.next_sweep.compare_exchange(due, now + interval, Relaxed, Relaxed).is_err() {
             return;
         }

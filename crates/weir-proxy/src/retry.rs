@@ -1,6 +1,7 @@
 //! When to try again, and after how long (Envoy's `RetryPolicy`).
 use std::{sync::Arc, time::Duration};
 use weir_config::model::{RetryOn, RetryPolicy};
+use weir_net::timer::nanos;
 
 /// A compiled [`RetryPolicy`].
 #[derive(Debug)]
@@ -94,7 +95,7 @@ impl RetryRt {
 
     /// The pause before retry number `retry` (1 for the first): anything up to `base * 2^(retry-1)`, at most the greatest.
     pub fn backoff(&self, retry: u32, random: u64) -> Duration {
-        let (base, max) = (self.config.backoff_base.as_nanos() as u64, self.config.backoff_max.as_nanos() as u64);
+        let (base, max) = (nanos(self.config.backoff_base), nanos(self.config.backoff_max));
         let ceiling = base.saturating_mul(1u64.checked_shl(retry.saturating_sub(1)).unwrap_or(u64::MAX)).min(max.max(base));
         Duration::from_nanos(((u128::from(ceiling) * u128::from(random)) >> 64) as u64)
     }

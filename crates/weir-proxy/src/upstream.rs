@@ -27,6 +27,7 @@ use std::{
 };
 use tokio::sync::Notify;
 use weir_config::model::Name;
+use weir_net::timer::nanos;
 
 /// A cluster as one worker sees it: made anew for each version of its slot, with the hosts that stay.
 pub struct WorkerCluster {
@@ -203,7 +204,7 @@ impl WorkerCluster {
         if self.warming.get() {
             self.refresh(&mut self.balancer.borrow_mut());
         }
-        let idle = self.rt.config.idle_timeout.map_or(u64::MAX, |d| d.as_nanos() as u64);
+        let idle = self.rt.config.idle_timeout.map_or(u64::MAX, nanos);
         for host in &self.hosts {
             host.sweep(now, idle, &self.stats);
         }

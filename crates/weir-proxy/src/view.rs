@@ -13,7 +13,7 @@ pub trait Fields {
     fn each(&self, name: &str, with: &mut dyn FnMut(&[u8]));
 }
 
-/// Fields that can be changed. Values are free of CR, LF and NUL.
+/// Fields that can be changed. A value holds no control characters when it is written ([`Headers`] sees to that).
 pub trait FieldsMut: Fields {
     fn remove(&mut self, name: &str);
     /// Leaves one field of this name.

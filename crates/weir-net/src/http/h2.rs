@@ -31,9 +31,17 @@ const FORBIDDEN: u64 =
 /// An extended CONNECT (RFC 8441) becomes the upgrade of HTTP/1 that it stands for: no other request of HTTP/2 has `upgrade`.
 pub fn load_request(parts: &http::request::Parts, head: &mut RequestHead) -> bool {
     head.clear();
-    let protocol = parts.extensions.get::<Protocol>().filter(|_| parts.method == Method::CONNECT);
-    head.set_method(if protocol.is_some() { b"GET" } else { parts.method.as_str().as_bytes() });
+    let protocol = parts.extensions.get::<Protocol>().filter(|_| parts.method == Method::CONNECT).map(|p| p.as_str().as_bytes());
+    // The library looks at no byte of it.
+    if protocol.is_some_and(|p| !parse::is_protocol(p)) {
+        return false;
+    }
     let uri = &parts.uri;
+    // Lost where there is no authority.
+    if uri.scheme().is_some_and(|s| s.as_str().is_empty()) {
+        return false;
+    }
+    head.set_method(if protocol.is_some() { b"GET" } else { parts.method.as_str().as_bytes() });
     head.https = uri.scheme() == Some(&Scheme::HTTPS);
     head.set_target(match uri.path_and_query() {
         Some(p) => p.as_str().as_bytes(),
@@ -51,14 +59,17 @@ pub fn load_request(parts: &http::request::Parts, head: &mut RequestHead) -> boo
             }
             continue;
         }
-        head.headers.add_named(name.as_str().as_bytes(), value.as_bytes());
+        // A host that is none is missed where it is looked for.
+        if !head.headers.add_named(name.as_str().as_bytes(), value.as_bytes()) && name != http::header::HOST {
+            return false;
+        }
     }
     join_cookies(&mut head.headers);
     if !is_allowed(&head.headers) {
         return false;
     }
     if let Some(protocol) = protocol {
-        head.headers.add(Known::Upgrade, &[protocol.as_str().as_bytes()]);
+        head.headers.add(Known::Upgrade, &[protocol]);
         head.headers.add(Known::Connection, &[b"upgrade"]);
     }
     true
@@ -80,8 +91,7 @@ fn is_allowed(headers: &Headers) -> bool {
 pub fn load_response(parts: &http::response::Parts, head: &mut ResponseHead) -> bool {
     head.begin(parts.status.as_u16());
     head.version = Version::Http2;
-    head.headers.extend_from_map(&parts.headers);
-    is_allowed(&head.headers)
+    head.headers.extend_from_map(&parts.headers) && is_allowed(&head.headers)
 }
 
 /// The headers as HTTP/2 has them: lower case, without what belongs to HTTP/1 connections, `te: trailers` kept.
@@ -120,8 +130,11 @@ pub fn request_of(head: &RequestHead) -> Option<Request<()>> {
         a => a,
     });
     let mut request = Request::new(());
-    match head.headers.get(Known::Upgrade).and_then(|p| std::str::from_utf8(p).ok()) {
-        Some(protocol) => {
+    match head.headers.get(Known::Upgrade) {
+        Some(asked) => {
+            // The first of a list: there is room for one.
+            let first = asked.split(|c| *c == b',').next().unwrap_or_default().trim_ascii();
+            let protocol = std::str::from_utf8(first).ok().filter(|p| parse::is_protocol(p.as_bytes()))?;
             *request.method_mut() = Method::CONNECT;
             request.extensions_mut().insert(Protocol::from(protocol));
         }

@@ -8,7 +8,8 @@ mod headers;
 pub use headers::Headers;
 pub(crate) use headers::{Line, Span};
 
-use super::names::Known;
+use super::{names::Known, parse};
+use std::borrow::Cow;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Method {
@@ -94,29 +95,35 @@ impl RequestHead {
         (self.method, self.version, self.https) = (other.method, other.version, other.https);
         (self.method_at, self.target_at, self.path_len) = (other.method_at, other.target_at, other.path_len);
     }
-    /// Starts a head that no peer sent.
-    pub fn begin(&mut self, method: &[u8], target: &[u8]) {
+    /// Starts a head that no peer sent. `false`: `method` is no token.
+    pub fn begin(&mut self, method: &[u8], target: &[u8]) -> bool {
         self.clear();
-        self.set_method(method);
         self.set_target(target);
+        self.set_method(method)
     }
     /// Empty for a head that could not be read.
     pub fn method_text(&self) -> &[u8] {
         self.headers.at(self.method_at)
     }
-    /// `method` must be a token.
-    pub fn set_method(&mut self, method: &[u8]) {
-        self.method = Method::of(method);
-        self.method_at = self.headers.store(method);
+    /// `false`: `method` is no token, and the one that was there stays.
+    pub fn set_method(&mut self, method: &[u8]) -> bool {
+        let fits = parse::is_token(method);
+        if fits {
+            self.method = Method::of(method);
+            self.method_at = self.headers.store(method);
+        }
+        fits
     }
     /// The path with its query.
     pub fn target(&self) -> &[u8] {
         self.headers.at(self.target_at)
     }
-    /// `target` must be free of blanks and control bytes.
+    /// Blanks and control bytes, which would end the start line, are percent-encoded.
     pub fn set_target(&mut self, target: &[u8]) {
-        self.target_at = self.headers.store(target);
-        self.path_len = memchr::memchr(b'?', target).unwrap_or(target.len()) as u32;
+        let fits = target.is_empty() || parse::is_target(target);
+        let escaped = if fits { Cow::Borrowed(target) } else { Cow::Owned(escaped(target)) };
+        self.target_at = self.headers.store(&escaped);
+        self.path_len = memchr::memchr(b'?', &escaped).unwrap_or(escaped.len()) as u32;
     }
     /// Exchanges the path and keeps the query.
     pub fn set_path(&mut self, path: &[u8]) {
@@ -163,6 +170,17 @@ impl RequestHead {
         out.extend_from_slice(b" HTTP/1.1\r\n");
         self.headers.write_to(out);
     }
+}
+
+fn escaped(target: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(target.len() + 16);
+    for byte in target {
+        match byte {
+            0..=b' ' | 0x7f => out.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+            _ => out.push(*byte),
+        }
+    }
+    out
 }
 
 #[derive(Default)]

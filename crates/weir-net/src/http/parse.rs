@@ -90,8 +90,9 @@ const fn class(wanted: &[u8], alnum: bool) -> [bool; 256] {
     table
 }
 static TOKEN: [bool; 256] = class(b"!#$%&'*+-.^_`|~", true);
-/// What a host with its port consists of (RFC 3986 reg-name, IP literal, port).
-static AUTHORITY: [bool; 256] = class(b"-._~%!$&'()*+,;=:[]", true);
+/// What a host consists of (RFC 3986 reg-name), and what an address in brackets does.
+static HOST: [bool; 256] = class(b"-._~%!$&'()*+,;=", true);
+static LITERAL: [bool; 256] = class(b":.%-_~", true);
 
 pub fn is_token(name: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(|c| TOKEN[*c as usize])
@@ -107,9 +108,43 @@ pub fn is_target(target: &[u8]) -> bool {
     !target.is_empty() && text_end(target, 0, true) == target.len()
 }
 
-/// Whether `host` can be an authority: a name or address, perhaps with a port.
-pub fn is_authority(host: &[u8]) -> bool {
-    host.iter().all(|c| AUTHORITY[*c as usize])
+/// The first byte at or after `at` that no value may hold.
+pub(super) fn value_end(b: &[u8], at: usize) -> usize {
+    text_end(b, at, false)
+}
+
+/// Whether `text` can be an authority: a name or address, perhaps with a port.
+pub fn is_authority(text: &[u8]) -> bool {
+    let mut at = 0;
+    if text.first() == Some(&b'[') {
+        let Some(end) = memchr::memchr(b']', text) else { return false };
+        if end == 1 || !text[1..end].iter().all(|c| LITERAL[*c as usize]) {
+            return false;
+        }
+        at = end + 1;
+    } else {
+        while at < text.len() && HOST[text[at] as usize] {
+            at += 1;
+        }
+    }
+    match &text[at..] {
+        [] => true,
+        // RFC 3986 lets it be empty.
+        [b':', port @ ..] => {
+            port.iter().all(u8::is_ascii_digit) && port.iter().fold(0u32, |n, d| n.min(65_536) * 10 + u32::from(d - b'0')) <= 65_535
+        }
+        _ => false,
+    }
+}
+
+/// Whether `name` can be asked for by `upgrade` and `:protocol` (RFC 9110 section 7.8): a token, perhaps with a version.
+pub fn is_protocol(name: &[u8]) -> bool {
+    const LONGEST: usize = 255;
+    name.len() <= LONGEST
+        && match memchr::memchr(b'/', name) {
+            Some(at) => is_token(&name[..at]) && is_token(&name[at + 1..]),
+            None => is_token(name),
+        }
 }
 
 fn token_end(b: &[u8], mut at: usize) -> usize {

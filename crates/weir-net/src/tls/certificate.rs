@@ -165,6 +165,11 @@ fn escaped(value: &str) -> String {
     let last = value.chars().count().saturating_sub(1);
     for (i, c) in value.chars().enumerate() {
         let edge = c == ' ' && (i == 0 || i == last) || c == '#' && i == 0;
+        if c.is_control() || !c.is_ascii() {
+            // As OpenSSL, and so Envoy, writes them.
+            c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| out.push_str(&format!("\\{byte:02X}")));
+            continue;
+        }
         if edge || matches!(c, ',' | '+' | '"' | '\\' | '<' | '>' | ';') {
             out.push('\\');
         }
@@ -216,12 +221,12 @@ mod tests {
         use rcgen::DnType::{CommonName, CountryName, OrganizationName};
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name = Default::default();
-        for (kind, value) in [(CountryName, "DE"), (OrganizationName, "A, \"B\" + C"), (CommonName, " x#")] {
+        for (kind, value) in [(CountryName, "DE"), (OrganizationName, "A, \"B\" + C"), (CommonName, " x#\r\né")] {
             params.distinguished_name.push(kind, value);
         }
         let key = KeyPair::generate().unwrap();
         let details = Details::from_der(params.self_signed(&key).unwrap().der()).unwrap();
-        assert_eq!(details.subject, r#"CN=\ x#,O=A\, \"B\" \+ C,C=DE"#);
+        assert_eq!(details.subject, r#"CN=\ x#\0D\0A\C3\A9,O=A\, \"B\" \+ C,C=DE"#);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::{
     view::FieldsMut,
 };
 use weir_config::{diagnostic::Diagnostic, model::HeaderEdits};
+use weir_net::http::parse;
 
 /// Edits in the order remove, set, add.
 #[derive(Debug, Default)]
@@ -64,10 +65,7 @@ impl Edits {
         values.ends.clear();
         for (_, format, _) in &self.put {
             if format.literal().is_none() {
-                let start = values.text.len();
                 format.write(record, b"", &mut values.text);
-                // What came from elsewhere must not begin a line of its own.
-                values.text[start..].iter_mut().filter(|c| matches!(c, 0 | b'\r' | b'\n')).for_each(|c| *c = b' ');
             }
             values.ends.push(values.text.len());
         }
@@ -97,13 +95,13 @@ impl Edits {
 }
 
 fn wrong(name: &str, value: &str) -> Option<Diagnostic> {
-    let token = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c);
-    if name.is_empty() || !(name == ":authority" || name.bytes().all(token)) {
+    if name != ":authority" && !parse::is_token(name.as_bytes()) {
         return Some(
             Diagnostic::error("InvalidValue", format!("`{name}` is not a header name"))
                 .help("accepted are letters, digits and !#$%&'*+-.^_`|~"),
         );
     }
-    let control = value.bytes().any(|c| matches!(c, 0 | b'\r' | b'\n'));
-    control.then(|| Diagnostic::error("InvalidValue", format!("the value of header `{name}` holds a line break or NUL")))
+    let control = !parse::is_value(value.as_bytes());
+    control
+        .then(|| Diagnostic::error("InvalidValue", format!("the value of header `{name}` holds a line break or another control character")))
 }

@@ -17,7 +17,7 @@ use crate::{
 };
 use std::rc::Rc;
 use weir_config::model::HostRewrite;
-use weir_net::http::{Known, parse};
+use weir_net::{http::Known, timer::nanos};
 
 /// Everything about a request that stays over its tries.
 pub(super) struct Plan<'a> {
@@ -97,7 +97,7 @@ impl Exchange<'_> {
         }
         self.clock.set_route(request_end, self.w.moment(), ns(forward.timeout.or(config.timeouts.route_timeout)));
         if let Some(idle) = forward.idle_timeout {
-            self.clock.set_idle(self.w.moment(), idle.as_nanos() as u64);
+            self.clock.set_idle(self.w.moment(), nanos(idle));
         }
         // A request that nobody may send again is not held; HTTP/2 may refuse any.
         let again = forward.retry.is_some() || shadowed || plan.protocol != Protocol::Http1 || self.s.req.borrow().method.is_idempotent();
@@ -128,7 +128,7 @@ impl Exchange<'_> {
         if let Some(rewrite) = forward.path_rewrite(target) {
             let mut new = Vec::new();
             rewrite.apply(req.path(), req.query(), route.matched(req.path()), &mut new);
-            if new != req.target() && parse::is_target(&new) {
+            if new != req.target() {
                 if !req.headers.has(Known::OriginalPath) && !self.hcm.config().suppress_envoy_headers {
                     let original = req.target().to_vec();
                     req.headers.add(Known::OriginalPath, &[&original]);

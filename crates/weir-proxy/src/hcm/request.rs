@@ -178,7 +178,9 @@ fn forward_client_cert(headers: &mut Headers, details: ForwardClientCertDetails,
             let before = headers.all(Known::ForwardedClientCert).collect::<Vec<_>>().join(&b","[..]);
             headers.set(Known::ForwardedClientCert, &[&before, b",", &shown.forwarded]);
         }
-        (AppendForward | SanitizeSet, Some(shown)) => headers.set(Known::ForwardedClientCert, &[&shown.forwarded]),
+        (AppendForward | SanitizeSet, Some(shown)) => {
+            headers.set(Known::ForwardedClientCert, &[&shown.forwarded]);
+        }
         _ => headers.remove(Known::ForwardedClientCert),
     }
 }

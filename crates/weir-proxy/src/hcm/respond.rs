@@ -231,7 +231,9 @@ impl Exchange<'_> {
                 }
                 resp.headers.add(Known::Connection, &[b"close"]);
             }
-            (true, Version::Http10) => resp.headers.add(Known::Connection, &[b"keep-alive"]),
+            (true, Version::Http10) => {
+                resp.headers.add(Known::Connection, &[b"keep-alive"]);
+            }
             _ => {}
         }
     }

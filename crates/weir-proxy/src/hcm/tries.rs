@@ -14,7 +14,10 @@ use crate::{
     upstream::{Failure, Host},
 };
 use std::rc::Rc;
-use weir_net::http::{Known, Version, pump::Pump};
+use weir_net::{
+    http::{Known, Version, pump::Pump},
+    timer::nanos,
+};
 
 /// Retries of requests whose route says nothing about them: only of connections that had gone stale.
 const STALE_TRIES: u32 = 2;
@@ -101,7 +104,7 @@ impl Exchange<'_> {
             }
             let pause = retry.backoff(retries, self.w.random());
             let left = self.clock.route.saturating_sub(self.w.now());
-            if pause.as_nanos() as u64 >= left {
+            if nanos(pause) >= left {
                 return Err(self.too_late(Late::Route));
             }
             self.clock.end_try();

@@ -37,12 +37,10 @@ pub const DIRECT: &str = "plugin_callouts";
 pub(super) fn request(call: &HttpCall<'_>) -> Option<Request> {
     let (method, path) = (call.headers.get(b":method")?, call.headers.get(b":path")?);
     let authority = call.headers.get(b":authority")?;
-    if !parse::is_token(method) || !parse::is_target(path) || !parse::is_value(authority) {
+    let mut head = RequestHead::default();
+    if !parse::is_target(path) || !head.begin(method, path) || !head.headers.set(Known::Host, &[authority]) {
         return None;
     }
-    let mut head = RequestHead::default();
-    head.begin(method, path);
-    head.headers.set(Known::Host, &[authority]);
     for (name, value) in call.headers.iter().filter(|(n, _)| n.first() != Some(&b':')) {
         add(&mut head.headers, name, value)?;
     }
@@ -60,13 +58,10 @@ pub(super) fn request(call: &HttpCall<'_>) -> Option<Request> {
 
 /// `None` for what is no field. A `host` among the fields counts for nothing beside `:authority`.
 pub(super) fn add(to: &mut Headers, name: &[u8], value: &[u8]) -> Option<()> {
-    if !parse::is_token(name) || !parse::is_value(value) {
-        return None;
+    if name.eq_ignore_ascii_case(b"host") {
+        return Some(());
     }
-    if !name.eq_ignore_ascii_case(b"host") {
-        to.add_named(name, value);
-    }
-    Some(())
+    (parse::is_value(value) && to.add_named(name, value)).then_some(())
 }
 
 /// Fields as guests read them.

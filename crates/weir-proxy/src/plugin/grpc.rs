@@ -107,11 +107,10 @@ pub(super) fn request(call: &GrpcCall<'_>) -> Option<RequestHead> {
     let path = format!("/{}/{}", call.service_name, call.method);
     let host = call.upstream.rsplit('|').next().unwrap_or_default();
     let host = host.split_once("://").map_or(host, |(_, h)| h);
-    if !parse::is_target(path.as_bytes()) || !parse::is_value(host.as_bytes()) || host.is_empty() {
+    head.begin(b"POST", path.as_bytes());
+    if !parse::is_target(path.as_bytes()) || host.is_empty() || !head.headers.set(Known::Host, &[host.as_bytes()]) {
         return None;
     }
-    head.begin(b"POST", path.as_bytes());
-    head.headers.set(Known::Host, &[host.as_bytes()]);
     head.headers.set(Known::ContentType, &[b"application/grpc"]);
     head.headers.set_named(b"te", b"trailers");
     if let Some(limit) = call.timeout {

@@ -67,20 +67,24 @@ impl View {
 
     fn set_pseudo(&self, direction: Direction, name: &[u8], value: &[u8]) -> Status {
         let s = &self.stream;
-        match (direction, name) {
-            (Direction::Request, b":method") if parse::is_token(value) => s.req.borrow_mut().set_method(value),
-            (Direction::Request, b":path") if parse::is_target(value) => s.req.borrow_mut().set_target(value),
-            (Direction::Request, b":authority") if parse::is_value(value) => s.req.borrow_mut().headers.set(Known::Host, &[value]),
-            (Direction::Request, b":scheme") => s.req.borrow_mut().https = value.eq_ignore_ascii_case(b"https"),
-            (Direction::Response, b":status") => {
-                match std::str::from_utf8(value).ok().and_then(|v| v.parse().ok()).filter(|s| (200..=599).contains(s)) {
-                    Some(status) => s.resp.borrow_mut().set_status(status),
-                    None => return Status::BadArgument,
-                }
+        let fits = match (direction, name) {
+            (Direction::Request, b":method") => s.req.borrow_mut().set_method(value),
+            (Direction::Request, b":path") if parse::is_target(value) => {
+                s.req.borrow_mut().set_target(value);
+                true
             }
-            _ => return Status::BadArgument,
-        }
-        Status::Ok
+            (Direction::Request, b":authority") => s.req.borrow_mut().headers.set(Known::Host, &[value]),
+            (Direction::Request, b":scheme") => {
+                s.req.borrow_mut().https = value.eq_ignore_ascii_case(b"https");
+                true
+            }
+            (Direction::Response, b":status") => {
+                let status = std::str::from_utf8(value).ok().and_then(|v| v.parse().ok()).filter(|s| (200..=599).contains(s));
+                status.map(|status| s.resp.borrow_mut().set_status(status)).is_some()
+            }
+            _ => false,
+        };
+        if fits { Status::Ok } else { Status::BadArgument }
     }
 
     /// Runs an edit if the map is there; one that was sent on takes edits without effect.
@@ -107,19 +111,17 @@ impl View {
     }
 
     /// Adds or replaces one field, as `put` does.
-    fn put_header(&self, map: MapType, name: &[u8], value: &[u8], put: fn(&mut Headers, &[u8], &[u8])) -> Status {
+    fn put_header(&self, map: MapType, name: &[u8], value: &[u8], put: fn(&mut Headers, &[u8], &[u8]) -> bool) -> Status {
         self.edit(map, |this, d, trailers| {
             if trailers.is_none() && is_pseudo(d, name) {
                 return this.set_pseudo(d, pseudo_name(name), value);
             }
-            if !parse::is_token(name) || !parse::is_value(value) {
-                return Status::BadArgument;
-            }
-            match trailers {
-                Some(t) => put(t, name, value),
-                None => this.with_head(d, |h| put(h, name, value)),
-            }
-            Status::Ok
+            let put = |to: &mut Headers| parse::is_value(value) && put(to, name, value);
+            let done = match trailers {
+                Some(t) => put(t),
+                None => this.with_head(d, put),
+            };
+            if done { Status::Ok } else { Status::BadArgument }
         })
     }
 
@@ -208,11 +210,11 @@ impl weir_wasm::Stream for View {
             for (name, value) in fields.iter() {
                 if trailers.is_none() && is_pseudo(d, name) {
                     this.set_pseudo(d, pseudo_name(name), value);
-                } else if parse::is_token(name) && parse::is_value(value) {
+                } else if parse::is_value(value) {
                     match &mut trailers {
                         Some(t) => t.add_named(name, value),
                         None => this.with_head(d, |h| h.add_named(name, value)),
-                    }
+                    };
                 }
             }
             Status::Ok

@@ -38,15 +38,40 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A header block of literals without Huffman coding or a table; texts are shorter than 127 bytes.
+/// A header block of literals without Huffman coding or a table.
 pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut out = Vec::new();
     for (name, value) in fields {
         out.push(0);
         for text in [name, value] {
-            out.push(text.len() as u8);
+            // RFC 7541 section 5.1.
+            match text.len() {
+                short @ 0..127 => out.push(short as u8),
+                long => {
+                    out.push(127);
+                    let mut rest = long - 127;
+                    while rest >= 128 {
+                        out.push(rest as u8 | 0x80);
+                        rest >>= 7;
+                    }
+                    out.push(rest as u8);
+                }
+            }
             out.extend(text.as_bytes());
         }
+    }
+    out
+}
+
+/// A header block in as many frames as it takes. `flags` are those of HEADERS.
+pub fn head(stream: u32, flags: u8, block: &[u8]) -> Vec<u8> {
+    let mut pieces = block.chunks(16_384).peekable();
+    let mut out = Vec::new();
+    let mut kind = HEADERS;
+    while let Some(piece) = pieces.next() {
+        let end = if pieces.peek().is_none() { END_HEADERS } else { 0 };
+        out.extend(frame(kind, end | if kind == HEADERS { flags } else { 0 }, stream, piece));
+        kind = CONTINUATION;
     }
     out
 }

@@ -144,6 +144,82 @@ pub fn raw_upstream(answer: impl Fn(&str) -> String + Clone + Send + 'static) ->
     port
 }
 
+/// What an upstream of HTTP/1 received, connection by connection.
+#[derive(Clone, Default)]
+pub struct Received(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Received {
+    /// An upstream that answers each request, heads and chunked or counted bodies, with an empty 200; its port.
+    pub fn start() -> (u16, Received) {
+        Received::answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    }
+    /// The same with another answer.
+    pub fn answering(answer: &'static str) -> (u16, Received) {
+        let received = Received::default();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let into = received.clone();
+        std::thread::spawn(move || {
+            for io in listener.incoming().map_while(Result::ok) {
+                let into = into.clone();
+                std::thread::spawn(move || into.connection(io, answer));
+            }
+        });
+        (port, received)
+    }
+    fn connection(&self, mut io: std::net::TcpStream, answer: &str) {
+        let number = {
+            let mut all = self.0.lock().unwrap();
+            all.push(Vec::new());
+            all.len() - 1
+        };
+        let (mut held, mut piece) = (Vec::new(), [0; 16384]);
+        loop {
+            match std::io::Read::read(&mut io, &mut piece) {
+                Ok(n @ 1..) => {
+                    held.extend_from_slice(&piece[..n]);
+                    self.0.lock().unwrap()[number].extend_from_slice(&piece[..n]);
+                }
+                _ => return,
+            }
+            while let Some(length) = request_length(&held) {
+                held.drain(..length);
+                if io.write_all(answer.as_bytes()).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+    /// Everything so far.
+    pub fn text(&self) -> String {
+        self.0.lock().unwrap().iter().map(|c| String::from_utf8_lossy(c).into_owned()).collect()
+    }
+    /// Takes what has come.
+    pub fn take(&self) -> String {
+        let text = self.text();
+        self.0.lock().unwrap().iter_mut().for_each(Vec::clear);
+        text
+    }
+    /// The start lines of what an upstream reads as requests.
+    pub fn requests(text: &str) -> Vec<&str> {
+        text.split("\r\n").filter(|line| line.ends_with(" HTTP/1.1")).collect()
+    }
+}
+
+/// The bytes of the first request, once all of it is there.
+fn request_length(held: &[u8]) -> Option<usize> {
+    let end = held.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
+    let head = String::from_utf8_lossy(&held[..end]).to_ascii_lowercase();
+    if head.contains("transfer-encoding: chunked") {
+        let body = &held[end..];
+        let last = if body.starts_with(b"0\r\n") { 0 } else { body.windows(5).position(|w| w == b"\r\n0\r\n")? + 2 };
+        let trailers = &body[last + 3..];
+        return Some(end + last + 3 + trailers.windows(4).position(|w| w == b"\r\n\r\n")? + 4);
+    }
+    let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")).map_or(0, |v| v.trim().parse().unwrap_or(0));
+    (held.len() >= end + length).then_some(end + length)
+}
+
 /// The binary under test.
 pub fn weir() -> Command {
     Command::new(env!("CARGO_BIN_EXE_weir"))

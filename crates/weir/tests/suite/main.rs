@@ -16,6 +16,7 @@ mod floods;
 mod forward_proxy;
 mod frames;
 mod harness;
+mod head_lines;
 mod http2;
 mod limits;
 mod live;

@@ -1,5 +1,5 @@
 //! The ordered header block.
-use crate::http::names::Known;
+use crate::http::{names::Known, parse};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// A piece of the buffer.
@@ -170,58 +170,81 @@ impl Headers {
         self.live().map(|f| f.name_len as usize + f.value_len as usize).sum()
     }
 
-    /// Ends the line that `start` begins, whose name with the colon and the blank is there: `parts` together are the value,
-    /// which must be free of CR, LF and NUL.
-    fn end_line(&mut self, id: Known, start: usize, parts: &[&[u8]]) -> Field {
+    /// Ends the line that `start` begins, whose name with the colon and the blank is there: `parts` together are the value.
+    ///
+    /// Every line that no peer sent as it stands is written here, so this is the one check of its value: a byte that would end
+    /// the line or is no text becomes a blank. `None`: there can be no such line, and nothing was written: the name is too long,
+    /// or a Host that is no authority.
+    fn end_line(&mut self, id: Known, start: usize, parts: &[&[u8]]) -> Option<Field> {
         let value_at = self.buf.len() - start;
+        let mut at = self.buf.len();
         for part in parts {
-            debug_assert!(!part.iter().any(|c| matches!(c, 0 | b'\r' | b'\n')));
             self.buf.extend_from_slice(part);
+        }
+        let fits = u16::try_from(value_at).ok().filter(|_| id != Known::Host || parse::is_authority(&self.buf[at..]));
+        let Some(value_at) = fits else {
+            self.buf.truncate(start);
+            return None;
+        };
+        loop {
+            at = parse::value_end(&self.buf, at);
+            match self.buf.get_mut(at) {
+                Some(byte) => *byte = b' ',
+                None => break,
+            }
         }
         self.buf.extend_from_slice(b"\r\n");
         let line_len = self.buf.len() - start;
         self.seen |= id.bit();
-        Field {
+        Some(Field {
             start: start as u32,
             line_len: line_len as u32,
-            value_len: (line_len - value_at - 2) as u32,
-            value_at: value_at as u16,
-            name_len: (value_at - 2) as u16,
+            value_len: (line_len - usize::from(value_at) - 2) as u32,
+            value_at,
+            name_len: value_at - 2,
             id,
             state: State::Clean,
-        }
+        })
     }
-    fn known_line(&mut self, id: Known, parts: &[&[u8]]) -> Field {
+    fn known_line(&mut self, id: Known, parts: &[&[u8]]) -> Option<Field> {
         let start = self.buf.len();
         self.buf.extend_from_slice(id.prefix().as_bytes());
         self.end_line(id, start, parts)
     }
-    fn named_line(&mut self, name: &[u8], value: &[u8]) -> Field {
+    /// `name` is a token.
+    fn named_line(&mut self, name: &[u8], value: &[u8]) -> Option<Field> {
         let start = self.buf.len();
         self.buf.extend_from_slice(name);
         self.buf.extend_from_slice(b": ");
         self.end_line(Known::of(name), start, &[value])
     }
-    pub fn add(&mut self, id: Known, parts: &[&[u8]]) {
-        let f = self.known_line(id, parts);
-        self.list.push(f);
+    /// Adds a header. Bytes that no value may hold become blanks. `false`: a Host that is no authority, and nothing was added.
+    pub fn add(&mut self, id: Known, parts: &[&[u8]]) -> bool {
+        let line = self.known_line(id, parts);
+        self.list.extend(line);
+        line.is_some()
     }
-    /// Adds a header under any name, which must be a token.
-    pub fn add_named(&mut self, name: &[u8], value: &[u8]) {
-        let f = self.named_line(name, value);
-        self.list.push(f);
+    /// [`Headers::add`] for any name. `false` also for a name that is no token or too long.
+    pub fn add_named(&mut self, name: &[u8], value: &[u8]) -> bool {
+        let line = if parse::is_token(name) { self.named_line(name, value) } else { None };
+        self.list.extend(line);
+        line.is_some()
     }
-    /// Replaces the first header of this name in its place and removes the others; adds it if there is none.
-    pub fn set(&mut self, id: Known, parts: &[&[u8]]) {
+    /// Replaces the first header of this name in its place and removes the others; adds it if there is none. `false`: as
+    /// [`Headers::add`], and what was there stays.
+    pub fn set(&mut self, id: Known, parts: &[&[u8]]) -> bool {
         let had = self.has(id);
-        let new = self.known_line(id, parts);
-        self.put(had, new);
+        let line = self.known_line(id, parts);
+        line.map(|new| self.put(had, new)).is_some()
     }
-    /// [`Headers::set`] for any name, which must be a token.
-    pub fn set_named(&mut self, name: &[u8], value: &[u8]) {
+    /// [`Headers::set`] for any name. `false` also for a name that is no token or too long.
+    pub fn set_named(&mut self, name: &[u8], value: &[u8]) -> bool {
+        if !parse::is_token(name) {
+            return false;
+        }
         let had = self.has(Known::of(name));
-        let new = self.named_line(name, value);
-        self.put(had, new);
+        let line = self.named_line(name, value);
+        line.map(|new| self.put(had, new)).is_some()
     }
     /// `had`: there may be others of this name.
     fn put(&mut self, had: bool, new: Field) {
@@ -318,11 +341,9 @@ impl Headers {
         }
         Ok(map)
     }
-    /// Adds all headers of `map`.
-    pub fn extend_from_map(&mut self, map: &HeaderMap) {
-        for (name, value) in map {
-            self.add_named(name.as_str().as_bytes(), value.as_bytes());
-        }
+    /// Adds all headers of `map`. `false`: at least one of them could not be.
+    pub fn extend_from_map(&mut self, map: &HeaderMap) -> bool {
+        map.iter().fold(true, |fine, (name, value)| self.add_named(name.as_str().as_bytes(), value.as_bytes()) && fine)
     }
 }
 
@@ -361,5 +382,18 @@ mod tests {
         assert_eq!(text(&h), "x-one: new|x-three: |");
         assert_eq!(h.get_named(b"x-three"), Some(&b""[..]));
         assert_eq!(h.len(), 2);
+    }
+
+    #[test]
+    fn no_line_ends_early_and_no_name_is_cut() {
+        let mut h = Headers::default();
+        assert!(h.add(Known::Cookie, &[b"a\r\nx: 1", b"\0\n"]) && h.set_named(b"X-A", b"\tb\x7f\x01\"c\xc3\xa9"));
+        assert!(text(&h).starts_with("cookie: a  x: 1  |X-A: \tb  \"c"), "{}", text(&h));
+        for name in [&b""[..], b"a b", b"a\r\nb", b"a:b", b"a\"", b"content\rlength", &[b'a'; 65_536], &[b'a'; 65_534]] {
+            assert!(!h.add_named(name, b"v") && !h.set_named(name, b"v"), "{}", String::from_utf8_lossy(name));
+        }
+        assert!(h.add_named(&[b'a'; 65_533], b"v") && h.get_named(&[b'a'; 65_533]) == Some(b"v"));
+        assert!(h.add(Known::Host, &[b"h.test", b":80"]) && h.len() == 4);
+        assert!(!h.set(Known::Host, &[b"a b"]) && !h.add_named(b"host", b"a\r\nb") && h.get(Known::Host) == Some(b"h.test:80"));
     }
 }
