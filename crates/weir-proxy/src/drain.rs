@@ -4,7 +4,12 @@ use std::{
     future::poll_fn,
     rc::Rc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
+
+/// A connection counts as idle once no byte has come for this long: whoever was just answered, or has just connected, may
+/// have sent a request that is still on its way.
+pub const IDLE_GRACE: Duration = Duration::from_secs(1);
 
 /// How far the end has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,7 +18,7 @@ pub enum Phase {
     Serving,
     /// Answers carry `connection: close`, HTTP/2 connections get a GOAWAY; new requests are still served.
     Draining,
-    /// What is idle closes now; streams under way are waited for.
+    /// What is idle closes now, see [`IDLE_GRACE`]; streams under way are waited for.
     Closing,
     /// Nothing is waited for any more.
     Cutting,
@@ -66,6 +71,15 @@ impl Watch {
             self.slot.set(Some(slot));
         }
         self.drain.phase()
+    }
+    /// Whether what is idle closes.
+    pub fn is_closing(&self) -> bool {
+        self.drain.phase() >= Phase::Closing
+    }
+    /// Waits until what is idle closes and this has been idle for long enough.
+    pub async fn idle(&self) {
+        self.reached(Phase::Closing).await;
+        tokio::time::sleep(IDLE_GRACE).await;
     }
     /// Waits until `phase` or a later one is reached; at once if it is.
     pub async fn reached(&self, phase: Phase) {

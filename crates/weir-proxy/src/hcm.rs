@@ -19,6 +19,7 @@ pub use filters::{Chain, Filter, Part};
 
 use crate::{
     conn::ConnInfo,
+    drain::{IDLE_GRACE, Phase},
     snapshot::{HcmKey, HcmRt, Snapshot},
     stats::HttpStats,
     stream::Stream,
@@ -28,6 +29,7 @@ use std::{
     future::poll_fn,
     rc::{Rc, Weak},
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 use weir_config::model::{EscapedSlashes, HttpConnectionManager};
@@ -143,37 +145,28 @@ pub async fn serve(io: Io, conn: Rc<ConnInfo>, worker: Rc<Worker>, key: HcmKey, 
     let tls = conn.tls.is_some();
     let c = Connection { conn, key, worker, ip };
     let mut wire = Wire::new(io);
-    let h2 = match protocol {
-        Protocol::Http1 => false,
-        Protocol::Http2 => true,
-        Protocol::Detect => detect(&mut wire, &c.worker, hcm.waits).await,
+    let first = match protocol {
+        Protocol::Http1 => Ok((false, None)),
+        Protocol::Http2 => Ok((true, None)),
+        Protocol::Detect => detect(&mut wire, &c, hcm.waits).await,
     };
     let worker = c.worker.clone();
-    if h2 {
-        let first = wire.input.filled().to_vec();
-        wire.input.consume(first.len());
-        worker.bufs.reclaim(&mut wire.input);
-        h2::serve(wire.io, first, c, hcm).await;
-    } else {
-        stats.downstream_cx_http1_total.inc();
-        stats.downstream_cx_http1_active.inc();
-        let waits = hcm.waits;
-        drop(hcm);
-        let ended = h1::serve(wire, c, known, waits).await;
-        stats.downstream_cx_http1_active.dec();
-        match ended {
-            h1::Ended::Remote { active } => {
-                stats.downstream_cx_destroy_remote.inc();
-                stats.downstream_cx_destroy_active_rq.add(active.into());
-            }
-            local => {
-                stats.downstream_cx_destroy_local.inc();
-                match local {
-                    h1::Ended::Idle => stats.downstream_cx_idle_timeout.inc(),
-                    h1::Ended::MostRequests => stats.downstream_cx_max_requests_reached.inc(),
-                    _ => {}
-                }
-            }
+    match first {
+        Err(ended) => count_end(&stats, &ended),
+        Ok((true, since)) => {
+            let first = wire.input.filled().to_vec();
+            wire.input.consume(first.len());
+            worker.bufs.reclaim(&mut wire.input);
+            h2::serve(wire.io, first, since, c, hcm).await;
+        }
+        Ok((false, since)) => {
+            stats.downstream_cx_http1_total.inc();
+            stats.downstream_cx_http1_active.inc();
+            let waits = hcm.waits;
+            drop(hcm);
+            let ended = h1::serve(wire, since, c, known, waits).await;
+            stats.downstream_cx_http1_active.dec();
+            count_end(&stats, &ended);
         }
     }
     stats.downstream_cx_active.dec();
@@ -184,26 +177,63 @@ pub async fn serve(io: Io, conn: Rc<ConnInfo>, worker: Rc<Worker>, key: HcmKey, 
     stats.downstream_cx_length_ms.record(worker.now() - begun);
 }
 
-/// Waits for enough bytes to tell; what is neither is left to HTTP/1 to refuse.
-async fn detect(wire: &mut Wire, w: &Worker, waits: Waits) -> bool {
+fn count_end(stats: &HttpStats, ended: &h1::Ended) {
+    match ended {
+        h1::Ended::Remote { active } => {
+            stats.downstream_cx_destroy_remote.inc();
+            stats.downstream_cx_destroy_active_rq.add((*active).into());
+        }
+        local => {
+            stats.downstream_cx_destroy_local.inc();
+            match local {
+                h1::Ended::Idle => stats.downstream_cx_idle_timeout.inc(),
+                h1::Ended::MostRequests => stats.downstream_cx_max_requests_reached.inc(),
+                h1::Ended::Drained => stats.downstream_cx_drain_close.inc(),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Waits for enough bytes to tell whether it is HTTP/2, and says when the first of them came. What is neither protocol, and
+/// what does not become one in time, is left to HTTP/1 to refuse.
+async fn detect(wire: &mut Wire, c: &Connection, waits: Waits) -> Result<(bool, Option<u64>), h1::Ended> {
+    let w = &c.worker;
     let lane = w.timers.lane();
-    lane.set(w.now().saturating_add(waits.idle));
+    let begun = w.now();
+    lane.set(begun.saturating_add(waits.idle));
+    let drain = c.conn.drain.watch();
+    let (mut since, mut leaving) = (None, false);
     loop {
         let have = wire.input.filled();
         let n = have.len().min(PREFACE.len());
         if have[..n] != PREFACE[..n] {
-            return false;
+            return Ok((false, since));
         }
         if n == PREFACE.len() {
-            return true;
+            return Ok((true, since));
         }
-        let filled = poll_fn(|cx| match lane.expired(cx) {
-            true => std::task::Poll::Ready(Ok(0)),
-            false => wire.poll_fill(cx, &w.bufs),
+        if n > 0 && since.is_none() {
+            let now = w.now();
+            since = Some(now);
+            lane.set(now.saturating_add(waits.head));
+        }
+        let filled = poll_fn(|cx| {
+            if since.is_none() && !leaving && drain.phase(cx) >= Phase::Closing {
+                leaving = true;
+                lane.set(begun.saturating_add(ns(Some(IDLE_GRACE))));
+            }
+            match lane.expired(cx) {
+                true => Poll::Ready(None),
+                false => wire.poll_fill(cx, &w.bufs).map(Some),
+            }
         });
         match filled.await {
-            Ok(1..) => {}
-            _ => return false,
+            Some(Ok(1..)) => {}
+            Some(_) => return Err(h1::Ended::Remote { active: since.is_some() }),
+            None if since.is_some() => return Ok((false, since)),
+            None if leaving => return Err(h1::Ended::Drained),
+            None => return Err(h1::Ended::Idle),
         }
     }
 }

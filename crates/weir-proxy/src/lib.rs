@@ -45,9 +45,9 @@ pub struct Options {
     pub admin: Option<SocketAddr>,
     /// Where compiled plugins are kept; `None` keeps none.
     pub cache_dir: Option<PathBuf>,
-    /// At the end, connections are served, but told to close, for this long before listeners close.
+    /// At the end, new connections are accepted, but told to close, for this long before listeners close.
     pub drain_time: Duration,
-    /// After that, streams under way are waited for at most this long.
+    /// After that, streams under way are waited for at most this long, then their connections are closed.
     pub shutdown_timeout: Duration,
     /// Name servers to ask; empty asks those of `/etc/resolv.conf`.
     pub dns_resolvers: Vec<SocketAddr>,

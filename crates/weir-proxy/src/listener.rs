@@ -44,7 +44,9 @@ pub struct ListenerSlot {
 pub(crate) struct Total {
     pub open: AtomicU32,
     pub limit: u32,
-    /// Told when the last connection is gone.
+    /// Sockets of workers that accept.
+    pub accepting: AtomicU32,
+    /// Told when the last connection is gone, and when the last socket is closed.
     pub idle: tokio::sync::Notify,
 }
 

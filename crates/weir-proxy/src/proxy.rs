@@ -6,12 +6,12 @@ use crate::{
     budget::Budget,
     cluster::{ClusterRegistry, manager::Manager},
     drain::Phase,
-    listener::{ListenerSlot, Total},
+    listener::{self, ListenerSlot},
     log::Sinks,
     logging::Logger,
     plugin::{self, ManagerOptions},
     snapshot::Snapshot,
-    stats::Registry,
+    stats::{Registry, Total},
     worker_thread::{Command, Handle},
 };
 use arc_swap::ArcSwap;
@@ -22,7 +22,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::{runtime, sync::Notify};
 use weir_config::model::{Config, Name};
@@ -52,7 +52,7 @@ pub struct Shared {
     pub plugins: Arc<plugin::Manager>,
     /// Where access logs are written.
     pub sinks: Sinks,
-    pub(crate) total: Arc<Total>,
+    pub(crate) total: Arc<listener::Total>,
     /// Connections to upstreams.
     pub upstreams: Arc<UpstreamConnections>,
     /// Certificates that are loaded, by the names of their secrets.
@@ -104,6 +104,20 @@ impl Shared {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         workers.iter().enumerate().filter(|(i, _)| *i != but).for_each(|(_, w)| w.post(Command::SpareAny));
     }
+    /// What is under way, for people: `3 connections (1 requests in flight, 1 upgraded)`.
+    fn open_work(&self) -> String {
+        let (mut requests, mut upgraded) = (0, 0);
+        self.stats.http.sum(&mut |_, declared, total| {
+            if let Total::Gauge(n) = total {
+                match declared.name {
+                    "downstream_rq_active" => requests += n,
+                    "downstream_cx_upgrades_active" => upgraded += n,
+                    _ => {}
+                }
+            }
+        });
+        format!("{} connections ({requests} requests in flight, {upgraded} of them upgraded)", self.connections())
+    }
     /// Connections open now.
     pub fn connections(&self) -> u32 {
         self.total.open.load(Ordering::Acquire)
@@ -114,14 +128,14 @@ impl Shared {
             self.post_all(|| Command::Close(slot.id));
         }
     }
-    /// Waits until no connection is open.
+    /// Waits until nothing accepts and no connection is open.
     async fn empty(&self) {
         loop {
             let idle = self.total.idle.notified();
             tokio::pin!(idle);
             // Registered before the count is read, so that no last one slips through.
             idle.as_mut().enable();
-            if self.connections() == 0 {
+            if self.connections() == 0 && self.total.accepting.load(Ordering::Acquire) == 0 {
                 return;
             }
             idle.await;
@@ -178,7 +192,12 @@ impl Proxy {
             stats: Registry::new(options.workers),
             plugins,
             sinks: Sinks::default(),
-            total: Arc::new(Total { open: Default::default(), limit: budget.downstream, idle: Notify::new() }),
+            total: Arc::new(listener::Total {
+                open: Default::default(),
+                limit: budget.downstream,
+                accepting: Default::default(),
+                idle: Notify::new(),
+            }),
             upstreams: Arc::new(UpstreamConnections::new(budget.upstream)),
             certificates: ArcSwap::default(),
             state: AtomicU8::new(State::PreInitializing as u8),
@@ -243,20 +262,24 @@ impl Proxy {
         self.shared.quit.notified().await;
     }
 
-    /// The end without loss: not ready any more, but serving, with connections told to close, for the drain time; then
-    /// nothing new is accepted, what is idle closes, and streams under way are waited for. Returns when all threads
-    /// have ended.
-    pub async fn drain_and_stop(&self) {
+    /// The end without loss: not ready any more; idle connections are closed, the others are told to close after their
+    /// streams. New connections are accepted for `accepting` more, so that load balancers have time to notice. Then the end
+    /// comes with the last connection, at the latest after the drain time and the time for shutting down. Returns when all
+    /// threads have ended.
+    pub async fn drain_and_stop(&self, accepting: Duration) {
         let shared = &self.shared;
         let options = &shared.options;
+        let patience = options.drain_time + options.shutdown_timeout;
         shared.advance(State::Draining);
-        Logger::Main.info(format_args!("draining {} connections for {:?}", shared.connections(), options.drain_time));
-        shared.post_all(|| Command::Phase(Phase::Draining));
-        tokio::time::sleep(options.drain_time).await;
-        shared.close_listeners();
+        if shared.connections() > 0 || !accepting.is_zero() {
+            let more = if accepting.is_zero() { String::new() } else { format!(", accepting more for {accepting:?}") };
+            Logger::Main.info(format_args!("draining {} for at most {patience:?}{more}", shared.open_work()));
+        }
         shared.post_all(|| Command::Phase(Phase::Closing));
-        if tokio::time::timeout(options.shutdown_timeout, shared.empty()).await.is_err() {
-            Logger::Main.warning(format_args!("{} connections are cut after {:?}", shared.connections(), options.shutdown_timeout));
+        tokio::time::sleep(accepting).await;
+        shared.close_listeners();
+        if tokio::time::timeout(patience.saturating_sub(accepting), shared.empty()).await.is_err() {
+            Logger::Main.warning(format_args!("still open after {patience:?}, closed now: {}", shared.open_work()));
         }
         shared.post_all(|| Command::Phase(Phase::Cutting));
         self.stop().await;

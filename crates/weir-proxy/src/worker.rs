@@ -52,7 +52,10 @@ pub struct Worker {
     streams: RefCell<Vec<Rc<Stream>>>,
     pub plugins: Rc<WorkerPlugins>,
     pub logs: RefCell<WorkerLogs>,
-    epoch: (Instant, u64),
+    /// What `now` counts from.
+    epoch: Instant,
+    /// Nanoseconds from 1970 to the epoch; corrected once a second, since the system's clock may be set.
+    wall: Cell<u64>,
     moment: Cell<u64>,
     random: RefCell<Random>,
     next_stream: Cell<u64>,
@@ -61,7 +64,6 @@ pub struct Worker {
 impl Worker {
     /// To be called on the worker's thread, inside its runtime.
     pub fn new(index: usize, shared: Arc<Shared>) -> Rc<Worker> {
-        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let worker = Rc::new_cyclic(|worker| Worker {
             index,
             bufs: BufPool::new(BUFFER_BYTES, KEEP),
@@ -73,7 +75,8 @@ impl Worker {
             plugins: WorkerPlugins::new(&shared.plugins, worker.clone()),
             logs: RefCell::default(),
             // One epoch for all workers: outlier detection compares their times.
-            epoch: (shared.started, wall.saturating_sub(shared.started.elapsed()).as_nanos() as u64),
+            epoch: shared.started,
+            wall: Cell::new(wall_of_epoch(SystemTime::now(), shared.started.elapsed())),
             moment: Cell::new(shared.started.elapsed().as_nanos() as u64),
             random: RefCell::new(Random::new(RandomState::new().hash_one(index))),
             next_stream: Cell::new((index as u64) << 48),
@@ -171,7 +174,7 @@ impl Worker {
 
     /// Nanoseconds since the worker started.
     pub fn now(&self) -> u64 {
-        let now = self.epoch.0.elapsed().as_nanos() as u64;
+        let now = self.epoch.elapsed().as_nanos() as u64;
         self.moment.set(now);
         now
     }
@@ -182,7 +185,7 @@ impl Worker {
     }
     /// Nanoseconds since 1970 for a value of `now`.
     pub fn wall(&self, now: u64) -> u64 {
-        self.epoch.1 + now
+        self.wall.get() + now
     }
     /// Unique enough for ids and choices; not secret.
     pub fn random(&self) -> u64 {
@@ -226,6 +229,12 @@ impl Worker {
     }
 }
 
+/// The wall clock's time `elapsed` before `wall`, in nanoseconds since 1970.
+fn wall_of_epoch(wall: SystemTime, elapsed: Duration) -> u64 {
+    let since = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    since.saturating_sub(elapsed).as_nanos() as u64
+}
+
 /// The work of the coarse tick; ends with the worker.
 async fn tick(worker: Weak<Worker>) {
     let mut every = tokio::time::interval(TICK);
@@ -239,6 +248,7 @@ async fn tick(worker: Weak<Worker>) {
             w.logs.borrow_mut().flush();
         }
         if count.is_multiple_of(50) {
+            w.wall.set(wall_of_epoch(SystemTime::now(), w.epoch.elapsed()));
             w.sweep(now);
         }
     }

@@ -9,14 +9,7 @@ use crate::{
     snapshot::HcmKey,
     worker::Worker,
 };
-use std::{
-    cell::{Cell, RefCell},
-    collections::HashMap,
-    io,
-    rc::Rc,
-    sync::Arc,
-    thread::JoinHandle,
-};
+use std::{cell::RefCell, collections::HashMap, io, rc::Rc, sync::Arc, thread::JoinHandle};
 use tokio::{
     net::TcpListener,
     sync::{Notify, mpsc},
@@ -83,13 +76,14 @@ pub(crate) struct Local {
     pub shared: Arc<Shared>,
     pub worker: Rc<Worker>,
     drains: RefCell<HashMap<u64, Rc<Drain>>>,
-    phase: Cell<Phase>,
+    /// Of connections whose filter chain is not known yet.
+    arriving: Rc<Drain>,
 }
 
 impl Local {
     fn new(index: usize, shared: Arc<Shared>) -> Rc<Local> {
         let worker = Worker::new(index, shared.clone());
-        Rc::new(Local { worker, shared, drains: RefCell::default(), phase: Cell::default() })
+        Rc::new(Local { worker, shared, drains: RefCell::default(), arriving: Rc::default() })
     }
 
     async fn run(self: Rc<Self>, mut commands: mpsc::UnboundedReceiver<Command>) {
@@ -113,7 +107,7 @@ impl Local {
                     }
                 }
                 Command::Phase(phase) => {
-                    self.phase.set(self.phase.get().max(phase));
+                    self.arriving.advance(phase);
                     self.drains.borrow().values().for_each(|d| d.advance(phase));
                 }
                 Command::Spare(cluster) => self.worker.spare(cluster),
@@ -133,8 +127,13 @@ impl Local {
         }
         let mut drains = self.drains.borrow_mut();
         let drain = drains.entry(era.id).or_default();
-        drain.advance(self.phase.get());
+        drain.advance(self.arriving.phase());
         drain.clone()
+    }
+
+    /// Waits until connections that have sent nothing so far are to be closed.
+    pub async fn arrivals(&self) {
+        self.arriving.watch().idle().await;
     }
 
     pub async fn serve_http(self: &Rc<Self>, io: Io, conn: ConnInfo) {

@@ -18,7 +18,7 @@ async fn connections_are_served_to_their_end() {
     expect(&mut open, "a:").await;
     let ending = tokio::spawn({
         let proxy = proxy.clone();
-        async move { proxy.drain_and_stop().await }
+        async move { proxy.drain_and_stop(Duration::from_millis(500)).await }
     });
     until("it is not ready any more", || proxy.shared().state() == State::Draining).await;
     // New connections are still let in.
@@ -44,6 +44,6 @@ async fn waiting_ends() {
     proxy.apply(conf.listener("l", loopback(), vec![tcp("c", &[], &[], "a")]).arc()).await;
     let mut open = connect(address_of(&proxy, "l")).await;
     expect(&mut open, "a:").await;
-    within(proxy.drain_and_stop()).await;
+    within(proxy.drain_and_stop(Duration::from_millis(10))).await;
     assert!(closes(&mut open).await);
 }

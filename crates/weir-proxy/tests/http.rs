@@ -72,7 +72,7 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
-        let stop = self.proxy.drain_and_stop();
+        let stop = self.proxy.drain_and_stop(Duration::ZERO);
         let _ = self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(1), stop).await });
     }
 }

@@ -8,10 +8,10 @@ use std::{
     path::PathBuf,
     process::ExitCode,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc::Receiver,
 };
 use url::Url;
@@ -20,7 +20,7 @@ use weir_config::{
     model::{Config, HeaderMatch, NetworkFilter, PathMatch, Route, RouteAction, StringMatch, ValueMatch},
 };
 use weir_control::{Control, Update};
-use weir_proxy::Proxy;
+use weir_proxy::{Proxy, logging::Logger};
 
 pub struct Options {
     pub source: Source,
@@ -49,8 +49,7 @@ pub fn run(options: Options) -> Result<ExitCode> {
         if let Err(e) = weir_net::descriptors::raise_limit() {
             eprintln!("warning: cannot raise the limit of file descriptors: {e}");
         }
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let mut hangup = signal(SignalKind::hangup())?;
+        let mut signals = Signals::new()?;
         let _upstreams = start_echo(&options.echo).await?;
         let admin = options.proxy.admin;
         let status = options.control.status.clone();
@@ -59,7 +58,7 @@ pub fn run(options: Options) -> Result<ExitCode> {
             .with_context(|| format!("cannot start with the admin listener on {admin:?}"))?;
         let mut updates = updates(options.source, options.control)?;
         let mut printer = Printer::default();
-        loop {
+        let wanted = loop {
             tokio::select! {
                 update = updates.recv() => match update {
                     Some(update) => {
@@ -70,20 +69,67 @@ pub fn run(options: Options) -> Result<ExitCode> {
                     // The watching thread ends only with its receiver.
                     None => std::future::pending().await,
                 },
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                // As logrotate expects of a server.
-                _ = hangup.recv() => proxy.shared().sinks.reopen(),
-                () = proxy.quit_requested() => break,
+                end = signals.next(&proxy) => if let Some(end) = end { break end },
+                () = proxy.quit_requested() => break End::Terminate,
             }
-        }
-        // A second signal does not wait.
+        };
+        let accepting = match wanted {
+            // Load balancers may take a while to notice.
+            End::Terminate => proxy.shared().options.drain_time,
+            End::Interrupt => {
+                if proxy.shared().connections() > 0 {
+                    eprintln!("waiting for open connections; press Ctrl-C again to stop now");
+                }
+                Duration::ZERO
+            }
+        };
+        let again = async { while signals.next(&proxy).await.is_none() {} };
         tokio::select! {
-            () = proxy.drain_and_stop() => Ok(ExitCode::SUCCESS),
-            _ = terminate.recv() => Ok(ExitCode::FAILURE),
-            _ = interrupt.recv() => Ok(ExitCode::FAILURE),
+            () = proxy.drain_and_stop(accepting) => Ok(ExitCode::SUCCESS),
+            () = again => Ok(ExitCode::FAILURE),
         }
     })
+}
+
+/// How a signal asks for the end.
+enum End {
+    /// By a service manager or an orchestrator.
+    Terminate,
+    /// By somebody at the keyboard.
+    Interrupt,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    user1: Signal,
+    user2: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    /// Waits for a signal and does what it asks for; returns how to end, where it asks for that.
+    async fn next(&mut self, proxy: &Proxy) -> Option<End> {
+        tokio::select! {
+            _ = self.terminate.recv() => return Some(End::Terminate),
+            _ = self.interrupt.recv() => return Some(End::Interrupt),
+            // logrotate sends SIGHUP to most servers, SIGUSR1 to Envoy and nginx.
+            _ = self.hangup.recv() => proxy.shared().sinks.reopen(),
+            _ = self.user1.recv() => proxy.shared().sinks.reopen(),
+            _ = self.user2.recv() => Logger::Main.warning(format_args!("SIGUSR2 has no effect")),
+        }
+        None
+    }
 }
 
 async fn start_echo(wanted: &[EchoAt]) -> Result<Vec<echo::Server>> {

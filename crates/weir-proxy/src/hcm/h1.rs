@@ -1,7 +1,7 @@
 //! HTTP/1 towards clients: one task per connection, one request after the other.
 use super::{After, Client, Connection, Hcm, Waits, exchange::Exchange, ns};
 use crate::{
-    drain::{Phase, Watch},
+    drain::{IDLE_GRACE, Phase, Watch},
     info::Flags,
     stream::Stream,
 };
@@ -35,16 +35,19 @@ pub enum Ended {
     Idle,
     /// It has had as many requests as it may.
     MostRequests,
+    /// It was idle when a drain began.
+    Drained,
     Local,
 }
 
-pub async fn serve(wire: Wire, connection: Connection, mut known: Weak<Hcm>, mut waits: Waits) -> Ended {
+/// `since`: when its first byte came, if it has.
+pub async fn serve(wire: Wire, mut since: Option<u64>, connection: Connection, mut known: Weak<Hcm>, mut waits: Waits) -> Ended {
     let Connection { conn, key, worker: w, ip } = connection;
     let mut c = Client { peer: Peer::H1(wire), lane: w.timers.lane(), conn, ip };
     let (mut last, mut requests) = (None, 0u32);
     let drain = c.conn.drain.watch();
     loop {
-        let (stream, head) = match request_head(&mut c, &w, &waits, requests == 0, &drain).await {
+        let (stream, head) = match request_head(&mut c, &w, &waits, since.take(), &drain).await {
             Ok(found) => found,
             Err(ended) => return ended,
         };
@@ -77,22 +80,20 @@ pub async fn serve(wire: Wire, connection: Connection, mut known: Weak<Hcm>, mut
     }
 }
 
-/// Whoever has just connected is about to ask: a connection without a request so far outlives the others by this.
-const FIRST_REQUEST: Duration = Duration::from_secs(1);
-
 /// Waits for a request. Nothing but the connection is held until its first byte is there.
 async fn request_head(
     c: &mut Client,
     w: &Rc<super::Worker>,
     waits: &Waits,
-    fresh: bool,
+    since: Option<u64>,
     drain: &Watch,
 ) -> Result<(Rc<Stream>, Result<(), Refused>), Ended> {
     let Client { peer, lane, .. } = c;
     let wire = peer.wire().ok_or(Ended::Local)?;
-    lane.set(w.moment().saturating_add(waits.idle));
+    let begun = w.moment();
+    lane.set(begun.saturating_add(waits.idle));
     let mut stream: Option<Rc<Stream>> = None;
-    let mut hurried = false;
+    let mut leaving = false;
     loop {
         if !wire.input.is_empty() {
             let first = stream.is_none();
@@ -108,7 +109,7 @@ async fn request_head(
                     w.bufs.reclaim(&mut wire.input);
                     return Ok((s.clone(), Ok(())));
                 }
-                Ok(None) if first => lane.set(w.now().saturating_add(waits.head)),
+                Ok(None) if first => lane.set(since.unwrap_or_else(|| w.now()).saturating_add(waits.head)),
                 Ok(None) => {}
                 Err(Bad::NotHttp) => return Err(Ended::Local),
                 Err(bad) => return Ok((s.clone(), Err(Refused::Bad(bad)))),
@@ -121,15 +122,12 @@ async fn request_head(
         // Only a connection that waits idly ends with the drain.
         let idle = stream.is_none();
         let filled = poll_fn(|cx| {
-            if idle && !hurried && drain.phase(cx) >= Phase::Closing {
-                if !fresh {
-                    return Poll::Ready(Err(Ended::Local));
-                }
-                hurried = true;
-                lane.set(w.now().saturating_add(ns(Some(FIRST_REQUEST))));
+            if idle && !leaving && drain.phase(cx) >= Phase::Closing {
+                leaving = true;
+                lane.set(begun.saturating_add(ns(Some(IDLE_GRACE))));
             }
             if lane.expired(cx) {
-                return Poll::Ready(Err(Ended::Idle));
+                return Poll::Ready(Err(if leaving { Ended::Drained } else { Ended::Idle }));
             }
             wire.poll_fill(cx, &w.bufs).map(Ok)
         });

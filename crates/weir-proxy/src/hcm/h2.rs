@@ -1,6 +1,6 @@
 //! HTTP/2 towards clients: one task per connection, and one per stream, on the same worker.
-use super::{Client, Connection, Hcm, exchange::Exchange, tunnel};
-use crate::drain::Phase;
+use super::{Client, Connection, Hcm, exchange::Exchange, ns, tunnel};
+use crate::drain::{IDLE_GRACE, Phase};
 use h2::{Reason, RecvStream, server::SendResponse};
 use http::Request;
 use std::{
@@ -33,8 +33,8 @@ struct Shared {
     active: Cell<u32>,
 }
 
-/// `first` has been read of the connection already.
-pub async fn serve(io: Io, first: Vec<u8>, connection: Connection, hcm: Rc<Hcm>) {
+/// `first` has been read of the connection already; `since`: when its first byte came, if it has.
+pub async fn serve(io: Io, first: Vec<u8>, since: Option<u64>, connection: Connection, hcm: Rc<Hcm>) {
     let stats = hcm.stats.clone();
     stats.downstream_cx_http2_total.inc();
     stats.downstream_cx_http2_active.inc();
@@ -56,11 +56,12 @@ pub async fn serve(io: Io, first: Vec<u8>, connection: Connection, hcm: Rc<Hcm>)
     let shared = Rc::new(Shared { connection, known: RefCell::default(), early_resets: Cell::new(0), active: Cell::new(0) });
     let w = shared.connection.worker.clone();
     let lane = w.timers.lane();
-    lane.set(w.now().saturating_add(waits.head));
+    lane.set(since.unwrap_or_else(|| w.now()).saturating_add(waits.head));
     let mut handshake = pin!(builder.handshake(Guarded::new(io, first, seen.clone())));
     let shaken = poll_fn(|cx| if lane.expired(cx) { Poll::Ready(None) } else { handshake.as_mut().poll(cx).map(Some) }).await;
     if let Some(Ok(mut h2)) = shaken {
-        let (mut told, mut count) = (false, 0u32);
+        let (mut told, mut leaving, mut count) = (false, false, 0u32);
+        let grace = ns(Some(IDLE_GRACE));
         lane.set(w.now().saturating_add(waits.idle));
         loop {
             let next = poll_fn(|cx| {
@@ -72,6 +73,11 @@ pub async fn serve(io: Io, first: Vec<u8>, connection: Connection, hcm: Rc<Hcm>)
                     told = true;
                     h2.graceful_shutdown();
                 }
+                if !leaving && phase >= Phase::Closing {
+                    // Clients that do not answer the GOAWAY are looked at until they have no stream left.
+                    leaving = true;
+                    lane.set(w.now().saturating_add(grace));
+                }
                 if lane.expired(cx) {
                     if shared.active.get() == 0 && !told {
                         told = true;
@@ -81,7 +87,7 @@ pub async fn serve(io: Io, first: Vec<u8>, connection: Connection, hcm: Rc<Hcm>)
                     } else if shared.active.get() == 0 {
                         return Poll::Ready(None);
                     } else {
-                        lane.set(w.now().saturating_add(waits.idle));
+                        lane.set(w.now().saturating_add(if leaving { grace } else { waits.idle }));
                     }
                 }
                 let polled = h2.poll_accept(cx);
@@ -112,11 +118,14 @@ pub async fn serve(io: Io, first: Vec<u8>, connection: Connection, hcm: Rc<Hcm>)
                 told = true;
                 h2.graceful_shutdown();
             }
-            lane.set(w.now().saturating_add(waits.idle));
+            lane.set(w.now().saturating_add(if leaving { grace } else { waits.idle }));
             shared.active.set(shared.active.get() + 1);
             // Boxed, since the runtime moves what it is given more than once, and this is large.
             spawn_local(Box::pin(stream(shared.clone(), request, respond)));
         }
+    }
+    if drain.is_closing() {
+        stats.downstream_cx_drain_close.inc();
     }
     if seen.flooded.get() {
         stats.downstream_rq_http2_flood.inc();

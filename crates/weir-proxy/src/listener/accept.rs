@@ -34,6 +34,7 @@ const LAST: usize = 4096;
 /// Accepts until told to stop, then takes what already waits, so that nobody who was let in is turned away.
 pub(crate) async fn run(local: Rc<Local>, slot: Arc<ListenerSlot>, listener: TcpListener, stop: Rc<Notify>) {
     let mut back_off = BACK_OFF_FIRST;
+    let _accepting = Accepting::begin(&slot.total);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -72,6 +73,24 @@ fn take(local: &Rc<Local>, slot: &Arc<ListenerSlot>, io: TcpStream, peer: Socket
     match Guard::enter(slot) {
         Some(guard) => drop(spawn_local(connection(local.clone(), guard, io, peer))),
         None => count(&slot.stats.downstream_cx_destroy),
+    }
+}
+
+/// Counts one that accepts.
+struct Accepting(Arc<Total>);
+
+impl Accepting {
+    fn begin(total: &Arc<Total>) -> Accepting {
+        total.accepting.fetch_add(1, Ordering::Relaxed);
+        Accepting(total.clone())
+    }
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        if self.0.accepting.fetch_sub(1, Ordering::Release) == 1 {
+            self.0.idle.notify_waiters();
+        }
     }
 }
 
@@ -131,7 +150,12 @@ async fn connection(local: Rc<Local>, guard: Guard, io: TcpStream, peer: SocketA
     let mut arrival = Arrival { peer, local: address, direct_peer: peer, hello: None };
     let looks = listener.needs_inspection();
     if listener.config.proxy_protocol || looks {
-        match timeout(local.shared.options.listener_filters_timeout, prepare(slot, &listener, &io, &mut arrival, looks)).await {
+        let prepared = timeout(local.shared.options.listener_filters_timeout, prepare(slot, &listener, &io, &mut arrival, looks));
+        let prepared = tokio::select! {
+            prepared = prepared => prepared,
+            () = local.arrivals() => return,
+        };
+        match prepared {
             Ok(Ok(())) => {}
             Ok(Err(e)) => {
                 // A client that leaves before its first byte (a health check by TCP) is no error.
@@ -203,7 +227,12 @@ async fn serve(local: &Rc<Local>, guard: &Guard, chain: Arc<ChainRt>, io: TcpStr
 
 /// The server's side of the TLS handshake; what it brought is noted in `conn`.
 async fn handshake(local: &Local, stats: &ListenerStats, server: &tls::Server, io: TcpStream, conn: &mut ConnInfo) -> Option<Io> {
-    let stream = match timeout(local.shared.options.handshake_timeout, server.accept(io)).await {
+    let drain = conn.drain.watch();
+    let shaken = tokio::select! {
+        shaken = timeout(local.shared.options.handshake_timeout, server.accept(io)) => shaken,
+        () = drain.idle() => return None,
+    };
+    let stream = match shaken {
         Ok(Ok(stream)) => stream,
         Ok(Err(e)) => {
             count(match tls::refusal(&e) {

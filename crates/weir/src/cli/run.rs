@@ -23,7 +23,8 @@ Examples:
   weir run --to https://httpbin.org --plugin ./auth.wasm --plugin-config '{\"open\": [\"/health\"]}'
   weir run -f examples/quickstart --echo v1=127.0.0.1:9001 --echo v2=127.0.0.1:9002
 
-SIGTERM and SIGINT end it without losing a request; SIGHUP opens log files anew.")]
+SIGTERM and SIGINT (Ctrl-C) stop it without losing a request; a second one stops it at once.
+SIGUSR1 and SIGHUP reopen log files.")]
 pub struct Args {
     /// Files and folders to read and watch
     #[arg(short, long, value_name = "PATH", num_args = 1.., conflicts_with = "to")]
@@ -78,9 +79,12 @@ pub struct Serve {
     /// Its format: text, json, or a text with Envoy's command operators
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     access_log_format: String,
-    /// At the end, how long connections are still served and told to close
+    /// After SIGTERM, how long new connections are still accepted
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
     drain_time: Duration,
+    /// After the drain time, how long requests under way are waited for
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
+    shutdown_timeout: Duration,
     /// A name server to ask for upstreams' addresses; may be repeated [default: those of /etc/resolv.conf]
     #[arg(long, value_name = "ADDR")]
     dns_resolver: Vec<SocketAddr>,
@@ -134,6 +138,7 @@ impl Serve {
                 admin: Some(self.admin),
                 cache_dir: self.cache_dir.or_else(cache_dir),
                 drain_time: self.drain_time,
+                shutdown_timeout: self.shutdown_timeout,
                 dns_resolvers: self.dns_resolver,
                 max_connections: self.max_connections,
                 max_upstream_connections: self.max_upstream_connections,

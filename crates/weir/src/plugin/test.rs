@@ -74,7 +74,7 @@ pub fn run(options: &Options) -> Result<Vec<CaseReport>> {
         for (i, case) in cases.cases.iter().enumerate().filter(|(_, c)| c.name.contains(&options.filter)) {
             reports.push(run_case(&proxy, &plugin, i, case, &log).await?);
         }
-        proxy.drain_and_stop().await;
+        proxy.drain_and_stop(Duration::ZERO).await;
         Ok(reports)
     })
 }

@@ -42,6 +42,9 @@ impl<S: Read + Write> Connection<S> {
     pub fn over(io: S) -> Connection<S> {
         Connection { io, held: Vec::new() }
     }
+    pub fn into_inner(self) -> S {
+        self.io
+    }
     pub fn send(&mut self, text: impl AsRef<[u8]>) -> io::Result<()> {
         self.io.write_all(text.as_ref())?;
         self.io.flush()

@@ -44,6 +44,7 @@ mod refused;
 mod routing;
 mod settings;
 mod shutdown;
+mod slow_clients;
 mod streams;
 mod swap;
 mod tcp;

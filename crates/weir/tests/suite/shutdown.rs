@@ -1,9 +1,13 @@
-//! SIGTERM under load: every request that was sent is answered.
+//! Signals: how a gateway ends, and what each kind of connection sees of it. Every request that was sent is answered.
 use crate::{
     client::Connection,
-    harness::{Start, TO_ECHO, eventually},
+    frames::Raw,
+    harness::{Start, TO_ECHO, Weir, eventually},
 };
 use std::{
+    fs,
+    io::Read,
+    net::TcpStream,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -47,4 +51,120 @@ fn no_request_is_lost() {
     for client in clients {
         client.join().expect("a request was lost");
     }
+}
+
+const UPGRADE: &str = "GET /x HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: bytes/1\r\n\r\n";
+
+/// With times that a test would notice.
+fn start() -> Weir {
+    Start::new().file("gateway.yaml", TO_ECHO).arg("--drain-time").arg("90s").arg("--shutdown-timeout").arg("90s").run()
+}
+
+fn asked(weir: &Weir) -> Connection {
+    let mut c = Connection::open(weir.address()).unwrap();
+    assert_eq!(c.request("GET", "h", "/", &[], b"").unwrap().status, 200);
+    c
+}
+
+/// Whether the peer closes within half a minute.
+fn closes(mut io: &TcpStream) -> bool {
+    io.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut piece = [0; 4096];
+    loop {
+        match io.read(&mut piece) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(e) => return e.kind() != std::io::ErrorKind::WouldBlock,
+        }
+    }
+}
+
+#[test]
+fn an_interrupt_ends_at_once_what_is_idle() {
+    type Open = fn(&Weir) -> Vec<TcpStream>;
+    let table: [(&str, Open); 5] = [
+        ("nothing", |_| vec![]),
+        ("a connection that is silent", |w| vec![TcpStream::connect(w.address()).unwrap()]),
+        ("a connection between requests", |w| vec![asked(w).into_inner()]),
+        ("HTTP/2 without a stream, whose client does not answer", |w| {
+            let mut raw = Raw::open(w.address());
+            raw.next().unwrap();
+            vec![raw.io]
+        }),
+        ("one of each", |w| vec![TcpStream::connect(w.address()).unwrap(), asked(w).into_inner(), Raw::open(w.address()).io]),
+    ];
+    for (what, open) in table {
+        let mut weir = start();
+        let held = open(&weir);
+        eventually("the connections", || (weir.stat("server.total_connections") == held.len() as u64).then_some(()));
+        let begun = Instant::now();
+        weir.signal("INT");
+        assert!(weir.ended().success(), "{what}: {}", weir.printed());
+        assert!(begun.elapsed() < Duration::from_secs(30), "{what}: {:?}", begun.elapsed());
+        assert!(weir.lines("still open").is_empty(), "{what}: {}", weir.printed());
+    }
+}
+
+#[test]
+fn an_interrupt_waits_for_requests_and_a_second_one_does_not() {
+    let mut weir = start();
+    let mut c = Connection::open(weir.address()).unwrap();
+    c.send("GET /x?delay=2s HTTP/1.1\r\nhost: h\r\n\r\n").unwrap();
+    eventually("the request", || (weir.stat(&format!("http.0.0.0.0_{}.downstream_rq_active", weir.ports[0])) == 1).then_some(()));
+    weir.signal("INT");
+    weir.says("press Ctrl-C again to stop now");
+    eventually("the listener's end", || TcpStream::connect(weir.address()).is_err().then_some(()));
+    let answer = c.answer().unwrap();
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    assert!(weir.ended().success());
+
+    let mut weir = start();
+    let mut tunnel = Connection::open(weir.address()).unwrap();
+    tunnel.send(UPGRADE).unwrap();
+    assert_eq!(tunnel.head().unwrap().status, 101);
+    weir.signal("INT");
+    weir.says("1 connections (1 requests in flight, 1 of them upgraded)");
+    let begun = Instant::now();
+    weir.signal("INT");
+    assert!(!weir.ended().success() && begun.elapsed() < Duration::from_secs(30));
+}
+
+/// After SIGTERM new connections are let in for the drain time. What is idle leaves at once, a tunnel is closed at the end.
+#[test]
+fn a_termination_closes_what_is_idle_and_waits_for_the_rest() {
+    let mut weir = Start::new().file("gateway.yaml", TO_ECHO).arg("--drain-time").arg("4s").arg("--shutdown-timeout").arg("1s").run();
+    let (silent, idle) = (TcpStream::connect(weir.address()).unwrap(), asked(&weir).into_inner());
+    let mut tunnel = Connection::open(weir.address()).unwrap();
+    tunnel.send(UPGRADE).unwrap();
+    assert_eq!(tunnel.head().unwrap().status, 101);
+    let mut events = Connection::open(weir.address()).unwrap();
+    events.send("GET /sse?every=50ms&n=100000 HTTP/1.1\r\nhost: h\r\n\r\n").unwrap();
+    assert_eq!(events.head().unwrap().status, 200);
+    weir.signal("TERM");
+    assert!(closes(&silent) && closes(&idle));
+    let mut late = Connection::open(weir.address()).unwrap();
+    let answer = late.request("GET", "h", "/", &[], b"").unwrap();
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    assert!(weir.ended().success());
+    weir.says("still open after 5s, closed now: 2 connections (2 requests in flight, 1 of them upgraded)");
+}
+
+#[test]
+fn log_files_are_reopened_and_other_signals_do_no_harm() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("access.log");
+    let weir = Start::new().file("gateway.yaml", TO_ECHO).arg("--access-log").arg(log.display().to_string()).run();
+    for (i, signal) in ["HUP", "USR1"].into_iter().enumerate() {
+        let moved = folder.path().join(format!("access.log.{i}"));
+        weir.get("h", &format!("/before-{signal}"));
+        eventually("the record", || fs::read_to_string(&log).ok()?.contains(&format!("/before-{signal}")).then_some(()));
+        fs::rename(&log, moved).unwrap();
+        weir.signal(signal);
+        eventually("the new file", || log.exists().then_some(()));
+        weir.get("h", &format!("/after-{signal}"));
+        eventually("the record", || fs::read_to_string(&log).ok()?.contains(&format!("/after-{signal}")).then_some(()));
+    }
+    weir.signal("USR2");
+    weir.says("SIGUSR2 has no effect");
+    assert_eq!(weir.get("h", "/").status, 200);
 }

@@ -1,0 +1,89 @@
+//! Clients that connect and then take their time: each has until the head timeout from its first byte, and an idle one until
+//! the idle timeout.
+use crate::harness::{Start, TO_ECHO, Weir, eventually};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
+
+fn settings(downstream: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: higress-config }}\ndata:\n  higress: |\n    downstream: {{ {downstream} }}\n"
+    )
+}
+
+fn open(weir: &Weir) -> TcpStream {
+    let io = TcpStream::connect(weir.address()).unwrap();
+    io.set_nodelay(true).unwrap();
+    io.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    io
+}
+
+fn counter(weir: &Weir, name: &str) -> u64 {
+    weir.stat(&format!("http.0.0.0.0_{}.{name}", weir.ports[0]))
+}
+
+/// Everything that comes until the end; the panic of a read that takes too long says who it was.
+fn rest(mut io: TcpStream, who: &str) -> String {
+    let mut all = Vec::new();
+    match io.read_to_end(&mut all) {
+        Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => panic!("still open after {who:?}"),
+        _ => String::from_utf8_lossy(&all).into_owned(),
+    }
+}
+
+#[test]
+fn a_head_has_the_head_timeout_from_its_first_byte() {
+    // An idle connection may live long: whoever is closed here is closed by the timeout for heads.
+    let weir = Start::new().file("gateway.yaml", TO_ECHO).file("settings.yaml", settings("requestHeadersTimeout: 1")).run();
+    let table = [
+        ("P", "408"),
+        ("PRI", "408"),
+        ("PRI * HTTP/2.0\r\n", ""),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n", ""),
+        ("G", "408"),
+        ("GET", "408"),
+        ("GET / HTT", "408"),
+        ("GET / HTTP/1.1\r\nhost", "408"),
+        ("GET / HTTP/1.1\r\nhost: h\r\n", "408"),
+        ("\r\n", "408"),
+    ];
+    let clients: Vec<_> = table
+        .into_iter()
+        .map(|(begin, expected)| {
+            let mut io = open(&weir);
+            io.write_all(begin.as_bytes()).unwrap();
+            thread::spawn(move || {
+                let got = rest(io, begin);
+                assert!(got.get(9..).unwrap_or_default().starts_with(expected), "{begin:?}: {got:?}");
+            })
+        })
+        .collect();
+    // Dripping byte by byte gives no more time.
+    let mut dripping = open(&weir);
+    let reading = dripping.try_clone().unwrap();
+    let reader = thread::spawn(move || rest(reading, "a drip"));
+    for byte in b"POST /a-rather-long-path".iter().cycle() {
+        if reader.is_finished() || dripping.write_all(&[*byte]).is_err() {
+            break;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    let got = reader.join().unwrap();
+    assert!(got.is_empty() || got.starts_with("HTTP/1.1 408"), "{got}");
+    clients.into_iter().for_each(|c| c.join().unwrap());
+    eventually("the timeouts are counted", || (counter(&weir, "downstream_rq_header_timeout") >= 8).then_some(()));
+    assert_eq!(weir.get("h", "/").status, 200);
+}
+
+#[test]
+fn a_silent_connection_has_the_idle_timeout_once() {
+    let weir = Start::new().file("gateway.yaml", TO_ECHO).file("settings.yaml", settings("idleTimeout: 4")).run();
+    let (silent, begun) = (open(&weir), Instant::now());
+    assert_eq!(rest(silent, "silence"), "");
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(3900) && took < Duration::from_millis(7500), "{took:?}");
+    eventually("the timeout is counted", || (counter(&weir, "downstream_cx_idle_timeout") == 1).then_some(()));
+}
