@@ -47,6 +47,11 @@ impl Chars {
         Chars { start, end, line: span.start.line() as u32, column: span.start.col() as u32 + 1 }
     }
 
+    /// The one-based line in the source's text.
+    pub fn line(self) -> u32 {
+        self.line
+    }
+
     /// The place in `source`, from which the node was read.
     pub fn place(self, source: &Arc<Source>) -> Place {
         let byte = |n: u32| source.text.char_indices().nth(n as usize).map_or(source.text.len(), |(i, _)| i);

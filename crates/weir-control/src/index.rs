@@ -362,11 +362,15 @@ impl Index {
 
     /// The objects that have a part in a listener.
     fn origins(&self, units: Option<&BTreeMap<Unit, Vec<PortPart>>>) -> Vec<Origin> {
-        let objects = units.into_iter().flat_map(BTreeMap::keys).filter_map(|unit| match unit {
-            Unit::Object(key) => self.store.get(key),
+        let objects = units.into_iter().flatten().filter_map(|(unit, parts)| match unit {
+            Unit::Object(key) => Some((self.store.get(key)?, parts)),
             _ => None,
         });
-        objects.map(|o| o.origin()).collect()
+        let origin = |(object, parts): (&Arc<Object>, &Vec<PortPart>)| match parts.iter().map(|p| p.line).find(|line| *line > 0) {
+            Some(line) => object.origin_at(line),
+            None => object.origin(),
+        };
+        objects.map(origin).collect()
     }
 
     /// Everything that is wrong as of now, beside what reading found.

@@ -225,10 +225,14 @@ pub struct Object {
 impl Object {
     /// With the line as of now.
     pub fn origin(&self) -> Origin {
+        self.origin_at(self.line)
+    }
+    /// At a line of its document, counted from 1.
+    pub fn origin_at(&self, line: u32) -> Origin {
         Origin {
             object: self.title.clone(),
             file: Some(self.document.file.clone()),
-            line: Line::first(self.document.start().clone()).below(self.line.saturating_sub(1)),
+            line: Line::first(self.document.start().clone()).below(line.saturating_sub(1)),
         }
     }
     /// Whether it stands in for an object in error: not a version to keep.

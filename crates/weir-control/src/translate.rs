@@ -268,6 +268,8 @@ pub struct PortPart {
     pub bind: Bind,
     /// For messages about conflicts.
     pub object: Name,
+    /// Where the object asks for the port, counted from 1 at the beginning of its document; 0 where it does not say.
+    pub line: u32,
     pub kind: PortKind,
 }
 

@@ -30,6 +30,14 @@ pub fn bind(address: SocketAddr, count: usize, shared: bool) -> io::Result<Vec<T
     Ok(all)
 }
 
+/// Whether an address could be bound now; `shared` as for [`bind`].
+///
+/// # Errors
+/// What the system says.
+pub fn probe(address: SocketAddr, shared: bool) -> io::Result<()> {
+    bound(address, shared).map(drop)
+}
+
 fn socket(address: SocketAddr, share: bool) -> io::Result<TcpListener> {
     let s = bound(address, share)?;
     s.listen(BACKLOG)?;

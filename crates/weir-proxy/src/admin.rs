@@ -112,7 +112,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         path: "/ready",
         changes: false,
-        help: "200 and `LIVE` once the first configuration serves, else 503 and the state",
+        help: "200 and `LIVE` once the first configuration serves on all its listeners, else 503 and the state",
         parameters: &[],
         handle: show::ready,
     },

@@ -15,9 +15,9 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::{SocketAddr, TcpListener},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::SystemTime,
 };
 use tables::Tables;
@@ -39,15 +39,27 @@ pub(crate) struct Applier {
 }
 
 struct Entry {
-    /// `None` while its address could not be bound.
+    /// What accepts: at the address before, while the new one cannot be bound; `None` where there is none.
     slot: Option<Arc<ListenerSlot>>,
     findings: Vec<Diagnostic>,
+    /// Its address could not be bound and is tried again.
+    waiting: bool,
 }
 
 /// A listener that is bound and waits for the snapshot before workers accept for it.
 struct Fresh {
     slot: Arc<ListenerSlot>,
     sockets: Vec<TcpListener>,
+    /// Its address could not be bound before.
+    waited: bool,
+}
+
+/// Why a listener is not bound.
+enum Unbound {
+    /// Another listener of the configuration has its address.
+    Clash(Diagnostic),
+    /// The system refuses; it is asked again.
+    Refused(Diagnostic),
 }
 
 impl Applier {
@@ -75,6 +87,7 @@ impl Applier {
         loading.ready().await;
 
         let (fresh, built) = self.listeners(&old, &config, &changed_secrets);
+        let gone = self.gone(&config);
         let snapshot = self.snapshot(&config, &built);
         let version = snapshot.version;
         shared.snapshot.store(Arc::new(snapshot));
@@ -87,7 +100,7 @@ impl Applier {
         for fresh in fresh {
             closed.extend(self.open(fresh));
         }
-        closed.extend(self.remove(&config));
+        closed.extend(gone);
         for slot in &closed {
             ended.extend(eras_gone(&slot.current.load(), None));
             shared.post_all(|| Command::Close(slot.id));
@@ -105,6 +118,7 @@ impl Applier {
         let slots: Vec<_> = self.listeners.values().filter_map(|e| e.slot.clone()).collect();
         let listeners = slots.iter().map(|s| BoundListener { name: s.name.clone(), address: s.address }).collect();
         shared.listeners.store(Arc::new(slots));
+        shared.set_waiting_listeners(self.listeners.values().filter(|e| e.waiting).count());
         let mut diagnostics: Vec<Diagnostic> = self.secrets.findings().cloned().collect();
         diagnostics.extend(self.clusters.findings().cloned());
         diagnostics.extend(self.tables.findings().cloned());
@@ -115,6 +129,15 @@ impl Applier {
         let errors = diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
         Logger::Config.debug(format_args!("version {version}, {errors} errors"));
         Report { version, diagnostics, listeners }
+    }
+
+    /// Applies the configuration again if an address that could not be bound can be now.
+    pub async fn retry(&mut self) {
+        let waiting = |l: &&Arc<Listener>| self.listeners.get(&l.name).is_some_and(|e| e.waiting);
+        let free = |l: &Arc<Listener>| listen::probe(l.address, self.is_ours(l.address)).is_ok();
+        if self.given.listeners.values().filter(waiting).any(free) {
+            self.apply(self.given.clone()).await;
+        }
     }
 
     /// New forms of all listeners that changed, and sockets for new addresses. Nothing of it is in use yet.
@@ -138,7 +161,10 @@ impl Applier {
         let failed: Vec<&Name> = new.listeners.keys().filter(unbound).filter(|n| !names.contains(n)).collect();
         for name in names.into_iter().chain(failed) {
             let config = &new.listeners[name];
-            let before = self.listeners.remove(name).and_then(|e| e.slot);
+            let entry = self.listeners.remove(name);
+            let waited = entry.as_ref().is_some_and(|e| e.waiting);
+            let before = entry.and_then(|e| e.slot);
+            let mut waiting = false;
             let current = before.as_ref().map(|s| s.current.load_full());
             let (rt, mut findings) = listener::build(config, current.as_deref(), &self.secrets, changed_secrets, &self.shared.clusters);
             let rt = Arc::new(rt);
@@ -147,7 +173,7 @@ impl Applier {
                     built.push((slot.clone(), rt));
                     Some(slot)
                 }
-                before => match self.bind(config, new, rt.clone()) {
+                before => match self.bind(config, new, rt.clone(), waited) {
                     Ok(f) => {
                         let slot = f.slot.clone();
                         fresh.push(f);
@@ -156,38 +182,46 @@ impl Applier {
                         Some(slot)
                     }
                     Err(why) => {
+                        waiting = matches!(why, Unbound::Refused(_));
+                        let (Unbound::Clash(why) | Unbound::Refused(why)) = why;
                         findings.push(why);
                         built.extend(before.clone().map(|b| (b, rt)));
                         before
                     }
                 },
             };
-            self.listeners.insert(name.clone(), Entry { slot, findings });
+            self.listeners.insert(name.clone(), Entry { slot, findings, waiting });
         }
         (fresh, built)
     }
 
-    fn bind(&self, config: &Arc<Listener>, all: &Config, rt: Arc<ListenerRt>) -> Result<Fresh, Diagnostic> {
+    /// Whether this process listens on the port already.
+    fn is_ours(&self, address: SocketAddr) -> bool {
+        self.shared.listeners.load().iter().any(|s| s.address.port() == address.port())
+    }
+
+    fn bind(&self, config: &Arc<Listener>, all: &Config, rt: Arc<ListenerRt>, waited: bool) -> Result<Fresh, Unbound> {
         let place = |d: Diagnostic| config.origins.first().map_or(d.clone(), |origin| d.from_origin(origin));
         let clash = |other: &&Arc<Listener>| other.name < config.name && other.address == config.address && config.address.port() != 0;
         if let Some(other) = all.listeners.values().find(clash) {
             let text = format!("listener `{}`: the address {} is taken by listener `{}`", config.name, config.address, other.name);
-            return Err(place(Diagnostic::error("AddressInUse", text)));
+            return Err(Unbound::Clash(place(Diagnostic::error("AddressInUse", text))));
         }
-        let ours = self.shared.listeners.load().iter().any(|s| s.address.port() == config.address.port());
+        let ours = self.is_ours(config.address);
         let sockets = listen::bind(config.address, self.shared.options.workers, ours).and_then(|s| Ok((s[0].local_addr()?, s)));
         match sockets {
-            Ok((address, sockets)) => Ok(Fresh { slot: self.slot(config, address, rt), sockets }),
+            Ok((address, sockets)) => Ok(Fresh { slot: self.slot(config, address, rt), sockets, waited }),
             Err(e) => {
+                self.shared.listener_create_failure.fetch_add(1, Ordering::Relaxed);
                 let text = format!("listener `{}`: cannot listen on {}: {e}", config.name, config.address);
                 let help = match e.kind() {
-                    std::io::ErrorKind::AddrInUse => "another program listens there",
+                    std::io::ErrorKind::AddrInUse => "another program listens there; the listener opens when it stops",
                     std::io::ErrorKind::PermissionDenied => "ports below 1024 need the capability CAP_NET_BIND_SERVICE",
                     std::io::ErrorKind::AddrNotAvailable => "the address belongs to no interface of this machine",
                     _ => "",
                 };
                 let d = place(Diagnostic::error("ListenFailed", text));
-                Err(if help.is_empty() { d } else { d.help(help) })
+                Err(Unbound::Refused(if help.is_empty() { d } else { d.help(help) }))
             }
         }
     }
@@ -207,22 +241,32 @@ impl Applier {
 
     /// Lets workers accept; the slot of the same name that this one replaces is to be closed.
     fn open(&self, fresh: Fresh) -> Option<Arc<ListenerSlot>> {
-        let Fresh { slot, sockets } = fresh;
-        Logger::Config.info(format_args!("listener `{}` on {}", slot.name, slot.address));
+        let Fresh { slot, sockets, waited } = fresh;
+        let again = if waited { ", which is free now" } else { "" };
+        Logger::Config.info(format_args!("listener `{}` on {}{again}", slot.name, slot.address));
         self.shared.post_each(sockets.into_iter().map(|socket| Command::Listen(slot.clone(), socket)));
         self.shared.listeners.load().iter().find(|s| s.name == slot.name).cloned()
     }
 
-    /// Forgets the listeners that `new` has no more.
-    fn remove(&mut self, new: &Config) -> Vec<Arc<ListenerSlot>> {
+    /// Forgets the listeners that `new` has no more. One whose objects now ask for an address that cannot be bound yet goes
+    /// on as it is until it can.
+    fn gone(&mut self, new: &Config) -> Vec<Arc<ListenerSlot>> {
+        let waiting = |l: &&Arc<Listener>| self.listeners.get(&l.name).is_some_and(|e| e.waiting);
+        let moved: HashSet<&Name> = new.listeners.values().filter(waiting).flat_map(|l| &l.origins).map(|o| &o.object).collect();
+        let stays = |slot: &ListenerSlot| slot.current.load().config.origins.iter().any(|o| moved.contains(&o.object));
         let mut gone = Vec::new();
         self.listeners.retain(|name, entry| {
-            let keep = new.listeners.contains_key(name);
-            if !keep {
-                Logger::Config.info(format_args!("listener `{name}` is gone"));
-                gone.extend(entry.slot.take());
+            if new.listeners.contains_key(name) {
+                return true;
             }
-            keep
+            (entry.findings, entry.waiting) = (Vec::new(), false);
+            if entry.slot.as_deref().is_some_and(stays) {
+                Logger::Config.debug(format_args!("listener `{name}` stays until its new address can be bound"));
+                return true;
+            }
+            Logger::Config.info(format_args!("listener `{name}` is gone"));
+            gone.extend(entry.slot.take());
+            false
         });
         gone
     }
@@ -246,10 +290,16 @@ impl Applier {
         let mut hcms = HashMap::new();
         for slot in self.listeners.values().filter_map(|e| e.slot.as_ref()) {
             let current = slot.current.load();
+            // Its routes went with its old address.
+            let stays = !config.listeners.contains_key(&slot.name);
             let rt = fresh.get(&slot.id).copied().unwrap_or(&current);
             for chain in rt.chains() {
                 let NetworkFilter::HttpConnectionManager(hcm) = &chain.config.filter else { continue };
                 let key = HcmKey { listener: slot.name.clone(), chain: chain.config.name.clone() };
+                if stays {
+                    hcms.extend(before.hcms.get(&key).map(|hcm| (key, hcm.clone())));
+                    continue;
+                }
                 let (table, logs) = (self.tables.get(&hcm.route_config), self.tables.logs(hcm, &self.shared.sinks));
                 let Some(hcm) = HcmRt::new(&chain.config, table, logs, |name| self.shared.plugins.slot(name)) else { continue };
                 let kept = before.hcms.get(&key).filter(|h| h.same(&hcm)).cloned();

@@ -20,7 +20,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -28,13 +28,17 @@ use tokio::{runtime, sync::Notify};
 use weir_config::model::{Config, Name};
 use weir_net::{descriptors, dns, tls::Details};
 
+/// Pauses between tries to bind an address, doubled each time.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_LAST: Duration = Duration::from_secs(5);
+
 /// Where a proxy stands, in Envoy's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum State {
     /// No configuration yet.
     PreInitializing,
-    /// The first configuration is being warmed.
+    /// The first configuration is being warmed, or the address of one of its listeners cannot be bound yet.
     Initializing,
     Live,
     /// About to end, or asked to look so (`/healthcheck/fail`).
@@ -53,6 +57,11 @@ pub struct Shared {
     /// Where access logs are written.
     pub sinks: Sinks,
     pub(crate) total: Arc<listener::Total>,
+    /// Listeners whose address could not be bound, and is tried again; told when there are some.
+    waiting_listeners: AtomicUsize,
+    retry: Notify,
+    /// How often an address could not be bound.
+    pub(crate) listener_create_failure: AtomicU64,
     /// Connections to upstreams.
     pub upstreams: Arc<UpstreamConnections>,
     /// Certificates that are loaded, by the names of their secrets.
@@ -80,6 +89,22 @@ impl Shared {
     fn advance(&self, to: State) {
         self.state.fetch_max(to as u8, Ordering::AcqRel);
     }
+    pub(crate) fn set_waiting_listeners(&self, count: usize) {
+        self.waiting_listeners.store(count, Ordering::Release);
+        if count > 0 {
+            self.retry.notify_one();
+        }
+    }
+    /// Listeners that wait for their address.
+    pub fn waiting_listeners(&self) -> usize {
+        self.waiting_listeners.load(Ordering::Acquire)
+    }
+    /// The first configuration serves, with all its listeners.
+    fn advance_to_live(&self) {
+        if self.waiting_listeners() == 0 {
+            self.advance(State::Live);
+        }
+    }
     pub(crate) fn fail_health_check(&self, fail: bool) {
         self.failed_health_check.store(fail, Ordering::Relaxed);
     }
@@ -104,7 +129,7 @@ impl Shared {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         workers.iter().enumerate().filter(|(i, _)| *i != but).for_each(|(_, w)| w.post(Command::SpareAny));
     }
-    /// What is under way, for people: `3 connections (1 requests in flight, 1 upgraded)`.
+    /// What is under way, for people.
     fn open_work(&self) -> String {
         let (mut requests, mut upgraded) = (0, 0);
         self.stats.http.sum(&mut |_, declared, total| {
@@ -116,7 +141,7 @@ impl Shared {
                 }
             }
         });
-        format!("{} connections ({requests} requests in flight, {upgraded} of them upgraded)", self.connections())
+        format!("connections: {}, requests in flight: {requests}, upgraded: {upgraded}", self.connections())
     }
     /// Connections open now.
     pub fn connections(&self) -> u32 {
@@ -198,6 +223,9 @@ impl Proxy {
                 accepting: Default::default(),
                 idle: Notify::new(),
             }),
+            waiting_listeners: AtomicUsize::new(0),
+            retry: Notify::new(),
+            listener_create_failure: AtomicU64::new(0),
             upstreams: Arc::new(UpstreamConnections::new(budget.upstream)),
             certificates: ArcSwap::default(),
             state: AtomicU8::new(State::PreInitializing as u8),
@@ -220,6 +248,7 @@ impl Proxy {
         let runtime = main.handle().clone();
         let manager = Manager::new(clusters, Arc::new(resolver), runtime.clone(), shared.upstreams.clone());
         let applier = Arc::new(tokio::sync::Mutex::new(Applier::new(shared.clone(), manager)));
+        runtime.spawn(retry(shared.clone(), applier.clone()));
         let workers: io::Result<Vec<_>> = (0..shared.options.workers).map(|i| Handle::start(i, shared.clone())).collect();
         *shared.workers.lock().unwrap_or_else(PoisonError::into_inner) = workers?;
         if let Some(listening) = listening {
@@ -236,7 +265,7 @@ impl Proxy {
             let mut applier = applier.lock().await;
             shared.advance(State::Initializing);
             let report = applier.apply(config).await;
-            shared.advance(State::Live);
+            shared.advance_to_live();
             report
         });
         // Only a proxy that has ended does not do its work.
@@ -273,13 +302,13 @@ impl Proxy {
         shared.advance(State::Draining);
         if shared.connections() > 0 || !accepting.is_zero() {
             let more = if accepting.is_zero() { String::new() } else { format!(", accepting more for {accepting:?}") };
-            Logger::Main.info(format_args!("draining {} for at most {patience:?}{more}", shared.open_work()));
+            Logger::Main.info(format_args!("draining for at most {patience:?}{more}; {}", shared.open_work()));
         }
         shared.post_all(|| Command::Phase(Phase::Closing));
         tokio::time::sleep(accepting).await;
         shared.close_listeners();
         if tokio::time::timeout(patience.saturating_sub(accepting), shared.empty()).await.is_err() {
-            Logger::Main.warning(format_args!("still open after {patience:?}, closed now: {}", shared.open_work()));
+            Logger::Main.warning(format_args!("closing what is still open after {patience:?}; {}", shared.open_work()));
         }
         shared.post_all(|| Command::Phase(Phase::Cutting));
         self.stop().await;
@@ -299,6 +328,20 @@ impl Proxy {
         };
         // Joining blocks; the caller's runtime goes on meanwhile.
         let _ = tokio::task::spawn_blocking(join).await;
+    }
+}
+
+/// Tries addresses again that could not be bound, for as long as there are some.
+async fn retry(shared: Arc<Shared>, applier: Arc<tokio::sync::Mutex<Applier>>) {
+    loop {
+        shared.retry.notified().await;
+        let mut pause = RETRY_FIRST;
+        while shared.waiting_listeners() > 0 {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_LAST);
+            applier.lock().await.retry().await;
+            shared.advance_to_live();
+        }
     }
 }
 

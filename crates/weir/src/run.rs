@@ -20,7 +20,7 @@ use weir_config::{
     model::{Config, HeaderMatch, NetworkFilter, PathMatch, Route, RouteAction, StringMatch, ValueMatch},
 };
 use weir_control::{Control, Update};
-use weir_proxy::{Proxy, logging::Logger};
+use weir_proxy::{BoundListener, Proxy, logging::Logger};
 
 pub struct Options {
     pub source: Source,
@@ -195,7 +195,7 @@ fn greet(out: &mut impl Write, proxy: &Proxy, config: &Config) -> std::io::Resul
         let tls = config.listeners.get(&bound.name).is_some_and(|l| l.filter_chains.iter().any(|c| c.tls.is_some()));
         writeln!(out, "listening on {}://{}", if tls { "https" } else { "http" }, bound.address)?;
     }
-    let lines = curl_lines(config);
+    let lines = curl_lines(config, &proxy.listeners());
     if !lines.is_empty() {
         writeln!(out, "try:")?;
     }
@@ -209,9 +209,9 @@ fn greet(out: &mut impl Write, proxy: &Proxy, config: &Config) -> std::io::Resul
 }
 
 /// Up to three requests that would reach a route each.
-fn curl_lines(config: &Config) -> Vec<String> {
+fn curl_lines(config: &Config, open: &[BoundListener]) -> Vec<String> {
     let mut lines = Vec::new();
-    for listener in config.listeners.values() {
+    for listener in config.listeners.values().filter(|l| open.iter().any(|o| o.name == l.name)) {
         for chain in &listener.filter_chains {
             let NetworkFilter::HttpConnectionManager(hcm) = &chain.filter else { continue };
             let Some(routes) = config.routes.get(&hcm.route_config) else { continue };

@@ -85,6 +85,8 @@ pub struct Listener {
     /// What `allowedRoutes.kinds` takes, of the kinds that the protocol can have.
     pub kinds: Vec<Kind>,
     pub place: Chars,
+    /// Of the port.
+    pub line: u32,
 }
 
 impl Listener {
@@ -224,7 +226,8 @@ fn decode_address(field: &Field<'_>) -> Option<IpAddr> {
 fn decode_listener(field: &Field<'_>) -> Option<Listener> {
     let listener = field.object()?;
     let name = listener.required("name")?.str()?.into();
-    let port = listener.required("port")?.port()?;
+    let given = listener.required("port")?;
+    let (port, line) = (given.port()?, given.node().span.line());
     let words =
         [("HTTP", Protocol::Http), ("HTTPS", Protocol::Https), ("TLS", Protocol::Tls), ("TCP", Protocol::Tcp), ("UDP", Protocol::Other)];
     let mut protocol = listener.required("protocol")?.choice(&words)?;
@@ -257,7 +260,7 @@ fn decode_listener(field: &Field<'_>) -> Option<Listener> {
         listener.required("tls");
     }
     let (from, kinds) = decode_allowed(&listener, protocol)?;
-    Some(Listener { name, port, hostname, protocol, certificates, validation, from, kinds, place: field.node().span })
+    Some(Listener { name, port, hostname, protocol, certificates, validation, from, kinds, place: field.node().span, line })
 }
 
 /// `reason` is that of a reference to something else than a Secret.

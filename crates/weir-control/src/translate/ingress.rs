@@ -56,7 +56,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, ingress: &Ingress, part: &mu
         return part.find(object, ingress.class_place, "spec.ingressClassName", found);
     }
     annotations(object, ingress, part);
-    part.ports.push(PortPart { bind: Bind::port(cx.options.http_port), object: object.title.clone(), kind: PortKind::Http });
+    part.ports.push(PortPart { bind: Bind::port(cx.options.http_port), object: object.title.clone(), line: 0, kind: PortKind::Http });
     for (index, tls) in ingress.tls.iter().enumerate() {
         translate_tls(cx, object, tls, index, part);
     }
@@ -134,7 +134,7 @@ fn translate_tls(cx: &Cx<'_>, object: &Arc<Object>, tls: &Tls, index: usize, par
         tls: DownstreamTls { certificates: vec![certificate], ..DownstreamTls::default() },
         table: https_table(Bind::port(cx.options.https_port), None),
     };
-    part.ports.push(PortPart { bind: Bind::port(cx.options.https_port), object: object.title.clone(), kind });
+    part.ports.push(PortPart { bind: Bind::port(cx.options.https_port), object: object.title.clone(), line: 0, kind });
 }
 
 struct Maker<'a> {

@@ -232,6 +232,7 @@ fn server(shared: &Shared, out: &mut Vec<Sample>) {
         ("server.upstream_cx_limit", u64::from(shared.upstreams.limit)),
         ("server.memory_allocated", resident),
         ("server.memory_heap_size", size),
+        ("listener_manager.total_listeners_warming", shared.waiting_listeners() as u64),
         ("listener_manager.total_listeners_active", shared.listeners.load().len() as u64),
         ("cluster_manager.active_clusters", snapshot.config.clusters.len() as u64),
         ("server.configuration_version", snapshot.version),
@@ -241,6 +242,8 @@ fn server(shared: &Shared, out: &mut Vec<Sample>) {
     let logs = shared.sinks.counts();
     out.push(plain("filesystem.write_completed", Total::Counter(logs.write_completed)));
     out.push(plain("filesystem.write_failed", Total::Counter(logs.write_failed)));
+    let failed = shared.listener_create_failure.load(Ordering::Relaxed);
+    out.push(plain("listener_manager.listener_create_failure", Total::Counter(failed)));
     out.push(plain("server.upstream_cx_overflow", Total::Counter(shared.upstreams.overflow.load(Ordering::Relaxed))));
     out.push(plain("server.log_lines_dropped", Total::Counter(logging::dropped())));
 }

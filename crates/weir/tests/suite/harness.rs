@@ -103,6 +103,11 @@ impl<'a> Start<'a> {
         self.environment.push((name, file));
         self
     }
+    /// Returns once the admin listener is there, whether or not the gateway is ready.
+    pub fn unready(mut self) -> Self {
+        self.wait = false;
+        self
+    }
     /// With these limits of file descriptors, soft and hard.
     pub fn descriptors(mut self, soft: u64, hard: u64) -> Self {
         self.descriptors = Some((soft, hard));
@@ -284,13 +289,15 @@ impl Weir {
         collect(child.stdout.take().unwrap(), output.clone());
         collect(child.stderr.take().unwrap(), output.clone());
         let mut running = Weir { child, folder, output, ports, admin: SocketAddr::from(([127, 0, 0, 1], 0)), words, _echo: echoes };
+        running.wait_admin();
         if start.wait {
-            running.wait_ready();
+            let text = || format!("ready: {}", running.printed());
+            eventually(&text(), || client::get(running.admin, "admin", "/ready").ok().filter(|a| a.status == 200));
         }
         running
     }
 
-    fn wait_ready(&mut self) {
+    fn wait_admin(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         let admin = loop {
             if let Some(line) = self.lines("admin on http://").first() {
@@ -301,8 +308,6 @@ impl Weir {
             std::thread::sleep(Duration::from_millis(2));
         };
         self.admin = admin;
-        let text = || format!("ready: {}", self.printed());
-        eventually(&text(), || client::get(self.admin, "admin", "/ready").ok().filter(|a| a.status == 200));
     }
 
     /// Everything it printed so far.

@@ -19,6 +19,7 @@ mod harness;
 mod head_lines;
 mod http2;
 mod limits;
+mod listeners;
 mod live;
 mod logs;
 mod mesh;

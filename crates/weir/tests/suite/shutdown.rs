@@ -123,7 +123,7 @@ fn an_interrupt_waits_for_requests_and_a_second_one_does_not() {
     tunnel.send(UPGRADE).unwrap();
     assert_eq!(tunnel.head().unwrap().status, 101);
     weir.signal("INT");
-    weir.says("1 connections (1 requests in flight, 1 of them upgraded)");
+    weir.says("connections: 1, requests in flight: 1, upgraded: 1");
     let begun = Instant::now();
     weir.signal("INT");
     assert!(!weir.ended().success() && begun.elapsed() < Duration::from_secs(30));
@@ -146,7 +146,7 @@ fn a_termination_closes_what_is_idle_and_waits_for_the_rest() {
     let answer = late.request("GET", "h", "/", &[], b"").unwrap();
     assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
     assert!(weir.ended().success());
-    weir.says("still open after 5s, closed now: 2 connections (2 requests in flight, 1 of them upgraded)");
+    weir.says("closing what is still open after 5s; connections: 2, requests in flight: 2, upgraded: 1");
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub struct Server {
     pub hosts: Vec<ServerHost>,
     pub tls: Option<Tls>,
     pub at: At,
+    /// Of the port.
+    pub line: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +95,8 @@ fn server(field: &Field<'_>, meta: &Meta) -> Option<Server> {
     let port = object.required("port")?.object()?;
     // The port's name serves Istio's statistics; targetPort is deprecated and without effect there too.
     port.ignore(&["name", "targetPort"]);
-    let number = port.required("number")?.port()?;
+    let number = port.required("number")?;
+    let (number, line) = (number.port()?, number.node().span.line());
     let given = port.required("protocol")?;
     let protocol = protocol(&given)?;
     let hosts = object.required("hosts")?.list().iter().filter_map(|f| server_host(f, meta)).collect();
@@ -117,7 +120,7 @@ fn server(field: &Field<'_>, meta: &Meta) -> Option<Server> {
         }
         _ => {}
     }
-    Some(Server { bind: Bind { port: number, address }, protocol, hosts, tls, at })
+    Some(Server { bind: Bind { port: number, address }, protocol, hosts, tls, at, line })
 }
 
 fn bind(field: &Field<'_>) -> Option<IpAddr> {

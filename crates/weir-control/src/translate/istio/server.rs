@@ -105,7 +105,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, part: &mu
             Some(Serves::AutoPassthrough) => auto_passthrough::translate(cx, object, server, part),
             Some(Serves::Passthrough | Serves::Bytes) | None => continue,
         };
-        part.ports.push(PortPart { bind: server.bind, object: object.title.clone(), kind });
+        part.ports.push(PortPart { bind: server.bind, object: object.title.clone(), line: server.line, kind });
     }
 }
 

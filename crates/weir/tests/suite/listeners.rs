@@ -1,0 +1,135 @@
+//! Listeners whose port another program holds, and the first request after the start.
+use crate::{
+    client,
+    harness::{Start, TO_ECHO, Weir, eventually, free_port},
+};
+use std::{
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
+    thread,
+};
+
+/// A port that is taken.
+fn taken() -> (TcpListener, u16) {
+    let holder = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = holder.local_addr().unwrap().port();
+    (holder, port)
+}
+
+fn at(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+fn status(port: u16) -> Option<u16> {
+    client::get(at(port), "h", "/status/200").ok().map(|a| a.status)
+}
+
+fn ready(weir: &Weir) -> (u16, String) {
+    let answer = weir.admin("/ready");
+    (answer.status, answer.body.trim().into())
+}
+
+#[test]
+fn a_port_that_is_taken_at_the_start_is_waited_for() {
+    let (holder, port) = taken();
+    let second = format!("\n  - {{ name: taken, port: {port}, protocol: HTTP }}\n---");
+    let yaml = TO_ECHO.replace(
+        "  listeners: [{ name: http, port: $PORT, protocol: HTTP }]\n---",
+        &format!("  listeners:\n  - {{ name: http, port: $PORT, protocol: HTTP }}{second}"),
+    );
+    let weir = Start::new().file("gateway.yaml", yaml).unready().run();
+    // What can serve serves; the rest is told once, at the line of the port.
+    eventually("the other listener", || (status(weir.ports[0]) == Some(200)).then_some(()));
+    let told = weir.says(&format!("cannot listen on 0.0.0.0:{port}"));
+    assert!(weir.printed().contains("gateway.yaml:8"), "{}", weir.printed());
+    assert_eq!(ready(&weir), (503, "INITIALIZING".into()));
+    assert!(!weir.admin("/listeners").body.contains(&port.to_string()));
+    assert_eq!(weir.stat("listener_manager.total_listeners_warming"), 1);
+    assert!(weir.stat("listener_manager.listener_create_failure") >= 1);
+    assert!(weir.lines("curl").iter().all(|l| !l.contains(&format!(":{port}"))), "{}", weir.printed());
+    // Later changes say how many errors there are, and not the same again.
+    weir.write("more.yaml", "apiVersion: v1\nkind: Service\nmetadata: { name: more }\nspec: { ports: [{ port: 80 }] }\n");
+    assert!(weir.says("live after")[0].ends_with(" 1 errors"), "{}", weir.printed());
+    drop(holder);
+    eventually("the port", || (status(port) == Some(200)).then_some(()));
+    eventually("readiness", || (ready(&weir) == (200, "LIVE".into())).then_some(()));
+    weir.says(&format!("on 0.0.0.0:{port}, which is free now"));
+    assert_eq!(weir.lines(&format!("cannot listen on 0.0.0.0:{port}")).len(), told.len());
+    assert_eq!(weir.stat("listener_manager.total_listeners_warming"), 0);
+    assert!(weir.admin("/listeners").body.contains(&port.to_string()));
+}
+
+#[test]
+fn a_port_changed_to_one_that_is_taken_leaves_the_old_one_open() {
+    let weir = Start::new().file("gateway.yaml", TO_ECHO).run();
+    let old = weir.ports[0];
+    let mut kept = client::Connection::open(at(old)).unwrap();
+    assert_eq!(kept.request("GET", "h", "/", &[], b"").unwrap().status, 200);
+    let (holder, port) = taken();
+    weir.write("gateway.yaml", &TO_ECHO.replace("$PORT", &port.to_string()));
+    assert!(weir.says("live after")[0].ends_with(" 1 errors"), "{}", weir.printed());
+    // Also while other things change.
+    weir.write("more.yaml", "apiVersion: v1\nkind: Service\nmetadata: { name: more }\nspec: { ports: [{ port: 80 }] }\n");
+    eventually("the second change", || (weir.lines("live after").len() == 2).then_some(()));
+    for _ in 0..5 {
+        assert_eq!(status(old), Some(200));
+    }
+    assert_eq!(kept.request("GET", "h", "/", &[], b"").unwrap().status, 200);
+    let listed = weir.admin("/listeners").body;
+    assert!(listed.contains(&format!(":{old}")) && !listed.contains(&port.to_string()), "{listed}");
+    assert_eq!(ready(&weir), (200, "LIVE".into()));
+    drop(holder);
+    eventually("the new port", || (status(port) == Some(200)).then_some(()));
+    eventually("the old port's end", || TcpStream::connect(at(old)).is_err().then_some(()));
+    // Whoever was connected is served once more and told to leave.
+    if let Ok(answer) = kept.request("GET", "h", "/", &[], b"") {
+        assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    }
+}
+
+/// A connection to a listener that went is served by the routes that it had.
+#[test]
+fn requests_on_a_removed_listener_keep_its_routes() {
+    let weir = Start::new().file("gateway.yaml", TO_ECHO).run();
+    let mut kept = client::Connection::open(weir.address()).unwrap();
+    assert_eq!(kept.request("GET", "h", "/", &[], b"").unwrap().status, 200);
+    weir.write("gateway.yaml", &TO_ECHO.replace("$PORT", "$PORT2"));
+    eventually("the new port", || (status(weir.ports[1]) == Some(200)).then_some(()));
+    let answer = kept.request("GET", "h", "/", &[], b"").unwrap();
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+}
+
+/// Whoever connects first finds routes.
+#[test]
+fn the_first_request_is_routed() {
+    let current = Arc::new(AtomicU16::new(0));
+    let port = current.clone();
+    let client = thread::spawn(move || {
+        let mut served = 0;
+        loop {
+            match port.load(Ordering::Acquire) {
+                0 => thread::yield_now(),
+                1 => return served,
+                port => {
+                    if let Ok(answer) = client::get(at(port), "h", "/status/200") {
+                        assert_eq!(answer.status, 200);
+                        served += 1;
+                    }
+                }
+            }
+        }
+    });
+    for _ in 0..10 {
+        let own = free_port();
+        current.store(own, Ordering::Release);
+        let weir = Start::new().file("gateway.yaml", TO_ECHO.replace("$PORT", &own.to_string())).run();
+        assert_eq!(status(own), Some(200));
+        current.store(0, Ordering::Release);
+        drop(weir);
+    }
+    current.store(1, Ordering::Release);
+    assert!(client.join().unwrap() > 10);
+}
