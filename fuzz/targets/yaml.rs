@@ -9,7 +9,7 @@ use weir_config::{
 };
 
 fuzz_target!(|text: &str| {
-    let source = Arc::new(Source { name: "fuzz.yaml".into(), text: text.to_string(), first_line: 1 });
+    let source = Arc::new(Source::new("fuzz.yaml", text, 1));
     match node::parse(&source) {
         Err(d) => {
             let place = d.place.as_deref().expect("a refusal has a place");

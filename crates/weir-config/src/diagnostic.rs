@@ -3,15 +3,62 @@
 use crate::model::Origin;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 /// A text that was read, with the name to call it by.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Source {
     pub name: Arc<str>,
     pub text: String,
     /// The line of `text` 1 within the named file: a document of a file of many is a source of its own.
     pub first_line: u32,
+    /// Where each line starts, in characters and in bytes; made when it is first asked for.
+    lines: OnceLock<Box<[(u32, u32)]>>,
+}
+
+impl PartialEq for Source {
+    fn eq(&self, other: &Source) -> bool {
+        (&self.name, self.first_line, &self.text) == (&other.name, other.first_line, &other.text)
+    }
+}
+
+impl Eq for Source {}
+
+impl Source {
+    pub fn new(name: impl Into<Arc<str>>, text: impl Into<String>, first_line: u32) -> Source {
+        Source { name: name.into(), text: text.into(), first_line, lines: OnceLock::new() }
+    }
+
+    fn lines(&self) -> &[(u32, u32)] {
+        self.lines.get_or_init(|| {
+            let (mut chars, mut bytes) = (0, 0);
+            let starts = self.text.split_inclusive('\n').map(|line| {
+                let at = (chars, bytes);
+                chars += line.chars().count() as u32;
+                bytes += line.len() as u32;
+                at
+            });
+            starts.collect()
+        })
+    }
+
+    /// The place of a range of characters.
+    pub fn place(self: &Arc<Self>, start: u32, end: u32) -> Place {
+        let lines = self.lines();
+        let line = lines.partition_point(|(chars, _)| *chars <= start).saturating_sub(1);
+        let (chars, bytes) = lines.get(line).copied().unwrap_or_default();
+        let after = |from: usize, chars: u32| {
+            let rest = self.text.get(from..).unwrap_or_default();
+            from + rest.char_indices().nth(chars as usize).map_or(rest.len(), |(i, _)| i)
+        };
+        let column = start.saturating_sub(chars);
+        let start_byte = after(bytes as usize, column);
+        let bytes = start_byte..after(start_byte, end.saturating_sub(start));
+        Place { source: self.clone(), line: self.first_line + line as u32, column: column + 1, bytes }
+    }
 }
 
 /// A place in a [`Source`]. Lines and columns are one-based; columns count characters.
@@ -83,7 +130,7 @@ impl Diagnostic {
         self.object = Some(origin.object.clone());
         if let (None, Some(file)) = (&self.place, &origin.file) {
             let line = origin.line.get();
-            let source = Arc::new(Source { name: file.clone(), text: String::new(), first_line: line });
+            let source = Arc::new(Source::new(file.clone(), "", line));
             self.place = Some(Box::new(Place { source, line, column: 1, bytes: 0..0 }));
         }
         self
@@ -123,11 +170,16 @@ impl Diagnostic {
             return self.line();
         };
         let label = self.object.as_deref().unwrap_or_default();
-        let end = place.bytes.end.min(place.source.text.len()).max(place.bytes.start);
-        let snippet = Snippet::source(&place.source.text)
+        let text = &place.source.text;
+        let start = place.bytes.start.min(text.len());
+        let end = place.bytes.end.min(text.len()).max(start);
+        // Only the lines that are shown: a text of many findings is not read through for each.
+        let first = text[..start].rfind('\n').map_or(0, |at| at + 1);
+        let last = text[end..].find('\n').map_or(text.len(), |at| end + at);
+        let snippet = Snippet::source(&text[first..last])
             .path(&*place.source.name)
-            .line_start(place.source.first_line as usize)
-            .annotation(AnnotationKind::Primary.span(place.bytes.start..end).label(label));
+            .line_start(place.line as usize)
+            .annotation(AnnotationKind::Primary.span(start - first..end - first).label(label));
         let mut group: Group<'_> = level.primary_title(&title).element(snippet);
         if let Some(help) = &self.help {
             group = group.element(Level::HELP.message(help));

@@ -1,16 +1,43 @@
-//! Typed reading of [`Node`]s. A field is either read or reported: what an [`Object`] was never asked for is named in a
-//! warning when it is dropped, with the nearest name that was asked for. All findings are collected, never just the first.
+//! Typed reading of [`Node`]s. A field is either read or reported: when an [`Object`] is dropped, each field that nobody asked
+//! for is an error, with the nearest name that was asked for, and each that is known but not supported is a warning. All
+//! findings are collected, never just the first.
 use crate::{
     diagnostic::{Diagnostic, Severity, Source},
     node::{Chars, Node, Value},
 };
-use std::{cell::RefCell, fmt::Display, ops::RangeInclusive, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    fmt::Display,
+    ops::RangeInclusive,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 /// What all readers of one document share.
 pub struct Reader {
     source: Arc<Source>,
     object: RefCell<Option<Arc<str>>>,
     found: RefCell<Vec<Diagnostic>>,
+    /// Errors after which a decoder may have turned back: all but unknown fields.
+    errors: Cell<usize>,
+}
+
+/// The reason of a field that the API does not have.
+const UNKNOWN_FIELD: &str = "UnknownField";
+const DURATION: &str = "a number with a unit h, m, s or ms, as 1h30m, 1.5s or 250ms";
+/// What durations are bounded by: so that sums and small multiples of them fit every clock.
+const MAX_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// What to do about a text that some other program was to replace.
+pub fn placeholder(text: &str) -> Option<&'static str> {
+    if text.contains("${") {
+        Some("Weir does not replace variables: run envsubst first")
+    } else if text.contains("{{") {
+        Some("Weir does not render templates: run helm template (or the like) first")
+    } else {
+        None
+    }
 }
 
 /// The way to a value, as a list towards the root.
@@ -37,14 +64,14 @@ pub struct Object<'a> {
     asked: RefCell<Vec<&'static str>>,
     /// Names that the API has and this program does not honour yet.
     unsupported: RefCell<Vec<&'static str>>,
-    quiet: std::cell::Cell<bool>,
+    quiet: Cell<bool>,
     /// Errors that were known when this was opened.
     errors: usize,
 }
 
 impl Reader {
     pub fn new(source: Arc<Source>) -> Reader {
-        Reader { source, object: RefCell::default(), found: RefCell::default() }
+        Reader { source, object: RefCell::default(), found: RefCell::default(), errors: Cell::default() }
     }
     /// Names the object that further findings belong to.
     pub fn set_object(&self, object: Arc<str>) {
@@ -57,13 +84,13 @@ impl Reader {
         if d.object.is_none() {
             d.object.clone_from(&self.object.borrow());
         }
+        if d.severity == Severity::Error && d.reason != UNKNOWN_FIELD {
+            self.errors.set(self.errors.get() + 1);
+        }
         self.found.borrow_mut().push(d);
     }
     pub fn has_errors(&self) -> bool {
-        self.errors() > 0
-    }
-    fn errors(&self) -> usize {
-        self.found.borrow().iter().filter(|d| d.severity == Severity::Error).count()
+        self.found.borrow().iter().any(|d| d.severity == Severity::Error)
     }
     /// The message of the first error so far.
     pub fn first_error(&self) -> Option<String> {
@@ -109,6 +136,10 @@ impl<'a> Field<'a> {
     pub fn line(&self) -> u32 {
         self.node.span.place(&self.reader.source).line
     }
+    /// The one-based line in the document.
+    pub fn document_line(&self) -> u32 {
+        self.line() + 1 - self.reader.source.first_line
+    }
     pub fn reader(&self) -> &'a Reader {
         self.reader
     }
@@ -123,6 +154,10 @@ impl<'a> Field<'a> {
     }
     /// Reports an error at this value; `help` says what is accepted.
     pub fn error(&self, reason: &'static str, message: impl Into<String>, help: impl Into<String>) {
+        let mut help: String = help.into();
+        if let Some(hint) = self.node.as_str().and_then(placeholder) {
+            help = format!("{help}; {hint}");
+        }
         self.report(self.node.span, Diagnostic::error(reason, message).help(help));
     }
     pub fn warning(&self, reason: &'static str, message: impl Into<String>, help: impl Into<String>) {
@@ -133,7 +168,7 @@ impl<'a> Field<'a> {
     }
     /// A warning that this value is understood by the API and not honoured here yet.
     pub fn unsupported(&self) {
-        self.warning("UnsupportedField", "is not supported yet and has no effect", "remove it, or accept that it does nothing");
+        self.report(self.node.span, Diagnostic::warning("UnsupportedField", "is not supported yet: Weir ignores it"));
     }
     fn wrong_type(&self, wanted: &str) {
         self.error("InvalidType", format!("expected {wanted}, found {}", self.node.kind()), format!("write {wanted}"));
@@ -182,11 +217,17 @@ impl<'a> Field<'a> {
     }
     /// `1h30m`, `1.5s`, `250ms`: Go's and Gateway API's form, which protobuf's JSON form is a part of.
     pub fn duration(&self) -> Option<Duration> {
-        let d = duration(self.str()?);
-        if d.is_none() {
-            self.invalid("is not a duration", "a number with a unit h, m, s or ms, as 1h30m, 1.5s or 250ms");
+        if let Value::Int(n @ 0..) = self.node.value {
+            self.error("InvalidType", "a duration needs a unit", format!("write {n}s"));
+            return None;
         }
-        d
+        let text = self.str()?;
+        match parse_duration(text) {
+            Ok(d) => return Some(d),
+            Err(NotDuration::Syntax) => self.invalid(format!("\"{text}\" is not a duration"), DURATION),
+            Err(NotDuration::TooLong) => self.invalid(format!("{text} is too long"), "at most 100 years (876000h)"),
+        }
+        None
     }
     /// One of a list of words.
     pub fn choice<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
@@ -194,9 +235,13 @@ impl<'a> Field<'a> {
         let found = words.iter().find(|(w, _)| *w == text).map(|(_, t)| *t);
         if found.is_none() {
             let list: Vec<&str> = words.iter().map(|(w, _)| *w).collect();
-            self.invalid(format!("\"{text}\" is not known here"), format!("one of {}", list.join(", ")));
+            self.unknown_value(text, format!("one of {}", list.join(", ")));
         }
         found
+    }
+    /// Reports a word that is none of those that are accepted.
+    pub fn unknown_value(&self, text: &str, help: impl Into<String>) {
+        self.invalid(format!("unknown value \"{text}\""), help);
     }
     pub fn object(&self) -> Option<Object<'a>> {
         match &self.node.value {
@@ -206,7 +251,7 @@ impl<'a> Field<'a> {
                 asked: RefCell::default(),
                 unsupported: RefCell::default(),
                 quiet: false.into(),
-                errors: self.reader.errors(),
+                errors: self.reader.errors.get(),
             }),
             _ => {
                 self.wrong_type("an object");
@@ -325,22 +370,22 @@ impl<'a> Object<'a> {
 
 impl Drop for Object<'_> {
     fn drop(&mut self) {
-        if self.quiet.get() {
+        if self.quiet.get() || std::thread::panicking() {
             return;
         }
         let (asked, unsupported) = (self.asked.borrow(), self.unsupported.borrow());
         // After an error its reader may have turned back before it asked for everything.
-        let partial = self.field.reader.errors() > self.errors;
+        let partial = self.field.reader.errors.get() > self.errors;
         for (key, node) in self.entries.iter().filter(|(k, _)| !asked.iter().any(|a| **a == *k.text)) {
             let path = self.field.path.then(Segment::Field(key.text.clone()));
             let field = Field { node, path, reader: self.field.reader };
             let d = if unsupported.iter().any(|u| **u == *key.text) {
-                Diagnostic::warning("UnsupportedField", format!("{} is not supported yet and has no effect", key.text))
+                Diagnostic::warning("UnsupportedField", format!("{} is not supported yet: Weir ignores it", key.text))
             } else {
                 let far = if partial { 2 } else { 3 };
                 let near =
                     asked.iter().chain(unsupported.iter()).min_by_key(|a| distance(a, &key.text)).filter(|a| distance(a, &key.text) <= far);
-                let d = Diagnostic::warning("UnknownField", format!("there is no field {} here", key.text));
+                let d = Diagnostic::error(UNKNOWN_FIELD, format!("unknown field \"{}\"", key.text));
                 match near {
                     Some(name) => d.help(format!("did you mean {name}?")),
                     None if partial => continue,
@@ -348,13 +393,24 @@ impl Drop for Object<'_> {
                         let mut names: Vec<&str> = asked.iter().chain(unsupported.iter()).copied().collect();
                         names.sort_unstable();
                         names.dedup();
-                        d.help(format!("the fields here are {}", names.join(", ")))
+                        d.help(format!("one of {}", names.join(", ")))
                     }
                 }
             };
             field.report(key.span, d);
         }
     }
+}
+
+/// The nearest of some words that is near enough to `word` to be meant by it.
+pub fn nearest<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let far = if word.len() < 5 { 1 } else { 2 };
+    words
+        .into_iter()
+        .map(|w| (distance(&w.to_ascii_lowercase(), &word.to_ascii_lowercase()), w))
+        .filter(|(d, _)| *d <= far)
+        .min()
+        .map(|(_, w)| w)
 }
 
 /// Letters to insert, remove or change to get from one word to the other (Levenshtein).
@@ -372,16 +428,26 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// `1h30m`, `1.5s`, `250ms`, `0s`.
+/// `1h30m`, `1.5s`, `250ms`, `0s`; up to 100 years.
 pub fn duration(text: &str) -> Option<Duration> {
+    parse_duration(text).ok()
+}
+
+enum NotDuration {
+    Syntax,
+    TooLong,
+}
+
+fn parse_duration(text: &str) -> Result<Duration, NotDuration> {
+    use NotDuration::{Syntax, TooLong};
     let mut rest = text;
     let mut total = Duration::ZERO;
     if rest.is_empty() {
-        return None;
+        return Err(Syntax);
     }
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or(Syntax)?;
+        let number: f64 = rest[..digits].parse().map_err(|_| Syntax)?;
         rest = &rest[digits..];
         let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
         let seconds = match &rest[..unit] {
@@ -391,12 +457,13 @@ pub fn duration(text: &str) -> Option<Duration> {
             "ms" => 1e-3,
             "us" | "µs" => 1e-6,
             "ns" => 1e-9,
-            _ => return None,
+            _ => return Err(Syntax),
         };
-        total = total.checked_add(Duration::try_from_secs_f64(number * seconds).ok()?)?;
+        let part = Duration::try_from_secs_f64(number * seconds).map_err(|_| TooLong)?;
+        total = total.checked_add(part).filter(|d| *d <= MAX_DURATION).ok_or(TooLong)?;
         rest = &rest[unit..];
     }
-    Some(total)
+    Ok(total)
 }
 
 #[cfg(test)]
@@ -405,7 +472,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str, f: impl FnOnce(&Object<'_>)) -> Vec<Diagnostic> {
-        let source = Arc::new(Source { name: "conf.d/shop.yaml".into(), text: text.into(), first_line: 11 });
+        let source = Arc::new(Source::new("conf.d/shop.yaml", text, 11));
         let docs = crate::node::parse(&source).unwrap();
         let reader = Reader::new(source);
         reader.set_object("HTTPRoute/default/shop".into());
@@ -430,12 +497,12 @@ mod tests {
         });
         let lines: Vec<String> = found.iter().map(Diagnostic::line).collect();
         let want = [
-            "error: conf.d/shop.yaml:14:14: spec.rules[0].timeout: is not a duration; a number with a unit h, m, s or ms, as 1h30m, 1.5s or 250ms",
+            "error: conf.d/shop.yaml:14:14: spec.rules[0].timeout: \"5 s\" is not a duration; a number with a unit h, m, s or ms, as 1h30m, 1.5s or 250ms",
             "error: conf.d/shop.yaml:15:11: spec.rules[0].port: 70000 is out of bounds; a whole number from 1 to 65535",
-            "error: conf.d/shop.yaml:16:11: spec.rules[0].kind: \"Exakt\" is not known here; one of Exact, Prefix",
+            "error: conf.d/shop.yaml:16:11: spec.rules[0].kind: unknown value \"Exakt\"; one of Exact, Prefix",
             "error: conf.d/shop.yaml:17:15: spec.parentRefs: expected a list, found a number; write a list",
-            "warning: conf.d/shop.yaml:12:3: spec.hostnmaes: there is no field hostnmaes here; did you mean hostnames?",
-            "warning: conf.d/shop.yaml:18:3: spec.extra: extra is not supported yet and has no effect",
+            "error: conf.d/shop.yaml:12:3: spec.hostnmaes: unknown field \"hostnmaes\"; did you mean hostnames?",
+            "warning: conf.d/shop.yaml:18:3: spec.extra: extra is not supported yet: Weir ignores it",
         ];
         assert_eq!(lines, want);
         let snippet = found[1].snippet(false);
@@ -454,6 +521,9 @@ mod tests {
             ("s", None),
             ("-1s", None),
             ("5 s", None),
+            ("876000h", Some(3_153_600_000_000)),
+            ("876001h", None),
+            ("2000000000000000h", None),
         ] {
             assert_eq!(duration(text).map(|d| d.as_millis()), ms, "{text}");
         }

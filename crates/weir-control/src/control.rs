@@ -14,10 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
-use weir_config::{
-    diagnostic::{Diagnostic, Severity},
-    model::Config,
-};
+use weir_config::{diagnostic::Diagnostic, model::Config};
 
 /// How often a thread that watches looks whether anybody still listens.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
@@ -153,7 +150,7 @@ impl Control {
         Update { config: self.index.config().clone(), diagnostics, objects, translated, took: start.elapsed() }
     }
 
-    fn diagnostics(&self) -> Vec<Diagnostic> {
+    fn diagnostics(&mut self) -> Vec<Diagnostic> {
         let (late, ports) = self.index.findings();
         let mut all = self.files.diagnostics(late);
         all.extend(ports.into_iter().cloned());
@@ -173,9 +170,4 @@ pub(crate) fn not_watched(e: &notify::Error) -> Diagnostic {
 /// Reads and translates once: what `weir check` prints. The configuration is good when none of these is an error.
 pub fn check(options: Options, paths: &[PathBuf]) -> Vec<Diagnostic> {
     Control::new(options).load(paths).diagnostics
-}
-
-/// Whether a check failed.
-pub fn failed(diagnostics: &[Diagnostic]) -> bool {
-    diagnostics.iter().any(|d| d.severity == Severity::Error)
 }

@@ -7,6 +7,7 @@ mod table;
 use crate::{
     Options, Status,
     artifact::Artifacts,
+    guard::{Panic, guarded},
     object::{Finding, Key, Object},
     store::Store,
     translate::{Bind, Condition, Cx, Dep, Part, PluginPart, PortPart, Unit, gateway_api, settings::Settings},
@@ -49,6 +50,8 @@ pub struct Index {
     demand: HashMap<Unit, u32>,
     tables: Tables,
     ports: BTreeMap<Bind, BTreeMap<Unit, Vec<PortPart>>>,
+    /// Units whose translation failed by a bug: what was made of them before stays.
+    panics: BTreeMap<Unit, Diagnostic>,
     /// What is wrong with how parts meet on a port.
     port_findings: BTreeMap<Bind, Vec<Diagnostic>>,
     plugins: BTreeMap<Unit, Vec<PluginPart>>,
@@ -82,6 +85,7 @@ impl Index {
             demand: HashMap::new(),
             tables: Tables::default(),
             ports: BTreeMap::new(),
+            panics: BTreeMap::new(),
             port_findings: BTreeMap::new(),
             plugins: BTreeMap::new(),
             settings: BTreeMap::new(),
@@ -159,13 +163,33 @@ impl Index {
 
     fn translate(&mut self, unit: Unit, config: &mut Config, touched: &mut Touched, dirty: &mut BTreeSet<Unit>) {
         let cx = Cx::new(&self.store, &self.artifacts, &self.options);
-        let part = unit.translate(&cx);
+        let part = guarded(|| unit.translate(&cx));
         let mut deps = cx.into_deps();
         if let Unit::Object(key) = &unit {
             // Its own change is noticed without that.
             deps.remove(&Dep::Object(key.clone()));
         }
+        let part = match part {
+            Ok(part) => part,
+            Err(panic) => return self.keep(unit, &panic, deps),
+        };
+        self.panics.remove(&unit);
         self.put(unit, part, deps, config, touched, dirty);
+    }
+
+    /// Leaves a unit as it was when its translation fails by a bug, until something that it looked at changes.
+    fn keep(&mut self, unit: Unit, panic: &Panic, mut deps: HashSet<Dep>) {
+        let found = panic.finding("translating this object");
+        let found = match unit.object().and_then(|key| self.store.get(&key)) {
+            Some(object) => found.from_origin(&object.origin()),
+            None => found,
+        };
+        let mut state = self.units.remove(&unit).unwrap_or_default();
+        deps.extend(state.deps.iter().cloned());
+        self.watch(&unit, &state.deps, &deps);
+        state.deps = deps.into_iter().collect();
+        self.panics.insert(unit.clone(), found);
+        self.units.insert(unit, state);
     }
 
     /// Replaces what a unit holds by `part`, and notes what that touches.
@@ -330,6 +354,7 @@ impl Index {
             for unit in unneeded {
                 self.put(unit.clone(), Part::default(), HashSet::new(), config, touched, &mut BTreeSet::new());
                 self.units.remove(&unit);
+                self.panics.remove(&unit);
             }
         }
     }
@@ -377,7 +402,7 @@ impl Index {
     pub fn findings(&self) -> (Vec<&Finding>, Vec<&Diagnostic>) {
         (
             self.told.iter().filter_map(|u| self.units.get(u)).flat_map(|u| &*u.findings).collect(),
-            self.port_findings.values().flatten().collect(),
+            self.port_findings.values().flatten().chain(self.panics.values()).collect(),
         )
     }
 
@@ -426,5 +451,41 @@ fn put<T: PartialEq>(map: &mut BTreeMap<Name, Arc<T>>, name: &Name, new: Option<
                 map.insert(name.clone(), Arc::new(new));
             }
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use crate::{Control, Options};
+    use std::fs;
+
+    #[test]
+    fn a_bug_in_the_translation_of_one_object_harms_no_other() {
+        let gateway = |port: u16, annotation: &str| {
+            format!(
+                "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{ name: g{annotation} }}\nspec: {{ gatewayClassName: weir, listeners: [{{ name: a, port: {port}, protocol: HTTP }}] }}\n"
+            )
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let mut control = Control::new(Options::default());
+        let mut load = |port, annotation: &str| {
+            fs::write(dir.path().join("a.yaml"), gateway(port, annotation)).unwrap();
+            fs::write(dir.path().join("b.yaml"), gateway(port, "").replace("name: g", "name: h").replace("port: 8", "port: 9")).unwrap();
+            let update = control.load(&[dir.path().into()]);
+            let found: Vec<String> = update.diagnostics.iter().map(|d| format!("{} {}", d.reason, d.message)).collect();
+            (update.config.listeners.keys().map(|name| name.to_string()).collect::<Vec<_>>(), found)
+        };
+        let panics = ", annotations: { test/panic: please }";
+        assert_eq!(load(80, ""), (vec!["0.0.0.0_80".to_string(), "0.0.0.0_90".to_string()], vec![]));
+        let (listeners, found) = load(81, panics);
+        assert_eq!(listeners, ["0.0.0.0_80", "0.0.0.0_91"], "its last good version keeps serving, and the other one changes");
+        assert_eq!(found, ["InternalError internal error while translating this object: as the test asked for"]);
+        assert_eq!(load(82, ""), (vec!["0.0.0.0_82".to_string(), "0.0.0.0_92".to_string()], vec![]));
+        // It goes as others do.
+        load(83, panics);
+        fs::remove_file(dir.path().join("a.yaml")).unwrap();
+        let update = control.load(&[dir.path().into()]);
+        assert_eq!((update.config.listeners.len(), update.diagnostics.len()), (1, 0), "{:?}", update.diagnostics);
     }
 }

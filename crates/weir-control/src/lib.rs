@@ -7,6 +7,7 @@
 mod artifact;
 mod control;
 mod direct;
+mod guard;
 pub mod index;
 pub mod object;
 pub mod source;
@@ -14,7 +15,7 @@ mod status;
 pub mod store;
 pub mod translate;
 
-pub use control::{Control, Update, check, failed};
+pub use control::{Control, Update, check};
 pub use direct::Direct;
 pub use status::Status;
 

@@ -1,5 +1,7 @@
 //! Decoded objects: what remains of a document once it was read. Small typed values, no trees, no source text.
-use crate::translate::{gateway_api, ingress, istio, kubernetes, plugin};
+mod unknown;
+
+use crate::translate::{endpoints, gateway_api, ingress, istio, kubernetes, plugin};
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU32, Ordering},
@@ -7,7 +9,7 @@ use std::sync::{
 use weir_config::{
     diagnostic::{Diagnostic, Source},
     model::{Line, Name, Origin},
-    node::{Chars, Node},
+    node::{Chars, Node, Value},
     reader::{self, Field, Reader},
 };
 
@@ -27,6 +29,8 @@ pub enum Kind {
     Namespace,
     Service,
     EndpointSlice,
+    Endpoints,
+    Pod,
     Secret,
     ConfigMap,
     IstioGateway,
@@ -78,6 +82,8 @@ kinds! {
     Namespace "" ["v1"] "Namespace" cluster kubernetes::decode_namespace;
     Service "" ["v1"] "Service" namespaced kubernetes::decode_service;
     EndpointSlice "discovery.k8s.io" ["v1"] "EndpointSlice" namespaced kubernetes::decode_endpoint_slice;
+    Endpoints "" ["v1"] "Endpoints" namespaced endpoints::decode_endpoints;
+    Pod "" ["v1"] "Pod" namespaced endpoints::decode_pod;
     Secret "" ["v1"] "Secret" namespaced kubernetes::decode_secret;
     ConfigMap "" ["v1"] "ConfigMap" namespaced kubernetes::decode_config_map;
     IstioGateway "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "Gateway" namespaced istio::decode_gateway;
@@ -87,6 +93,13 @@ kinds! {
     WorkloadEntry "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "WorkloadEntry" namespaced istio::decode_workload_entry;
     WasmPlugin "extensions.istio.io" ["v1alpha1"] "WasmPlugin" namespaced plugin::decode_istio;
     HigressWasmPlugin "extensions.higress.io" ["v1alpha1"] "WasmPlugin" namespaced plugin::decode_higress;
+}
+
+impl KindInfo {
+    /// `GROUP/VERSION`
+    pub fn api_version(&self, version: &str) -> String {
+        if self.group.is_empty() { version.to_string() } else { format!("{}/{version}", self.group) }
+    }
 }
 
 impl Kind {
@@ -113,6 +126,8 @@ pub enum Spec {
     Namespace,
     Service(Box<kubernetes::Service>),
     EndpointSlice(Box<kubernetes::EndpointSlice>),
+    Endpoints(Box<endpoints::Endpoints>),
+    Pod(Box<endpoints::Pod>),
     Secret(Box<kubernetes::Secret>),
     ConfigMap(kubernetes::ConfigMap),
     IstioGateway(Box<istio::Gateway>),
@@ -160,6 +175,13 @@ pub struct Document {
     /// Where it starts in the file; moves without the document being read again, and is shared with what was made of the
     /// versions of it before.
     first_line: Mutex<Arc<AtomicU32>>,
+}
+
+/// The same text of the same file, wherever it stands in it.
+impl PartialEq for Document {
+    fn eq(&self, other: &Document) -> bool {
+        (self.hash, &self.file) == (other.hash, &other.file)
+    }
 }
 
 impl Document {
@@ -253,35 +275,6 @@ pub enum Decoded {
     Ignored,
 }
 
-/// Groups whose kinds are no business of a gateway; an empty kind list means all of the group.
-const QUIET_GROUPS: &[&str] = &[
-    "",
-    "apps",
-    "batch",
-    "autoscaling",
-    "policy",
-    "rbac.authorization.k8s.io",
-    "apiextensions.k8s.io",
-    "apiregistration.k8s.io",
-    "admissionregistration.k8s.io",
-    "storage.k8s.io",
-    "scheduling.k8s.io",
-    "coordination.k8s.io",
-    "networking.k8s.io",
-    "kustomize.config.k8s.io",
-    "cert-manager.io",
-    "monitoring.coreos.com",
-];
-
-/// Kinds that say something about traffic and that Weir does not honour yet, with what that means.
-const NOT_YET: &[(&str, &str)] = &[
-    ("gateway.networking.k8s.io", ""),
-    ("networking.istio.io", ""),
-    ("security.istio.io", ": requests are not checked against it"),
-    ("telemetry.istio.io", ""),
-    ("networking.higress.io", ""),
-];
-
 /// Reads one object of a document. `List`s must have been unfolded before.
 pub fn decode(node: &Node, source: &Arc<Source>, document: &Arc<Document>, found: &mut Vec<Diagnostic>) -> Decoded {
     let reader = Reader::new(source.clone());
@@ -291,11 +284,15 @@ pub fn decode(node: &Node, source: &Arc<Source>, document: &Arc<Document>, found
 }
 
 fn decode_with(reader: &Reader, node: &Node, document: &Arc<Document>) -> Decoded {
-    let Some(root) = reader.root(node).object() else { return Decoded::Ignored };
+    let field = reader.root(node);
+    if !matches!(node.value, Value::Map(_)) {
+        unknown::report_no_map(&field);
+        return Decoded::Ignored;
+    }
+    let Some(root) = field.object() else { return Decoded::Ignored };
     if !root.has("apiVersion") && !root.has("kind") {
         root.ignore_rest();
-        let help = "objects have apiVersion, kind and metadata; keep other files elsewhere";
-        root.field().warning("NotAnObject", "is not a Kubernetes object and has no effect", help);
+        unknown::report_no_object(root.field());
         return Decoded::Ignored;
     }
     let (version, kind) = (root.required("apiVersion").and_then(|f| f.str()), root.required("kind"));
@@ -310,13 +307,13 @@ fn decode_with(reader: &Reader, node: &Node, document: &Arc<Document>) -> Decode
     let (group, version) = version.rsplit_once('/').unwrap_or(("", version));
     let Some(info) = KINDS.iter().find(|i| i.group == group && i.name == kind) else {
         root.ignore_rest();
-        report_unknown(&kind_field, group, kind);
+        unknown::report(&kind_field, group, kind);
         return Decoded::Ignored;
     };
     if !info.versions.contains(&version) {
         let field = root.get("apiVersion").unwrap_or(kind_field);
-        let accepted: Vec<String> = info.versions.iter().map(|v| api_version(info.group, v)).collect();
-        field.error("UnknownVersion", format!("{kind} has no version {version} here"), format!("write {}", accepted.join(" or ")));
+        let accepted: Vec<String> = info.versions.iter().map(|v| info.api_version(v)).collect();
+        field.error("UnknownVersion", format!("unsupported version {version} of {kind}"), format!("write {}", accepted.join(" or ")));
         root.ignore_rest();
         return Decoded::Ignored;
     }
@@ -326,7 +323,6 @@ fn decode_with(reader: &Reader, node: &Node, document: &Arc<Document>) -> Decode
     };
     let key = Key { kind: info.kind, namespace: meta.namespace.clone(), name: meta.name.clone() };
     let title: Name = key.to_string().into();
-    reader.set_object(title.clone());
     root.ignore(&["status"]);
     let spec = (info.decode)(&root, &meta);
     let line = root.field().line() + 1 - document.first_line();
@@ -342,31 +338,29 @@ fn decode_with(reader: &Reader, node: &Node, document: &Arc<Document>) -> Decode
     }
 }
 
-fn api_version(group: &str, version: &str) -> String {
-    if group.is_empty() { version.to_string() } else { format!("{group}/{version}") }
-}
-
-fn report_unknown(field: &Field<'_>, group: &str, kind: &str) {
-    if let Some((group, more)) = NOT_YET.iter().find(|(g, _)| *g == group) {
-        let message = format!("{kind} of {group} is not supported yet and has no effect{more}");
-        return field.warning("UnsupportedKind", message, "remove it, or accept that it does nothing");
-    }
-    if let Some(right) = KINDS.iter().find(|i| i.name == kind) {
-        let message = format!("there is no {kind} in the group \"{group}\"");
-        return field.warning("UnknownKind", message, format!("write apiVersion: {}", api_version(right.group, right.versions[0])));
-    }
-    if QUIET_GROUPS.contains(&group) {
-        return;
-    }
-    let mut names: Vec<&str> = KINDS.iter().map(|i| i.name).collect();
-    names.sort_unstable();
-    names.dedup();
-    field.warning("UnknownKind", format!("the kind {kind} of {group} is not known here"), format!("Weir acts on {}", names.join(", ")));
-}
+/// Fields of ObjectMeta that a cluster fills in and nothing here depends on.
+const META_OF_OTHERS: &[&str] = &[
+    "annotations",
+    "clusterName",
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "finalizers",
+    "generateName",
+    "generation",
+    "initializers",
+    "labels",
+    "managedFields",
+    "namespace",
+    "ownerReferences",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+];
 
 fn decode_meta(field: &Field<'_>, info: &KindInfo) -> Option<Meta> {
     let meta = field.object()?;
-    meta.ignore_rest();
+    meta.ignore(META_OF_OTHERS);
     let name = meta.required("name")?;
     let text = name.str()?;
     // A name goes into resource names, metrics and logs: keep it to what Kubernetes takes.
@@ -379,6 +373,8 @@ fn decode_meta(field: &Field<'_>, info: &KindInfo) -> Option<Meta> {
         None if info.namespaced => "default",
         _ => "",
     };
+    // Before anything more is found.
+    field.reader().set_object(Key { kind: info.kind, namespace: namespace.into(), name: text.into() }.to_string().into());
     let texts = |name: &'static str| -> Box<[(Box<str>, Box<str>)]> {
         let entries = meta.entries(name).into_iter().filter(|(k, _)| *k != "kubectl.kubernetes.io/last-applied-configuration");
         entries.filter_map(|(k, v)| Some((k.into(), v.str()?.into()))).collect()
@@ -396,8 +392,7 @@ fn decode_meta(field: &Field<'_>, info: &KindInfo) -> Option<Meta> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
     pub diagnostic: Diagnostic,
-    pub file: Name,
-    pub document: u64,
+    pub document: Arc<Document>,
     pub span: Chars,
 }
 
@@ -406,7 +401,7 @@ impl Finding {
     pub fn new(object: &Object, span: Chars, field: impl Into<String>, diagnostic: Diagnostic) -> Finding {
         let mut diagnostic = diagnostic.object(&object.title);
         diagnostic.field = field.into();
-        Finding { diagnostic, file: object.document.file.clone(), document: object.document.hash, span }
+        Finding { diagnostic, document: object.document.clone(), span }
     }
 }
 

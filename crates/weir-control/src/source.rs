@@ -1,5 +1,7 @@
 //! Where objects come from: files and folders, read and watched.
 pub mod document;
 pub mod files;
+mod placing;
 mod revise;
+pub mod text;
 pub mod watch;

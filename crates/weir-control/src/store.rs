@@ -1,7 +1,7 @@
 //! Objects by key, with the indexes that translation asks by.
 use crate::{
     object::{Key, Kind, Object, Spec},
-    translate::{gateway_api, ingress, istio, kubernetes},
+    translate::{endpoints, gateway_api, ingress, istio, kubernetes},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -103,6 +103,7 @@ fn turned_hosts(object: &Object) -> Vec<Box<str>> {
 pub fn words(object: &Object) -> Vec<Name> {
     match &object.spec {
         Spec::EndpointSlice(s) => kubernetes::words(&object.meta, s),
+        Spec::Pod(_) => endpoints::words(&object.meta),
         Spec::VirtualService(v) => istio::virtual_service_words(&object.meta, v),
         Spec::DestinationRule(d) => istio::destination_rule_words(&object.meta, d),
         Spec::ServiceEntry(s) => istio::service_entry_words(&object.meta, s),

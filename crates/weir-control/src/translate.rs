@@ -2,6 +2,7 @@
 //! refers to through a [`Cx`], which notes what was looked at, and fills a [`Part`]. When an object changes, only the units
 //! that looked at it (or looked for it) are translated again.
 pub mod cluster;
+pub mod endpoints;
 pub mod gateway_api;
 pub mod ingress;
 pub mod istio;
@@ -29,6 +30,7 @@ use weir_config::{
     diagnostic::Diagnostic,
     model::{Cluster, ClusterLoadAssignment, DownstreamTls, Name, Route, Secret, SecretContent, TcpProxy, WasmPlugin},
     node::Chars,
+    reader::nearest,
 };
 
 /// What is translated as one.
@@ -54,6 +56,15 @@ impl Unit {
         }
     }
 
+    /// An object that stands for the unit in messages.
+    pub fn object(&self) -> Option<Key> {
+        match self {
+            Unit::Object(key) => Some(key.clone()),
+            Unit::Cluster(key) => key.kubernetes().map(|(namespace, name)| Key::new(Kind::Service, namespace, name)),
+            Unit::Secret(key) => Some(Key::new(key.source, &key.namespace, &key.name)),
+        }
+    }
+
     pub fn translate(&self, cx: &Cx<'_>) -> Part {
         let mut part = Part::default();
         match self {
@@ -70,6 +81,8 @@ impl Unit {
 }
 
 fn translate_object(cx: &Cx<'_>, object: &Arc<Object>, part: &mut Part) {
+    #[cfg(test)]
+    assert!(object.meta.annotation("test/panic").is_none(), "as the test asked for");
     match &object.spec {
         Spec::GatewayClass(class) => gateway_api::translate_class(object, class, part),
         Spec::Gateway(gateway) => gateway_api::translate_gateway(cx, object, gateway, part),
@@ -427,6 +440,19 @@ impl<'a> Cx<'a> {
     pub fn all(&self, kind: Kind) -> impl Iterator<Item = &'a Arc<Object>> + use<'a> {
         self.note(Dep::Kind(kind));
         self.store.all(kind)
+    }
+    /// What to say of a reference to an object that is not there: an error where its name is nearly that of another one.
+    pub fn missing(&self, kind: Kind, namespace: &str, name: &str, reason: &'static str) -> Diagnostic {
+        let message = format!("there is no {} {namespace}/{name}", kind.info().name);
+        let all: Vec<&Key> = self.all(kind).map(|o| &o.key).collect();
+        let here = all.iter().filter(|key| *key.namespace == *namespace).map(|key| &*key.name);
+        if let Some(near) = nearest(name, here) {
+            return Diagnostic::error(reason, message).help(format!("did you mean {near}?"));
+        }
+        match all.iter().find(|key| *key.name == *name) {
+            Some(key) => Diagnostic::warning(reason, message).help(format!("there is one in the namespace {}", key.namespace)),
+            None => Diagnostic::warning(reason, message).help("add it, or change the name or namespace"),
+        }
     }
     /// The objects filed under a word, as the slices of a service or the DestinationRules of a host.
     pub fn by_word(&self, kind: Kind, word: &str) -> impl Iterator<Item = &'a Arc<Object>> + use<'a> {

@@ -22,7 +22,7 @@ impl Numbers {
 fn document(numbers: &mut Numbers) -> String {
     let (name, version) = (numbers.below(30), numbers.below(4));
     let host = ["all.test".to_string(), format!("h{name}.test")][numbers.below(2)].clone();
-    let unknown = if numbers.below(12) == 0 { "  bogus: 1\n" } else { "" };
+    let unknown = if numbers.below(12) == 0 { "  useDefaultGateways: All\n" } else { "" };
     let remark = "# a remark\n".repeat(numbers.below(3));
     format!(
         "{remark}apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r{name}}}\nspec:\n{unknown}  parentRefs: [{{name: gw}}]\n  hostnames: [{host}]\n  rules: [{{matches: [{{path: {{value: /v{version}}}}}, {{path: {{value: /}}}}], filters: [{{type: RequestRedirect, requestRedirect: {{hostname: v{version}.test}}}}]}}]\n"
@@ -39,7 +39,7 @@ fn edit(documents: &mut Vec<String>, numbers: &mut Numbers) {
         4 if len > 5 => _ = documents.remove(a),
         5 if len > 15 => _ = documents.drain(a.min(b)..a.max(b)),
         6 => documents.swap(a, b),
-        _ => documents[a] = documents[a].replace("bogus", "absurd"),
+        _ => documents[a] = documents[a].replace("Gateways: All", "Gateways: None"),
     }
 }
 

@@ -144,7 +144,7 @@ fn a_file_is_taken_when_it_is_closed() {
 fn a_syntax_error_keeps_what_the_file_held() {
     let mut folder = Folder::new(&[("a.yaml", gateway("a", 1001) + "---\n" + &gateway("b", 1002)), ("c.yaml", gateway("c", 1003))]);
     folder.write("a.yaml", &(gateway("a", 1011) + "---\n" + "apiVersion: [\n"));
-    folder.says("error: a.yaml:7:1");
+    folder.says("error: a.yaml:6:15");
     assert_eq!(folder.ports(), [1002, 1003, 1011], "the sound document is taken, the other's object kept");
     // Still broken, in another way.
     folder.write("a.yaml", &(gateway("a", 1012) + "---\n" + "apiVersion: }\n"));
@@ -190,8 +190,8 @@ fn the_first_of_two_files_with_the_same_object_counts() {
     let mut folder = Folder::new(&[("a.yaml", gateway("x", 1001)), ("b.yaml", gateway("x", 1002))]);
     assert_eq!(folder.ports(), [1001]);
     assert_eq!(folder.found().len(), 1);
-    folder.says("error: b.yaml:1:1: Gateway/default/x stands also in");
-    folder.says("a.yaml:1, which is used");
+    folder.says("error: b.yaml:1:1: duplicate Gateway/default/x: the one at");
+    folder.says("a.yaml:1 is used");
     fs::remove_file(folder.path("a.yaml")).unwrap();
     folder.becomes(&[1002]);
     assert_eq!(folder.found(), [""; 0]);
@@ -279,7 +279,7 @@ fn a_folder_goes_and_comes_back() {
     for port in [1002, 1003] {
         fs::remove_dir_all(&root).unwrap();
         folder.becomes(&[]);
-        folder.says("there is no such file or folder");
+        folder.says("there is no file or folder");
         write(&root.join("sub/deep/a.yaml"), &gateway("a", port));
         folder.becomes(&[port]);
         write(&root.join("sub/deep/a.yaml"), &gateway("a", port + 100));
@@ -309,7 +309,7 @@ fn files_are_named_one_by_one_in_their_order() {
     // Removed and written again.
     fs::remove_file(&one).unwrap();
     folder.becomes(&[1002]);
-    folder.says("z.conf: there is no such file or folder");
+    folder.says("there is no file or folder z.conf");
     write(&one, &gateway("x", 1005));
     folder.becomes(&[1005]);
 }
@@ -318,7 +318,7 @@ fn files_are_named_one_by_one_in_their_order() {
 fn a_file_that_cannot_be_read_keeps_what_it_held() {
     let mut folder = Folder::new(&[("a.yaml", gateway("a", 1001))]);
     fs::write(folder.path("a.yaml"), b"a: \xff\xfe\n").unwrap();
-    folder.says("cannot be read");
+    folder.says("a.yaml is not UTF-8 text: line 1 has other bytes");
     assert_eq!(folder.ports(), [1001]);
     folder.write("a.yaml", &gateway("a", 1002));
     folder.becomes(&[1002]);

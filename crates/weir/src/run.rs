@@ -1,6 +1,6 @@
 //! A gateway in one process: the control plane's updates go straight to the data plane.
 use crate::echo;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::{
     collections::HashSet,
     io::{IsTerminal, Write},
@@ -66,8 +66,8 @@ pub fn run(options: Options) -> Result<ExitCode> {
                         let report = proxy.apply(update.config.clone()).await;
                         printer.applied(&proxy, &update, report, began);
                     }
-                    // The watching thread ends only with its receiver.
-                    None => std::future::pending().await,
+                    // That thread ends only with its receiver, or by a bug: what comes after would go unnoticed.
+                    None => bail!("the thread that reads the configuration has ended"),
                 },
                 end = signals.next(&proxy) => if let Some(end) = end { break end },
                 () = proxy.quit_requested() => break End::Terminate,

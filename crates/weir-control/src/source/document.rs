@@ -1,5 +1,8 @@
 //! Texts of many documents: found apart by their `---` lines, so that only those that changed are parsed.
-use crate::object::{Decoded, Document, Key, Object, decode};
+use crate::{
+    guard::guarded,
+    object::{Decoded, Document, Key, Object, decode},
+};
 use std::{
     hash::{DefaultHasher, Hasher},
     sync::Arc,
@@ -80,7 +83,7 @@ pub struct Doc {
 
 impl Doc {
     pub fn read(file: &Name, chunk: &Chunk<'_>) -> Doc {
-        let source = Arc::new(Source { name: file.clone(), text: chunk.text.into(), first_line: chunk.first_line });
+        let source = Arc::new(Source::new(file.clone(), chunk.text, chunk.first_line));
         let document = Arc::new(Document::new(file.clone(), chunk.hash(), chunk.first_line));
         let mut doc = Doc {
             document,
@@ -93,7 +96,7 @@ impl Doc {
         };
         match node::parse(&source) {
             Ok(nodes) => {
-                nodes.iter().for_each(|node| doc.add(node, &source));
+                nodes.iter().for_each(|node| doc.add_all(node, &source));
                 doc.objects.shrink_to_fit();
             }
             Err(found) => {
@@ -109,29 +112,62 @@ impl Doc {
         self.findings.is_empty() && self.broken.is_empty() && self.kept.is_empty() && !self.unnamed
     }
 
-    fn add(&mut self, node: &Node, source: &Arc<Source>) {
-        if let Some(items) = list_items(node) {
-            return items.iter().for_each(|item| self.add(item, source));
+    /// An object, or those of a `List` (or `HTTPRouteList`, …), as `kubectl get -o yaml` prints it.
+    fn add_all(&mut self, node: &Node, source: &Arc<Source>) {
+        let kind = node.get("kind").and_then(Node::as_str).and_then(|kind| kind.strip_suffix("List"));
+        let Some((kind, items)) = kind.zip(node.get("items")) else { return self.add(node, source) };
+        match &items.value {
+            Value::List(items) => items.iter().for_each(|item| match typed(item, node, kind) {
+                Some(item) => self.add_all(&item, source),
+                None => self.add_all(item, source),
+            }),
+            // As an API server has it where there are none.
+            Value::Null => {}
+            _ => {
+                let found = format!("items of a List: expected a list, found {}", items.kind());
+                let found = Diagnostic::error("InvalidType", found).help("write a list of objects");
+                self.findings.push(found.at(&items.span.place(source), "items"));
+                self.unnamed = true;
+            }
         }
-        let before = self.findings.len();
-        match decode(node, source, &self.document, &mut self.findings) {
-            Decoded::Object(object) => self.objects.push(Arc::from(object)),
-            Decoded::Broken(key, stand_in) => {
+    }
+
+    fn add(&mut self, node: &Node, source: &Arc<Source>) {
+        let mut found = Vec::new();
+        let decoded = guarded(|| decode(node, source, &self.document, &mut found));
+        let failed = found.iter().any(|d| d.severity == Severity::Error);
+        self.findings.append(&mut found);
+        match decoded {
+            Ok(Decoded::Object(object)) => self.objects.push(Arc::from(object)),
+            Ok(Decoded::Broken(key, stand_in)) => {
                 self.broken.push(key);
                 self.stand_ins.extend(stand_in.map(Arc::from));
             }
-            Decoded::Ignored => self.unnamed |= self.findings[before..].iter().any(|d| d.severity == Severity::Error),
+            Ok(Decoded::Ignored) => self.unnamed |= failed,
+            Err(panic) => {
+                self.findings.push(panic.finding("reading this object").at(&node.span.place(source), ""));
+                self.unnamed = true;
+            }
         }
     }
 }
 
-/// The objects of a `List` (or `HTTPRouteList`, …), as `kubectl get -o yaml` prints it.
-fn list_items(node: &Node) -> Option<&[Node]> {
-    let kind = node.get("kind")?.as_str()?;
-    match &node.get("items")?.value {
-        Value::List(items) if kind.ends_with("List") => Some(items),
-        _ => None,
+/// An item of an API server's own list, which says only once of what kind its items are.
+fn typed(item: &Node, list: &Node, kind: &str) -> Option<Node> {
+    let Value::Map(entries) = &item.value else { return None };
+    if kind.is_empty() || item.get("kind").is_some() || item.get("apiVersion").is_some() {
+        return None;
     }
+    let Value::Map(of_list) = &list.value else { return None };
+    let mut entries = entries.clone();
+    for (key, node) in of_list {
+        match &*key.text {
+            "apiVersion" => entries.push((key.clone(), node.clone())),
+            "kind" => entries.push((key.clone(), Node { value: Value::String(kind.into()), span: node.span })),
+            _ => {}
+        }
+    }
+    Some(Node { value: Value::Map(entries), span: item.span })
 }
 
 #[cfg(test)]

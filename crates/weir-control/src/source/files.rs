@@ -1,8 +1,10 @@
 //! Files and folders of YAML (and JSON). Knows what every file holds, so that a change of one costs the reading of its
 //! changed documents; what cannot be read keeps the last good version of what stood there.
 use super::{
-    document::{Chunk, Doc, split},
+    document::{Doc, split},
+    placing::Sources,
     revise::{Revision, revise},
+    text::{Unreadable, check_regular, read_settled},
 };
 use crate::object::{Document, Finding, Key, Object};
 use std::{
@@ -12,17 +14,10 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
-use weir_config::{
-    diagnostic::{Diagnostic, Source},
-    model::Name,
-};
+use weir_config::{diagnostic::Diagnostic, model::Name};
 
-/// A larger file is refused.
-pub const MAX_FILE_BYTES: u64 = 64 << 20;
-/// How long a file that held something must be empty to be taken for that.
-const EMPTY_FOR: Duration = Duration::from_millis(50);
 /// Folders within folders.
 const MAX_DEPTH: usize = 32;
 
@@ -86,10 +81,13 @@ pub struct Files {
     shared: BTreeSet<Key>,
     /// Files of which there is something to say.
     told: BTreeSet<Arc<FileId>>,
-    missing: BTreeMap<usize, Diagnostic>,
+    /// What the last scan could not look at, and folders without files.
+    faults: Vec<Diagnostic>,
     folders: BTreeSet<PathBuf>,
     /// Where symbolic links among the files lead.
     targets: BTreeSet<PathBuf>,
+    /// Of documents with findings.
+    sources: Sources,
 }
 
 impl Files {
@@ -114,13 +112,16 @@ impl Files {
     /// Looks at every file; reads those that changed, but not those that somebody is still `writing`.
     pub fn scan(&mut self, writing: &HashSet<PathBuf>) -> Changes {
         let mut walk = Walk::default();
-        self.missing.clear();
-        for (index, root) in self.roots.clone().iter().enumerate() {
-            walk.root(index, root, &mut self.missing);
+        for (index, root) in self.roots.iter().enumerate() {
+            walk.root(index, root);
         }
         self.folders = walk.folders;
         self.targets = walk.targets;
-        let gone: Vec<Arc<FileId>> = self.files.keys().filter(|id| !walk.files.contains_key(&***id)).cloned().collect();
+        self.faults = walk.faults;
+        // What cannot be looked at is not taken for gone.
+        let hidden = |id: &FileId| walk.unreadable.iter().any(|(root, path)| *root == id.root && id.path.starts_with(path));
+        let is_gone = |id: &FileId| !walk.files.contains_key(id) && !hidden(id);
+        let gone: Vec<Arc<FileId>> = self.files.keys().filter(|id| is_gone(id)).cloned().collect();
         let mut touched = BTreeSet::new();
         for id in gone {
             self.replace(&id, None, &mut touched);
@@ -173,12 +174,11 @@ impl Files {
                 let docs = read_docs(&name, &text, old);
                 self.replace(&id, Some(File::of(name, stamp, docs)), touched);
             }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => self.replace(&id, None, touched),
+            Err(Unreadable::Gone) => self.replace(&id, None, touched),
             Err(e) => {
-                let message = format!("{name} cannot be read: {e}; what it held before is kept");
                 self.told.insert(id.clone());
                 let file = self.files.entry(id).or_default();
-                file.failure = Some(Diagnostic::error("Unreadable", message).help("a readable file of UTF-8 text up to 64 MiB"));
+                file.failure = Some(unreadable(&name, &e));
                 (file.stamp, file.name) = (stamp, name);
             }
         }
@@ -263,8 +263,8 @@ impl Files {
     }
 
     /// What reading found, as of now; `late` findings get their source text.
-    pub fn diagnostics<'a>(&self, late: impl IntoIterator<Item = &'a Finding>) -> Vec<Diagnostic> {
-        let mut all: Vec<Diagnostic> = self.missing.values().cloned().collect();
+    pub fn diagnostics<'a>(&mut self, late: impl IntoIterator<Item = &'a Finding>) -> Vec<Diagnostic> {
+        let mut all: Vec<Diagnostic> = self.faults.clone();
         for file in self.told.iter().filter_map(|id| self.files.get(id)) {
             all.extend(file.failure.clone());
             all.extend(file.docs.iter().flat_map(|d| &d.findings).cloned());
@@ -275,22 +275,8 @@ impl Files {
             let others = owners[1..].iter().filter_map(|id| self.files.get(id)?.objects.get(key));
             all.extend(others.map(|object| stands_twice(object, first)));
         }
-        let mut texts: HashMap<&str, Option<String>> = HashMap::new();
-        for finding in late {
-            all.push(self.place(finding, &mut texts));
-        }
+        all.extend(self.sources.place(late.into_iter()));
         all
-    }
-
-    fn place<'a>(&self, finding: &'a Finding, texts: &mut HashMap<&'a str, Option<String>>) -> Diagnostic {
-        let text = texts.entry(&finding.file).or_insert_with(|| read_text(Path::new(&*finding.file)).ok());
-        let mut found = finding.diagnostic.clone();
-        let chunk = text.as_deref().and_then(|t| split(t).into_iter().find(|c| c.hash() == finding.document));
-        if let Some(Chunk { first_line, text }) = chunk {
-            let source = Arc::new(Source { name: finding.file.clone(), text: text.into(), first_line });
-            found.place = Some(Box::new(finding.span.place(&source)));
-        }
-        found
     }
 }
 
@@ -330,11 +316,15 @@ impl File {
     }
 }
 
+fn unreadable(name: &str, why: &Unreadable) -> Diagnostic {
+    Diagnostic::error("Unreadable", format!("{name} {why}")).help(why.help())
+}
+
 fn stands_twice(object: &Object, first: &Object) -> Diagnostic {
     let origin = first.origin();
     let file = origin.file.as_deref().unwrap_or_default();
-    Diagnostic::error("DuplicateObject", format!("{} stands also in {file}:{}, which is used", object.title, origin.line.get()))
-        .help("remove one of them, or give it another name")
+    Diagnostic::error("DuplicateObject", format!("duplicate {}: the one at {file}:{} is used", object.title, origin.line.get()))
+        .help("remove one of them, or rename it")
         .from_origin(&object.origin())
 }
 
@@ -440,29 +430,6 @@ impl Old {
     }
 }
 
-/// What a file holds. One that `held` something and is empty since a moment ago is most likely being written anew, although
-/// nothing was heard of that yet: it is given the time for it.
-fn read_settled(path: &Path, held: bool) -> io::Result<String> {
-    loop {
-        let text = read_text(path)?;
-        if !held || !text.is_empty() || fs::metadata(path)?.modified()?.elapsed().unwrap_or_default() >= EMPTY_FOR {
-            return Ok(text);
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-fn read_text(path: &Path) -> io::Result<String> {
-    if fs::metadata(path)?.len() > MAX_FILE_BYTES {
-        return Err(io::Error::other("it is larger than 64 MiB"));
-    }
-    let mut text = fs::read_to_string(path)?;
-    if text.starts_with('\u{feff}') {
-        text.drain(..3);
-    }
-    Ok(text)
-}
-
 /// Whether a file in a folder is read: `.yaml`, `.yml` or `.json`, and neither hidden nor an editor's temporary.
 pub fn is_configuration(path: &Path) -> bool {
     let Some(name) = path.file_name().and_then(|n| n.to_str()) else { return false };
@@ -477,20 +444,36 @@ struct Walk {
     targets: BTreeSet<PathBuf>,
     /// Folders by device and inode: a link to one of them does not lead in again.
     seen: HashSet<(u64, u64)>,
+    faults: Vec<Diagnostic>,
+    /// Files and folders, by root, of which it is not known what is there.
+    unreadable: Vec<(usize, PathBuf)>,
 }
 
 impl Walk {
-    fn root(&mut self, index: usize, root: &Path, missing: &mut BTreeMap<usize, Diagnostic>) {
+    fn root(&mut self, index: usize, root: &Path) {
         self.seen.clear();
         match fs::metadata(root) {
-            Ok(meta) if meta.is_dir() => self.folder(index, root, 0),
-            Ok(meta) => self.file(index, root, &meta),
-            Err(e) => {
-                let why = if e.kind() == io::ErrorKind::NotFound { "there is no such file or folder".into() } else { e.to_string() };
-                let found = Diagnostic::error("NotFound", format!("{}: {why}", root.display())).help("it is read as soon as it is there");
-                missing.insert(index, found);
+            Ok(meta) if meta.is_dir() => {
+                let before = (self.files.len(), self.faults.len());
+                self.folder(index, root, 0);
+                if before == (self.files.len(), self.faults.len()) {
+                    let message = format!("no .yaml, .yml or .json files in {}", root.display());
+                    self.faults.push(Diagnostic::warning("NoFiles", message).help("files are read as soon as they are there"));
+                }
             }
+            Ok(meta) => self.file(index, root, &meta),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let message = format!("there is no file or folder {}", root.display());
+                self.faults.push(Diagnostic::error("NotFound", message).help("it is read as soon as it is there"));
+            }
+            Err(e) => self.fault(index, root, &e.into()),
         }
+    }
+
+    /// Something that cannot be looked at; what was read of it before stays.
+    fn fault(&mut self, index: usize, path: &Path, why: &Unreadable) {
+        self.faults.push(unreadable(&path.to_string_lossy(), why));
+        self.unreadable.push((index, path.into()));
     }
 
     fn folder(&mut self, index: usize, path: &Path, depth: usize) {
@@ -498,19 +481,23 @@ impl Walk {
         if depth > MAX_DEPTH || !self.seen.insert((meta.dev(), meta.ino())) {
             return;
         }
+        let entries = match fs::read_dir(path) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return,
+            Err(e) => return self.fault(index, path, &e.into()),
+        };
         self.folders.insert(path.into());
-        let Ok(entries) = fs::read_dir(path) else { return };
         for entry in entries.flatten() {
             let path = entry.path();
             let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
             let Ok(kind) = entry.file_type() else { continue };
             // A link is what it leads to; one that leads nowhere is nothing yet.
-            let meta = if kind.is_dir() || hidden { None } else { fs::metadata(&path).ok() };
-            match meta {
+            match fs::metadata(&path) {
                 _ if hidden => {}
                 _ if kind.is_dir() => self.folder(index, &path, depth + 1),
-                Some(meta) if meta.is_dir() => self.folder(index, &path, depth + 1),
-                Some(meta) if is_configuration(&path) => self.file(index, &path, &meta),
+                Ok(meta) if meta.is_dir() => self.folder(index, &path, depth + 1),
+                Ok(meta) if is_configuration(&path) => self.file(index, &path, &meta),
+                Err(e) if is_configuration(&path) && e.kind() != io::ErrorKind::NotFound => self.fault(index, &path, &e.into()),
                 _ => {}
             }
         }
@@ -521,6 +508,9 @@ impl Walk {
         if link && let Ok(target) = fs::canonicalize(path) {
             self.targets.insert(target);
         }
+        if let Err(why) = check_regular(meta) {
+            return self.fault(index, path, &why);
+        }
         self.files.insert(FileId { root: index, path: path.into() }, Stamp::of(meta));
     }
 }
@@ -529,34 +519,92 @@ impl Walk {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::{io::Write, time::Duration};
 
-    #[test]
-    fn what_is_emptied_to_be_written_anew_does_not_go() {
-        let text = "apiVersion: v1\nkind: Namespace\nmetadata: { name: a }\n";
-        let kept = (0..10).any(|_| {
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join("a.yaml");
-            fs::write(&path, text).unwrap();
-            let mut files = Files::new(&[dir.path().into()]);
-            assert_eq!(files.scan(&HashSet::new()).len(), 1);
-            fs::write(&path, "").unwrap();
-            let writer = std::thread::spawn(move || {
-                std::thread::sleep(Duration::from_millis(5));
-                fs::write(path, text).unwrap();
-            });
-            let changes = files.scan(&HashSet::new());
-            writer.join().unwrap();
-            changes.iter().all(|(_, object)| object.is_some())
-        });
-        assert!(kept, "its objects went ten times of ten");
-        // What stays empty is empty.
+    const NAMESPACE: &str = "apiVersion: v1\nkind: Namespace\nmetadata: { name: a }\n";
+
+    /// A folder with one file that was read.
+    fn folder() -> (tempfile::TempDir, PathBuf, Files) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.yaml");
-        fs::write(&path, text).unwrap();
+        fs::write(&path, NAMESPACE).unwrap();
         let mut files = Files::new(&[dir.path().into()]);
-        files.scan(&HashSet::new());
+        assert_eq!(files.scan(&HashSet::new()).len(), 1);
+        (dir, path, files)
+    }
+
+    fn age(path: &Path, age: Duration) {
+        let file = fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(SystemTime::now() - age).unwrap();
+    }
+
+    #[test]
+    fn what_is_emptied_to_be_written_again_does_not_go() {
+        let (_dir, path, mut files) = folder();
         fs::write(&path, "").unwrap();
+        // Emptied in the future: the scan waits for as long as it takes the writer.
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(SystemTime::now() + Duration::from_secs(3600)).unwrap();
+        let writer = std::thread::spawn(move || (&file).write_all(NAMESPACE.as_bytes()).unwrap());
+        let changes = files.scan(&HashSet::new());
+        writer.join().unwrap();
+        assert!(changes.iter().all(|(_, object)| object.is_some()), "{changes:?}");
+        assert_eq!(files.keys().count(), 1);
+    }
+
+    #[test]
+    fn what_stays_empty_is_empty() {
+        let (_dir, path, mut files) = folder();
+        fs::write(&path, "").unwrap();
+        age(&path, Duration::from_secs(1));
         assert!(files.scan(&HashSet::new()).iter().all(|(_, object)| object.is_none()));
         assert_eq!(files.keys().count(), 0);
+    }
+
+    /// What the findings of a scan say, without the folder.
+    fn said(files: &mut Files, dir: &Path) -> Vec<String> {
+        let found = files.diagnostics(std::iter::empty());
+        found.iter().map(|d| d.line().replace(&format!("{}", dir.display()), "D")).collect()
+    }
+
+    #[test]
+    fn only_regular_files_are_read() {
+        let (dir, path, mut files) = folder();
+        assert!(said(&mut files, dir.path()).is_empty());
+        std::os::unix::fs::symlink("/dev/zero", dir.path().join("zero.yaml")).unwrap();
+        std::os::unix::fs::symlink("loop.yaml", dir.path().join("loop.yaml")).unwrap();
+        let fifo = dir.path().join("pipe.yaml");
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        // A regular file becomes what cannot be looked at: what it held stays.
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("a.yaml", &path).unwrap();
+        assert!(files.scan(&HashSet::new()).is_empty());
+        assert_eq!(files.keys().count(), 1);
+        let mut found = said(&mut files, dir.path());
+        found.sort();
+        let looping = "cannot be read: Too many levels of symbolic links (os error 40); make it readable for this user";
+        let want = [
+            &format!("error: D/a.yaml {looping}"),
+            &format!("error: D/loop.yaml {looping}"),
+            "error: D/pipe.yaml is a pipe, not a regular file; use a regular file",
+            "error: D/zero.yaml is a device, not a regular file; use a regular file",
+        ];
+        assert_eq!(found, want);
+        fs::remove_file(&path).unwrap();
+        files.scan(&HashSet::new());
+        assert_eq!(files.keys().count(), 0);
+    }
+
+    #[test]
+    fn a_folder_without_files_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("README.md"), "hello").unwrap();
+        let mut files = Files::new(&[dir.path().into(), dir.path().join("none")]);
+        files.scan(&HashSet::new());
+        let want = [
+            "warning: no .yaml, .yml or .json files in D; files are read as soon as they are there",
+            "error: there is no file or folder D/none; it is read as soon as it is there",
+        ];
+        assert_eq!(said(&mut files, dir.path()), want);
     }
 }

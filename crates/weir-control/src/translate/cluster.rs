@@ -1,7 +1,7 @@
 //! Clusters: one for every port of a service that a route refers to.
 use super::{
-    ClusterKey, Cx, Part, Purpose, gateway_api, istio,
-    kubernetes::{EndpointSlice, Service, ServicePort, SliceAddress},
+    ClusterKey, Cx, Part, Purpose, endpoints, gateway_api, istio,
+    kubernetes::{EndpointSlice, PodRef, Service, ServicePort, SliceAddress, Target},
 };
 use crate::object::{Kind, Object, Spec};
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
@@ -99,18 +99,64 @@ fn kubernetes_service(cx: &Cx<'_>, key: &ClusterKey, object: &Arc<Object>, part:
         })
         .collect();
     if slices.is_empty() {
-        no_slices(object, service, part);
+        let endpoints = listed(cx, object, port).or_else(|| selected(cx, object, service, port));
+        if endpoints.is_none() {
+            no_endpoints(object, service, part);
+        }
+        return Some(Draft { cluster, endpoints: endpoints.unwrap_or_default(), found_by: FoundBy::List });
     }
     let found_by = if slices.iter().any(|(_, s)| s.fqdn) { FoundBy::StrictDns } else { FoundBy::List };
-    let endpoints = slices.into_iter().flat_map(|(object, slice)| slice_endpoints(object, slice, port)).collect();
+    let endpoints = slices.into_iter().flat_map(|(object, slice)| slice_endpoints(cx, object, slice, port)).collect();
     Some(Draft { cluster, endpoints, found_by })
 }
 
-fn no_slices(object: &Object, service: &Service, part: &mut Part) {
+/// The endpoints of the Endpoints object of a Service; `None` where there is none.
+fn listed(cx: &Cx<'_>, service: &Object, port: &ServicePort) -> Option<Vec<Endpoint>> {
+    let object = cx.get(Kind::Endpoints, &service.key.namespace, &service.key.name)?;
+    let Spec::Endpoints(all) = &object.spec else { return None };
+    let own = labels(object);
+    let mut endpoints = Vec::new();
+    for subset in &all.subsets {
+        let Some(number) = subset.ports.iter().find(|p| p.name == port.name).map(|p| p.port) else { continue };
+        for address in &subset.addresses {
+            let mut made = Endpoint::new(Address::Socket(SocketAddr::new(address.ip, number)));
+            made.labels = pod_labels(cx, object, address.pod.as_ref()).unwrap_or_else(|| own.clone());
+            endpoints.push(made);
+        }
+    }
+    Some(endpoints)
+}
+
+/// The Pods that a Service selects; `None` where there are none.
+fn selected(cx: &Cx<'_>, object: &Object, service: &Service, port: &ServicePort) -> Option<Vec<Endpoint>> {
+    let namespace = &object.key.namespace;
+    let (label, value) = service.selector.first_key_value()?;
+    let mut endpoints = Vec::new();
+    let mut any = false;
+    for pod in cx.by_word(Kind::Pod, &endpoints::word(namespace, label, value)) {
+        let Spec::Pod(spec) = &pod.spec else { continue };
+        let labels = labels_of(&pod.meta.labels);
+        if !istio::selects(&service.selector, &labels) {
+            continue;
+        }
+        any = true;
+        let number = match &port.target {
+            Target::Number(number) => Some(*number),
+            Target::Name(name) => spec.ports.iter().find(|(n, _)| n == name).map(|(_, number)| *number),
+        };
+        if let (Some(ip), Some(number)) = (spec.ip, number) {
+            endpoints.push(Endpoint { labels, ..Endpoint::new(Address::Socket(SocketAddr::new(ip, number))) });
+        }
+    }
+    any.then_some(endpoints)
+}
+
+fn no_endpoints(object: &Object, service: &Service, part: &mut Part) {
     let key = &object.key;
-    let message = format!("the Service {}/{} has no EndpointSlice: requests to it are answered with 503", key.namespace, key.name);
+    let name = format!("{}/{}", key.namespace, key.name);
+    let message = format!("the Service {name} has no EndpointSlice, Endpoints or Pods: requests to it are answered with 503");
     let help = format!(
-        "add an EndpointSlice with the label kubernetes.io/service-name: {} (addressType: FQDN takes names), or write type: ExternalName",
+        "add an EndpointSlice with the label kubernetes.io/service-name: {}, or write type: ExternalName and externalName with an address",
         key.name
     );
     part.find(object, service.place, "spec", Diagnostic::warning("NoEndpoints", message).help(help));
@@ -127,11 +173,12 @@ fn plain_text(key: &ClusterKey, object: &Object, part: &mut Part) {
 }
 
 /// A service's port and a slice's port belong together by their name.
-fn slice_endpoints(object: &Object, slice: &EndpointSlice, port: &ServicePort) -> Vec<Endpoint> {
+fn slice_endpoints(cx: &Cx<'_>, object: &Object, slice: &EndpointSlice, port: &ServicePort) -> Vec<Endpoint> {
     let Some(port) = slice.ports.iter().find(|p| p.name == port.name).map(|p| p.port) else { return Vec::new() };
-    let labels = labels(object);
+    let own = labels(object);
     let mut endpoints = Vec::new();
     for endpoint in &slice.endpoints {
+        let labels = pod_labels(cx, object, endpoint.pod.as_ref()).unwrap_or_else(|| own.clone());
         for address in &endpoint.addresses {
             let address = match address {
                 SliceAddress::Ip(ip) => Address::Socket(SocketAddr::new(*ip, port)),
@@ -148,7 +195,18 @@ fn slice_endpoints(object: &Object, slice: &EndpointSlice, port: &ServicePort) -
     endpoints
 }
 
-/// Without pods to ask, a slice's own labels stand for those of its endpoints: what subsets select by.
+/// What subsets select by: the labels of an endpoint's Pod, where that is there.
+fn pod_labels(cx: &Cx<'_>, owner: &Object, pod: Option<&PodRef>) -> Option<BTreeMap<String, String>> {
+    let PodRef { namespace, name } = pod?;
+    let pod = cx.get(Kind::Pod, namespace.as_ref().unwrap_or(&owner.key.namespace), name)?;
+    Some(labels_of(&pod.meta.labels))
+}
+
+fn labels_of(labels: &[(Box<str>, Box<str>)]) -> BTreeMap<String, String> {
+    labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+}
+
+/// Without the Pod, the labels of the object that lists it stand for its own.
 fn labels(object: &Object) -> BTreeMap<String, String> {
     let own = object.meta.labels.iter().filter(|(name, _)| !name.contains("kubernetes.io/"));
     own.map(|(name, value)| (name.to_string(), value.to_string())).collect()

@@ -32,8 +32,6 @@ use weir_config::{
 
 /// The `controllerName` of GatewayClasses that are Weir's.
 pub const CONTROLLER: &str = "weir.dev/gateway-controller";
-/// The class of this name needs no GatewayClass object.
-pub const CLASS: &str = "weir";
 /// The API group.
 pub const GROUP: &str = "gateway.networking.k8s.io";
 
@@ -158,7 +156,7 @@ pub enum Operator {
 
 pub fn decode_gateway(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     let spec = root.required("spec")?.object()?;
-    spec.unsupported(&["allowedListeners", "defaultScope"]);
+    spec.unsupported(&["allowedListeners", "backendTLS", "defaultScope"]);
     if let Some(infrastructure) = spec.object("infrastructure") {
         // What a controller would write on the objects that it makes; there are none.
         infrastructure.ignore(&["labels", "annotations"]);
@@ -227,7 +225,7 @@ fn decode_listener(field: &Field<'_>) -> Option<Listener> {
     let listener = field.object()?;
     let name = listener.required("name")?.str()?.into();
     let given = listener.required("port")?;
-    let (port, line) = (given.port()?, given.node().span.line());
+    let (port, line) = (given.port()?, given.document_line());
     let words =
         [("HTTP", Protocol::Http), ("HTTPS", Protocol::Https), ("TLS", Protocol::Tls), ("TCP", Protocol::Tcp), ("UDP", Protocol::Other)];
     let mut protocol = listener.required("protocol")?.choice(&words)?;
@@ -317,7 +315,7 @@ fn decode_allowed(listener: &Object<'_>, protocol: Protocol) -> Option<(From, Ve
         },
         Some((other, field)) => {
             let list: Vec<&str> = words[..3].iter().map(|(w, _)| *w).collect();
-            field.invalid(format!("\"{other}\" is not known here"), format!("one of {}", list.join(", ")));
+            field.unknown_value(other, format!("one of {}", list.join(", ")));
             return None;
         }
     };

@@ -20,8 +20,6 @@ use weir_config::{
 
 /// The `controller` of IngressClasses that are Weir's.
 pub const CONTROLLERS: [&str; 2] = ["weir.dev/ingress-controller", "higress.io/higress-controller"];
-/// Classes of these names need no IngressClass object.
-pub const CLASSES: [&str; 2] = ["weir", "higress"];
 const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
 
@@ -51,8 +49,8 @@ pub fn route_names(named: &str, namespace: &str) -> Vec<String> {
 
 pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, ingress: &Ingress, part: &mut Part) {
     if let Err(why) = class(cx, object, ingress) {
-        let found = Diagnostic::warning("NotAccepted", format!("this Ingress is not Weir's: {why}"))
-            .help("write ingressClassName: weir, or add an IngressClass with controller: weir.dev/ingress-controller");
+        let found = Diagnostic::warning("NotAccepted", format!("Weir does not serve this Ingress: {why}"))
+            .help("use another class, or write controller: weir.dev/ingress-controller in that IngressClass");
         return part.find(object, ingress.class_place, "spec.ingressClassName", found);
     }
     annotations(object, ingress, part);
@@ -77,22 +75,22 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, ingress: &Ingress, part: &mu
     }
 }
 
-/// Whether an Ingress is Weir's; else why not.
+/// Whether an Ingress is Weir's, as any is whose class no IngressClass object gives to another controller; else why not.
 fn class(cx: &Cx<'_>, object: &Object, ingress: &Ingress) -> Result<(), String> {
     let named = ingress.class.as_deref().or_else(|| object.meta.annotation(CLASS_ANNOTATION));
     let ours = |class: &IngressClass| CONTROLLERS.contains(&&*class.controller);
     match named {
         Some(name) => match cx.get(Kind::IngressClass, "", name).map(|o| &o.spec) {
-            Some(Spec::IngressClass(class)) if ours(class) => Ok(()),
-            Some(Spec::IngressClass(class)) => Err(format!("the IngressClass {name} belongs to the controller {}", class.controller)),
-            _ if CLASSES.contains(&name) => Ok(()),
-            _ => Err(format!("there is no IngressClass {name}")),
+            Some(Spec::IngressClass(class)) if !ours(class) => {
+                Err(format!("the IngressClass {name} belongs to the controller {}", class.controller))
+            }
+            _ => Ok(()),
         },
         // Without a class: Weir's, unless another controller's class is the default one.
         None => {
             let default = cx.all(Kind::IngressClass).find(|o| o.meta.annotation(DEFAULT_CLASS) == Some("true"));
             match default.map(|o| (&o.key.name, &o.spec)) {
-                Some((name, Spec::IngressClass(class))) if !ours(class) && !CLASSES.contains(&&**name) => {
+                Some((name, Spec::IngressClass(class))) if !ours(class) => {
                     Err(format!("it has no class, and the default IngressClass {name} belongs to the controller {}", class.controller))
                 }
                 _ => Ok(()),

@@ -1,7 +1,10 @@
 //! Kubernetes' own kinds that routes refer to: Service, EndpointSlice, Secret, ConfigMap, Namespace.
 use crate::{
     object::{Meta, Spec},
-    translate::settings::{self, Settings},
+    translate::{
+        istio::{Labels, labels},
+        settings::{self, Settings},
+    },
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject};
@@ -15,6 +18,8 @@ use weir_config::{
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     pub ports: Vec<ServicePort>,
+    /// Labels of the Pods that serve it; empty for none.
+    pub selector: Labels,
     /// Set for the type `ExternalName`.
     pub external_name: Option<Box<str>>,
     pub place: Chars,
@@ -26,6 +31,14 @@ pub struct ServicePort {
     pub name: Box<str>,
     pub port: u16,
     pub app_protocol: Option<Box<str>>,
+    pub target: Target,
+}
+
+/// A port of the Pods of a Service.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Target {
+    Number(u16),
+    Name(Box<str>),
 }
 
 impl Service {
@@ -51,12 +64,12 @@ impl ServicePort {
 }
 
 pub fn decode_namespace(root: &Object<'_>, _: &Meta) -> Option<Spec> {
-    root.ignore_rest();
+    root.ignore(&["spec"]);
     Some(Spec::Namespace)
 }
 
 /// Transport protocols; `true` for the one that a gateway speaks.
-const TRANSPORTS: &[(&str, bool)] = &[("TCP", true), ("UDP", false), ("SCTP", false)];
+pub const TRANSPORTS: &[(&str, bool)] = &[("TCP", true), ("UDP", false), ("SCTP", false)];
 
 const SERVICE_FIELDS_OF_OTHERS: &[&str] = &[
     "allocateLoadBalancerNodePorts",
@@ -66,14 +79,15 @@ const SERVICE_FIELDS_OF_OTHERS: &[&str] = &[
     "externalTrafficPolicy",
     "healthCheckNodePort",
     "internalTrafficPolicy",
+    "ipFamily",
     "ipFamilies",
     "ipFamilyPolicy",
     "loadBalancerClass",
     "loadBalancerIP",
     "loadBalancerSourceRanges",
     "publishNotReadyAddresses",
-    "selector",
     "sessionAffinityConfig",
+    "topologyKeys",
     "trafficDistribution",
 ];
 
@@ -92,22 +106,33 @@ pub fn decode_service(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     let mut ports = Vec::new();
     for item in spec.distinct("ports", "name") {
         let Some(port) = item.object() else { continue };
-        // Slices say which number a target port has.
-        port.ignore(&["nodePort", "targetPort"]);
+        port.ignore(&["nodePort"]);
         let tcp = port.choice("protocol", TRANSPORTS).unwrap_or(true);
         let name = port.str("name").unwrap_or_default().into();
         let app_protocol = port.str("appProtocol").map(Into::into);
+        let target = port.get("targetPort").and_then(|f| target_port(&f));
         if let Some(port) = port.required("port").and_then(|f| f.port())
             && tcp
         {
-            ports.push(ServicePort { name, port, app_protocol });
+            ports.push(ServicePort { name, port, app_protocol, target: target.unwrap_or(Target::Number(port)) });
         }
     }
+    let selector = labels(&spec, "selector");
     let words = [("ClusterIP", false), ("NodePort", false), ("LoadBalancer", false), ("ExternalName", true)];
     let external = spec.choice("type", &words).unwrap_or(false);
     let given = if external { spec.required("externalName") } else { spec.get("externalName") };
     let external_name = given.and_then(|f| f.str()).filter(|_| external).map(|name| name.to_ascii_lowercase().into());
-    Some(Spec::Service(Box::new(Service { ports, external_name, place: field.node().span })))
+    Some(Spec::Service(Box::new(Service { ports, selector, external_name, place: field.node().span })))
+}
+
+/// A number, or the name of a port of the Pods' containers.
+fn target_port(field: &Field<'_>) -> Option<Target> {
+    let Some(name) = field.node().as_str() else { return field.port().map(Target::Number) };
+    let good = !name.is_empty() && name.len() <= 15 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if !good {
+        field.invalid(format!("\"{name}\" is not a port"), "write a number, or the name of a port of the Pods");
+    }
+    good.then(|| Target::Name(name.into()))
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -129,6 +154,25 @@ pub struct SliceEndpoint {
     pub addresses: Vec<SliceAddress>,
     pub health: HealthStatus,
     pub zone: Option<Name>,
+    /// Whose labels are those of the endpoint.
+    pub pod: Option<PodRef>,
+}
+
+/// The `targetRef` of an endpoint, where that is a Pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodRef {
+    /// `None` for that of the object that refers.
+    pub namespace: Option<Name>,
+    pub name: Name,
+}
+
+/// Reads `targetRef`; what is no Pod, or not told well, has no labels.
+pub fn pod_ref(endpoint: &Object<'_>) -> Option<PodRef> {
+    let target = endpoint.object("targetRef")?;
+    target.ignore(&["apiVersion", "fieldPath", "resourceVersion", "uid"]);
+    let (kind, name) = (target.str("kind"), target.str("name"));
+    let namespace = target.str("namespace").map(Name::from);
+    Some(PodRef { namespace, name: name.filter(|_| kind == Some("Pod"))?.into() })
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -176,8 +220,8 @@ pub fn decode_endpoint_slice(root: &Object<'_>, meta: &Meta) -> Option<Spec> {
 /// `None` for an endpoint that can take nothing.
 fn decode_endpoint(field: &Field<'_>, fqdn: bool) -> Option<SliceEndpoint> {
     let endpoint = field.object()?;
-    endpoint.ignore(&["hostname", "targetRef", "nodeName", "hints", "deprecatedTopology"]);
-    let zone = endpoint.str("zone").map(Name::from);
+    endpoint.ignore(&["hostname", "nodeName", "hints", "deprecatedTopology"]);
+    let (zone, pod) = (endpoint.str("zone").map(Name::from), pod_ref(&endpoint));
     let mut addresses = Vec::new();
     for address in endpoint.list("addresses") {
         let Some(text) = address.str() else { continue };
@@ -198,7 +242,7 @@ fn decode_endpoint(field: &Field<'_>, fqdn: bool) -> Option<SliceEndpoint> {
         (false, true) => HealthStatus::Draining,
         (false, false) => return None,
     };
-    Some(SliceEndpoint { addresses, health, zone })
+    Some(SliceEndpoint { addresses, health, zone, pod })
 }
 
 /// The entries that TLS can use, as PEM texts; checked when they are read.
@@ -304,7 +348,7 @@ fn is_all<T: PemObject + AsRef<[u8]>>(pem: &str, good: impl Fn(&[u8]) -> bool) -
 }
 
 pub fn decode_config_map(root: &Object<'_>, meta: &Meta) -> Option<Spec> {
-    root.ignore_rest();
+    root.ignore(&["binaryData", "immutable"]);
     let found = root.entries("data").into_iter().find(|(key, _)| ROOTS.contains(key));
     let trusted_ca = match found {
         None => None,

@@ -130,7 +130,7 @@ fn code(field: &Field<'_>) -> Option<Code> {
     }
     let help = "file:// with a path (relative ones start at this file's folder), or http(s):// with sha256";
     match text.split_once("://") {
-        Some((scheme, _)) if scheme != "oci" => field.invalid(format!("the scheme {scheme} is not known here"), help),
+        Some((scheme, _)) if scheme != "oci" => field.invalid(format!("the scheme {scheme} is unknown"), help),
         // As Istio: without a scheme it is an image.
         _ => field.error("UnsupportedValue", format!("images (oci://) are not supported yet: \"{text}\" is not fetched"), help),
     }

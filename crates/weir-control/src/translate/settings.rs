@@ -282,6 +282,17 @@ fn log_format(field: &Field<'_>, json: bool) -> Option<LogFormat> {
 
 /// Fields of MeshConfig that Weir does not honour.
 const MESH_CONFIG: &[&str] = &[
+    "authPolicy",
+    "disableMixerHttpReports",
+    "disablePolicyChecks",
+    "disableReportBatch",
+    "enableClientSidePolicyCheck",
+    "mixerCheckServer",
+    "mixerReportServer",
+    "policyCheckFailOpen",
+    "sdsRefreshDelay",
+    "sdsUdsPath",
+    "thriftConfig",
     "proxyListenPort",
     "proxyInboundListenPort",
     "proxyHttpPort",
@@ -328,6 +339,18 @@ const MESH_CONFIG: &[&str] = &[
 
 /// Fields of ProxyConfig that Weir does not honour.
 const PROXY_CONFIG: &[&str] = &[
+    "availabilityZone",
+    "caCertificatesPem",
+    "connectTimeout",
+    "customConfigFile",
+    "discoveryRefreshDelay",
+    "envoyMetricsServiceAddress",
+    "interceptionMode",
+    "parentShutdownDuration",
+    "proxyBootstrapTemplatePath",
+    "statNameLength",
+    "statsdUdpAddress",
+    "zipkinAddress",
     "concurrency",
     "configPath",
     "binaryPath",

@@ -8,7 +8,7 @@ use weir_control::Options;
 
 /// Say what is wrong with a configuration, on which line, and what would mend it
 ///
-/// Reads what `weir run` would read. Exits with 1 where it finds an error; warnings are things that have no effect.
+/// Reads what `weir run` would read. Exits with 1 if there is an error. A warning is something that Weir ignores.
 #[derive(ClapArgs, Debug)]
 #[command(after_help = "\
 Examples:
@@ -21,6 +21,9 @@ pub struct Args {
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
+    /// Exit with 1 for warnings too
+    #[arg(long)]
+    strict: bool,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
@@ -30,7 +33,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Output::Json => println!("{}", serde_json::to_string_pretty(&found)?),
         Output::Text => print(&found),
     }
-    Ok(if weir_control::failed(&found) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let least = if args.strict { Severity::Warning } else { Severity::Error };
+    Ok(if found.iter().any(|d| d.severity >= least) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn print(found: &[Diagnostic]) {
@@ -40,7 +44,11 @@ fn print(found: &[Diagnostic]) {
     }
     let count = |severity| found.iter().filter(|d| d.severity == severity).count();
     match (count(Severity::Error), count(Severity::Warning)) {
-        (0, 0) => println!("no findings"),
-        (errors, warnings) => println!("{errors} errors, {warnings} warnings"),
+        (0, 0) if found.is_empty() => println!("no findings"),
+        (errors, warnings) => println!("{}, {}", counted(errors, "error"), counted(warnings, "warning")),
     }
+}
+
+fn counted(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }

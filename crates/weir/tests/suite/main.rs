@@ -52,4 +52,5 @@ mod tcp;
 mod tls;
 mod traffic;
 mod traffic_gateway;
+mod typos;
 mod upgrades;

@@ -94,6 +94,9 @@ fn mutations(base: &bases::Base) -> Vec<Mutation> {
         match &old {
             Value::String(text) => {
                 add("a number for a text", own.clone(), json!(NUMBER), "error", "write a string");
+                if weir_config::reader::duration(text).is_some() {
+                    add("a number for a duration", own.clone(), json!(-NUMBER), "error", "write 7654321s");
+                }
                 if base.words.contains(&name.as_str()) {
                     add("an unknown word", own.clone(), json!(MARK), "error", "");
                 }
@@ -112,7 +115,7 @@ fn mutations(base: &bases::Base) -> Vec<Mutation> {
                 if !base.free.contains(&name.as_str()) {
                     let mut more = map.clone();
                     more.insert(MARK.into(), json!(1));
-                    add("an unknown field", format!("{own}.{MARK}"), Value::Object(more), "warning", "");
+                    add("an unknown field", format!("{own}.{MARK}"), Value::Object(more), "error", "");
                 }
             }
             Value::Null => {}
@@ -156,7 +159,7 @@ fn write(folder: &Path, number: usize, mutation: &Mutation) -> Option<u64> {
     document["metadata"]["name"] = format!("m{number}").into();
     let text = serde_json::to_string_pretty(&document).unwrap();
     fs::write(folder.join(format!("m{number}.json")), &text).unwrap();
-    let marks = [MARK.to_string(), NUMBER.to_string()];
+    let marks = [MARK.to_string(), NUMBER.to_string(), (-NUMBER).to_string()];
     text.lines().position(|l| marks.iter().any(|m| l.contains(m.as_str()))).map(|at| at as u64 + 1)
 }
 
@@ -214,7 +217,7 @@ fn what_is_no_object_is_said_with_its_line() {
     let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata:\n  name: r\nspec:\n  parentRefs: [{name: g}]\n  rules: [{}]\n";
     for (what, text, line, part) in [
         ("a key twice", route.replace("  name: r\n", "  name: r\n  name: s\n"), 5, "name"),
-        ("half a document", route.replace("rules: [{}]", "rules: [{"), 8, ""),
+        ("half a document", route.replace("rules: [{}]", "rules: [{"), 7, ""),
         ("a tab", route.replace("  name: r", "\tname: r"), 4, ""),
         ("a list", "- a\n- b\n".into(), 1, "object"),
         ("a text", "hello\n".into(), 1, "object"),

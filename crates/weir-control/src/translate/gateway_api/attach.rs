@@ -1,5 +1,5 @@
 //! Which listeners a route attaches to, and for which host names.
-use super::{CLASS, CONTROLLER, From, Gateway, Listener, http_route::ParentRef};
+use super::{CONTROLLER, From, Gateway, Listener, http_route::ParentRef};
 use crate::{
     object::{Kind, Spec},
     translate::Cx,
@@ -7,13 +7,13 @@ use crate::{
 use std::sync::Arc;
 use weir_config::model::Name;
 
-/// Whether a class is Weir's; else why not.
+/// Whether a class is Weir's, as any is that no GatewayClass object gives to another controller; else why not.
 pub fn class(cx: &Cx<'_>, name: &str) -> Result<(), String> {
     match cx.get(Kind::GatewayClass, "", name).map(|o| &o.spec) {
-        Some(Spec::GatewayClass(class)) if *class.controller == *CONTROLLER => Ok(()),
-        Some(Spec::GatewayClass(class)) => Err(format!("the GatewayClass {name} belongs to the controller {}", class.controller)),
-        _ if name == CLASS => Ok(()),
-        _ => Err(format!("there is no GatewayClass {name}")),
+        Some(Spec::GatewayClass(class)) if *class.controller != *CONTROLLER => {
+            Err(format!("the GatewayClass {name} belongs to the controller {}", class.controller))
+        }
+        _ => Ok(()),
     }
 }
 

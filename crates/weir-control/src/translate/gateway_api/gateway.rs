@@ -21,8 +21,8 @@ pub fn translate_class(_: &Arc<Object>, class: &GatewayClass, part: &mut Part) {
 
 pub fn translate_gateway(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, part: &mut Part) {
     if let Err(why) = attach::class(cx, &gateway.class) {
-        let help = format!("use the class weir, or add a GatewayClass with controllerName: {CONTROLLER}");
-        let found = Diagnostic::warning("NotAccepted", format!("this Gateway is not Weir's: {why}")).help(help);
+        let help = format!("use another class, or write controllerName: {CONTROLLER} in that GatewayClass");
+        let found = Diagnostic::warning("NotAccepted", format!("Weir does not serve this Gateway: {why}")).help(help);
         return part.find(object, gateway.class_place, "spec.gatewayClassName", found);
     }
     part.condition("", "Accepted", true, "Accepted");

@@ -120,7 +120,7 @@ pub fn decode_parents(spec: &Fields<'_>) -> Vec<ParentRef> {
 
 /// One-based, in the document.
 pub fn line(field: &Field<'_>) -> u32 {
-    field.line() + 1 - field.reader().source().first_line
+    field.document_line()
 }
 
 /// Without room to grow: there are many of these, and they stay.
@@ -135,7 +135,7 @@ fn decode_parent(field: &Field<'_>) -> Option<ParentRef> {
     let (group, kind) = (parent.str("group").unwrap_or(GROUP), parent.str("kind").unwrap_or("Gateway"));
     let foreign = (group, kind) != (GROUP, "Gateway");
     if foreign {
-        field.warning("UnsupportedValue", format!("a parent of the kind {kind} is not supported yet and has no effect"), "a Gateway");
+        field.warning("UnsupportedValue", format!("a parent of the kind {kind} is not supported yet: Weir ignores it"), "a Gateway");
     }
     Some(ParentRef {
         foreign,
@@ -352,7 +352,8 @@ fn decode_retry(object: &Fields<'_>) -> Option<RetryPolicy> {
         num_retries,
         per_try_timeout: None,
         backoff_base: backoff,
-        backoff_max: backoff * 10,
+        // As Envoy: ten times the base at most.
+        backoff_max: backoff.saturating_mul(10),
         avoid_previous_hosts: true,
     })
 }

@@ -56,26 +56,18 @@ pub fn attach_parent<'a>(
     part: &mut Part,
 ) -> Option<(&'a Arc<Object>, Vec<Attached<'a>>)> {
     let namespace = parent.namespace.as_ref().unwrap_or(&object.key.namespace);
-    let mut refuse = |reason: &'static str, message: String, help: &str| {
-        part.condition(&format!("parentRefs[{index}]"), "Accepted", false, reason);
-        let found = Diagnostic::warning(reason, message).help(help);
+    let mut refuse = |found: Diagnostic| {
+        part.condition(&format!("parentRefs[{index}]"), "Accepted", false, found.reason);
         part.find(object, parent.place, format!("spec.parentRefs[{index}]"), found);
         None
     };
     let found = cx.get(Kind::Gateway, namespace, &parent.name);
     let Some((owner, Spec::Gateway(gateway))) = found.map(|o| (o, &o.spec)) else {
-        return refuse(
-            "NoMatchingParent",
-            format!("there is no Gateway {namespace}/{}", parent.name),
-            "add it, or change the name or namespace",
-        );
+        return refuse(cx.missing(Kind::Gateway, namespace, &parent.name, "NoMatchingParent"));
     };
     if let Err(why) = attach::class(cx, &gateway.class) {
-        return refuse(
-            "NoMatchingParent",
-            format!("the Gateway {namespace}/{} is not Weir's: {why}", parent.name),
-            "use a Gateway of the class weir",
-        );
+        let message = format!("Weir does not serve the Gateway {namespace}/{}: {why}", parent.name);
+        return refuse(Diagnostic::warning("NoMatchingParent", message).help("use a Gateway of another class"));
     }
     match attach::attach(cx, gateway, namespace, parent, (object.key.kind, &object.key.namespace), hostnames) {
         Ok(mut attached) => {
@@ -87,7 +79,7 @@ pub fn attach_parent<'a>(
             );
             let help = "use another hostname or listener, or one kind; the older route is taken, or the first by namespace and name";
             if attached.is_empty() {
-                return refuse("HostnameConflict", message, help);
+                return refuse(Diagnostic::warning("HostnameConflict", message).help(help));
             }
             let found = Diagnostic::warning("HostnameConflict", format!("{message}; other listeners take the route")).help(help);
             part.find(object, parent.place, format!("spec.parentRefs[{index}]"), found);
@@ -95,7 +87,7 @@ pub fn attach_parent<'a>(
         }
         Err(why) => {
             let message = format!("the Gateway {namespace}/{} {}", parent.name, Refused::words(why));
-            refuse(why.reason(), message, why.help())
+            refuse(Diagnostic::warning(why.reason(), message).help(why.help()))
         }
     }
 }

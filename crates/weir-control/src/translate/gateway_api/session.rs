@@ -20,7 +20,7 @@ pub fn decode(field: &Field<'_>) -> Option<SessionPersistence> {
         };
         SessionCarrier::Header { name: name.to_ascii_lowercase() }
     } else {
-        let given = object.object("cookie").or_else(|| object.object("cookieConfig"));
+        let given = object.object("cookie").into_iter().chain(object.object("cookieConfig")).next();
         let (name, path, permanent) = given.map(|cookie| decode_cookie(&cookie, absolute_timeout.is_some())).unwrap_or_default();
         // Without a name it has one that is made of the rule's.
         let path = path.unwrap_or_else(|| "/".into());

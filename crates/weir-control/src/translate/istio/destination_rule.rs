@@ -209,7 +209,7 @@ fn balancer(field: &Field<'_>) -> Option<Balancer> {
                 least
             }
             other => {
-                f.invalid(format!("\"{other}\" is not known here"), "one of ROUND_ROBIN, LEAST_REQUEST, RANDOM, PASSTHROUGH");
+                f.unknown_value(other, "one of ROUND_ROBIN, LEAST_REQUEST, RANDOM, PASSTHROUGH");
                 return None;
             }
         };
@@ -322,7 +322,8 @@ fn pool(field: &Field<'_>) -> Option<Pool> {
 fn outlier_detection(field: &Field<'_>) -> Option<OutlierDetection> {
     let object = field.object()?;
     let mut made = OutlierDetection::default();
-    let errors = count(&object, "consecutive5xxErrors").or_else(|| count(&object, "consecutiveErrors"));
+    let (new, old) = (count(&object, "consecutive5xxErrors"), count(&object, "consecutiveErrors"));
+    let errors = new.or(old);
     made.consecutive_5xx = errors.unwrap_or(made.consecutive_5xx);
     made.consecutive_gateway_failure = count(&object, "consecutiveGatewayErrors").unwrap_or(made.consecutive_gateway_failure);
     made.consecutive_local_origin_failure =

@@ -96,7 +96,7 @@ fn server(field: &Field<'_>, meta: &Meta) -> Option<Server> {
     // The port's name serves Istio's statistics; targetPort is deprecated and without effect there too.
     port.ignore(&["name", "targetPort"]);
     let number = port.required("number")?;
-    let (number, line) = (number.port()?, number.node().span.line());
+    let (number, line) = (number.port()?, number.document_line());
     let given = port.required("protocol")?;
     let protocol = protocol(&given)?;
     let hosts = object.required("hosts")?.list().iter().filter_map(|f| server_host(f, meta)).collect();
@@ -146,7 +146,7 @@ fn protocol(field: &Field<'_>) -> Option<Protocol> {
         "TLS" => Protocol::Tls,
         "TCP" | "MONGO" | "MYSQL" | "REDIS" => Protocol::Tcp,
         _ => {
-            field.invalid(format!("\"{text}\" is not known here"), "one of HTTP, HTTPS, GRPC, HTTP2, TLS, TCP");
+            field.unknown_value(text, "one of HTTP, HTTPS, GRPC, HTTP2, TLS, TCP");
             return None;
         }
     };

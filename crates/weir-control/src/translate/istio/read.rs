@@ -161,7 +161,8 @@ pub fn regex(field: &Field<'_>) -> Option<String> {
 /// `percentage: {value: 12.5}`, or the older whole number; all where neither is given.
 pub fn fraction(object: &Object<'_>, old: &[&'static str]) -> Fraction {
     let whole = old.iter().filter_map(|name| object.int(name, 0..=100)).last();
-    let value = object.get("percentage").or_else(|| object.get("mirrorPercentage")).and_then(|f| {
+    let name = if old.contains(&"mirrorPercent") { "mirrorPercentage" } else { "percentage" };
+    let value = object.get(name).and_then(|f| {
         let percent = f.object()?;
         let value = percent.get("value")?;
         let number = value.number()?;

@@ -52,13 +52,8 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, service: &VirtualService, pa
     for reference in &service.gateways {
         let found = cx.get(Kind::IstioGateway, &reference.namespace, &reference.name);
         let Some((gateway, Spec::IstioGateway(spec))) = found.map(|g| (g, &g.spec)) else {
-            let message = format!("there is no Gateway {}/{}", reference.namespace, reference.name);
-            report(
-                part,
-                object,
-                &reference.at,
-                Diagnostic::warning("GatewayNotFound", message).help("name it as NAMESPACE/NAME, or add it"),
-            );
+            let found = cx.missing(Kind::IstioGateway, &reference.namespace, &reference.name, "GatewayNotFound");
+            report(part, object, &reference.at, found);
             continue;
         };
         if !spec.is_here(cx.options) {

@@ -113,7 +113,7 @@ fn port(field: &Field<'_>) -> Option<Port> {
             "HTTP2" | "GRPC" | "GRPC-WEB" => UpstreamProtocol::Http2,
             "HTTP" | "HTTPS" | "TLS" | "TCP" | "MONGO" | "MYSQL" | "REDIS" => UpstreamProtocol::Http1,
             other => {
-                f.invalid(format!("\"{other}\" is not known here"), "one of HTTP, HTTPS, HTTP2, GRPC, TLS, TCP");
+                f.unknown_value(other, "one of HTTP, HTTPS, HTTP2, GRPC, TLS, TCP");
                 return None;
             }
         },

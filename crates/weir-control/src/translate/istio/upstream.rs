@@ -180,7 +180,7 @@ pub fn traffic_policy(cx: &Cx<'_>, key: &ClusterKey, draft: &mut Draft, part: &m
                         key.host, subset.name
                     );
                     let found = Diagnostic::warning("NoEndpoints", message)
-                        .help("labels are those of an EndpointSlice's metadata, or of a ServiceEntry's endpoint");
+                        .help("labels are those of the Pods, of the EndpointSlice, or of a ServiceEntry's endpoint");
                     part.find(object, subset.at.span, &*subset.at.field, found);
                 }
             }

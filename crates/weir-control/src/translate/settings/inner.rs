@@ -39,8 +39,8 @@ fn source_of(field: &Field<'_>, text: &str) -> Source {
         let block: String = outer.text.split_inclusive('\n').skip(within + skip).take(text.lines().count()).collect();
         let same = block.lines().map(str::trim_start).eq(text.lines().map(str::trim_start));
         if same && !text.is_empty() {
-            return Source { name: outer.name.clone(), text: block, first_line: line + skip as u32 };
+            return Source::new(outer.name.clone(), block, line + skip as u32);
         }
     }
-    Source { name: outer.name.clone(), text: text.to_string(), first_line: line }
+    Source::new(outer.name.clone(), text, line)
 }

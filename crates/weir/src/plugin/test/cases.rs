@@ -86,7 +86,7 @@ pub struct RequestExpect {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn read(path: &Path, text: String) -> Result<Cases, Vec<Diagnostic>> {
-    let source = Arc::new(Source { name: path.display().to_string().into(), text, first_line: 1 });
+    let source = Arc::new(Source::new(path.display().to_string(), text, 1));
     let documents = node::parse(&source).map_err(|d| vec![d])?;
     let reader = Reader::new(source);
     let mut cases = Cases { plugin: None, cases: Vec::new() };

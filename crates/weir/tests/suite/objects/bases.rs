@@ -43,6 +43,7 @@ pub fn all() -> Vec<Base> {
         ingress_class(),
         service(),
         endpoint_slice(),
+        endpoints(),
     ]
 }
 
@@ -534,8 +535,8 @@ fn service() -> Base {
         ),
         required: &["spec", "spec/externalName", "spec/ports/0/port"],
         words: &["spec.type", "spec.ports.protocol"],
-        free: &[],
-        quiet: &["spec.selector", "spec.ports.targetPort"],
+        free: &["spec.selector"],
+        quiet: &[],
     }
 }
 
@@ -557,5 +558,25 @@ fn endpoint_slice() -> Base {
         words: &["addressType", "ports.protocol", "endpoints.addresses"],
         free: &[],
         quiet: &["ports.appProtocol", "endpoints.nodeName", "endpoints.hostname"],
+    }
+}
+
+fn endpoints() -> Base {
+    let pod = json!({ "kind": "Pod", "name": "p", "namespace": "n" });
+    Base {
+        kind: "Endpoints",
+        document: object(
+            "v1",
+            "Endpoints",
+            json!({ "subsets": [{
+                "addresses": [{ "ip": "127.0.0.1", "hostname": "h", "nodeName": "n", "targetRef": pod }],
+                "notReadyAddresses": [{ "ip": "127.0.0.2" }],
+                "ports": [{ "name": "http", "port": 80, "protocol": "TCP", "appProtocol": "http" }],
+            }] }),
+        ),
+        required: &["subsets/0/addresses/0/ip", "subsets/0/ports/0/port"],
+        words: &["subsets.addresses.ip", "subsets.ports.protocol"],
+        free: &[],
+        quiet: &["subsets.notReadyAddresses", "subsets.ports.appProtocol", "subsets.addresses.hostname", "subsets.addresses.nodeName"],
     }
 }

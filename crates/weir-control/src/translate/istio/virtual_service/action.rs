@@ -166,7 +166,7 @@ fn conditions(field: &Field<'_>, policy: &mut RetryPolicy) -> Option<()> {
             policy.status_codes.push(code);
         } else {
             let words: Vec<&str> = CONDITIONS.iter().map(|(w, _)| *w).collect();
-            field.invalid(format!("\"{word}\" is not known here"), format!("status codes and {}", words.join(", ")));
+            field.unknown_value(word, format!("status codes and {}", words.join(", ")));
         }
     }
     if !policy.status_codes.is_empty() && !found.contains(&RetryOn::RetriableStatusCodes) {
