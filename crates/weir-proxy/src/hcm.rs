@@ -2,6 +2,7 @@
 mod attempt;
 mod attend;
 mod clock;
+mod encode;
 mod exchange;
 mod filters;
 mod forward;

@@ -71,6 +71,8 @@ pub struct PluginSlot {
     rollbacks: AtomicU64,
     probation: Mutex<Option<Probation>>,
     shards: Shards,
+    /// It has changed the length of a body, of requests and of responses, behind a head that said another.
+    resizes: [AtomicBool; 2],
     /// Keeps shared data and queues while no instance lives.
     vm: Mutex<Option<Arc<weir_wasm::shared::Vm>>>,
 }
@@ -90,6 +92,7 @@ impl PluginSlot {
             fetching: AtomicBool::new(false),
             current: ArcSwapOption::empty(),
             shards: Shards::default(),
+            resizes: Default::default(),
             vm: Mutex::default(),
         }
     }

@@ -88,6 +88,8 @@ pub struct Stream {
     pub reached: [Cell<Reached>; 2],
     /// What each plugin holds of the bodies, by direction.
     pub held: [RefCell<Vec<Vec<u8>>>; 2],
+    /// The plugin that changed a body last: its length may no longer be the one that the head says.
+    pub edited: [Cell<Option<usize>>; 2],
     /// Bytes of a body that one plugin may hold (`set_decoder_buffer_limit`, `set_encoder_buffer_limit`).
     pub held_limit: [Cell<usize>; 2],
     pub info: RefCell<Info>,
@@ -107,7 +109,10 @@ pub struct Stream {
     /// Of the exchange: towards the upstream, towards the client.
     pub buffers: Cell<(Vec<u8>, Vec<u8>)>,
     events: RefCell<VecDeque<Event>>,
+    /// A reply waits to be carried out.
     replied: Cell<bool>,
+    /// Plugins that have answered, one bit each.
+    answered: Cell<u128>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -128,6 +133,7 @@ impl Stream {
             self.reached[i].set(Reached::Nothing);
             self.held[i].borrow_mut().clear();
             self.held_limit[i].set(usize::MAX);
+            self.edited[i].set(None);
         }
         self.info.borrow_mut().clear();
         *self.conn.borrow_mut() = None;
@@ -147,13 +153,14 @@ impl Stream {
         self.buffers.set((out, back));
         self.events.borrow_mut().clear();
         self.replied.set(false);
+        self.answered.set(0);
         *self.waker.borrow_mut() = None;
     }
 
     /// Asks for something; the task that drives the stream looks at it when the guest has returned.
     pub fn post(&self, event: Event) {
         if let Event::Reply(_) = event {
-            // Only the first reply counts.
+            // Only the first one of those that wait counts.
             if self.replied.replace(true) {
                 return;
             }
@@ -164,7 +171,18 @@ impl Stream {
         }
     }
     pub fn next_event(&self) -> Option<Event> {
-        self.events.borrow_mut().pop_front()
+        let event = self.events.borrow_mut().pop_front();
+        if let Some(Event::Reply(_)) = event {
+            self.replied.set(false);
+        }
+        event
+    }
+    /// Notes that a plugin answers the stream; false where it has done so before.
+    pub fn first_answer(&self, plugin: usize) -> bool {
+        let bit = u32::try_from(plugin).ok().and_then(|n| 1u128.checked_shl(n)).unwrap_or(1 << 127);
+        let before = self.answered.get();
+        self.answered.set(before | bit);
+        before & bit == 0
     }
     /// Whether a reply or a reset waits to be carried out.
     pub fn is_ending(&self) -> bool {

@@ -5,8 +5,8 @@ use rustix::net::{RecvFlags, SendFlags};
 use std::{
     io,
     io::IoSlice,
-    pin::Pin,
-    task::{Context, Poll, ready},
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker, ready},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
@@ -62,6 +62,16 @@ impl Wire {
     /// Ends the writing side.
     pub fn poll_shutdown(&mut self, cx: &mut Context) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+    /// Whether the peer has ended its side, also where bytes that it sent before wait unread. Says what was last heard of the socket,
+    /// and costs no system call.
+    pub fn is_ending(&self) -> bool {
+        let mut ready = pin!(self.io.socket().ready(Interest::READABLE));
+        match ready.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(ready)) => ready.is_read_closed(),
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        }
     }
     /// Whether an idle connection can still be used: nothing came from the peer, not even its close.
     pub fn is_quiet(&mut self) -> bool {

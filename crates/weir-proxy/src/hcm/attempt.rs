@@ -87,7 +87,7 @@ impl Exchange<'_> {
                     return Err((Lost::End(reply), kept.raw.take().map(Body::Raw)));
                 }
                 Err(GivenUp::Late(late)) => return Err((Lost::Late(late), kept.raw.take().map(Body::Raw))),
-                Err(GivenUp::Gone(gone)) => return Err(end(gone)),
+                Err(GivenUp::End(gone)) => return Err(end(gone)),
             },
         };
         self.clock.arm(&self.c.lane);
@@ -300,12 +300,15 @@ impl Exchange<'_> {
             ready => return ready,
         }
         // Asked anew: the last of the request may have left just now, and nobody else looks at the client then.
-        if !is_active(&tried.up)
-            && let Poll::Ready(Err(end)) = self.poll_client_gone(cx, true)
-        {
-            return Poll::Ready(Err(Lost::End(end)));
+        let gone = match &tried.up {
+            up if !is_active(up) => self.poll_client_gone(cx, true),
+            Body::Relay(_) if self.chain.is_some() => self.poll_client(cx, self.reader.is_done()),
+            _ => Poll::Pending,
+        };
+        match gone {
+            Poll::Ready(Err(end)) => Poll::Ready(Err(Lost::End(end))),
+            _ => Poll::Pending,
         }
-        Poll::Pending
     }
 
     /// The answer's head; interim ones before it go to the client at once.

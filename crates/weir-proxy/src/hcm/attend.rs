@@ -12,8 +12,8 @@ use std::{
 /// Why a wait was given up.
 pub(super) enum GivenUp {
     Late(Late),
-    /// The client has gone.
-    Gone(End),
+    /// The exchange is over: the client has gone, or a plugin has ended it.
+    End(End),
 }
 
 impl Exchange<'_> {
@@ -31,7 +31,7 @@ impl Exchange<'_> {
             }
             let read = self.reader.is_done() || self.raw_read;
             match self.poll_client_gone(cx, read) {
-                Poll::Ready(Err(end)) => Poll::Ready(Err(GivenUp::Gone(end))),
+                Poll::Ready(Err(end)) => Poll::Ready(Err(GivenUp::End(end))),
                 _ => Poll::Pending,
             }
         })
@@ -40,10 +40,15 @@ impl Exchange<'_> {
 
     /// Lets time pass.
     pub(super) async fn pause(&mut self, time: std::time::Duration) -> Result<(), End> {
-        self.attended(tokio::time::sleep(time)).await.map_err(|why| match why {
+        self.attended(tokio::time::sleep(time)).await.map_err(|why| self.given_up(why))
+    }
+
+    /// What it leads to that a wait was given up.
+    pub(super) fn given_up(&self, why: GivenUp) -> End {
+        match why {
             GivenUp::Late(late) => self.too_late(late),
-            GivenUp::Gone(end) => end,
-        })
+            GivenUp::End(end) => end,
+        }
     }
 
     /// The last byte of the request has been read: what is counted from there begins.

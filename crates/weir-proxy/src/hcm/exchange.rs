@@ -15,8 +15,10 @@ use crate::{
     view::host_without_port,
     worker::Worker,
 };
-use std::{borrow::Cow, rc::Rc, sync::Arc, task::Context};
+use std::{borrow::Cow, pin::Pin, rc::Rc, sync::Arc, task::Context};
+use tokio::time::Sleep;
 use weir_net::http::{
+    Known,
     body::{self, Framing},
     parse::Bad,
     relay::{Peer, Reader},
@@ -81,6 +83,10 @@ pub(super) struct Exchange<'a> {
     pub interim: Vec<u8>,
     /// Bytes moved in this exchange, for idle timeouts.
     pub progress: u64,
+    /// Why it is over, found where it could not be said.
+    pub over: Option<End>,
+    /// When a client is looked at that nothing is read from.
+    pub glance: Option<Pin<Box<Sleep>>>,
 }
 
 impl<'a> Exchange<'a> {
@@ -122,6 +128,8 @@ impl<'a> Exchange<'a> {
             expects: false,
             interim: Vec::new(),
             progress: 0,
+            over: None,
+            glance: None,
             c,
             w,
             hcm,
@@ -165,7 +173,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Ends without an answer: the client sees a broken connection or a reset stream.
-    fn cut(&mut self, flags: Flags, details: Cow<'static, str>) -> After {
+    pub(super) fn cut(&mut self, flags: Flags, details: Cow<'static, str>) -> After {
         let mut info = self.s.info.borrow_mut();
         info.set_flag(flags);
         info.details = details;
@@ -261,12 +269,20 @@ impl<'a> Exchange<'a> {
         }
         let deadline = self.clock;
         deadline.arm(&self.c.lane);
-        std::future::poll_fn(|cx| self.poll_decode(cx)).await
+        std::future::poll_fn(|cx| self.poll_decode(cx)).await?;
+        if self.chain.as_ref().is_some_and(|c| c.is_unsized(Direction::Request)) {
+            // Another length, where it is known by now, is set with the framing.
+            self.s.req.borrow_mut().headers.remove(Known::ContentLength);
+        }
+        Ok(())
     }
 
     /// What plugins asked for, as the end of the exchange where it is one.
     pub fn run_events(&mut self, cx: &Context) -> Result<(), End> {
         let Some(chain) = &mut self.chain else { return Ok(()) };
+        if let Some(end) = self.over.take() {
+            return Err(end);
+        }
         self.s.watch(cx);
         chain.run_events().map_err(|stop| match stop {
             Stop::Reply(reply) => End::Reply(reply, Flags::default()),

@@ -29,10 +29,18 @@ pub trait Filter {
     fn limit(&self) -> usize {
         usize::MAX
     }
-    /// It wanted to hold more. Its name, for the answer.
-    fn overflow(&self) -> String {
+    /// It wanted to hold more.
+    fn overflow(&self) {}
+    /// For answers and messages.
+    fn name(&self) -> String {
         String::new()
     }
+    /// Whether it is known to change the length of bodies after their heads.
+    fn resizes(&self, _: Direction) -> bool {
+        false
+    }
+    /// It has done so.
+    fn has_resized(&self, _: Direction) {}
 }
 
 impl Filter for PluginStream {
@@ -63,9 +71,17 @@ impl Filter for PluginStream {
     fn limit(&self) -> usize {
         self.limits().body_buffer_bytes as usize
     }
-    fn overflow(&self) -> String {
+    fn overflow(&self) {
         self.body_overflow();
-        self.name().to_string()
+    }
+    fn name(&self) -> String {
+        PluginStream::name(self).to_string()
+    }
+    fn resizes(&self, direction: Direction) -> bool {
+        PluginStream::resizes(self, direction)
+    }
+    fn has_resized(&self, direction: Direction) {
+        PluginStream::has_resized(self, direction);
     }
 }
 
@@ -134,6 +150,8 @@ pub struct Chain {
     pub out: [Out; 2],
     too_large: Option<(Direction, String)>,
     wants_body: [bool; 2],
+    /// Bytes of the body have come in: the rest takes the same way.
+    fed: [bool; 2],
 }
 
 impl Chain {
@@ -145,11 +163,29 @@ impl Chain {
         for d in 0..2 {
             stream.held[d].borrow_mut().resize_with(n, Vec::new);
         }
-        Chain { stations: [stations(), stations()], out: Default::default(), too_large: None, wants_body, stream, filters }
+        Chain { stations: [stations(), stations()], out: Default::default(), too_large: None, wants_body, fed: [false; 2], stream, filters }
     }
-    /// Whether bodies must be shown to a plugin. What a plugin injects or holds counts as well.
+    /// Whether the body goes through the chain: a plugin wants to see it, has put bytes of its own into it, or has cut it off.
+    /// A body that nobody wants to see is left unread while a plugin holds its head.
     pub fn wants_body(&self, d: Direction) -> bool {
-        self.wants_body[d as usize] || self.stations[d as usize].iter().any(|s| s.hold != Hold::No || s.stopped || s.cut)
+        self.wants_body[d as usize] || self.fed[d as usize] || self.stations[d as usize].iter().any(|s| s.cut)
+    }
+    /// Whether the head can be sent on. `sized`: it says how long the body is. Then it waits for the first bytes that pass, since
+    /// a plugin that changes the body changes its length.
+    pub fn is_ready(&self, d: Direction, sized: bool) -> bool {
+        let out = &self.out[d as usize];
+        out.head && (!sized || out.end || !out.body.is_empty() || !self.wants_body(d) || self.is_unsized(d))
+    }
+    /// Whether the head must not say how long the body is: a plugin has changed it, or is known to do so.
+    pub fn is_unsized(&self, d: Direction) -> bool {
+        let will = || self.wants_body(d) && !self.out[d as usize].head_ends && self.filters.iter().any(|f| f.resizes(d));
+        self.stream.edited[d as usize].get().is_some() || will()
+    }
+    /// The body has got another length than the head said. The name of the plugin that changed it last.
+    pub fn has_resized(&self, d: Direction) -> Option<String> {
+        let by = self.filters.get(self.stream.edited[d as usize].get()?)?;
+        by.has_resized(d);
+        Some(by.name())
     }
     /// Which plugin the station is.
     fn plugin(&self, d: Direction, k: usize) -> usize {
@@ -217,6 +253,7 @@ impl Chain {
 
     /// Body bytes have come; `end`: the last ones, and no trailers follow.
     pub fn data(&mut self, d: Direction, data: &[u8], end: bool) {
+        self.fed[d as usize] = true;
         self.data_from(d, 0, data, end);
     }
 
@@ -249,7 +286,9 @@ impl Chain {
                 Action::StopIterationAndWatermark => (st.stopped, st.watermark) = (true, true),
                 Action::StopIterationNoBuffer => {
                     st.stopped = true;
-                    self.take_held(d, k);
+                    if !self.take_held(d, k).is_empty() {
+                        self.stream.edited[d as usize].set(Some(p));
+                    }
                 }
                 _ => (st.stopped, st.watermark) = (true, false),
             }
@@ -334,7 +373,7 @@ impl Chain {
             let alone = ends && empty && trailers == Trailers::None;
             self.station(d, k).end_passed |= alone;
             self.head_from(d, k + 1, alone);
-            if alone {
+            if alone || self.stream.is_ending() {
                 return;
             }
         }
@@ -378,6 +417,9 @@ impl Chain {
         if !st.head_came || st.cut {
             return;
         }
+        self.stream.edited[d as usize].set(Some(p));
+        self.fed[d as usize] = true;
+        let st = self.station(d, k);
         if st.hold != Hold::No {
             st.hold = Hold::No;
             self.head_from(d, k + 1, false);
@@ -391,8 +433,9 @@ impl Chain {
 
     fn check(&mut self, d: Direction, k: usize) {
         if !self.station(d, k).watermark && self.held(d, k) > self.limit(d, k) && self.too_large.is_none() {
-            let name = self.filters[self.plugin(d, k)].overflow();
-            self.too_large = Some((d, name));
+            let filter = &self.filters[self.plugin(d, k)];
+            filter.overflow();
+            self.too_large = Some((d, filter.name()));
         }
     }
 
@@ -435,6 +478,8 @@ impl Chain {
         self.stream.held[d].borrow_mut().iter_mut().for_each(Vec::clear);
         self.stream.trailers[d].borrow_mut().clear();
         self.stream.trailers_open[d].set(false);
+        self.stream.edited[d].set(None);
+        self.fed[d] = false;
         self.out[d] = Out::default();
         self.too_large = None;
     }

@@ -7,9 +7,13 @@ use crate::{
     info::Flags,
     stream::{Direction, Reply},
 };
-use std::task::{Context, Poll};
+use std::{
+    future::Future,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 use weir_net::http::{
-    Headers, ResponseHead, h2 as border,
+    Headers, Known, ResponseHead, h2 as border,
     parse::Bad,
     pump::{Broken, Pump},
     relay::{Got, Peer, Reader, Writer},
@@ -17,6 +21,9 @@ use weir_net::http::{
 
 /// Bytes that wait in memory for a slow receiver before the sender is made to wait.
 pub(super) const WINDOW: usize = 64 * 1024;
+
+/// How often a client is looked at whose bytes fill all buffers: nothing else tells that it has gone.
+const GLANCE: Duration = Duration::from_millis(100);
 
 /// How a body goes on.
 pub(super) enum Body {
@@ -64,19 +71,22 @@ impl Exchange<'_> {
     pub(super) fn poll_decode(&mut self, cx: &mut Context) -> Poll<Result<(), End>> {
         loop {
             self.run_events(cx)?;
-            if self.chain.as_ref().is_none_or(|c| c.out[0].head) {
+            let sized = self.s.req.borrow().headers.has(Known::ContentLength);
+            let ready = self.chain.as_ref().is_none_or(|c| c.is_ready(Direction::Request, sized));
+            if ready && !sized {
                 return Poll::Ready(Ok(()));
             }
-            match self.poll_feed(cx)? {
-                Poll::Ready(true) => {}
-                _ => break,
+            // What is at hand of a body goes past the plugins first: they may change its length.
+            match (self.poll_feed(cx)?, ready) {
+                (Poll::Ready(true), _) => {}
+                (_, true) => return Poll::Ready(Ok(())),
+                (_, false) => break,
             }
         }
         if let Err(late) = self.check_clock(cx) {
             return Poll::Ready(Err(self.too_late(late)));
         }
-        let done = self.reader.is_done();
-        self.poll_client_gone(cx, done)
+        self.poll_client(cx, self.reader.is_done())
     }
 
     /// Gives the plugins more of the client's body, if they want it and have room. `Ready(false)`: nothing to do.
@@ -108,6 +118,7 @@ impl Exchange<'_> {
             self.request_read();
         }
         self.progress = self.progress.wrapping_add(1);
+        self.run_events(cx)?;
         Ok(Poll::Ready(true))
     }
 
@@ -116,8 +127,9 @@ impl Exchange<'_> {
             Broken::Malformed => bad(Bad::Chunk),
             // Only plugins change a body's length.
             Broken::Length => {
-                let body = "a plugin has changed the request's body but not removed its content-length\n";
-                End::Reply(Reply::new(500, "content_length_mismatch").body(body.as_bytes()), Flags::LOCAL_RESET)
+                let who = self.chain.as_ref().and_then(|c| c.has_resized(Direction::Request)).unwrap_or_default();
+                let body = format!("the plugin {who} has changed the length of the request's body after its head was sent\n");
+                End::Reply(Reply::new(500, "content_length_mismatch").body(body.into_bytes()), Flags::LOCAL_RESET)
             }
             _ => End::client_gone(self.h2),
         }
@@ -146,6 +158,37 @@ impl Exchange<'_> {
         }
         self.expects = false;
         Ok(true)
+    }
+
+    /// Sees a client that goes away, also while plugins hold its body back. `read`: all of the body was read.
+    pub(super) fn poll_client(&mut self, cx: &mut Context, read: bool) -> Poll<Result<(), End>> {
+        let d = Direction::Request;
+        let held_back = self.chain.as_ref().is_some_and(|c| match c.wants_body(d) {
+            true => !c.has_room(d, WINDOW),
+            false => !c.out[0].head,
+        });
+        match &mut self.c.peer {
+            Peer::H1(wire) if !read && held_back => {
+                let gone = Poll::Ready(Err(End::client_gone(false)));
+                // What comes meanwhile waits in the connection's buffer.
+                while !wire.input.is_full() {
+                    match wire.poll_fill(cx, &self.w.bufs) {
+                        Poll::Ready(Ok(1..)) => {}
+                        Poll::Ready(_) => return gone,
+                        Poll::Pending => return Poll::Pending,
+                    }
+                }
+                loop {
+                    if wire.is_ending() {
+                        return gone;
+                    }
+                    let glance = self.glance.get_or_insert_with(|| Box::pin(tokio::time::sleep(GLANCE)));
+                    ready!(glance.as_mut().poll(cx));
+                    self.glance = None;
+                }
+            }
+            _ => self.poll_client_gone(cx, read),
+        }
     }
 
     /// Sees a client that goes away while nothing is read from it (`done`: its body was).
@@ -189,13 +232,13 @@ impl Exchange<'_> {
             while more && !writer.is_ended() && writer.pending() < WINDOW {
                 more = self.gather(cx, writer, replay)?;
             }
+            if writer.is_mismatch() {
+                // The upstream must not take for whole what is not.
+                return Poll::Ready(Err(Broken::Length));
+            }
             let before = writer.sent;
             let flushed = writer.poll_flush(cx, u)?;
             self.progress = self.progress.wrapping_add(writer.sent - before);
-            if writer.is_mismatch() {
-                // The upstream waits for bytes that never come, or would take the rest for another request.
-                return Poll::Ready(Err(Broken::Length));
-            }
             if writer.done {
                 return Poll::Ready(Ok(()));
             }
@@ -212,13 +255,17 @@ impl Exchange<'_> {
             let fed = match self.poll_feed(cx) {
                 Ok(Poll::Ready(fed)) => fed,
                 Ok(Poll::Pending) => false,
-                Err(End::Reply(..)) => return Err(Broken::Malformed),
-                Err(_) => return Err(Broken::Source),
+                Err(end) => {
+                    self.over = Some(end);
+                    return Err(Broken::Source);
+                }
             };
             let wants = self.chain.as_ref().is_some_and(|c| c.wants_body(d));
+            let mut moved = false;
             if let Some(chain) = &mut self.chain {
                 let out = &mut chain.out[0];
-                if !out.body.is_empty() {
+                moved = !out.body.is_empty();
+                if moved {
                     replay.keep(&out.body);
                     writer.push(&out.body);
                     out.body.clear();
@@ -231,7 +278,8 @@ impl Exchange<'_> {
                 }
             }
             if wants {
-                return Ok(fed);
+                // Where bytes have moved on there is room again.
+                return Ok(fed || moved);
             }
         }
         if self.expects {
@@ -280,6 +328,11 @@ impl Exchange<'_> {
                 let source = u.as_mut().map(|(p, r)| (&mut **p, &mut **r));
                 more = self.gather_down(cx, source, Some(writer))?;
                 self.run_events(cx)?;
+            }
+            if writer.is_mismatch() {
+                // Nor must the client.
+                self.chain.as_ref().and_then(|c| c.has_resized(Direction::Response));
+                return Poll::Ready(Err(End::Gone(Flags::LOCAL_RESET, "content_length_mismatch".into())));
             }
             let before = writer.sent;
             let flushed = writer.poll_flush(cx, &mut self.c.peer).map_err(|_| End::client_gone(self.h2))?;

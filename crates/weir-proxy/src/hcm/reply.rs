@@ -1,6 +1,7 @@
 //! Answers of the gateway's own, header edits, and the access log.
 use super::{
     After,
+    attend::GivenUp,
     exchange::{End, Exchange},
     h1,
 };
@@ -36,30 +37,26 @@ impl Exchange<'_> {
     /// Sends an answer of the gateway's own, past the plugins if they have not begun with another.
     pub(super) async fn reply(&mut self, reply: Reply, flags: Flags) -> After {
         let encoding = self.s.reached[Direction::Response as usize].get() != Reached::Nothing;
-        {
-            let mut info = self.s.info.borrow_mut();
-            info.set_flag(flags);
-            info.details = reply.details.clone();
-        }
-        let grpc = self.s.req.borrow().is_grpc() && (reply.grpc_status.is_none_or(|s| s >= 0));
-        let body = self.reply_head(&reply, grpc);
-        self.edit_cors();
+        let mut body = self.compose(&reply, flags);
         self.keep &= self.reader.is_done() || self.raw_read;
-        if let Some(chain) = &mut self.chain {
-            if encoding {
-                chain.bypass_response(&body);
-            } else {
-                chain.restart_response();
-                chain.head(Direction::Response, body.is_empty());
-                if !body.is_empty() {
-                    chain.data(Direction::Response, &body, true);
-                }
-            }
-        }
         self.clock.route = self.w.now().saturating_add(REPLY_TIMEOUT.as_nanos() as u64);
         self.clock.per_try = u64::MAX;
         self.clock.request = u64::MAX;
         self.clock.arm(&self.c.lane);
+        if let Some(chain) = &mut self.chain {
+            chain.restart_response();
+            let shown = if encoding { None } else { Some(self.encode(body.is_empty(), &body, None).await) };
+            match shown {
+                Some(Ok(())) => {}
+                // One that a plugin puts in its place goes past all of them, or two could answer each other for ever.
+                Some(Err(GivenUp::End(End::Reply(other, flags)))) => {
+                    body = self.compose(&other, flags);
+                    self.bypass_response(&body);
+                }
+                Some(Err(GivenUp::End(End::Gone(flags, details)))) => return self.cut(flags, details),
+                None | Some(Err(GivenUp::Late(_))) => self.bypass_response(&body),
+            }
+        }
         let sent = self.send_reply(&body).await;
         match sent {
             Ok(()) if self.keep => After::Keep,
@@ -77,6 +74,26 @@ impl Exchange<'_> {
             }
             Err(End::Reply(..)) => After::Close,
         }
+    }
+
+    /// Past the plugins.
+    fn bypass_response(&mut self, body: &[u8]) {
+        if let Some(chain) = &mut self.chain {
+            chain.bypass_response(body);
+        }
+    }
+
+    /// Makes it the stream's response; gives the body.
+    fn compose(&mut self, reply: &Reply, flags: Flags) -> Vec<u8> {
+        {
+            let mut info = self.s.info.borrow_mut();
+            info.set_flag(flags);
+            info.details = reply.details.clone();
+        }
+        let grpc = self.s.req.borrow().is_grpc() && (reply.grpc_status.is_none_or(|s| s >= 0));
+        let body = self.reply_head(reply, grpc);
+        self.edit_cors();
+        body
     }
 
     /// Writes the head into the stream; gives the body.
@@ -116,29 +133,6 @@ impl Exchange<'_> {
     }
 
     async fn send_reply(&mut self, body: &[u8]) -> Result<(), End> {
-        if self.chain.is_some() {
-            let held = poll_fn(|cx| {
-                loop {
-                    // A plugin's second thoughts about a reply end it.
-                    if self.run_events(cx).is_err()
-                        && let Some(chain) = &mut self.chain
-                    {
-                        chain.bypass_response(body);
-                    }
-                    if self.chain.as_ref().is_none_or(|c| c.out[1].head) {
-                        return Poll::Ready(());
-                    }
-                    if self.check_clock(cx).is_err() {
-                        if let Some(chain) = &mut self.chain {
-                            chain.bypass_response(body);
-                        }
-                        continue;
-                    }
-                    return Poll::Pending;
-                }
-            });
-            held.await;
-        }
         self.s.reached[Direction::Response as usize].set(Reached::Sent);
         let bodiless = h1::is_bodiless(self.s.req.borrow().method, self.s.resp.borrow().status);
         let whole = self.chain.as_ref().is_none_or(|c| c.out[1].end);

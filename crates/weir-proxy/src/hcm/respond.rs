@@ -3,6 +3,7 @@ use super::{
     After,
     attempt::Try,
     clock::Late,
+    encode::Source,
     exchange::{End, Exchange},
     forward::Plan,
     h1,
@@ -44,9 +45,12 @@ impl Exchange<'_> {
         let mut reader = Reader::new(framing, &tried.peer);
         self.edit_response(plan, now);
         self.tell_session(plan, &tried.host);
-        if let Some(chain) = &mut self.chain {
-            chain.head(Direction::Response, reader.is_done());
-            poll_fn(|cx| self.poll_encode(cx, &mut tried, replay, &mut reader)).await?;
+        // Plugins tell by it where a response comes from.
+        self.s.info.borrow_mut().details = "via_upstream".into();
+        if self.chain.is_some() {
+            let ends = reader.is_done();
+            let source = Source { tried: &mut tried, replay: &mut *replay, reader: &mut reader };
+            self.encode(ends, b"", Some(source)).await.map_err(|why| self.given_up(why))?;
         }
         self.s.reached[Direction::Response as usize].set(Reached::Sent);
         let watched = self.chain.as_ref().is_some_and(|c| c.wants_body(Direction::Response));
@@ -72,7 +76,6 @@ impl Exchange<'_> {
             let mut info = self.s.info.borrow_mut();
             info.status = self.s.resp.borrow().status;
             info.response_start = now;
-            info.details = "via_upstream".into();
             plan.cluster.stats.answered(info.status);
         }
         self.answered = true;
@@ -139,32 +142,8 @@ impl Exchange<'_> {
         }
     }
 
-    /// Until all plugins let the response's head go on.
-    fn poll_encode(
-        &mut self,
-        cx: &mut std::task::Context,
-        tried: &mut Try,
-        replay: &mut Replay,
-        reader: &mut Reader,
-    ) -> Poll<Result<(), End>> {
-        loop {
-            self.run_events(cx)?;
-            if self.chain.as_ref().is_none_or(|c| c.out[1].head) {
-                return Poll::Ready(Ok(()));
-            }
-            if !self.gather_down(cx, Some((&mut tried.peer, &mut *reader)), None).map_err(before_head)? {
-                break;
-            }
-        }
-        self.poll_rest_up(cx, tried, replay);
-        if let Err(late) = self.check_clock(cx) {
-            return Poll::Ready(Err(self.too_late(late)));
-        }
-        Poll::Pending
-    }
-
     /// The rest of the request. That it cannot be sent shows in the response, or does not matter.
-    fn poll_rest_up(&mut self, cx: &mut std::task::Context, tried: &mut Try, replay: &mut Replay) {
+    pub(super) fn poll_rest_up(&mut self, cx: &mut std::task::Context, tried: &mut Try, replay: &mut Replay) {
         let active = match &tried.up {
             Body::Raw(p) => p.is_active(),
             Body::Relay(w) => !w.done && !self.up_broken,
@@ -172,7 +151,14 @@ impl Exchange<'_> {
         if !active {
             return;
         }
-        let failed = matches!(self.poll_up(cx, &mut tried.peer, &mut tried.up, replay), Poll::Ready(Err(_)));
+        let failed = match self.poll_up(cx, &mut tried.peer, &mut tried.up, replay) {
+            Poll::Ready(Err(Broken::Length)) => {
+                // What the upstream took for the whole request was not.
+                self.over = Some(self.broken_request(Broken::Length));
+                true
+            }
+            done => matches!(done, Poll::Ready(Err(_))),
+        };
         match &mut tried.up {
             Body::Raw(p) => p.broken |= failed,
             Body::Relay(_) => self.up_broken |= failed,
@@ -253,6 +239,7 @@ impl Exchange<'_> {
     async fn down_raw(&mut self, tried: &mut Try, replay: &mut Replay, mut down: Pump) -> Result<(), End> {
         let moved = poll_fn(|cx| {
             self.poll_rest_up(cx, tried, replay);
+            self.run_events(cx)?;
             let before = down.sent;
             let (Some(src), Some(dst)) = (tried.peer.wire(), self.c.peer.wire()) else {
                 return Poll::Ready(Err(broken(Broken::Sink, false)));
@@ -297,12 +284,8 @@ impl Exchange<'_> {
             self.poll_running(cx, tried)
         })
         .await;
-        let mismatch = writer.is_mismatch();
         self.s.info.borrow_mut().upstream_bytes_received += reader.received;
         self.end_response(writer, reader.received);
-        if mismatch && moved.is_ok() {
-            return Err(End::Gone(Flags::LOCAL_RESET, "content_length_mismatch".into()));
-        }
         moved
     }
 
@@ -341,7 +324,10 @@ impl Exchange<'_> {
             }));
         }
         let read = self.request_is_read(&tried.up);
-        self.poll_client_gone(cx, read)
+        match &tried.up {
+            Body::Relay(_) if self.chain.is_some() => self.poll_client(cx, read),
+            _ => self.poll_client_gone(cx, read),
+        }
     }
 
     /// What is known when the response has gone, or broken off. The moment of that.
@@ -362,7 +348,7 @@ impl Exchange<'_> {
 }
 
 /// A response that broke off. Before its head has left, the client can be told.
-fn before_head(end: End) -> End {
+pub(super) fn before_head(end: End) -> End {
     match end {
         End::Gone(flags, details) if flags.has(Flags::UPSTREAM_CONNECTION_TERMINATION | Flags::UPSTREAM_PROTOCOL_ERROR) => {
             End::reply(502, flags, details)

@@ -34,23 +34,13 @@ impl Exchange<'_> {
             return Err(End::reply(502, Flags::UPSTREAM_PROTOCOL_ERROR, "upstream_reset_before_response_started{protocol_error}"));
         }
         self.tell_session(plan, &host);
-        if let Some(chain) = &mut self.chain {
-            chain.head(Direction::Response, false);
-        }
-        poll_fn(|cx| {
-            let r = self.run_events(cx);
-            match self.chain.as_ref().is_none_or(|c| c.out[1].head) || r.is_err() {
-                true => Poll::Ready(r),
-                false => Poll::Pending,
-            }
-        })
-        .await?;
+        self.s.info.borrow_mut().details = "via_upstream".into();
+        self.encode(false, b"", None).await.map_err(|why| self.given_up(why))?;
         self.s.reached[Direction::Response as usize].set(Reached::Sent);
         {
             let mut info = self.s.info.borrow_mut();
             info.status = if self.h2 { 200 } else { 101 };
             info.response_start = self.w.now();
-            info.details = "via_upstream".into();
             plan.cluster.stats.answered(101);
         }
         self.answered = true;

@@ -6,12 +6,12 @@ use super::{
     services::HostServices,
     worker::Entry,
 };
-use crate::logging::Logger;
+use crate::{logging::Logger, stream::Direction};
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     rc::{Rc, Weak},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 use tokio::{task::spawn_local, time::sleep};
@@ -282,6 +282,26 @@ impl PluginStream {
     /// The number of the generation that it began with.
     pub fn generation(&self) -> u64 {
         self.hosted.generation.number
+    }
+
+    /// Whether the length that a head says can no longer be trusted, once this plugin sees the body.
+    pub fn resizes(&self, direction: Direction) -> bool {
+        self.hosted.slot.resizes[direction as usize].load(Ordering::Relaxed)
+    }
+
+    /// The body was not as long as its head had said: from now on such heads do not say a length.
+    pub fn has_resized(&self, direction: Direction) {
+        if !self.hosted.slot.resizes[direction as usize].swap(true, Ordering::Relaxed) {
+            let (body, header) = match direction {
+                Direction::Request => ("request's", "a request's"),
+                Direction::Response => ("response's", "a response's"),
+            };
+            Logger::Wasm.warning(format_args!(
+                "{}: it changed the length of a {body} body after the content-length was sent, and broke that one; from now on {header} \
+                 content-length is removed before this plugin sees the body, as it should do itself",
+                self.name()
+            ));
+        }
     }
 
     /// Counts a body that outgrew its limit.

@@ -247,6 +247,7 @@ impl weir_wasm::Stream for View {
                 body.extend_from_slice(data);
             }
         }
+        self.stream.edited[d as usize].set(Some(self.plugin));
         Status::Ok
     }
 
@@ -281,6 +282,10 @@ impl weir_wasm::Stream for View {
     }
 
     fn send_local_response(&self, r: LocalResponse<'_>) {
+        if !self.stream.first_answer(self.plugin) {
+            // One answer from each plugin. Its own comes by here on the way out, and must not stay with it.
+            return self.stream.post(Event::Resume { plugin: self.plugin, direction: Direction::Response });
+        }
         let details = String::from_utf8_lossy(r.details).replace(char::is_whitespace, "_");
         let usable = |(n, v): &(&[u8], &[u8])| parse::is_token(n) && parse::is_value(v);
         self.stream.post(Event::Reply(Reply {

@@ -91,7 +91,7 @@ fn upstream_h2() -> u16 {
 }
 
 /// What is still under way by the gauges. Connections that are kept for the next request count where `idle`.
-fn left(weir: &Weir, idle: bool) -> Vec<String> {
+pub fn left(weir: &Weir, idle: bool) -> Vec<String> {
     let text = weir.admin("/stats/prometheus").body;
     let gauges: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.strip_suffix(" gauge")).collect();
     let counts = |name: &str| {
@@ -102,7 +102,7 @@ fn left(weir: &Weir, idle: bool) -> Vec<String> {
     lines.map(str::to_string).collect()
 }
 
-fn descriptors(weir: &Weir) -> usize {
+pub fn descriptors(weir: &Weir) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", weir.pid())).unwrap().count()
 }
 

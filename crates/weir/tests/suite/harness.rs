@@ -225,6 +225,21 @@ fn request_length(held: &[u8]) -> Option<usize> {
     (held.len() >= end + length).then_some(end + length)
 }
 
+/// An upstream whose answer to `/sized/N` says that N bytes follow, and gives them.
+pub fn sized_upstream() -> u16 {
+    raw_upstream(|head| {
+        let size = head.split(' ').nth(1).and_then(|path| path.rsplit('/').next()?.parse().ok()).unwrap_or(0);
+        format!("HTTP/1.1 200 OK\r\ncontent-length: {size}\r\n\r\n{}", "x".repeat(size))
+    })
+}
+
+/// [`TO_ECHO`], with `/sized` sent to `$SIZED`.
+pub fn to_echo_and_sized() -> String {
+    let service = TO_ECHO.split("---").skip(2).collect::<Vec<_>>().join("---").replace("echo", "sized").replace("$ECHO", "$SIZED");
+    let rule = "rules: [{ matches: [{ path: { value: /sized } }], backendRefs: [{ name: sized, port: 80 }] }, {";
+    format!("{}---{service}", TO_ECHO.replace("rules: [{", rule))
+}
+
 /// The binary under test.
 pub fn weir() -> Command {
     Command::new(env!("CARGO_BIN_EXE_weir"))
