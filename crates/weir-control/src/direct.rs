@@ -150,7 +150,7 @@ impl Direct {
             root_id: String::new(),
             vm_id: String::new(),
             code: WasmCode::File { path: path.display().to_string(), sha256 },
-            configuration: self.plugin_config.clone(),
+            configuration: self.plugin_config.as_str().into(),
             environment: Vec::new(),
             fail_strategy: FailStrategy::FailClose,
             phase: PluginPhase::UnspecifiedPhase,

@@ -83,7 +83,7 @@ impl Applier {
         }
         self.clusters.update(&old, &config, &self.secrets, &changed_secrets).await;
 
-        let mut loading = shared.plugins.begin(&config.plugins);
+        let loading = shared.plugins.begin(&config.plugins);
         loading.ready().await;
 
         let (fresh, built) = self.listeners(&old, &config, &changed_secrets);

@@ -2,7 +2,6 @@
 //! [`Generation`] in the plugin's [`PluginSlot`]; each worker's [`WorkerPlugins`] starts an instance of it and gives new
 //! streams to that, while old streams finish where they began. A version that fails never replaces a good one.
 mod callout;
-mod canary;
 pub mod code;
 mod grpc;
 mod hosted;
@@ -12,6 +11,7 @@ mod probation;
 pub mod property;
 mod redis;
 mod services;
+mod startup;
 mod status;
 pub mod upstream;
 mod worker;
@@ -20,18 +20,20 @@ pub use callout::DIRECT;
 pub use hosted::{FAILED, PluginEntry, PluginStream};
 pub use manager::{Loading, Manager, ManagerOptions};
 pub use status::{PluginState, Status, UpstreamStatus};
-pub use worker::WorkerPlugins;
+pub use worker::{Waiting, WorkerPlugins};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use metrics::{Shard, Shards};
 use probation::Probation;
 use std::{
+    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::SystemTime,
 };
+use tokio::sync::Semaphore;
 use weir_config::model::{FailStrategy, Name, WasmPlugin};
 
 /// One version of a plugin that was started and configured once already: code, configuration and limits.
@@ -50,6 +52,8 @@ pub struct Generation {
     pub(crate) traps: AtomicU64,
     /// Names that the configuration itself gives an address.
     pub(crate) upstreams: upstream::Own,
+    /// What it said while it was tried: each instance says the same.
+    pub(crate) lines: Arc<[String]>,
 }
 
 /// The place of one plugin, by name; stays while generations come and go.
@@ -73,6 +77,10 @@ pub struct PluginSlot {
     shards: Shards,
     /// It has changed the length of a body, of requests and of responses, behind a head that said another.
     resizes: [AtomicBool; 2],
+    /// Instances that may start at once: a slow start takes no more than half of the machine.
+    starts: Semaphore,
+    /// By worker: the newest generation that has an instance there, or cannot.
+    reached: Mutex<HashMap<usize, u64>>,
     /// Keeps shared data and queues while no instance lives.
     vm: Mutex<Option<Arc<weir_wasm::shared::Vm>>>,
 }
@@ -93,6 +101,8 @@ impl PluginSlot {
             current: ArcSwapOption::empty(),
             shards: Shards::default(),
             resizes: Default::default(),
+            starts: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from).div_euclid(2).max(1)),
+            reached: Mutex::default(),
             vm: Mutex::default(),
         }
     }
@@ -122,6 +132,18 @@ impl PluginSlot {
     /// That all workers have seen so far.
     fn streams(&self) -> u64 {
         self.shards.streams()
+    }
+
+    /// A worker has an instance of this generation, or cannot have one.
+    fn reach(&self, worker: usize, generation: u64) {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner).insert(worker, generation);
+    }
+
+    /// Whether so many workers are done with the generation that serves.
+    fn reached(&self, workers: usize) -> bool {
+        let Some(current) = self.current() else { return false };
+        let reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        reached.values().filter(|g| **g >= current.number).count() >= workers
     }
 
     fn epoch(&self) -> u64 {

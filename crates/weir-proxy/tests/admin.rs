@@ -215,7 +215,7 @@ async fn a_plugin_that_cannot_be_loaded_is_said_and_shown() {
         root_id: String::new(),
         vm_id: String::new(),
         code: WasmCode::File { path: "/nonexistent/plugin.wasm".into(), sha256: "0".repeat(64) },
-        configuration: String::new(),
+        configuration: Default::default(),
         environment: vec![],
         fail_strategy: FailStrategy::FailOpen,
         phase: PluginPhase::Authn,

@@ -1,6 +1,6 @@
 //! The border between a guest and the proxy: what the proxy implements ([`Stream`], [`Services`]) and the values that cross.
 //!
-//! Everything here is single-threaded and synchronous. A method of these traits is called while the guest is on the stack, so it
+//! Everything here is synchronous, and single-threaded once an instance has started. A method of these traits is called while the guest is on the stack, so it
 //! must not call back into the same [`Instance`](crate::Instance): what it sets off (a local reply, a resume, a failed call's answer)
 //! is queued by the implementor and runs after the guest has returned. No borrow of the implementor is held while guest code runs.
 use crate::pairs::Pairs;
@@ -291,6 +291,10 @@ pub type QueueWaker = Arc<dyn Fn(u32) + Send + Sync>;
 /// an error is never answered.
 pub trait Services {
     fn log(&self, level: LogLevel, message: &str);
+    /// So many records of one callback were dropped, since it wrote more than [`Limits::log_bytes`].
+    fn log_dropped(&self, records: u64) {
+        let _ = records;
+    }
     /// Records below it are dropped before they reach [`Services::log`].
     fn log_level(&self) -> LogLevel;
     /// Properties on the root context (node, listener…); see [`Stream::property`].
@@ -405,10 +409,17 @@ pub struct Limits {
     pub call_deadline: Duration,
     /// The same for `_initialize`, `main`, `proxy_on_vm_start` and `proxy_on_configure`, each.
     pub start_deadline: Duration,
+    /// What one callback may write to the log; what exceeds it is dropped.
+    pub log_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { memory_bytes: 256 << 20, call_deadline: Duration::from_millis(100), start_deadline: Duration::from_secs(10) }
+        Limits {
+            memory_bytes: 256 << 20,
+            call_deadline: Duration::from_millis(100),
+            start_deadline: Duration::from_secs(10),
+            log_bytes: 256 << 10,
+        }
     }
 }

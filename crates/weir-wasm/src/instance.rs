@@ -2,14 +2,14 @@
 mod exports;
 
 use crate::{
-    host::{Action, ContextId, HttpAnswer, PeerType, PluginSpec, RedisAnswer, Services, Status, Stream},
+    host::{Action, ContextId, HttpAnswer, PeerType, PluginSpec, RedisAnswer, Services, Status, Stream, StreamType},
     module::{Abi, Module},
     state::{Answer, Host, ROOT, on_tick},
     trap::{Circumstances, StartError, Stop, Trap},
 };
 use bytes::Bytes;
 use exports::Exports;
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 use wasmtime::{Memory, Store};
 
 /// One guest for one plugin configuration on one thread. After a [`Trap`] every call answers [`TrapKind::Dead`](crate::TrapKind::Dead).
@@ -23,6 +23,23 @@ pub struct Instance {
     root_done: bool,
 }
 
+/// An instance that has started and waits for its thread. What it asked of the proxy so far, its services have kept.
+pub struct Started(Instance);
+
+impl Started {
+    /// It lives on this thread from now on.
+    pub fn adopt(self, services: Rc<dyn Services>) -> Instance {
+        let mut instance = self.0;
+        instance.store.data_mut().adopt(services);
+        instance
+    }
+
+    /// Linear memory.
+    pub fn memory_bytes(&self) -> usize {
+        self.0.memory_bytes()
+    }
+}
+
 type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
 fn count(len: usize) -> u32 {
@@ -30,10 +47,19 @@ fn count(len: usize) -> u32 {
 }
 
 impl Instance {
-    /// Runs the module's own start, then creates and configures its root context.
+    /// Runs the module's own start, then creates and configures its root context. The instance lives on this thread.
     pub fn start(module: &Module, spec: &PluginSpec, services: Rc<dyn Services>) -> Result<Instance, StartError> {
         let shared = module.engine().shared().clone();
-        let host = Host::new(Rc::new(spec.clone()), module.abi(), services, shared);
+        Instance::run(module, spec, Host::here(Arc::new(spec.clone()), module.abi(), services, shared))
+    }
+
+    /// The same on a thread that serves nobody; [`Started::adopt`] makes it an instance of the thread that needs it.
+    pub fn start_apart(module: &Module, spec: &PluginSpec, services: Box<dyn Services + Send>) -> Result<Started, StartError> {
+        let shared = module.engine().shared().clone();
+        Instance::run(module, spec, Host::starting(Arc::new(spec.clone()), module.abi(), services, shared)).map(Started)
+    }
+
+    fn run(module: &Module, spec: &PluginSpec, host: Host) -> Result<Instance, StartError> {
         let mut store = Store::new(module.engine().running()?, host);
         store.limiter(|host| &mut host.bounds);
         store.epoch_deadline_callback(on_tick);
@@ -45,7 +71,7 @@ impl Instance {
         let memory = instance.get_memory(&mut store, "memory").ok_or_else(|| wrong(wasmtime::Error::msg("not a memory")))?;
         store.data_mut().memory = Some(memory);
         let exports = Exports::find(&mut store, &instance)?;
-        let allocate = exports::find(&mut store, &instance, module.allocator())?.map(Rc::new);
+        let allocate = exports::find(&mut store, &instance, module.allocator())?.map(Arc::new);
 
         let mut started = Instance { store, exports, memory, dead: false, root_done: false };
         started.initialize(&instance, allocate)?;
@@ -55,7 +81,11 @@ impl Instance {
     }
 
     /// `_initialize`, then `main`; or `_start`. Only then may the allocator be called.
-    fn initialize(&mut self, instance: &wasmtime::Instance, allocate: Option<Rc<wasmtime::TypedFunc<u32, u32>>>) -> Result<(), StartError> {
+    fn initialize(
+        &mut self,
+        instance: &wasmtime::Instance,
+        allocate: Option<Arc<wasmtime::TypedFunc<u32, u32>>>,
+    ) -> Result<(), StartError> {
         let Some(initialize) = exports::find::<(), ()>(&mut self.store, instance, "_initialize")? else {
             if let Some(start) = exports::find::<(), ()>(&mut self.store, instance, "_start")? {
                 self.run_start("_start", |store| start.call(store, ()))?;
@@ -121,7 +151,7 @@ impl Instance {
                 let host = self.store.data_mut();
                 host.leave();
                 host.answer = Answer::default();
-                host.streams.clear();
+                host.clear_streams();
                 host.pending_done.clear();
                 host.now_done.clear();
                 Err(trap)
@@ -144,7 +174,7 @@ impl Instance {
     fn delete(&mut self, context: u32) -> Result<(), Trap> {
         self.store.data_mut().pending_done.remove(&context);
         let deleted = self.call("proxy_on_delete", context, |store, exports| exports.delete(store, context));
-        self.store.data_mut().streams.remove(&context);
+        self.store.data_mut().remove_stream(context);
         deleted
     }
 
@@ -156,12 +186,12 @@ impl Instance {
         let host = self.store.data_mut();
         loop {
             host.last_context = host.last_context.checked_add(1).unwrap_or(ROOT + 1);
-            if !host.streams.contains_key(&host.last_context) {
+            if !host.has_stream(host.last_context) {
                 break;
             }
         }
         let id = host.last_context;
-        host.streams.insert(id, stream);
+        host.add_stream(id, stream);
         self.call("proxy_on_context_create", id, |store, exports| exports.context_create(store, id, ROOT))?;
         Ok(ContextId(id))
     }
@@ -170,7 +200,7 @@ impl Instance {
     /// "not yet", the context and its [`Stream`] stay until it calls `proxy_done`.
     pub fn end_stream(&mut self, context: ContextId) -> Result<(), Trap> {
         let id = context.0;
-        if !self.store.data().streams.contains_key(&id) || self.store.data().pending_done.contains(&id) {
+        if !self.store.data().has_stream(id) || self.store.data().pending_done.contains(&id) {
             return if self.dead { Err(Trap::dead("proxy_on_done")) } else { Ok(()) };
         }
         self.call("proxy_on_log", id, |store, exports| exports.log(store, id))?;
@@ -185,7 +215,7 @@ impl Instance {
             self.store.data_mut().pending_done.remove(&id);
         }
         // Ended by proxy_done already.
-        Ok(done && (id == ROOT || self.store.data().streams.contains_key(&id)))
+        Ok(done && (id == ROOT || self.store.data().has_stream(id)))
     }
 
     /// `proxy_on_done` of the root context: true when the instance may go now; else it goes when [`Instance::is_done`], or after a
@@ -238,9 +268,20 @@ impl Instance {
         if result == 0 && !self.store.data().replied { Action::Continue } else { Action::StopIteration }
     }
 
+    /// Remembers which streams wait for the guest.
+    fn held(&mut self, context: ContextId, direction: StreamType, action: Action) -> Action {
+        self.store.data_mut().hold(context.0, direction, action.stops());
+        action
+    }
+
+    /// Whether the guest holds this stream until it resumes it. Also to be asked after a trap.
+    pub fn holds(&self, context: ContextId) -> bool {
+        self.store.data().holds(context.0)
+    }
+
     fn fields(&self, context: u32, map: crate::MapType) -> u32 {
         let mut fields = 0;
-        if let Some(stream) = self.store.data().streams.get(&context) {
+        if let Some(stream) = self.store.data().stream_of(context) {
             stream.headers(map, &mut |_, _| fields += 1);
         }
         fields
@@ -253,21 +294,24 @@ impl Instance {
         }
         let (id, fields) = (context.0, self.fields(context.0, crate::MapType::RequestHeaders));
         let result = self.call("proxy_on_request_headers", id, |s, e| e.request_headers.call(s, id, fields, end_stream))?;
-        Ok(self.headers_action(result))
+        let action = self.headers_action(result);
+        Ok(self.held(context, StreamType::Request, action))
     }
 
     /// `size`: all that the guest can read now, what is held and the frame at hand. Yields `Continue` or a `StopIteration…`.
     pub fn on_request_body(&mut self, context: ContextId, size: usize, end_stream: bool) -> Result<Action, Trap> {
         let args = (context.0, count(size), u32::from(end_stream));
         let result = self.call("proxy_on_request_body", context.0, |s, e| exports::action(s, &e.request_body, args))?;
-        Ok(self.data_action(result))
+        let action = self.data_action(result);
+        Ok(self.held(context, StreamType::Request, action))
     }
 
     /// Yields `Continue` or `StopIteration`.
     pub fn on_request_trailers(&mut self, context: ContextId) -> Result<Action, Trap> {
         let args = (context.0, self.fields(context.0, crate::MapType::RequestTrailers));
         let result = self.call("proxy_on_request_trailers", context.0, |s, e| exports::action(s, &e.request_trailers, args))?;
-        Ok(self.trailers_action(result))
+        let action = self.trailers_action(result);
+        Ok(self.held(context, StreamType::Request, action))
     }
 
     /// As [`Instance::on_request_headers`].
@@ -277,21 +321,24 @@ impl Instance {
         }
         let (id, fields) = (context.0, self.fields(context.0, crate::MapType::ResponseHeaders));
         let result = self.call("proxy_on_response_headers", id, |s, e| e.response_headers.call(s, id, fields, end_stream))?;
-        Ok(self.headers_action(result))
+        let action = self.headers_action(result);
+        Ok(self.held(context, StreamType::Response, action))
     }
 
     /// As [`Instance::on_request_body`].
     pub fn on_response_body(&mut self, context: ContextId, size: usize, end_stream: bool) -> Result<Action, Trap> {
         let args = (context.0, count(size), u32::from(end_stream));
         let result = self.call("proxy_on_response_body", context.0, |s, e| exports::action(s, &e.response_body, args))?;
-        Ok(self.data_action(result))
+        let action = self.data_action(result);
+        Ok(self.held(context, StreamType::Response, action))
     }
 
     /// As [`Instance::on_request_trailers`].
     pub fn on_response_trailers(&mut self, context: ContextId) -> Result<Action, Trap> {
         let args = (context.0, self.fields(context.0, crate::MapType::ResponseTrailers));
         let result = self.call("proxy_on_response_trailers", context.0, |s, e| exports::action(s, &e.response_trailers, args))?;
-        Ok(self.trailers_action(result))
+        let action = self.trailers_action(result);
+        Ok(self.held(context, StreamType::Response, action))
     }
 
     /// TCP: yields `Continue` or `StopIteration`, as the three below.
@@ -410,7 +457,7 @@ impl Instance {
 
     /// Stream contexts that have not ended.
     pub fn streams(&self) -> usize {
-        self.store.data().streams.len()
+        self.store.data().streams()
     }
 
     pub fn is_dead(&self) -> bool {

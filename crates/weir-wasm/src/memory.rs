@@ -1,6 +1,9 @@
 //! The guest's memory as host calls see it. Every access is checked; nothing is held across a call of the guest's allocator, which may
 //! grow the memory, collect garbage and call host functions.
-use crate::{host::Status, state::Host};
+use crate::{
+    host::{LogLevel, Status},
+    state::Host,
+};
 use wasmtime::{Caller, Extern, Memory};
 
 pub(crate) type Guest<'a> = Caller<'a, Host>;
@@ -76,6 +79,12 @@ impl View<'_> {
 
     pub fn bytes(&self, start: u32, len: u32) -> Result<&[u8], Status> {
         self.memory.get(range(start, len)?).ok_or(Status::InvalidMemoryAccess)
+    }
+
+    /// Writes text of the guest to its log.
+    pub fn log(&self, level: LogLevel, start: u32, len: u32) -> Result<(), Status> {
+        self.host.log(level, self.bytes(start, len)?);
+        Ok(())
     }
 
     /// Text that the ABI wants as a name.

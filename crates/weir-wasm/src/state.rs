@@ -1,14 +1,16 @@
 //! What a store holds for its guest: the contexts, the one in effect, answers held for a callback, and bounds.
 use crate::{
     engine,
-    host::{ContextId, LogLevel, PluginSpec, Services, Stream},
+    host::{ContextId, LogLevel, PluginSpec, Services, Stream, StreamType},
     module::Abi,
     pairs,
     shared::{Shared, Vm},
     trap::Stop,
 };
 use bytes::Bytes;
+use send_wrapper::SendWrapper;
 use std::{
+    cell::Cell,
     collections::{HashMap, HashSet},
     hash::{BuildHasherDefault, Hasher},
     rc::Rc,
@@ -23,6 +25,10 @@ pub(crate) const ROOT: u32 = 1;
 const TABLE_ELEMENTS: usize = 1 << 20;
 /// Kept of what the guest wrote to standard error during a call, for the trap's message.
 const LAST_WORDS: usize = 512;
+/// Of one record of the log, so many bytes are kept.
+pub(crate) const MAX_RECORD: usize = 16 << 10;
+/// What a record counts at least, of the bytes that a call may log.
+const RECORD_COST: usize = 128;
 
 /// Ids are made here and count up, so they need no hashing.
 #[derive(Default)]
@@ -52,24 +58,61 @@ pub(crate) struct Answer {
     pub body: Option<(u32, Bytes)>,
 }
 
+/// The proxy's side of an instance.
+enum Proxy {
+    /// It starts, on any thread, and has no streams.
+    Starting(Box<dyn Services + Send>),
+    /// It belongs to this thread.
+    Adopted(SendWrapper<Local>),
+}
+
+/// What only the thread of the instance may touch.
+struct Local {
+    services: Rc<dyn Services>,
+    streams: ById<Rc<dyn Stream>>,
+    /// Of the context in effect.
+    stream: Option<Rc<dyn Stream>>,
+}
+
+impl Proxy {
+    fn here(services: Rc<dyn Services>) -> Proxy {
+        Proxy::Adopted(SendWrapper::new(Local { services, streams: HashMap::default(), stream: None }))
+    }
+
+    fn local(&self) -> Option<&Local> {
+        match self {
+            Proxy::Starting(_) => None,
+            Proxy::Adopted(local) => Some(local),
+        }
+    }
+
+    fn local_mut(&mut self) -> Option<&mut Local> {
+        match self {
+            Proxy::Starting(_) => None,
+            Proxy::Adopted(local) => Some(local),
+        }
+    }
+}
+
 pub(crate) struct Host {
-    pub spec: Rc<PluginSpec>,
+    pub spec: Arc<PluginSpec>,
     pub abi: Abi,
-    pub services: Rc<dyn Services>,
+    proxy: Proxy,
     pub shared: Arc<Shared>,
     pub vm: Arc<Vm>,
     /// Absent until the module is instantiated.
     pub memory: Option<Memory>,
     /// Absent until `_initialize` has run: no export may be called before.
-    pub allocate: Option<Rc<TypedFunc<u32, u32>>>,
-    pub streams: ById<Rc<dyn Stream>>,
+    pub allocate: Option<Arc<TypedFunc<u32, u32>>>,
     pub last_context: u32,
     /// The effective context; 0 while no callback runs.
     pub context: u32,
-    pub stream: Option<Rc<dyn Stream>>,
     /// The context of the callback itself, and whether a local response was sent for it.
     pub callback_context: u32,
     pub replied: bool,
+    /// Directions (bits of the stream types) that contexts hold until they are resumed, and what was resumed during the running call.
+    held: ById<u8>,
+    resumed: u8,
     /// Contexts whose `proxy_on_done` said "not yet", and those for which `proxy_done` was called since.
     pub pending_done: HashSet<u32>,
     pub now_done: Vec<u32>,
@@ -89,28 +132,41 @@ pub(crate) struct Host {
     pub seen_at: Option<Duration>,
     pub bounds: Bounds,
     pub last_words: String,
+    /// Bytes of log that the running call may still write, and the records that did not fit.
+    log_room: Cell<usize>,
+    log_dropped: Cell<u64>,
     /// Lines of standard output and error that have no end yet.
     lines: [Vec<u8>; 2],
 }
 
 impl Host {
-    pub fn new(spec: Rc<PluginSpec>, abi: Abi, services: Rc<dyn Services>, shared: Arc<Shared>) -> Host {
+    /// For an instance that starts on any thread, to be adopted by another.
+    pub fn starting(spec: Arc<PluginSpec>, abi: Abi, services: Box<dyn Services + Send>, shared: Arc<Shared>) -> Host {
+        Host::new(spec, abi, Proxy::Starting(services), shared)
+    }
+
+    /// For an instance that lives on this thread from the start.
+    pub fn here(spec: Arc<PluginSpec>, abi: Abi, services: Rc<dyn Services>, shared: Arc<Shared>) -> Host {
+        Host::new(spec, abi, Proxy::here(services), shared)
+    }
+
+    fn new(spec: Arc<PluginSpec>, abi: Abi, proxy: Proxy, shared: Arc<Shared>) -> Host {
         Host {
             vm: shared.vm(&spec.vm_id),
             deadline: spec.limits.start_deadline,
             bounds: Bounds { memory_bytes: spec.limits.memory_bytes, refused: None },
             spec,
             abi,
-            services,
+            proxy,
             shared,
             memory: None,
             allocate: None,
-            streams: HashMap::default(),
             last_context: ROOT,
             context: 0,
-            stream: None,
             callback_context: 0,
             replied: false,
+            held: HashMap::default(),
+            resumed: 0,
             pending_done: HashSet::new(),
             now_done: Vec::new(),
             answer: Answer::default(),
@@ -123,6 +179,8 @@ impl Host {
             host_calls: 0,
             seen_at: None,
             last_words: String::new(),
+            log_room: Cell::new(0),
+            log_dropped: Cell::new(0),
             lines: Default::default(),
         }
     }
@@ -131,8 +189,10 @@ impl Host {
     pub fn enter(&mut self, context: u32) {
         self.context = context;
         self.callback_context = context;
-        self.stream = self.streams.get(&context).cloned();
+        self.select(context);
+        self.log_room.set(self.spec.limits.log_bytes);
         self.replied = false;
+        self.resumed = 0;
         self.seen_at = None;
         self.bounds.refused = None;
         self.last_words.clear();
@@ -143,18 +203,122 @@ impl Host {
         self.write_line(LogLevel::Info, b"\n", 0);
         self.write_line(LogLevel::Error, b"\n", 0);
         self.context = 0;
-        self.stream = None;
+        if let Some(local) = self.proxy.local_mut() {
+            local.stream = None;
+        }
+        if let dropped @ 1.. = self.log_dropped.take() {
+            self.services().log_dropped(dropped);
+        }
     }
 
     /// `proxy_set_effective_context`; false for an id that does not exist.
     pub fn set_effective(&mut self, context: u32) -> bool {
-        let stream = self.streams.get(&context).cloned();
-        if stream.is_none() && context != ROOT {
+        if context != ROOT && !self.has_stream(context) {
             return false;
         }
         self.context = context;
-        self.stream = stream;
+        self.select(context);
         true
+    }
+
+    /// The instance lives on this thread from now on.
+    pub fn adopt(&mut self, services: Rc<dyn Services>) {
+        self.proxy = Proxy::here(services);
+    }
+
+    pub fn services(&self) -> &dyn Services {
+        match &self.proxy {
+            Proxy::Starting(services) => &**services,
+            Proxy::Adopted(local) => &*local.services,
+        }
+    }
+
+    /// The stream in effect.
+    pub fn stream(&self) -> Option<&Rc<dyn Stream>> {
+        self.proxy.local()?.stream.as_ref()
+    }
+
+    fn select(&mut self, context: u32) {
+        if let Some(local) = self.proxy.local_mut() {
+            local.stream = local.streams.get(&context).cloned();
+        }
+    }
+
+    pub fn stream_of(&self, context: u32) -> Option<&Rc<dyn Stream>> {
+        self.proxy.local()?.streams.get(&context)
+    }
+
+    pub fn has_stream(&self, context: u32) -> bool {
+        self.stream_of(context).is_some()
+    }
+
+    pub fn add_stream(&mut self, context: u32, stream: Rc<dyn Stream>) {
+        if let Some(local) = self.proxy.local_mut() {
+            local.streams.insert(context, stream);
+        }
+    }
+
+    pub fn remove_stream(&mut self, context: u32) {
+        self.held.remove(&context);
+        if let Some(local) = self.proxy.local_mut() {
+            local.streams.remove(&context);
+        }
+    }
+
+    pub fn clear_streams(&mut self) {
+        if let Some(local) = self.proxy.local_mut() {
+            local.streams.clear();
+        }
+    }
+
+    /// The callback on this context has stopped its stream in a direction, or let it go on.
+    pub fn hold(&mut self, context: u32, direction: StreamType, stops: bool) {
+        let bit = 1 << direction as u8;
+        if stops && self.resumed & bit == 0 {
+            *self.held.entry(context).or_default() |= bit;
+        } else if !self.held.is_empty()
+            && let Some(held) = self.held.get_mut(&context)
+        {
+            *held &= !bit;
+        }
+    }
+
+    /// The guest resumes the stream in effect.
+    pub fn resume(&mut self, direction: StreamType) {
+        let bit = 1 << direction as u8;
+        if self.context == self.callback_context {
+            self.resumed |= bit;
+        }
+        if let Some(held) = self.held.get_mut(&self.context) {
+            *held &= !bit;
+        }
+    }
+
+    /// Whether the context holds its stream: nobody else resumes it.
+    pub fn holds(&self, context: u32) -> bool {
+        self.held.get(&context).is_some_and(|held| *held != 0)
+    }
+
+    /// Streams with a context.
+    pub fn streams(&self) -> usize {
+        self.proxy.local().map_or(0, |local| local.streams.len())
+    }
+
+    /// A record of the log, cut to [`MAX_RECORD`]; dropped when the call has written as much as it may.
+    pub fn log(&self, level: LogLevel, message: &[u8]) {
+        let services = self.services();
+        if level < services.log_level() {
+            return;
+        }
+        let room = self.log_room.get();
+        if room == 0 {
+            self.log_dropped.set(self.log_dropped.get() + 1);
+            return;
+        }
+        let kept = &message[..message.len().min(MAX_RECORD).min(room)];
+        // A record costs more than its text.
+        self.log_room.set(room.saturating_sub(kept.len().max(RECORD_COST)));
+        services.log(level, &String::from_utf8_lossy(kept));
     }
 
     pub fn effective(&self) -> ContextId {
@@ -181,9 +345,7 @@ impl Host {
             return;
         }
         let whole = std::mem::take(line);
-        if level >= self.services.log_level() {
-            self.services.log(level, &String::from_utf8_lossy(&whole));
-        }
+        self.log(level, &whole);
     }
 }
 

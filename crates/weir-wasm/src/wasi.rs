@@ -6,6 +6,7 @@ use crate::{
     host::{LogLevel, Status},
     memory::{Guest, View, view},
     module::Functions,
+    state::MAX_RECORD,
     trap::Stop,
 };
 
@@ -19,9 +20,6 @@ const NOENT: u32 = 44;
 const NOSYS: u32 = 52;
 const NOTDIR: u32 = 20;
 const NOTSUP: u32 = 58;
-
-/// Of one line, this much reaches the log.
-const MAX_RECORD: usize = 64 << 10;
 
 impl From<Status> for Errno {
     fn from(_: Status) -> Errno {
@@ -182,7 +180,7 @@ fn args_sizes_get(guest: &mut Guest<'_>, count: u32, bytes: u32) -> Call {
 
 fn clock_time_get(guest: &mut Guest<'_>, id: u32, _: u64, out: u32) -> Call {
     let now = match id {
-        0 => abi::nanoseconds(guest.data().services.now()),
+        0 => abi::nanoseconds(guest.data().services().now()),
         1 => u64::try_from(monotonic().as_nanos()).unwrap_or(u64::MAX),
         _ => return Err(Errno(NOTSUP)),
     };

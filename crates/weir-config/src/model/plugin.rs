@@ -1,7 +1,7 @@
 //! Wasm plugins (`extensions.istio.io` and `extensions.higress.io` WasmPlugin).
 use super::{Name, Origin, seconds};
-use serde::Serialize;
-use std::time::Duration;
+use serde::{Serialize, Serializer};
+use std::{borrow::Cow, fmt, ops::Deref, sync::Arc, time::Duration};
 
 /// One plugin with one configuration: the unit that is loaded, started and swapped.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -14,7 +14,7 @@ pub struct WasmPlugin {
     pub vm_id: String,
     pub code: WasmCode,
     /// What the guest reads in `on_configure`, as it stands; Higress' rules already folded in. Empty for none.
-    pub configuration: String,
+    pub configuration: PluginConfiguration,
     pub environment: Vec<(String, String)>,
     pub fail_strategy: FailStrategy,
     pub phase: PluginPhase,
@@ -22,6 +22,81 @@ pub struct WasmPlugin {
     pub priority: Option<i32>,
     pub limits: WasmLimits,
     pub origin: Origin,
+}
+
+/// The text of a plugin's configuration. Where values of Secrets stand in it, it is shown with the references in their place.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct PluginConfiguration {
+    text: String,
+    hidden: Option<Arc<Hidden>>,
+}
+
+#[derive(PartialEq, Eq)]
+struct Hidden {
+    /// As it was written.
+    shown: String,
+    /// The longest first.
+    values: Vec<String>,
+}
+
+/// Shorter values are words of any message.
+const MIN_HIDDEN: usize = 4;
+
+impl PluginConfiguration {
+    /// `text` with the values in the places of the references that `shown` has.
+    pub fn with_secrets(text: String, shown: String, values: impl IntoIterator<Item = String>) -> PluginConfiguration {
+        let escaped = |v: String| [serde_json::Value::String(v.clone()).to_string().trim_matches('"').to_string(), v];
+        let mut values: Vec<String> = values.into_iter().flat_map(escaped).filter(|v| v.len() >= MIN_HIDDEN).collect();
+        values.sort_by_key(|v| std::cmp::Reverse(v.len()));
+        values.dedup();
+        PluginConfiguration { text, hidden: Some(Arc::new(Hidden { shown, values })) }
+    }
+
+    /// What may be shown.
+    pub fn shown(&self) -> &str {
+        self.hidden.as_ref().map_or(&self.text, |h| &h.shown)
+    }
+
+    /// What the plugin says, without the values of Secrets.
+    pub fn redacted<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let values = self.hidden.iter().flat_map(|h| &h.values);
+        values.fold(
+            Cow::Borrowed(text),
+            |text, value| if text.contains(value.as_str()) { text.replace(value, "[redacted]").into() } else { text },
+        )
+    }
+}
+
+impl Deref for PluginConfiguration {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.text
+    }
+}
+
+impl From<String> for PluginConfiguration {
+    fn from(text: String) -> PluginConfiguration {
+        PluginConfiguration { text, hidden: None }
+    }
+}
+
+impl From<&str> for PluginConfiguration {
+    fn from(text: &str) -> PluginConfiguration {
+        text.to_string().into()
+    }
+}
+
+impl fmt::Debug for PluginConfiguration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shown().fmt(f)
+    }
+}
+
+impl Serialize for PluginConfiguration {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.shown().serialize(serializer)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -79,6 +154,10 @@ pub struct WasmLimits {
     pub body_buffer_bytes: u32,
     /// HTTP and gRPC callouts and Redis commands of one instance that are under way.
     pub max_callouts: u32,
+    /// What one callback may write to the log.
+    pub log_bytes: u32,
+    /// What a plugin may add to one stream beyond what it was given: bodies, injected data, filter state, header fields.
+    pub stream_bytes: u32,
     /// So many traps of a new version, soon after it took streams, bring back the one before; 0: never.
     pub rollback_traps: u32,
 }
@@ -91,6 +170,8 @@ impl Default for WasmLimits {
             start_deadline: Duration::from_secs(10),
             body_buffer_bytes: 1 << 20,
             max_callouts: 10_000,
+            log_bytes: 256 << 10,
+            stream_bytes: 64 << 20,
             rollback_traps: 3,
         }
     }

@@ -248,7 +248,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, plugin: &Plugin, part: &mut 
         root_id: plugin.root_id.to_string(),
         vm_id: String::new(),
         code,
-        configuration,
+        configuration: configuration.into(),
         environment: plugin.environment.clone(),
         fail_strategy: plugin.fail_strategy,
         phase: plugin.phase,

@@ -40,7 +40,12 @@ impl Exchange<'_> {
 
     /// Lets time pass.
     pub(super) async fn pause(&mut self, time: std::time::Duration) -> Result<(), End> {
-        self.attended(tokio::time::sleep(time)).await.map_err(|why| self.given_up(why))
+        self.meanwhile(tokio::time::sleep(time)).await
+    }
+
+    /// As [`Exchange::attended`], where a wait that is given up ends the exchange.
+    pub(super) async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> Result<T, End> {
+        self.attended(work).await.map_err(|why| self.given_up(why))
     }
 
     /// What it leads to that a wait was given up.

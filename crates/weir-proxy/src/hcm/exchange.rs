@@ -208,7 +208,9 @@ impl<'a> Exchange<'a> {
         self.admit()?;
         self.find_route();
         self.preflight()?;
-        self.begin_filters()?;
+        if !self.hcm.rt.plugins.is_empty() {
+            self.begin_filters().await?;
+        }
         if self.chain.is_some() {
             self.decode().await?;
             self.w.now();

@@ -7,6 +7,7 @@ use crate::{
     conn::ConnInfo,
     filter::{cors, fault},
     info::Flags,
+    plugin::Waiting,
     route::RouteRt,
     stream::Reply,
 };
@@ -131,9 +132,10 @@ impl Exchange<'_> {
         Err(End::Reply(reply, Flags::default()))
     }
 
-    pub(super) fn begin_filters(&mut self) -> Result<(), End> {
-        if self.hcm.rt.plugins.is_empty() {
-            return Ok(());
+    pub(super) async fn begin_filters(&mut self) -> Result<(), End> {
+        if let Some(waiting) = self.w.plugins.missing(&self.hcm.rt.plugins) {
+            // Rare: it need not be a part of every request's state.
+            Box::pin(self.wait_for_plugins(waiting)).await?;
         }
         // Nobody has asked for a limit: each plugin has its own.
         self.s.held_limit.iter().for_each(|l| l.set(usize::MAX));
@@ -141,6 +143,21 @@ impl Exchange<'_> {
             self.w.filters(&self.hcm.rt, self.s).map_err(|details| End::reply(503, Flags::default(), details))?;
         if !filters.is_empty() {
             self.chain = Some(Box::new(Chain::new(self.s.clone(), filters)));
+        }
+        Ok(())
+    }
+
+    /// Waits until no plugin is being started any more, for as long as a start may take.
+    async fn wait_for_plugins(&mut self, waiting: Waiting) -> Result<(), End> {
+        waiting.count();
+        let until = tokio::time::Instant::now() + waiting.patience();
+        let mut next = Some(waiting);
+        while let Some(waiting) = next {
+            let over = tokio::time::timeout_at(until, waiting.over());
+            if self.meanwhile(over).await?.is_err() {
+                return Ok(());
+            }
+            next = self.w.plugins.missing(&self.hcm.rt.plugins);
         }
         Ok(())
     }

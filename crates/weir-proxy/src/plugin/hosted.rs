@@ -4,6 +4,7 @@ use super::{
     grpc::Event,
     metrics::{add, add_time},
     services::HostServices,
+    startup::{Asked, explain},
     worker::Entry,
 };
 use crate::{logging::Logger, stream::Direction};
@@ -18,7 +19,8 @@ use tokio::{task::spawn_local, time::sleep};
 use weir_config::model::{FailStrategy, WasmLimits};
 use weir_net::redis;
 use weir_wasm::{
-    Action, Callbacks, ContextId, HttpAnswer, Instance, LocalResponse, RedisAnswer, Stream, StreamType, Trap, TrapKind, pairs::Pairs,
+    Action, Callbacks, ContextId, HttpAnswer, Instance, LocalResponse, RedisAnswer, Started, Stream, StreamType, Trap, TrapKind,
+    pairs::Pairs,
 };
 
 /// Said of streams that a plugin should have seen but cannot; [`PluginSlot::failure`] names the plugin too.
@@ -42,26 +44,20 @@ pub(super) struct Hosted {
     /// `None` after a trap: its memory is given back at once, whoever still holds this.
     instance: RefCell<Option<Instance>>,
     /// Streams that have a context in it.
-    streams: RefCell<HashMap<ContextId, Rc<dyn Stream>>>,
+    streams: RefCell<HashMap<ContextId, Attached>>,
     /// Handles given to streams, with or without a context yet.
     pub open: Cell<usize>,
+    /// A stream was given to it.
+    pub seen: Cell<bool>,
     /// As it was added to the gauge.
     pub memory: Cell<u64>,
 }
 
 impl Hosted {
-    /// Starts and configures an instance; blocks for as long as the guest takes.
-    pub fn start(entry: &Rc<Entry>, generation: &Arc<Generation>, services: HostServices) -> Result<Rc<Hosted>, String> {
-        let services = Rc::new(services);
-        let begun = Instant::now();
-        let started = Instance::start(&generation.module, &generation.spec, services.clone());
-        let shard = &services.shard;
-        add(&shard.starts, 1);
-        add_time(&shard.start_nanoseconds, begun.elapsed());
-        let instance = started.map_err(|e| {
-            add(&shard.start_failures, 1);
-            e.to_string()
-        })?;
+    /// Takes an instance that has started, and does what it has asked for.
+    pub fn adopt(entry: &Rc<Entry>, generation: &Arc<Generation>, started: Started, mut asked: Asked) -> Rc<Hosted> {
+        let services = Rc::new(entry.services(generation, &mut asked));
+        let instance = started.adopt(services.clone());
         let hosted = Rc::new(Hosted {
             slot: entry.slot.clone(),
             generation: generation.clone(),
@@ -70,12 +66,14 @@ impl Hosted {
             instance: RefCell::new(Some(instance)),
             streams: RefCell::default(),
             open: Cell::new(0),
+            seen: Cell::new(false),
             memory: Cell::new(0),
         });
         let _ = hosted.services.link.set(Rc::downgrade(&hosted));
         add(&hosted.services.shard.instances, 1);
         hosted.measure();
-        Ok(hosted)
+        hosted.services.carry_out(asked.asks);
+        hosted
     }
 
     /// Ticks as often as the guest asks for, counted from the end of the last; ends with the instance.
@@ -176,14 +174,20 @@ impl Hosted {
             Err(trap) => {
                 let gone = place.take();
                 drop(place);
+                let callbacks = self.generation.module.callbacks();
+                let waits = |context: ContextId| gone.as_ref().is_some_and(|i| i.holds(context));
+                let waiting: Vec<_> =
+                    self.streams.borrow_mut().drain().filter(|(c, s)| waits(*c) || s.is_needed(callbacks)).map(|(_, s)| s).collect();
                 drop(gone);
-                self.trapped(&trap);
+                self.trapped(&trap, waiting);
                 None
             }
         }
     }
 
-    fn trapped(self: &Rc<Hosted>, trap: &Trap) {
+    /// Streams that it holds end with it, since nobody else would let them go on, and those whose response it should have seen. The
+    /// others go on; a callback that is still to come finds out.
+    fn trapped(self: &Rc<Hosted>, trap: &Trap, waiting: Vec<Attached>) {
         let shard = &self.services.shard;
         add(&shard.traps, 1);
         match trap.kind {
@@ -191,39 +195,53 @@ impl Hosted {
             TrapKind::Memory => add(&shard.memory_limits, 1),
             _ => {}
         }
-        Logger::Wasm.write(crate::logging::Level::Error, format_args!("{}: {trap}", self.slot.name));
-        self.slot.lock_status().last_trap = Some(trap.to_string());
+        let plugin = &self.generation.plugin;
+        let text = plugin.configuration.redacted(&explain(trap, plugin, "call-deadline")).into_owned();
+        Logger::Wasm.write(crate::logging::Level::Error, format_args!("{}: {text}", self.slot.name));
+        self.slot.lock_status().last_trap = Some(text);
         self.measure();
         self.services.set_idle();
         if let Some(entry) = self.entry.upgrade() {
             entry.lost(self);
         }
-        for (_, stream) in std::mem::take(&mut *self.streams.borrow_mut()) {
-            self.fail(&*stream);
+        for attached in waiting {
+            self.fail(&attached);
         }
     }
 
     /// A context for a stream; made when the first callback needs it.
-    fn context(self: &Rc<Hosted>, stream: &Rc<dyn Stream>) -> Option<ContextId> {
-        let context = self.run(|i| i.create_stream(stream.clone()))?;
-        self.streams.borrow_mut().insert(context, stream.clone());
+    fn context(self: &Rc<Hosted>, attached: &Attached) -> Option<ContextId> {
+        let context = self.run(|i| i.create_stream(attached.stream.clone()))?;
+        self.streams.borrow_mut().insert(context, attached.clone());
         Some(context)
     }
 
     /// One that has seen nothing of a stream is still told of its end.
-    fn end_stream(self: &Rc<Hosted>, context: Option<ContextId>, stream: &Rc<dyn Stream>) {
+    fn end_stream(self: &Rc<Hosted>, context: Option<ContextId>, attached: &Attached) {
         let callbacks = self.generation.module.callbacks();
         let wanted = callbacks.log || callbacks.done;
-        if let Some(context) = context.or_else(|| if wanted { self.context(stream) } else { None }) {
+        if let Some(context) = context.or_else(|| if wanted { self.context(attached) } else { None }) {
             self.run(|i| i.end_stream(context));
             self.streams.borrow_mut().remove(&context);
         }
+        self.leave();
+    }
+
+    fn enter(&self) {
+        self.open.set(self.open.get() + 1);
+        self.seen.set(true);
+    }
+
+    fn leave(&self) {
         self.open.set(self.open.get() - 1);
     }
 
     /// A stream whose plugin has died: it goes on without it, or is answered. Both only queue.
-    fn fail(&self, stream: &dyn Stream) {
-        let shard = &self.services.shard;
+    fn fail(&self, attached: &Attached) {
+        if attached.failed.replace(true) {
+            return;
+        }
+        let (shard, stream) = (&self.services.shard, &attached.stream);
         if self.slot.fail_strategy() == FailStrategy::FailOpen {
             add(&shard.skipped_streams, 1);
             stream.continue_stream(StreamType::Request);
@@ -250,48 +268,71 @@ impl Drop for Hosted {
     }
 }
 
+/// A stream at one plugin.
+#[derive(Clone)]
+struct Attached {
+    stream: Rc<dyn Stream>,
+    /// The plugin has died; what becomes of the stream was said.
+    failed: Rc<Cell<bool>>,
+    /// It has seen the response's head.
+    responded: Rc<Cell<bool>>,
+}
+
+impl Attached {
+    /// Whether the plugin has more to see of the stream, by what its module exports.
+    fn is_needed(&self, callbacks: &Callbacks) -> bool {
+        callbacks.response_body || callbacks.response_trailers || callbacks.response_headers && !self.responded.get()
+    }
+}
+
 /// A stream's way into the instance that it began with. Callbacks that the module does not export cost nothing.
 pub struct PluginStream {
-    hosted: Rc<Hosted>,
-    stream: Rc<dyn Stream>,
+    slot: Arc<PluginSlot>,
+    /// That it began with.
+    generation: Arc<Generation>,
+    /// Another one only as long as it has no context.
+    hosted: RefCell<Rc<Hosted>>,
+    attached: Attached,
     context: Cell<Option<ContextId>>,
     ended: Cell<bool>,
 }
 
 impl PluginStream {
     pub(super) fn new(hosted: Rc<Hosted>, stream: Rc<dyn Stream>) -> PluginStream {
-        hosted.open.set(hosted.open.get() + 1);
+        hosted.enter();
         add(&hosted.services.shard.streams, 1);
-        PluginStream { hosted, stream, context: Cell::new(None), ended: Cell::new(false) }
+        let (slot, generation) = (hosted.slot.clone(), hosted.generation.clone());
+        let attached = Attached { stream, failed: Rc::default(), responded: Rc::default() };
+        PluginStream { slot, generation, hosted: RefCell::new(hosted), attached, context: Cell::new(None), ended: Cell::new(false) }
     }
 
     /// What the module exports: a direction without a body callback streams by.
     pub fn callbacks(&self) -> &Callbacks {
-        self.hosted.generation.module.callbacks()
+        self.generation.module.callbacks()
     }
 
     pub fn limits(&self) -> &WasmLimits {
-        &self.hosted.generation.plugin.limits
+        &self.generation.plugin.limits
     }
 
     /// For messages and answers that name the plugin.
     pub fn name(&self) -> &str {
-        &self.hosted.slot.name
+        &self.slot.name
     }
 
     /// The number of the generation that it began with.
     pub fn generation(&self) -> u64 {
-        self.hosted.generation.number
+        self.generation.number
     }
 
     /// Whether the length that a head says can no longer be trusted, once this plugin sees the body.
     pub fn resizes(&self, direction: Direction) -> bool {
-        self.hosted.slot.resizes[direction as usize].load(Ordering::Relaxed)
+        self.slot.resizes[direction as usize].load(Ordering::Relaxed)
     }
 
     /// The body was not as long as its head had said: from now on such heads do not say a length.
     pub fn has_resized(&self, direction: Direction) {
-        if !self.hosted.slot.resizes[direction as usize].swap(true, Ordering::Relaxed) {
+        if !self.slot.resizes[direction as usize].swap(true, Ordering::Relaxed) {
             let (body, header) = match direction {
                 Direction::Request => ("request's", "a request's"),
                 Direction::Response => ("response's", "a response's"),
@@ -306,7 +347,7 @@ impl PluginStream {
 
     /// Counts a body that outgrew its limit.
     pub fn body_overflow(&self) {
-        add(&self.hosted.services.shard.body_overflows, 1);
+        add(&self.hosted.borrow().services.shard.body_overflows, 1);
     }
 
     pub fn on_request_headers(&self, end_of_stream: bool) -> Action {
@@ -320,6 +361,7 @@ impl PluginStream {
         self.run(Action::StopIteration, |i, c| i.on_request_trailers(c))
     }
     pub fn on_response_headers(&self, end_of_stream: bool) -> Action {
+        self.attached.responded.set(true);
         self.run(Action::StopAllIterationAndWatermark, |i, c| i.on_response_headers(c, end_of_stream))
     }
     pub fn on_response_body(&self, size: usize, end_of_stream: bool) -> Action {
@@ -332,29 +374,44 @@ impl PluginStream {
     /// `on_log`, `on_done`, `on_delete`: once, when the stream is over. Not from within a callback.
     pub fn end(&self) {
         if !self.ended.replace(true) {
-            self.hosted.end_stream(self.context.take(), &self.stream);
+            let hosted = self.hosted.borrow().clone();
+            hosted.end_stream(self.context.take(), &self.attached);
         }
     }
 
     /// `stop` is for a stream that fails here: its answer is already queued.
     fn run(&self, stop: Action, call: impl FnOnce(&mut Instance, ContextId) -> Result<Action, Trap>) -> Action {
-        if self.hosted.is_dead() || self.ended.get() {
-            // What becomes of the stream was said when the instance died; its reply passes here on its way out.
+        if self.attached.failed.get() || self.ended.get() {
+            // What becomes of the stream was said; its reply passes here on its way out.
             return Action::Continue;
         }
+        let hosted = self.living();
         let context = match self.context.get() {
             Some(context) => Some(context),
-            None => self.hosted.context(&self.stream).inspect(|context| self.context.set(Some(*context))),
+            None => hosted.context(&self.attached).inspect(|context| self.context.set(Some(*context))),
         };
-        match context.and_then(|context| self.hosted.run(|i| call(i, context))) {
+        match context.and_then(|context| hosted.run(|i| call(i, context))) {
             Some(action) => action,
             None => {
-                if context.is_none() {
-                    self.hosted.fail(&*self.stream);
-                }
-                if self.hosted.slot.fail_strategy() == FailStrategy::FailOpen { Action::Continue } else { stop }
+                hosted.fail(&self.attached);
+                if self.slot.fail_strategy() == FailStrategy::FailOpen { Action::Continue } else { stop }
             }
         }
+    }
+
+    /// The instance. A stream that it has not seen yet goes to the one in its place when it has died; of the same version, since
+    /// what the stream holds for it was prepared by that.
+    fn living(&self) -> Rc<Hosted> {
+        let mut hosted = self.hosted.borrow_mut();
+        if self.context.get().is_none()
+            && hosted.is_dead()
+            && let Some(other) = hosted.entry.upgrade().and_then(|e| e.active()).filter(|o| o.generation.number == self.generation.number)
+        {
+            hosted.leave();
+            other.enter();
+            *hosted = other;
+        }
+        hosted.clone()
     }
 }
 
@@ -362,8 +419,8 @@ impl Drop for PluginStream {
     /// Guest code may be what drops this: the end runs in the next turn of the loop.
     fn drop(&mut self) {
         if !self.ended.replace(true) {
-            let (hosted, context, stream) = (self.hosted.clone(), self.context.take(), self.stream.clone());
-            spawn_local(async move { hosted.end_stream(context, &stream) });
+            let (hosted, context, attached) = (self.hosted.borrow().clone(), self.context.take(), self.attached.clone());
+            spawn_local(async move { hosted.end_stream(context, &attached) });
         }
     }
 }

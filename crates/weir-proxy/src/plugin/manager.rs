@@ -1,10 +1,11 @@
 //! The way of a plugin's version to the workers: fetched, compiled, tried, then published; a failure changes nothing.
 use super::{
-    Generation, PluginSlot, PluginState, Status, UpstreamStatus, canary,
+    Generation, PluginSlot, PluginState, Status, UpstreamStatus,
     code::{self, CodeError, FetchOptions},
     metrics::{Custom, Fetches, Kind},
     probation::{Probation, WINDOW},
     redis,
+    startup::{For, Outcome, RedisWish, Startup},
     upstream::Own,
 };
 use crate::{
@@ -80,6 +81,7 @@ pub struct Manager {
     custom: Arc<Custom>,
     slots: Mutex<BTreeMap<Name, Arc<PluginSlot>>>,
     next_id: AtomicUsize,
+    workers: AtomicUsize,
     /// Whether there was a configuration with plugins before.
     began: AtomicBool,
     /// Compiled modules by digest, as long as a generation uses them: a change of configuration compiles nothing.
@@ -95,19 +97,29 @@ pub struct Loading {
     manager: Arc<Manager>,
     /// The first configuration.
     first: bool,
-    tasks: Vec<(Arc<PluginSlot>, JoinHandle<Vec<Diagnostic>>)>,
+    loads: Vec<Load>,
+}
+
+/// One plugin that is new or has changed.
+struct Load {
+    slot: Arc<PluginSlot>,
+    /// A generation of it served before.
+    served: bool,
+    task: JoinHandle<Vec<Diagnostic>>,
 }
 
 impl Loading {
-    /// Waits until each plugin that nothing serves yet was tried once, within [`ManagerOptions::warm_timeout`]; for code that
+    /// Waits until each plugin that nothing serves yet was tried once and has its instances on the workers, within [`ManagerOptions::warm_timeout`]; for code that
     /// a server is slow to give only within [`ManagerOptions::fetch_grace`]. A plugin with a good generation is not waited for.
-    pub async fn ready(&mut self) {
+    pub async fn ready(&self) {
         let options = &self.manager.options;
         let (begun, grace) = (Instant::now(), if self.first { options.warm_timeout } else { options.fetch_grace });
         let tried = async {
-            for (slot, task) in &mut self.tasks {
+            let workers = self.manager.workers.load(Ordering::Relaxed);
+            for Load { slot, task, .. } in self.loads.iter().filter(|l| !l.served) {
                 let waits = || !(slot.fetching.load(Ordering::Relaxed) && begun.elapsed() > grace);
-                while slot.current().is_none() && !task.is_finished() && waits() {
+                let refused = || slot.current().is_none() && (task.is_finished() || !waits());
+                while !slot.reached(workers) && !refused() {
                     sleep(Duration::from_millis(2)).await;
                 }
             }
@@ -115,10 +127,10 @@ impl Loading {
         let _ = timeout(options.warm_timeout, tried).await;
     }
 
-    /// What came of them. Does not wait for retries.
+    /// What came of the first tries.
     pub async fn finished(self) -> Vec<Diagnostic> {
         let mut out = Vec::new();
-        for (_, task) in self.tasks {
+        for Load { task, .. } in self.loads {
             out.extend(task.await.unwrap_or_default());
         }
         out
@@ -154,6 +166,7 @@ impl Manager {
             custom: Arc::default(),
             slots: Mutex::default(),
             next_id: AtomicUsize::new(0),
+            workers: AtomicUsize::new(0),
             began: AtomicBool::new(false),
             modules: Default::default(),
             compiling: Semaphore::new(1),
@@ -236,7 +249,7 @@ impl Manager {
     /// Takes over the plugins of a configuration: returns at once, with the loads that it started. What did not change is
     /// left alone; what is gone takes no new streams.
     pub fn begin(self: &Arc<Manager>, plugins: &BTreeMap<Name, Arc<WasmPlugin>>) -> Loading {
-        let mut tasks = Vec::new();
+        let mut loads = Vec::new();
         let mut slots = self.lock();
         let before = slots.len();
         slots.retain(|name, slot| {
@@ -270,10 +283,12 @@ impl Manager {
             let epoch = slot.epoch.fetch_add(1, Ordering::AcqRel) + 1;
             slot.updating(plugin);
             let (manager, of, plugin) = (self.clone(), slot.clone(), plugin.clone());
-            tasks.push((slot, self.options.runtime.spawn(async move { manager.load(of, plugin, epoch).await })));
+            let served = slot.current().is_some();
+            let task = self.options.runtime.spawn(async move { manager.load(of, plugin, epoch).await });
+            loads.push(Load { slot, served, task });
         }
         let first = !self.began.swap(true, Ordering::Relaxed);
-        Loading { manager: self.clone(), first, tasks }
+        Loading { manager: self.clone(), first, loads }
     }
 
     /// The first try; others follow in the background where they may help.
@@ -328,7 +343,16 @@ impl Manager {
         let spec = spec(plugin);
         // Held from before the first instance on: shared data must not die between the trial and the workers.
         let vm = self.engine.shared().vm(&spec.vm_id);
-        let (started, asked) = self.trial(module.clone(), spec.clone(), own.clone()).await;
+        let trial = Startup {
+            plugin: plugin.clone(),
+            own: own.clone(),
+            clusters: self.clusters.clone(),
+            custom: self.custom.clone(),
+            whose: For::Trial,
+        };
+        let mut outcome = self.run(trial, module.clone(), spec.clone()).await;
+        let lines = outcome.lines();
+        let Outcome { started, asked } = outcome;
         let mut findings: Vec<_> =
             upstream_findings.into_iter().map(|text| Diagnostic::warning("InvalidUpstream", text).from_origin(&plugin.origin)).collect();
         let redis = check_redis(&asked.redis).await;
@@ -344,7 +368,7 @@ impl Manager {
         if slot.epoch() == epoch {
             slot.lock_status().redis = redis;
         }
-        if let Err(why) = started {
+        if let Err(why) = started.map(drop) {
             // The same code with the same configuration says the same again, unless what it asked for comes to be.
             return Err(Refusal { reason: "PluginNotStarted", message: why, transient: asked.unknown });
         }
@@ -365,6 +389,7 @@ impl Manager {
                 streams_before: 0,
                 traps: AtomicU64::new(0),
                 upstreams: own,
+                lines,
             },
         );
         *slot.vm.lock().unwrap_or_else(PoisonError::into_inner) = Some(vm);
@@ -431,6 +456,7 @@ impl Manager {
                 streams_before: streams,
                 traps: AtomicU64::new(0),
                 upstreams: good.upstreams.clone(),
+                lines: good.lines.clone(),
             };
             status.serves(&back);
             // While a newer version is on its way, that is what is said.
@@ -469,10 +495,24 @@ impl Manager {
         Ok(module)
     }
 
-    async fn trial(self: &Arc<Manager>, module: Module, spec: PluginSpec, own: Own) -> (Result<(), String>, canary::Findings) {
-        let (clusters, custom) = (self.clusters.clone(), self.custom.clone());
-        let tried = self.blocking(move || canary::attempt(&module, &spec, &own, &clusters, &custom)).await;
-        tried.unwrap_or_else(|e| (Err(e.message), canary::Findings::default()))
+    /// A worker joins; its number.
+    pub(super) fn join(&self) -> usize {
+        self.workers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Starts an instance for a worker, on a thread that serves nobody. `None`: the generation serves no more.
+    pub(super) async fn start(self: Arc<Manager>, slot: Arc<PluginSlot>, generation: Arc<Generation>, whose: For) -> Option<Outcome> {
+        let _turn = slot.starts.acquire().await;
+        if slot.current().is_none_or(|g| g.number != generation.number) {
+            return None;
+        }
+        let startup = Startup::of(&generation, &self.clusters, &self.custom, whose);
+        Some(self.run(startup, generation.module.clone(), generation.spec.clone()).await)
+    }
+
+    async fn run(&self, startup: Startup, module: Module, spec: PluginSpec) -> Outcome {
+        let done = self.blocking(move || startup.run(&module, &spec)).await;
+        done.unwrap_or_else(|e| Outcome { started: Err(e.message), asked: Default::default() })
     }
 
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
@@ -492,7 +532,7 @@ async fn end_probation(slot: Weak<PluginSlot>, number: u64) {
     }
 }
 
-async fn check_redis(wishes: &[canary::RedisWish]) -> Vec<UpstreamStatus> {
+async fn check_redis(wishes: &[RedisWish]) -> Vec<UpstreamStatus> {
     let mut out: Vec<UpstreamStatus> = Vec::new();
     for wish in wishes {
         let verdict = match &wish.to {
@@ -506,7 +546,7 @@ async fn check_redis(wishes: &[canary::RedisWish]) -> Vec<UpstreamStatus> {
 }
 
 /// Keeps the status true for as long as this version is the wanted one; says what changes.
-async fn watch_redis(slot: Arc<PluginSlot>, wishes: Vec<canary::RedisWish>, epoch: u64, every: Duration) {
+async fn watch_redis(slot: Arc<PluginSlot>, wishes: Vec<RedisWish>, epoch: u64, every: Duration) {
     loop {
         sleep(every).await;
         let now = check_redis(&wishes).await;
@@ -529,12 +569,13 @@ fn spec(plugin: &WasmPlugin) -> PluginSpec {
     PluginSpec {
         root_id: plugin.root_id.clone(),
         vm_id,
-        configuration: plugin.configuration.clone().into_bytes(),
+        configuration: plugin.configuration.as_bytes().to_vec(),
         environment: plugin.environment.clone(),
         limits: Limits {
             memory_bytes: usize::try_from(plugin.limits.memory_bytes).unwrap_or(usize::MAX),
             call_deadline: plugin.limits.call_deadline,
             start_deadline: plugin.limits.start_deadline,
+            log_bytes: plugin.limits.log_bytes as usize,
         },
         ..PluginSpec::new(&*plugin.name)
     }

@@ -7,6 +7,7 @@ use super::{
     metrics::{Custom, Defined, Shard, add, add_time},
     property,
     redis::{self, Pool, Server},
+    startup::{Ask, Asked},
     upstream::{self, Speaks},
     worker::Posted,
 };
@@ -27,11 +28,16 @@ use tokio::{
     sync::{Notify, mpsc},
     task::spawn_local,
 };
+use weir_config::model::WasmPlugin;
 use weir_net::redis::{Query, QueryError};
-use weir_wasm::{GrpcCall, HttpAnswer, HttpCall, LogLevel, MetricType, PropertyPath, QueueWaker, RedisInit, Services, Status};
+use weir_wasm::{
+    ContextId, GrpcCall, HttpAnswer, HttpCall, LogLevel, MetricType, PropertyPath, QueueWaker, RedisInit, Services, Status, pairs::Pairs,
+};
 
 /// What all instances of a worker share.
 pub(super) struct Common {
+    /// Of the worker.
+    pub number: usize,
     pub worker: Weak<Worker>,
     pub clusters: Arc<ClusterRegistry>,
     pub custom: Arc<Custom>,
@@ -60,20 +66,71 @@ pub(super) struct HostServices {
 }
 
 impl HostServices {
-    pub fn new(slot: usize, generation: Arc<Generation>, common: Rc<Common>, shard: Arc<Shard>) -> HostServices {
+    /// For an instance that has started and asked for this so far; [`HostServices::carry_out`] does the rest of it.
+    pub fn new(slot: usize, generation: Arc<Generation>, common: Rc<Common>, shard: Arc<Shard>, asked: &mut Asked) -> HostServices {
         HostServices {
             slot,
             generation,
             common,
             shard,
             link: Link::default(),
-            defined: RefCell::default(),
+            defined: RefCell::new(std::mem::take(&mut asked.defined)),
             redis: RefCell::default(),
             grpc: RefCell::default(),
-            tick: Cell::new(None),
+            tick: Cell::new(asked.tick),
             tick_changed: Notify::new(),
             outstanding: Cell::new(0),
         }
+    }
+
+    /// Does what the instance has asked for while it started. Its answers come later, as always.
+    pub fn carry_out(&self, asks: Vec<Ask>) {
+        let context = ContextId(1);
+        for ask in asks {
+            match ask {
+                Ask::Http { token, upstream, headers, body, trailers, timeout } => {
+                    let (headers, trailers) = (pairs(&headers), pairs(&trailers));
+                    let call = HttpCall { context, upstream: &upstream, headers, body: &body, trailers, timeout };
+                    if self.http_call(token, call).is_err() {
+                        self.later(move |hosted| hosted.on_http_call_response(token, HttpAnswer::failed()));
+                    }
+                }
+                Ask::Grpc { token, upstream, service, method, metadata, message, timeout, unary } => {
+                    let call = GrpcCall {
+                        context,
+                        upstream: &upstream,
+                        service_name: &service,
+                        method: &method,
+                        initial_metadata: pairs(&metadata),
+                        message: &message,
+                        timeout,
+                    };
+                    if self.start_grpc(token, &call, unary).is_err() {
+                        self.later(move |hosted| hosted.on_grpc(token, Event::Closed(INTERNAL, Bytes::new())));
+                    }
+                }
+                Ask::GrpcSend { token, message, end } => _ = self.grpc_send(token, &message, end),
+                Ask::GrpcCancel { token } => _ = self.drop_grpc(token),
+                Ask::RedisInit { cluster, user, password, timeout } => {
+                    _ = self.redis_init(RedisInit { cluster: &cluster, user: &user, password: &password, timeout });
+                }
+                Ask::Redis { token, cluster, query } => {
+                    if self.redis_call(token, &cluster, &query).is_err() {
+                        self.later(move |hosted| hosted.on_redis_call_response(token, None));
+                    }
+                }
+            }
+        }
+    }
+
+    /// For a call that could not be made: the guest was told that it was.
+    fn later(&self, give: impl FnOnce(&Rc<Hosted>) + 'static) {
+        let link = self.link.clone();
+        spawn_local(async move {
+            if let Some(hosted) = link.get().and_then(Weak::upgrade) {
+                give(&hosted);
+            }
+        });
     }
 
     /// Takes a place among what may be under way.
@@ -189,8 +246,27 @@ impl HostServices {
     }
 }
 
+/// In the low bits of a token: a unary call.
+pub(super) const GRPC_CALL: u32 = 1;
+
+pub(super) fn queue_waker(slot: usize, post: &mpsc::UnboundedSender<Posted>) -> QueueWaker {
+    let post = post.clone();
+    Arc::new(move |queue| drop(post.send(Posted::Queue { slot, queue })))
+}
+
+pub(super) fn dropped_lines(records: u64) -> String {
+    format!(
+        "{records} more lines of one callback are dropped; the annotation weir.dev/log-limit (--plugin-limit log-limit=VALUE) raises the limit"
+    )
+}
+
+/// Of a map that was checked before.
+fn pairs(bytes: &[u8]) -> Pairs<'_> {
+    Pairs::decode(bytes).unwrap_or(Pairs::EMPTY)
+}
+
 /// Levels are those of the application log.
-pub(super) fn log(plugin: &str, level: LogLevel, message: &str) {
+pub(super) fn log(plugin: &WasmPlugin, level: LogLevel, message: &str) {
     let level = match level {
         LogLevel::Trace => Level::Trace,
         LogLevel::Debug => Level::Debug,
@@ -199,7 +275,7 @@ pub(super) fn log(plugin: &str, level: LogLevel, message: &str) {
         LogLevel::Error => Level::Error,
         LogLevel::Critical => Level::Critical,
     };
-    Logger::Wasm.write(level, format_args!("{plugin}: {message}"));
+    Logger::Wasm.write(level, format_args!("{}: {}", plugin.name, plugin.configuration.redacted(message)));
 }
 
 pub(super) fn log_level() -> LogLevel {
@@ -215,7 +291,11 @@ pub(super) fn log_level() -> LogLevel {
 
 impl Services for HostServices {
     fn log(&self, level: LogLevel, message: &str) {
-        log(&self.generation.spec.name, level, message);
+        log(&self.generation.plugin, level, message);
+    }
+    fn log_dropped(&self, records: u64) {
+        add(&self.shard.log_dropped, records);
+        self.warn(&dropped_lines(records));
     }
     fn log_level(&self) -> LogLevel {
         log_level()
@@ -265,8 +345,7 @@ impl Services for HostServices {
     }
     /// Ends the plugin's side of a stream; the server's is waited for. A call is cancelled.
     fn grpc_close(&self, token: u32) -> Status {
-        const CALL: u32 = 1;
-        if token & 3 == CALL {
+        if token & 3 == GRPC_CALL {
             return self.drop_grpc(token);
         }
         self.grpc_send(token, &[], true)
@@ -334,8 +413,7 @@ impl Services for HostServices {
     }
 
     fn queue_waker(&self) -> QueueWaker {
-        let (slot, post) = (self.slot, self.common.post.clone());
-        Arc::new(move |queue| drop(post.send(Posted::Queue { slot, queue })))
+        queue_waker(self.slot, &self.common.post)
     }
 }
 

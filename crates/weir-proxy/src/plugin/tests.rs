@@ -135,7 +135,7 @@ impl Rig {
             vm_id: String::new(),
             // Any change of the text is a change of the plugin, as with the digest that the control plane gives.
             code: WasmCode::File { path: path.to_str().unwrap().into(), sha256: digest(wat) },
-            configuration: String::new(),
+            configuration: Default::default(),
             environment: Vec::new(),
             fail_strategy: FailStrategy::FailClose,
             phase: PluginPhase::default(),
@@ -145,7 +145,7 @@ impl Rig {
         };
         change(&mut plugin);
         self.plugins.insert("p".into(), Arc::new(plugin));
-        let mut loading = self.manager.begin(&self.plugins);
+        let loading = self.manager.begin(&self.plugins);
         loading.ready().await;
         loading.finished().await.iter().map(|d| format!("{} {}", d.reason, d.message)).collect()
     }
@@ -292,23 +292,19 @@ fn a_trap_ends_its_instance_only() {
             let (victim, view) = rig.running();
             let action = victim.on_request_headers(true);
             assert_eq!(action.stops(), entry_fails, "{strategy:?}");
-            assert_eq!(
-                (view.notes(), other_view.notes()),
-                (told.iter().map(|s| s.to_string()).collect(), told.iter().map(|s| s.to_string()).collect())
-            );
-            assert_eq!(other.on_response_headers(false), Action::Continue, "no guest any more: its reply must pass");
+            assert_eq!(view.notes(), told, "{strategy:?}");
+            assert_eq!(other_view.notes(), [""; 0], "it needs the plugin no more");
+            assert_eq!(victim.on_response_headers(false), Action::Continue, "no guest any more: its reply must pass");
             assert!(rig.slot().status().last_trap.unwrap().contains("proxy_on_request_headers"));
-            // A fresh instance takes the next stream at once; after its trap there is a pause.
-            let (next, _) = rig.running();
-            next.on_request_headers(true);
-            match rig.stream().0 {
-                PluginEntry::Fail => assert!(entry_fails),
-                PluginEntry::Skip => assert!(!entry_fails),
-                PluginEntry::Run(_) => panic!("no back-off"),
+            // Another instance takes the next stream, however often that happens.
+            for _ in 0..10 {
+                rig.until("another instance", |rig| rig.worker.missing(&[rig.slot()]).is_none()).await;
+                let (next, view) = rig.running();
+                next.on_request_headers(true);
+                assert_eq!(view.notes(), told);
             }
-            rig.until("the back-off ends", |rig| matches!(rig.stream().0, PluginEntry::Run(_))).await;
-            assert_eq!((rig.metric("weir_wasm_traps"), rig.metric("weir_wasm_starts")), (2, 3));
-            drop((other, victim, next));
+            assert_eq!((rig.metric("weir_wasm_traps"), rig.metric("weir_wasm_vm_reload_backoff")), (11, 0));
+            drop((other, victim));
         }
     });
 }
@@ -389,7 +385,7 @@ fn redis_by_every_name() {
             ("outbound|6379||redis.static".into(), "secret", format!(r#"{{"upstreams": {{"redis.static": "{address}"}}}}"#)),
         ] {
             let mut rig = Rig::new();
-            let said = rig.apply(&redis_guest(&name, password, PING), |p| p.configuration = configuration.clone()).await;
+            let said = rig.apply(&redis_guest(&name, password, PING), |p| p.configuration = configuration.clone().into()).await;
             assert_eq!(said, [""; 0], "{name}");
             assert!(rig.slot().status().redis.iter().all(|r| r.error.is_none()));
             let (stream, view) = rig.running();

@@ -3,9 +3,10 @@ use super::{
     Generation, Manager, PluginEntry, PluginSlot, PluginStream,
     callout::Callouts,
     hosted::Hosted,
-    metrics::{Shard, add},
+    metrics::{Shard, add, add_time},
     redis::Pool,
     services::{Common, HostServices},
+    startup::{Asked, For, Outcome},
 };
 use crate::{logging::Logger, worker::Worker};
 use std::{
@@ -15,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    sync::mpsc,
+    sync::{Notify, mpsc},
     task::{spawn_local, yield_now},
     time::{MissedTickBehavior, interval, sleep},
 };
@@ -28,10 +29,10 @@ const MAINTENANCE: Duration = Duration::from_secs(1);
 const SPARE_AFTER: Duration = Duration::from_secs(2);
 /// A retired instance without streams is waited for this long, for its callouts and its root context.
 const RETIRE_WITHIN: Duration = Duration::from_secs(30);
-/// The first instance after a trap comes at once; then there is a pause with jitter. It doubles up to the minute, but not for
-/// `FAIL_RELOAD`, as in Envoy.
+/// Before another instance after one that could not start, with jitter. It doubles up to the minute, but not for `FAIL_RELOAD`, as
+/// in Envoy. One that has served streams is replaced at once, however it ended.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// An instance that has lived this long has a clean record.
+/// An instance that has lived this long has a clean record. After a trap a spare is kept ready for this long, from the start.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 
 /// From other threads.
@@ -52,17 +53,23 @@ pub struct WorkerPlugins {
 
 /// One plugin on this worker.
 pub(super) struct Entry {
+    manager: Arc<Manager>,
     pub slot: Arc<PluginSlot>,
     shard: Arc<Shard>,
     common: Rc<Common>,
     /// Takes new streams.
     active: RefCell<Option<Active>>,
     spare: RefCell<Option<Rc<Hosted>>>,
+    /// The generation of which an instance is being started on another thread.
+    starting: Cell<Option<u64>>,
+    /// Rings when that has come to an end.
+    started: Arc<Notify>,
+    trapped_at: Cell<Option<Instant>>,
     retiring: RefCell<Vec<Retiring>>,
-    /// Traps and failed starts since the record was clean.
+    /// Failed starts since the record was clean.
     failures: Cell<u32>,
     retry_at: Cell<Option<Instant>>,
-    /// The generation that trapped or did not start here last: only that one waits for the back-off.
+    /// The generation that did not start here last: only that one waits for the back-off.
     failed: Cell<u64>,
     last_said: Cell<Option<Instant>>,
 }
@@ -84,6 +91,7 @@ impl WorkerPlugins {
     pub fn new(manager: &Arc<Manager>, worker: Weak<Worker>) -> Rc<WorkerPlugins> {
         let (post, posted) = mpsc::unbounded_channel();
         let common = Rc::new(Common {
+            number: manager.join(),
             worker,
             clusters: manager.clusters().clone(),
             custom: manager.custom().clone(),
@@ -96,10 +104,19 @@ impl WorkerPlugins {
         plugins
     }
 
+    /// The first of these plugins whose instance is on its way: a new stream should wait for it.
+    pub fn missing(&self, slots: &[Arc<PluginSlot>]) -> Option<Waiting> {
+        let starts = |slot: &Arc<PluginSlot>| {
+            let entry = self.entry(slot);
+            entry.is_starting().then(|| Waiting { entry })
+        };
+        slots.iter().find_map(starts)
+    }
+
     /// The way of a new stream into the plugin. `view` is what the guest sees of it.
     pub fn stream(&self, slot: &Arc<PluginSlot>, view: Rc<dyn Stream>) -> PluginEntry {
         let entry = self.entry(slot);
-        let Some(hosted) = entry.ready() else {
+        let Some(hosted) = entry.active() else {
             return match slot.fail_strategy() {
                 FailStrategy::FailOpen => {
                     add(&entry.shard.skipped_streams, 1);
@@ -132,11 +149,15 @@ impl WorkerPlugins {
             entries.resize(slot.id + 1, None);
         }
         let entry = Rc::new(Entry {
+            manager: self.manager.clone(),
             slot: slot.clone(),
             shard: slot.add_shard(),
             common: self.common.clone(),
             active: RefCell::default(),
             spare: RefCell::default(),
+            starting: Cell::new(None),
+            started: Arc::default(),
+            trapped_at: Cell::new(None),
             retiring: RefCell::default(),
             failures: Cell::new(0),
             retry_at: Cell::new(None),
@@ -214,54 +235,145 @@ async fn tend(plugins: Weak<WorkerPlugins>, mut posted: mpsc::UnboundedReceiver<
     }
 }
 
+/// An instance that is being started.
+pub struct Waiting {
+    entry: Rc<Entry>,
+}
+
+impl Waiting {
+    /// A stream waits no longer than this.
+    pub fn patience(&self) -> Duration {
+        self.entry.slot.current().map_or(Duration::ZERO, |g| g.plugin.limits.start_deadline)
+    }
+
+    /// Counts a stream that waits.
+    pub fn count(&self) {
+        add(&self.entry.shard.waited_streams, 1);
+    }
+
+    /// Waits for the end of a start, however it comes.
+    pub fn over(&self) -> impl Future<Output = ()> + use<> {
+        self.entry.started.clone().notified_owned()
+    }
+}
+
 impl Entry {
-    /// The instance for a new stream. One is started here and now only where none could be started before: a slot that
-    /// is seen for the first time.
-    fn ready(self: &Rc<Entry>) -> Option<Rc<Hosted>> {
-        if let Some(active) = &*self.active.borrow() {
-            return Some(active.hosted.clone());
-        }
-        self.catch_up();
+    /// The instance for new streams.
+    pub fn active(&self) -> Option<Rc<Hosted>> {
         self.active.borrow().as_ref().map(|a| a.hosted.clone())
     }
 
-    /// Makes the newest generation the one that takes streams.
+    /// Whether there is none, but will be: it is being started.
+    fn is_starting(self: &Rc<Entry>) -> bool {
+        if self.active.borrow().is_some() {
+            return false;
+        }
+        self.catch_up();
+        self.starting.get().is_some()
+    }
+
+    /// Makes the newest generation the one that takes streams, as soon as an instance of it has started.
     fn catch_up(self: &Rc<Entry>) {
         let Some(newest) = self.slot.current() else { return };
         let serving = self.active.borrow().as_ref().map(|a| a.hosted.generation.number);
-        if serving == Some(newest.number) {
+        if serving == Some(newest.number) || self.starting.get() == Some(newest.number) {
             return;
         }
         if self.failed.get() != newest.number {
             // Another version has a clean record.
             self.failures.set(0);
-        } else if self.retry_at.get().is_some_and(|at| at > Instant::now()) {
+        } else if self.pauses() {
             add(&self.shard.vm_reload_backoff, 1);
             return;
         }
-        match self.start(&newest) {
-            Ok(hosted) => {
-                if self.failures.get() > 0 {
-                    add(&self.shard.vm_reload_success, 1);
-                }
-                self.activate(hosted);
+        self.start(&newest);
+    }
+
+    fn pauses(&self) -> bool {
+        self.retry_at.get().is_some_and(|at| at > Instant::now())
+    }
+
+    /// Starts an instance on a thread that serves nobody: the active one, or the spare where there is an active one.
+    fn start(self: &Rc<Entry>, generation: &Arc<Generation>) {
+        if self.starting.get() == Some(generation.number) {
+            return;
+        }
+        self.starting.set(Some(generation.number));
+        let whose = For::Worker { slot: self.slot.id, post: self.common.post.clone(), known: generation.lines.clone() };
+        let start = self.manager.clone().start(self.slot.clone(), generation.clone(), whose);
+        let (entry, generation) = (Rc::downgrade(self), generation.clone());
+        spawn_local(async move {
+            let begun = Instant::now();
+            let outcome = start.await;
+            if let Some(entry) = entry.upgrade() {
+                entry.came(&generation, outcome, begun.elapsed());
             }
-            Err(why) => {
-                if self.failures.get() > 0 {
-                    add(&self.shard.vm_reload_failure, 1);
-                }
-                self.fail(newest.number);
-                Logger::Wasm.write(
-                    crate::logging::Level::Error,
-                    format_args!("{}: generation {} does not start on a worker: {why}", self.slot.name, newest.number),
-                );
+        });
+    }
+
+    /// What came of a start. `None`: its generation serves no more.
+    fn came(self: &Rc<Entry>, generation: &Arc<Generation>, outcome: Option<Outcome>, took: Duration) {
+        if self.starting.get() == Some(generation.number) {
+            self.starting.set(None);
+        }
+        if let Some(Outcome { started, asked }) = outcome {
+            add(&self.shard.starts, 1);
+            add_time(&self.shard.start_nanoseconds, took);
+            if started.is_err() {
+                add(&self.shard.start_failures, 1);
             }
+            match started {
+                Ok(_) if self.slot.current().is_none_or(|g| g.number != generation.number) => {}
+                Ok(started) => self.place(Hosted::adopt(self, generation, started, asked)),
+                Err(why) => self.not_started(generation, &why),
+            }
+            self.slot.reach(self.common.number, generation.number);
+        }
+        self.catch_up();
+        self.started.notify_waiters();
+    }
+
+    /// An instance of the newest generation takes over, or stands by.
+    fn place(self: &Rc<Entry>, hosted: Rc<Hosted>) {
+        let serves = self.active().filter(|a| a.generation.number == hosted.generation.number);
+        if serves.as_ref().is_some_and(|a| !a.wants_rebuild()) {
+            *self.spare.borrow_mut() = Some(hosted);
+            return;
+        }
+        if serves.is_some() {
+            add(&self.shard.rebuilds, 1);
+        } else if self.failures.get() > 0 || self.has_trapped() {
+            add(&self.shard.vm_reload_success, 1);
+        }
+        let generation = hosted.generation.clone();
+        self.activate(hosted);
+        if self.has_trapped() {
+            self.start(&generation);
         }
     }
 
-    fn start(self: &Rc<Entry>, generation: &Arc<Generation>) -> Result<Rc<Hosted>, String> {
-        let services = HostServices::new(self.slot.id, generation.clone(), self.common.clone(), self.shard.clone());
-        Hosted::start(self, generation, services)
+    /// Whether an instance has trapped lately: the next will need a spare.
+    fn has_trapped(&self) -> bool {
+        self.trapped_at.get().is_some_and(|at| at.elapsed() < FORGIVEN_AFTER)
+    }
+
+    fn not_started(self: &Rc<Entry>, generation: &Arc<Generation>, why: &str) {
+        let first = self.failures.get() == 0;
+        if !first || self.has_trapped() {
+            add(&self.shard.vm_reload_failure, 1);
+        }
+        self.fail(generation.number);
+        if self.active().is_some_and(|a| a.generation.number == generation.number) {
+            self.say(|| format!("no spare instance: {why}"));
+            return;
+        }
+        let message = format_args!("{}: generation {} does not start on a worker: {why}", self.slot.name, generation.number);
+        Logger::Wasm.write(crate::logging::Level::Error, message);
+        self.restart_later();
+    }
+
+    pub fn services(&self, generation: &Arc<Generation>, asked: &mut Asked) -> HostServices {
+        HostServices::new(self.slot.id, generation.clone(), self.common.clone(), self.shard.clone(), asked)
     }
 
     fn activate(self: &Rc<Entry>, hosted: Rc<Hosted>) {
@@ -287,34 +399,35 @@ impl Entry {
         self.retiring.borrow().is_empty()
     }
 
-    /// An instance trapped. A spare takes its place at once, else a new one is started in the next turn of the loop, or
-    /// after the back-off.
+    /// An instance trapped. A spare takes its place at once, else a new one is started; only for one that has not seen a single
+    /// stream there is a pause, as for one that could not start.
     pub fn lost(self: &Rc<Entry>, hosted: &Rc<Hosted>) {
-        let was_active = self.active.borrow().as_ref().is_some_and(|a| Rc::ptr_eq(&a.hosted, hosted));
-        if !was_active {
+        let is_this = |other: &Rc<Hosted>| Rc::ptr_eq(other, hosted);
+        if self.spare.borrow().as_ref().is_some_and(is_this) {
+            self.spare.take();
+            self.fail(hosted.generation.number);
             return;
         }
-        let clean = self.active.borrow().as_ref().is_some_and(|a| a.since.elapsed() > FORGIVEN_AFTER);
-        self.active.take();
-        if clean {
-            self.failures.set(0);
+        if !self.active().as_ref().is_some_and(is_this) {
+            return;
         }
-        let first = self.failures.get() == 0;
-        self.fail(hosted.generation.number);
+        self.active.take();
+        if hosted.seen.get() {
+            self.failures.set(0);
+            self.retry_at.set(None);
+            self.trapped_at.set(Some(Instant::now()));
+        } else {
+            self.fail(hosted.generation.number);
+        }
         let trapped = Posted::Trapped { slot: self.slot.clone(), generation: hosted.generation.number };
         // Looked at when the guest is off the stack and its streams have been told.
         let _ = self.common.post.send(trapped);
-        if first {
-            self.retry_at.set(None);
-        }
         let current = self.slot.current().map(|g| g.number);
-        let spare = self.spare.take().filter(|s| first && Some(s.generation.number) == current);
+        let spare = self.spare.take().filter(|s| hosted.seen.get() && Some(s.generation.number) == current);
         match spare {
-            Some(spare) => {
-                add(&self.shard.vm_reload_success, 1);
-                self.activate(spare);
-            }
-            None => self.restart_later(),
+            Some(spare) => self.place(spare),
+            None if self.pauses() => self.restart_later(),
+            None => self.catch_up(),
         }
     }
 
@@ -349,35 +462,18 @@ impl Entry {
                 }
                 if hosted.wants_rebuild() {
                     self.rebuild(&hosted);
-                } else if since.elapsed() > SPARE_AFTER && self.spare.borrow().is_none() {
-                    self.make_spare(&hosted.generation);
+                } else if since.elapsed() > SPARE_AFTER && self.spare.borrow().is_none() && !self.pauses() {
+                    self.start(&hosted.generation);
                 }
-            }
-        }
-    }
-
-    fn make_spare(self: &Rc<Entry>, generation: &Arc<Generation>) {
-        if self.retry_at.get().is_some_and(|at| at > Instant::now()) {
-            return;
-        }
-        match self.start(generation) {
-            Ok(spare) => *self.spare.borrow_mut() = Some(spare),
-            Err(why) => {
-                self.fail(generation.number);
-                self.say(|| format!("no spare instance: {why}"));
             }
         }
     }
 
     /// The guest asked for a fresh instance of the same version (`wasm_need_rebuild`).
     fn rebuild(self: &Rc<Entry>, hosted: &Rc<Hosted>) {
-        let spare = self.spare.take().filter(|s| s.generation.number == hosted.generation.number);
-        match spare.map_or_else(|| self.start(&hosted.generation), Ok) {
-            Ok(fresh) => {
-                add(&self.shard.rebuilds, 1);
-                self.activate(fresh);
-            }
-            Err(why) => self.say(|| format!("not rebuilt: {why}")),
+        match self.spare.take().filter(|s| s.generation.number == hosted.generation.number) {
+            Some(spare) => self.place(spare),
+            None => self.start(&hosted.generation),
         }
     }
 

@@ -56,7 +56,7 @@ pub(super) fn http_call(
         if [&b":method"[..], b":path", b":authority"].iter().any(|name| call.headers.get(name).is_none()) {
             return Err(Status::BadArgument);
         }
-        view.host.services.http_call(token, call)
+        view.host.services().http_call(token, call)
     })
 }
 
@@ -116,7 +116,7 @@ pub(super) fn grpc_call(
 ) -> HostCall {
     start(guest, Call::Grpc, out, |view, token| {
         let call = grpc(view, [(sp, sl), (np, nl), (mp, ml), (ip, il), (bp, bl)], timeout_ms)?;
-        view.host.services.grpc_call(token, call)
+        view.host.services().grpc_call(token, call)
     })
 }
 
@@ -135,7 +135,7 @@ pub(super) fn grpc_stream(
 ) -> HostCall {
     start(guest, Call::GrpcStream, out, |view, token| {
         let call = grpc(view, [(sp, sl), (np, nl), (mp, ml), (ip, il), (0, 0)], 0)?;
-        view.host.services.grpc_stream(token, call)
+        view.host.services().grpc_stream(token, call)
     })
 }
 
@@ -144,7 +144,7 @@ pub(super) fn grpc_send(guest: &mut Guest<'_>, token: u32, p: u32, l: u32, end: 
         return Err(Status::BadArgument.into());
     }
     let view = view(guest)?;
-    check(view.host.services.grpc_send(token, view.bytes(p, l)?, end != 0))
+    check(view.host.services().grpc_send(token, view.bytes(p, l)?, end != 0))
 }
 
 /// Calls and streams; other tokens are no gRPC.
@@ -155,12 +155,12 @@ fn is_grpc(token: u32) -> Result<(), Status> {
 
 pub(super) fn grpc_cancel(guest: &mut Guest<'_>, token: u32) -> HostCall {
     is_grpc(token)?;
-    check(guest.data().services.grpc_cancel(token))
+    check(guest.data().services().grpc_cancel(token))
 }
 
 pub(super) fn grpc_close(guest: &mut Guest<'_>, token: u32) -> HostCall {
     is_grpc(token)?;
-    check(guest.data().services.grpc_close(token))
+    check(guest.data().services().grpc_close(token))
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -172,9 +172,9 @@ pub(super) fn redis_init(guest: &mut Guest<'_>, cp: u32, cl: u32, up: u32, ul: u
         password: view.text(pp, pl)?,
         timeout: Duration::from_millis(timeout_ms.into()),
     };
-    Ok(view.host.services.redis_init(init)?)
+    Ok(view.host.services().redis_init(init)?)
 }
 
 pub(super) fn redis_call(guest: &mut Guest<'_>, cp: u32, cl: u32, qp: u32, ql: u32, out: u32) -> HostCall {
-    start(guest, Call::Redis, out, |view, token| view.host.services.redis_call(token, view.text(cp, cl)?, view.bytes(qp, ql)?))
+    start(guest, Call::Redis, out, |view, token| view.host.services().redis_call(token, view.text(cp, cl)?, view.bytes(qp, ql)?))
 }

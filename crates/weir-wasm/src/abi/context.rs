@@ -11,16 +11,11 @@ const LEVELS: [LogLevel; 6] = [LogLevel::Trace, LogLevel::Debug, LogLevel::Info,
 
 pub(super) fn log(guest: &mut Guest<'_>, level: u32, p: u32, l: u32) -> Call {
     let level = *LEVELS.get(level as usize).ok_or(Status::BadArgument)?;
-    let view = view(guest)?;
-    let message = view.bytes(p, l)?;
-    if level >= view.host.services.log_level() {
-        view.host.services.log(level, &String::from_utf8_lossy(message));
-    }
-    Ok(())
+    Ok(view(guest)?.log(level, p, l)?)
 }
 
 pub(super) fn get_log_level(guest: &mut Guest<'_>, out: u32) -> Call {
-    let level = guest.data().services.log_level();
+    let level = guest.data().services().log_level();
     Ok(view(guest)?.put_u32(out, level as u32)?)
 }
 
@@ -31,7 +26,7 @@ pub(super) fn get_status(guest: &mut Guest<'_>, code: u32, pp: u32, lp: u32) -> 
 }
 
 pub(super) fn get_current_time(guest: &mut Guest<'_>, out: u32) -> Call {
-    let now = nanoseconds(guest.data().services.now());
+    let now = nanoseconds(guest.data().services().now());
     Ok(view(guest)?.put_u64(out, now)?)
 }
 
@@ -41,7 +36,7 @@ pub(crate) fn nanoseconds(time: SystemTime) -> u64 {
 }
 
 pub(super) fn set_tick_period(guest: &mut Guest<'_>, ms: u32) -> Call {
-    guest.data().services.set_tick_period((ms > 0).then(|| Duration::from_millis(ms.into())));
+    guest.data().services().set_tick_period((ms > 0).then(|| Duration::from_millis(ms.into())));
     Ok(())
 }
 
@@ -77,7 +72,7 @@ pub(super) fn get_property(guest: &mut Guest<'_>, p: u32, l: u32, pp: u32, lp: u
             b"plugin_root_id" => put(value, host.spec.root_id.as_bytes()),
             b"plugin_vm_id" => put(value, host.spec.vm_id.as_bytes()),
             b"plugin_vm_memory" => put(value, &(view.memory_len() as u64).to_le_bytes()),
-            _ => host.stream.as_ref().is_some_and(|s| s.property(path, value)) || host.services.property(path, value),
+            _ => host.stream().is_some_and(|s| s.property(path, value)) || host.services().property(path, value),
         };
         if !found {
             return Err(Status::NotFound.into());
@@ -95,7 +90,7 @@ fn put(out: &mut Vec<u8>, value: &[u8]) -> bool {
 pub(super) fn set_property(guest: &mut Guest<'_>, p: u32, l: u32, vp: u32, vl: u32) -> Call {
     let view = view(guest)?;
     let (path, value) = (PropertyPath(view.bytes(p, l)?), view.bytes(vp, vl)?);
-    if let Some(stream) = &view.host.stream {
+    if let Some(stream) = view.host.stream() {
         stream.set_property(path, value);
     }
     if path.0 == b"wasm_need_rebuild" {

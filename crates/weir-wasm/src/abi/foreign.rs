@@ -14,8 +14,8 @@ pub(super) fn call(guest: &mut Guest<'_>, np: u32, nl: u32, ap: u32, al: u32, pp
     with_scratch(guest, |guest, out| {
         let view = view(guest)?;
         let (name, arguments) = (view.text(np, nl).map_err(|_| Status::NotFound)?, view.bytes(ap, al)?);
-        let stream = view.host.stream.as_deref();
-        let services = &view.host.services;
+        let stream = view.host.stream().map(|s| &**s);
+        let services = view.host.services();
         match name {
             "get_log_level" => out.extend_from_slice(&(services.log_level() as u32).to_le_bytes()),
             "compress" => read_all(ZlibEncoder::new(arguments, Compression::default()), out)?,

@@ -25,7 +25,7 @@ impl Map {
             4..=7 => return Ok(Map::OfAnswer(map as usize - 4)),
             _ => return Err(Status::BadArgument),
         };
-        Ok(Map::OfStream(host.stream.clone(), kind))
+        Ok(Map::OfStream(host.stream().cloned(), kind))
     }
 
     /// The stream's map, for an edit; answers cannot be edited.

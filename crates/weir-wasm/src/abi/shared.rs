@@ -21,7 +21,7 @@ pub(super) fn set(guest: &mut Guest<'_>, p: u32, l: u32, vp: u32, vl: u32, cas: 
         Stored::CasMismatch => Err(Status::CasMismatch.into()),
         // No status fits that every SDK takes; losing it in silence would be worse.
         Stored::TooLarge => {
-            view.host.services.log(LogLevel::Error, "shared data: a value is larger than all the space for shared data");
+            view.host.log(LogLevel::Error, b"shared data: a value is larger than all the space for shared data");
             Err(Status::InternalFailure.into())
         }
     }
@@ -29,7 +29,7 @@ pub(super) fn set(guest: &mut Guest<'_>, p: u32, l: u32, vp: u32, vl: u32, cas: 
 
 pub(super) fn register_queue(guest: &mut Guest<'_>, p: u32, l: u32, out: u32) -> Call {
     let mut view = view(guest)?;
-    let waker = view.host.services.queue_waker();
+    let waker = view.host.services().queue_waker();
     let id = view.host.vm.register_queue(view.bytes(p, l)?, waker).ok_or(Status::InternalFailure)?;
     Ok(view.put_u32(out, id)?)
 }

@@ -32,7 +32,7 @@ impl Buffer {
             6 | 7 => return Ok(Buffer::Configuration { of_vm: buffer == 6 }),
             _ => return Err(Status::NotFound),
         };
-        host.stream.clone().map(|s| Buffer::OfStream(s, kind)).ok_or(Status::NotFound)
+        host.stream().cloned().map(|s| Buffer::OfStream(s, kind)).ok_or(Status::NotFound)
     }
 
     fn len(&self, host: &Host) -> Result<usize, Status> {
@@ -104,7 +104,7 @@ fn stream_type(stream: u32) -> Result<StreamType, Status> {
 
 /// Does something with the stream in effect; without one (a tick, a stream that has ended) nothing, and the guest is told `Ok`.
 fn with_stream(guest: &Guest<'_>, work: impl FnOnce(&dyn Stream)) -> Call {
-    if let Some(stream) = guest.data().stream.clone() {
+    if let Some(stream) = guest.data().stream().cloned() {
         work(&*stream);
     }
     Ok(())
@@ -112,15 +112,20 @@ fn with_stream(guest: &Guest<'_>, work: impl FnOnce(&dyn Stream)) -> Call {
 
 pub(super) fn continue_stream(guest: &mut Guest<'_>, stream: u32) -> Call {
     let kind = stream_type(stream)?;
-    with_stream(guest, |s| s.continue_stream(kind))
+    resume(guest, kind)
 }
 
 pub(super) fn continue_request(guest: &mut Guest<'_>) -> Call {
-    with_stream(guest, |s| s.continue_stream(StreamType::Request))
+    resume(guest, StreamType::Request)
 }
 
 pub(super) fn continue_response(guest: &mut Guest<'_>) -> Call {
-    with_stream(guest, |s| s.continue_stream(StreamType::Response))
+    resume(guest, StreamType::Response)
+}
+
+fn resume(guest: &mut Guest<'_>, kind: StreamType) -> Call {
+    guest.data_mut().resume(kind);
+    with_stream(guest, |s| s.continue_stream(kind))
 }
 
 pub(super) fn close_stream(guest: &mut Guest<'_>, stream: u32) -> Call {
@@ -148,11 +153,11 @@ pub(super) fn send_local_response(
     let (details, body, headers) = (view.bytes(dp, dl)?, view.bytes(bp, bl)?, view.bytes(hp, hl)?);
     // The guest takes nothing but Ok; better the reply without its headers than none.
     let headers = Pairs::decode(headers).unwrap_or_else(|e| {
-        view.host.services.log(LogLevel::Warn, &format!("local response: its headers are dropped: {e}"));
+        view.host.log(LogLevel::Warn, format!("local response: its headers are dropped: {e}").as_bytes());
         Pairs::EMPTY
     });
-    let Some(stream) = &view.host.stream else {
-        view.host.services.log(LogLevel::Warn, "local response: no stream is in effect");
+    let Some(stream) = view.host.stream() else {
+        view.host.log(LogLevel::Warn, b"local response: no stream is in effect");
         return Ok(());
     };
     stream.send_local_response(LocalResponse { status, details, body, headers, grpc_status: (grpc >= 0).then_some(grpc) });
@@ -165,12 +170,12 @@ pub(super) fn send_local_response(
 pub(super) fn inject_encoded_data(guest: &mut Guest<'_>, p: u32, l: u32, end: u32) -> Call {
     let view = view(guest)?;
     let data = view.bytes(p, l)?;
-    let stream = view.host.stream.as_ref().ok_or(Status::BadArgument)?;
+    let stream = view.host.stream().ok_or(Status::BadArgument)?;
     check(stream.inject_encoded_data(data, end != 0, false))
 }
 
 pub(super) fn get_upstream_hosts(guest: &mut Guest<'_>, pp: u32, lp: u32) -> Call {
-    let stream = guest.data().stream.clone().ok_or(Status::NotFound)?;
+    let stream = guest.data().stream().cloned().ok_or(Status::NotFound)?;
     let mut writer = std::mem::take(&mut guest.data_mut().pairs);
     writer.clear();
     check(stream.upstream_hosts(&mut |k, v| writer.push(k, v)))?;
@@ -185,6 +190,6 @@ pub(super) fn get_upstream_hosts(guest: &mut Guest<'_>, pp: u32, lp: u32) -> Cal
 pub(super) fn set_upstream_override_host(guest: &mut Guest<'_>, p: u32, l: u32) -> Call {
     let view = view(guest)?;
     let address = view.text(p, l)?;
-    let stream = view.host.stream.as_ref().ok_or(Status::BadArgument)?;
+    let stream = view.host.stream().ok_or(Status::BadArgument)?;
     check(stream.set_upstream_override_host(address))
 }

@@ -39,6 +39,7 @@ mod plugin_rules;
 mod plugin_shared;
 mod plugin_stream;
 mod plugin_tools;
+mod plugin_traps;
 mod plugins;
 mod quickstart;
 #[path = "../../../weir-net/tests/support/redis_server.rs"]

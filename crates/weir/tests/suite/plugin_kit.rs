@@ -18,6 +18,7 @@ use weir_wasm::{
 /// Host functions by their short names here, and how many `i32` they take; those of WASI with their module.
 const IMPORTS: &[(&str, &str, usize)] = &[
     ("log", "proxy_log", 3),
+    ("now", "proxy_get_current_time_nanoseconds", 1),
     ("get_status", "proxy_get_status", 3),
     ("get_configuration", "proxy_get_configuration", 2),
     ("get_property", "proxy_get_property", 4),

@@ -206,7 +206,7 @@ fn lifecycle() -> String {
 #[test]
 fn the_end_of_a_stream_is_told_in_order_also_when_the_client_leaves_early() {
     let weir = with_guest(&lifecycle(), "");
-    // What instances say of their root contexts comes before; each worker has two.
+    // What the plugin says of its root context comes before, once for all instances.
     let life = |from: usize| -> Vec<String> {
         let lines = weir.lines("default/under-test: ");
         lines[from..].iter().map(|l| l.rsplit("default/under-test: ").next().unwrap().trim_start_matches("life ").to_string()).collect()
@@ -214,7 +214,6 @@ fn the_end_of_a_stream_is_told_in_order_also_when_the_client_leaves_early() {
     let told = |what: &str, from: usize, path: &str| -> Vec<String> {
         eventually(what, || {
             let all = life(from);
-            // Another worker's spare instance may be started meanwhile: only the root's creation is said of it.
             let at = all.iter().position(|l| l == path)?;
             let start = all[..at].iter().rposition(|l| l == "request")?;
             let end = at + all[at..].iter().position(|l| l == "delete")? + 1;
@@ -230,7 +229,7 @@ fn the_end_of_a_stream_is_told_in_order_also_when_the_client_leaves_early() {
     drop(client);
     assert_eq!(told("the early end", 0, "/early?delay=30s"), ["request", "log", "/early?delay=30s", "done", "delete"]);
     let created = life(0).iter().filter(|l| *l == "created").count();
-    assert!(created >= 4, "two streams and the roots of two workers: {created}");
+    assert!(created == 3, "two streams and a root: {created}");
     assert_eq!(weir.stat("weir_wasm_streams.default/under-test"), 2);
 }
 

@@ -1,0 +1,380 @@
+//! What an instance asks for while it starts, on a thread that serves nobody. What needs a worker is kept until one takes the instance.
+use super::{
+    Generation, callout,
+    metrics::{Custom, Defined},
+    property, redis,
+    upstream::{self, Own, Speaks, Upstream},
+    worker::Posted,
+};
+use crate::{cluster::ClusterRegistry, logging::Logger};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::sync::mpsc;
+use weir_net::redis::Options;
+use weir_wasm::{
+    GrpcCall, HttpCall, Instance, LogLevel, MetricType, PropertyPath, QueueWaker, RedisInit, Services, StartError, Started, Status, Trap,
+    TrapKind, pairs,
+};
+
+/// Of what a guest says, so many records and so many characters of each stand in the reason why it did not start.
+const SAID: (usize, usize) = (3, 300);
+/// Lines of a trial that are remembered, so that the same ones are not logged again for each worker.
+const KNOWN_LINES: usize = 64;
+/// Calls, messages and commands that may wait for the worker, in bytes.
+const ASKED_BYTES: usize = 16 << 20;
+
+/// Something that only a worker can do, in the order in which the guest asked.
+pub(super) enum Ask {
+    Http {
+        token: u32,
+        upstream: String,
+        headers: Vec<u8>,
+        body: Vec<u8>,
+        trailers: Vec<u8>,
+        timeout: Option<Duration>,
+    },
+    Grpc {
+        token: u32,
+        upstream: String,
+        service: String,
+        method: String,
+        metadata: Vec<u8>,
+        message: Vec<u8>,
+        timeout: Option<Duration>,
+        unary: bool,
+    },
+    GrpcSend {
+        token: u32,
+        message: Vec<u8>,
+        end: bool,
+    },
+    GrpcCancel {
+        token: u32,
+    },
+    RedisInit {
+        cluster: String,
+        user: String,
+        password: String,
+        timeout: Duration,
+    },
+    Redis {
+        token: u32,
+        cluster: String,
+        query: Vec<u8>,
+    },
+}
+
+impl Ask {
+    fn bytes(&self) -> usize {
+        match self {
+            Ask::Http { headers, body, trailers, .. } => headers.len() + body.len() + trailers.len(),
+            Ask::Grpc { metadata, message, .. } => metadata.len() + message.len(),
+            Ask::GrpcSend { message, .. } => message.len(),
+            Ask::Redis { query, .. } => query.len(),
+            Ask::GrpcCancel { .. } | Ask::RedisInit { .. } => 0,
+        }
+    }
+}
+
+/// What an instance has asked for until it had started.
+#[derive(Default)]
+pub(super) struct Asked {
+    pub asks: Vec<Ask>,
+    pub tick: Option<Duration>,
+    pub defined: Defined,
+    pub redis: Vec<RedisWish>,
+    /// An upstream that it named is not there (yet).
+    pub unknown: bool,
+    /// The first of what the guest warned of.
+    said: Vec<String>,
+    /// What a trial has logged, and what is still held back.
+    logged: Vec<String>,
+    held: Vec<(LogLevel, String)>,
+}
+
+/// A `redis_init`.
+pub(super) struct RedisWish {
+    pub name: String,
+    pub to: Result<(Upstream, Options), String>,
+}
+
+/// For whom an instance is started.
+pub(super) enum For {
+    /// Nobody: the instance is dropped once it is configured. It counts nothing and sends nothing.
+    Trial,
+    /// A worker. The guest's lines that the trial has logged are not logged again.
+    Worker { slot: usize, post: mpsc::UnboundedSender<Posted>, known: Arc<[String]> },
+}
+
+/// An instance is started from this.
+pub(super) struct Startup {
+    pub plugin: Arc<weir_config::model::WasmPlugin>,
+    pub own: Own,
+    pub clusters: Arc<ClusterRegistry>,
+    pub custom: Arc<Custom>,
+    pub whose: For,
+}
+
+/// What came of a start.
+pub(super) struct Outcome {
+    pub started: Result<Started, String>,
+    pub asked: Asked,
+}
+
+impl Outcome {
+    /// The lines that the guest has logged, to be known by later starts.
+    pub fn lines(&mut self) -> Arc<[String]> {
+        std::mem::take(&mut self.asked.logged).into()
+    }
+}
+
+impl Startup {
+    pub fn of(generation: &Generation, clusters: &Arc<ClusterRegistry>, custom: &Arc<Custom>, whose: For) -> Startup {
+        Startup {
+            plugin: generation.plugin.clone(),
+            own: generation.upstreams.clone(),
+            clusters: clusters.clone(),
+            custom: custom.clone(),
+            whose,
+        }
+    }
+
+    /// Starts and configures an instance. Blocks for as long as the guest takes.
+    pub fn run(self, module: &weir_wasm::Module, spec: &weir_wasm::PluginSpec) -> Outcome {
+        let services = Arc::new(Starting { startup: self, asked: Mutex::default() });
+        let started = Instance::start_apart(module, spec, Box::new(Kept(services.clone())));
+        let mut asked = std::mem::take(&mut *services.asked());
+        let started = started.map_err(|e| reason(&e, &services.startup.plugin, &asked.said));
+        for (level, line) in std::mem::take(&mut asked.held) {
+            // What stands in the reason is said there.
+            if !started.as_ref().is_err_and(|why| why.contains(line.trim())) {
+                super::services::log(&services.startup.plugin, level, &line);
+            }
+        }
+        Outcome { started, asked }
+    }
+}
+
+/// Why it did not start, in its own words where it has some: a trap's are in the trap.
+fn reason(error: &StartError, plugin: &weir_config::model::WasmPlugin, said: &[String]) -> String {
+    match error {
+        // In Go `main` never runs; one who sets up there has nothing when the first context comes.
+        StartError::Trap(trap) if trap.callback == "proxy_on_context_create" && trap.message.contains("panic: ") => {
+            format!("{error}; is everything set up in init()? main() of a plugin in Go does not run")
+        }
+        StartError::Trap(trap) => explain(trap, plugin, "start-deadline"),
+        StartError::VmStart | StartError::Validate | StartError::Configure if !said.is_empty() => {
+            format!("{error}; it said: {}", said.join("; "))
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// A trap, and for one that met a limit what raises it. `deadline`: the limit that holds for the call.
+pub(super) fn explain(trap: &Trap, plugin: &weir_config::model::WasmPlugin, deadline: &str) -> String {
+    let limit = match trap.kind {
+        TrapKind::Deadline => deadline,
+        TrapKind::Memory => "memory-limit",
+        _ => return trap.to_string(),
+    };
+    let setting = match plugin.origin.file {
+        Some(_) => format!("the annotation weir.dev/{limit}"),
+        None => format!("--plugin-limit {limit}=VALUE"),
+    };
+    format!("{trap}; {setting} raises the limit")
+}
+
+struct Starting {
+    startup: Startup,
+    asked: Mutex<Asked>,
+}
+
+/// Kept by the instance and by the one who starts it.
+struct Kept(Arc<Starting>);
+
+impl Starting {
+    fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_trial(&self) -> bool {
+        matches!(self.startup.whose, For::Trial)
+    }
+
+    fn keep(&self, ask: Ask) -> Result<(), Status> {
+        if self.is_trial() {
+            return Ok(());
+        }
+        let mut asked = self.asked();
+        let limit = self.startup.plugin.limits.max_callouts as usize;
+        let bytes: usize = asked.asks.iter().map(Ask::bytes).sum();
+        if asked.asks.len() >= limit || bytes.saturating_add(ask.bytes()) > ASKED_BYTES {
+            return Err(Status::InternalFailure);
+        }
+        asked.asks.push(ask);
+        Ok(())
+    }
+
+    fn knows(&self, what: &str, upstream: &str, unknown: Status) -> Result<(), Status> {
+        let known = upstream::resolve(upstream, Speaks::Http, &self.startup.own, &self.startup.clusters);
+        known.map(drop).map_err(|e| {
+            self.warn(format!("{what}: {e}"));
+            self.asked().unknown = true;
+            unknown
+        })
+    }
+
+    fn warn(&self, message: String) {
+        if self.is_new(&message) {
+            Logger::Wasm.warning(format_args!("{}: {message}", self.startup.plugin.name));
+        }
+    }
+
+    /// Whether nobody has logged this line yet: each start of the same version says the same.
+    fn is_new(&self, line: &str) -> bool {
+        match &self.startup.whose {
+            For::Worker { known, .. } => !known.iter().any(|l| l == line),
+            For::Trial => {
+                let mut asked = self.asked();
+                if asked.logged.len() < KNOWN_LINES {
+                    asked.logged.push(line.into());
+                }
+                true
+            }
+        }
+    }
+
+    fn grpc(&self, token: u32, call: &GrpcCall<'_>, unary: bool) -> Result<(), Status> {
+        self.knows("gRPC call", call.upstream, Status::ParseFailure)?;
+        self.keep(Ask::Grpc {
+            token,
+            upstream: call.upstream.into(),
+            service: call.service_name.into(),
+            method: call.method.into(),
+            metadata: pairs::encode(call.initial_metadata.iter()),
+            message: call.message.into(),
+            timeout: call.timeout,
+            unary,
+        })
+    }
+
+    fn has_stream(&self, token: u32) -> bool {
+        self.asked().asks.iter().any(|a| matches!(a, Ask::Grpc { token: t, .. } if *t == token))
+    }
+}
+
+impl Services for Kept {
+    fn log(&self, level: LogLevel, message: &str) {
+        let it = &*self.0;
+        if !it.is_new(message) {
+            return;
+        }
+        let mut asked = it.asked();
+        if it.is_trial() && level >= LogLevel::Warn && asked.said.len() < SAID.0 {
+            asked.said.push(it.startup.plugin.configuration.redacted(message).chars().take(SAID.1).collect());
+            asked.held.push((level, message.into()));
+            return;
+        }
+        drop(asked);
+        super::services::log(&it.startup.plugin, level, message);
+    }
+    fn log_level(&self) -> LogLevel {
+        super::services::log_level()
+    }
+    fn log_dropped(&self, records: u64) {
+        self.0.warn(super::services::dropped_lines(records));
+    }
+    fn property(&self, path: PropertyPath<'_>, out: &mut Vec<u8>) -> bool {
+        property::without_stream(path, out)
+    }
+    fn http_call(&self, token: u32, call: HttpCall<'_>) -> Result<(), Status> {
+        self.0.knows("HTTP call", call.upstream, Status::BadArgument)?;
+        callout::request(&call).ok_or(Status::BadArgument)?;
+        self.0.keep(Ask::Http {
+            token,
+            upstream: call.upstream.into(),
+            headers: pairs::encode(call.headers.iter()),
+            body: call.body.into(),
+            trailers: pairs::encode(call.trailers.iter()),
+            timeout: call.timeout,
+        })
+    }
+    fn grpc_call(&self, token: u32, call: GrpcCall<'_>) -> Result<(), Status> {
+        self.0.grpc(token, &call, true)
+    }
+    fn grpc_stream(&self, token: u32, call: GrpcCall<'_>) -> Result<(), Status> {
+        self.0.grpc(token, &call, false)
+    }
+    fn grpc_send(&self, token: u32, message: &[u8], end: bool) -> Status {
+        if !self.0.has_stream(token) {
+            return Status::NotFound;
+        }
+        // The Rust SDK takes no other status that says no.
+        self.0.keep(Ask::GrpcSend { token, message: message.into(), end }).map_or(Status::BadArgument, |()| Status::Ok)
+    }
+    fn grpc_cancel(&self, token: u32) -> Status {
+        if !self.0.has_stream(token) {
+            return Status::NotFound;
+        }
+        self.0.keep(Ask::GrpcCancel { token }).map_or_else(|e| e, |()| Status::Ok)
+    }
+    fn grpc_close(&self, token: u32) -> Status {
+        if token & 3 == super::services::GRPC_CALL {
+            return self.grpc_cancel(token);
+        }
+        self.grpc_send(token, &[], true)
+    }
+    fn redis_init(&self, init: RedisInit<'_>) -> Result<(), Status> {
+        let to = redis::resolve(&init, &self.0.startup.own, &self.0.startup.clusters);
+        let result = to.as_ref().map(drop).map_err(|e| {
+            if !self.0.is_trial() {
+                self.0.warn(format!("Redis: {e}"));
+            }
+            Status::BadArgument
+        });
+        let name = init.cluster.split('?').next().unwrap_or_default().to_string();
+        let mut asked = self.0.asked();
+        asked.unknown |= result.is_err();
+        asked.redis.push(RedisWish { name, to });
+        drop(asked);
+        result?;
+        let RedisInit { cluster, user, password, timeout } = init;
+        self.0.keep(Ask::RedisInit { cluster: cluster.into(), user: user.into(), password: password.into(), timeout })
+    }
+    fn redis_call(&self, token: u32, cluster: &str, query: &[u8]) -> Result<(), Status> {
+        // A trial has nobody to answer it.
+        let known =
+            self.0.asked().asks.iter().any(|a| matches!(a, Ask::RedisInit { cluster: c, .. } if redis::key(c) == redis::key(cluster)));
+        if !known {
+            return Err(Status::InternalFailure);
+        }
+        self.0.keep(Ask::Redis { token, cluster: cluster.into(), query: query.into() })
+    }
+    fn define_metric(&self, kind: MetricType, name: &str) -> Result<u32, Status> {
+        self.0.asked().defined.define(&self.0.startup.custom, kind, name)
+    }
+    fn increment_metric(&self, kind: MetricType, id: u32, delta: i64) -> Status {
+        self.0.asked().defined.increment(kind, id, if self.0.is_trial() { 0 } else { delta })
+    }
+    fn record_metric(&self, kind: MetricType, id: u32, value: u64) -> Status {
+        let asked = self.0.asked();
+        match self.0.is_trial() {
+            true => asked.defined.get(kind, id).map_or(Status::NotFound, |_| Status::Ok),
+            false => asked.defined.record(kind, id, value),
+        }
+    }
+    fn metric(&self, kind: MetricType, id: u32) -> Option<u64> {
+        self.0.asked().defined.get(kind, id)
+    }
+    fn set_tick_period(&self, period: Option<Duration>) {
+        self.0.asked().tick = period;
+    }
+    fn queue_waker(&self) -> QueueWaker {
+        match &self.0.startup.whose {
+            For::Trial => Arc::new(|_| ()),
+            For::Worker { slot, post, .. } => super::services::queue_waker(*slot, post),
+        }
+    }
+}
