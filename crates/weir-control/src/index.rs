@@ -10,7 +10,7 @@ use crate::{
     guard::{Panic, guarded},
     object::{Finding, Key, Object},
     store::Store,
-    translate::{Bind, Condition, Cx, Dep, Part, PluginPart, PortPart, Unit, gateway_api, settings::Settings},
+    translate::{Bind, Condition, Cx, Dep, Part, PluginPart, PortPart, Unit, settings::Settings},
 };
 
 use std::{
@@ -140,7 +140,6 @@ impl Index {
             for word in crate::store::words(&object) {
                 self.look(&Dep::Word(key.kind, word), dirty);
             }
-            self.look_at_rivals(&object, dirty);
         }
         let acts = Unit::acts(&key);
         let unit = Unit::Object(key);
@@ -153,12 +152,6 @@ impl Index {
         if let Some(units) = self.watchers.get(dep) {
             dirty.extend(units.iter().cloned());
         }
-    }
-
-    /// Routes that may have to give way to a route, or may not have to any more.
-    fn look_at_rivals(&self, route: &Object, dirty: &mut BTreeSet<Unit>) {
-        let after = self.store.rivals(route).into_iter().filter(|r| gateway_api::is_before(route, r));
-        dirty.extend(after.map(|r| Unit::Object(r.key.clone())));
     }
 
     fn translate(&mut self, unit: Unit, config: &mut Config, touched: &mut Touched, dirty: &mut BTreeSet<Unit>) {
@@ -217,13 +210,6 @@ impl Index {
             }
         }
         let hosts = self.tables.put(&unit, &old.hosts, part.routes);
-        if let Unit::Object(key) = &unit
-            && (hosts != old.hosts || *part.conditions != *old.conditions)
-            && let Some(object) = self.store.get(key)
-        {
-            // Whether it is attached decides over others in turn.
-            self.look_at_rivals(object, dirty);
-        }
         let ports = self.put_ports(&unit, &old.ports, part.ports, touched);
         self.put_plugins(&unit, part.plugins, config, touched);
         self.put_settings(&unit, part.settings, touched);

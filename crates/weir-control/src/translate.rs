@@ -370,6 +370,8 @@ pub struct Rank {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RankApi {
     VirtualService,
+    /// GRPCRoutes: where they share a host with HTTPRoutes, what is theirs is not left to a wider path.
+    Grpc,
     Specific,
     /// Default backends: after everything else.
     Default,
@@ -380,6 +382,9 @@ pub enum RankPath {
     Exact,
     Regex,
     Prefix,
+    /// A regular expression of an Ingress, and its `/` for what is left, as in Higress.
+    LateRegex,
+    Root,
 }
 
 impl Rank {
@@ -460,11 +465,6 @@ impl<'a> Cx<'a> {
         self.note(Dep::Word(kind, word.clone()));
         let found: Vec<_> = self.store.by_word(kind, &word).collect();
         found.into_iter()
-    }
-    /// The routes that may keep a route out of a listener, or the other way round. Not noted: whatever changes one of them
-    /// has the others translated again.
-    pub fn rivals(&self, route: &Object) -> Vec<&'a Arc<Object>> {
-        self.store.rivals(route)
     }
     /// A file that an object names, as a plugin's code: its digest. The unit is translated again when the file changes.
     pub fn artifact(&self, path: &Path) -> Artifact {

@@ -8,7 +8,6 @@ mod gateway;
 mod grpc_route;
 mod http_route;
 mod l4_route;
-mod rivals;
 mod routes;
 mod session;
 
@@ -17,7 +16,6 @@ pub use gateway::{client_certificate, translate_class, translate_gateway};
 pub use grpc_route::{decode as decode_grpc_route, words as grpc_words};
 pub use http_route::{HttpRoute, check_path, check_regex, decode_http_route};
 pub use l4_route::{L4Route, decode_tcp_route, decode_tls_route, translate as translate_l4_route};
-pub use rivals::{is_before, meet, rival};
 pub use routes::translate_http_route;
 
 use super::{Bind, Cx, http_table, https_table};

@@ -8,7 +8,7 @@ use crate::{
     translate::RankPath,
 };
 use weir_config::{
-    model::{Name, PathMatch},
+    model::{HeaderMatch, Name, PathMatch, StringMatch, ValueMatch},
     reader::{Field, Object},
 };
 
@@ -27,19 +27,38 @@ pub fn decode(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     spec.unsupported(&["useDefaultGateways"]);
     let parents = decode_parents(&spec);
     let hostnames = tight(spec.list("hostnames").iter().filter_map(super::hostname));
-    let rule = |field: &Field<'_>| Some(Rule::decode(&field.object()?, GRPC_TYPES, decode_match));
+    let rule = |field: &Field<'_>| {
+        let object = field.object()?;
+        let mut rule = Rule::decode(&object, GRPC_TYPES, decode_match);
+        if !object.has("matches") {
+            rule.matches.iter_mut().for_each(calls_only);
+        }
+        Some(rule)
+    };
     // None is none: the API has no default here.
     let rules = tight(spec.distinct("rules", "name").iter().filter_map(rule));
     Some(Spec::HttpRoute(Box::new(HttpRoute { parents, hostnames, rules })))
 }
 
+/// What is not gRPC is left to HTTPRoutes of the same host.
+fn calls_only(made: &mut Match) {
+    if made.matches.headers.iter().all(|h| h.name != "content-type") {
+        let value = ValueMatch::Text(StringMatch::Prefix("application/grpc".into()));
+        made.matches.headers.push(HeaderMatch { name: "content-type".into(), value, invert: false, ignore_case: false });
+    }
+}
+
 fn decode_match(field: &Field<'_>) -> Option<Match> {
     let object = field.object()?;
     let mut made = everything();
-    if let Some(method) = object.get("method") {
-        decode_method(&method, &mut made)?;
+    let method = object.get("method");
+    if let Some(method) = &method {
+        decode_method(method, &mut made)?;
     }
     add_headers(&object, &mut made)?;
+    if method.is_none() {
+        calls_only(&mut made);
+    }
     Some(made)
 }
 

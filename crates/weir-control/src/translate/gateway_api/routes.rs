@@ -4,7 +4,7 @@ use super::{
     backend_tls,
     filters::Filters,
     http_route::{Backend, BackendKind, BackendRef, HttpRoute, Match, ParentRef, Rule},
-    permitted, rivals,
+    permitted,
 };
 use crate::{
     object::{Key, Kind, Object, Spec},
@@ -70,21 +70,7 @@ pub fn attach_parent<'a>(
         return refuse(Diagnostic::warning("NoMatchingParent", message).help("use a Gateway of another class"));
     }
     match attach::attach(cx, gateway, namespace, parent, (object.key.kind, &object.key.namespace), hostnames) {
-        Ok(mut attached) => {
-            let rival = rivals::yield_to(cx, object, (owner, gateway), &mut attached);
-            let Some(rival) = rival else { return Some((owner, attached)) };
-            let message = format!(
-                "the Gateway {namespace}/{} has {} for these hosts: a listener has routes of one kind for a host",
-                parent.name, rival.title
-            );
-            let help = "use another hostname or listener, or one kind; the older route is taken, or the first by namespace and name";
-            if attached.is_empty() {
-                return refuse(Diagnostic::warning("HostnameConflict", message).help(help));
-            }
-            let found = Diagnostic::warning("HostnameConflict", format!("{message}; other listeners take the route")).help(help);
-            part.find(object, parent.place, format!("spec.parentRefs[{index}]"), found);
-            Some((owner, attached))
-        }
+        Ok(attached) => Some((owner, attached)),
         Err(why) => {
             let message = format!("the Gateway {namespace}/{} {}", parent.name, Refused::words(why));
             refuse(Diagnostic::warning(why.reason(), message).help(why.help()))
@@ -141,18 +127,15 @@ impl Maker<'_> {
         let owner: Name = format!("{}/{}", key.namespace, key.name).into();
         let line = self.origin.line.below(rule.line.saturating_sub(self.object.line));
         for (nth, matched) in rule.matches.iter().enumerate() {
+            let origin = Origin { line: line.clone(), ..self.origin.clone() };
             let route = Arc::new(Route {
-                name: name.clone(),
-                matches: matched.matches.clone(),
-                action: self.fit(&action, matched),
                 request_headers: filters.request.clone(),
                 response_headers: filters.response.clone(),
                 cors: cors.clone(),
-                fault: None,
-                origin: Origin { line: line.clone(), ..self.origin.clone() },
+                ..Route::new(name.clone(), matched.matches.clone(), self.fit(&action, matched), origin)
             });
             for (table, domain) in places {
-                let rank = rank(matched, &self.object.meta.created, &owner, index, nth);
+                let rank = rank(matched, self.object, &owner, index, nth);
                 part.routes.push(RouteEntry { table: table.clone(), domain: domain.clone(), rank, route: Some(route.clone()) });
             }
         }
@@ -188,6 +171,10 @@ impl Maker<'_> {
     fn action(&self, rule: &Rule, filters: &Filters, index: usize, part: &mut Part) -> RouteAction {
         if let (Some(redirect), false) = (&filters.redirect, filters.refused) {
             return RouteAction::Redirect(redirect.clone());
+        }
+        if rule.backends.is_empty() && !filters.refused && self.object.key.kind == Kind::HttpRoute {
+            // As the API's documentation has it: 500 is for backends that are named and lead nowhere.
+            return RouteAction::DirectResponse { status: 404, body: String::new() };
         }
         let mut clusters: Vec<WeightedCluster> = Vec::with_capacity(rule.backends.len().max(1));
         for (nth, backend) in rule.backends.iter().enumerate().filter(|_| !filters.refused) {
@@ -339,15 +326,15 @@ fn retry(rule: &Rule) -> Option<Arc<RetryPolicy>> {
     Some(Arc::new(policy))
 }
 
-fn rank(matched: &Match, created: &str, owner: &Name, rule: usize, nth: usize) -> Rank {
+fn rank(matched: &Match, object: &Object, owner: &Name, rule: usize, nth: usize) -> Rank {
     Rank {
-        api: RankApi::Specific,
+        api: if object.key.kind == Kind::GrpcRoute { RankApi::Grpc } else { RankApi::Specific },
         path: matched.path,
         path_length: Reverse(matched.path_length),
         method: Reverse(matched.method),
         headers: Reverse(matched.headers),
         query_parameters: Reverse(matched.query_parameters),
-        created: created.into(),
+        created: object.meta.created.clone(),
         object: owner.clone(),
         index: ((rule as u32) << 16) | nth as u32,
     }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     object::{Kind, Object, Spec},
-    translate::{Bind, ClusterKey, Cx, Part, Rank, RankApi, RouteEntry},
+    translate::{Bind, ClusterKey, Cx, Part, Rank, RankApi, RankPath, RouteEntry},
 };
 use std::{collections::HashMap, sync::Arc};
 use weir_config::{
@@ -99,11 +99,26 @@ fn put(object: &Object, table: &Name, hosts: &[Name], routes: &[Placed], part: &
         if routes.is_empty() {
             part.routes.push(entry(Rank::listed(RankApi::VirtualService, &object.meta.created, name.clone(), 0), None));
         }
+        let mut all_taken = false;
         for (index, route) in routes {
-            let rank = Rank::listed(RankApi::VirtualService, &object.meta.created, name.clone(), *index);
+            // Where two VirtualServices share a host, what takes everything comes after the routes of both, with what follows it in
+            // its own list.
+            all_taken |= takes_all(&route.matches);
+            let path = if all_taken { RankPath::Prefix } else { RankPath::Exact };
+            let listed = Rank::listed(RankApi::VirtualService, &object.meta.created, name.clone(), *index);
+            let rank = Rank { path, ..listed };
             part.routes.push(entry(rank, Some(route.clone())));
         }
     }
+}
+
+fn takes_all(matches: &RouteMatch) -> bool {
+    let any_path = match &matches.path {
+        PathMatch::Prefix(text) => text == "/" || text.is_empty(),
+        PathMatch::Regex(text) => [".*", "/.*"].contains(&text.as_str()),
+        PathMatch::Exact(_) | PathMatch::PathSeparatedPrefix(_) => false,
+    };
+    any_path && matches.headers.is_empty() && matches.query_parameters.is_empty()
 }
 
 /// Another VirtualService with the same host on the same gateway is put together with this one; said by the later one.
@@ -116,7 +131,10 @@ fn meets(cx: &Cx<'_>, object: &Arc<Object>, service: &VirtualService, part: &mut
             shared && (&other.meta.created, &other.key) < (&object.meta.created, &object.key)
         });
         if let Some(other) = earlier {
-            let message = format!("{} has the host {host} too: its routes come first, these after them", other.title);
+            let message = format!(
+                "{} has the host {host} too: its routes come first, these after them, and those that take everything last",
+                other.title
+            );
             let help = "keep the routes of a host in one VirtualService, or delegate, where their order matters";
             report(part, object, &service.at, Diagnostic::new(Severity::Info, "SharedHost", message).help(help));
         }
@@ -170,14 +188,11 @@ fn http_routes(cx: &Cx<'_>, said: &Said<'_>, nth: usize, place: &Place<'_>, part
             Action::Delegate { .. } => RouteAction::DirectResponse { status: 503, body: String::new() },
         };
         let route = Arc::new(Route {
-            name: name.into(),
-            matches,
-            action,
             request_headers: route.headers.request.clone(),
             response_headers: route.headers.response.clone(),
             cors: route.cors.clone(),
             fault: route.fault.clone(),
-            origin: origin.clone(),
+            ..Route::new(name.into(), matches, action, origin.clone())
         });
         (((nth as u32) << 16) | index as u32, route)
     });

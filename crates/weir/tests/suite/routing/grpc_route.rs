@@ -1,7 +1,7 @@
 //! GRPCRoute: services and methods; what its services speak.
 use super::{came_to, check, services};
 use crate::{
-    client::Connection,
+    client::{Answer, Connection},
     harness::{Start, eventually},
 };
 
@@ -82,84 +82,52 @@ fn methods_are_routed() {
     }
 }
 
-/// Of an HTTPRoute and a GRPCRoute with a host of a listener in common, one is attached.
+/// HTTPRoutes and GRPCRoutes of one host are both served: a GRPCRoute's services first, and for calls only where it names none.
 #[test]
-fn a_host_has_routes_of_one_kind() {
-    let route = |kind: &str, name: &str, created: &str, at: &str, hosts: &str| {
+fn a_host_has_routes_of_both_kinds() {
+    let route = |kind: &str, name: &str, hosts: &str, matches: &str| {
         let header =
-            format!("{{ type: RequestHeaderModifier, requestHeaderModifier: {{ set: [{{ name: x-route, value: {kind}-{name} }}] }} }}");
+            format!("{{ type: ResponseHeaderModifier, responseHeaderModifier: {{ set: [{{ name: x-route, value: {kind}-{name} }}] }} }}");
         format!(
-            "---\napiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\nmetadata: {{ name: {name}, creationTimestamp: '{created}-01-01T00:00:00Z' }}\nspec:\n  parentRefs: [{{ name: gateway, sectionName: {at} }}]\n  hostnames: [{hosts}]\n  rules: [{{ filters: [{header}], backendRefs: [{{ name: echo, port: 80 }}] }}]\n"
+            "---\napiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\nmetadata: {{ name: {name} }}\nspec:\n  parentRefs: [{{ name: gateway }}]\n  hostnames: [{hosts}]\n  rules: [{{ {matches}filters: [{header}], backendRefs: [{{ name: echo, port: 80 }}] }}]\n"
         )
     };
-    let gateway = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: { name: gateway }\nspec:\n  gatewayClassName: weir\n  listeners:\n  - { name: one, port: $PORT, protocol: HTTP }\n  - { name: two, port: $PORT2, protocol: HTTP }\n---\n";
-    let first = route("GRPCRoute", "chain-1", "2020", "one", "a.chain.test");
+    let gateway = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: { name: gateway }\nspec: { gatewayClassName: weir, listeners: [{ name: http, port: $PORT, protocol: HTTP }] }\n---\n";
+    let grpc = route("GRPCRoute", "all", "a.test", "");
     let files = [
         gateway.to_string(),
         services("default", 1),
-        // The older one; of the same age the first by name.
-        route("GRPCRoute", "young", "2025", "one", "age.test"),
-        route("HTTPRoute", "old", "2024", "one", "age.test"),
-        route("GRPCRoute", "b", "2024", "one", "name.test"),
-        route("HTTPRoute", "a", "2024", "one", "name.test"),
-        // Hosts have hosts in common.
-        route("GRPCRoute", "wide", "2020", "one", "'*.wild.test'"),
-        route("HTTPRoute", "narrow", "2021", "one", "x.y.wild.test"),
-        route("HTTPRoute", "within", "2020", "one", "x.mild.test"),
-        route("GRPCRoute", "around", "2021", "one", "'*.mild.test'"),
-        route("HTTPRoute", "sibling", "2021", "one", "wild.test"),
-        // Another listener is another matter.
-        route("HTTPRoute", "elsewhere", "2026", "two", "age.test, '*.wild.test'"),
-        // One that is kept out keeps nobody out.
-        route("HTTPRoute", "chain-2", "2021", "one", "a.chain.test, b.chain.test"),
-        route("GRPCRoute", "chain-3", "2022", "one", "b.chain.test"),
+        route("HTTPRoute", "all", "a.test, c.test", ""),
+        route("HTTPRoute", "exact", "a.test", "matches: [{ path: { type: Exact, value: /shop.Cart/Get } }], "),
+        route("GRPCRoute", "cart", "a.test", "matches: [{ method: { service: shop.Cart } }], "),
+        route("GRPCRoute", "wide", "'*.test'", "matches: [{ method: { service: shop.Cart } }], "),
+        route("GRPCRoute", "header", "b.test", "matches: [{ headers: [{ name: x-v, value: '2' }] }], "),
+        route("HTTPRoute", "rest", "b.test", ""),
     ];
-    let weir = Start::new().file("all.yaml", files.concat()).file("first.yaml", &first[4..]).run();
-    let accepted = |title: &str| {
-        let all = weir.admin(&format!("/objects?filter={title}$")).json();
-        let conditions = all["objects"][0]["conditions"].as_array().unwrap().clone();
-        let own = conditions.iter().find(|c| c["type"] == "Accepted").unwrap();
-        format!("{} {}", own["status"].as_str().unwrap(), own["reason"].as_str().unwrap())
+    let weir = Start::new().file("all.yaml", files.concat()).file("grpc.yaml", &grpc[4..]).run();
+    super::no_findings(&weir);
+    let taken = |answer: &Answer| answer.header("x-route").unwrap_or_default().to_string();
+    let call = |host: &str, path: &str, fields: &[(&str, &str)]| {
+        let fields = [&[("content-type", "application/grpc+proto"), ("te", "trailers")], fields].concat();
+        let answer = Connection::open(weir.address()).unwrap().request("POST", host, path, &fields, b"").unwrap();
+        taken(&answer)
     };
-    let attached = [
-        ("GRPCRoute/default/young", false),
-        ("HTTPRoute/default/old", true),
-        ("GRPCRoute/default/b", false),
-        ("HTTPRoute/default/a", true),
-        ("GRPCRoute/default/wide", true),
-        ("HTTPRoute/default/narrow", false),
-        ("HTTPRoute/default/within", true),
-        ("GRPCRoute/default/around", false),
-        ("HTTPRoute/default/sibling", true),
-        ("HTTPRoute/default/elsewhere", true),
-        ("GRPCRoute/default/chain-1", true),
-        ("HTTPRoute/default/chain-2", false),
-        ("GRPCRoute/default/chain-3", true),
-    ];
-    for (title, wanted) in attached {
-        assert_eq!(accepted(title), if wanted { "True Accepted" } else { "False HostnameConflict" }, "{title}");
-    }
     check(
         weir.address(),
-        came_to,
+        taken,
         &[
-            ("POST age.test/a.B/C", "HTTPRoute-old"),
-            ("POST name.test/a.B/C", "HTTPRoute-a"),
-            ("POST x.y.wild.test/a.B/C", "GRPCRoute-wide"),
-            ("POST x.mild.test/a.B/C", "HTTPRoute-within"),
-            ("POST y.mild.test/a.B/C", "404"),
-            ("POST wild.test/a.B/C", "HTTPRoute-sibling"),
-            ("POST a.chain.test/a.B/C", "GRPCRoute-chain-1"),
-            ("POST b.chain.test/a.B/C", "GRPCRoute-chain-3"),
+            ("GET a.test/", "HTTPRoute-all"),
+            ("GET a.test/shop.Cart/Get", "GRPCRoute-cart"),
+            ("GET b.test/ | x-v: 2", "HTTPRoute-rest"),
+            // The more specific host counts first.
+            ("GET c.test/shop.Cart/Get", "HTTPRoute-all"),
+            ("GET d.test/shop.Cart/Get", "GRPCRoute-wide"),
         ],
     );
-    assert_eq!(weir.says("has GRPCRoute/default/chain-1 for these hosts").len(), 1, "{}", weir.printed());
-    // Without the first the second is attached, and the third is not any more; and back.
-    weir.remove("first.yaml");
-    weir.get_until("b.chain.test", "/", |a| came_to(a) == "HTTPRoute-chain-2");
-    weir.get_until("a.chain.test", "/", |a| came_to(a) == "HTTPRoute-chain-2");
-    assert_eq!(accepted("GRPCRoute/default/chain-3"), "False HostnameConflict");
-    weir.write("first.yaml", &first[4..]);
-    weir.get_until("b.chain.test", "/", |a| came_to(a) == "GRPCRoute-chain-3");
-    eventually("the condition", || (accepted("HTTPRoute/default/chain-2") == "False HostnameConflict").then_some(()));
+    assert_eq!(call("a.test", "/shop.Cart/Get", &[]), "GRPCRoute-cart");
+    assert_eq!(call("a.test", "/shop.Till/Get", &[]), "GRPCRoute-all");
+    assert_eq!(call("b.test", "/shop.Till/Get", &[]), "HTTPRoute-rest");
+    assert_eq!(call("b.test", "/shop.Till/Get", &[("x-v", "2")]), "GRPCRoute-header");
+    weir.remove("grpc.yaml");
+    eventually("the HTTPRoute", || (call("a.test", "/shop.Till/Get", &[]) == "HTTPRoute-all").then_some(()));
 }

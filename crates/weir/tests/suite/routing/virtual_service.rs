@@ -319,3 +319,30 @@ fn cross_origin_requests_are_answered_by_policy() {
     }
     assert_eq!(ask(&mut c, "GET a.test/x | origin: https://ok.test").header("access-control-expose-headers"), Some("x-b"));
 }
+
+/// What takes everything in an older VirtualService of a host hides no path of a younger one; within one list the order counts.
+#[test]
+fn what_takes_everything_comes_last() {
+    let of = |name: &str, created: &str, routes: &[String]| {
+        virtual_service(name, &routes.concat())
+            .replace(&format!("hosts: [{name}.test]"), "hosts: [a.test]")
+            .replace(&format!("name: {name} }}\nspec"), &format!("name: {name}, creationTimestamp: '{created}-01-01T00:00:00Z' }}\nspec"))
+    };
+    let documents = [
+        of("old", "2024", &[named("first", "{ uri: { prefix: /a } }"), named("all", ""), named("behind", "{ uri: { prefix: /b } }")]),
+        of("new", "2025", &[named("new", "{ uri: { prefix: /b } }, { uri: { prefix: /a/b } }"), named("never", "{ uri: { prefix: / } }")]),
+        of("newer", "2026", &[named("headers", "{ headers: { x-v: { exact: '2' } } }")]),
+    ];
+    let weir = start(1, &documents, &[]);
+    check(
+        port(&weir, 0),
+        came_to,
+        &[
+            ("GET a.test/a", "first"),
+            ("GET a.test/a/b", "first"),
+            ("GET a.test/b", "new"),
+            ("GET a.test/c", "all"),
+            ("GET a.test/c | x-v: 2", "headers"),
+        ],
+    );
+}
