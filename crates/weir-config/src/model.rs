@@ -1,11 +1,13 @@
 //! The resources that a proxy runs on, in Envoy's nouns. Each is immutable behind an `Arc`: a new [`Config`] shares
 //! with the one before it everything that did not change, so that "what changed" is a comparison of pointers.
+mod access;
 mod cluster;
 mod listener;
 mod plugin;
 mod route;
 mod secret;
 
+pub use access::*;
 pub use cluster::*;
 pub use listener::*;
 pub use plugin::*;

@@ -100,6 +100,7 @@ impl Direct {
             domains: vec!["*".into()],
             routes: vec![Arc::new(self.route(&cluster.name, origin))],
             include_request_attempt_count: false,
+            fall_back_to_wildcard: false,
         };
         let routes = RouteConfiguration { name: name.clone(), virtual_hosts: vec![Arc::new(host)] };
         Config {

@@ -259,7 +259,11 @@ impl Object {
     }
     /// Whether it stands in for an object in error: not a version to keep.
     pub fn is_stand_in(&self) -> bool {
-        matches!(&self.spec, Spec::WasmPlugin(p) if matches!(p.code, plugin::Code::Unusable(_)))
+        match &self.spec {
+            Spec::WasmPlugin(plugin) => matches!(plugin.code, plugin::Code::Unusable(_)),
+            Spec::Ingress(ingress) => ingress.closed,
+            _ => false,
+        }
     }
     pub fn says_the_same(&self, other: &Object) -> bool {
         self.meta == other.meta && self.spec == other.spec
@@ -332,6 +336,12 @@ fn decode_with(reader: &Reader, node: &Node, document: &Arc<Document>) -> Decode
         (Some(spec), None) => Decoded::Object(object(spec)),
         (Some(Spec::WasmPlugin(plugin)), Some(why)) => {
             let stand_in = object(Spec::WasmPlugin(Box::new(plugin.unusable(&why))));
+            Decoded::Broken(key, Some(stand_in))
+        }
+        // What it guards must not be left to a wider route.
+        (Some(Spec::Ingress(mut ingress)), Some(_)) if ingress.guards() => {
+            ingress.closed = true;
+            let stand_in = object(Spec::Ingress(ingress));
             Decoded::Broken(key, Some(stand_in))
         }
         _ => Decoded::Broken(key, None),

@@ -61,7 +61,7 @@ pub fn words(object: &Object) -> Vec<Name> {
         Spec::VirtualService(v) => istio::virtual_service_words(&object.meta, v),
         Spec::DestinationRule(d) => istio::destination_rule_words(&object.meta, d),
         Spec::ServiceEntry(s) => istio::service_entry_words(&object.meta, s),
-        Spec::Ingress(i) => ingress::words(i),
+        Spec::Ingress(i) => ingress::words(&object.meta, i),
         Spec::HttpRoute(r) if object.key.kind == Kind::GrpcRoute => gateway_api::grpc_words(&object.meta, r),
         Spec::BackendTlsPolicy(p) => gateway_api::backend_tls_words(&object.meta, p),
         // By the namespace that it opens, or is looked for in.

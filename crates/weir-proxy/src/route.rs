@@ -134,11 +134,25 @@ impl RouteTable {
         found.or(self.any).map(|i| &self.hosts[i as usize])
     }
 
-    /// The route of a request. `strip_port`: a port in the authority takes no part in matching.
-    pub fn find(&self, request: &dyn RequestView, strip_port: bool) -> Option<&Arc<RouteRt>> {
+    /// The virtual host and the route of a request. `strip_port`: a port in the authority takes no part in matching.
+    pub fn find(&self, request: &dyn RequestView, strip_port: bool) -> (Option<&Arc<HostRt>>, Option<&Arc<RouteRt>>) {
         let authority = request.authority();
-        let host = if strip_port { crate::view::host_without_port(authority) } else { authority };
-        self.host(host)?.find(request)
+        let name = if strip_port { crate::view::host_without_port(authority) } else { authority };
+        let Some(host) = self.host(name) else { return (None, None) };
+        let found = host.find(request);
+        if found.is_none()
+            && host.config.fall_back_to_wildcard
+            && let Some(wider) = self.wildcard(name).filter(|wider| wider.config.fall_back_to_wildcard)
+        {
+            return (Some(wider), wider.find(request));
+        }
+        (Some(host), found)
+    }
+
+    /// The virtual host of the longest `*.suffix` that covers a name.
+    fn wildcard(&self, host: &[u8]) -> Option<&Arc<HostRt>> {
+        let lower = host.to_ascii_lowercase();
+        self.suffixes.find(&lower, |n, len| &n[n.len() - len..]).map(|i| &self.hosts[i as usize])
     }
 
     pub fn name(&self) -> &str {

@@ -1,5 +1,5 @@
 //! Route configurations (`config.route.v3`).
-use super::{Fraction, Name, Origin, StringMatch, maybe_seconds, seconds};
+use super::{Fraction, LocalRateLimit, Name, Origin, Rbac, StringMatch, maybe_seconds, seconds};
 use serde::Serialize;
 use std::{sync::Arc, time::Duration};
 
@@ -20,6 +20,9 @@ pub struct VirtualHost {
     pub routes: Vec<Arc<Route>>,
     /// `x-envoy-attempt-count` towards the upstream.
     pub include_request_attempt_count: bool,
+    /// Requests that no route here matches are tried with the virtual host of the wildcard that covers the name, if that says the same
+    /// (Ingress).
+    pub fall_back_to_wildcard: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -33,6 +36,8 @@ pub struct Route {
     pub response_headers: HeaderEdits,
     pub cors: Option<Arc<Cors>>,
     pub fault: Option<Arc<Fault>>,
+    pub rbac: Option<Arc<Rbac>>,
+    pub local_rate_limit: Option<Arc<LocalRateLimit>>,
     pub origin: Origin,
 }
 
@@ -49,7 +54,8 @@ impl Route {
     /// One that changes no headers.
     pub fn new(name: Name, matches: RouteMatch, action: RouteAction, origin: Origin) -> Route {
         let (request_headers, response_headers) = Default::default();
-        Route { name, matches, action, request_headers, response_headers, cors: None, fault: None, origin }
+        let (cors, fault, rbac, local_rate_limit) = Default::default();
+        Route { name, matches, action, request_headers, response_headers, cors, fault, rbac, local_rate_limit, origin }
     }
 }
 

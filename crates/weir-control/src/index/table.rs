@@ -1,5 +1,8 @@
 //! Route tables: the routes of all units, by table and domain.
-use crate::translate::{Rank, RouteEntry, Unit};
+use crate::{
+    object::Kind,
+    translate::{Rank, RouteEntry, Unit},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -114,6 +117,7 @@ impl Tables {
                 domains: vec![name.to_string()],
                 // As Istio has it; where nothing is tried twice there is nothing to count.
                 include_request_attempt_count: routes.iter().any(|r| tries_again(r)),
+                fall_back_to_wildcard: domain.entries.iter().all(|e| matches!(&e.unit, Unit::Object(key) if key.kind == Kind::Ingress)),
                 routes,
             };
             if !domain.built.as_deref().is_some_and(|built| same_routes(built, &host)) {
@@ -140,5 +144,7 @@ fn tries_again(route: &Route) -> bool {
 
 /// The routes' `Arc`s tell; comparing what they say would cost the work of all of them.
 fn same_routes(a: &VirtualHost, b: &VirtualHost) -> bool {
-    a.routes.len() == b.routes.len() && a.routes.iter().zip(&b.routes).all(|(a, b)| Arc::ptr_eq(a, b))
+    a.fall_back_to_wildcard == b.fall_back_to_wildcard
+        && a.routes.len() == b.routes.len()
+        && a.routes.iter().zip(&b.routes).all(|(a, b)| Arc::ptr_eq(a, b))
 }

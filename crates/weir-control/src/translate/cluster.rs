@@ -1,6 +1,6 @@
 //! Clusters: one for every port of a service that a route refers to.
 use super::{
-    ClusterKey, Cx, Part, Purpose, endpoints, gateway_api, istio,
+    ClusterKey, Cx, Part, Purpose, endpoints, gateway_api, ingress, istio,
     kubernetes::{EndpointSlice, PodRef, Service, ServicePort, SliceAddress, Target},
 };
 use crate::object::{Kind, Object, Spec};
@@ -36,6 +36,9 @@ pub fn translate(cx: &Cx<'_>, key: &ClusterKey, part: &mut Part) {
         None => istio::service_entry(cx, key, part),
     };
     let Some(mut draft) = draft else { return };
+    if own.is_some() && key.purpose != Purpose::ServerName {
+        ingress::apply_to_cluster(cx, key, &mut draft.cluster, part);
+    }
     istio::traffic_policy(cx, key, &mut draft, part);
     if key.purpose == Purpose::ServerName {
         return finish(draft, key.port, part);

@@ -17,7 +17,7 @@ mod virtual_service;
 
 pub use destination_rule::{DestinationRule, decode as decode_destination_rule};
 pub use gateway::{Gateway, decode as decode_gateway};
-pub use read::{Labels, labels, selects};
+pub use read::{Labels, header_name, labels, selects};
 pub use route::translate as translate_virtual_service;
 pub use server::translate as translate_gateway;
 pub use service_entry::{ServiceEntry, WorkloadEntry, decode as decode_service_entry, decode_workload as decode_workload_entry};

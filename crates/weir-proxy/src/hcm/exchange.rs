@@ -12,7 +12,6 @@ use crate::{
     session::Session,
     stream::{Direction, Reached, Reply, Stream},
     upstream::WorkerCluster,
-    view::host_without_port,
     worker::Worker,
 };
 use std::{borrow::Cow, pin::Pin, rc::Rc, sync::Arc, task::Context};
@@ -207,6 +206,7 @@ impl<'a> Exchange<'a> {
         }
         self.admit()?;
         self.find_route();
+        self.guard()?;
         self.preflight()?;
         if !self.hcm.rt.plugins.is_empty() {
             self.begin_filters().await?;
@@ -216,7 +216,11 @@ impl<'a> Exchange<'a> {
             self.w.now();
         }
         if self.s.route_stale.replace(false) {
+            let before = self.route.take();
             self.find_route();
+            if self.route.as_ref().map(Arc::as_ptr) != before.as_ref().map(Arc::as_ptr) {
+                self.guard()?;
+            }
         }
         self.hcm.stats.rq_total.inc();
         let Some(route) = self.route.clone() else {
@@ -245,11 +249,9 @@ impl<'a> Exchange<'a> {
     }
 
     pub fn find_route(&mut self) {
-        let strip = self.hcm.config().strip_any_host_port;
         let req = self.s.req.borrow();
-        let authority = req.authority();
-        let host = self.hcm.rt.table.host(if strip { host_without_port(authority) } else { authority });
-        self.route = host.and_then(|h| h.find(&*req)).cloned();
+        let (host, route) = self.hcm.rt.table.find(&*req, self.hcm.config().strip_any_host_port);
+        self.route = route.cloned();
         self.attempt_count = host.is_some_and(|h| h.config().include_request_attempt_count);
         // Plugins ask for the names.
         if !self.hcm.rt.plugins.is_empty() {

@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     conn::ConnInfo,
-    filter::{cors, fault},
+    filter::{cors, fault, guard},
     info::Flags,
     plugin::Waiting,
     route::RouteRt,
@@ -111,6 +111,34 @@ impl Exchange<'_> {
             req.headers.remove(Known::Expect);
         }
         Ok(())
+    }
+
+    /// Whether the route takes the request: by the client's address, and by its rate.
+    pub(super) fn guard(&self) -> Result<(), End> {
+        let Some(guard) = self.route.as_ref().and_then(|r| r.guard.as_ref()) else { return Ok(()) };
+        let client = self.s.info.borrow().remote_address.unwrap_or(self.c.conn.peer).ip();
+        let (verdict, stats) = (guard.check(client, self.w.now()), &self.hcm.stats);
+        if guard.has_rbac() {
+            let counted = if verdict == guard::Verdict::Denied { &stats.rbac_denied } else { &stats.rbac_allowed };
+            counted.inc();
+        }
+        if guard.has_rate_limit() && verdict != guard::Verdict::Denied {
+            stats.local_rate_limit_enabled.inc();
+            let limited = verdict == guard::Verdict::RateLimited;
+            let counted = if limited { &stats.local_rate_limit_rate_limited } else { &stats.local_rate_limit_ok };
+            counted.inc();
+        }
+        match verdict {
+            guard::Verdict::Pass => Ok(()),
+            guard::Verdict::Denied => {
+                let reply = Reply::new(403, "rbac_access_denied_matched_policy[none]").body(&b"RBAC: access denied"[..]);
+                Err(End::Reply(reply, Flags::default()))
+            }
+            guard::Verdict::RateLimited => {
+                let reply = Reply::new(429, "local_rate_limited").body(&b"local_rate_limited"[..]);
+                Err(End::Reply(reply, Flags::RATE_LIMITED))
+            }
+        }
     }
 
     /// Answers CORS preflights; notes what the response needs.

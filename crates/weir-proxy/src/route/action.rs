@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     cluster::ClusterSlot,
-    filter::{cors::CorsRt, headers::Edits},
+    filter::{cors::CorsRt, guard::Guard, headers::Edits},
     retry::RetryRt,
     session::Session,
     view::RequestView,
@@ -29,6 +29,7 @@ pub struct RouteRt {
     pub response_headers: Option<Edits>,
     pub cors: Option<CorsRt>,
     pub fault: Option<Arc<Fault>>,
+    pub guard: Option<Box<Guard>>,
     condition: Condition,
     pub(super) findings: Vec<Diagnostic>,
 }
@@ -119,8 +120,8 @@ impl RouteRt {
         let request_headers = Edits::compile(&config.request_headers, &mut findings);
         let response_headers = Edits::compile(&config.response_headers, &mut findings);
         let findings = findings.into_iter().map(|f| f.from_origin(&config.origin)).collect();
-        let (config, fault) = (config.clone(), config.fault.clone());
-        Ok(RouteRt { config, action, request_headers, response_headers, cors, fault, condition, findings })
+        let (config, fault, guard) = (config.clone(), config.fault.clone(), Guard::compile(config));
+        Ok(RouteRt { config, action, request_headers, response_headers, cors, fault, guard, condition, findings })
     }
 
     pub fn name(&self) -> &Name {

@@ -22,7 +22,7 @@ fn regex(p: &str) -> PathMatch {
 fn host(name: &str, domains: &[&str], routes: Vec<Route>) -> Arc<VirtualHost> {
     let domains = domains.iter().map(|d| d.to_string()).collect();
     let routes = routes.into_iter().map(Arc::new).collect();
-    Arc::new(VirtualHost { name: name.into(), domains, routes, include_request_attempt_count: false })
+    Arc::new(VirtualHost { name: name.into(), domains, routes, include_request_attempt_count: false, fall_back_to_wildcard: false })
 }
 fn slots() -> impl FnMut(&Name) -> Arc<ClusterSlot> {
     |name| Arc::new(ClusterSlot::new(name.clone(), 0))
@@ -36,7 +36,7 @@ fn table(routes: Vec<Route>) -> RouteTable {
     table
 }
 fn name<'a>(table: &'a RouteTable, request: &Request) -> Option<&'a str> {
-    table.find(request, true).map(|r| &**r.name())
+    table.find(request, true).1.map(|r| &**r.name())
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn hosts_by_exactness_and_length() {
     }
     let long = "a".repeat(400) + ".shop.test";
     assert_eq!(name(&table, &Request::get(&long, "/")), Some("*"));
-    assert_eq!(&**table.find(&Request::get("port.test:8080", "/"), false).unwrap().name(), "port.test:8080");
+    assert_eq!(&**table.find(&Request::get("port.test:8080", "/"), false).1.unwrap().name(), "port.test:8080");
     assert_eq!(name(&table, &Request::get("port.test:8080", "/")), Some("*"));
 }
 
@@ -256,7 +256,7 @@ fn what_did_not_change_is_taken_over_and_bad_routes_keep_their_last_version() {
     let changed = Arc::new(changed);
     let (second, findings) = compile(vec![a.clone(), changed.clone()], Some(&first));
     assert!(Arc::ptr_eq(&first.hosts()[0], &second.hosts()[0]));
-    let at = |t: &RouteTable, p: &str| t.find(&Request::get("b", p), true).cloned();
+    let at = |t: &RouteTable, p: &str| t.find(&Request::get("b", p), true).1.cloned();
     assert!(Arc::ptr_eq(&at(&first, "/1").unwrap(), &at(&second, "/1").unwrap()));
     assert!(Arc::ptr_eq(&at(&first, "/2").unwrap(), &at(&second, "/2").unwrap()));
     assert!(at(&second, "/3/").is_none());
@@ -305,7 +305,7 @@ fn paths_are_rewritten() {
         let request = Request::get("h", target);
         let (path, query) = (request.path().to_vec(), request.query());
         let mut out = Vec::new();
-        of(rewrite.clone()).apply(&path, query, t.find(&request, true).unwrap().matched(&path), &mut out);
+        of(rewrite.clone()).apply(&path, query, t.find(&request, true).1.unwrap().matched(&path), &mut out);
         assert_eq!(String::from_utf8(out).unwrap(), expected, "{rewrite:?} {target}");
     }
     for bad in [pattern("(", ""), pattern("a(b)", "\\2")] {
@@ -355,7 +355,7 @@ fn requests_are_split_by_weight() {
     };
     for weights in [&[90, 10][..], &[1, 0, 3], &[5], &[0, 1]] {
         let t = forward(weights);
-        let ActionRt::Forward(f) = &t.find(&Request::get("h", "/"), true).unwrap().action else { panic!("forward") };
+        let ActionRt::Forward(f) = &t.find(&Request::get("h", "/"), true).1.unwrap().action else { panic!("forward") };
         let (mut random, mut counts) = (crate::balance::Random::new(1), vec![0.0; weights.len()]);
         for _ in 0..10_000 {
             let target = f.choose(random.next()).unwrap();
@@ -370,7 +370,7 @@ fn requests_are_split_by_weight() {
     }
     for weights in [&[0][..], &[0, 0]] {
         let t = forward(weights);
-        let ActionRt::Forward(f) = &t.find(&Request::get("h", "/"), true).unwrap().action else { panic!("forward") };
+        let ActionRt::Forward(f) = &t.find(&Request::get("h", "/"), true).1.unwrap().action else { panic!("forward") };
         assert!(f.choose(7).is_none());
     }
 }

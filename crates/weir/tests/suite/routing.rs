@@ -1,4 +1,5 @@
 //! Which route a request takes and what becomes of it there: tables of requests for each API, against the running gateway.
+mod annotations;
 mod gateways;
 mod grpc_route;
 mod http_route;

@@ -1,7 +1,8 @@
 //! Reading Ingress and IngressClass.
+use super::annotations::{self, Annotations};
 use crate::{
     object::{Meta, Spec},
-    translate::gateway_api::{check_path, hostname},
+    translate::gateway_api::{check_path, check_regex, hostname},
 };
 use weir_config::{
     model::{Name, PathMatch},
@@ -27,7 +28,16 @@ pub struct Ingress {
     pub default_backend: Option<Backend>,
     pub tls: Vec<Tls>,
     pub rules: Vec<Rule>,
-    pub place: Chars,
+    pub annotations: Option<Box<Annotations>>,
+    /// Stands in for an object in error that guards access: its requests are answered with 503.
+    pub closed: bool,
+}
+
+impl Ingress {
+    /// Whether annotations keep requests out.
+    pub fn guards(&self) -> bool {
+        self.annotations.as_deref().is_some_and(|notes| notes.guards)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -91,13 +101,18 @@ pub fn decode(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     let spec = field.object()?;
     let class = spec.get("ingressClassName");
     let place = root.get("kind").map_or(field.node().span, |k| k.node().span);
+    let annotations = annotations::decode(root);
+    let none = Annotations::default();
+    let notes = annotations.as_deref().unwrap_or(&none);
+    let rules = spec.list("rules").iter().filter_map(|f| decode_rule(f, notes)).collect();
     let ingress = Ingress {
         class: class.as_ref().and_then(|f| f.str()).map(Into::into),
         class_place: class.map_or(place, |f| f.node().span),
         default_backend: spec.get("defaultBackend").and_then(|f| decode_backend(&f)),
         tls: spec.list("tls").iter().filter_map(decode_tls).collect(),
-        rules: spec.list("rules").iter().filter_map(decode_rule).collect(),
-        place,
+        rules,
+        annotations,
+        closed: false,
     };
     if ingress.rules.is_empty() && ingress.default_backend.is_none() {
         field.error("MissingField", "an Ingress has rules or a defaultBackend", "add one of them");
@@ -111,22 +126,29 @@ fn decode_tls(field: &Field<'_>) -> Option<Tls> {
     Some(Tls { hosts, secret: tls.str("secretName").map(Into::into), place: field.node().span })
 }
 
-fn decode_rule(field: &Field<'_>) -> Option<Rule> {
+fn decode_rule(field: &Field<'_>, notes: &Annotations) -> Option<Rule> {
     let rule = field.object()?;
     let host = rule.get("host").filter(|f| f.node().as_str() != Some("")).and_then(|f| hostname(&f));
     let paths = match rule.object("http") {
-        Some(http) => http.required("paths")?.list().iter().filter_map(decode_path).collect(),
+        Some(http) => http.required("paths")?.list().iter().filter_map(|f| decode_path(f, notes)).collect(),
         None => Vec::new(),
     };
     Some(Rule { host, paths })
 }
 
-fn decode_path(field: &Field<'_>) -> Option<Path> {
+fn decode_path(field: &Field<'_>, notes: &Annotations) -> Option<Path> {
     let object = field.object()?;
     let words = [("Exact", PathType::Exact), ("Prefix", PathType::Prefix), ("ImplementationSpecific", PathType::Prefix)];
     let kind = object.required("pathType")?.choice(&words)?;
     let given = object.get("path");
     let text = given.as_ref().map_or(Some("/"), |f| f.str())?;
+    let backend = decode_backend(&object.required("backend")?)?;
+    let at = given.as_ref().unwrap_or(field);
+    if let Some(pattern) = notes.rewrite.pattern(text) {
+        check_regex(at, &pattern)?;
+        notes.rewrite.check_groups(at, &pattern)?;
+        return Some(Path { matches: PathMatch::Regex(pattern), length: text.len() as u32, backend, line: line(field) });
+    }
     if let Some(given) = &given {
         check_path(given, text)?;
     }
@@ -136,7 +158,6 @@ fn decode_path(field: &Field<'_>) -> Option<Path> {
         (PathType::Prefix, "") => PathMatch::Prefix("/".into()),
         (PathType::Prefix, _) => PathMatch::PathSeparatedPrefix(bare.into()),
     };
-    let backend = decode_backend(&object.required("backend")?)?;
     Some(Path { matches, length: bare.len().max(1) as u32, backend, line: line(field) })
 }
 

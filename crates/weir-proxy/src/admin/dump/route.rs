@@ -29,7 +29,12 @@ fn route(value: Value) -> Value {
     }
     header_edits(&mut route);
     let mut filters = Message::of(json!({}), "");
-    for (from, name) in [("cors", "envoy.filters.http.cors"), ("fault", "envoy.filters.http.fault")] {
+    for (from, name) in [
+        ("cors", "envoy.filters.http.cors"),
+        ("fault", "envoy.filters.http.fault"),
+        ("rbac", "envoy.filters.http.rbac"),
+        ("local_rate_limit", "envoy.filters.http.local_ratelimit"),
+    ] {
         filters.put(name, route.take(from).map(|policy| Message::of(policy, "").done()).unwrap_or_default());
     }
     route.put("typed_per_filter_config", filters.done());

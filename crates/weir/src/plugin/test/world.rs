@@ -80,6 +80,7 @@ impl Running {
             domains: vec!["*".into()],
             routes: vec![Arc::new(route(origin))],
             include_request_attempt_count: false,
+            fall_back_to_wildcard: false,
         };
         let routes = RouteConfiguration { name: name.clone(), virtual_hosts: vec![Arc::new(host)] };
         let mut config = Config {

@@ -74,7 +74,8 @@ fn the_longest_path_wins_and_exact_ones_before_it() {
             ("GET c.b.wild.test/x", "404"),
             ("GET wild.test/x", "404"),
             ("GET one.wild.test/only/x", "echo3"),
-            ("GET one.wild.test/x", "404"),
+            // What no path of an exact host takes goes to the wildcard.
+            ("GET one.wild.test/x", "echo2"),
             ("GET other.test/any/x", "echo4"),
             ("GET other.test/x", "404"),
             ("GET named.test/", "echo5"),

@@ -1,0 +1,138 @@
+//! The annotations as they were written, and reading their values.
+use std::{cell::RefCell, time::Duration};
+use weir_config::reader::{Field, Object};
+
+/// In the order in which they count.
+const PREFIXES: [&str; 2] = ["nginx.ingress.kubernetes.io/", "higress.io/"];
+
+/// One annotation.
+pub struct Item<'a> {
+    /// With its prefix.
+    pub key: &'a str,
+    /// Without it.
+    pub name: &'a str,
+    /// Whether its prefix is one of those that are read.
+    pub known: bool,
+    pub field: Field<'a>,
+}
+
+impl Item<'_> {
+    pub fn text(&self) -> &str {
+        self.field.node().as_str().unwrap_or_default()
+    }
+}
+
+/// Those that are meant for an ingress controller. What nobody asked for is left at the end.
+pub struct Given<'a> {
+    items: Vec<Item<'a>>,
+    asked: RefCell<Vec<&'a str>>,
+}
+
+impl<'a> Given<'a> {
+    pub fn new(meta: &Object<'a>) -> Given<'a> {
+        let mut items: Vec<(usize, Item<'a>)> = Vec::new();
+        for (key, field) in meta.entries("annotations") {
+            // A wrong type is reported where all metadata is read.
+            if field.node().as_str().is_none() {
+                continue;
+            }
+            let rank = PREFIXES.iter().position(|prefix| key.starts_with(prefix));
+            let others = || key.split_once('/').filter(|(domain, _)| domain.ends_with("ingress.kubernetes.io")).map(|(_, name)| name);
+            let found = rank.and_then(|rank| Some((rank, key.strip_prefix(PREFIXES[rank])?))).or_else(|| Some((PREFIXES.len(), others()?)));
+            let Some((rank, name)) = found else { continue };
+            items.push((rank, Item { key, name, known: rank < PREFIXES.len(), field }));
+        }
+        items.sort_by_key(|(rank, _)| *rank);
+        Given { items: items.into_iter().map(|(_, item)| item).collect(), asked: RefCell::default() }
+    }
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+    pub fn items(&self) -> impl Iterator<Item = &Item<'a>> {
+        self.items.iter()
+    }
+    /// Those that are not read.
+    pub fn rest(&self) -> impl Iterator<Item = &Item<'a>> {
+        let asked = self.asked.borrow().clone();
+        self.items.iter().filter(move |item| !item.known || !asked.contains(&item.key))
+    }
+    /// Every annotation that begins with `start`, without it.
+    pub fn all(&self, start: &str) -> Vec<(&'a str, &Field<'a>)> {
+        let found = self.items.iter().filter(|i| i.known).filter_map(|i| Some((i, i.name.strip_prefix(start)?)));
+        found
+            .map(|(item, rest)| {
+                self.asked.borrow_mut().push(item.key);
+                (rest, &item.field)
+            })
+            .collect()
+    }
+
+    /// As it is written.
+    pub fn get(&self, name: &str) -> Option<&Field<'a>> {
+        let mut found = None;
+        for item in self.items.iter().filter(|i| i.known && i.name == name) {
+            self.asked.borrow_mut().push(item.key);
+            found = found.or(Some(&item.field));
+        }
+        found
+    }
+    /// A text without white space around it. An empty one says nothing.
+    pub fn text(&self, name: &str) -> Option<(&Field<'a>, &'a str)> {
+        let field = self.get(name)?;
+        let text = field.node().as_str()?.trim();
+        if text.is_empty() {
+            field.warning("EmptyValue", "is empty and has no effect", "remove it, or give it a value");
+            return None;
+        }
+        Some((field, text))
+    }
+    pub fn bool(&self, name: &str) -> Option<bool> {
+        let (field, text) = self.text(name)?;
+        match text {
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+            _ => {
+                field.invalid(format!("\"{text}\" is not a boolean"), "\"true\" or \"false\"");
+                None
+            }
+        }
+    }
+    /// A switch that is off unless it is there and true.
+    pub fn is_on(&self, name: &str) -> bool {
+        self.bool(name).unwrap_or(false)
+    }
+    /// A whole number from `least` up.
+    pub fn number(&self, name: &str, least: u32) -> Option<u32> {
+        let (field, text) = self.text(name)?;
+        let found = text.parse().ok().filter(|n| *n >= least);
+        if found.is_none() {
+            field.invalid(format!("\"{text}\" is not a number that is accepted"), format!("a whole number from {least} up, in quotes"));
+        }
+        found
+    }
+    /// A whole number of seconds, as nginx takes it with a unit or without; 0 says nothing.
+    pub fn seconds(&self, name: &str) -> Option<Duration> {
+        let (field, text) = self.text(name)?;
+        // 100 years, as all durations.
+        let found = text.strip_suffix('s').unwrap_or(text).parse().ok().filter(|n| *n <= 100 * 365 * 24 * 3600);
+        if found.is_none() {
+            field.invalid(format!("\"{text}\" is not a number of seconds"), "a whole number of seconds, in quotes");
+        }
+        found.filter(|n| *n > 0).map(Duration::from_secs)
+    }
+    /// One of some words, in whatever case.
+    pub fn choice<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Option<T> {
+        let (field, text) = self.text(name)?;
+        let found = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)).map(|(_, value)| *value);
+        if found.is_none() {
+            let list: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            field.invalid(format!("\"{text}\" is not accepted here"), format!("one of {}", list.join(", ")));
+        }
+        found
+    }
+}
+
+/// The items of a list with commas between, without white space around them and without empty ones.
+pub fn split(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty())
+}

@@ -1,0 +1,81 @@
+//! Canaries: Ingress objects that take a part of the requests of another one with the same hosts and paths.
+use super::{
+    Ingress, Rule,
+    annotations::{Annotations, Canary},
+    class,
+    decode::Path,
+};
+use crate::{
+    object::{Kind, Object, Spec},
+    translate::{Cx, Part},
+};
+use std::sync::Arc;
+use weir_config::{diagnostic::Diagnostic, model::Name};
+
+/// A canary for one path of a host.
+pub struct Found<'a> {
+    pub object: &'a Arc<Object>,
+    pub canary: &'a Canary,
+    pub notes: &'a Annotations,
+    pub path: &'a Path,
+}
+
+/// An Ingress is found by the hosts of its rules; canaries apart, so that a change of another Ingress of a host is no concern.
+pub fn words(ingress: &Ingress) -> Vec<Name> {
+    let canary = ingress.annotations.as_deref().is_some_and(|notes| notes.canary.is_some());
+    ingress.rules.iter().map(|rule| word(if canary { "canary" } else { "host" }, rule.host.as_ref())).collect()
+}
+
+fn word(kind: &str, host: Option<&Name>) -> Name {
+    format!("{kind}/{}", host.map_or("*", |host| &**host)).into()
+}
+
+/// The canaries of a path, the oldest first.
+pub fn of<'a>(cx: &Cx<'a>, ingress: &Ingress, host: Option<&Name>, path: &Path) -> Vec<Found<'a>> {
+    let mut objects: Vec<&Arc<Object>> = cx.by_word(Kind::Ingress, &word("canary", host)).collect();
+    objects.sort_by(|a, b| (&a.meta.created, &a.key).cmp(&(&b.meta.created, &b.key)));
+    let mut found = Vec::new();
+    for object in objects {
+        let Spec::Ingress(other) = &object.spec else { continue };
+        let Some(notes) = other.annotations.as_deref().filter(|notes| notes.refused.is_none() && !other.closed) else { continue };
+        let Some(canary) = &notes.canary else { continue };
+        if class(cx, object, other).is_ok() {
+            let paths = same(other, host, path, ingress);
+            found.extend(paths.map(|path| Found { object, canary, notes, path }));
+        }
+    }
+    found
+}
+
+/// The paths of `of` under the same host, with the same conditions, as a path of `ingress`.
+fn same<'a>(of: &'a Ingress, host: Option<&Name>, path: &Path, ingress: &Ingress) -> impl Iterator<Item = &'a Path> {
+    let conditions = |i: &Ingress| i.annotations.as_deref().map(|notes| notes.matching.clone()).unwrap_or_default();
+    let fits = conditions(of) == conditions(ingress);
+    let rules = of.rules.iter().filter(move |rule: &&Rule| fits && rule.host.as_ref() == host);
+    let wanted = path.matches.clone();
+    rules.flat_map(|rule| &rule.paths).filter(move |p| p.matches == wanted)
+}
+
+/// Reports paths of a canary that no other Ingress has.
+pub fn check(cx: &Cx<'_>, object: &Arc<Object>, ingress: &Ingress, notes: &Annotations, part: &mut Part) {
+    if notes.guards {
+        let message = "what guards access has no effect on a canary: it is guarded as the Ingress that it takes requests of";
+        let found = Diagnostic::warning("UnusedField", message).help("say it there, for both");
+        part.find(object, notes.canary_place, "metadata.annotations", found);
+    }
+    for rule in &ingress.rules {
+        for path in &rule.paths {
+            let has = |other: &&Arc<Object>| {
+                let Spec::Ingress(base) = &other.spec else { return false };
+                same(base, rule.host.as_ref(), path, ingress).next().is_some()
+            };
+            if cx.by_word(Kind::Ingress, &word("host", rule.host.as_ref())).find(has).is_none() {
+                let host = rule.host.as_deref().unwrap_or("any host");
+                let message = format!("no other Ingress has this path of {host}: this canary takes no requests of it");
+                let found = Diagnostic::warning("NoPrimaryIngress", message)
+                    .help("add an Ingress with the same host, path and pathType, without the annotation canary");
+                part.find(object, path.backend.place, "spec.rules", found);
+            }
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! The routes of an Ingress: one for each of its paths, with what its annotations say of them.
+use super::{
+    Ingress,
+    annotations::{Annotations, ServiceRef},
+    canary,
+    decode::{Backend, Path, PortRef},
+    route_name,
+    tls::secured,
+};
+use crate::{
+    object::{Kind, Object, Spec},
+    translate::{Bind, ClusterKey, Cx, Part, Rank, RankApi, RankPath, RouteEntry, http_table},
+};
+use std::{cmp::Reverse, sync::Arc};
+use weir_config::{
+    diagnostic::Diagnostic,
+    model::{
+        Forward, HeaderEdits, HeaderMatch, HostRewrite, Mirror, Name, Origin, PathMatch, PathRewrite, Redirect, RedirectPort, Route,
+        RouteAction, RouteMatch, StringMatch, ValueMatch, WeightedCluster,
+    },
+};
+
+pub struct Maker<'a> {
+    pub cx: &'a Cx<'a>,
+    pub object: &'a Arc<Object>,
+    pub ingress: &'a Ingress,
+    pub notes: &'a Annotations,
+    /// `namespace/name`
+    pub owner: Name,
+    /// Its requests are answered with 503.
+    pub closed: bool,
+}
+
+/// What a route has beside its match.
+struct Draft<'a> {
+    object: &'a Arc<Object>,
+    action: RouteAction,
+    request_headers: HeaderEdits,
+    response_headers: HeaderEdits,
+    line: u32,
+}
+
+/// In place of every route of an Ingress that must not be open.
+const CLOSED: RouteAction = RouteAction::DirectResponse { status: 503, body: String::new() };
+
+impl<'a> Maker<'a> {
+    pub fn new(cx: &'a Cx<'a>, object: &'a Arc<Object>, ingress: &'a Ingress, notes: &'a Annotations) -> Maker<'a> {
+        let owner = format!("{}/{}", object.key.namespace, object.key.name).into();
+        Maker { cx, object, ingress, notes, owner, closed: ingress.closed || notes.refused.is_some() }
+    }
+
+    pub fn translate(&self, part: &mut Part) {
+        self.check_client_auth(part);
+        let mut nth = 0;
+        for (index, rule) in self.ingress.rules.iter().enumerate() {
+            let host = rule.host.as_ref();
+            if let Some(root) = &self.notes.redirects.app_root
+                && !rule.paths.is_empty()
+            {
+                self.app_root(host, root, part);
+            }
+            for (path_index, path) in rule.paths.iter().enumerate() {
+                let field = format!("spec.rules[{index}].http.paths[{path_index}].backend");
+                self.path(host, path, nth, &field, part);
+                nth += 1;
+            }
+        }
+        if let Some(backend) = &self.ingress.default_backend {
+            self.default_backend(backend, part);
+        }
+    }
+
+    /// Whether clients must show a certificate.
+    fn wants_certificates(&self) -> bool {
+        self.notes.tls.client.as_ref().is_some_and(|client| !client.optional)
+    }
+
+    /// Reports hosts where nobody can be asked for a certificate.
+    fn check_client_auth(&self, part: &mut Part) {
+        let Some(client) = self.notes.tls.client.as_ref().filter(|_| self.wants_certificates() && !self.closed) else { return };
+        let mut hosts: Vec<&str> = self.ingress.rules.iter().map(|rule| rule.host.as_deref().unwrap_or("*")).collect();
+        hosts.retain(|host| !secured(self.cx, host).is_some_and(|s| s.guarded()));
+        if !hosts.is_empty() {
+            let message = format!("there is no certificate for {}: requests are answered with 503", hosts.join(", "));
+            let found = Diagnostic::error("InvalidCertificateRef", message).help("add the host under spec.tls, with its secretName");
+            part.find(self.object, client.place, "metadata.annotations", found);
+        }
+    }
+
+    fn path(&self, host: Option<&Name>, path: &Path, nth: u32, field: &str, part: &mut Part) {
+        let (matches, rank) = (self.matches(path.matches.clone(), host), self.rank(path, nth));
+        let mut draft = self.draft(path, self.target(&path.backend, field, part), path.line, part);
+        let canaries =
+            if matches!(draft.action, RouteAction::Forward(_)) { canary::of(self.cx, self.ingress, host, path) } else { Vec::new() };
+        for canary in &canaries {
+            let Some(header) = &canary.canary.header else { continue };
+            let cluster = self.target_of(&canary.object.key.namespace, &canary.path.backend, part).0;
+            let mut action = draft.action.clone();
+            if let RouteAction::Forward(forward) = &mut action {
+                forward.clusters = vec![cluster];
+            }
+            let (request_headers, response_headers) = (canary.notes.request_headers.clone(), canary.notes.response_headers.clone());
+            let own = Draft { object: canary.object, action, request_headers, response_headers, line: canary.path.line };
+            let mut narrower = matches.clone();
+            narrower.headers.push(header.clone());
+            let rank = Rank { headers: Reverse(rank.headers.0 + 1), created: canary.object.meta.created.clone(), ..rank.clone() };
+            self.add(host, rank, narrower, own, part);
+        }
+        self.split(&canaries, &mut draft, part);
+        self.add(host, rank, matches, draft, part);
+    }
+
+    /// Gives canaries their share of the requests.
+    fn split(&self, canaries: &[canary::Found<'_>], draft: &mut Draft<'_>, part: &mut Part) {
+        let by_weight: Vec<_> = canaries.iter().filter(|c| c.canary.header.is_none() && c.canary.weight > 0).collect();
+        let (Some(first), RouteAction::Forward(forward)) = (by_weight.first(), &mut draft.action) else { return };
+        let taken = by_weight.iter().fold(0u32, |sum, c| sum.saturating_add(c.canary.weight));
+        for cluster in &mut forward.clusters {
+            cluster.weight = first.canary.weight_total.saturating_sub(taken);
+            cluster.request_headers = std::mem::take(&mut draft.request_headers);
+            cluster.response_headers = std::mem::take(&mut draft.response_headers);
+        }
+        for found in by_weight {
+            let mut cluster = self.target_of(&found.object.key.namespace, &found.path.backend, part).0;
+            cluster.weight = found.canary.weight;
+            cluster.request_headers = found.notes.request_headers.clone();
+            cluster.response_headers = found.notes.response_headers.clone();
+            forward.clusters.push(cluster);
+        }
+    }
+
+    /// What the annotations make of the requests of a path.
+    fn draft(&self, path: &Path, target: WeightedCluster, line: u32, part: &mut Part) -> Draft<'a> {
+        let notes = self.notes;
+        let action = match &notes.redirects.to {
+            Some(redirect) => RouteAction::Redirect(redirect.clone()),
+            None => {
+                let mut forward = Forward::to(vec![target]);
+                forward.path_rewrite = self.path_rewrite(path);
+                forward.host_rewrite = notes.rewrite.host.as_ref().map(|host| HostRewrite::Literal(host.to_string()));
+                forward.timeout = notes.traffic.timeout;
+                forward.idle_timeout = notes.traffic.idle_timeout;
+                forward.retry.clone_from(&notes.traffic.retry);
+                forward.mirrors = self.mirror(part).into_iter().collect();
+                RouteAction::Forward(Box::new(forward))
+            }
+        };
+        let (request_headers, response_headers) = (notes.request_headers.clone(), notes.response_headers.clone());
+        Draft { object: self.object, action, request_headers, response_headers, line }
+    }
+
+    fn path_rewrite(&self, path: &Path) -> Option<PathRewrite> {
+        let rewrite = &self.notes.rewrite;
+        let prefix = |new: &str| match &path.matches {
+            PathMatch::Exact(_) | PathMatch::Regex(_) => PathRewrite::Full(new.into()),
+            PathMatch::Prefix(_) | PathMatch::PathSeparatedPrefix(_) => PathRewrite::ReplacePrefixMatch(new.into()),
+        };
+        match (&rewrite.path, &rewrite.target, &path.matches) {
+            (Some(new), ..) => Some(prefix(new)),
+            (None, Some(substitution), PathMatch::Regex(pattern)) => {
+                let flag = if self.notes.matching.ignore_case { "(?i)" } else { "" };
+                Some(PathRewrite::Regex { pattern: format!("{flag}^(?:{pattern})"), substitution: substitution.to_string() })
+            }
+            (None, Some(new), _) => Some(prefix(new)),
+            (None, None, _) => None,
+        }
+    }
+
+    fn mirror(&self, part: &mut Part) -> Option<Mirror> {
+        let mirror = self.notes.traffic.mirror.as_deref()?;
+        let key = self.annotated(&mirror.service, "nothing is mirrored", part)?;
+        Some(Mirror { cluster: part.use_cluster(key), fraction: mirror.fraction })
+    }
+
+    /// The cluster of a Service that an annotation names.
+    fn annotated(&self, service: &ServiceRef, so: &str, part: &mut Part) -> Option<ClusterKey> {
+        let namespace = service.namespace.as_ref().unwrap_or(&self.object.key.namespace);
+        let found = self.cx.service(namespace, &service.name);
+        let port = found.and_then(|s| service.port.or(s.ports.first().map(|p| p.port)));
+        if let Some((found, port)) = found.zip(port)
+            && (found.port(port).is_some() || found.external_name.is_some())
+        {
+            return Some(ClusterKey::service(namespace, &service.name, port));
+        }
+        let message = match found {
+            None => format!("there is no Service {namespace}/{}: {so}", service.name),
+            Some(_) => format!("the Service {namespace}/{} has no such port: {so}", service.name),
+        };
+        let found = Diagnostic::warning("BackendNotFound", message).help("see its name, namespace and ports");
+        part.find(self.object, service.place, "metadata.annotations", found);
+        None
+    }
+
+    /// `/` is redirected to the application's own root.
+    fn app_root(&self, host: Option<&Name>, root: &str, part: &mut Part) {
+        let path = Some(PathRewrite::Full(root.into()));
+        let redirect = Redirect { scheme: None, host: None, port: None, path, status: 302, strip_query: false };
+        let listed = Rank::listed(RankApi::Specific, &self.object.meta.created, self.owner.clone(), 0);
+        let rank = Rank { path: RankPath::Exact, path_length: Reverse(1), headers: Reverse(u16::MAX), ..listed };
+        let (request_headers, response_headers) = Default::default();
+        let action = RouteAction::Redirect(redirect);
+        let draft = Draft { object: self.object, action, request_headers, response_headers, line: self.object.line };
+        let matches = RouteMatch { ignore_case: false, ..self.matches(PathMatch::Exact("/".into()), host) };
+        self.add(host, rank, matches, draft, part);
+    }
+
+    /// For what no path matches: of the hosts of this Ingress, and of hosts that no Ingress has.
+    fn default_backend(&self, backend: &Backend, part: &mut Part) {
+        let target = self.target(backend, "spec.defaultBackend", part);
+        let mut hosts: Vec<Option<&Name>> = self.ingress.rules.iter().map(|r| r.host.as_ref()).collect();
+        hosts.push(None);
+        hosts.sort();
+        hosts.dedup();
+        let root = Path { matches: PathMatch::Prefix("/".into()), length: 1, backend: backend.clone(), line: backend.line };
+        for host in hosts {
+            let rank = Rank::listed(RankApi::Default, &self.object.meta.created, self.owner.clone(), 0);
+            let draft = self.draft(&root, target.clone(), backend.line, part);
+            self.add(host, rank, self.matches(root.matches.clone(), host), draft, part);
+        }
+    }
+
+    /// Puts a route into the tables of the ports on which its host is served.
+    fn add(&self, host: Option<&Name>, rank: Rank, matches: RouteMatch, draft: Draft<'_>, part: &mut Part) {
+        let domain: Name = host.cloned().unwrap_or_else(|| "*".into());
+        let secured = secured(self.cx, &domain);
+        let guarded = secured.as_ref().is_some_and(|s| s.guarded());
+        let closed = self.closed || self.wants_certificates() && !guarded;
+        let mut made = Route::new(
+            route_name(&draft.object.key.namespace, &draft.object.key.name),
+            matches,
+            draft.action,
+            origin(draft.object, draft.line),
+        );
+        made.rbac.clone_from(&self.notes.rbac);
+        if closed {
+            made.action = CLOSED;
+        } else {
+            (made.request_headers, made.response_headers) = (draft.request_headers, draft.response_headers);
+            made.cors.clone_from(&self.notes.cors);
+            made.local_rate_limit.clone_from(&self.notes.local_rate_limit);
+        }
+        // Twice the index: what goes before a route has a place of its own.
+        let rank = Rank { index: rank.index * 2 + 1, ..rank };
+        let plain = http_table(Bind::port(self.cx.options.http_port));
+        if !closed && (self.notes.redirects.https || guarded) {
+            let port = if secured.is_some() { self.cx.options.https_port } else { 443 };
+            let mut to_https = Route { action: https_redirect(port), local_rate_limit: None, cors: None, ..made.clone() };
+            if !guarded {
+                // A trusted proxy in front may have had TLS.
+                let value = ValueMatch::Text(StringMatch::Exact("http".into()));
+                to_https.matches.headers.push(HeaderMatch { name: ":scheme".into(), value, invert: false, ignore_case: false });
+            }
+            let rank = Rank { index: rank.index - 1, ..rank.clone() };
+            part.routes.push(RouteEntry { table: plain.clone(), domain: domain.clone(), rank, route: Some(Arc::new(to_https)) });
+        }
+        let route = Arc::new(made);
+        for table in (!guarded || closed).then_some(plain).into_iter().chain(secured.map(|s| s.table)) {
+            part.routes.push(RouteEntry { table, domain: domain.clone(), rank: rank.clone(), route: Some(route.clone()) });
+        }
+    }
+
+    /// A wildcard stands for one label, while the model's stands for any number.
+    fn matches(&self, path: PathMatch, host: Option<&Name>) -> RouteMatch {
+        let one_label = host.and_then(|h| h.strip_prefix("*.")).map(|suffix| HeaderMatch {
+            name: ":authority".into(),
+            value: ValueMatch::Text(StringMatch::Regex(format!(r"(?i)[^.]+\.{}(:\d+)?", regex::escape(suffix)))),
+            invert: false,
+            ignore_case: false,
+        });
+        let notes = &self.notes.matching;
+        let headers = one_label.into_iter().chain(notes.headers.iter().cloned()).collect();
+        RouteMatch { path, ignore_case: notes.ignore_case, headers, query_parameters: notes.query_parameters.clone() }
+    }
+
+    fn rank(&self, path: &Path, nth: u32) -> Rank {
+        let notes = &self.notes.matching;
+        let conditions = notes.headers.len() + notes.query_parameters.len();
+        let rank = match &path.matches {
+            PathMatch::Exact(_) => RankPath::Exact,
+            PathMatch::Regex(_) => RankPath::LateRegex,
+            PathMatch::Prefix(_) if conditions == 0 => RankPath::Root,
+            PathMatch::Prefix(_) | PathMatch::PathSeparatedPrefix(_) => RankPath::Prefix,
+        };
+        let listed = Rank::listed(RankApi::Specific, &self.object.meta.created, self.owner.clone(), nth);
+        Rank {
+            path: rank,
+            path_length: Reverse(path.length),
+            method: Reverse(notes.method),
+            headers: Reverse((notes.headers.len() - usize::from(notes.method)) as u16),
+            query_parameters: Reverse(notes.query_parameters.len() as u16),
+            ..listed
+        }
+    }
+
+    /// The cluster of a backend; one that leads nowhere is reported.
+    fn target(&self, backend: &Backend, field: &str, part: &mut Part) -> WeightedCluster {
+        let (mut target, trouble) = self.target_of(&self.object.key.namespace, backend, part);
+        if let Some(fallback) = &self.notes.traffic.fallback
+            && !self.has_endpoints(backend)
+            && let Some(key) = self.annotated(&fallback.service, "it takes no requests", part)
+        {
+            target = WeightedCluster::only(part.use_cluster(key));
+        } else if let Some((message, help)) = trouble {
+            let found = Diagnostic::warning("BackendNotFound", format!("{message}: its requests are answered with 503")).help(help);
+            part.find(self.object, backend.place, field, found);
+        }
+        target
+    }
+
+    /// Of a namespace, with what is wrong with it.
+    fn target_of(&self, namespace: &str, backend: &Backend, part: &mut Part) -> (WeightedCluster, Option<(String, String)>) {
+        match self.look_up(namespace, backend) {
+            Ok(key) => (WeightedCluster::only(part.use_cluster(key)), None),
+            Err(trouble) => {
+                let nowhere = WeightedCluster { cluster: None, unresolved_status: 503, ..WeightedCluster::only("".into()) };
+                (nowhere, Some(trouble))
+            }
+        }
+    }
+
+    fn look_up(&self, namespace: &str, backend: &Backend) -> Result<ClusterKey, (String, String)> {
+        let Some((name, port)) = &backend.service else {
+            return Err(("a resource is no backend yet".into(), "use a service".into()));
+        };
+        let Some(service) = self.cx.service(namespace, name) else {
+            return Err((format!("there is no Service {namespace}/{name}"), "add it, or change the name".into()));
+        };
+        let number = match port {
+            PortRef::Number(number) if service.port(*number).is_some() || service.external_name.is_some() => Some(*number),
+            PortRef::Number(_) => None,
+            PortRef::Name(name) => service.ports.iter().find(|p| p.name == *name).map(|p| p.port),
+        };
+        let Some(number) = number else {
+            let ports: Vec<String> = service.ports.iter().map(|p| format!("{} {}", p.port, p.name).trim_end().to_string()).collect();
+            return Err((format!("the Service {namespace}/{name} has no port {port}"), format!("its ports are {}", ports.join(", "))));
+        };
+        Ok(ClusterKey::service(namespace, name, number))
+    }
+
+    fn has_endpoints(&self, backend: &Backend) -> bool {
+        let namespace = &self.object.key.namespace;
+        let (Ok(_), Some((name, _))) = (self.look_up(namespace, backend), &backend.service) else { return false };
+        if self.cx.service(namespace, name).is_some_and(|s| s.external_name.is_some()) {
+            return true;
+        }
+        let mut slices = self.cx.by_word(Kind::EndpointSlice, &format!("{namespace}/{name}"));
+        slices.any(|slice| matches!(&slice.spec, Spec::EndpointSlice(s) if s.endpoints.iter().any(|e| !e.addresses.is_empty())))
+    }
+}
+
+fn origin(object: &Arc<Object>, line: u32) -> Origin {
+    let origin = object.origin();
+    Origin { line: origin.line.below(line.saturating_sub(object.line)), ..origin }
+}
+
+/// With the method and the body kept.
+fn https_redirect(port: u16) -> RouteAction {
+    let port = if port == 443 { RedirectPort::FromProtocol } else { RedirectPort::Literal(port) };
+    RouteAction::Redirect(Redirect {
+        scheme: Some("https".into()),
+        host: None,
+        port: Some(port),
+        path: None,
+        status: 308,
+        strip_query: false,
+    })
+}

@@ -1,0 +1,71 @@
+//! Limits how many requests a route takes, by one token bucket that all workers share.
+use std::sync::atomic::{AtomicI64, Ordering};
+use weir_config::model;
+
+/// A token bucket in one number: the time at which the tokens that were taken will have been filled again.
+#[derive(Debug)]
+pub struct TokenBucket {
+    /// In nanoseconds: what one token takes to be filled, and the whole bucket.
+    token: i64,
+    bucket: i64,
+    filled: AtomicI64,
+}
+
+impl TokenBucket {
+    /// A full one.
+    pub fn new(of: &model::TokenBucket) -> TokenBucket {
+        let interval = i64::try_from(of.fill_interval.as_nanos()).unwrap_or(i64::MAX);
+        let token = (interval / i64::from(of.tokens_per_fill.max(1))).max(1);
+        TokenBucket { token, bucket: token.saturating_mul(of.max_tokens.into()), filled: AtomicI64::new(i64::MIN) }
+    }
+
+    /// Takes a token if there is one. `now` is in nanoseconds, by one clock for all.
+    pub fn take(&self, now: u64) -> bool {
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        let next = |filled: i64| {
+            let filled = filled.max(now.saturating_sub(self.bucket)).saturating_add(self.token);
+            (filled <= now).then_some(filled)
+        };
+        self.filled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn bucket(max_tokens: u32, tokens_per_fill: u32) -> TokenBucket {
+        TokenBucket::new(&model::TokenBucket { max_tokens, tokens_per_fill, fill_interval: Duration::from_secs(1) })
+    }
+
+    #[test]
+    fn a_bucket_is_full_at_first_and_fills_evenly() {
+        const SECOND: u64 = 1_000_000_000;
+        let bucket = bucket(3, 10);
+        let taken = |now| (0..100).filter(|_| bucket.take(now)).count();
+        assert_eq!(taken(0), 3);
+        assert_eq!(taken(SECOND / 10 - 1), 0);
+        assert_eq!(taken(SECOND / 10), 1);
+        assert_eq!(taken(SECOND / 10 * 3), 2);
+        // Never more than fit.
+        assert_eq!(taken(SECOND * 60), 3);
+        // A clock that stands still or that another worker read earlier.
+        assert_eq!(taken(SECOND * 59), 0);
+    }
+
+    #[test]
+    fn workers_share_it() {
+        let bucket = bucket(1000, 1);
+        let taken: usize = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..4).map(|_| scope.spawn(|| (0..1000).filter(|_| bucket.take(5)).count())).collect();
+            workers.into_iter().map(|w| w.join().unwrap_or_default()).sum()
+        });
+        assert_eq!(taken, 1000);
+    }
+
+    #[test]
+    fn one_without_tokens_lets_nothing_through() {
+        assert!(!bucket(0, 1).take(u64::MAX / 4));
+    }
+}
