@@ -40,7 +40,7 @@ pub struct Config {
     pub plugins: BTreeMap<Name, Arc<WasmPlugin>>,
 }
 
-/// Where a resource comes from: shown by `weir explain`, in the configuration dump and in the plugin status.
+/// Where a resource comes from: shown in the configuration dump and in the plugin status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Origin {
     /// `Kind/namespace/name` of the object.

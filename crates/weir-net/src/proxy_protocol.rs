@@ -43,7 +43,7 @@ fn version_1(bytes: &[u8]) -> Option<Result<Header, &'static str>> {
             let (source, destination, source_port, destination_port) = (word(), word(), word(), word());
             let end = words.next().is_none();
             match (address(family, source, source_port), address(family, destination, destination_port)) {
-                (Some(s), Some(d)) if end => Ok(Some((s, d))),
+                (Some(s), Some(d)) if end => Ok(Some(canonical((s, d)))),
                 _ => Err("a malformed version 1 header"),
             }
         }
@@ -90,7 +90,7 @@ fn pair<const N: usize>(payload: &[u8]) -> Option<Option<(SocketAddr, SocketAddr
         <[u8; 4]>::try_from(bytes).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
     };
     let port = |at: usize| payload.get(at..at + 2).map(|p| u16::from_be_bytes([p[0], p[1]]));
-    Some(Some((SocketAddr::new(ip(0)?, port(2 * N)?), SocketAddr::new(ip(N)?, port(2 * N + 2)?))))
+    Some(Some(canonical((SocketAddr::new(ip(0)?, port(2 * N)?), SocketAddr::new(ip(N)?, port(2 * N + 2)?)))))
 }
 
 /// A header of version 1; without a client's address and the one it connected to, `UNKNOWN`: addresses of two families have no
@@ -136,6 +136,7 @@ pub fn header_v2(client: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
     out
 }
 
+/// An IPv4 address that is written as IPv6 is the IPv4 address: ranges and logs know one form.
 fn canonical((source, destination): (SocketAddr, SocketAddr)) -> (SocketAddr, SocketAddr) {
     let one = |a: SocketAddr| SocketAddr::new(a.ip().to_canonical(), a.port());
     (one(source), one(destination))
@@ -155,14 +156,17 @@ mod tests {
         let pair4 = Some(("1.2.3.4:5".parse().unwrap(), "6.7.8.9:80".parse().unwrap()));
         let pair6 = Some(("[::1]:65535".parse().unwrap(), "[::2]:0".parse().unwrap()));
         let six = [&[0; 15][..], &[1], &[0; 15], &[2], &[255, 255, 0, 0]].concat();
+        let four_as_six = [&[0; 10][..], &[255, 255, 1, 2, 3, 4], &[0; 10], &[255, 255, 6, 7, 8, 9], &[0, 5, 0, 80]].concat();
         let four_and_tlv = [1, 2, 3, 4, 6, 7, 8, 9, 0, 5, 0, 80, 4, 0, 1, 9];
         let table: &[(&[u8], Option<(SocketAddr, SocketAddr)>)] = &[
             (b"PROXY TCP4 1.2.3.4 6.7.8.9 5 80\r\n", pair4),
             (b"PROXY TCP6 ::1 ::2 65535 0\r\n", pair6),
+            (b"PROXY TCP6 ::ffff:1.2.3.4 ::ffff:6.7.8.9 5 80\r\n", pair4),
             (b"PROXY UNKNOWN\r\n", None),
             (b"PROXY UNKNOWN ffff:: whatever 1 2\r\n", None),
             (&v2(0x21, 0x11, &four_and_tlv), pair4),
             (&v2(0x21, 0x21, &six), pair6),
+            (&v2(0x21, 0x21, &four_as_six), pair4),
             (&v2(0x20, 0x00, &[]), None),
             (&v2(0x20, 0x11, &four_and_tlv), None),
             (&v2(0x21, 0x31, &[0; 216]), None),
@@ -193,7 +197,7 @@ mod tests {
             assert_eq!(parse(&header), Some(Ok(Header { length: header.len(), addresses: None })));
         }
         let read = parse(&header_v2(mixed)).unwrap().unwrap().addresses.unwrap();
-        assert_eq!((read.0.ip().to_canonical(), read.1.port()), (at("1.2.3.4:5").ip(), 80));
+        assert_eq!((read.0.ip(), read.1.port()), (at("1.2.3.4:5").ip(), 80));
     }
 
     #[test]

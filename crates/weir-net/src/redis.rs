@@ -1,4 +1,4 @@
-//! A Redis client that passes RESP through: a query in, the server's raw reply out (spec/plugins.md §3.1).
+//! A Redis client that passes RESP through: a query in, the server's raw reply out.
 //!
 //! One pipelined connection per server, written at once and only coalesced within one turn of the event loop; opened by the
 //! first command. `AUTH` and `SELECT` go first and their verdicts are kept apart from replies. A command that times out closes

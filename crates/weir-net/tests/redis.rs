@@ -1,4 +1,4 @@
-//! The Redis client against a real redis-server: the cases of spec/plugins.md §3.1 that need no plugin.
+//! The Redis client against a real redis-server: the cases that need no plugin.
 #![allow(clippy::unwrap_used)]
 #[path = "support/redis_server.rs"]
 mod redis_server;

@@ -123,7 +123,7 @@ pub struct HttpConnectionManager {
     /// Names of [`super::WasmPlugin`]s in the order in which requests meet them.
     pub plugins: Vec<Name>,
     pub access_log: Vec<AccessLog>,
-    /// The scheme that is forwarded and matched: follows TLS unless a trusted hop says otherwise.
+    /// How many proxies in front of this one are trusted: their `x-forwarded-for` and `x-forwarded-proto` count.
     pub xff_num_trusted_hops: u32,
     /// Take the peer's address as the client's and append it to `x-forwarded-for`.
     pub use_remote_address: bool,

@@ -1,4 +1,4 @@
-//! The chain of plugins of one stream: who has seen what, who holds what, what may go on (spec/plugins.md 2.1 to 2.3).
+//! The chain of plugins of one stream: who has seen what, who holds what, what may go on.
 //!
 //! Each plugin is a station in each direction. A head, body bytes, the end and trailers arrive at a station, are shown to
 //! its plugin, and go on to the next station or stay. What has passed the last one waits in `out` to be forwarded. The

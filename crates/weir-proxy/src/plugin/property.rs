@@ -1,4 +1,4 @@
-//! What guests read by property path (spec/plugins.md §1.5, §1.6), in Envoy's encoding: texts as they are, whole numbers,
+//! What guests read by property path, in Envoy's encoding: texts as they are, whole numbers,
 //! times and durations as eight bytes, truth as one, maps as pairs.
 mod node;
 

@@ -1,4 +1,4 @@
-//! Redis from a plugin, on real servers: every case of spec/plugins.md §3.1 as a row.
+//! Redis from a plugin, on real servers: one row per case.
 use crate::{
     client::{self, Answer},
     harness::{Start, TO_ECHO, Weir, eventually, free_port},
