@@ -171,7 +171,17 @@ impl<'a> Field<'a> {
         self.report(self.node.span, Diagnostic::warning("UnsupportedField", "is not supported yet: Weir ignores it"));
     }
     fn wrong_type(&self, wanted: &str) {
-        self.error("InvalidType", format!("expected {wanted}, found {}", self.node.kind()), format!("write {wanted}"));
+        let help = match (&self.node.value, wanted) {
+            (Value::Int(n), "a string") => format!("write {wanted}: \"{n}\""),
+            (Value::Float(n), "a string") => format!("write {wanted}: \"{n}\""),
+            (Value::Bool(b), "a string") => format!("write {wanted}: \"{b}\""),
+            (Value::String(text), "a whole number" | "a number") if text.parse::<f64>().is_ok() => {
+                format!("write {wanted}: {text} without quotes")
+            }
+            (Value::String(text), "true or false") if matches!(&**text, "true" | "false") => format!("write {wanted} without quotes"),
+            _ => format!("write {wanted}"),
+        };
+        self.error("InvalidType", format!("expected {wanted}, found {}", self.node.kind()), help);
     }
 
     pub fn str(&self) -> Option<&'a str> {

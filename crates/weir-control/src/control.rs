@@ -8,7 +8,7 @@ use crate::{
     },
 };
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -34,6 +34,16 @@ pub struct Update {
     pub translated: usize,
     /// From the notice of the change to here.
     pub took: Duration,
+    /// What there is, after the first reading; `None` after a change.
+    pub read: Option<Read>,
+}
+
+/// How much was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Read {
+    pub files: usize,
+    /// Objects by their kind.
+    pub kinds: BTreeMap<&'static str, usize>,
 }
 
 /// Reads objects from files, translates them, and follows their changes.
@@ -56,7 +66,17 @@ impl Control {
         let mut changes: Changes = before.keys().map(|key| (key.clone(), None)).collect();
         let no_one = HashSet::new();
         changes.extend(self.files.scan(self.watch.as_ref().map_or(&no_one, |w| &w.writing)));
-        self.update(changes, &[], start)
+        let mut update = self.update(changes, &[], start);
+        update.read = Some(self.read());
+        update
+    }
+
+    fn read(&self) -> Read {
+        let mut read = Read { files: self.files.count(), kinds: BTreeMap::new() };
+        for key in self.files.keys() {
+            *read.kinds.entry(key.kind.info().name).or_default() += 1;
+        }
+        read
     }
 
     /// As `load`, and watches from then on: [`Control::next`] tells of changes. Where watching is not possible a
@@ -72,6 +92,7 @@ impl Control {
         while self.follow() {
             let changes = self.scan();
             update = self.update(changes, &[], start);
+            update.read = Some(self.read());
         }
         update
     }
@@ -147,10 +168,10 @@ impl Control {
         let translated = self.index.apply(changes, files);
         let diagnostics = self.diagnostics();
         self.index.status().set_findings(&diagnostics);
-        Update { config: self.index.config().clone(), diagnostics, objects, translated, took: start.elapsed() }
+        Update { config: self.index.config().clone(), diagnostics, objects, translated, took: start.elapsed(), read: None }
     }
 
-    fn diagnostics(&mut self) -> Vec<Diagnostic> {
+    pub(crate) fn diagnostics(&mut self) -> Vec<Diagnostic> {
         let (late, ports) = self.index.findings();
         let mut all = self.files.diagnostics(late);
         all.extend(ports.into_iter().cloned());

@@ -65,7 +65,7 @@ impl Direct {
         let began = Instant::now();
         let mut diagnostics: Vec<Diagnostic> = unwatched.into_iter().collect();
         let config = Arc::new(self.config(options, &mut diagnostics));
-        Update { config, diagnostics, objects: 1, translated: 1, took: began.elapsed() }
+        Update { config, diagnostics, objects: 1, translated: 1, took: began.elapsed(), read: None }
     }
 
     fn config(&self, options: &Options, diagnostics: &mut Vec<Diagnostic>) -> Config {

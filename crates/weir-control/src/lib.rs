@@ -15,7 +15,7 @@ mod status;
 pub mod store;
 pub mod translate;
 
-pub use control::{Control, Update, check};
+pub use control::{Control, Read, Update, check};
 pub use direct::Direct;
 pub use status::Status;
 

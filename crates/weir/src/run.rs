@@ -178,19 +178,24 @@ impl Printer {
             let took = update.took + began.elapsed();
             writeln!(
                 out,
-                "configuration {}: {} objects changed, live after {:.1} ms, {errors} errors",
+                "configuration {}: {} changed, live after {:.1} ms, {}",
                 report.version,
-                update.objects,
-                took.as_secs_f64() * 1e3
+                counted(update.objects, "object"),
+                took.as_secs_f64() * 1e3,
+                counted(errors, "error")
             )
         } else {
             self.greeted = true;
-            greet(&mut out, proxy, &update.config)
+            greet(&mut out, proxy, update)
         };
     }
 }
 
-fn greet(out: &mut impl Write, proxy: &Proxy, config: &Config) -> std::io::Result<()> {
+fn greet(out: &mut impl Write, proxy: &Proxy, update: &Update) -> std::io::Result<()> {
+    let config = &update.config;
+    if let Some(read) = &update.read {
+        writeln!(out, "{}", summary(read, config))?;
+    }
     for bound in proxy.listeners() {
         let tls = config.listeners.get(&bound.name).is_some_and(|l| l.filter_chains.iter().any(|c| c.tls.is_some()));
         writeln!(out, "listening on {}://{}", if tls { "https" } else { "http" }, bound.address)?;
@@ -206,6 +211,21 @@ fn greet(out: &mut impl Write, proxy: &Proxy, config: &Config) -> std::io::Resul
         Some(address) => writeln!(out, "admin on http://{address}"),
         None => Ok(()),
     }
+}
+
+/// `1 error`, `2 errors`
+pub fn counted(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
+/// `read 5 objects from 2 files (1 Gateway, 4 HTTPRoute): 1 listener, 4 routes`
+fn summary(read: &weir_control::Read, config: &Config) -> String {
+    let kinds: Vec<String> = read.kinds.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
+    let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
+    let objects = counted(read.kinds.values().sum(), "object");
+    let routes = config.routes.values().flat_map(|table| &table.virtual_hosts).map(|host| host.routes.len()).sum();
+    let (files, listeners, routes) = (counted(read.files, "file"), counted(config.listeners.len(), "listener"), counted(routes, "route"));
+    format!("read {objects} from {files}{kinds}: {listeners}, {routes}")
 }
 
 /// Up to three requests that would reach a route each.

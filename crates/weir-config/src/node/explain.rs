@@ -9,7 +9,7 @@ use std::sync::Arc;
 pub fn explain(source: &Arc<Source>, found: Diagnostic) -> Diagnostic {
     let marks = ["<<<<<<< ", ">>>>>>> ", "||||||| "];
     if let Some(place) = first_line(source, |line| marks.iter().any(|m| line.starts_with(m))) {
-        return Diagnostic::error("InvalidYAML", "is a conflict marker of Git").help("resolve the conflict").at(&place, "");
+        return Diagnostic::error("InvalidYAML", "this is a Git conflict marker").help("resolve the conflict").at(&place, "");
     }
     let line = found.place.as_ref().map(|p| p.line);
     let here = |place: &Place| Some(place.line) == line;
@@ -17,7 +17,7 @@ pub fn explain(source: &Arc<Source>, found: Diagnostic) -> Diagnostic {
     let within = first_line(source, |l| l.contains("{{")).filter(here).or(template);
     if let Some(place) = within {
         let help = placeholder("{{").unwrap_or_default();
-        return Diagnostic::error("InvalidYAML", "is a template, not YAML").help(help).at(&place, "");
+        return Diagnostic::error("InvalidYAML", "this is a template, not YAML").help(help).at(&place, "");
     }
     let variable = source.text.lines().zip(source.first_line..).find(|(text, n)| Some(*n) == line && text.contains("${"));
     if variable.is_some() {

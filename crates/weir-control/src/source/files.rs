@@ -97,6 +97,10 @@ impl Files {
     pub fn roots(&self) -> &[PathBuf] {
         &self.roots
     }
+    /// How many files were read.
+    pub fn count(&self) -> usize {
+        self.files.len()
+    }
     /// Every object that is held.
     pub fn keys(&self) -> impl Iterator<Item = &Key> {
         self.owners.keys()

@@ -60,3 +60,33 @@ fn add(file: &Name, wanted: &HashSet<u64>, into: &mut HashMap<u64, Arc<Source>>)
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use crate::{Control, Options};
+    use std::fs;
+
+    #[test]
+    fn findings_that_stay_are_not_read_for_again() {
+        let route = |name: &str| {
+            format!(
+                "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{ name: {name} }}\nspec: {{ parentRefs: [{{ name: nothing }}] }}\n"
+            )
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.yaml");
+        fs::write(&path, format!("{}---\n{}", route("a"), route("b"))).unwrap();
+        let mut control = Control::new(Options::default());
+        let lines = |found: &[weir_config::diagnostic::Diagnostic]| -> Vec<(u32, bool)> {
+            let place =
+                |d: &weir_config::diagnostic::Diagnostic| d.place.as_ref().map(|p| (p.line, d.snippet(false).contains("nothing }")));
+            found.iter().filter_map(place).collect()
+        };
+        let first = control.load(&[dir.path().into()]);
+        assert_eq!(lines(&first.diagnostics), [(4, true), (9, true)]);
+        // Another text under the same name, of which nothing was told: it is not looked at.
+        fs::write(&path, "x: y\n").unwrap();
+        assert_eq!(lines(&control.diagnostics()), [(4, true), (9, true)]);
+    }
+}

@@ -87,9 +87,13 @@ fn kubernetes_service(cx: &Cx<'_>, key: &ClusterKey, object: &Arc<Object>, part:
         None => UpstreamProtocol::Http1,
     });
     if let Some(name) = &service.external_name {
+        let port = match port.map(|p| &p.target) {
+            Some(Target::Number(number)) => *number,
+            _ => key.port,
+        };
         let address = match name.parse() {
-            Ok(ip) => Address::Socket(SocketAddr::new(ip, key.port)),
-            Err(_) => Address::Name { host: name.to_string(), port: key.port },
+            Ok(ip) => Address::Socket(SocketAddr::new(ip, port)),
+            Err(_) => Address::Name { host: name.to_string(), port },
         };
         return Some(Draft { cluster, endpoints: vec![Endpoint::new(address)], found_by: FoundBy::StrictDns });
     }

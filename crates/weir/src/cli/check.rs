@@ -1,12 +1,13 @@
 //! `weir check`.
 use super::{Output, run::present};
+use crate::run::counted;
 use anyhow::Result;
 use clap::Args as ClapArgs;
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 use weir_config::diagnostic::{Diagnostic, Severity};
 use weir_control::Options;
 
-/// Say what is wrong with a configuration, on which line, and what would mend it
+/// Check configuration: print each problem with its line and a fix
 ///
 /// Reads what `weir run` would read. Exits with 1 if there is an error. A warning is something that Weir ignores.
 #[derive(ClapArgs, Debug)]
@@ -47,8 +48,4 @@ fn print(found: &[Diagnostic]) {
         (0, 0) if found.is_empty() => println!("no findings"),
         (errors, warnings) => println!("{}, {}", counted(errors, "error"), counted(warnings, "warning")),
     }
-}
-
-fn counted(n: usize, what: &str) -> String {
-    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }

@@ -52,7 +52,7 @@ fn a_port_that_is_taken_at_the_start_is_waited_for() {
     assert!(weir.lines("curl").iter().all(|l| !l.contains(&format!(":{port}"))), "{}", weir.printed());
     // Later changes say how many errors there are, and not the same again.
     weir.write("more.yaml", "apiVersion: v1\nkind: Service\nmetadata: { name: more }\nspec: { ports: [{ port: 80 }] }\n");
-    assert!(weir.says("live after")[0].ends_with(" 1 errors"), "{}", weir.printed());
+    assert!(weir.says("live after")[0].ends_with(" 1 error"), "{}", weir.printed());
     drop(holder);
     eventually("the port", || (status(port) == Some(200)).then_some(()));
     eventually("readiness", || (ready(&weir) == (200, "LIVE".into())).then_some(()));
@@ -70,7 +70,7 @@ fn a_port_changed_to_one_that_is_taken_leaves_the_old_one_open() {
     assert_eq!(kept.request("GET", "h", "/", &[], b"").unwrap().status, 200);
     let (holder, port) = taken();
     weir.write("gateway.yaml", &TO_ECHO.replace("$PORT", &port.to_string()));
-    assert!(weir.says("live after")[0].ends_with(" 1 errors"), "{}", weir.printed());
+    assert!(weir.says("live after")[0].ends_with(" 1 error"), "{}", weir.printed());
     // Also while other things change.
     weir.write("more.yaml", "apiVersion: v1\nkind: Service\nmetadata: { name: more }\nspec: { ports: [{ port: 80 }] }\n");
     eventually("the second change", || (weir.lines("live after").len() == 2).then_some(()));

@@ -1,0 +1,74 @@
+//! What a gateway says of the folders and files that it was given, and what it does about those that it cannot read.
+use crate::harness::{Start, TO_ECHO, eventually, weir};
+use std::{
+    fs,
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt, symlink},
+        process::CommandExt,
+    },
+    path::Path,
+    process::Output,
+};
+
+/// `weir check` as somebody who may not read everything.
+fn check(folder: &Path) -> (Option<i32>, String) {
+    let mut command = weir();
+    command.arg("check").arg(folder);
+    if fs::metadata("/proc/self").unwrap().uid() == 0 {
+        command.uid(65534);
+    }
+    let Output { status, stdout, .. } = command.output().unwrap();
+    let said = String::from_utf8(stdout).unwrap().replace(&format!("{}", folder.display()), "CONF");
+    (status.code(), said)
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn what_cannot_be_read_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    set_mode(folder.path(), 0o755);
+    assert_eq!(check(folder.path()).0, Some(0));
+    assert!(check(folder.path()).1.contains("no .yaml, .yml or .json files in CONF"));
+
+    fs::write(folder.path().join("a.yaml"), "apiVersion: v1\nkind: Namespace\nmetadata: { name: a }\n").unwrap();
+    assert_eq!(check(folder.path()), (Some(0), "no findings\n".into()));
+
+    fs::create_dir(folder.path().join("sub")).unwrap();
+    fs::write(folder.path().join("b.yaml"), "").unwrap();
+    for (path, what) in [("sub", "CONF/sub cannot be read: Permission denied"), ("b.yaml", "CONF/b.yaml cannot be read: Permission denied")]
+    {
+        let path = folder.path().join(path);
+        set_mode(&path, 0);
+        let (code, said) = check(folder.path());
+        assert!(code == Some(1) && said.contains(what) && said.contains("1 error"), "{code:?} {said}");
+        set_mode(&path, 0o755);
+    }
+    set_mode(folder.path(), 0);
+    let (code, said) = check(folder.path());
+    assert!(code == Some(1) && said.contains("CONF cannot be read: Permission denied"), "{code:?} {said}");
+    set_mode(folder.path(), 0o755);
+}
+
+#[test]
+fn what_was_read_is_told_at_the_start() {
+    let weir = Start::new().file("gateway.yaml", TO_ECHO).file("empty.yaml", "").run();
+    weir.says("read 4 objects from 2 files (1 EndpointSlice, 1 Gateway, 1 HTTPRoute, 1 Service): 1 listener, 1 route");
+}
+
+#[test]
+fn devices_and_pipes_in_a_folder_stop_nothing() {
+    let weir = Start::new().file("gateway.yaml", TO_ECHO).run();
+    symlink("/dev/zero", weir.path("zero.yaml")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(weir.path("pipe.yaml")).status().unwrap().success());
+    weir.says("zero.yaml is a device, not a regular file");
+    weir.says("pipe.yaml is a pipe, not a regular file");
+    // Later changes are seen.
+    weir.write(
+        "gateway.yaml",
+        &TO_ECHO.replace("- name: echo\n", "").replace("rules: [{", "rules: [{ matches: [{ path: { value: /only } }],"),
+    );
+    eventually("the change", || (weir.get("h", "/").status == 404 && weir.get("h", "/only").status == 200).then_some(()));
+}
