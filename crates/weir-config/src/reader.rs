@@ -438,6 +438,22 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
+/// Bytes: a Kubernetes quantity of whole numbers, as `64Mi`, `1G` or `1024`.
+pub fn quantity(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let unit: u64 = match &text[digits..] {
+        "" => 1,
+        "k" => 1000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        _ => return None,
+    };
+    text[..digits].parse::<u64>().ok()?.checked_mul(unit)
+}
+
 /// `1h30m`, `1.5s`, `250ms`, `0s`; up to 100 years.
 pub fn duration(text: &str) -> Option<Duration> {
     parse_duration(text).ok()

@@ -17,6 +17,7 @@ pub mod listener;
 pub mod log;
 pub mod logging;
 pub mod outlier;
+pub mod overload;
 pub mod plugin;
 mod proxy;
 pub mod retry;
@@ -55,6 +56,8 @@ pub struct Options {
     pub max_connections: Option<u32>,
     /// Connections to upstreams open at once, over all clusters and workers; `None` likewise.
     pub max_upstream_connections: Option<u32>,
+    /// Bytes of memory of the process near which requests and connections are refused; `None` for its cgroup's limit, 0 for none.
+    pub max_memory: Option<u64>,
     /// For the PROXY protocol header and the ClientHello (Envoy's `listener_filters_timeout`).
     pub listener_filters_timeout: Duration,
     /// For a TLS handshake (Envoy's `transport_socket_connect_timeout`).
@@ -86,6 +89,7 @@ impl Default for Options {
             dns_resolvers: Vec::new(),
             max_connections: None,
             max_upstream_connections: None,
+            max_memory: None,
             listener_filters_timeout: Duration::from_secs(15),
             handshake_timeout: Duration::from_secs(15),
             labels: BTreeMap::new(),

@@ -121,6 +121,7 @@ stats! {
     downstream_cx_destroy = "downstream_cx_destroy": "connections closed",
     downstream_cx_overflow = "downstream_cx_overflow": "connections refused because the listener had its most open",
     downstream_global_cx_overflow = "downstream_global_cx_overflow": "connections refused because the process had its most open",
+    downstream_cx_overload_reject = "downstream_cx_overload_reject": "connections refused because memory runs out",
     downstream_pre_cx_timeout = "downstream_pre_cx_timeout": "connections that sent no PROXY protocol header or ClientHello in time",
     downstream_listener_filter_error = "downstream_listener_filter_error": "connections with a malformed PROXY protocol header or ClientHello",
     downstream_accept_error = "downstream_accept_error": "failures to accept, mostly for want of file descriptors",

@@ -9,6 +9,7 @@ use crate::{
     listener::{self, ListenerSlot},
     log::Sinks,
     logging::Logger,
+    overload::{self, Overload},
     plugin::{self, ManagerOptions},
     snapshot::Snapshot,
     stats::{Registry, Total},
@@ -62,6 +63,7 @@ pub struct Shared {
     retry: Notify,
     /// How often an address could not be bound.
     pub(crate) listener_create_failure: AtomicU64,
+    pub overload: Arc<Overload>,
     /// Connections to upstreams.
     pub upstreams: Arc<UpstreamConnections>,
     /// Certificates that are loaded, by the names of their secrets.
@@ -226,6 +228,7 @@ impl Proxy {
             waiting_listeners: AtomicUsize::new(0),
             retry: Notify::new(),
             listener_create_failure: AtomicU64::new(0),
+            overload: Arc::new(Overload::new(options.max_memory)),
             upstreams: Arc::new(UpstreamConnections::new(budget.upstream)),
             certificates: ArcSwap::default(),
             state: AtomicU8::new(State::PreInitializing as u8),
@@ -248,6 +251,7 @@ impl Proxy {
         let runtime = main.handle().clone();
         let manager = Manager::new(clusters, Arc::new(resolver), runtime.clone(), shared.upstreams.clone());
         let applier = Arc::new(tokio::sync::Mutex::new(Applier::new(shared.clone(), manager)));
+        runtime.spawn(overload::watch(shared.overload.clone()));
         runtime.spawn(retry(shared.clone(), applier.clone()));
         let workers: io::Result<Vec<_>> = (0..shared.options.workers).map(|i| Handle::start(i, shared.clone())).collect();
         *shared.workers.lock().unwrap_or_else(PoisonError::into_inner) = workers?;

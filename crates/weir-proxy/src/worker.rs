@@ -9,7 +9,7 @@ use crate::{
     plugin::{PluginEntry, WorkerPlugins},
     snapshot::{HcmKey, HcmRt, Snapshot},
     stream::{Stream, View},
-    upstream::WorkerCluster,
+    upstream::{WorkerCluster, mirror::Copies},
 };
 use arc_swap::{ArcSwap, Cache};
 use std::{
@@ -52,6 +52,7 @@ pub struct Worker {
     streams: RefCell<Vec<Rc<Stream>>>,
     pub plugins: Rc<WorkerPlugins>,
     pub logs: RefCell<WorkerLogs>,
+    pub copies: Copies,
     /// What `now` counts from.
     epoch: Instant,
     /// Nanoseconds from 1970 to the epoch; corrected once a second, since the system's clock may be set.
@@ -74,6 +75,7 @@ impl Worker {
             streams: RefCell::default(),
             plugins: WorkerPlugins::new(&shared.plugins, worker.clone()),
             logs: RefCell::default(),
+            copies: Copies::default(),
             // One epoch for all workers: outlier detection compares their times.
             epoch: shared.started,
             wall: Cell::new(wall_of_epoch(SystemTime::now(), shared.started.elapsed())),

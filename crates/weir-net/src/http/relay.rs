@@ -223,6 +223,10 @@ impl Writer {
         if self.at == self.out.len() {
             self.out.clear();
             self.at = 0;
+        } else if self.at >= self.pending() {
+            // What has gone makes room, or the buffer would grow to twice what waits.
+            self.out.drain(..self.at);
+            self.at = 0;
         }
         if self.shape == Shape::Chunked {
             chunk::size_line(&mut self.out, data.len());

@@ -95,7 +95,8 @@ impl Exchange<'_> {
         if request_end == 0 {
             self.clock.request = start.saturating_add(ns(config.timeouts.request_timeout));
         }
-        self.clock.set_route(request_end, self.w.moment(), ns(forward.timeout.or(config.timeouts.route_timeout)));
+        let timeout = forward.timeout.or(config.timeouts.route_timeout);
+        self.clock.set_route(request_end, self.w.moment(), ns(timeout));
         if let Some(idle) = forward.idle_timeout {
             self.clock.set_idle(self.w.moment(), nanos(idle));
         }
@@ -104,7 +105,7 @@ impl Exchange<'_> {
         let mut kept = Kept::new(if again { config.limits.buffer_limit_bytes as usize } else { 0 });
         let early = self.request_ends(&kept.replay);
         if early {
-            mirror::start(self.w, &shadows, &self.s.req.borrow(), b"");
+            mirror::start(self.w, &shadows, &self.s.req.borrow(), b"", timeout);
         }
         let after = match self.tries(&plan, &mut kept).await {
             Ok(tried) => self.respond(&plan, tried, &mut kept.replay).await,
@@ -114,7 +115,7 @@ impl Exchange<'_> {
             plan.cluster.stats.retry_or_shadow_abandoned.inc();
         }
         if shadowed && !early && kept.replay.ended && !kept.replay.spent {
-            mirror::start(self.w, &shadows, &self.s.req.borrow(), &kept.replay.body);
+            mirror::start(self.w, &shadows, &self.s.req.borrow(), &kept.replay.body, timeout);
         }
         after
     }

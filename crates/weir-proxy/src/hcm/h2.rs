@@ -23,6 +23,8 @@ use weir_net::{
 /// Streams that a client may reset before their answer was begun, beyond those that ended well: above it the connection
 /// ends (CVE-2023-44487).
 const MAX_EARLY_RESETS: u32 = 200;
+/// Bytes of one stream that wait for the client to read, beside what is about to be written.
+const SEND_BUFFER: usize = 64 * 1024;
 /// Ends of streams that h2 remembers.
 const MAX_RESET_STREAMS: usize = 50;
 
@@ -48,7 +50,7 @@ pub async fn serve(io: Io, first: Vec<u8>, since: Option<u64>, connection: Conne
         .max_header_list_size(limits.max_request_headers_bytes.saturating_mul(2))
         .max_concurrent_reset_streams(MAX_RESET_STREAMS)
         .enable_connect_protocol()
-        .max_send_buffer_size(256 * 1024);
+        .max_send_buffer_size(SEND_BUFFER);
     let (waits, max_requests) = (hcm.waits, limits.max_requests_per_connection);
     drop(hcm);
     let seen = Rc::<Seen>::default();

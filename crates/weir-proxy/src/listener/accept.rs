@@ -70,6 +70,10 @@ pub(crate) async fn run(local: Rc<Local>, slot: Arc<ListenerSlot>, listener: Tcp
 
 fn take(local: &Rc<Local>, slot: &Arc<ListenerSlot>, io: TcpStream, peer: SocketAddr) {
     count(&slot.stats.downstream_cx_total);
+    if local.shared.overload.refuses_connections() {
+        count(&slot.stats.downstream_cx_overload_reject);
+        return count(&slot.stats.downstream_cx_destroy);
+    }
     match Guard::enter(slot) {
         Some(guard) => drop(spawn_local(connection(local.clone(), guard, io, peer))),
         None => count(&slot.stats.downstream_cx_destroy),

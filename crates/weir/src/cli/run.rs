@@ -73,6 +73,10 @@ pub struct Serve {
     /// descriptors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_upstream_connections: Option<u32>,
+    /// Memory of the process, as 512Mi: at 95% new requests get 503, at 98% new connections are closed; 0 for no limit [default: the
+    /// memory limit of its cgroup]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    max_memory: Option<u64>,
     /// The access log: a file, - for standard output, or off
     #[arg(long, value_name = "FILE", default_value = "-")]
     access_log: String,
@@ -142,6 +146,7 @@ impl Serve {
                 dns_resolvers: self.dns_resolver,
                 max_connections: self.max_connections,
                 max_upstream_connections: self.max_upstream_connections,
+                max_memory: self.max_memory,
                 labels,
                 ..weir_proxy::Options::default()
             },
@@ -189,6 +194,10 @@ pub fn upstream(text: &str) -> Result<Url, String> {
 
 fn duration(text: &str) -> Result<Duration, String> {
     weir_config::reader::duration(text).ok_or_else(|| "write it as 30s, 1m30s or 500ms".into())
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    weir_config::reader::quantity(text).ok_or_else(|| "write bytes, or a number with Ki, Mi, Gi, k, M or G".into())
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

@@ -49,18 +49,7 @@ fn count_or_none(field: &Field<'_>) -> Option<u32> {
 /// A Kubernetes quantity: `64Mi`, `1G`, or bytes.
 fn bytes(field: &Field<'_>) -> Option<u64> {
     let text = field.str()?;
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let unit: Option<u64> = match &text[digits..] {
-        "" => Some(1),
-        "k" => Some(1000),
-        "M" => Some(1_000_000),
-        "G" => Some(1_000_000_000),
-        "Ki" => Some(1 << 10),
-        "Mi" => Some(1 << 20),
-        "Gi" => Some(1 << 30),
-        _ => None,
-    };
-    let found = text[..digits].parse::<u64>().ok().zip(unit).and_then(|(n, unit)| n.checked_mul(unit)).filter(|n| *n > 0);
+    let found = weir_config::reader::quantity(text).filter(|n| *n > 0);
     if found.is_none() {
         field.invalid(format!("\"{text}\" is not a size"), "bytes, or a number with Ki, Mi, Gi, k, M or G");
     }
