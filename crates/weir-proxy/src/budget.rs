@@ -6,6 +6,8 @@ const RESERVE: u64 = 64;
 /// For the event loop and the listening sockets of one worker.
 const RESERVE_PER_WORKER: u64 = 16;
 const LARGEST_RESERVE: u64 = 8192;
+/// Envoy's default for `max_pending_requests` of a DNS cache.
+const MAX_LOOKUPS: usize = 1024;
 
 /// Connections that may be open at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub(crate) struct Budget {
     pub downstream: u32,
     /// To upstreams.
     pub upstream: u32,
+    /// Names that clients choose and that are being looked up at once: each lookup takes one of the reserved descriptors.
+    pub lookups: usize,
 }
 
 impl Budget {
@@ -25,12 +29,13 @@ impl Budget {
         let usable = u32::try_from(descriptors - reserve).unwrap_or(u32::MAX);
         let rest = |taken: u32| usable.saturating_sub(taken).max(usable / 8).max(1);
         let half = (usable / 2).max(1);
-        match (downstream, upstream) {
-            (None, None) => Budget { downstream: half, upstream: half },
-            (Some(downstream), None) => Budget { downstream, upstream: rest(downstream) },
-            (None, Some(upstream)) => Budget { downstream: rest(upstream), upstream },
-            (Some(downstream), Some(upstream)) => Budget { downstream, upstream },
-        }
+        let (downstream, upstream) = match (downstream, upstream) {
+            (None, None) => (half, half),
+            (Some(downstream), None) => (downstream, rest(downstream)),
+            (None, Some(upstream)) => (rest(upstream), upstream),
+            (Some(downstream), Some(upstream)) => (downstream, upstream),
+        };
+        Budget { downstream, upstream, lookups: (reserve as usize / 2).clamp(1, MAX_LOOKUPS) }
     }
 
     /// Descriptors that are missing if all these connections are open.
@@ -60,7 +65,8 @@ mod tests {
             let budget = Budget::new(descriptors, workers, downstream, upstream);
             assert_eq!((budget.downstream, budget.upstream), expected, "{descriptors} {workers} {downstream:?} {upstream:?}");
         }
-        assert_eq!(Budget { downstream: 900, upstream: 200 }.missing(1024), 76);
+        assert_eq!(Budget::new(1024, 2, Some(900), Some(200)).missing(1024), 76);
         assert_eq!(Budget::new(1024, 2, None, None).missing(1024), 0);
+        assert_eq!([128, 1024, 1 << 20].map(|n| Budget::new(n, 2, None, None).lookups), [32, 64, 1024]);
     }
 }

@@ -7,7 +7,7 @@ pub(crate) mod manager;
 mod registry;
 
 pub use endpoints::{EndpointRt, EndpointSet};
-pub use forward::ForwardProxy;
+pub use forward::{DnsCacheStats, ForwardProxy, Unresolved};
 pub use registry::ClusterRegistry;
 
 use crate::{breaker::UpstreamConnections, outlier::Outliers};

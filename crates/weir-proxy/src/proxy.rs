@@ -4,7 +4,7 @@ use crate::{
     apply::Applier,
     breaker::UpstreamConnections,
     budget::Budget,
-    cluster::{ClusterRegistry, manager::Manager},
+    cluster::{ClusterRegistry, DnsCacheStats, ForwardProxy, manager::Manager},
     drain::Phase,
     listener::{self, ListenerSlot},
     log::Sinks,
@@ -64,6 +64,8 @@ pub struct Shared {
     /// How often an address could not be bound.
     pub(crate) listener_create_failure: AtomicU64,
     pub overload: Arc<Overload>,
+    /// Of the dynamic forward proxy.
+    pub dns_cache: Arc<DnsCacheStats>,
     /// Connections to upstreams.
     pub upstreams: Arc<UpstreamConnections>,
     /// Certificates that are loaded, by the names of their secrets.
@@ -228,6 +230,7 @@ impl Proxy {
             waiting_listeners: AtomicUsize::new(0),
             retry: Notify::new(),
             listener_create_failure: AtomicU64::new(0),
+            dns_cache: Arc::default(),
             overload: Arc::new(Overload::new(options.max_memory)),
             upstreams: Arc::new(UpstreamConnections::new(budget.upstream)),
             certificates: ArcSwap::default(),
@@ -249,7 +252,9 @@ impl Proxy {
             dns::Resolver::new(dns::Options { servers: shared.options.dns_resolvers.clone(), ..Default::default() })?
         };
         let runtime = main.handle().clone();
-        let manager = Manager::new(clusters, Arc::new(resolver), runtime.clone(), shared.upstreams.clone());
+        let resolver = Arc::new(resolver);
+        let forward = ForwardProxy::new(resolver.clone(), runtime.clone(), budget.lookups, shared.dns_cache.clone());
+        let manager = Manager::new(clusters, resolver, forward, runtime.clone(), shared.upstreams.clone());
         let applier = Arc::new(tokio::sync::Mutex::new(Applier::new(shared.clone(), manager)));
         runtime.spawn(overload::watch(shared.overload.clone()));
         runtime.spawn(retry(shared.clone(), applier.clone()));

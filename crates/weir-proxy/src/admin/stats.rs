@@ -247,6 +247,16 @@ fn server(shared: &Shared, out: &mut Vec<Sample>) {
     out.push(plain("filesystem.write_failed", Total::Counter(logs.write_failed)));
     let failed = shared.listener_create_failure.load(Ordering::Relaxed);
     out.push(plain("listener_manager.listener_create_failure", Total::Counter(failed)));
+    let dns = &shared.dns_cache;
+    for (name, counter) in [
+        ("dns_query_attempt", &dns.dns_query_attempt),
+        ("dns_query_failure", &dns.dns_query_failure),
+        ("dns_rq_pending_overflow", &dns.dns_rq_pending_overflow),
+        ("host_overflow", &dns.host_overflow),
+    ] {
+        out.push(plain(&format!("dns_cache.dynamic_forward_proxy.{name}"), Total::Counter(counter.load(Ordering::Relaxed))));
+    }
+    out.push(plain("dns_cache.dynamic_forward_proxy.num_hosts", Total::Gauge(dns.num_hosts.load(Ordering::Relaxed) as i64)));
     out.push(plain("server.upstream_cx_overflow", Total::Counter(shared.upstreams.overflow.load(Ordering::Relaxed))));
     out.push(plain("server.log_lines_dropped", Total::Counter(logging::dropped())));
 }

@@ -1,19 +1,56 @@
-//! The dynamic forward proxy: endpoints named by the request itself, resolved on demand and remembered for a while.
+//! The dynamic forward proxy: endpoints named by the request itself, resolved on demand and remembered for a while. Clients choose
+//! the names, so the lookups under way are bounded, and each name is looked up once at a time.
 use super::EndpointRt;
 use std::{
     collections::HashMap,
+    fmt,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Instant,
 };
+use tokio::sync::watch;
 use weir_config::model::{Address, Endpoint};
-use weir_net::dns::{DnsError, Resolver};
+use weir_net::dns::{Answer, DnsError, Resolver};
 
 /// Hosts remembered at once (Envoy's `max_hosts`); beyond, the ones unused for longest go.
 const MAX_HOSTS: usize = 1024;
+
+/// Counted under Envoy's names, as `dns_cache.dynamic_forward_proxy.…`.
+#[derive(Default)]
+pub struct DnsCacheStats {
+    /// Lookups begun.
+    pub dns_query_attempt: AtomicU64,
+    /// Lookups that brought no address.
+    pub dns_query_failure: AtomicU64,
+    /// Requests refused because too many names were being looked up.
+    pub dns_rq_pending_overflow: AtomicU64,
+    /// Hosts forgotten before their time because there were too many.
+    pub host_overflow: AtomicU64,
+    /// Hosts remembered now.
+    pub num_hosts: AtomicU64,
+}
+
+/// Why there is no endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unresolved {
+    Dns(DnsError),
+    /// Too many names are being looked up.
+    Overflow,
+}
+
+impl fmt::Display for Unresolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unresolved::Dns(e) => e.fmt(f),
+            Unresolved::Overflow => f.write_str("too many names are being looked up"),
+        }
+    }
+}
+
+type Lookup = Result<Answer, DnsError>;
 
 struct Entry {
     endpoint: Arc<EndpointRt>,
@@ -26,23 +63,26 @@ pub struct ForwardProxy {
     resolver: Arc<Resolver>,
     runtime: tokio::runtime::Handle,
     hosts: Mutex<HashMap<(String, u16), Entry>>,
-    /// Hosts thrown out before their time because there were too many.
-    pub overflow: AtomicU64,
+    /// By name; `None` is sent until the answer is there.
+    pending: Arc<Mutex<HashMap<String, watch::Receiver<Option<Lookup>>>>>,
+    /// Names that may be looked up at once (Envoy's `max_pending_requests` of a DNS cache).
+    max_pending: usize,
+    stats: Arc<DnsCacheStats>,
 }
 
 impl ForwardProxy {
-    pub(crate) fn new(resolver: Arc<Resolver>, runtime: tokio::runtime::Handle) -> Self {
-        ForwardProxy { resolver, runtime, hosts: Mutex::default(), overflow: AtomicU64::new(0) }
+    pub(crate) fn new(resolver: Arc<Resolver>, runtime: tokio::runtime::Handle, max_pending: usize, stats: Arc<DnsCacheStats>) -> Self {
+        ForwardProxy { resolver, runtime, hosts: Mutex::default(), pending: Arc::default(), max_pending, stats }
     }
 
     /// The endpoint of a host (a name or an address, no port) and a port. The same `Arc` as long as the address stays.
     ///
     /// # Errors
-    /// What DNS says; an expired address is used on while its name cannot be resolved anew.
-    pub async fn endpoint(&self, host: &str, port: u16) -> Result<Arc<EndpointRt>, DnsError> {
+    /// What DNS says, or too many lookups; an expired address is used on while its name cannot be resolved anew.
+    pub async fn endpoint(&self, host: &str, port: u16) -> Result<Arc<EndpointRt>, Unresolved> {
         let key = (host.to_ascii_lowercase(), port);
         let now = Instant::now();
-        let known = self.lock().get_mut(&key).map(|e| {
+        let known = lock(&self.hosts).get_mut(&key).map(|e| {
             e.used = now;
             (e.endpoint.clone(), e.until)
         });
@@ -51,10 +91,7 @@ impl ForwardProxy {
         {
             return Ok(endpoint.clone());
         }
-        let (resolver, name) = (self.resolver.clone(), key.0.clone());
-        // A resolver's sockets belong to the runtime that it was made in.
-        let answer = self.runtime.spawn(async move { resolver.lookup(&name).await }).await;
-        let answer = match answer.unwrap_or_else(|_| Err(DnsError::Failed("the proxy is stopping".into()))) {
+        let answer = match self.lookup(&key.0).await {
             Ok(answer) => answer,
             Err(e) => return known.map(|(endpoint, _)| endpoint).ok_or(e),
         };
@@ -67,8 +104,46 @@ impl ForwardProxy {
         Ok(endpoint)
     }
 
+    /// Joins the lookup of this name that is under way, or begins one.
+    async fn lookup(&self, name: &str) -> Result<Answer, Unresolved> {
+        let mut answer = {
+            let mut pending = lock(&self.pending);
+            match pending.get(name) {
+                Some(answer) => answer.clone(),
+                None if pending.len() >= self.max_pending => {
+                    self.stats.dns_rq_pending_overflow.fetch_add(1, Relaxed);
+                    return Err(Unresolved::Overflow);
+                }
+                None => {
+                    let answer = self.begin(name.to_string());
+                    pending.insert(name.to_string(), answer.clone());
+                    answer
+                }
+            }
+        };
+        let found = answer.wait_for(Option::is_some).await.ok().and_then(|found| found.clone());
+        found.unwrap_or_else(|| Err(DnsError::Failed("the proxy is stopping".into()))).map_err(Unresolved::Dns)
+    }
+
+    /// A lookup goes on when those who asked have left: others may join it.
+    fn begin(&self, name: String) -> watch::Receiver<Option<Lookup>> {
+        let (tell, answer) = watch::channel(None);
+        let (resolver, pending, stats) = (self.resolver.clone(), self.pending.clone(), self.stats.clone());
+        stats.dns_query_attempt.fetch_add(1, Relaxed);
+        // A resolver's sockets belong to the runtime that it was made in.
+        self.runtime.spawn(async move {
+            let found = resolver.lookup(&name).await;
+            if found.is_err() {
+                stats.dns_query_failure.fetch_add(1, Relaxed);
+            }
+            lock(&pending).remove(&name);
+            let _ = tell.send(Some(found));
+        });
+        answer
+    }
+
     fn remember(&self, key: (String, u16), entry: Entry) {
-        let mut hosts = self.lock();
+        let mut hosts = lock(&self.hosts);
         if hosts.len() >= MAX_HOSTS && !hosts.contains_key(&key) {
             let now = entry.used;
             hosts.retain(|_, e| e.until > now);
@@ -76,13 +151,14 @@ impl ForwardProxy {
                 && let Some(oldest) = hosts.iter().min_by_key(|(_, e)| e.used).map(|(k, _)| k.clone())
             {
                 hosts.remove(&oldest);
-                self.overflow.fetch_add(1, Ordering::Relaxed);
+                self.stats.host_overflow.fetch_add(1, Relaxed);
             }
         }
         hosts.insert(key, entry);
+        self.stats.num_hosts.store(hosts.len() as u64, Relaxed);
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(String, u16), Entry>> {
-        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -39,9 +39,14 @@ pub(crate) struct Manager {
 }
 
 impl Manager {
-    pub fn new(registry: Arc<ClusterRegistry>, resolver: Arc<Resolver>, runtime: Handle, connections: Arc<UpstreamConnections>) -> Manager {
-        let forward = Arc::new(ForwardProxy::new(resolver.clone(), runtime.clone()));
-        Manager { registry, resolver, forward, runtime, connections, entries: BTreeMap::new() }
+    pub fn new(
+        registry: Arc<ClusterRegistry>,
+        resolver: Arc<Resolver>,
+        forward: ForwardProxy,
+        runtime: Handle,
+        connections: Arc<UpstreamConnections>,
+    ) -> Manager {
+        Manager { registry, resolver, forward: Arc::new(forward), runtime, connections, entries: BTreeMap::new() }
     }
 
     /// Publishes what is new or changed, and waits a moment for names that were never resolved. Clusters that are gone

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     balance::hash_request,
     breaker::{Permit, Resource},
+    cluster::Unresolved,
     info::Flags,
     retry::RetryRt,
     route::{ForwardRt, RouteRt, Target},
@@ -161,13 +162,14 @@ impl Exchange<'_> {
         }
         if let Some(forward) = &cluster.rt.forward {
             let (host, port) = self.named_host(plan);
-            let found = forward.endpoint(&host, port).await;
-            self.w.now();
-            return match found {
+            return match self.meanwhile(forward.endpoint(&host, port)).await? {
                 Ok(endpoint) => Ok(cluster.named(endpoint)),
                 Err(e) => {
                     self.s.info.borrow_mut().upstream_failure = Some(e.to_string().into());
-                    Err(End::reply(503, Flags::DNS_RESOLUTION_FAILED, "dns_resolution_failure"))
+                    Err(match e {
+                        Unresolved::Dns(_) => End::reply(503, Flags::DNS_RESOLUTION_FAILED, "dns_resolution_failure"),
+                        Unresolved::Overflow => End::reply(503, Flags::UPSTREAM_OVERFLOW, "dynamic_forward_proxy_pending_request_overflow"),
+                    })
                 }
             };
         }

@@ -23,6 +23,7 @@ mod limits;
 mod listeners;
 mod live;
 mod logs;
+mod lookups;
 mod memory;
 mod mesh;
 mod messages;
