@@ -127,7 +127,8 @@ fn classes_decide_whose_an_ingress_is() {
             ("GET weir.test/", "echo"),
             ("GET old.test/", "echo"),
             ("GET nginx.test/", "404"),
-            ("GET unknown.test/", "404"),
+            // No object gives this class to another controller.
+            ("GET unknown.test/", "echo"),
             ("GET none.test/", none),
         ]
     };
