@@ -7,6 +7,7 @@ mod routes;
 mod tls;
 mod upstream;
 
+pub use canary::names as canary_names;
 pub use decode::{Backend, Ingress, IngressClass, Path, PathType, PortRef, Rule, Tls, decode, decode_class};
 pub use upstream::apply as apply_to_cluster;
 

@@ -2,7 +2,7 @@
 mod limits;
 mod rules;
 
-use super::{Cx, Part, PluginPart};
+use super::{Cx, Part, PluginPart, ingress};
 use crate::object::{Key, Kind, Meta, Object, Spec};
 use std::{path::Path, sync::Arc};
 use weir_config::{
@@ -229,6 +229,7 @@ fn ports(spec: &reader::Object<'_>) -> Vec<u16> {
 
 pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, plugin: &Plugin, part: &mut Part) {
     let Some(configuration) = plugin.configuration.clone() else { return };
+    let configuration = rules::with_canaries(configuration, || ingress::canary_names(cx));
     let code = match &plugin.code {
         Code::Url(url) => WasmCode::Http { url: url.to_string(), sha256: plugin.sha256.clone() },
         Code::File(path) => file(cx, object, plugin, path, part),

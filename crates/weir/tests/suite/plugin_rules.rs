@@ -1,7 +1,7 @@
 //! Which plugin meets which request: Higress' rules as its own SDK matches them, phases and priorities, ports, targets.
 use crate::{
     client,
-    harness::{Start, Weir},
+    harness::{Start, Weir, eventually},
     plugin_kit::{built, guest, higress, istio, on_headers},
 };
 use std::net::SocketAddr;
@@ -37,6 +37,12 @@ kind: Ingress
 metadata: { name: second }
 spec:
   rules: [{ host: second.test, http: { paths: [{ path: /, pathType: Prefix, backend: { service: { name: two, port: { number: 81 } } } }] } }]
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: { name: shop-canary, annotations: { higress.io/canary: 'true', higress.io/canary-by-header: x-canary } }
+spec:
+  rules: [{ host: shop.test, http: { paths: [{ path: /, pathType: Prefix, backend: { service: { name: two, port: { number: 81 } } } }] } }]
 ---
 apiVersion: networking.k8s.io/v1
 kind: Ingress
@@ -125,6 +131,26 @@ fn rules_of_higress_are_matched_by_its_sdk() {
     ingress("default/shop", ["mine", "", ""]);
     ingress("higress-system/shop", ["", "", "mine"]);
     ingress("shop", ["mine", "", "mine"]);
+    // A canary by header is guarded with what it takes requests of, unless a rule names it.
+    let canary = |wanted: &str| {
+        eventually("the canary's rule", || {
+            let mut c = client::Connection::open(weir.address()).ok()?;
+            let answer = c.request("GET", "shop.test", "/sse?n=1&every=1ms", &[("x-canary", "always")], b"").ok()?;
+            answer.body.contains(&format!("data: {wanted} 1\n\n")).then_some(())
+        });
+    };
+    ingress("default/shop", ["mine", "", ""]);
+    canary("mine");
+    weir.write(
+        "plugin.yaml",
+        &spec(&format!(
+            "matchRules: [{{ ingress: [shop], config: {} }}, {{ ingress: [shop-canary], config: {} }}]\n",
+            word("mine"),
+            word("own")
+        )),
+    );
+    canary("own");
+    says("shop.test", "mine");
     // Istio's field goes through as it stands.
     weir.write("plugin.yaml", &spec(&format!("pluginConfig: {}\n", word("plain"))));
     says("any.test", "plain");
@@ -200,7 +226,7 @@ fn plugins_run_by_phase_and_priority_where_they_are_meant_to() {
         let before = weir.lines("order ").len();
         let met = passed(&weir, port);
         assert_eq!(met, wanted.iter().rev().copied().collect::<Vec<_>>(), "the response, on port {port}");
-        let said = crate::harness::eventually("the log", || {
+        let said = eventually("the log", || {
             let lines = weir.lines("order ");
             (lines.len() >= before + wanted.len()).then(|| lines[before..].to_vec())
         });

@@ -4,6 +4,7 @@ use super::{
     annotations::{Annotations, Canary},
     class,
     decode::Path,
+    route_name,
 };
 use crate::{
     object::{Kind, Object, Spec},
@@ -22,8 +23,36 @@ pub struct Found<'a> {
 
 /// An Ingress is found by the hosts of its rules; canaries apart, so that a change of another Ingress of a host is no concern.
 pub fn words(ingress: &Ingress) -> Vec<Name> {
-    let canary = ingress.annotations.as_deref().is_some_and(|notes| notes.canary.is_some());
-    ingress.rules.iter().map(|rule| word(if canary { "canary" } else { "host" }, rule.host.as_ref())).collect()
+    let canary = ingress.annotations.as_deref().and_then(|notes| notes.canary.as_ref());
+    let kind = if canary.is_some() { "canary" } else { "host" };
+    let named = canary.filter(|canary| canary.header.is_some()).map(|_| NAMED.into());
+    ingress.rules.iter().map(|rule| word(kind, rule.host.as_ref())).chain(named).collect()
+}
+
+/// Where canaries are found that have routes of their own, under their own names.
+const NAMED: &str = "canaries/by-header";
+
+/// The names of those routes, after the names of the routes that they take requests of.
+pub fn names(cx: &Cx<'_>) -> Vec<(Name, Name)> {
+    let mut names = Vec::new();
+    for object in cx.by_word(Kind::Ingress, NAMED) {
+        let Spec::Ingress(ingress) = &object.spec else { continue };
+        for rule in &ingress.rules {
+            for base in cx.by_word(Kind::Ingress, &word("host", rule.host.as_ref())) {
+                let Spec::Ingress(other) = &base.spec else { continue };
+                if rule.paths.iter().any(|path| same(other, rule.host.as_ref(), path, ingress).next().is_some()) {
+                    names.push((of_object(base), of_object(object)));
+                }
+            }
+        }
+    }
+    names.sort();
+    names.dedup();
+    names
+}
+
+fn of_object(object: &Object) -> Name {
+    route_name(&object.key.namespace, &object.key.name)
 }
 
 fn word(kind: &str, host: Option<&Name>) -> Name {

@@ -2,9 +2,13 @@
 use crate::translate::ingress;
 use serde_json::{Map, Value};
 use weir_config::{
+    model::Name,
     node,
     reader::{Field, Object},
 };
+
+/// The key of a rule's route names.
+const ROUTES: &str = "_match_route_";
 
 /// The JSON text; the inner `None` is a plugin that is switched off. `None` after an error. `namespace` is the plugin's.
 #[expect(clippy::option_option, reason = "an error and a plugin that is switched off are not the same")]
@@ -41,6 +45,26 @@ pub fn configuration(spec: &Object<'_>, higress: bool, namespace: &str) -> Optio
     Some(Some(Value::Object(config).to_string()))
 }
 
+/// With the names of canaries in the rules that name what they take requests of: a header must not lead past a plugin that guards a
+/// route. A canary that some rule names itself is left to that rule.
+pub fn with_canaries(configuration: String, canaries: impl FnOnce() -> Vec<(Name, Name)>) -> String {
+    if !configuration.contains(ROUTES) {
+        return configuration;
+    }
+    let canaries = canaries();
+    let Ok(mut read) = serde_json::from_str::<Value>(&configuration) else { return configuration };
+    let Some(rules) = read.get_mut("_rules_").and_then(Value::as_array_mut).filter(|_| !canaries.is_empty()) else { return configuration };
+    let has = |rule: &Value, name: &str| rule[ROUTES].as_array().is_some_and(|routes| routes.iter().any(|route| route == name));
+    let open: Vec<&(Name, Name)> = canaries.iter().filter(|(_, canary)| !rules.iter().any(|rule| has(rule, canary))).collect();
+    for rule in rules {
+        let found: Vec<Value> = open.iter().filter(|(base, _)| has(rule, base)).map(|(_, canary)| (**canary).into()).collect();
+        if let Some(routes) = rule.get_mut(ROUTES).and_then(Value::as_array_mut) {
+            routes.extend(found);
+        }
+    }
+    read.to_string()
+}
+
 /// Higress' flags are wrapped booleans, which some write as objects.
 fn flag(object: &Object<'_>, name: &'static str) -> Option<bool> {
     let field = object.get(name)?;
@@ -71,7 +95,7 @@ fn rule(field: &Field<'_>, namespace: &str) -> Option<Option<Value>> {
     };
     let off = flag(&rule, "configDisable").unwrap_or(false);
     let mut any = false;
-    for (name, key) in [("ingress", "_match_route_"), ("domain", "_match_domain_"), ("service", "_match_service_")] {
+    for (name, key) in [("ingress", ROUTES), ("domain", "_match_domain_"), ("service", "_match_service_")] {
         let mut list = rule.strings(name);
         if name == "ingress" {
             list = list.iter().flat_map(|named| ingress::route_names(named, namespace)).collect();
