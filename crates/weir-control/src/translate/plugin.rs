@@ -30,6 +30,8 @@ pub struct Plugin {
     pub gateways: Option<Vec<(Key, Chars)>>,
     /// Ports of the listeners; empty for all.
     pub ports: Vec<u16>,
+    /// That its rules name.
+    pub ingresses: Vec<(Key, Chars)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -83,6 +85,7 @@ fn decode(root: &reader::Object<'_>, meta: &Meta, higress: bool) -> Option<Spec>
     let environment = spec.object("vmConfig").map(|vm| vm.list("env").iter().filter_map(variable).collect()).unwrap_or_default();
     let gateways = targets(&spec, meta);
     let ports = ports(&spec);
+    let ingresses = if higress { rules::ingresses(&spec) } else { Vec::new() };
     let limits = limits::read(root);
     let sha256 = spec.get("sha256").and_then(|f| digest(&f));
     let root_id = spec.str("pluginName").unwrap_or_default().into();
@@ -113,6 +116,7 @@ fn decode(root: &reader::Object<'_>, meta: &Meta, higress: bool) -> Option<Spec>
         limits,
         gateways,
         ports,
+        ingresses,
     })))
 }
 
@@ -241,6 +245,13 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, plugin: &Plugin, part: &mut 
             let found = Diagnostic::warning("TargetNotFound", format!("there is no {key}: the plugin does not run for it"))
                 .help("see its name and namespace");
             part.find(object, *span, "spec.targetRefs", found);
+        }
+    }
+    for (key, span) in &plugin.ingresses {
+        if cx.find(key).is_none() {
+            let message = format!("there is no {key}: this rule matches no request of it");
+            let found = Diagnostic::warning("IngressNotFound", message).help("see its name and namespace");
+            part.find(object, *span, "spec.matchRules", found);
         }
     }
     let ports = plugin.ports.clone();

@@ -131,6 +131,9 @@ fn rules_of_higress_are_matched_by_its_sdk() {
     ingress("default/shop", ["mine", "", ""]);
     ingress("higress-system/shop", ["", "", "mine"]);
     ingress("shop", ["mine", "", "mine"]);
+    assert!(weir.lines("there is no Ingress").is_empty(), "{}", weir.printed());
+    ingress("gone/shop, shop", ["mine", "", "mine"]);
+    weir.says("there is no Ingress/gone/shop: this rule matches no request of it");
     // A canary by header is guarded with what it takes requests of, unless a rule names it.
     let canary = |wanted: &str| {
         eventually("the canary's rule", || {

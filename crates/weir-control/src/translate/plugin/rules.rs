@@ -1,9 +1,12 @@
 //! A plugin's configuration as its guest reads it. Higress' `matchRules` become the keys that its SDK matches by.
-use crate::translate::ingress;
+use crate::{
+    object::{Key, Kind},
+    translate::ingress,
+};
 use serde_json::{Map, Value};
 use weir_config::{
     model::Name,
-    node,
+    node::{self, Chars, Node},
     reader::{Field, Object},
 };
 
@@ -43,6 +46,20 @@ pub fn configuration(spec: &Object<'_>, higress: bool, namespace: &str) -> Optio
         config.insert("_rules_".into(), Value::Array(active));
     }
     Some(Some(Value::Object(config).to_string()))
+}
+
+/// The Ingress objects that rules name as `namespace/name`.
+pub fn ingresses(spec: &Object<'_>) -> Vec<(Key, Chars)> {
+    fn items(node: &Node) -> &[Node] {
+        if let node::Value::List(items) = &node.value { items } else { &[] }
+    }
+    let Some(rules) = spec.get("matchRules") else { return Vec::new() };
+    let names = items(rules.node()).iter().filter_map(|rule| rule.get("ingress")).flat_map(items);
+    let named = names.filter_map(|name| {
+        let (namespace, text) = name.as_str()?.split_once('/').filter(|(_, name)| !name.contains('/'))?;
+        Some((Key::new(Kind::Ingress, namespace, text), name.span))
+    });
+    named.collect()
 }
 
 /// With the names of canaries in the rules that name what they take requests of: a header must not lead past a plugin that guards a
