@@ -11,6 +11,7 @@ pub mod parse;
 pub mod path;
 pub mod pump;
 pub mod relay;
+pub mod trailers;
 pub mod wire;
 
 pub use head::{Headers, Method, RequestHead, ResponseHead, Version};

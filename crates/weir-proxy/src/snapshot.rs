@@ -1,7 +1,12 @@
 //! What workers serve by: one immutable picture of the configuration in run-time form.
-use crate::{cluster::ClusterRegistry, log::Logger, plugin::PluginSlot, route::RouteTable};
+use crate::{
+    cluster::{ClusterRegistry, ClusterSlot},
+    log::Logger,
+    plugin::PluginSlot,
+    route::RouteTable,
+};
 use std::{collections::HashMap, sync::Arc, time::SystemTime};
-use weir_config::model::{Config, FilterChain, HttpConnectionManager, Name, NetworkFilter};
+use weir_config::model::{Config, FilterChain, HttpConnectionManager, Name, NetworkFilter, RouteConfiguration, VirtualHost};
 
 /// Published by `ArcSwap`; a worker compares its pointer at each request. What did not change is shared with the
 /// snapshot before it.
@@ -54,6 +59,8 @@ pub struct HcmRt {
     pub access_logs: Arc<[Logger]>,
     /// In the order in which requests meet them.
     pub plugins: Vec<Arc<PluginSlot>>,
+    /// A virtual host for each of the `server_domains`.
+    servers: Option<RouteTable>,
 }
 
 impl HcmRt {
@@ -66,7 +73,20 @@ impl HcmRt {
     ) -> Option<HcmRt> {
         let NetworkFilter::HttpConnectionManager(hcm) = &chain.filter else { return None };
         let plugins = hcm.plugins.iter().filter_map(plugin).collect();
-        Some(HcmRt { chain: chain.clone(), table, access_logs, plugins })
+        let servers = (!hcm.server_domains.is_empty()).then(|| servers(&hcm.server_domains));
+        Some(HcmRt { chain: chain.clone(), table, access_logs, plugins, servers })
+    }
+    /// Whether a request for `host` has come by a connection for another server.
+    pub fn is_misdirected(&self, sni: Option<&str>, host: &[u8]) -> bool {
+        let (Some(servers), Some(sni)) = (&self.servers, sni) else { return false };
+        if sni.as_bytes().eq_ignore_ascii_case(host) {
+            return false;
+        }
+        match (servers.host(sni.as_bytes()), servers.host(host)) {
+            (Some(connected), Some(asked)) => !Arc::ptr_eq(connected, asked),
+            // Nobody answers for it.
+            _ => false,
+        }
     }
     /// Whether `other` would do the same.
     pub(crate) fn same(&self, other: &HcmRt) -> bool {
@@ -81,6 +101,32 @@ impl HcmRt {
         match &self.chain.filter {
             NetworkFilter::HttpConnectionManager(hcm) => hcm,
             NetworkFilter::TcpProxy(_) => unreachable!("checked by `new`"),
+        }
+    }
+}
+
+fn servers(domains: &[String]) -> RouteTable {
+    let host = |domain: &String| {
+        let (name, domains) = (domain.as_str().into(), vec![domain.clone()]);
+        Arc::new(VirtualHost { name, domains, routes: Vec::new(), include_request_attempt_count: false, fall_back_to_wildcard: false })
+    };
+    let config = RouteConfiguration { name: "server_domains".into(), virtual_hosts: domains.iter().map(host).collect() };
+    RouteTable::compile(&config, None, &mut |name| Arc::new(ClusterSlot::new(name.clone(), u32::MAX))).0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_belong_to_the_server_that_fits_best() {
+        let names = |list: &[&str]| list.iter().map(|n| n.to_string()).collect::<Vec<_>>();
+        let with_any = servers(&names(&["*", "second.test", "*.w.test", "fourth.w.test"]));
+        let found = |host: &str| with_any.host(host.as_bytes()).map(|h| h.config().name.to_string());
+        for (host, server) in
+            [("a.test", "*"), ("Second.test", "second.test"), ("x.w.test", "*.w.test"), ("fourth.w.test", "fourth.w.test")]
+        {
+            assert_eq!(found(host).as_deref(), Some(server), "{host}");
         }
     }
 }

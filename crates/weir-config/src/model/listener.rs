@@ -143,6 +143,10 @@ pub struct HttpConnectionManager {
     pub escaped_slashes: EscapedSlashes,
     /// The port in a Host header takes no part in matching.
     pub strip_any_host_port: bool,
+    /// Where TLS is terminated for several hosts apart from each other (listeners of a Gateway): their domains, as those of a
+    /// virtual host. A request whose Host belongs to another one than the server name of its connection is answered with 421.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub server_domains: Vec<String>,
     pub limits: HttpLimits,
     pub timeouts: HttpTimeouts,
 }
@@ -245,6 +249,7 @@ impl HttpConnectionManager {
             merge_slashes: false,
             escaped_slashes: EscapedSlashes::KeepUnchanged,
             strip_any_host_port: true,
+            server_domains: Vec::new(),
             limits: HttpLimits::default(),
             timeouts: HttpTimeouts::default(),
         }

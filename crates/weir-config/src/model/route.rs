@@ -316,11 +316,14 @@ pub enum RetryOn {
     GrpcUnavailable,
 }
 
-/// A copy of the request whose answer nobody waits for. `:authority` gets the suffix `-shadow`.
+/// A copy of the request whose answer nobody waits for. Its host gets the suffix `-shadow`, before the port.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Mirror {
     pub cluster: Name,
     pub fraction: Fraction,
+    /// The host stays as it is.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub disable_shadow_host_suffix_append: bool,
 }
 
 /// Cross-origin resource sharing (Fetch standard; Envoy's `CorsPolicy`).

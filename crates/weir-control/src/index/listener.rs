@@ -1,10 +1,14 @@
 //! Listeners: what gateways, ingresses and servers ask of one port, put together.
 use crate::{
     Options,
-    object::Key,
+    object::{Key, Kind},
     translate::{Bind, PluginPart, PortKind, PortPart, Unit, http_table, settings::Settings},
 };
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+};
 use weir_config::{
     diagnostic::Diagnostic,
     model::{DownstreamTls, FilterChain, HttpConnectionManager, Listener, Name, NetworkFilter, TcpProxy},
@@ -38,8 +42,9 @@ pub fn build(
         }
     }
     let listener = name(options, bind);
+    let domains = domains_of_listeners(units);
     let filter_chains: Vec<Arc<FilterChain>> =
-        chains.into_iter().map(|draft| Arc::new(draft.finish(options, settings, bind, &listener, plugins))).collect();
+        chains.into_iter().map(|draft| Arc::new(draft.finish(options, settings, bind, &listener, plugins, &domains))).collect();
     let keep = |chain: Arc<FilterChain>| {
         let same = old.and_then(|l| l.filter_chains.iter().find(|c| **c == chain));
         same.cloned().unwrap_or(chain)
@@ -54,6 +59,26 @@ pub fn build(
     };
     settings.iter().for_each(|s| s.apply_to_listener(&mut listener));
     ((!listener.filter_chains.is_empty()).then_some(listener), findings)
+}
+
+/// The hostnames of the HTTPS listeners of Gateways on one port, `*` for any, where there are several.
+fn domains_of_listeners(units: &BTreeMap<Unit, Vec<PortPart>>) -> Vec<String> {
+    let mut all = BTreeSet::new();
+    for (_, parts) in units.iter().filter(|(unit, _)| matches!(unit, Unit::Object(key) if is_gateway(key))) {
+        for part in parts {
+            match &part.kind {
+                PortKind::Https { server_names, .. } if server_names.is_empty() => drop(all.insert("*".to_string())),
+                PortKind::Https { server_names, .. } => all.extend(server_names.iter().cloned()),
+                _ => {}
+            }
+        }
+    }
+    if all.len() > 1 { all.into_iter().collect() } else { Vec::new() }
+}
+
+/// Gateway API's, not Istio's.
+fn is_gateway(key: &Key) -> bool {
+    key.kind == Kind::Gateway
 }
 
 struct Draft {
@@ -146,6 +171,11 @@ fn protocol(kind: &PortKind) -> &'static str {
 }
 
 impl Draft {
+    /// Whether its hosts are kept apart from those of other listeners.
+    fn has_apart(&self) -> bool {
+        matches!(self.kind, PortKind::Https { .. }) && self.gateways.iter().any(is_gateway)
+    }
+
     fn finish(
         self,
         options: &Options,
@@ -153,12 +183,15 @@ impl Draft {
         bind: Bind,
         listener: &Name,
         plugins: &BTreeMap<Unit, Vec<PluginPart>>,
+        domains: &[String],
     ) -> FilterChain {
         let port = bind.port;
+        let domains = if self.has_apart() { domains } else { &[] };
         let http = |table: Name| {
             let mut manager = HttpConnectionManager::new(listener.clone(), table);
             manager.access_log.clone_from(&options.access_log);
             manager.plugins = chain_plugins(&self.gateways, port, plugins);
+            manager.server_domains = domains.to_vec();
             settings.iter().for_each(|s| s.apply_to_manager(&mut manager));
             NetworkFilter::HttpConnectionManager(manager)
         };

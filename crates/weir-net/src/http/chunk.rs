@@ -111,7 +111,6 @@ mod tests {
             " 3\r\nabc",
             "3;a\nb\r\n",
             "\r\n",
-            "0\r\nContent-Length: 3\r\n\r\n",
             "0\r\na b\r\n\r\n",
             "1\r\na\n",
             "0\r\n x: y\r\n\r\n",

@@ -2,14 +2,14 @@
 mod flood;
 pub(crate) mod stream;
 
-pub use flood::{Flood, Guarded, Seen};
+pub use flood::{DATA_FRAME_BUDGET, Flood, Guarded, Seen};
 pub use stream::H2Stream;
 
 use super::{
     body,
     head::{Headers, RequestHead, ResponseHead, Version},
     names::{HOP_BY_HOP, Known},
-    parse,
+    parse, trailers,
 };
 use h2::ext::Protocol;
 use http::{
@@ -168,16 +168,12 @@ pub fn response_of(head: &ResponseHead) -> Option<Response<()>> {
 
 /// Trailers for h2 to send.
 pub fn trailers_of(trailers: &Headers) -> HeaderMap {
-    map_of(trailers, parse::NEVER_TRAILERS).unwrap_or_default()
+    map_of(trailers, 0).unwrap_or_default()
 }
 
 /// Writes trailers as lines of HTTP/1, without what may not stand there.
 pub fn trailers_from(map: &HeaderMap, into: &mut Headers) {
     into.clear();
-    for (name, value) in map {
-        let id = Known::of(name.as_str().as_bytes());
-        if id == Known::Other || id.bit() & parse::NEVER_TRAILERS == 0 {
-            into.add_named(name.as_str().as_bytes(), value.as_bytes());
-        }
-    }
+    into.extend_from_map(map);
+    trailers::filter(into);
 }

@@ -1,7 +1,7 @@
 //! The tokenizer of message heads. It accepts exactly what RFC 9112 writes and nothing lenient: lines end in CR LF, no
 //! folded lines, no white space before the colon, no control bytes.
 use super::head::{Headers, Line, Method, RequestHead, ResponseHead, Span, Version};
-use super::names::Known;
+use super::{names::Known, trailers};
 
 /// Why bytes were refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -411,30 +411,22 @@ fn status_line(b: &[u8], head: &mut ResponseHead) -> Parsed {
     Ok(Some(at + 2))
 }
 
-/// Names that would change how the message itself is read; none of them may stand in a trailer section.
-pub const NEVER_TRAILERS: u64 = Known::ContentLength.bit()
-    | Known::TransferEncoding.bit()
-    | Known::Host.bit()
-    | Known::Connection.bit()
-    | Known::Authorization.bit()
-    | Known::Trailer.bit();
-
 /// Checks the trailer section of a chunked body; `Ok(Some(n))` gives its length with the blank line.
 pub fn trailers(b: &[u8]) -> Parsed {
-    let (limits, mut fits, mut count) = (Limits::default(), true, 0);
-    let end = lines(b, &mut 0, limits.fields, |l| {
-        fits &= l.id.bit() & NEVER_TRAILERS == 0;
+    let (limits, mut count) = (Limits::default(), 0);
+    let end = lines(b, &mut 0, limits.fields, |_| {
         count += 1;
         count
     })?;
-    if !fits { Err(Bad::Chunk) } else { finish(b, limits, Ok(end.map(|n| n + 2))) }
+    finish(b, limits, Ok(end.map(|n| n + 2)))
 }
 
-/// Reads a trailer section that [`trailers`] has found whole.
+/// Reads a trailer section that [`trailers`] has found whole, without what may not stand there.
 pub fn trailer_fields(b: &[u8], headers: &mut Headers) -> Parsed {
     headers.clear();
     let r = fields(b, headers, Limits::default());
     headers.resume = 0;
+    trailers::filter(headers);
     r
 }
 

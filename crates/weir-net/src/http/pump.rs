@@ -1,5 +1,12 @@
 //! The raw pump: moves a body from one HTTP/1 connection to another without looking into it, only at its framing.
-use super::{body::Framing, buf::BufPool, chunk, parse::Bad, wire::Wire};
+use super::{
+    body::Framing,
+    buf::BufPool,
+    chunk,
+    head::Headers,
+    parse::{self, Bad},
+    wire::Wire,
+};
 use std::task::{Context, Poll, ready};
 
 /// Body bytes up to this many travel in the same write as the head by being copied behind it; more go by `writev`.
@@ -8,7 +15,8 @@ pub const COPY_LIMIT: usize = 4096;
 /// What happens to the framing on the way.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Coding {
-    /// Both sides use the same: bytes pass as they are, only checked.
+    /// Both sides use the same. Chunks are written anew all the same: how the sender cut them, and what it wrote beside their
+    /// sizes, is between it and us.
     Same,
     /// The receiver gets the content without framing.
     Bare,
@@ -41,6 +49,8 @@ pub struct Pump {
     lead_sent: usize,
     /// Bytes at the front of the source's input that are checked and may be sent.
     ready: usize,
+    /// The line break behind the chunk that `ready` is.
+    owed: bool,
     ended: bool,
     /// All of it was sent. Only then is the source at the start of its next message.
     pub done: bool,
@@ -58,7 +68,19 @@ impl Pump {
     /// Takes what is already there: small pieces are appended to `lead`, so that head and body leave in one write.
     pub fn new(framing: Framing, coding: Coding, lead: &mut Vec<u8>, src: &mut Wire, pool: &BufPool) -> Result<Pump, Broken> {
         let ended = framing.is_done();
-        let mut p = Pump { framing, coding, lead_sent: 0, ready: 0, ended, done: false, broken: false, moved: 0, sent: 0, spent: false };
+        let mut p = Pump {
+            framing,
+            coding,
+            lead_sent: 0,
+            ready: 0,
+            owed: false,
+            ended,
+            done: false,
+            broken: false,
+            moved: 0,
+            sent: 0,
+            spent: false,
+        };
         if !p.ended && !src.input.is_empty() {
             p.stage(lead, src, pool)?;
         }
@@ -67,7 +89,7 @@ impl Pump {
 
     /// Gets the next bytes of the input ready to be sent.
     fn stage(&mut self, lead: &mut Vec<u8>, src: &mut Wire, pool: &BufPool) -> Result<(), Broken> {
-        if self.coding == Coding::Same {
+        if self.coding == Coding::Same && !self.chunks() {
             let (n, done) = self.framing.take(src.input.filled())?;
             self.ended = done;
             self.moved += n as u64;
@@ -80,21 +102,34 @@ impl Pump {
             }
             return Ok(());
         }
+        self.settle(lead);
         while !self.ended && !src.input.is_empty() {
-            let s = self.framing.step(src.input.filled())?;
-            let data = &src.input.filled()[s.data];
-            match self.coding {
-                Coding::Chunk if !data.is_empty() => {
-                    chunk::size_line(lead, data.len());
-                    lead.extend_from_slice(data);
-                    lead.extend_from_slice(b"\r\n");
+            let filled = src.input.filled();
+            let s = self.framing.step(filled)?;
+            let len = s.data.len();
+            self.moved += len as u64;
+            if len > 0 {
+                if self.chunks() {
+                    chunk::size_line(lead, len);
+                    self.owed = true;
                 }
-                _ => lead.extend_from_slice(data),
+                if len > COPY_LIMIT {
+                    // Goes out from where it is; behind it nothing else of this step.
+                    debug_assert_eq!(s.data.end, s.used);
+                    src.input.consume(s.data.start);
+                    self.ready = len;
+                    return Ok(());
+                }
+                lead.extend_from_slice(&filled[s.data]);
+                self.settle(lead);
             }
-            self.moved += data.len() as u64;
+            let mut trailers = Headers::default();
+            if s.trailers.len() > 2 {
+                parse::trailer_fields(&filled[s.trailers], &mut trailers)?;
+            }
             src.input.consume(s.used);
             if s.done {
-                self.end(lead);
+                self.end(lead, &trailers);
             }
             if s.used == 0 {
                 break;
@@ -104,10 +139,28 @@ impl Pump {
         Ok(())
     }
 
-    fn end(&mut self, lead: &mut Vec<u8>) {
+    /// Whether the receiver gets chunks.
+    fn chunks(&self) -> bool {
+        match self.coding {
+            Coding::Same => matches!(self.framing, Framing::Chunked(_)),
+            Coding::Bare => false,
+            Coding::Chunk => true,
+        }
+    }
+
+    /// Ends the chunk that was begun.
+    fn settle(&mut self, lead: &mut Vec<u8>) {
+        if std::mem::take(&mut self.owed) {
+            lead.extend_from_slice(b"\r\n");
+        }
+    }
+
+    fn end(&mut self, lead: &mut Vec<u8>, trailers: &Headers) {
+        self.settle(lead);
         self.ended = true;
-        if self.coding == Coding::Chunk {
-            lead.extend_from_slice(b"0\r\n\r\n");
+        if self.chunks() {
+            lead.extend_from_slice(b"0\r\n");
+            trailers.write_to(lead);
         }
     }
 
@@ -154,6 +207,13 @@ impl Pump {
                 self.done = true;
                 return Poll::Ready(Ok(()));
             }
+            if self.owed && src.input.is_empty() {
+                // The receiver may wait for the end of what it has.
+                (self.spent, self.lead_sent) = (true, 0);
+                lead.clear();
+                self.settle(lead);
+                continue;
+            }
             if src.input.is_empty() || !self.staged_any(lead, src, pool)? {
                 let filled = src.poll_fill(cx, pool);
                 if filled.is_pending() {
@@ -163,10 +223,10 @@ impl Pump {
                     }
                 }
                 match ready!(filled) {
-                    Ok(0) if self.framing == Framing::UntilClose => {
+                    Ok(0) if src.ends(self.framing) => {
                         (self.spent, self.lead_sent) = (true, 0);
                         lead.clear();
-                        self.end(lead);
+                        self.end(lead, &Headers::default());
                     }
                     Ok(0) => return Poll::Ready(Err(Broken::Source)),
                     Ok(_) => {}
@@ -181,6 +241,6 @@ impl Pump {
         lead.clear();
         let before = src.input.filled().len();
         self.stage(lead, src, pool)?;
-        Ok(self.ended || self.ready > 0 || src.input.filled().len() < before)
+        Ok(self.ended || self.ready > 0 || !lead.is_empty() || src.input.filled().len() < before)
     }
 }

@@ -8,6 +8,7 @@ use super::{
     head::{Headers, RequestHead, ResponseHead},
     parse,
     pump::Broken,
+    trailers,
     wire::Wire,
 };
 use bytes::Bytes;
@@ -134,7 +135,7 @@ impl Reader {
                 return Poll::Ready(Ok(Got::Data));
             }
             match ready!(src.poll_fill(cx, pool)) {
-                Ok(0) if self.framing == Framing::UntilClose => self.done = true,
+                Ok(0) if src.ends(self.framing) => self.done = true,
                 Ok(1..) => {}
                 _ => return Poll::Ready(Err(Broken::Source)),
             }
@@ -237,23 +238,28 @@ impl Writer {
         }
     }
     /// The body is complete.
-    pub fn end(&mut self, trailers: Option<&Headers>) {
+    pub fn end(&mut self, fields: Option<&Headers>) {
         if self.ended {
             return;
         }
         self.ended = true;
         self.mismatch |= self.promised.is_some_and(|left| left > 0);
-        let trailers = trailers.filter(|t| !t.is_empty());
+        let trailers = fields.filter(|t| !t.is_empty()).map(|given| {
+            let mut fields = Headers::default();
+            fields.copy_from(given);
+            trailers::filter(&mut fields);
+            fields
+        });
         match self.shape {
             Shape::Bare => {}
             Shape::Chunked => {
                 self.out.extend_from_slice(b"0\r\n");
-                if let Some(t) = trailers {
+                if let Some(t) = &trailers {
                     t.write_lines(&mut self.out);
                 }
                 self.out.extend_from_slice(b"\r\n");
             }
-            Shape::H2 => self.trailers = trailers.map(h2::trailers_of),
+            Shape::H2 => self.trailers = trailers.as_ref().map(h2::trailers_of).filter(|t| !t.is_empty()),
         }
     }
     /// Writes what waits. Ready when all of it is out.

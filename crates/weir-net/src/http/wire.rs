@@ -1,5 +1,8 @@
 //! A connection with its input buffer.
-use super::buf::{Buf, BufPool};
+use super::{
+    body::Framing,
+    buf::{Buf, BufPool},
+};
 use crate::io::Io;
 use rustix::net::{RecvFlags, SendFlags};
 use std::{
@@ -16,11 +19,13 @@ use tokio::{
 pub struct Wire {
     pub io: Io,
     pub input: Buf,
+    /// TLS ended without its close_notify: somebody may have cut the stream (RFC 8446 section 6.1).
+    pub cut: bool,
 }
 
 impl Wire {
     pub fn new(io: Io) -> Self {
-        Wire { io, input: Buf::default() }
+        Wire { io, input: Buf::default(), cut: false }
     }
     /// Reads once into the input buffer; `Ready(0)` is the end of the stream. The buffer is borrowed from `pool` for the
     /// call and stays only if bytes came.
@@ -28,7 +33,7 @@ impl Wire {
         if self.input.is_full() {
             return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
         }
-        let Wire { io, input } = self;
+        let Wire { io, input, cut } = self;
         match io {
             Io::Plain(io) => fill_plain(io, input, cx, pool),
             Io::Tls(io) => {
@@ -39,8 +44,11 @@ impl Wire {
                 input.filled_more(n);
                 pool.reclaim(input);
                 match ready!(r) {
-                    // Many peers close without saying so; what was framed is whole all the same.
-                    Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(0)),
+                    // Many peers close so; what was framed is whole all the same.
+                    Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                        *cut = true;
+                        Poll::Ready(Ok(0))
+                    }
                     r => Poll::Ready(r.map(|()| n)),
                 }
             }
@@ -72,6 +80,10 @@ impl Wire {
             Poll::Ready(Err(_)) => true,
             Poll::Pending => false,
         }
+    }
+    /// Whether the end of the stream is the end of a body that is delimited so.
+    pub(super) fn ends(&self, framing: Framing) -> bool {
+        framing == Framing::Tunnel || framing == Framing::UntilClose && !self.cut
     }
     /// Whether an idle connection can still be used: nothing came from the peer, not even its close.
     pub fn is_quiet(&mut self) -> bool {

@@ -21,6 +21,11 @@ pub fn hash_bytes(bytes: &[u8]) -> u64 {
     mix(h)
 }
 
+/// The number to choose a cluster of a split by: of the hash, and independent of what the hash leads to within the cluster.
+pub fn for_split(hash: u64) -> u64 {
+    mix(hash ^ 0xa076_1d64_78bd_642f)
+}
+
 /// A cookie that a response is to set, for a request that came without it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewCookie {

@@ -4,6 +4,7 @@ use super::{
     clock::Late,
     exchange::{End, Exchange},
     forward::Plan,
+    interim::MAX_INTERIM,
     ns,
     relay::{Body, Replay},
     request::strip,
@@ -43,6 +44,8 @@ pub(super) struct Try {
     pub reused: bool,
     /// Of the response's head.
     limits: parse::Limits,
+    /// Interim answers so far.
+    interim: u32,
 }
 
 /// Why no response head came from the upstream.
@@ -111,7 +114,7 @@ impl Exchange<'_> {
                     true => Body::Raw(self.raw_up(kept).map_err(end)?),
                     false => Body::Relay(self.relay_up_h1(&mut kept.replay)),
                 };
-                Try { peer, up, turn, ticket: Some(ticket), place: None, response: None, reused, limits, host }
+                Try { peer, up, turn, ticket: Some(ticket), place: None, response: None, reused, limits, interim: 0, host }
             }
             Conn::H2 { send, shared, place } => {
                 let request = border::request_of(&self.s.req.borrow()).ok_or_else(|| end(super::exchange::bad(parse::Bad::Syntax)))?;
@@ -138,9 +141,9 @@ impl Exchange<'_> {
                     kept.replay.ended = true;
                 }
                 self.resend(&mut writer, &kept.replay);
-                let peer = Peer::H2(border::H2Stream { recv: None, send: Some(stream), respond: None });
+                let peer = Peer::H2(border::H2Stream { send: Some(stream), ..Default::default() });
                 let response = Some(Box::pin(response));
-                Try { peer, up: Body::Relay(writer), turn, ticket: None, place: Some(place), response, reused, limits, host }
+                Try { peer, up: Body::Relay(writer), turn, ticket: None, place: Some(place), response, reused, limits, interim: 0, host }
             }
         };
         match poll_fn(|cx| self.poll_response_head(cx, &mut tried, &mut kept.replay)).await {
@@ -320,6 +323,10 @@ impl Exchange<'_> {
                 _ => {
                     // A connection that answers is not stale.
                     tried.reused = false;
+                    tried.interim += 1;
+                    if tried.interim > MAX_INTERIM {
+                        return Poll::Ready(Err(Lost::Malformed));
+                    }
                     self.pass_interim().map_err(Lost::End)?;
                 }
             }

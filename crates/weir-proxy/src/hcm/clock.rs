@@ -23,6 +23,8 @@ pub struct Clock {
     pub request: u64,
     pub route: u64,
     pub per_try: u64,
+    /// The client's own deadline (`grpc-timeout`): whatever has come by then.
+    pub deadline: u64,
     /// How long after the end of the request the route's time and that of a try are up.
     route_after: u64,
     try_after: u64,
@@ -35,8 +37,8 @@ pub struct Clock {
 impl Clock {
     pub fn new(now: u64, idle: u64) -> Clock {
         let never = u64::MAX;
-        let (request, route, per_try, route_after, try_after) = (never, never, never, never, never);
-        let mut c = Clock { request, route, per_try, route_after, try_after, idle, idle_check: never, still: 0, progress: 0 };
+        let (request, route, per_try, deadline, route_after, try_after) = (never, never, never, never, never, never);
+        let mut c = Clock { request, route, per_try, deadline, route_after, try_after, idle, idle_check: never, still: 0, progress: 0 };
         c.set_idle(now, idle);
         c
     }
@@ -48,6 +50,14 @@ impl Clock {
     pub fn set_route(&mut self, request_end: u64, now: u64, time: u64) {
         self.route_after = time;
         self.route = if request_end == 0 { u64::MAX } else { now.saturating_add(time) };
+    }
+    /// When the whole request is late, as far as that is known.
+    pub fn whole(&self) -> u64 {
+        self.route.min(self.deadline)
+    }
+    /// Nothing is bounded but how long nothing may move.
+    pub fn unbind(&mut self) {
+        (self.request, self.route, self.per_try, self.deadline) = (u64::MAX, u64::MAX, u64::MAX, u64::MAX);
     }
     /// The time of one try, likewise.
     pub fn set_try(&mut self, request_end: u64, now: u64, time: u64) {
@@ -65,13 +75,13 @@ impl Clock {
         self.per_try = now.saturating_add(self.try_after);
     }
     pub fn arm(&self, lane: &Lane) {
-        lane.set(self.request.min(self.route).min(self.per_try).min(self.idle_check));
+        lane.set(self.request.min(self.route).min(self.per_try).min(self.deadline).min(self.idle_check));
     }
     /// To be asked when the lane has expired: which deadline it was. `None`: bytes have moved, and the lane is armed anew.
     /// `progress` changes with every byte.
     pub fn late(&mut self, now: u64, progress: u64, lane: &Lane) -> Option<Late> {
         let found = match now {
-            _ if now >= self.route => Some(Late::Route),
+            _ if now >= self.whole() => Some(Late::Route),
             _ if now >= self.per_try => Some(Late::Try),
             _ if now >= self.request => Some(Late::Request),
             _ => None,
@@ -92,10 +102,47 @@ impl Clock {
     }
 }
 
+/// The value of `grpc-timeout` in nanoseconds: at most eight digits and a unit. `None` for anything else.
+pub fn grpc_timeout(value: &[u8]) -> Option<u64> {
+    let (unit, digits) = value.split_last()?;
+    let unit: u64 = match unit {
+        b'H' => 3_600_000_000_000,
+        b'M' => 60_000_000_000,
+        b'S' => 1_000_000_000,
+        b'm' => 1_000_000,
+        b'u' => 1_000,
+        b'n' => 1,
+        _ => return None,
+    };
+    let fits = matches!(digits.len(), 1..=8) && digits.iter().all(u8::is_ascii_digit);
+    fits.then(|| digits.iter().fold(0u64, |n, d| n * 10 + u64::from(d - b'0')).saturating_mul(unit))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::rc::Rc;
+
+    #[test]
+    fn timeouts_of_grpc() {
+        for (text, want) in [
+            ("1S", Some(1_000_000_000)),
+            ("250m", Some(250_000_000)),
+            ("7u", Some(7_000)),
+            ("0n", Some(0)),
+            ("2M", Some(120_000_000_000)),
+            ("99999999H", Some(u64::MAX)),
+            ("123456789m", None),
+            ("", None),
+            ("S", None),
+            ("1", None),
+            ("-1S", None),
+            ("1 S", None),
+            ("1s", None),
+        ] {
+            assert_eq!(grpc_timeout(text.as_bytes()), want, "{text}");
+        }
+    }
 
     #[test]
     fn a_stream_is_idle_only_while_nothing_moves() {

@@ -5,7 +5,10 @@ use std::{
     future::poll_fn,
     task::{Context, Poll},
 };
-use weir_net::http::{Known, relay::Reader};
+use weir_net::http::{
+    Known,
+    relay::{Peer, Reader},
+};
 
 /// Where the body comes from while plugins hold the head.
 pub(super) struct Source<'a> {
@@ -55,6 +58,11 @@ impl Exchange<'_> {
                 (false, true) => return Poll::Ready(Ok(())),
                 (false, false) => break,
             }
+        }
+        if let Some(Source { tried, .. }) = &mut source
+            && let Peer::H2(stream) = &mut tried.peer
+        {
+            stream.absorb(cx);
         }
         if let Err(late) = self.check_clock(cx) {
             return Poll::Ready(Err(GivenUp::Late(late)));

@@ -12,6 +12,7 @@ use crate::{
     session::Session,
     stream::{Direction, Reached, Reply, Stream},
     upstream::WorkerCluster,
+    view::host_without_port,
     worker::Worker,
 };
 use std::{borrow::Cow, pin::Pin, rc::Rc, sync::Arc, task::Context};
@@ -210,6 +211,11 @@ impl<'a> Exchange<'a> {
             return Err(End::reply(503, Flags::OVERLOAD_MANAGER, "overload"));
         }
         self.admit()?;
+        if let Some(tls) = &self.c.conn.tls
+            && self.hcm.rt.is_misdirected(tls.sni.as_deref(), host_without_port(self.s.req.borrow().authority()))
+        {
+            return Err(End::reply(421, Flags::default(), "misdirected_request"));
+        }
         self.find_route();
         self.guard()?;
         self.preflight()?;
@@ -323,23 +329,28 @@ impl<'a> Exchange<'a> {
 
     /// What a passed deadline leads to.
     pub fn too_late(&self, late: Late) -> End {
+        // DEADLINE_EXCEEDED: clients of gRPC send the call again for UNAVAILABLE, which HTTP's 504 stands for.
+        let reply = |status, flags, details| {
+            let reply = Reply { grpc_status: Some(4), ..Reply::new(status, details) };
+            End::Reply(reply, flags)
+        };
         match late {
             Late::Idle => {
                 self.hcm.stats.downstream_rq_idle_timeout.inc();
                 let status = if self.reader.is_done() { 504 } else { 408 };
-                End::reply(status, Flags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout")
+                reply(status, Flags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout")
             }
             Late::Request => {
                 self.hcm.stats.downstream_rq_timeout.inc();
-                End::reply(408, Flags::default(), "request_overall_timeout")
+                reply(408, Flags::default(), "request_overall_timeout")
             }
             Late::Route => {
                 if let Some(cluster) = &self.cluster {
                     cluster.stats.upstream_rq_timeout.inc();
                 }
-                End::reply(504, Flags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout")
+                reply(504, Flags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout")
             }
-            Late::Try => End::reply(504, Flags::UPSTREAM_REQUEST_TIMEOUT, "upstream_per_try_timeout"),
+            Late::Try => reply(504, Flags::UPSTREAM_REQUEST_TIMEOUT, "upstream_per_try_timeout"),
         }
     }
 

@@ -1,14 +1,15 @@
 //! The router: what is done to a request before it leaves, and to whom it goes.
 use super::{
     After,
+    clock::grpc_timeout,
     exchange::{End, Exchange},
     ns,
     tries::Kept,
 };
 use crate::{
-    balance::hash_request,
+    balance::{for_split, hash_request},
     breaker::{Permit, Resource},
-    cluster::Unresolved,
+    cluster::{ClusterRt, Unresolved},
     info::Flags,
     retry::RetryRt,
     route::{ForwardRt, RouteRt, Target},
@@ -16,8 +17,8 @@ use crate::{
     stream::{Direction, Reached, Reply},
     upstream::{Host, Protocol, WorkerCluster, mirror},
 };
-use std::rc::Rc;
-use weir_config::model::HostRewrite;
+use std::{rc::Rc, sync::Arc};
+use weir_config::model::{HashPolicy, HostRewrite};
 use weir_net::{http::Known, timer::nanos};
 
 /// Everything about a request that stays over its tries.
@@ -48,7 +49,9 @@ impl Exchange<'_> {
             Some((session, forward.target_of(&session)?))
         });
         self.session = kept.map(|(session, _)| session);
-        let Some(target) = kept.map(|(_, target)| target).or_else(|| forward.choose(self.w.random())) else {
+        let split = self.hash_of_split(forward);
+        let spread = split.as_ref().map_or_else(|| self.w.random(), |(_, hash)| for_split(*hash));
+        let Some(target) = kept.map(|(_, target)| target).or_else(|| forward.choose(spread)) else {
             return Err(End::reply(500, Flags::NO_CLUSTER_FOUND, "cluster_not_found"));
         };
         if let Some(redirect) = &target.redirect {
@@ -77,14 +80,10 @@ impl Exchange<'_> {
         let held = shadowed || !self.reader.is_done() && forward.retry.as_ref().is_some_and(RetryRt::holds_body);
         let raw = !self.h2 && protocol == Protocol::Http1 && !watched && !held;
         let by = &cluster.rt.config.hash_policy;
-        let hash = match by.is_empty() {
-            true => None,
-            false => {
-                let source = self.s.info.borrow().remote_address.unwrap_or(self.c.conn.peer).ip();
-                let (hash, cookie) = hash_request(by, &*self.s.req.borrow(), source, self.w.random());
-                self.cookie = cookie.map(|c| c.header());
-                hash
-            }
+        let hash = match split {
+            _ if by.is_empty() => None,
+            Some((rt, hash)) if rt.config.hash_policy == *by => Some(hash),
+            _ => self.hash_by(by),
         };
         let rewrite_host = matches!(forward.host_rewrite(target), Some(HostRewrite::Auto));
         let plan = Plan { route, forward, target, cluster, hash, protocol, raw, rewrite_host, _permit: permit };
@@ -98,6 +97,9 @@ impl Exchange<'_> {
         }
         let timeout = forward.timeout.or(config.timeouts.route_timeout);
         self.clock.set_route(request_end, self.w.moment(), ns(timeout));
+        if let Some(limit) = self.grpc_timeout() {
+            self.clock.deadline = start.saturating_add(limit);
+        }
         if let Some(idle) = forward.idle_timeout {
             self.clock.set_idle(self.w.moment(), nanos(idle));
         }
@@ -119,6 +121,33 @@ impl Exchange<'_> {
             mirror::start(self.w, &shadows, &self.s.req.borrow(), &kept.replay.body, timeout);
         }
         after
+    }
+
+    /// How long the client of a gRPC call waits for its end.
+    fn grpc_timeout(&self) -> Option<u64> {
+        let req = self.s.req.borrow();
+        let told = req.headers.get(Known::GrpcTimeout).filter(|_| req.is_grpc())?;
+        grpc_timeout(told)
+    }
+
+    /// The hash for a choice between clusters: one value of what a hash policy looks at always leads to the same one. The first
+    /// policy among the clusters counts.
+    fn hash_of_split(&mut self, forward: &ForwardRt) -> Option<(Arc<ClusterRt>, u64)> {
+        if forward.targets().len() < 2 {
+            return None;
+        }
+        let hashed = |t: &Target| t.cluster.as_ref()?.current().filter(|rt| !rt.config.hash_policy.is_empty());
+        let rt = forward.targets().iter().find_map(hashed)?;
+        let hash = self.hash_by(&rt.config.hash_policy)?;
+        Some((rt, hash))
+    }
+
+    /// The hash of the request; a cookie that it takes is set by the response.
+    fn hash_by(&mut self, policy: &[HashPolicy]) -> Option<u64> {
+        let source = self.s.info.borrow().remote_address.unwrap_or(self.c.conn.peer).ip();
+        let (hash, cookie) = hash_request(policy, &*self.s.req.borrow(), source, self.w.random());
+        self.cookie = cookie.map(|c| c.header());
+        hash
     }
 
     /// The route's changes to the request's head.

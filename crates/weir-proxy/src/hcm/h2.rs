@@ -48,6 +48,7 @@ pub async fn serve(io: Io, first: Vec<u8>, since: Option<u64>, connection: Conne
         .max_concurrent_streams(limits.max_concurrent_streams)
         // The library's own 431 cannot be counted: the limit is held by `serve_stream`, this is the bound for memory.
         .max_header_list_size(limits.max_request_headers_bytes.saturating_mul(2))
+        .data_frame_budget(border::DATA_FRAME_BUDGET)
         .max_concurrent_reset_streams(MAX_RESET_STREAMS)
         .enable_connect_protocol()
         .max_send_buffer_size(SEND_BUFFER);
@@ -120,6 +121,9 @@ pub async fn serve(io: Io, first: Vec<u8>, since: Option<u64>, connection: Conne
                 told = true;
                 h2.graceful_shutdown();
             }
+            if seen.paced.take() {
+                tokio::task::yield_now().await;
+            }
             lane.set(w.now().saturating_add(if leaving { grace } else { waits.idle }));
             shared.active.set(shared.active.get() + 1);
             // Boxed, since the runtime moves what it is given more than once, and this is large.
@@ -158,7 +162,7 @@ async fn serve_stream(shared: &Shared, request: Request<RecvStream>, mut respond
         tunnel::add_websocket_key(&mut s.req.borrow_mut().headers, [w.random(), w.random()]);
     }
     *s.conn.borrow_mut() = Some(conn.clone());
-    let peer = Peer::H2(H2Stream { recv: Some(body), send: None, respond: Some(respond) });
+    let peer = Peer::H2(H2Stream { recv: Some(body), respond: Some(respond), ..H2Stream::default() });
     let mut c = Client { peer, lane: w.timers.lane(), conn: conn.clone(), ip: ip.clone() };
     let (fields, bytes) = {
         let req = s.req.borrow();

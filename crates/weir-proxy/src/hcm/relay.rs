@@ -203,6 +203,9 @@ impl Exchange<'_> {
                 if stream.poll_reset(cx).is_ready() {
                     return Poll::Ready(Err(End::client_gone(true)));
                 }
+                if !done {
+                    stream.absorb(cx);
+                }
             }
         }
         Poll::Pending
@@ -243,6 +246,9 @@ impl Exchange<'_> {
                 return Poll::Ready(Ok(()));
             }
             if flushed.is_pending() || !more {
+                if let Peer::H2(stream) = &mut self.c.peer {
+                    stream.absorb(cx);
+                }
                 return Poll::Pending;
             }
         }
@@ -341,6 +347,9 @@ impl Exchange<'_> {
                 return Poll::Ready(Ok(()));
             }
             if flushed.is_pending() || !more {
+                if let Some((Peer::H2(stream), _)) = &mut u {
+                    stream.absorb(cx);
+                }
                 return Poll::Pending;
             }
         }

@@ -39,9 +39,8 @@ impl Exchange<'_> {
         let encoding = self.s.reached[Direction::Response as usize].get() != Reached::Nothing;
         let mut body = self.compose(&reply, flags);
         self.keep &= self.reader.is_done() || self.raw_read;
+        self.clock.unbind();
         self.clock.route = self.w.now().saturating_add(REPLY_TIMEOUT.as_nanos() as u64);
-        self.clock.per_try = u64::MAX;
-        self.clock.request = u64::MAX;
         self.clock.arm(&self.c.lane);
         if let Some(chain) = &mut self.chain {
             chain.restart_response();
@@ -172,6 +171,9 @@ impl Exchange<'_> {
         let sent = poll_fn(|cx| {
             if let Poll::Ready(r) = self.poll_down_relay(cx, None, &mut writer) {
                 return Poll::Ready(r);
+            }
+            if let Peer::H2(stream) = &mut self.c.peer {
+                stream.absorb(cx);
             }
             match self.check_clock(cx) {
                 Err(_) => Poll::Ready(Err(End::client_gone(self.h2))),

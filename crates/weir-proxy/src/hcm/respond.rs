@@ -42,6 +42,14 @@ impl Exchange<'_> {
             let resp = self.s.resp.borrow();
             framing != Framing::UntilClose && body::persists(&resp.headers, resp.version)
         };
+        if let Peer::H2(stream) = &mut tried.peer {
+            // What is known to be broken with its head can still be told to the client.
+            let first = poll_fn(|cx| Poll::Ready(stream.peek(cx))).await;
+            if first.is_err_and(|e| e.is_library()) {
+                plan.cluster.stats.upstream_cx_protocol_error.inc();
+                return Err(malformed(Bad::Length));
+            }
+        }
         let mut reader = Reader::new(framing, &tried.peer);
         self.edit_response(plan, now);
         self.tell_session(plan, &tried.host);

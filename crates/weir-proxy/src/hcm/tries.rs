@@ -103,7 +103,7 @@ impl Exchange<'_> {
                 avoid.push(host);
             }
             let pause = retry.backoff(retries, self.w.random());
-            let left = self.clock.route.saturating_sub(self.w.now());
+            let left = self.clock.whole().saturating_sub(self.w.now());
             if nanos(pause) >= left {
                 return Err(self.too_late(Late::Route));
             }

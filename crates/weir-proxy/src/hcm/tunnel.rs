@@ -47,7 +47,7 @@ impl Exchange<'_> {
         self.hcm.stats.downstream_cx_upgrades_total.inc();
         self.hcm.stats.downstream_cx_upgrades_active.inc();
         // The route's time was for the answer; a tunnel ends when it is idle.
-        (self.clock.route, self.clock.request) = (u64::MAX, u64::MAX);
+        self.clock.unbind();
         self.clock.arm(&self.c.lane);
         let moved = match &mut peer {
             Peer::H1(u) if !self.h2 => Box::pin(self.tunnel(u)).await,
@@ -72,8 +72,8 @@ impl Exchange<'_> {
             _ => upstream_gone(),
         };
         let Some(c) = self.c.peer.wire() else { return Ok(()) };
-        let mut up = Pump::new(Framing::UntilClose, Coding::Same, &mut self.out, c, &w.bufs).map_err(gone)?;
-        let mut down = Pump::new(Framing::UntilClose, Coding::Same, &mut self.back, u, &w.bufs).map_err(gone)?;
+        let mut up = Pump::new(Framing::Tunnel, Coding::Same, &mut self.out, c, &w.bufs).map_err(gone)?;
+        let mut down = Pump::new(Framing::Tunnel, Coding::Same, &mut self.back, u, &w.bufs).map_err(gone)?;
         let drain = self.c.conn.drain.watch();
         let moved = poll_fn(|cx| {
             let before = up.sent + down.sent;
@@ -117,8 +117,8 @@ impl Exchange<'_> {
         let mut down = self.start_response(false, false)?;
         let spare = std::mem::take(&mut self.out);
         let mut up = if u.is_h2() { Writer::h2(spare, false) } else { Writer::h1(spare, false) };
-        let mut from_client = Reader::new(Framing::UntilClose, &self.c.peer);
-        let mut from_upstream = Reader::new(Framing::UntilClose, u);
+        let mut from_client = Reader::new(Framing::Tunnel, &self.c.peer);
+        let mut from_upstream = Reader::new(Framing::Tunnel, u);
         let drain = self.c.conn.drain.watch();
         let moved = poll_fn(|cx| {
             let before = up.sent + down.sent;
@@ -172,6 +172,9 @@ fn relay(
             };
         }
         if writer.poll_flush(cx, to)?.is_pending() || !more && !writer.done {
+            if let Peer::H2(stream) = from {
+                stream.absorb(cx);
+            }
             return Ok(false);
         }
         if writer.done

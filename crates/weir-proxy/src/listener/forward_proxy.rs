@@ -80,7 +80,7 @@ async fn over_http1(worker: &Rc<Worker>, io: Io, config: &TunnelingConfig) -> io
     let framing = match config.use_post {
         true => body::of_response(&head, weir_net::http::Method::Post).map_err(|_| io::Error::other("the proxy's answer is malformed"))?,
         // Whatever the head says of a length (RFC 9110 section 9.3.6).
-        false => Framing::UntilClose,
+        false => Framing::Tunnel,
     };
     Ok(Tunnel::new(worker, peer, framing, writer, !config.use_post))
 }

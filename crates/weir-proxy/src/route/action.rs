@@ -92,6 +92,8 @@ pub struct Target {
 pub struct MirrorRt {
     pub cluster: Arc<ClusterSlot>,
     pub fraction: Fraction,
+    /// The copy's host gets `-shadow`.
+    pub shadow_host: bool,
 }
 
 impl RouteRt {
@@ -244,5 +246,7 @@ impl ForwardRt {
 }
 
 fn mirrors(of: &[Mirror], clusters: &mut dyn FnMut(&Name) -> Arc<ClusterSlot>) -> Box<[MirrorRt]> {
-    of.iter().map(|m| MirrorRt { cluster: clusters(&m.cluster), fraction: m.fraction }).collect()
+    let compile =
+        |m: &Mirror| MirrorRt { cluster: clusters(&m.cluster), fraction: m.fraction, shadow_host: !m.disable_shadow_host_suffix_append };
+    of.iter().map(compile).collect()
 }

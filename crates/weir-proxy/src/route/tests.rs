@@ -223,7 +223,32 @@ fn headers_and_queries_are_conditions() {
         (header(":authority", eq("shop.test"), false, false), vec![base()], vec![Request::get("x", "/")]),
         (header(":scheme", eq("https"), true, false), vec![base()], vec![]),
         (header(":path", text(StringMatch::Contains("q=1".into())), false, false), vec![base()], vec![Request::get("shop.test", "/")]),
-        (header("x", eq("1,2"), false, false), vec![with("1").with("x", "2")], vec![with("1").with("x", "3")]),
+        // Each line by itself: one that fits is enough, and an inverted condition wants none.
+        (header("x", eq("1,2"), false, false), vec![with("1,2"), with("3").with("x", "1,2")], vec![with("1").with("x", "2")]),
+        (header("x", eq("2"), false, false), vec![with("1").with("x", "2"), with("2").with("x", "1")], vec![with("1,2"), with("2,1")]),
+        (
+            header("x", eq("2"), true, false),
+            vec![with("1").with("x", "3"), with("1,2")],
+            vec![with("1").with("x", "2"), with("2").with("x", "1")],
+        ),
+        (
+            header("x", text(StringMatch::Prefix("b".into())), false, false),
+            vec![with("ab").with("x", "ba")],
+            vec![with("a").with("x", "ab")],
+        ),
+        (
+            header("x", text(StringMatch::Suffix("a".into())), false, false),
+            vec![with("ba").with("x", "c")],
+            vec![with("ab").with("x", "ac")],
+        ),
+        (header("x", text(StringMatch::Contains("a,b".into())), false, false), vec![with("xa,bx")], vec![with("a").with("x", "b")]),
+        (
+            header("x", text(StringMatch::Regex("a|b".into())), true, false),
+            vec![with("c").with("x", "a,b")],
+            vec![with("c").with("x", "b")],
+        ),
+        (header("x", ValueMatch::Range { start: 5, end: 9 }, false, false), vec![with("1").with("x", "7")], vec![with("1").with("x", "9")]),
+        (header("x", ValueMatch::Present, true, false), vec![base()], vec![with("1").with("x", "2")]),
     ];
     for (matcher, yes, no) in table_of {
         let mut r = route("r", prefix("/"));

@@ -5,7 +5,10 @@ use h2::client::SendRequest;
 use std::{cell::Cell, io, rc::Rc};
 use tokio::sync::Notify;
 use weir_config::model::Cluster;
-use weir_net::io::Io;
+use weir_net::{
+    http::h2::{DATA_FRAME_BUDGET, Guarded},
+    io::Io,
+};
 
 /// Streams on one connection at once, if the peer allows as many.
 const MAX_STREAMS: u32 = 100;
@@ -53,9 +56,11 @@ impl Multiplexed {
     pub async fn start(io: Io, config: &Cluster, name: Option<Box<str>>, link: Rc<Link>, freed: Rc<Notify>) -> io::Result<Rc<Multiplexed>> {
         let mut builder = h2::client::Builder::new();
         builder.initial_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
-        builder.max_header_list_size(config.response_limits.max_response_headers_bytes);
+        // The library ends the connection, and all its streams, for a head of four times this; `Exchange::poll_head` holds the limit.
+        builder.max_header_list_size(config.response_limits.max_response_headers_bytes.saturating_mul(4));
+        builder.data_frame_budget(DATA_FRAME_BUDGET);
         builder.enable_push(false).initial_max_send_streams(MAX_STREAMS as usize);
-        let (send, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
+        let (send, connection) = builder.handshake(Guarded::client(io)).await.map_err(io::Error::other)?;
         let closed = Rc::new(Cell::new(false));
         let (done, facts, tls) = (closed.clone(), link.facts.get(), link.tls.get().cloned());
         tokio::task::spawn_local(async move {

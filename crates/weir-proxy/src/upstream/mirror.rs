@@ -67,9 +67,11 @@ pub fn start(w: &Rc<Worker>, to: &[&MirrorRt], req: &RequestHead, body: &[u8], t
         };
         let mut head = RequestHead::default();
         head.copy_from(req);
-        let (host, port) = head.authority().split_at(head.host().len());
-        let shadow = [host, b"-shadow", port].concat();
-        head.headers.set(Known::Host, &[&shadow]);
+        if mirror.shadow_host {
+            let (host, port) = head.authority().split_at(head.host().len());
+            let shadow = [host, b"-shadow", port].concat();
+            head.headers.set(Known::Host, &[&shadow]);
+        }
         cluster.stats.upstream_rq_mirror_total.inc();
         let request = Request { head, body: body.to_vec(), trailers: Headers::default() };
         tokio::task::spawn_local(run(copy, cluster, request, timeout.unwrap_or(TIMEOUT)));

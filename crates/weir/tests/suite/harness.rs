@@ -153,13 +153,19 @@ pub fn raw_upstream(answer: impl Fn(&str) -> String + Clone + Send + 'static) ->
 #[derive(Clone, Default)]
 pub struct Received(Arc<Mutex<Vec<Vec<u8>>>>);
 
+const EMPTY: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
 impl Received {
     /// An upstream that answers each request, heads and chunked or counted bodies, with an empty 200; its port.
     pub fn start() -> (u16, Received) {
-        Received::answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        Received::when(request_length)
     }
-    /// The same with another answer.
-    pub fn answering(answer: &'static str) -> (u16, Received) {
+    /// An upstream that answers the first head of each connection at once, and goes on reading.
+    pub fn early() -> (u16, Received) {
+        Received::when(|held| held.windows(4).any(|w| w == b"\r\n\r\n").then_some(usize::MAX))
+    }
+    /// `request`: the length of the first request, once it is to be answered.
+    fn when(request: fn(&[u8]) -> Option<usize>) -> (u16, Received) {
         let received = Received::default();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -167,12 +173,12 @@ impl Received {
         std::thread::spawn(move || {
             for io in listener.incoming().map_while(Result::ok) {
                 let into = into.clone();
-                std::thread::spawn(move || into.connection(io, answer));
+                std::thread::spawn(move || into.connection(io, request));
             }
         });
         (port, received)
     }
-    fn connection(&self, mut io: std::net::TcpStream, answer: &str) {
+    fn connection(&self, mut io: std::net::TcpStream, request: fn(&[u8]) -> Option<usize>) {
         let number = {
             let mut all = self.0.lock().unwrap();
             all.push(Vec::new());
@@ -187,13 +193,18 @@ impl Received {
                 }
                 _ => return,
             }
-            while let Some(length) = request_length(&held) {
-                held.drain(..length);
-                if io.write_all(answer.as_bytes()).is_err() {
+            while let Some(length) = request(&held) {
+                held.drain(..length.min(held.len()));
+                if io.write_all(EMPTY.as_bytes()).is_err() {
                     return;
                 }
             }
         }
+    }
+    /// By connection, those that nothing came on left out.
+    pub fn connections(&self) -> Vec<String> {
+        let all = self.0.lock().unwrap();
+        all.iter().filter(|c| !c.is_empty()).map(|c| String::from_utf8_lossy(c).into_owned()).collect()
     }
     /// Everything so far.
     pub fn text(&self) -> String {
@@ -218,8 +229,9 @@ fn request_length(held: &[u8]) -> Option<usize> {
     if head.contains("transfer-encoding: chunked") {
         let body = &held[end..];
         let last = if body.starts_with(b"0\r\n") { 0 } else { body.windows(5).position(|w| w == b"\r\n0\r\n")? + 2 };
-        let trailers = &body[last + 3..];
-        return Some(end + last + 3 + trailers.windows(4).position(|w| w == b"\r\n\r\n")? + 4);
+        // The line break of the last chunk may be the first of the two that end the trailers.
+        let trailers = &body[last + 1..];
+        return Some(end + last + 1 + trailers.windows(4).position(|w| w == b"\r\n\r\n")? + 4);
     }
     let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")).map_or(0, |v| v.trim().parse().unwrap_or(0));
     (held.len() >= end + length).then_some(end + length)

@@ -31,7 +31,7 @@ fn to_port(port: u16) -> Weir {
 }
 
 /// By Istio's objects: the ServiceEntry's protocol and the DestinationRule's traffic policy.
-fn istio(port: &str, protocol: &str, policy: &str) -> String {
+pub fn istio(port: &str, protocol: &str, policy: &str) -> String {
     format!(
         "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{ name: g }}\nspec:\n  servers: [{{ port: {{ number: $PORT, name: http, protocol: HTTP }}, hosts: ['*'] }}]\n---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{ name: v }}\nspec:\n  hosts: ['*']\n  gateways: [g]\n  http: [{{ route: [{{ destination: {{ host: up.test, port: {{ number: 80 }} }} }}] }}]\n---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{ name: up }}\nspec:\n  hosts: [up.test]\n  ports: [{{ number: 80, name: web, protocol: {protocol} }}]\n  resolution: STATIC\n  endpoints: [{{ address: 127.0.0.1, ports: {{ web: {port} }} }}]\n---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{ name: up }}\nspec:\n  host: up.test\n  trafficPolicy: {policy}\n"
     )

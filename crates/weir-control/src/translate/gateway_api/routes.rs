@@ -245,7 +245,7 @@ impl Maker<'_> {
         let all = filters.mirrors.iter().enumerate();
         let resolved = all.filter_map(|(nth, (reference, fraction))| {
             let cluster = self.resolve(reference, &format!("{field}: mirror {nth}"), "nothing is mirrored there", part)?;
-            Some(Mirror { cluster, fraction: *fraction })
+            Some(Mirror { cluster, fraction: *fraction, disable_shadow_host_suffix_append: true })
         });
         resolved.collect()
     }

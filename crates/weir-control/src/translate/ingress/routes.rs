@@ -169,7 +169,7 @@ impl<'a> Maker<'a> {
     fn mirror(&self, part: &mut Part) -> Option<Mirror> {
         let mirror = self.notes.traffic.mirror.as_deref()?;
         let key = self.annotated(&mirror.service, "nothing is mirrored", part)?;
-        Some(Mirror { cluster: part.use_cluster(key), fraction: mirror.fraction })
+        Some(Mirror { cluster: part.use_cluster(key), fraction: mirror.fraction, disable_shadow_host_suffix_append: false })
     }
 
     /// The cluster of a Service that an annotation names.

@@ -224,7 +224,7 @@ fn forward_to(
     let mut mirrors = Vec::with_capacity(forward.mirrors.len());
     for (to, fraction) in &forward.mirrors {
         let Some(key) = resolve(cx, said.object, to, place.bind.port, true, part) else { continue };
-        mirrors.push(Mirror { cluster: part.use_cluster(key), fraction: *fraction });
+        mirrors.push(Mirror { cluster: part.use_cluster(key), fraction: *fraction, disable_shadow_host_suffix_append: false });
     }
     let authority = forward.authority.as_ref().or(said.route.headers.host.as_ref());
     model::Forward {

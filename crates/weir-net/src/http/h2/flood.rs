@@ -21,6 +21,15 @@ const PER_SECOND: u32 = 200;
 /// A window update may come for so many bytes that were sent; most peers send one for half a window.
 const BYTES_PER_UPDATE: usize = 256;
 
+/// Frames of data with fewer bytes cost more than their bytes.
+const SMALL: usize = 256;
+/// So many of them are read in one turn of the connection; its streams then take them before it reads on.
+const SMALL_PER_TURN: u32 = 1000;
+/// For the library's `data_frame_budget`: what small frames may take of it that no stream has read. A turn of the connection stays
+/// far below, since its streams take what has come ([`super::H2Stream::absorb`]). The rest is for frames that were on their way to
+/// streams that had been answered: the library never gives theirs back.
+pub const DATA_FRAME_BUDGET: usize = 16 << 20;
+
 const DATA: u8 = 0;
 const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
@@ -42,12 +51,20 @@ pub struct Flood {
     since: u64,
     /// Bytes sent for which the peer may still send window updates.
     credit: usize,
+    /// Small frames of data in this turn.
+    small: u32,
+    /// The peer is trusted.
+    unlimited: bool,
 }
 
 impl Flood {
     /// For a connection whose first bytes are the client's preface.
     pub fn server() -> Flood {
         Flood { preface: super::PREFACE.len(), ..Flood::default() }
+    }
+    /// For a connection to an upstream: nothing but small frames is counted.
+    pub fn client() -> Flood {
+        Flood { unlimited: true, ..Flood::default() }
     }
     /// The peer was sent `n` bytes, and may say that it has read them.
     pub fn sent(&mut self, n: usize) {
@@ -82,6 +99,9 @@ impl Flood {
     fn frame(&mut self, now: u64) -> bool {
         let (kind, flags) = (self.header[3], self.header[4]);
         let ack = flags & 1 != 0;
+        if kind == DATA && self.skip < SMALL {
+            self.small += 1;
+        }
         let empty = match kind {
             PING | SETTINGS => !ack,
             RST_STREAM | PRIORITY => true,
@@ -104,7 +124,7 @@ impl Flood {
             }
             self.count += 1;
         }
-        self.count <= BURST
+        self.unlimited || self.count <= BURST
     }
 }
 
@@ -157,6 +177,8 @@ pub struct Seen {
     pub flooded: Cell<bool>,
     /// Streams refused that nobody has taken note of yet.
     pub refused: Cell<u32>,
+    /// Reading waits for the streams to take what has come: whoever drives the connection leaves them their turn.
+    pub paced: Cell<bool>,
 }
 
 /// A connection that is watched for floods; ends as if broken when there is one. What was read of it already is read again
@@ -174,9 +196,15 @@ impl Guarded {
     pub fn new(io: Io, first: Vec<u8>, seen: Rc<Seen>) -> Guarded {
         Guarded { io, first, flood: Flood::server(), refusals: Refusals::default(), begun: Instant::now(), seen }
     }
+    /// A connection to an upstream: only paced.
+    pub fn client(io: Io) -> Guarded {
+        Guarded { flood: Flood::client(), ..Guarded::new(io, Vec::new(), Rc::default()) }
+    }
     /// Counts what the peer was sent.
     fn wrote<'a>(&mut self, wrote: Poll<io::Result<usize>>, parts: impl Iterator<Item = &'a [u8]>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(n)) = wrote {
+        if let Poll::Ready(Ok(n)) = wrote
+            && !self.flood.unlimited
+        {
             self.flood.sent(n);
             let mut left = n;
             for part in parts {
@@ -192,8 +220,19 @@ impl Guarded {
 impl AsyncRead for Guarded {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
+        if self.flood.small >= SMALL_PER_TURN {
+            self.flood.small = 0;
+            self.seen.paced.set(true);
+            // Behind the streams that were woken meanwhile.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         if self.first.is_empty() {
-            ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+            let read = Pin::new(&mut self.io).poll_read(cx, buf);
+            if read.is_pending() {
+                self.flood.small = 0;
+            }
+            ready!(read)?;
         } else {
             let n = buf.remaining().min(self.first.len());
             buf.put_slice(&self.first[..n]);
@@ -263,6 +302,14 @@ mod tests {
             let slow = frame(kind, flags, len).repeat(100);
             assert!((0..100).all(|second| f.accept(&slow, second)), "{kind} slowly");
         }
+    }
+
+    #[test]
+    fn small_frames_of_data_are_counted() {
+        let mut f = Flood::client();
+        let all = [frame(DATA, 0, 1), frame(DATA, 0, 255), frame(DATA, 0, 256), frame(HEADERS, 4, 1), frame(PING, 0, 8)].concat();
+        assert!(f.accept(&all.repeat(BURST as usize * 2), 0));
+        assert_eq!(f.small, BURST * 4);
     }
 
     #[test]

@@ -11,6 +11,31 @@ pub struct H2Stream {
     pub send: Option<SendStream<Bytes>>,
     /// The server's side until its response head is sent.
     pub respond: Option<SendResponse<Bytes>>,
+    pub held: Held,
+}
+
+/// What was taken of a body ahead of its turn.
+#[derive(Default)]
+pub struct Held {
+    first: Option<Bytes>,
+    /// What came behind it, in one piece.
+    rest: Vec<u8>,
+}
+
+impl Held {
+    fn add(&mut self, data: Bytes) {
+        match self.is_empty() {
+            _ if data.is_empty() => {}
+            true => self.first = Some(data),
+            false => self.rest.extend_from_slice(&data),
+        }
+    }
+    fn take(&mut self) -> Option<Bytes> {
+        self.first.take().or_else(|| (!self.rest.is_empty()).then(|| Bytes::from(std::mem::take(&mut self.rest))))
+    }
+    fn is_empty(&self) -> bool {
+        self.first.is_none() && self.rest.is_empty()
+    }
 }
 
 /// What came.
@@ -23,6 +48,9 @@ pub enum Piece {
 impl H2Stream {
     /// The next piece of the body. Its window is given back by [`H2Stream::release`].
     pub fn poll_piece(&mut self, cx: &mut Context) -> Poll<Result<Piece, h2::Error>> {
+        if let Some(data) = self.held.take() {
+            return Poll::Ready(Ok(Piece::Data(data)));
+        }
         let Some(recv) = &mut self.recv else { return Poll::Ready(Ok(Piece::End)) };
         loop {
             match ready!(recv.poll_data(cx)) {
@@ -37,6 +65,29 @@ impl H2Stream {
             None => Poll::Ready(Ok(Piece::End)),
         }
     }
+    /// Takes all that has come so far, for when nobody reads. In the library each frame costs far more than its bytes, and a
+    /// peer with too many small ones there loses its connection; honest ones send thousands (gRPC). The window is not given
+    /// back, and so bounds what is held.
+    pub fn absorb(&mut self, cx: &mut Context) {
+        while let Some(recv) = &mut self.recv
+            && let Poll::Ready(Some(Ok(data))) = recv.poll_data(cx)
+        {
+            self.held.add(data);
+        }
+    }
+    /// Looks at what comes first of the body.
+    ///
+    /// # Errors
+    /// Where that is already known not to be a body as its head says.
+    pub fn peek(&mut self, cx: &mut Context) -> Result<(), h2::Error> {
+        if self.held.is_empty()
+            && let Some(recv) = &mut self.recv
+            && let Poll::Ready(Some(data)) = recv.poll_data(cx)
+        {
+            self.held.add(data?);
+        }
+        Ok(())
+    }
     /// Lets the peer send `n` bytes more.
     pub fn release(&mut self, n: usize) {
         if let Some(recv) = &mut self.recv {
@@ -45,7 +96,7 @@ impl H2Stream {
     }
     /// Whether the peer has said that no body follows.
     pub fn is_end_stream(&self) -> bool {
-        self.recv.as_ref().is_none_or(|r| r.is_end_stream())
+        self.held.is_empty() && self.recv.as_ref().is_none_or(|r| r.is_end_stream())
     }
     /// Sends an interim answer (1xx) ahead of the answer itself.
     ///
@@ -68,5 +119,26 @@ impl H2Stream {
             (_, Some(respond)) => respond.poll_reset(cx),
             _ => Poll::Pending,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_keeps_its_order() {
+        let (mut held, mut out, mut expected) = (Held::default(), Vec::new(), Vec::new());
+        for i in 0..200u8 {
+            held.add(Bytes::copy_from_slice(&[i; 3][..usize::from(i % 4)]));
+            expected.extend_from_slice(&[i; 3][..usize::from(i % 4)]);
+            if i % 5 < 2 {
+                out.extend(held.take().unwrap_or_default());
+            }
+        }
+        while let Some(data) = held.take() {
+            out.extend(data);
+        }
+        assert!(out == expected && held.is_empty());
     }
 }

@@ -1,0 +1,146 @@
+//! Several listeners of a Gateway on one port of TLS: a request whose Host belongs to another listener than its connection is
+//! told to come by another connection (421, RFC 9110 section 15.5.20).
+use crate::{
+    authority::{Authority, Client, Signed, holder},
+    harness::{Start, TO_ECHO, Weir, eventually, runtime},
+};
+use http::Request;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use std::sync::Arc;
+
+const LISTENERS: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: { name: tls }
+spec:
+  gatewayClassName: weir
+  listeners:
+  - { name: any, port: $PORT2, protocol: HTTPS, tls: { certificateRefs: [{ name: all }] } }
+  - { name: second, port: $PORT2, protocol: HTTPS, hostname: second.test, tls: { certificateRefs: [{ name: all }] } }
+  - { name: wild, port: $PORT2, protocol: HTTPS, hostname: '*.w.test', tls: { certificateRefs: [{ name: all }] } }
+  - { name: fourth, port: $PORT2, protocol: HTTPS, hostname: fourth.w.test, tls: { certificateRefs: [{ name: other }] } }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: a }
+spec: { parentRefs: [{ name: tls, sectionName: any }], hostnames: [first.test], rules: [{ backendRefs: [{ name: echo, port: 80 }] }] }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: b }
+spec: { parentRefs: [{ name: tls, sectionName: second }], rules: [{ backendRefs: [{ name: echo, port: 80 }] }] }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: c }
+spec: { parentRefs: [{ name: tls, sectionName: wild }], rules: [{ backendRefs: [{ name: echo, port: 80 }] }] }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: d }
+spec: { parentRefs: [{ name: tls, sectionName: fourth }], rules: [{ backendRefs: [{ name: echo, port: 80 }] }] }
+---
+";
+
+/// Server name, Host, status.
+const TABLE: [(&str, &str, u16); 15] = [
+    ("first.test", "first.test", 200),
+    ("first.test", "FIRST.test:443", 200),
+    ("first.test", "second.test", 421),
+    ("first.test", "unknown.test", 404),
+    ("second.test", "second.test", 200),
+    ("second.test", "first.test", 421),
+    ("second.test", "unknown.test", 421),
+    ("third.w.test", "third.w.test", 200),
+    ("third.w.test", "fifth.w.test", 200),
+    ("third.w.test", "fourth.w.test", 421),
+    ("third.w.test", "unknown.test", 421),
+    ("fourth.w.test", "fourth.w.test", 200),
+    ("fourth.w.test", "fifth.w.test", 421),
+    ("unknown.test", "first.test", 200),
+    ("unknown.test", "unknown.test", 404),
+];
+
+fn secrets(ca: &Authority) -> String {
+    let names = ["first.test", "second.test", "unknown.test", "*.w.test", "only.test", "istio.test"];
+    let own = |signed: &Signed, name: &str| holder("Secret", name, &[("tls.crt", &signed.pem), ("tls.key", &signed.key)]);
+    own(&ca.sign(&names, None), "all") + &own(&ca.sign(&["fourth.w.test", "*.w.test"], None), "other")
+}
+
+fn over_http1(weir: &Weir, trust: &str, sni: &str, host: &str) -> u16 {
+    let client = Client { trust: Some(trust), ..Client::default() };
+    let to = std::net::SocketAddr::from(([127, 0, 0, 1], weir.ports[1]));
+    client.connect(to, sni).unwrap().0.request("GET", host, "/", &[], b"").unwrap().status
+}
+
+fn over_http2(weir: &Weir, trust: &str, sni: &str, host: &str) -> u16 {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(trust.as_bytes()).unwrap()).unwrap();
+    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    runtime().block_on(async {
+        let io = tokio::net::TcpStream::connect(("127.0.0.1", weir.ports[1])).await.unwrap();
+        let name = ServerName::try_from(sni.to_string()).unwrap();
+        let io = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, io).await.unwrap();
+        let (client, connection) = h2::client::handshake::<_>(io).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::get(format!("https://{host}/")).body(()).unwrap();
+        client.ready().await.unwrap().send_request(request, true).unwrap().0.await.unwrap().status().as_u16()
+    })
+}
+
+#[test]
+fn a_host_of_another_listener_is_misdirected() {
+    let ca = Authority::new();
+    let weir = Start::new().file("all.yaml", format!("{}{LISTENERS}{TO_ECHO}", secrets(&ca))).run();
+    let trust = ca.pem();
+    for (sni, host, status) in TABLE {
+        assert_eq!(over_http1(&weir, &trust, sni, host), status, "HTTP/1: {sni} > {host}");
+        assert_eq!(over_http2(&weir, &trust, sni, host), status, "HTTP/2: {sni} > {host}");
+    }
+    // Listeners come and go while connections live.
+    let fewer: String = LISTENERS.lines().filter(|l| !l.contains("name: second,")).map(|l| format!("{l}\n")).collect();
+    weir.write("all.yaml", &format!("{}{fewer}{TO_ECHO}", secrets(&ca)));
+    eventually("the change", || (over_http1(&weir, &trust, "first.test", "second.test") == 404).then_some(()));
+}
+
+/// One listener alone, and Istio's servers, answer for the Host that is asked for.
+#[test]
+fn others_answer_by_the_host_alone() {
+    let ca = Authority::new();
+    let only = LISTENERS
+        .lines()
+        .filter(|l| {
+            !["second", "wild", "fourth"]
+                .iter()
+                .any(|name| l.contains(&format!("name: {name},")) || l.contains(&format!("sectionName: {name} ")))
+        })
+        .map(|l| format!("{l}\n"))
+        .collect::<String>();
+    let istio = "\
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: { name: istio }
+spec:
+  servers:
+  - { port: { number: $PORT2, name: a, protocol: HTTPS }, hosts: [first.test], tls: { mode: SIMPLE, credentialName: all } }
+  - { port: { number: $PORT2, name: b, protocol: HTTPS }, hosts: [second.test], tls: { mode: SIMPLE, credentialName: all } }
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: { name: v }
+spec: { hosts: [first.test, second.test], gateways: [istio], http: [{ route: [{ destination: { host: echo, port: { number: 80 } } }] }] }
+---
+";
+    for (name, yaml, host) in [("one listener", &*only, "first.test"), ("Istio", istio, "second.test")] {
+        let weir = Start::new().file("all.yaml", format!("{}{yaml}{TO_ECHO}", secrets(&ca))).run();
+        assert_eq!(over_http1(&weir, &ca.pem(), "first.test", host), 200, "{name}");
+    }
+}
