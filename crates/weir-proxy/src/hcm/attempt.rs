@@ -4,7 +4,6 @@ use super::{
     clock::Late,
     exchange::{End, Exchange},
     forward::Plan,
-    interim::MAX_INTERIM,
     ns,
     relay::{Body, Replay},
     request::strip,
@@ -13,7 +12,7 @@ use super::{
 };
 use crate::{
     stream::Direction,
-    upstream::{Checkout, Conn, Host, Ticket, Turn, Use},
+    upstream::{Checkout, Conn, Host, MAX_INTERIM, Ticket, Turn, Use},
 };
 use std::{
     future::{Future, poll_fn},

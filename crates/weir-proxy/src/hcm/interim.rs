@@ -3,9 +3,6 @@ use super::exchange::{End, Exchange};
 use std::task::{Context, Poll, ready};
 use weir_net::http::{Known, Version, h2 as border, relay::Peer};
 
-/// So many of them may stand before the answer; with more, the upstream's answer is malformed.
-pub const MAX_INTERIM: u32 = 100;
-
 impl Exchange<'_> {
     /// Passes the interim answer on that the stream holds; clients of HTTP/1.0 know of none.
     pub(super) fn pass_interim(&mut self) -> Result<(), End> {

@@ -1,6 +1,6 @@
 //! A tunnel through a forward proxy (`tunneling_config`): the proxy is asked for it by CONNECT or POST, over HTTP/1.1 or HTTP/2;
 //! what it then carries are the bytes of one connection.
-use crate::worker::Worker;
+use crate::{upstream::MAX_INTERIM, worker::Worker};
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use http::{Method, Request, Uri, uri::Authority};
@@ -58,7 +58,7 @@ async fn over_http1(worker: &Rc<Worker>, io: Io, config: &TunnelingConfig) -> io
     let mut peer = Peer::H1(Wire::new(io));
     let mut writer = Writer::h1(head.into_bytes(), config.use_post);
     poll_fn(|cx| writer.poll_flush(cx, &mut peer)).await.map_err(|_| closed())?;
-    let mut head = ResponseHead::default();
+    let (mut head, mut interim) = (ResponseHead::default(), 0);
     loop {
         let Some(wire) = peer.wire() else { return Err(closed()) };
         if !wire.input.is_empty() {
@@ -67,6 +67,10 @@ async fn over_http1(worker: &Rc<Worker>, io: Io, config: &TunnelingConfig) -> io
                 wire.input.consume(n);
                 if head.status >= 200 {
                     break;
+                }
+                interim += 1;
+                if interim > MAX_INTERIM {
+                    return Err(io::Error::other("the proxy sends too many interim answers"));
                 }
                 head.clear();
                 continue;

@@ -1,6 +1,6 @@
 //! Requests of the gateway's own to one host of a cluster: mirrors and the callouts of plugins. They go the way of all others,
 //! within the cluster's circuit breakers and counted by it.
-use super::{Checkout, Conn, Failure, Host, Protocol, Turn, Use, WorkerCluster};
+use super::{Checkout, Conn, Failure, Host, MAX_INTERIM, Protocol, Turn, Use, WorkerCluster};
 use crate::{
     breaker::{Permit, Resource},
     outlier::Outcome,
@@ -207,6 +207,7 @@ impl Way<'_> {
         let mut writer = relay::request_h1(&head, Vec::new(), chunked);
         request.write(&mut writer);
         poll_fn(|cx| writer.poll_flush(cx, peer)).await.map_err(|_| closed())?;
+        let mut interim = 0;
         loop {
             let wire = peer.wire().ok_or_else(closed)?;
             if !wire.input.is_empty() {
@@ -216,6 +217,10 @@ impl Way<'_> {
                     w.bufs.reclaim(&mut wire.input);
                     if answer.head.status >= 200 {
                         break;
+                    }
+                    interim += 1;
+                    if interim > MAX_INTERIM {
+                        return Err(lost("too many interim answers"));
                     }
                     answer.head.clear();
                     continue;
