@@ -270,6 +270,25 @@ fn a_link_to_a_file_elsewhere_is_followed() {
 }
 
 #[test]
+fn what_is_kept_gives_way_to_what_is_written_elsewhere() {
+    let mut folder = Folder::new(&[("a.yaml", gateway("x", 1001))]);
+    folder.write("a.yaml", &gateway("x", 1002).replace("kind: Gateway", "kind: Gatewy"));
+    folder.says("did you mean Gateway?");
+    assert_eq!(folder.ports(), [1001]);
+    folder.write("b.yaml", &gateway("x", 1003));
+    folder.becomes(&[1003]);
+    assert_eq!(folder.found().len(), 1, "{:?}", folder.found());
+    // Mended, it is the first of two again.
+    folder.write("a.yaml", &gateway("x", 1004));
+    folder.becomes(&[1004]);
+    folder.says("duplicate Gateway/default/x");
+    folder.write("a.yaml", &gateway("x", 1004).replace("kind: Gateway", "kind: Gatewy"));
+    folder.becomes(&[1003]);
+    fs::remove_file(folder.path("b.yaml")).unwrap();
+    folder.becomes(&[1004]);
+}
+
+#[test]
 fn a_folder_goes_and_comes_back() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("conf.d");

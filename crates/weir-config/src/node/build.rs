@@ -384,4 +384,28 @@ mod tests {
             assert!(e.message.contains(message) && e.help.as_deref().unwrap_or_default().contains(help), "{text}: {}", e.line());
         }
     }
+
+    #[test]
+    fn any_text_is_read_or_refused_with_a_place_in_it() {
+        const PARTS: [&str; 24] = [
+            "a", "é", ": ", "- ", "[", "]", "{", "}", ", ", "\n", "\n  ", "\n    ", "\r", "\r\n", "#", "\"", "'", "&x ", "*x", "<<: ",
+            "---\n", "|\n", "{{", "${",
+        ];
+        let mut seed = 1_u64;
+        for _ in 0..20_000 {
+            let mut text = String::new();
+            for _ in 0..20 {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                text += PARTS[(seed >> 33) as usize % PARTS.len()];
+            }
+            if let Err(d) = parse(&source(&text)) {
+                let place = d.place.as_deref().unwrap_or_else(|| panic!("{text:?}"));
+                assert!(
+                    text.is_char_boundary(place.bytes.start) && place.line as usize <= text.lines().count().max(1) + 1,
+                    "{text:?} {d:?}"
+                );
+                assert!(!d.snippet(false).is_empty());
+            }
+        }
+    }
 }

@@ -23,7 +23,8 @@ impl Padding {
     pub fn without(&self, line: usize, column: usize, index: usize) -> usize {
         let before = self.lines.partition_point(|l| *l < line);
         let here = if self.lines.get(before) == Some(&line) { self.width.min(column) } else { 0 };
-        index - before * self.width - here
+        // The parser counts more characters as the end of a line than are padded after.
+        index.saturating_sub(before * self.width + here)
     }
 }
 

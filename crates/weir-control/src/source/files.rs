@@ -37,6 +37,8 @@ struct File {
     objects: Objects,
     /// Objects that stand here a second time.
     twice: Vec<(Arc<Object>, Arc<Object>)>,
+    /// Those of the objects that are last good versions of what is in error now: another file's count before them.
+    kept: BTreeSet<Key>,
     /// It could not be read.
     failure: Option<Diagnostic>,
     /// There is nothing to say of it, and every object in it stands there once.
@@ -202,7 +204,11 @@ impl Files {
 
     /// Puts a file in the place of what it was, and notes the objects that differ.
     fn replace(&mut self, id: &Arc<FileId>, new: Option<File>, touched: &mut BTreeSet<Key>) {
-        let old = self.files.remove(id).map(|f| f.objects).unwrap_or_default();
+        let old = self.files.remove(id).unwrap_or_default();
+        let no_keys = BTreeSet::new();
+        let kept = new.as_ref().map_or(&no_keys, |f| &f.kept);
+        touched.extend(old.kept.symmetric_difference(kept).cloned());
+        let old = old.objects;
         let none = Objects::default();
         let now = new.as_ref().map_or(&none, |f| &f.objects);
         let (mut before, mut after) = (old.0.iter().peekable(), now.0.iter().peekable());
@@ -258,8 +264,9 @@ impl Files {
     }
 
     fn winner(&self, key: &Key) -> Option<&Arc<Object>> {
-        let first = self.owners.get(key)?.first()?;
-        self.files.get(first)?.objects.get(key)
+        let holding = || self.owners.get(key).into_iter().flatten().filter_map(|id| self.files.get(id));
+        let first = holding().find(|file| !file.kept.contains(key)).or_else(|| holding().next())?;
+        first.objects.get(key)
     }
 
     fn changes(&self, touched: BTreeSet<Key>) -> Changes {
@@ -276,7 +283,8 @@ impl Files {
         }
         for (key, owners) in self.shared.iter().filter_map(|key| self.owners.get_key_value(key)) {
             let Some(first) = self.winner(key) else { continue };
-            let others = owners[1..].iter().filter_map(|id| self.files.get(id)?.objects.get(key));
+            let real = owners.iter().filter_map(|id| self.files.get(id)).filter(|file| !file.kept.contains(key));
+            let others = real.filter_map(|file| file.objects.get(key)).filter(|object| !Arc::ptr_eq(object, first));
             all.extend(others.map(|object| stands_twice(object, first)));
         }
         all.extend(self.sources.place(late.into_iter()));
@@ -300,6 +308,7 @@ impl File {
             }
             same
         });
+        file.kept = objects.iter().filter(|(real, _)| !real).map(|(_, o)| o.key.clone()).collect();
         file.objects = Objects(objects.into_iter().map(|(_, o)| o).collect());
         file.plain = file.twice.is_empty() && file.docs.iter().all(Doc::is_plain);
         file

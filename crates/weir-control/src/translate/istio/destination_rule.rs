@@ -203,7 +203,7 @@ fn balancer(field: &Field<'_>) -> Option<Balancer> {
             "PASSTHROUGH" => {
                 f.warning(
                     "UnsupportedValue",
-                    "needs a connection's original destination, which a gateway has not: taken as LEAST_REQUEST",
+                    "needs a connection's original destination, which a gateway does not have: LEAST_REQUEST is used",
                     "LEAST_REQUEST",
                 );
                 least

@@ -197,7 +197,7 @@ pub fn traffic_policy(cx: &Cx<'_>, key: &ClusterKey, draft: &mut Draft, part: &m
     let setting = settings.balancer.as_ref().and_then(|b| b.locality.as_ref());
     let own = Locality::of(&cx.options.labels);
     if let (Some(setting), Some((owner, _)), false) = (setting.filter(|s| s.enabled), rules.first(), own.is_known()) {
-        let message = "where this gateway is was not said: its place takes no part in choosing endpoints";
+        let message = "the locality of this gateway is unknown: endpoints are not chosen by it";
         let help = "run it with --labels topology.kubernetes.io/region=R,topology.kubernetes.io/zone=Z";
         part.find(owner, setting.at.span, &*setting.at.field, Diagnostic::warning("UnknownLocality", message).help(help));
     }
