@@ -7,6 +7,7 @@ mod aborts;
 mod authority;
 mod balancing;
 mod client;
+mod clock;
 mod conformance;
 mod descriptors;
 mod direct;
