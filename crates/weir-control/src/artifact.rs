@@ -1,10 +1,11 @@
 //! Files that objects name (a plugin's code): their digests, kept until they change.
+use crate::source::text::{Unreadable, check_regular};
 use sha2::{Digest, Sha256};
 use std::{
     cell::RefCell,
     collections::HashMap,
     fs,
-    io::{self, Read},
+    io::Read,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -28,14 +29,15 @@ struct Stamp {
 
 impl Artifacts {
     pub fn read(&self, path: &Path) -> Artifact {
-        self.digest(path).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => "there is no such file".to_string(),
-            _ => e.to_string(),
+        self.digest(path).map_err(|e| match e {
+            Unreadable::Io(e) => e.to_string(),
+            other => other.to_string(),
         })
     }
 
-    fn digest(&self, path: &Path) -> io::Result<String> {
+    fn digest(&self, path: &Path) -> Result<String, Unreadable> {
         let meta = fs::metadata(path)?;
+        check_regular(&meta)?;
         let stamp = Stamp { modified: meta.modified().ok(), length: meta.len() };
         if let Some((known, digest)) = self.known.borrow().get(path)
             && *known == stamp

@@ -341,6 +341,9 @@ impl Index {
                 self.put(unit.clone(), Part::default(), HashSet::new(), config, touched, &mut BTreeSet::new());
                 self.units.remove(&unit);
                 self.panics.remove(&unit);
+                if let Unit::Secret(key) = &unit {
+                    self.artifacts.good.borrow_mut().remove(&key.resource());
+                }
             }
         }
     }

@@ -87,6 +87,11 @@ pub async fn load(from: &WasmCode, options: &FetchOptions) -> Result<Code, CodeE
 }
 
 async fn file(path: &str, sha256: &str, options: &FetchOptions) -> Result<Code, CodeError> {
+    let meta = tokio::fs::metadata(path).await.map_err(|e| transient(format!("{path}: {e}")))?;
+    // Devices and pipes may never end.
+    if !meta.is_file() {
+        return Err(transient(format!("{path} is not a regular file")));
+    }
     let bytes = tokio::fs::read(path).await.map_err(|e| transient(format!("{path}: {e}")))?;
     // The digest in the configuration is that of the file: of the text, for a .wat.
     if !sha256.is_empty() && !sha256.eq_ignore_ascii_case(&hex_digest(&bytes)) {
