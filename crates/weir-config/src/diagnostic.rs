@@ -1,9 +1,10 @@
 //! What is wrong with a configuration: one finding, with the place it was found at. Three renderings: a source snippet
 //! with a caret for people, JSON for scripts, one line for logs and conditions.
-use crate::model::Origin;
+use crate::{model::Origin, redact};
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
 use std::{
+    borrow::Cow,
     ops::Range,
     sync::{Arc, OnceLock},
 };
@@ -17,6 +18,8 @@ pub struct Source {
     pub first_line: u32,
     /// Where each line starts, in characters and in bytes; made when it is first asked for.
     lines: OnceLock<Box<[(u32, u32)]>>,
+    /// What of it must not be shown.
+    secrets: OnceLock<Box<[redact::Cut]>>,
 }
 
 impl PartialEq for Source {
@@ -29,7 +32,11 @@ impl Eq for Source {}
 
 impl Source {
     pub fn new(name: impl Into<Arc<str>>, text: impl Into<String>, first_line: u32) -> Source {
-        Source { name: name.into(), text: text.into(), first_line, lines: OnceLock::new() }
+        Source { name: name.into(), text: text.into(), first_line, lines: OnceLock::new(), secrets: OnceLock::new() }
+    }
+
+    pub(crate) fn secrets(self: &Arc<Self>) -> &[redact::Cut] {
+        self.secrets.get_or_init(|| redact::secrets(self).into())
     }
 
     fn lines(&self) -> &[(u32, u32)] {
@@ -142,13 +149,15 @@ impl Diagnostic {
         if let Some(p) = &self.place {
             out += &format!(": {}:{}:{}", p.source.name, p.line, p.column);
         }
-        for part in [self.object.as_deref().filter(|_| self.place.is_none()).unwrap_or_default(), &self.field, &self.message] {
+        let shown = self.shown();
+        let (message, help) = self.redacted(shown.as_ref().map_or(&[], |shown| &shown.2));
+        for part in [self.object.as_deref().filter(|_| self.place.is_none()).unwrap_or_default(), &self.field, &message] {
             if !part.is_empty() {
                 out += ": ";
                 out += part;
             }
         }
-        if let Some(help) = &self.help {
+        if let Some(help) = &help {
             out += "; ";
             out += help;
         }
@@ -162,30 +171,41 @@ impl Diagnostic {
             Severity::Warning => Level::WARNING,
             Severity::Info => Level::INFO,
         };
-        let mut title = self.message.clone();
-        if !self.field.is_empty() {
-            title = format!("{}: {title}", self.field);
-        }
-        let Some(place) = self.place.as_deref().filter(|p| !p.source.text.is_empty()) else {
+        let (Some(place), Some((lines, span, secrets))) = (self.place.as_deref(), self.shown()) else {
             return self.line();
         };
+        let (message, help) = self.redacted(&secrets);
+        let title = if self.field.is_empty() { message } else { format!("{}: {message}", self.field) };
         let label = self.object.as_deref().unwrap_or_default();
-        let text = &place.source.text;
-        let start = place.bytes.start.min(text.len());
-        let end = place.bytes.end.min(text.len()).max(start);
-        // Only the lines that are shown: a text of many findings is not read through for each.
-        let first = text[..start].rfind('\n').map_or(0, |at| at + 1);
-        let last = text[end..].find('\n').map_or(text.len(), |at| end + at);
-        let snippet = Snippet::source(&text[first..last])
+        let snippet = Snippet::source(&*lines)
             .path(&*place.source.name)
             .line_start(place.line as usize)
-            .annotation(AnnotationKind::Primary.span(start - first..end - first).label(label));
+            .annotation(AnnotationKind::Primary.span(span).label(label));
         let mut group: Group<'_> = level.primary_title(&title).element(snippet);
-        if let Some(help) = &self.help {
+        if let Some(help) = &help {
             group = group.element(Level::HELP.message(help));
         }
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
-        renderer.render(&[group]).to_string()
+        let drawn = renderer.render(&[group]).to_string();
+        if lines.contains(redact::REDACTED) {
+            // The column that was drawn is that of the redacted line.
+            let at = format!("{}:{}:", place.source.name, place.line);
+            let (_, rest) = drawn.split_once(&at).unwrap_or_default();
+            let column = rest.bytes().take_while(u8::is_ascii_digit).count();
+            return drawn.replacen(&format!("{at}{}", &rest[..column]), &format!("{at}{}", place.column), 1);
+        }
+        drawn
+    }
+
+    /// The lines of the place, the place in them, and the secrets of the place; see [`redact::shown`].
+    fn shown(&self) -> Option<(Cow<'_, str>, Range<usize>, Vec<&str>)> {
+        self.place.as_deref().filter(|p| !p.source.text.is_empty()).map(redact::shown)
+    }
+
+    /// Message and help without these secrets and without what looks like one anywhere.
+    fn redacted(&self, secrets: &[&str]) -> (String, Option<String>) {
+        let hide = |text: &str| secrets.iter().fold(redact::text(text).into_owned(), |t, secret| t.replace(secret, redact::REDACTED));
+        (hide(&self.message), self.help.as_deref().map(hide))
     }
 
     fn severity_word(&self) -> &'static str {
@@ -218,11 +238,13 @@ impl Serialize for Diagnostic {
             column: Option<u32>,
         }
         let place = self.place.as_deref();
+        let shown = self.shown();
+        let (message, help) = self.redacted(shown.as_ref().map_or(&[], |shown| &shown.2));
         Flat {
             severity: self.severity,
             reason: self.reason,
-            message: &self.message,
-            help: self.help.as_deref(),
+            message: &message,
+            help: help.as_deref(),
             object: self.object.as_deref(),
             field: &self.field,
             file: place.map(|p| &*p.source.name),

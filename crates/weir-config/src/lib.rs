@@ -8,3 +8,4 @@ pub mod diagnostic;
 pub mod model;
 pub mod node;
 pub mod reader;
+pub mod redact;

@@ -48,6 +48,11 @@ impl Default for Chars {
 }
 
 impl Chars {
+    /// Characters of the text.
+    pub(crate) fn range(self) -> (u32, u32) {
+        (self.start, self.end)
+    }
+
     /// The place in `source`, from which the node was read.
     pub fn place(self, source: &Arc<Source>) -> Place {
         source.place(self.start, self.end)

@@ -2,25 +2,62 @@
 //! and the documentation read it.
 mod actions;
 mod dump;
+mod guard;
+mod index;
 mod show;
 mod stats;
 
 use crate::{Shared, logging::Logger};
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::{Method, Request, Response, StatusCode, body::Incoming, header, server::conn::http1, service::service_fn};
+use guard::Guard;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    Method, Request, Response, StatusCode, Uri,
+    body::Incoming,
+    header::{self, HeaderValue},
+    http::request::Parts,
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 /// One address of the admin listener.
 pub struct Endpoint {
     pub path: &'static str,
+    /// Where `/` lists it.
+    pub group: Group,
     /// What changes something is asked for by POST.
     pub changes: bool,
     pub help: &'static str,
-    /// Query parameters with their meaning.
-    pub parameters: &'static [(&'static str, &'static str)],
+    pub parameters: &'static [Parameter],
     handle: fn(&Arc<Shared>, &Query) -> Reply,
+}
+
+/// The sections of `/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    Server,
+    Configuration,
+    Statistics,
+    Actions,
+}
+
+/// A query parameter, or a field of the form that was posted.
+pub struct Parameter {
+    pub name: &'static str,
+    pub help: &'static str,
+    pub takes: Takes,
+}
+
+/// The values of a parameter.
+pub enum Takes {
+    Text,
+    /// Set by being there.
+    Flag,
+    OneOf(&'static [&'static str]),
+    /// The name is a placeholder for one of many.
+    Many,
 }
 
 impl Endpoint {
@@ -29,88 +66,143 @@ impl Endpoint {
     }
 }
 
+const fn parameter(name: &'static str, takes: Takes, help: &'static str) -> Parameter {
+    Parameter { name, help, takes }
+}
+
+const JSON: Parameter = parameter("format", Takes::OneOf(&["text", "json"]), "`text` (the default) or `json`");
+const FILTER: Parameter = parameter("filter", Takes::Text, "regular expression on names");
+const TYPE: Parameter = parameter(
+    "type",
+    Takes::OneOf(&["All", "Counters", "Gauges", "Histograms"]),
+    "`Counters`, `Gauges`, `Histograms` or `All` (the default)",
+);
+const USED_ONLY: Parameter = parameter("usedonly", Takes::Flag, "only what has ever changed");
+
 /// Every address, in the order of `/help`.
 pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         path: "/certs",
+        group: Group::Configuration,
         changes: false,
-        help: "certificates that are loaded, with their names and their ends, as JSON",
+        help: "loaded certificates with their names and expiry, as JSON",
         parameters: &[],
         handle: show::certs,
     },
     Endpoint {
         path: "/clusters",
+        group: Group::Configuration,
         changes: false,
         help: "clusters with their endpoints",
-        parameters: &[("format", "`json`, else text"), ("filter", "regular expression on cluster names")],
+        parameters: &[JSON, parameter("filter", Takes::Text, "regular expression on cluster names")],
         handle: show::clusters,
     },
     Endpoint {
         path: "/config_dump",
+        group: Group::Configuration,
         changes: false,
-        help: "the configuration that is served, as JSON",
+        help: "the configuration that serves, as JSON, without its secrets",
         parameters: &[
-            ("resource", "only this list, as `dynamic_listeners`, `dynamic_active_clusters`, `dynamic_route_configs`"),
-            ("name_regex", "regular expression on the names of resources"),
-            ("include_eds", "with endpoints"),
+            parameter("resource", Takes::OneOf(dump::RESOURCES), "only this list, such as `dynamic_listeners`"),
+            parameter("name_regex", Takes::Text, "regular expression on the names of resources"),
+            parameter("include_eds", Takes::Flag, "with endpoints"),
         ],
         handle: dump::config_dump,
     },
     Endpoint {
         path: "/drain_listeners",
+        group: Group::Actions,
         changes: true,
         help: "stop accepting connections on all listeners",
         parameters: &[
-            ("graceful", "tell connections to close and go on accepting for the drain time first"),
-            ("skip_exit", "with `graceful`: never stop accepting"),
+            parameter("graceful", Takes::Flag, "first tell clients to close, and accept connections for the drain time"),
+            parameter("skip_exit", Takes::Flag, "with `graceful`: never stop accepting"),
         ],
         handle: actions::drain_listeners,
     },
     Endpoint {
         path: "/healthcheck/fail",
+        group: Group::Actions,
         changes: true,
-        help: "be not ready, whatever the state",
+        help: "make `/ready` fail, whatever the state",
         parameters: &[],
         handle: actions::health_fail,
     },
-    Endpoint { path: "/healthcheck/ok", changes: true, help: "take `/healthcheck/fail` back", parameters: &[], handle: actions::health_ok },
-    Endpoint { path: "/help", changes: false, help: "this list", parameters: &[], handle: |_, _| Reply::text(help()) },
+    Endpoint {
+        path: "/healthcheck/ok",
+        group: Group::Actions,
+        changes: true,
+        help: "undo `/healthcheck/fail`",
+        parameters: &[],
+        handle: actions::health_ok,
+    },
+    Endpoint {
+        path: "/help",
+        group: Group::Server,
+        changes: false,
+        help: "this list, as text",
+        parameters: &[],
+        handle: |_, _| Reply::text(help()),
+    },
     Endpoint {
         path: "/listeners",
+        group: Group::Configuration,
         changes: false,
-        help: "listeners that accept, with their addresses",
-        parameters: &[("format", "`json`, else text")],
+        help: "listeners that accept connections, with their addresses",
+        parameters: &[JSON],
         handle: show::listeners,
     },
     Endpoint {
         path: "/logging",
+        group: Group::Actions,
         changes: true,
-        help: "levels of the application log: shows them, and sets them where asked to",
+        help: "show the levels of the application log, and set them where asked to",
         parameters: &[
-            ("level", "for all loggers: `trace`, `debug`, `info`, `warning`, `error`, `critical` or `off`"),
-            ("paths", "for some, as `dns:debug,config:info`"),
-            ("LOGGER", "for one, as `dns=debug`"),
+            parameter(
+                "level",
+                Takes::OneOf(&["trace", "debug", "info", "warning", "error", "critical", "off"]),
+                "of all loggers: `trace`, `debug`, `info`, `warning`, `error`, `critical` or `off`",
+            ),
+            parameter("paths", Takes::Text, "of some, such as `dns:debug,config:info`"),
+            parameter("LOGGER", Takes::Many, "of one, such as `dns=debug`"),
         ],
         handle: actions::logging,
     },
-    Endpoint { path: "/memory", changes: false, help: "memory of the process, as JSON", parameters: &[], handle: show::memory },
+    Endpoint {
+        path: "/memory",
+        group: Group::Server,
+        changes: false,
+        help: "memory of the process, as JSON",
+        parameters: &[],
+        handle: show::memory,
+    },
     Endpoint {
         path: "/objects",
+        group: Group::Configuration,
         changes: false,
         help: "objects that were read, with their conditions (Accepted, ResolvedRefs, Programmed) and findings, as JSON",
-        parameters: &[("filter", "regular expression on `Kind/namespace/name`")],
+        parameters: &[parameter("filter", Takes::Text, "regular expression on `Kind/namespace/name`")],
         handle: show::objects,
     },
     Endpoint {
         path: "/plugins",
+        group: Group::Configuration,
         changes: false,
-        help: "plugins: which generation serves since when, and why a version does not, as JSON",
+        help: "plugins: which version serves since when, and why another does not, as JSON",
         parameters: &[],
         handle: show::plugins,
     },
-    Endpoint { path: "/quitquitquit", changes: true, help: "end the proxy, after its drain time", parameters: &[], handle: actions::quit },
+    Endpoint {
+        path: "/quitquitquit",
+        group: Group::Actions,
+        changes: true,
+        help: "end the process, after its drain time",
+        parameters: &[],
+        handle: actions::quit,
+    },
     Endpoint {
         path: "/ready",
+        group: Group::Server,
         changes: false,
         help: "200 and `LIVE` once the first configuration serves on all its listeners, else 503 and the state",
         parameters: &[],
@@ -118,13 +210,15 @@ pub const ENDPOINTS: &[Endpoint] = &[
     },
     Endpoint {
         path: "/reopen_logs",
+        group: Group::Actions,
         changes: true,
-        help: "open the files of access logs anew, as SIGHUP does",
+        help: "reopen the files of access logs, as SIGHUP does",
         parameters: &[],
         handle: actions::reopen_logs,
     },
     Endpoint {
         path: "/server_info",
+        group: Group::Server,
         changes: false,
         help: "version, state, uptime and options, as JSON",
         parameters: &[],
@@ -132,34 +226,52 @@ pub const ENDPOINTS: &[Endpoint] = &[
     },
     Endpoint {
         path: "/stats",
+        group: Group::Statistics,
         changes: false,
         help: "all statistics",
         parameters: &[
-            ("format", "`text` (the default), `json` or `prometheus`"),
-            ("filter", "regular expression on names"),
-            ("type", "`Counters`, `Gauges`, `Histograms` or `All` (the default)"),
-            ("usedonly", "only what has ever changed"),
+            parameter("format", Takes::OneOf(&["text", "json", "prometheus"]), "`text` (the default), `json` or `prometheus`"),
+            FILTER,
+            TYPE,
+            USED_ONLY,
         ],
         handle: stats::stats,
     },
     Endpoint {
         path: "/stats/prometheus",
+        group: Group::Statistics,
         changes: false,
-        help: "all statistics in Prometheus' format",
-        parameters: &[("filter", "regular expression on names"), ("type", "as for `/stats`"), ("usedonly", "only what has ever changed")],
+        help: "all statistics in the format of Prometheus",
+        parameters: &[FILTER, TYPE, USED_ONLY],
         handle: stats::prometheus,
     },
 ];
+
+/// The page that links to all of them.
+const INDEX: Endpoint = Endpoint {
+    path: "/",
+    group: Group::Server,
+    changes: false,
+    help: "the list of endpoints, as HTML",
+    parameters: &[],
+    handle: |shared, _| index::page(shared),
+};
 
 /// The decoded query of a request.
 struct Query(Vec<(String, String)>);
 
 impl Query {
+    /// Of the query of an address, then of the form that was posted to it.
+    fn of(uri: &Uri, form: &[u8]) -> Query {
+        let parse = |encoded| url::form_urlencoded::parse(encoded).into_owned();
+        Query(parse(uri.query().unwrap_or_default().as_bytes()).chain(parse(form)).collect())
+    }
+    /// A form has empty fields, which say nothing.
     fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+        self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str()).filter(|v| !v.is_empty())
     }
     fn has(&self, name: &str) -> bool {
-        self.get(name).is_some()
+        self.0.iter().any(|(n, _)| n == name)
     }
     /// A parameter that is a regular expression; found anywhere in a name, as in Envoy.
     fn regex(&self, name: &str) -> Result<Option<regex::Regex>, Reply> {
@@ -167,7 +279,7 @@ impl Query {
             regex::Regex::new(text)
                 .map_err(|e| Reply::error(StatusCode::BAD_REQUEST, format!("invalid regular expression in `{name}`: {e}\n")))
         };
-        self.get(name).filter(|t| !t.is_empty()).map(compile).transpose()
+        self.get(name).map(compile).transpose()
     }
 }
 
@@ -177,11 +289,13 @@ struct Reply {
     kind: &'static str,
     body: String,
     allow: Option<&'static str>,
+    /// Of a page; nothing else runs or loads anything.
+    security_policy: Option<HeaderValue>,
 }
 
 impl Reply {
     fn text(body: impl Into<String>) -> Reply {
-        Reply { status: StatusCode::OK, kind: "text/plain; charset=UTF-8", body: body.into(), allow: None }
+        Reply { status: StatusCode::OK, kind: "text/plain; charset=UTF-8", body: body.into(), allow: None, security_policy: None }
     }
     fn json(value: &serde_json::Value) -> Reply {
         let body = serde_json::to_string_pretty(value).unwrap_or_default() + "\n";
@@ -193,47 +307,81 @@ impl Reply {
 }
 
 fn help() -> String {
-    let mut out = "admin commands are:\n  /: this list\n".to_string();
+    let mut out = "admin commands are:\n  /: this list, as HTML\n".to_string();
     for e in ENDPOINTS {
         let method = if e.changes { " (POST)" } else { "" };
         out += &format!("  {}{method}: {}\n", e.path, e.help);
-        for (name, meaning) in e.parameters {
-            out += &format!("      {name}: {meaning}\n");
+        for p in e.parameters {
+            out += &format!("      {}: {}\n", p.name, p.help);
         }
     }
     out
 }
 
-fn answer(shared: &Arc<Shared>, method: &Method, path: &str, query: &str, cross_site: bool) -> Reply {
-    let path = if path == "/" { "/help" } else { path };
-    let Some(endpoint) = ENDPOINTS.iter().find(|e| e.path == path) else {
-        return Reply::error(StatusCode::NOT_FOUND, format!("invalid path `{path}`; {}", help()));
-    };
+/// What a request asks for, or why it is refused.
+fn endpoint(shared: &Shared, head: &Parts, local: SocketAddr) -> Result<&'static Endpoint, Reply> {
+    let path = head.uri.path();
+    let endpoint = if path == "/" { Some(&INDEX) } else { ENDPOINTS.iter().find(|e| e.path == path) };
+    let guard = Guard { allowed_hosts: &shared.options.admin_allowed_hosts, local };
+    if let Err(why) = guard.check(head, endpoint.is_none_or(|e| e.changes)) {
+        Logger::Admin.warning(format_args!("{} {path} refused: {}", head.method, why.trim_end()));
+        return Err(Reply::error(StatusCode::FORBIDDEN, why));
+    }
+    let endpoint = endpoint.ok_or_else(|| Reply::error(StatusCode::NOT_FOUND, format!("invalid path `{path}`; {}", help())))?;
+    let method = &head.method;
     let fits = if endpoint.changes { method == Method::POST } else { method == Method::GET || method == Method::HEAD };
-    if !fits {
-        let right = endpoint.method();
-        let text = format!("method {method} not allowed, {right} required for {path}\n");
-        return Reply { allow: Some(right), ..Reply::error(StatusCode::METHOD_NOT_ALLOWED, text) };
+    if fits {
+        return Ok(endpoint);
     }
-    if endpoint.changes && cross_site {
-        return Reply::error(StatusCode::FORBIDDEN, "a page of another site must not change anything here\n");
-    }
-    let query = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-    (endpoint.handle)(shared, &Query(query))
+    let right = endpoint.method();
+    let text = format!("method {method} not allowed, {right} required for {path}\n");
+    Err(Reply { allow: Some(right), ..Reply::error(StatusCode::METHOD_NOT_ALLOWED, text) })
 }
 
-async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let uri = request.uri();
-    let cross_site = request.headers().get("sec-fetch-site").is_some_and(|v| v == "cross-site");
-    let reply = answer(&shared, request.method(), uri.path(), uri.query().unwrap_or_default(), cross_site);
+/// Bytes of a form.
+const MAX_FORM: usize = 64 << 10;
+
+/// The fields that were posted, as a browser or curl's `-d` encodes them.
+async fn form(head: &Parts, body: Incoming) -> Result<Bytes, Reply> {
+    let kind = head.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if !kind.starts_with("application/x-www-form-urlencoded") {
+        return Ok(Bytes::new());
+    }
+    let body = Limited::new(body, MAX_FORM).collect().await;
+    let refused = |e| Reply::error(StatusCode::BAD_REQUEST, format!("cannot read the form of at most {MAX_FORM} bytes: {e}\n"));
+    body.map(http_body_util::Collected::to_bytes).map_err(refused)
+}
+
+async fn answer(shared: &Arc<Shared>, request: Request<Incoming>, local: SocketAddr) -> Result<Reply, Reply> {
+    let (head, body) = request.into_parts();
+    let endpoint = endpoint(shared, &head, local)?;
+    let form = if endpoint.changes { form(&head, body).await? } else { Bytes::new() };
+    Ok((endpoint.handle)(shared, &Query::of(&head.uri, &form)))
+}
+
+/// On every answer: it is shown as what it says it is, to this origin only, and in no frame.
+const ALWAYS: [(header::HeaderName, &str); 6] = [
+    (header::CACHE_CONTROL, "no-cache, max-age=0"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    // With `no-referrer` a browser would say `Origin: null` for the listener's own forms.
+    (header::REFERRER_POLICY, "same-origin"),
+    (header::HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (header::HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+];
+
+async fn handle(shared: Arc<Shared>, request: Request<Incoming>, local: SocketAddr) -> Result<Response<Full<Bytes>>, Infallible> {
+    let reply = answer(&shared, request, local).await.unwrap_or_else(|refused| refused);
     let mut response = Response::new(Full::from(reply.body));
     *response.status_mut() = reply.status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(reply.kind));
-    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-cache, max-age=0"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, header::HeaderValue::from_static("nosniff"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(reply.kind));
+    for (name, value) in ALWAYS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.extend(reply.security_policy.map(|policy| (header::CONTENT_SECURITY_POLICY, policy)));
     if let Some(allow) = reply.allow {
-        headers.insert(header::ALLOW, header::HeaderValue::from_static(allow));
+        headers.insert(header::ALLOW, HeaderValue::from_static(allow));
     }
     Ok(response)
 }
@@ -252,7 +400,8 @@ pub(crate) async fn serve(listener: std::net::TcpListener, shared: Arc<Shared>) 
         };
         let shared = shared.clone();
         tokio::spawn(async move {
-            let service = service_fn(move |request| handle(shared.clone(), request));
+            let Ok(local) = io.local_addr() else { return };
+            let service = service_fn(move |request| handle(shared.clone(), request, local));
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(60));
             if let Err(e) = http.serve_connection(TokioIo::new(io), service).await {

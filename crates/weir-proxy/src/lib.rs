@@ -44,6 +44,10 @@ pub struct Options {
     pub workers: usize,
     /// `None` for no admin listener. Port 0 takes any.
     pub admin: Option<SocketAddr>,
+    /// Host names that the admin listener accepts beside addresses of this machine; `*` accepts all.
+    pub admin_allowed_hosts: Vec<String>,
+    /// Show passwords, tokens and keys on the admin listener.
+    pub admin_show_secrets: bool,
     /// Where compiled plugins are kept; `None` keeps none.
     pub cache_dir: Option<PathBuf>,
     /// At the end, new connections are accepted, but told to close, for this long before listeners close.
@@ -83,6 +87,8 @@ impl Default for Options {
         Options {
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 15000))),
+            admin_allowed_hosts: Vec::new(),
+            admin_show_secrets: false,
             cache_dir: None,
             drain_time: Duration::from_secs(5),
             shutdown_timeout: Duration::from_secs(20),

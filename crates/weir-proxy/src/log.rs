@@ -4,6 +4,7 @@ mod format;
 mod render;
 mod sink;
 mod time;
+mod writer;
 
 pub use format::{ARGUMENT_DOCS, Format, PLAIN_DOCS};
 pub use render::Record;
@@ -28,20 +29,34 @@ enum Form {
     Json(Vec<(Box<[u8]>, Format)>),
 }
 
+impl Form {
+    fn compile(format: &LogFormat) -> Result<Form, Vec<Diagnostic>> {
+        match format {
+            LogFormat::Text(text) => {
+                let line = if text.ends_with('\n') { text.clone() } else { format!("{text}\n") };
+                Ok(Form::Text(Format::parse(&line).map_err(|d| vec![d])?))
+            }
+            LogFormat::Json(pairs) => json(pairs),
+        }
+    }
+}
+
 impl Logger {
     /// Compiles the format and opens the sink. All findings come back; with one of them the log is left out.
     pub fn compile(config: &AccessLog, sinks: &Sinks) -> Result<Logger, Vec<Diagnostic>> {
-        let form = match &config.format {
-            LogFormat::Text(text) => {
-                let line = if text.ends_with('\n') { text.clone() } else { format!("{text}\n") };
-                Form::Text(Format::parse(&line).map_err(|d| vec![d])?)
-            }
-            LogFormat::Json(pairs) => json(pairs)?,
-        };
+        let form = Form::compile(&config.format)?;
         let open = sinks.open(&config.sink);
-        let sink =
-            open.map_err(|e: io::Error| vec![Diagnostic::error("InvalidAccessLog", format!("cannot open {:?}: {e}", config.sink))])?;
+        let refused = |e: io::Error| vec![Diagnostic::error("InvalidAccessLog", format!("cannot open access log {}: {e}", config.sink))];
+        let sink = open.map_err(refused)?;
         Ok(Logger { form, sink })
+    }
+
+    /// The format alone.
+    ///
+    /// # Errors
+    /// With all findings.
+    pub fn check(format: &LogFormat) -> Result<(), Vec<Diagnostic>> {
+        Form::compile(format).map(|_| ())
     }
 
     /// Whether its records hold something of the response's trailers.

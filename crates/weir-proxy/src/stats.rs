@@ -186,7 +186,6 @@ table! {
     local_rate_limit_rate_limited: Counter = "http_local_rate_limit.rate_limited" "requests beyond a route's rate limit (429)",
     rq_redirect: Counter = "rq_redirect" "requests redirected by the route",
     rq_reset_after_downstream_response_started: Counter = "rq_reset_after_downstream_response_started" "answers that broke off",
-    access_log_dropped: Counter = "access_log_dropped" "access log records lost because the writer was too slow",
 }
 
 table! {

@@ -246,9 +246,7 @@ async fn tick(worker: Weak<Worker>) {
         let Some(w) = worker.upgrade() else { return };
         let now = w.now();
         w.timers.sweep(now);
-        if count.is_multiple_of(5) {
-            w.logs.borrow_mut().flush();
-        }
+        w.logs.borrow_mut().flush();
         if count.is_multiple_of(50) {
             w.wall.set(wall_of_epoch(SystemTime::now(), w.epoch.elapsed()));
             w.sweep(now);

@@ -18,6 +18,7 @@ use url::Url;
 use weir_config::{
     diagnostic::{Diagnostic, Severity},
     model::{Config, HeaderMatch, NetworkFilter, PathMatch, Route, RouteAction, StringMatch, ValueMatch},
+    redact,
 };
 use weir_control::{Control, Update};
 use weir_proxy::{BoundListener, Proxy, logging::Logger};
@@ -264,6 +265,7 @@ fn curl(address: SocketAddr, tls: bool, domain: &str, route: &Route) -> Option<S
             _ if *invert => {}
             (":method", ValueMatch::Text(StringMatch::Exact(method))) => options += &format!("-X {method} "),
             (":authority" | ":scheme", _) => return None,
+            (name, _) if redact::is_secret_name(name) => return None,
             (name, ValueMatch::Text(StringMatch::Exact(value))) => options += &format!("-H '{name}: {value}' "),
             _ => return None,
         }
@@ -271,6 +273,7 @@ fn curl(address: SocketAddr, tls: bool, domain: &str, route: &Route) -> Option<S
     let mut query = Vec::new();
     for q in &matches.query_parameters {
         match &q.value {
+            _ if redact::is_secret_name(&q.name) => return None,
             ValueMatch::Text(StringMatch::Exact(value)) => query.push(format!("{}={value}", q.name)),
             _ => return None,
         }

@@ -68,7 +68,7 @@ fn wanted(query: &[(String, String)]) -> Result<Vec<(Logger, Level)>, String> {
         Logger::ALL.iter().copied().find(|l| l.name() == word).ok_or_else(|| format!("unknown logger `{word}`; there are {names}"))
     };
     let mut out = Vec::new();
-    for (name, value) in query {
+    for (name, value) in query.iter().filter(|(_, value)| !value.is_empty()) {
         match name.as_str() {
             "level" => {
                 let level = level(value)?;

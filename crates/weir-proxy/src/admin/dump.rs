@@ -2,6 +2,7 @@
 //! Envoy's messages, with the objects that they come from in their metadata.
 mod cluster;
 mod route;
+mod sensitive;
 mod shape;
 
 use super::{Query, Reply};
@@ -13,6 +14,16 @@ use std::{collections::BTreeMap, sync::Arc, time::UNIX_EPOCH};
 use weir_config::model::Name;
 
 const TYPE: &str = "type.googleapis.com/envoy.admin.v3.";
+
+/// What `resource` may name.
+pub(super) const RESOURCES: &[&str] = &[
+    "dynamic_listeners",
+    "dynamic_route_configs",
+    "dynamic_active_clusters",
+    "dynamic_active_secrets",
+    "ecds_filters",
+    "dynamic_endpoint_configs",
+];
 
 /// One list of resources.
 struct List {
@@ -32,14 +43,17 @@ pub(super) fn config_dump(shared: &Arc<Shared>, query: &Query) -> Reply {
     };
     let wanted = |name: &str| names.as_ref().is_none_or(|r| r.is_match(name));
     let eds = query.has("include_eds") || query.get("resource") == Some("dynamic_endpoint_configs");
-    let lists = lists(shared, &wanted, eds);
+    let mut lists = lists(shared, &wanted, eds);
+    if !shared.options.admin_show_secrets {
+        lists.iter_mut().flat_map(|list| &mut list.entries).for_each(sensitive::hide);
+    }
     let Some(resource) = query.get("resource") else {
         let sections = lists.into_iter().map(|l| json!({ "@type": format!("{TYPE}{}", l.dump), l.field: l.entries }));
         let configs: Vec<_> = std::iter::once(bootstrap(shared)).chain(sections).collect();
         return Reply::json(&json!({ "configs": configs }));
     };
-    let fields = lists.iter().map(|l| l.field).collect::<Vec<_>>().join(", ");
     let Some(list) = lists.into_iter().find(|l| l.field == resource) else {
+        let fields = RESOURCES.join(", ");
         return Reply::error(StatusCode::NOT_FOUND, format!("{resource} not found in config dump; there are {fields}\n"));
     };
     let typed = |entry: Value| {

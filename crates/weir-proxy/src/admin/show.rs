@@ -13,7 +13,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::{SystemTime, UNIX_EPOCH},
 };
-use weir_config::model::HealthStatus;
+use weir_config::{model::HealthStatus, redact};
 
 pub(super) fn state_word(state: State) -> &'static str {
     match state {
@@ -111,7 +111,11 @@ pub(super) fn certs(shared: &Arc<Shared>, _: &Query) -> Reply {
 }
 
 pub(super) fn plugins(shared: &Arc<Shared>, _: &Query) -> Reply {
-    Reply::json(&json!({ "plugins": shared.plugins.statuses() }))
+    let mut all = json!({ "plugins": shared.plugins.statuses() });
+    if !shared.options.admin_show_secrets {
+        redact::strings(&mut all);
+    }
+    Reply::json(&all)
 }
 
 pub(super) fn objects(shared: &Arc<Shared>, query: &Query) -> Reply {
@@ -122,6 +126,9 @@ pub(super) fn objects(shared: &Arc<Shared>, query: &Query) -> Reply {
     let mut all = shared.options.objects.as_ref().map_or_else(|| json!([]), |objects| objects.0());
     if let (Some(list), Some(filter)) = (all.as_array_mut(), filter) {
         list.retain(|entry| filter.is_match(entry["object"].as_str().unwrap_or_default()));
+    }
+    if !shared.options.admin_show_secrets {
+        redact::strings(&mut all);
     }
     Reply::json(&json!({ "objects": all }))
 }

@@ -258,6 +258,7 @@ fn server(shared: &Shared, out: &mut Vec<Sample>) {
     }
     out.push(plain("dns_cache.dynamic_forward_proxy.num_hosts", Total::Gauge(dns.num_hosts.load(Ordering::Relaxed) as i64)));
     out.push(plain("server.upstream_cx_overflow", Total::Counter(shared.upstreams.overflow.load(Ordering::Relaxed))));
+    out.push(plain("server.access_log_dropped", Total::Counter(logs.dropped)));
     out.push(plain("server.log_lines_dropped", Total::Counter(logging::dropped())));
 }
 

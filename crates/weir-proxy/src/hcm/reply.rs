@@ -220,8 +220,7 @@ impl Exchange<'_> {
         }
         self.with_record(info, |record| {
             let mut logs = self.w.logs.borrow_mut();
-            let lost = loggers.iter().filter(|l| !logs.write(l, record)).count();
-            self.hcm.stats.access_log_dropped.add(lost as u64);
+            loggers.iter().for_each(|l| logs.write(l, record));
         });
     }
 }

@@ -1,12 +1,15 @@
 //! Where records go: one writer thread per sink, fed with blocks.
+use super::writer::{Target, Writer};
 use super::{Logger, Record};
 use std::{
     collections::HashMap,
-    fs::{File, OpenOptions},
-    io::{self, Write},
+    io,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{AcqRel, Relaxed, Release},
+        },
         mpsc::{Receiver, SyncSender, sync_channel},
     },
 };
@@ -23,26 +26,28 @@ const QUEUE: usize = 64;
 #[derive(Default)]
 pub struct Sinks {
     open: Mutex<HashMap<LogSink, Weak<Sink>>>,
+    totals: Arc<Totals>,
 }
 
 /// The entrance to one writer thread.
 pub struct Sink {
     queue: SyncSender<Message>,
-    dropped: Arc<AtomicU64>,
-    writes: Arc<Writes>,
+    /// Asks the writer to open its file again before it writes more.
+    reopen: Arc<AtomicBool>,
+    totals: Arc<Totals>,
 }
 
-/// What became of the blocks.
+/// Over all sinks since the start.
 #[derive(Default)]
-struct Writes {
+struct Totals {
+    dropped: AtomicU64,
     completed: AtomicU64,
     failed: AtomicU64,
 }
 
-/// Sums over all open sinks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Records lost for want of a free block, or with a block that could not be written.
+    /// Records lost because the writer was too slow, or because they could not be written.
     pub dropped: u64,
     /// Blocks written, and those that failed.
     pub write_completed: u64,
@@ -52,7 +57,8 @@ pub struct Counts {
 enum Message {
     /// Bytes, and the way back for the empty block.
     Block(Vec<u8>, SyncSender<Vec<u8>>),
-    Reopen,
+    /// Look at `reopen`.
+    Wake,
     /// Answered when everything before it is written.
     Sync(SyncSender<()>),
 }
@@ -64,7 +70,7 @@ impl Sinks {
         if let Some(sink) = open.get(of).and_then(Weak::upgrade) {
             return Ok(sink);
         }
-        let sink = Arc::new(Sink::start(Target::open(of)?)?);
+        let sink = Arc::new(Sink::start(Target::open(of)?, self.totals.clone())?);
         open.retain(|_, s| s.strong_count() > 0);
         open.insert(of.clone(), Arc::downgrade(&sink));
         Ok(sink)
@@ -72,10 +78,12 @@ impl Sinks {
     fn live(&self) -> Vec<Arc<Sink>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).values().filter_map(Weak::upgrade).collect()
     }
-    /// Opens files anew after they were moved away (SIGHUP, `/reopen_logs`).
+    /// Opens files again after they were moved away (SIGHUP, `/reopen_logs`). Never waits for a writer.
     pub fn reopen(&self) {
         for sink in self.live() {
-            let _ = sink.queue.send(Message::Reopen);
+            sink.reopen.store(true, Release);
+            // With a full queue the writer looks before its next block.
+            let _ = sink.queue.try_send(Message::Wake);
         }
     }
     /// Waits until everything that was handed over is written; for the end of the process and for tests.
@@ -89,80 +97,44 @@ impl Sinks {
     }
     /// What has become of records so far.
     pub fn counts(&self) -> Counts {
-        self.live().iter().fold(Counts::default(), |sum, s| Counts {
-            dropped: sum.dropped + s.dropped.load(Relaxed),
-            write_completed: sum.write_completed + s.writes.completed.load(Relaxed),
-            write_failed: sum.write_failed + s.writes.failed.load(Relaxed),
-        })
-    }
-}
-
-enum Target {
-    Stdout,
-    Stderr,
-    File(String, File),
-}
-
-impl Target {
-    fn open(of: &LogSink) -> io::Result<Target> {
-        Ok(match of {
-            LogSink::Stdout => Target::Stdout,
-            LogSink::Stderr => Target::Stderr,
-            LogSink::File(path) => Target::File(path.clone(), append(path)?),
-        })
-    }
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Target::Stdout => {
-                let mut out = io::stdout().lock();
-                out.write_all(bytes)?;
-                out.flush()
-            }
-            Target::Stderr => io::stderr().lock().write_all(bytes),
-            Target::File(_, file) => file.write_all(bytes),
+        let totals = &*self.totals;
+        Counts {
+            dropped: totals.dropped.load(Relaxed),
+            write_completed: totals.completed.load(Relaxed),
+            write_failed: totals.failed.load(Relaxed),
         }
     }
-    /// Keeps the old file if the new one cannot be opened.
-    fn reopen(&mut self) {
-        if let Target::File(path, file) = self
-            && let Ok(new) = append(path)
-        {
-            *file = new;
-        }
-    }
-}
-
-fn append(path: &str) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path)
 }
 
 impl Sink {
-    fn start(mut target: Target) -> io::Result<Sink> {
+    fn start(target: Target, totals: Arc<Totals>) -> io::Result<Sink> {
         let (queue, messages) = sync_channel::<Message>(QUEUE);
-        let (dropped, writes) = (Arc::<AtomicU64>::default(), Arc::<Writes>::default());
-        let (lost, done) = (dropped.clone(), writes.clone());
+        let reopen = Arc::<AtomicBool>::default();
+        let (asked, counted) = (reopen.clone(), totals.clone());
+        let mut writer = Writer::new(target);
         std::thread::Builder::new().name("access-log".into()).spawn(move || {
             while let Ok(message) = messages.recv() {
+                if asked.swap(false, AcqRel) {
+                    writer.reopen();
+                }
                 match message {
                     Message::Block(mut block, back) => {
-                        if target.write(&block).is_ok() {
-                            done.completed.fetch_add(1, Relaxed);
-                        } else {
-                            done.failed.fetch_add(1, Relaxed);
-                            lost.fetch_add(memchr::memchr_iter(b'\n', &block).count() as u64, Relaxed);
-                        }
+                        let lost = writer.write(&block);
+                        let outcome = if lost == 0 { &counted.completed } else { &counted.failed };
+                        outcome.fetch_add(1, Relaxed);
+                        counted.dropped.fetch_add(lost, Relaxed);
                         block.clear();
                         block.shrink_to(2 * BLOCK);
                         let _ = back.try_send(block);
                     }
-                    Message::Reopen => target.reopen(),
+                    Message::Wake => {}
                     Message::Sync(done) => {
                         let _ = done.try_send(());
                     }
                 }
             }
         })?;
-        Ok(Sink { queue, dropped, writes })
+        Ok(Sink { queue, reopen, totals })
     }
 }
 
@@ -176,31 +148,32 @@ struct End {
     sink: Arc<Sink>,
     block: Vec<u8>,
     back: (SyncSender<Vec<u8>>, Receiver<Vec<u8>>),
+    /// Empty blocks that came back.
+    spare: Vec<Vec<u8>>,
     /// Blocks made so far, the one at hand included.
     made: usize,
 }
 
 impl WorkerLogs {
-    /// Writes one record. It reaches the sink with the next full block or [`WorkerLogs::flush`]. `false`: the writer is too
-    /// slow, and the record is lost.
-    pub fn write(&mut self, logger: &Logger, record: &Record<'_>) -> bool {
+    /// Writes one record. It reaches the sink with the next full block or [`WorkerLogs::flush`]. Where the writer is too slow,
+    /// the record is lost and counted.
+    pub fn write(&mut self, logger: &Logger, record: &Record<'_>) {
         let at = self.ends.iter().position(|e| Arc::ptr_eq(&e.sink, &logger.sink)).unwrap_or_else(|| {
             self.ends.push(End::new(logger.sink.clone()));
             self.ends.len() - 1
         });
         let end = &mut self.ends[at];
         if end.block.len() >= BLOCK - 4096 && !end.hand_over() {
-            end.sink.dropped.fetch_add(1, Relaxed);
-            return false;
+            end.sink.totals.dropped.fetch_add(1, Relaxed);
+            return;
         }
         logger.write(record, &mut end.block);
-        true
     }
-    /// Hands over what waits: to be called every 100 ms or so, and before the worker ends. Ends of sinks that only this
-    /// worker still holds are let go.
+    /// Hands over what waits: to be called every 20 ms or so. A writer that still has a block to write gets no second one that
+    /// is not full, so that blocks do not run out by being small. Ends of sinks that only this worker still holds are let go.
     pub fn flush(&mut self) {
         self.ends.retain_mut(|end| {
-            let empty = end.block.is_empty() || end.hand_over();
+            let empty = end.block.is_empty() || (end.is_idle() && end.hand_over());
             !(empty && Arc::strong_count(&end.sink) == 1)
         });
     }
@@ -208,23 +181,30 @@ impl WorkerLogs {
 
 impl Drop for WorkerLogs {
     fn drop(&mut self) {
-        self.flush();
+        for end in self.ends.iter_mut().filter(|end| !end.block.is_empty()) {
+            end.hand_over();
+        }
     }
 }
 
 impl End {
     fn new(sink: Arc<Sink>) -> End {
-        End { sink, block: Vec::with_capacity(BLOCK), back: sync_channel(BLOCKS), made: 1 }
+        End { sink, block: Vec::with_capacity(BLOCK), back: sync_channel(BLOCKS), spare: Vec::new(), made: 1 }
+    }
+    /// Whether the writer has none of the blocks.
+    fn is_idle(&mut self) -> bool {
+        self.spare.extend(self.back.1.try_iter());
+        self.spare.len() + 1 == self.made
     }
     /// Gives the block away if there is another one.
     fn hand_over(&mut self) -> bool {
-        let next = match self.back.1.try_recv() {
-            Ok(block) => block,
-            Err(_) if self.made < BLOCKS => {
+        let next = match self.spare.pop().or_else(|| self.back.1.try_recv().ok()) {
+            Some(block) => block,
+            None if self.made < BLOCKS => {
                 self.made += 1;
                 Vec::with_capacity(BLOCK)
             }
-            Err(_) => return false,
+            None => return false,
         };
         let full = std::mem::replace(&mut self.block, next);
         match self.sink.queue.try_send(Message::Block(full, self.back.0.clone())) {
@@ -233,7 +213,7 @@ impl End {
                 let (std::sync::mpsc::TrySendError::Full(m) | std::sync::mpsc::TrySendError::Disconnected(m)) = e;
                 if let Message::Block(full, _) = m {
                     let unused = std::mem::replace(&mut self.block, full);
-                    let _ = self.back.0.try_send(unused);
+                    self.spare.push(unused);
                 }
                 false
             }

@@ -39,7 +39,7 @@ fn admin() -> String {
                    | | | |\n| --- | --- | --- |\n"
         .to_string();
     for e in weir_proxy::admin::ENDPOINTS {
-        let parameters: Vec<String> = e.parameters.iter().map(|(name, does)| format!("`{name}`: {does}")).collect();
+        let parameters: Vec<String> = e.parameters.iter().map(|p| format!("`{}`: {}", p.name, p.help)).collect();
         let _ = writeln!(out, "| {} `{}` | {} | {} |", e.method(), e.path, cell(e.help), cell(&parameters.join("<br>")));
     }
     out

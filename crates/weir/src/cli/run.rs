@@ -63,6 +63,12 @@ pub struct Serve {
     /// Where the admin listener is; port 0 takes any
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15000")]
     admin: SocketAddr,
+    /// Host names that the admin listener answers to, beside localhost and its own addresses; * for any
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    admin_allowed_hosts: Vec<String>,
+    /// Show passwords, tokens and keys on the admin listener instead of [redacted]
+    #[arg(long)]
+    admin_show_secrets: bool,
     /// Threads that serve [default: the cores it may use]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
@@ -140,6 +146,8 @@ impl Serve {
             proxy: weir_proxy::Options {
                 workers: self.workers.map_or_else(|| weir_proxy::Options::default().workers, usize::from),
                 admin: Some(self.admin),
+                admin_allowed_hosts: self.admin_allowed_hosts,
+                admin_show_secrets: self.admin_show_secrets,
                 cache_dir: self.cache_dir.or_else(cache_dir),
                 drain_time: self.drain_time,
                 shutdown_timeout: self.shutdown_timeout,

@@ -222,7 +222,7 @@ fn connections_leave_through_a_forward_proxy() {
         assert!(leaf == own.der && answered == "target", "{name} was answered by {answered}");
         assert_eq!(asked.blocking_recv().unwrap(), wanted, "{name}");
     }
-    assert_eq!(client::request(weir.admin, "POST", "admin", "/logging?upstream=debug", &[], b"").unwrap().status, 200);
+    assert_eq!(client::request(weir.admin, "POST", "localhost", "/logging?upstream=debug", &[], b"").unwrap().status, 200);
     assert!(through(&weir, 0, &ca, "refused.test").is_none());
     assert_eq!(asked.blocking_recv().unwrap(), format!("CONNECT refuse.test:{port} HTTP/1.1"));
     eventually("the reason", || weir.lines("the proxy answered 403").first().cloned());

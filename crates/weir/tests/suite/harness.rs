@@ -387,7 +387,7 @@ impl Weir {
         panic!("http://{host}{path} answered {last:?}; {}", self.printed());
     }
     pub fn admin(&self, path: &str) -> Answer {
-        client::get(self.admin, "admin", path).unwrap()
+        client::get(self.admin, "localhost", path).unwrap()
     }
     /// The value of a counter or gauge by Envoy's name; 0 where it was never counted.
     pub fn stat(&self, name: &str) -> u64 {

@@ -324,7 +324,7 @@ fn goes_on_in_a_new_file(by: &str) {
     fs::rename(&file, &moved).unwrap();
     match by {
         "HUP" => weir.signal(by),
-        path => assert_eq!(client::request(weir.admin, "POST", "admin", path, &[], b"").unwrap().status, 200),
+        path => assert_eq!(client::request(weir.admin, "POST", "localhost", path, &[], b"").unwrap().status, 200),
     }
     eventually("the new file", || file.exists().then_some(()));
     weir.get("h", "/after");

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "the harness offers more than the tests of today ask for")]
 
 mod aborts;
+mod admin_access;
 mod authority;
 mod balancing;
 mod client;

@@ -112,7 +112,7 @@ fn revoked_clients_are_refused() {
     };
     let weir = Start::new().file("gateway.yaml", istio(&servers.concat())).file("own.yaml", own_secret).file("both.yaml", both(None)).run();
     let pem = ca.pem();
-    assert_eq!(client::request(weir.admin, "POST", "admin", "/logging?connection=debug", &[], b"").unwrap().status, 200);
+    assert_eq!(client::request(weir.admin, "POST", "localhost", "/logging?connection=debug", &[], b"").unwrap().status, 200);
     let hosts = ["secret.test", "named.test", "files.test"];
     let enters = |host: &str, who: &Signed| {
         Client { trust: Some(&pem), identity: Some(who), ..Client::default() }.ask(weir.address(), host, &[]).is_ok()

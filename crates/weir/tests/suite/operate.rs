@@ -36,7 +36,7 @@ fn the_admin_listener_answers() {
         ("GET", "/nothing", 404, "/config_dump"),
         ("POST", "/drain_listeners?graceful", 200, "OK"),
     ] {
-        let answer = client::request(weir.admin, method, "admin", path, &[("connection", "close")], b"").unwrap();
+        let answer = client::request(weir.admin, method, "localhost", path, &[("connection", "close")], b"").unwrap();
         assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
         assert!(answer.body.contains(part), "{method} {path}: no {part} in {}", answer.body);
     }

@@ -43,7 +43,7 @@ fn no_request_is_lost() {
     let began = Instant::now();
     weir.signal("TERM");
     eventually("readiness to fail", || {
-        crate::client::get(weir.admin, "admin", "/ready").map_or(Some(()), |a| (a.status == 503).then_some(()))
+        crate::client::get(weir.admin, "localhost", "/ready").map_or(Some(()), |a| (a.status == 503).then_some(()))
     });
     assert!(weir.ended().success(), "{}", weir.printed());
     assert!(began.elapsed() >= Duration::from_millis(900), "the drain time was cut to {:?}", began.elapsed());
