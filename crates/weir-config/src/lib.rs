@@ -9,3 +9,4 @@ pub mod model;
 pub mod node;
 pub mod reader;
 pub mod redact;
+pub mod text;

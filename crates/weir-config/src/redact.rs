@@ -7,8 +7,8 @@
 //! - in any text: the user and password of a URL, query parameters with a secret name, and bearer and basic credentials.
 mod yaml;
 
-pub(crate) use yaml::{secrets, shown};
 pub use yaml::source;
+pub(crate) use yaml::{secrets, shown};
 
 use regex::{Captures, Regex};
 use std::{borrow::Cow, ops::Range, sync::LazyLock};
@@ -77,6 +77,10 @@ fn words(name: &str) -> Vec<String> {
 
 /// Whether a key, header, parameter or variable of this name holds a secret.
 pub fn is_secret_name(name: &str) -> bool {
+    // Labels and annotations of Kubernetes name a Secret at most.
+    if name.contains('/') {
+        return false;
+    }
     let words = words(name);
     let Some(last) = words.last().map(String::as_str) else { return false };
     if ABOUT.contains(&last) {

@@ -244,7 +244,7 @@ impl Proxy {
         });
         let listening = shared.options.admin.map(std::net::TcpListener::bind).transpose().map_err(|e| {
             let address = shared.options.admin.map(|a| a.to_string()).unwrap_or_default();
-            io::Error::new(e.kind(), format!("the admin listener on {address}: {e}"))
+            io::Error::new(e.kind(), format!("the admin listener cannot listen on {address}: {e}; --admin names another address"))
         })?;
         let admin = listening.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
         let resolver = {

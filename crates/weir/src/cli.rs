@@ -1,17 +1,32 @@
 //! The command line: every flag is declared here once, and its help is the reference.
+mod address;
 mod check;
 pub mod docs;
 mod echo;
+mod paths;
 mod plugin;
 mod run;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use std::process::ExitCode;
 
 /// A gateway from a folder of YAML, with live Wasm plugins
 #[derive(Parser, Debug)]
-#[command(name = "weir", version, max_term_width = 120, propagate_version = true)]
+#[command(
+    name = "weir",
+    version,
+    max_term_width = 120,
+    propagate_version = true,
+    after_help = "\
+Examples:
+  weir run conf.d/                            serve a folder, and follow its changes
+  weir run --to http://127.0.0.1:3000         send everything to one URL
+  weir check conf.d/                          what is wrong with it, and where
+  weir plugin new greeter && cd greeter       start a plugin in Go
+  weir completions bash > ~/.local/share/bash-completion/completions/weir"
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -24,6 +39,18 @@ pub enum Command {
     Echo(echo::Args),
     #[command(subcommand)]
     Plugin(plugin::Command),
+    /// Print the version
+    Version,
+    /// Print a script that completes commands and flags
+    #[command(after_help = "\
+Examples:
+  weir completions bash > ~/.local/share/bash-completion/completions/weir
+  weir completions zsh > ~/.zfunc/_weir      with fpath+=(~/.zfunc) before compinit in ~/.zshrc
+  weir completions fish > ~/.config/fish/completions/weir.fish")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
     #[command(name = "__docs", hide = true)]
     Docs(docs::Args),
 }
@@ -40,9 +67,17 @@ enum Output {
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Run(args) => run::run(*args),
-        Command::Check(args) => check::run(&args),
+        Command::Check(args) => check::run(args),
         Command::Echo(args) => echo::run(args),
         Command::Plugin(command) => plugin::run(command),
+        Command::Version => {
+            println!("weir {}", env!("CARGO_PKG_VERSION"));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "weir", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Docs(args) => docs::run(&args),
     }
 }

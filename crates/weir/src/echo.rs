@@ -64,9 +64,10 @@ impl Server {
     /// Binds and serves on the current runtime.
     pub async fn start(options: Options) -> io::Result<Server> {
         let address = options.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
-        let listener = TcpListener::bind(address).await?;
-        let address = listener.local_addr()?;
         let acceptor = options.tls.as_ref().map(|(chain, key)| acceptor(chain, key)).transpose()?;
+        let refused = |e: io::Error| io::Error::new(e.kind(), format!("cannot listen on {address}: {e}"));
+        let listener = TcpListener::bind(address).await.map_err(refused)?;
+        let address = listener.local_addr()?;
         let shared = Arc::new(Shared { name: options.name, seen: Mutex::default() });
         let task = tokio::spawn(serve(listener, acceptor, shared));
         Ok(Server { address, task })
@@ -118,20 +119,24 @@ async fn serve(listener: TcpListener, acceptor: Option<TlsAcceptor>, shared: Arc
 }
 
 fn acceptor(chain: &Path, key: &Path) -> io::Result<TlsAcceptor> {
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
-    fn bad(what: &Path) -> impl Fn(pem::Error) -> io::Error {
-        move |e| io::Error::other(format!("{}: {e}", what.display()))
-    }
     use pem::PemObject;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_file_iter(chain).map_err(bad(chain))?.collect();
-    let key = PrivateKeyDer::from_pem_file(key).map_err(bad(key))?;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
+    let read = |file: &Path| std::fs::read(file).map_err(|e| io::Error::new(e.kind(), format!("cannot read {}: {e}", file.display())));
+    let bad = |file: &Path, what: &str, e: pem::Error| io::Error::other(format!("{}: no {what} in PEM: {e}", file.display()));
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(chain)?).collect();
+    let certificates = certificates.map_err(|e| bad(chain, "certificate", e))?;
+    if certificates.is_empty() {
+        return Err(bad(chain, "certificate", pem::Error::NoItemsFound));
+    }
+    let key_file = key;
+    let key = PrivateKeyDer::from_pem_slice(&read(key_file)?).map_err(|e| bad(key_file, "private key", e))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
         .with_no_client_auth()
-        .with_single_cert(certificates.map_err(bad(chain))?, key)
-        .map_err(io::Error::other)?;
+        .with_single_cert(certificates, key)
+        .map_err(|e| io::Error::other(format!("{} does not fit {}: {e}", key_file.display(), chain.display())))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

@@ -19,6 +19,7 @@ use weir_config::{
     diagnostic::{Diagnostic, Severity},
     model::{Config, HeaderMatch, NetworkFilter, PathMatch, Route, RouteAction, StringMatch, ValueMatch},
     redact,
+    text::counted,
 };
 use weir_control::{Control, Update};
 use weir_proxy::{BoundListener, Proxy, logging::Logger};
@@ -52,11 +53,9 @@ pub fn run(options: Options) -> Result<ExitCode> {
         }
         let mut signals = Signals::new()?;
         let _upstreams = start_echo(&options.echo).await?;
-        let admin = options.proxy.admin;
         let status = options.control.status.clone();
         let objects = weir_proxy::Objects(Arc::new(move || status.json()));
-        let proxy = Proxy::start(weir_proxy::Options { objects: Some(objects), ..options.proxy })
-            .with_context(|| format!("cannot start with the admin listener on {admin:?}"))?;
+        let proxy = Proxy::start(weir_proxy::Options { objects: Some(objects), ..options.proxy }).context("cannot start")?;
         let mut updates = updates(options.source, options.control)?;
         let mut printer = Printer::default();
         let wanted = loop {
@@ -137,9 +136,7 @@ async fn start_echo(wanted: &[EchoAt]) -> Result<Vec<echo::Server>> {
     let mut servers = Vec::new();
     for at in wanted {
         let options = echo::Options { listen: Some(at.address), name: at.name.clone(), tls: None };
-        let server = echo::Server::start(options)
-            .await
-            .with_context(|| format!("cannot listen on {} for the echo upstream {}", at.address, at.name))?;
+        let server = echo::Server::start(options).await.with_context(|| format!("the echo upstream {}", at.name))?;
         println!("echo {} on http://{}", at.name, server.address());
         servers.push(server);
     }
@@ -212,11 +209,6 @@ fn greet(out: &mut impl Write, proxy: &Proxy, update: &Update) -> std::io::Resul
         Some(address) => writeln!(out, "admin on http://{address}"),
         None => Ok(()),
     }
-}
-
-/// `1 error`, `2 errors`
-pub fn counted(n: usize, what: &str) -> String {
-    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
 /// `read 5 objects from 2 files (1 Gateway, 4 HTTPRoute): 1 listener, 4 routes`

@@ -15,7 +15,7 @@ fn names_say_what_is_secret() {
                   minimaxApiToken tls.key";
     let open = "name secretName secret_name credentialName tokenUrl token_url secretRef keyPrefix cache_key_prefix passwordFile path host \
                 url port tokenize monkey keyboard keepalive timeout user username bypass value header key_header token_per_minute \
-                private_ip compass";
+                private_ip compass nginx.ingress.kubernetes.io/auth-secret";
     for name in secret.split_whitespace() {
         assert!(is_secret_name(name), "{name}: {:?}", words(name));
     }
@@ -92,6 +92,11 @@ fn configurations_lose_what_their_keys_name() {
             "matchExpressions: [{ key: app, operator: In, values: [shop] }]\n",
         ),
         ("tls: [{ secretName: shop }]\n", "tls: [{ secretName: shop }]\n"),
+        (
+            "consistentHash: { httpCookie: { name: c, ttl: 5 } }\ncookie: S3\n",
+            "consistentHash: { httpCookie: { name: c, ttl: 5 } }\ncookie: \"[redacted]\"\n",
+        ),
+        ("tls: { privateKey: /etc/certs/tls.key }\n", "tls: { privateKey: /etc/certs/tls.key }\n"),
         // Not YAML.
         ("a: [\npassword: S3\nhost: h\n", "a: [\npassword: [redacted]\nhost: h\n"),
         ("a: {{ b }}\npassword:\n  x: S3\n\n  y: S3\nhost: h\n", "a: {{ b }}\npassword:\n  [redacted]\n\n  [redacted]\nhost: h\n"),

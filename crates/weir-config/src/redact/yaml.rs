@@ -97,6 +97,8 @@ impl Found<'_> {
                         () if pair && is_value(key) => secret_pair,
                         () if pair && NAMES.contains(&key) => false,
                         () if of_secret => matches!(key, "data" | "stringData") || is_secret_name(key),
+                        // Istio's `httpCookie: { name, ttl }` describes one.
+                        () if matches!(value.value, Value::Map(_)) && key.to_ascii_lowercase().ends_with("cookie") => false,
                         () => is_secret_name(key),
                     };
                     let applied = of_secret && key == "metadata";
@@ -107,7 +109,7 @@ impl Found<'_> {
                 }
             }
             Value::Int(_) | Value::Float(_) if secret => self.scalar(node),
-            Value::String(_) if secret => self.scalar(node),
+            Value::String(text) if secret && !is_file(text) => self.scalar(node),
             Value::String(text) => {
                 let bytes = self.bytes(node);
                 let inner = &self.text[bytes.clone()];
@@ -134,6 +136,11 @@ impl Found<'_> {
         let end = bytes.start + self.text[bytes.clone()].trim_end_matches(['\n', '\r', ' ']).len();
         self.cuts.push(Cut { bytes: bytes.start..end, shown });
     }
+}
+
+/// The place of a key is none.
+fn is_file(text: &str) -> bool {
+    [".pem", ".key", ".crt"].iter().any(|end| text.ends_with(end))
 }
 
 /// The copy of the whole object that kubectl keeps in its annotations.

@@ -4,7 +4,7 @@ use super::{
     document::{Doc, split},
     placing::Sources,
     revise::{Revision, revise},
-    text::{Unreadable, check_regular, read_settled},
+    text::{Unreadable, check_regular, is_standard_input, read_settled},
 };
 use crate::object::{Document, Finding, Key, Object};
 use std::{
@@ -65,6 +65,8 @@ struct Stamp {
 }
 
 impl Stamp {
+    const NEVER: Stamp = Stamp { modified: None, changed: (0, 0), length: 0, inode: 0 };
+
     fn of(meta: &fs::Metadata) -> Stamp {
         Stamp { modified: meta.modified().ok(), changed: (meta.ctime(), meta.ctime_nsec()), length: meta.len(), inode: meta.ino() }
     }
@@ -96,8 +98,9 @@ impl Files {
     pub fn new(roots: &[PathBuf]) -> Files {
         Files { roots: roots.to_vec(), ..Files::default() }
     }
-    pub fn roots(&self) -> &[PathBuf] {
-        &self.roots
+    /// Files and folders as they were given, without standard input.
+    pub fn roots(&self) -> impl Iterator<Item = &PathBuf> {
+        self.roots.iter().filter(|root| !is_standard_input(root))
     }
     /// How many files were read.
     pub fn count(&self) -> usize {
@@ -169,7 +172,7 @@ impl Files {
     }
 
     fn read(&mut self, id: Arc<FileId>, stamp: Option<Stamp>, touched: &mut BTreeSet<Key>) {
-        let name: Name = id.path.to_string_lossy().into();
+        let name: Name = if is_standard_input(&id.path) { "<stdin>".into() } else { id.path.to_string_lossy().into() };
         let held = self.files.get(&id).is_some_and(|f| !f.objects.0.is_empty());
         match read_settled(&id.path, held) {
             Ok(text) => {
@@ -465,6 +468,11 @@ struct Walk {
 impl Walk {
     fn root(&mut self, index: usize, root: &Path) {
         self.seen.clear();
+        if is_standard_input(root) {
+            // Never another one than the first time.
+            self.files.insert(FileId { root: index, path: root.into() }, Stamp::NEVER);
+            return;
+        }
         match fs::metadata(root) {
             Ok(meta) if meta.is_dir() => {
                 let before = (self.files.len(), self.faults.len());

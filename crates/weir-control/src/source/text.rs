@@ -4,6 +4,7 @@ use std::{
     io::{self, Read},
     os::unix::fs::FileTypeExt,
     path::Path,
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -67,6 +68,9 @@ pub fn check_regular(meta: &fs::Metadata) -> Result<(), Unreadable> {
 /// What a file holds. One that `held` something and is empty since a moment ago is most likely being rewritten, although
 /// no event told so yet: it gets the time for that.
 pub fn read_settled(path: &Path, held: bool) -> Result<String, Unreadable> {
+    if is_standard_input(path) {
+        return read(path);
+    }
     settle(held, || Ok((read(path)?, fs::metadata(path)?.modified()?.elapsed().unwrap_or_default())))
 }
 
@@ -81,8 +85,33 @@ fn settle(held: bool, mut look: impl FnMut() -> Result<(String, Duration), Unrea
     }
 }
 
+/// Stands for standard input among files.
+pub const STANDARD_INPUT: &str = "-";
+
+pub fn is_standard_input(path: &Path) -> bool {
+    path == Path::new(STANDARD_INPUT)
+}
+
+/// All of standard input. It can be read once, and is kept for whoever asks again.
+fn standard_input() -> Result<String, Unreadable> {
+    static READ: OnceLock<Result<Vec<u8>, io::Error>> = OnceLock::new();
+    let read = || {
+        let mut bytes = Vec::new();
+        io::stdin().take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    match READ.get_or_init(read) {
+        Ok(bytes) if bytes.len() as u64 > MAX_FILE_BYTES => Err(Unreadable::TooLarge),
+        Ok(bytes) => text(bytes.clone()),
+        Err(e) => Err(Unreadable::Io(io::Error::new(e.kind(), e.to_string()))),
+    }
+}
+
 /// What a file holds now.
 pub fn read(path: &Path) -> Result<String, Unreadable> {
+    if is_standard_input(path) {
+        return standard_input();
+    }
     check_regular(&fs::metadata(path)?)?;
     let file = File::open(path)?;
     let meta = file.metadata()?;

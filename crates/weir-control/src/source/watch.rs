@@ -64,10 +64,10 @@ impl Watch {
     /// Watches what belongs to `files` as of its last scan, and to `named`, files that objects name. True where a folder
     /// is watched for the first time: changes before may have been missed, scan again.
     pub fn follow<'a>(&mut self, files: &Files, named: impl Iterator<Item = &'a Path>) -> notify::Result<bool> {
-        self.special = files.roots().iter().chain(files.targets()).cloned().chain(named.map(Path::to_path_buf)).collect();
+        self.special = files.roots().chain(files.targets()).cloned().chain(named.map(Path::to_path_buf)).collect();
         // Events of the folder "." name its files so.
         let here = |p: &PathBuf| p.parent().is_some_and(|p| p.as_os_str().is_empty()).then(|| Path::new(".").join(p));
-        self.special.extend(files.roots().iter().filter_map(here));
+        self.special.extend(files.roots().filter_map(here));
         self.folders.clone_from(files.folders());
         let parents: Vec<PathBuf> = self.special.iter().map(|p| existing_parent(p)).collect();
         let mut wanted: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();

@@ -6,7 +6,7 @@ use std::{
     io::{self, Write},
     time::{Duration, Instant},
 };
-use weir_config::model::LogSink;
+use weir_config::{model::LogSink, text::counted};
 
 /// At least so long between two lines about records that are lost.
 const SAID_EVERY: Duration = Duration::from_secs(60);
@@ -86,7 +86,11 @@ impl Writer {
         match write_all(&mut self.target, block) {
             Ok(()) => {
                 if let Some(trouble) = self.trouble.take() {
-                    Logger::Main.info(format_args!("access log {}: written again, {} lost", self.target, records(trouble.lost)));
+                    Logger::Main.info(format_args!(
+                        "access log {}: written again, {} lost",
+                        self.target,
+                        counted(trouble.lost as usize, "record")
+                    ));
                 }
                 0
             }
@@ -106,7 +110,11 @@ impl Writer {
         trouble.lost += lost;
         if is_first || now.duration_since(trouble.said) >= SAID_EVERY {
             trouble.said = now;
-            Logger::Main.warning(format_args!("cannot write access log {}: {why}; {} lost so far", self.target, records(trouble.lost)));
+            Logger::Main.warning(format_args!(
+                "cannot write access log {}: {why}; {} lost so far",
+                self.target,
+                counted(trouble.lost as usize, "record")
+            ));
         }
     }
 
@@ -119,10 +127,6 @@ impl Writer {
             }
         }
     }
-}
-
-fn records(count: u64) -> String {
-    if count == 1 { "1 record".into() } else { format!("{count} records") }
 }
 
 /// The error comes with how many bytes were written before it.

@@ -15,7 +15,7 @@ use crate::{
 use std::{
     collections::{BTreeMap, HashMap},
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -71,6 +71,18 @@ impl ManagerOptions {
 
 /// Takes one metric: name, labels, kind, value.
 pub type EachMetric<'a> = dyn FnMut(&str, &[(&'static str, &str)], Kind, u64) + 'a;
+
+/// The cache in a folder; without one, plugins work all the same.
+fn opened(dir: &Path) -> Option<Cache> {
+    let open = Cache::open(dir.join("compiled"), cache::DEFAULT_MAX_BYTES);
+    let refused = |e| {
+        Logger::Wasm.warning(format_args!(
+            "cannot use the cache folder {}: {e}; plugins are compiled at each start (--cache-dir names another folder)",
+            dir.display()
+        ))
+    };
+    open.map_err(refused).ok()
+}
 
 /// Loads plugins. One per process.
 pub struct Manager {
@@ -155,8 +167,9 @@ impl Manager {
     /// When there is no Wasm engine for this machine, or the cache folder cannot be made.
     pub fn new(options: ManagerOptions, clusters: Arc<ClusterRegistry>) -> io::Result<Arc<Manager>> {
         let engine = Engine::new(EngineOptions::default()).map_err(io::Error::other)?;
-        let cache = options.cache_dir.as_ref().map(|dir| Cache::open(dir.join("compiled"), cache::DEFAULT_MAX_BYTES)).transpose()?;
-        let fetched = options.cache_dir.as_ref().map(|dir| dir.join("fetched"));
+        let cache = options.cache_dir.as_ref().and_then(|dir| opened(dir));
+        // What cannot keep compiled code keeps no fetched code either.
+        let fetched = options.cache_dir.as_ref().filter(|_| cache.is_some()).map(|dir| dir.join("fetched"));
         let options = ManagerOptions { fetch: FetchOptions { cache_dir: fetched, ..options.fetch }, ..options };
         Ok(Arc::new(Manager {
             options,

@@ -1,6 +1,7 @@
 //! `weir echo`.
+use super::address;
 use crate::echo::{Options, Server};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args as ClapArgs;
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
@@ -29,7 +30,7 @@ Examples:
   curl 'http://127.0.0.1:3000/any?delay=200ms' -H 'x-echo-status: 418'")]
 pub struct Args {
     /// Where to listen; port 0 takes any. May be repeated
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3000")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3000", value_parser = address::listen)]
     listen: Vec<SocketAddr>,
     /// Said in every answer, to tell several apart
     #[arg(long, default_value = "echo")]
@@ -49,7 +50,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let mut servers = Vec::new();
         for listen in args.listen {
             let options = Options { listen: Some(listen), name: args.name.clone(), tls: tls.clone() };
-            let server = Server::start(options).await.with_context(|| format!("cannot listen on {listen}"))?;
+            let server = Server::start(options).await?;
             println!("echo listens on {}://{}", if tls.is_some() { "https" } else { "http" }, server.address());
             servers.push(server);
         }

@@ -1,6 +1,6 @@
 //! `weir plugin`.
 use super::{
-    Output,
+    Output, address,
     run::{self as gateway, Serve},
 };
 use crate::plugin::{BUILT, build, create, inspect, test};
@@ -85,7 +85,7 @@ pub struct Run {
     #[arg(long, value_name = "JSON", default_value = "", hide_default_value = true)]
     config: String,
     /// Where to listen
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", value_parser = address::listen)]
     listen: SocketAddr,
     #[command(flatten)]
     serve: Serve,

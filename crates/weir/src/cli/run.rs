@@ -1,6 +1,10 @@
 //! `weir run`.
+use super::{
+    address,
+    paths::{Paths, present},
+};
 use crate::run::{self, EchoAt, Source};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args as ClapArgs;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -10,6 +14,10 @@ use std::{
 };
 use url::Url;
 use weir_config::model::{AccessLog, LogFormat, LogSink};
+use weir_proxy::{
+    log,
+    logging::{Level, Logger},
+};
 
 /// Run a gateway on files and folders of YAML, which are watched
 ///
@@ -18,7 +26,9 @@ use weir_config::model::{AccessLog, LogFormat, LogSink};
 #[derive(ClapArgs, Debug)]
 #[command(after_help = "\
 Examples:
-  weir run -f conf.d/
+  weir run conf.d/
+  weir run -f gateway.yaml -f routes/
+  helm template my-chart | weir run -
   weir run --to http://127.0.0.1:3000 --listen 127.0.0.1:8080
   weir run --to https://httpbin.org --plugin ./auth.wasm --plugin-config '{\"open\": [\"/health\"]}'
   weir run -f examples/quickstart --echo v1=127.0.0.1:9001 --echo v2=127.0.0.1:9002
@@ -26,17 +36,16 @@ Examples:
 SIGTERM and SIGINT (Ctrl-C) stop it without losing a request; a second one stops it at once.
 SIGUSR1 and SIGHUP reopen log files.")]
 pub struct Args {
-    /// Files and folders to read and watch
-    #[arg(short, long, value_name = "PATH", num_args = 1.., conflicts_with = "to")]
-    file: Vec<PathBuf>,
+    #[command(flatten)]
+    paths: Paths,
     /// Send everything to this URL: a gateway without any file
     #[arg(long, value_name = "URL", value_parser = upstream)]
     to: Option<Url>,
-    /// Where to listen, with --to
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", requires = "to")]
-    listen: SocketAddr,
+    /// Where to listen, with --to [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR", value_parser = address::listen)]
+    listen: Option<SocketAddr>,
     /// A Wasm plugin (.wasm, or text as .wat), with --to
-    #[arg(long, value_name = "FILE", requires = "to")]
+    #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,
     /// The plugin's configuration
     #[arg(long, value_name = "JSON", requires = "plugin", default_value = "", hide_default_value = true)]
@@ -61,7 +70,7 @@ pub struct Args {
 #[derive(ClapArgs, Debug)]
 pub struct Serve {
     /// Where the admin listener is; port 0 takes any
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15000")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15000", value_parser = address::listen)]
     admin: SocketAddr,
     /// Host names that the admin listener answers to, beside localhost and its own addresses; * for any
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
@@ -89,6 +98,9 @@ pub struct Serve {
     /// Its format: text, json, or a text with Envoy's command operators
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     access_log_format: String,
+    /// The least level of what is logged on standard error: trace, debug, info, warning, error, critical or off
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = level)]
+    log_level: Level,
     /// After SIGTERM, how long new connections are still accepted
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
     drain_time: Duration,
@@ -96,7 +108,7 @@ pub struct Serve {
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
     shutdown_timeout: Duration,
     /// A name server to ask for upstreams' addresses; may be repeated [default: those of /etc/resolv.conf]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address::resolver)]
     dns_resolver: Vec<SocketAddr>,
     /// Where compiled plugins are kept [default: the user's cache folder]
     #[arg(long, value_name = "DIR")]
@@ -107,12 +119,21 @@ pub struct Serve {
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
+    let paths = args.paths.all()?;
     let source = match args.to {
-        Some(to) => direct(to, args.listen, args.plugin, args.plugin_config)?,
-        None if args.file.is_empty() => bail!("nothing to run: give files with -f PATH, or a URL with --to URL (weir run --help)"),
+        Some(_) if !paths.is_empty() => bail!("{} and --to: give files or a URL, not both", paths[0].display()),
+        Some(to) => direct(to, args.listen.unwrap_or(DIRECT), args.plugin, args.plugin_config)?,
+        None if paths.is_empty() => bail!("nothing to run: give files (weir run PATH), or a URL with --to URL (weir run --help)"),
         None => {
-            present(&args.file)?;
-            Source::Files(args.file)
+            if args.listen.is_some() {
+                bail!(
+                    "--listen goes with --to: with files, a Gateway says the port, or --http-port and --https-port, and --bind the address"
+                );
+            }
+            if args.plugin.is_some() {
+                bail!("--plugin goes with --to: with files, a WasmPlugin names the plugin");
+            }
+            Source::Files(paths)
         }
     };
     let control = weir_control::Options {
@@ -125,20 +146,24 @@ pub fn run(args: Args) -> Result<ExitCode> {
     args.serve.run(source, control)
 }
 
+/// Where a gateway without files listens.
+const DIRECT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
 /// Everything to one URL, through a plugin.
 pub fn direct(to: Url, listen: SocketAddr, plugin: Option<PathBuf>, plugin_config: String) -> Result<Source> {
     present(plugin.as_slice())?;
     if !plugin_config.is_empty()
         && let Err(e) = serde_json::from_str::<serde_json::Value>(&plugin_config)
     {
-        bail!("the plugin's configuration is no JSON: {e}");
+        bail!("the plugin's configuration is not JSON: {e}");
     }
     Ok(Source::Url { to, listen, plugin, plugin_config })
 }
 
 impl Serve {
     pub fn run(self, source: Source, control: weir_control::Options) -> Result<ExitCode> {
-        let access_log = access_log(&self.access_log, &self.access_log_format);
+        Logger::ALL.iter().for_each(|logger| logger.set_level(self.log_level));
+        let access_log = access_log(&self.access_log, &self.access_log_format)?;
         let labels = control.labels.clone();
         run::run(run::Options {
             source,
@@ -163,27 +188,33 @@ impl Serve {
     }
 }
 
-/// Refuses paths that do not exist, all of them in one message.
-pub fn present(paths: &[PathBuf]) -> Result<()> {
-    let missing: Vec<String> = paths.iter().filter(|p| !p.exists()).map(|p| p.display().to_string()).collect();
-    if !missing.is_empty() {
-        bail!("no such file or folder: {}", missing.join(", "));
-    }
-    Ok(())
-}
-
-fn access_log(file: &str, format: &str) -> Vec<AccessLog> {
+/// What is wrong with it is said before anything starts.
+fn access_log(file: &str, format: &str) -> Result<Vec<AccessLog>> {
     let sink = match file {
-        "off" | "" => return Vec::new(),
+        "off" | "" => return Ok(Vec::new()),
         "-" => LogSink::Stdout,
         file => LogSink::File(file.into()),
     };
     let format = match format {
         "text" => LogFormat::Text(LogFormat::DEFAULT_TEXT.into()),
         "json" => LogFormat::default_json(),
+        text if !text.contains('%') => bail!("--access-log-format `{text}`: write text, json, or a format with %OPERATORS%"),
         text => LogFormat::Text(format!("{}\n", text.trim_end_matches('\n'))),
     };
-    vec![AccessLog { sink, format }]
+    if let Err(found) = log::Logger::check(&format) {
+        let all: Vec<String> =
+            found.iter().map(|d| [Some(d.message.clone()), d.help.clone()].into_iter().flatten().collect::<Vec<_>>().join("; ")).collect();
+        bail!("--access-log-format: {}", all.join("; "));
+    }
+    if let LogSink::File(path) = &sink {
+        let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        opened.with_context(|| format!("cannot open access log {path}"))?;
+    }
+    Ok(vec![AccessLog { sink, format }])
+}
+
+fn level(text: &str) -> Result<Level, String> {
+    Level::parse(text).ok_or_else(|| format!("one of {}", Level::ALL.map(Level::name).join(", ")))
 }
 
 /// `$XDG_CACHE_HOME/weir` or `~/.cache/weir`.
@@ -215,5 +246,5 @@ fn label(text: &str) -> Result<(String, String), String> {
 
 fn echo_at(text: &str) -> Result<EchoAt, String> {
     let (name, address) = text.split_once('=').ok_or("write it as NAME=ADDR, as v1=127.0.0.1:9001")?;
-    Ok(EchoAt { name: name.into(), address: address.parse().map_err(|e| format!("{address}: {e}"))? })
+    Ok(EchoAt { name: name.into(), address: address::listen(address)? })
 }

@@ -24,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::net::TcpStream;
-use weir_config::diagnostic::Severity;
+use weir_config::{diagnostic::Severity, text::counted};
 use weir_proxy::{Proxy, logging, stats::Total};
 use world::Running;
 
@@ -87,7 +87,7 @@ fn read(path: &Path) -> Result<Cases> {
     let colour = std::io::stderr().is_terminal();
     cases::read(path, text).map_err(|findings| {
         findings.iter().for_each(|d| eprintln!("{}\n", d.snippet(colour)));
-        let errors = if findings.len() == 1 { "1 error".into() } else { format!("{} errors", findings.len()) };
+        let errors = counted(findings.len(), "error");
         anyhow!("{} has {errors}", path.display())
     })
 }

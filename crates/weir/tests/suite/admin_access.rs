@@ -102,12 +102,11 @@ metadata: { name: fetched }
 spec:
   url: http://me:MARK@127.0.0.1:$PORT3/plugin.wasm?token=MARK
   pluginConfig: { password: MARK, deep: { apiKey: MARK } }
-  failStrategyy: FAIL_OPEN
 ---
 apiVersion: extensions.istio.io/v1alpha1
 kind: WasmPlugin
 metadata: { name: beside }
-spec: { url: "file://greeting.wat", unknown: { x: 1 }, pluginConfig: { password: MARK, apiTokens: [MARK] } }
+spec: { url: "file://greeting.wat", failStrategyy: FAIL_OPEN, pluginConfig: { password: MARK, apiTokens: [MARK] } }
 ---
 apiVersion: v1
 kind: Secret

@@ -319,7 +319,7 @@ impl Weir {
         running.wait_admin();
         if start.wait {
             let text = || format!("ready: {}", running.printed());
-            eventually(&text(), || client::get(running.admin, "admin", "/ready").ok().filter(|a| a.status == 200));
+            eventually(&text(), || client::get(running.admin, "localhost", "/ready").ok().filter(|a| a.status == 200));
         }
         running
     }

@@ -341,10 +341,46 @@ fn a_log_goes_on_in_a_new_file_and_may_be_off() {
     let weir = Start::new().file("gateway.yaml", TO_ECHO).arg("--access-log").arg("/dev/full").run();
     assert_eq!(weir.get("h", "/lost").status, 200);
     eventually("the failure is counted", || (weir.stat("filesystem.write_failed") > 0).then_some(()));
+    let blocks = weir.stat("filesystem.write_failed");
     assert_eq!(weir.get("h", "/lost").status, 200);
+    eventually("the next one", || (weir.stat("filesystem.write_failed") > blocks).then_some(()));
+    assert_eq!(weir.stat("server.access_log_dropped"), 2);
+    // Said once, not for each record.
+    assert_eq!(weir.says("cannot write access log /dev/full: No space left on device").len(), 1, "{}", weir.printed());
     let weir = Start::new().file("gateway.yaml", TO_ECHO).arg("--access-log").arg("off").run();
     assert_eq!(weir.get("h", "/silent").status, 200);
     assert!(weir.lines("/silent").is_empty());
+}
+
+#[test]
+fn a_log_that_cannot_be_reopened_goes_on_in_the_old_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (logs, moved) = (folder.path().join("logs"), folder.path().join("moved"));
+    fs::create_dir(&logs).unwrap();
+    let file = logs.join("access.log");
+    let weir = Start::new().file("gateway.yaml", TO_ECHO).arg("--access-log").arg(file.to_str().unwrap()).run();
+    fs::rename(&logs, &moved).unwrap();
+    weir.signal("HUP");
+    weir.says(&format!("cannot reopen access log {}: No such file", file.display()));
+    weir.get("h", "/after");
+    let written = || fs::read_to_string(moved.join("access.log")).is_ok_and(|text| text.contains("/after"));
+    eventually("the record", || written().then_some(()));
+}
+
+#[test]
+fn a_text_log_says_why_a_request_failed() {
+    let gateway = TO_ECHO.replace("$ECHO", "$PORT2");
+    let weir = Start::new().file("gateway.yaml", gateway).run();
+    assert_eq!(weir.get("h.test", "/dead").status, 503);
+    let line = weir.says("GET /dead").remove(0);
+    for part in [
+        " 503 UF upstream_reset_before_response_started{",
+        "Connection refused",
+        "\"h.test\"",
+        "outbound|80||echo.default.svc.cluster.local",
+    ] {
+        assert!(line.contains(part), "no {part} in {line}");
+    }
 }
 
 #[test]
@@ -392,5 +428,5 @@ fn a_reader_that_is_too_slow_costs_records_not_requests() {
     });
     let text = found.lock().unwrap();
     let (whole, _) = text.rsplit_once('\n').unwrap();
-    assert!(whole.lines().all(|l| l.starts_with('[') && l.ends_with('"')), "no record is cut");
+    assert!(whole.lines().all(|l| l.starts_with('[') && l.ends_with(" - default/echo/0")), "no record is cut");
 }

@@ -9,6 +9,7 @@ mod authority;
 mod balancing;
 mod client;
 mod clock;
+mod command_line;
 mod conformance;
 mod descriptors;
 mod direct;
