@@ -196,7 +196,8 @@ impl Index {
             false => self.told.insert(unit.clone()),
         };
         self.watch(&unit, &old.deps, &deps);
-        let needs: Box<[Unit]> = part.clusters.into_iter().map(Unit::Cluster).chain(part.secrets.into_iter().map(Unit::Secret)).collect();
+        let clusters = part.calls.then_some(Unit::Callable).into_iter().chain(part.clusters.into_iter().map(Unit::Cluster));
+        let needs: Box<[Unit]> = clusters.chain(part.secrets.into_iter().map(Unit::Secret)).collect();
         for need in &needs {
             let count = self.demand.entry(need.clone()).or_default();
             *count += 1;
@@ -390,9 +391,14 @@ impl Index {
     /// Everything that is wrong as of now, beside what reading found.
     pub fn findings(&self) -> (Vec<&Finding>, Vec<&Diagnostic>) {
         (
-            self.told.iter().filter_map(|u| self.units.get(u)).flat_map(|u| &*u.findings).collect(),
+            self.told.iter().filter(|u| !self.is_only_callable(u)).filter_map(|u| self.units.get(u)).flat_map(|u| &*u.findings).collect(),
             self.port_findings.values().flatten().chain(self.panics.values()).collect(),
         )
+    }
+
+    /// A cluster that is there only because a plugin might call it: what is wrong with it may concern nobody.
+    fn is_only_callable(&self, unit: &Unit) -> bool {
+        self.demand.get(unit) == Some(&1) && self.units.get(&Unit::Callable).is_some_and(|all| all.needs.binary_search(unit).is_ok())
     }
 
     /// Tells what became of some objects.

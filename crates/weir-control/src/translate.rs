@@ -38,6 +38,8 @@ use weir_config::{
 pub enum Unit {
     /// A gateway, route, ingress or plugin.
     Object(Key),
+    /// Every Service and ServiceEntry, which plugins can call by their names; lives while there are plugins.
+    Callable,
     /// A cluster and its endpoints; lives while another unit's part names it.
     Cluster(ClusterKey),
     /// Lives while another unit's part names it.
@@ -60,6 +62,7 @@ impl Unit {
     pub fn object(&self) -> Option<Key> {
         match self {
             Unit::Object(key) => Some(key.clone()),
+            Unit::Callable => None,
             Unit::Cluster(key) => key.kubernetes().map(|(namespace, name)| Key::new(Kind::Service, namespace, name)),
             Unit::Secret(key) => Some(Key::new(key.source, &key.namespace, &key.name)),
         }
@@ -73,6 +76,7 @@ impl Unit {
                     translate_object(cx, object, &mut part);
                 }
             }
+            Unit::Callable => part.clusters = cluster::callable(cx),
             Unit::Cluster(key) => cluster::translate(cx, key, &mut part),
             Unit::Secret(key) => secret::translate(cx, key, &mut part),
         }
@@ -198,6 +202,8 @@ pub struct Part {
     pub routes: Vec<RouteEntry>,
     /// Clusters that the resources here refer to: makes them exist.
     pub clusters: Vec<ClusterKey>,
+    /// Any cluster may be called: makes them all exist.
+    pub calls: bool,
     /// Secrets that the resources here refer to: makes them exist.
     pub secrets: Vec<SecretKey>,
     pub plugins: Vec<PluginPart>,

@@ -66,6 +66,8 @@ pub struct Shared {
     pub overload: Arc<Overload>,
     /// Of the dynamic forward proxy.
     pub dns_cache: Arc<DnsCacheStats>,
+    /// Hosts that requests and plugins name themselves.
+    pub(crate) forward: Arc<ForwardProxy>,
     /// Connections to upstreams.
     pub upstreams: Arc<UpstreamConnections>,
     /// Certificates that are loaded, by the names of their secrets.
@@ -214,6 +216,12 @@ impl Proxy {
         let plugins = ManagerOptions { cache_dir: options.cache_dir.clone(), ..ManagerOptions::new(main.handle().clone()) };
         let plugins = plugin::Manager::new(plugins, clusters.clone())?;
         let budget = budget(&options);
+        let resolver = {
+            let _in = main.enter();
+            Arc::new(dns::Resolver::new(dns::Options { servers: options.dns_resolvers.clone(), ..Default::default() })?)
+        };
+        let runtime = main.handle().clone();
+        let dns_cache: Arc<DnsCacheStats> = Arc::default();
         let shared = Arc::new(Shared {
             snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::empty(clusters.clone()))),
             clusters: clusters.clone(),
@@ -230,7 +238,8 @@ impl Proxy {
             waiting_listeners: AtomicUsize::new(0),
             retry: Notify::new(),
             listener_create_failure: AtomicU64::new(0),
-            dns_cache: Arc::default(),
+            forward: Arc::new(ForwardProxy::new(resolver.clone(), runtime.clone(), budget.lookups, dns_cache.clone())),
+            dns_cache,
             overload: Arc::new(Overload::new(options.max_memory)),
             upstreams: Arc::new(UpstreamConnections::new(budget.upstream)),
             certificates: ArcSwap::default(),
@@ -247,13 +256,7 @@ impl Proxy {
             io::Error::new(e.kind(), format!("the admin listener cannot listen on {address}: {e}; --admin names another address"))
         })?;
         let admin = listening.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
-        let resolver = {
-            let _in = main.enter();
-            dns::Resolver::new(dns::Options { servers: shared.options.dns_resolvers.clone(), ..Default::default() })?
-        };
-        let runtime = main.handle().clone();
-        let resolver = Arc::new(resolver);
-        let forward = ForwardProxy::new(resolver.clone(), runtime.clone(), budget.lookups, shared.dns_cache.clone());
+        let forward = shared.forward.clone();
         let manager = Manager::new(clusters, resolver, forward, runtime.clone(), shared.upstreams.clone());
         let applier = Arc::new(tokio::sync::Mutex::new(Applier::new(shared.clone(), manager)));
         runtime.spawn(overload::watch(shared.overload.clone()));

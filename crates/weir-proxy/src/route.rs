@@ -120,13 +120,14 @@ impl RouteTable {
     }
 
     /// The virtual host for `host`, which is to be without its port where ports take no part
-    /// ([`crate::view::host_without_port`]): exact, then `*.suffix`, then `prefix.*` by length, then `*`.
+    /// ([`crate::view::host_without_port`]); its case and a dot at its end count for nothing. Exact, then `*.suffix`, then
+    /// `prefix.*` by length, then `*`.
     pub fn host(&self, host: &[u8]) -> Option<&Arc<HostRt>> {
         let mut lower = [0; LONGEST_HOST];
         let found = lower.get_mut(..host.len()).and_then(|name| {
             name.copy_from_slice(host);
             name.make_ascii_lowercase();
-            let name = &*name;
+            let name = name.strip_suffix(b".").unwrap_or(name);
             let suffix = || self.suffixes.find(name, |n, len| &n[n.len() - len..]);
             let prefix = || self.prefixes.find(name, |n, len| &n[..len]);
             self.exact.get(name).copied().or_else(suffix).or_else(prefix)
@@ -151,7 +152,7 @@ impl RouteTable {
 
     /// The virtual host of the longest `*.suffix` that covers a name.
     fn wildcard(&self, host: &[u8]) -> Option<&Arc<HostRt>> {
-        let lower = host.to_ascii_lowercase();
+        let lower = host.strip_suffix(b".").unwrap_or(host).to_ascii_lowercase();
         self.suffixes.find(&lower, |n, len| &n[n.len() - len..]).map(|i| &self.hosts[i as usize])
     }
 

@@ -5,15 +5,23 @@ mod view;
 
 pub use view::View;
 
-use crate::{conn::ConnInfo, info::Info};
+use crate::{
+    cluster::ClusterSlot,
+    conn::ConnInfo,
+    info::Info,
+    route::{ActionRt, HostRt, RouteRt},
+    snapshot::HcmRt,
+};
 use std::{
     borrow::Cow,
     cell::{Cell, RefCell},
     collections::VecDeque,
     net::SocketAddr,
     rc::Rc,
+    sync::Arc,
     task::{Context, Waker},
 };
+use weir_config::model::Name;
 use weir_net::http::{Headers, RequestHead, ResponseHead};
 
 /// The two directions of an exchange.
@@ -96,16 +104,17 @@ pub struct Stream {
     pub conn: RefCell<Option<Rc<ConnInfo>>>,
     /// Header edits do not lead to another route (`clear_route_cache` = `off`).
     pub keep_route: Cell<bool>,
-    /// The route must be looked for again.
+    /// The route must be looked for again, for the request itself and for plugins that ask what it is.
     pub route_stale: Cell<bool>,
+    pub names_stale: Cell<bool>,
     /// Chosen by a plugin over the balancer.
     pub override_host: Cell<Option<SocketAddr>>,
-    /// Endpoints of the route's cluster, for plugins that ask.
-    pub hosts: RefCell<Vec<SocketAddr>>,
-    pub route_name: RefCell<Option<weir_config::model::Name>>,
-    pub cluster_name: RefCell<Option<weir_config::model::Name>>,
-    pub virtual_host: RefCell<Option<weir_config::model::Name>>,
-    pub hosts_known: Cell<bool>,
+    /// Where routes are looked for, while there are plugins.
+    pub hcm: RefCell<Option<Arc<HcmRt>>>,
+    pub route_name: RefCell<Option<Name>>,
+    /// Of the route's first target.
+    pub cluster: RefCell<Option<Arc<ClusterSlot>>>,
+    pub virtual_host: RefCell<Option<Name>>,
     /// Of the exchange: towards the upstream, towards the client.
     pub buffers: Cell<(Vec<u8>, Vec<u8>)>,
     events: RefCell<VecDeque<Event>>,
@@ -139,11 +148,11 @@ impl Stream {
         *self.conn.borrow_mut() = None;
         self.keep_route.set(false);
         self.route_stale.set(false);
+        self.names_stale.set(false);
         self.override_host.set(None);
-        self.hosts.borrow_mut().clear();
-        self.hosts_known.set(false);
+        *self.hcm.borrow_mut() = None;
         *self.route_name.borrow_mut() = None;
-        *self.cluster_name.borrow_mut() = None;
+        *self.cluster.borrow_mut() = None;
         *self.virtual_host.borrow_mut() = None;
         let (mut out, mut back) = self.buffers.take();
         for buffer in [&mut out, &mut back] {
@@ -155,6 +164,37 @@ impl Stream {
         self.replied.set(false);
         self.answered.set(0);
         *self.waker.borrow_mut() = None;
+    }
+
+    /// The route is no longer what it was.
+    pub fn clear_route_cache(&self) {
+        self.route_stale.set(true);
+        self.names_stale.set(true);
+    }
+    /// Plugins may change the head and keep the route.
+    pub fn keep_route(&self) {
+        self.keep_route.set(true);
+        self.route_stale.set(false);
+        self.names_stale.set(false);
+    }
+    /// Notes what plugins may ask of the request's route.
+    pub fn set_route(&self, host: Option<&HostRt>, route: Option<&RouteRt>) {
+        self.names_stale.set(false);
+        *self.virtual_host.borrow_mut() = host.map(|h| h.config().name.clone());
+        *self.route_name.borrow_mut() = route.map(|r| r.name().clone());
+        *self.cluster.borrow_mut() = match route.map(|r| &r.action) {
+            Some(ActionRt::Forward(f)) => f.targets().first().and_then(|t| t.cluster.clone()),
+            _ => None,
+        };
+    }
+    /// Looks for the route again where a plugin has changed what it depends on: the next one that asks is told of the new one.
+    pub fn refresh_route(&self) {
+        if self.names_stale.get()
+            && let Some(hcm) = &*self.hcm.borrow()
+        {
+            let (host, route) = hcm.table.find(&*self.req.borrow(), hcm.config().strip_any_host_port);
+            self.set_route(host.map(|h| &**h), route.map(|r| &**r));
+        }
     }
 
     /// Asks for something; the task that drives the stream looks at it when the guest has returned.

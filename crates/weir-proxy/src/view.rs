@@ -1,4 +1,5 @@
 //! What policy reads and changes of a head, whatever protocol it came by.
+use std::borrow::Cow;
 use weir_net::http::{Headers, Known, RequestHead};
 
 /// The header fields of a request, of a response, or of trailers. Names are asked for in lower case; the host is `host`.
@@ -98,6 +99,16 @@ pub fn host_without_port(authority: &[u8]) -> &[u8] {
         Some(i) if authority[i + 1..].iter().all(u8::is_ascii_digit) => &authority[..i],
         _ => authority,
     }
+}
+
+/// The authority as hosts are compared: in lower case, without a dot at the end of the name. Its port stays.
+pub fn canonical_authority(authority: &[u8]) -> Cow<'_, [u8]> {
+    let host = host_without_port(authority);
+    let name = host.strip_suffix(b".").unwrap_or(host);
+    if name.len() == host.len() && !host.iter().any(u8::is_ascii_uppercase) {
+        return Cow::Borrowed(authority);
+    }
+    Cow::Owned([&name.to_ascii_lowercase(), &authority[host.len()..]].concat())
 }
 
 /// The value of a query parameter as it stands in the query (not decoded); empty for a parameter without `=`.
@@ -220,6 +231,24 @@ mod tests {
         ];
         for (authority, host) in table {
             assert_eq!(host_without_port(authority.as_bytes()), host.as_bytes(), "{authority}");
+        }
+    }
+
+    #[test]
+    fn authorities_are_compared_in_one_form() {
+        let table = [
+            ("shop.test", "shop.test"),
+            ("Shop.Test", "shop.test"),
+            ("shop.test.", "shop.test"),
+            ("SHOP.test.:8080", "shop.test:8080"),
+            ("shop.test:8080", "shop.test:8080"),
+            ("[FE80::1]:80", "[fe80::1]:80"),
+            ("shop.test..", "shop.test."),
+            (".", ""),
+            ("", ""),
+        ];
+        for (authority, canonical) in table {
+            assert_eq!(&*canonical_authority(authority.as_bytes()), canonical.as_bytes(), "{authority}");
         }
     }
 

@@ -4,7 +4,11 @@ use super::{
     kubernetes::{EndpointSlice, PodRef, Service, ServicePort, SliceAddress, Target},
 };
 use crate::object::{Kind, Object, Spec};
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+};
 use weir_config::{
     diagnostic::Diagnostic,
     model::{Address, Cluster, ClusterLoadAssignment, Discovery, Endpoint, UpstreamProtocol},
@@ -27,6 +31,24 @@ pub enum FoundBy {
     LogicalDns,
     /// By the request's host.
     Request,
+}
+
+/// Every port of every Service and ServiceEntry, in order: what plugins can name in a callout is known to them alone.
+pub fn callable(cx: &Cx<'_>) -> Vec<ClusterKey> {
+    let mut keys = BTreeSet::new();
+    for object in cx.all(Kind::Service).chain(cx.all(Kind::ServiceEntry)) {
+        match &object.spec {
+            Spec::Service(service) => {
+                keys.extend(service.ports.iter().map(|p| ClusterKey::service(&object.key.namespace, &object.key.name, p.port)));
+            }
+            Spec::ServiceEntry(entry) => {
+                let hosts = entry.hosts.iter().filter(|host| !host.contains('*'));
+                keys.extend(hosts.flat_map(|host| entry.ports.iter().map(|p| ClusterKey::host(p.number, host.clone()))));
+            }
+            _ => {}
+        }
+    }
+    keys.into_iter().collect()
 }
 
 pub fn translate(cx: &Cx<'_>, key: &ClusterKey, part: &mut Part) {

@@ -268,6 +268,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, plugin: &Plugin, part: &mut 
         limits: plugin.limits.clone(),
         origin: object.origin(),
     });
+    part.calls = true;
     part.plugins.push(PluginPart { plugin, gateways, ports });
 }
 

@@ -42,11 +42,11 @@ impl Manager {
     pub fn new(
         registry: Arc<ClusterRegistry>,
         resolver: Arc<Resolver>,
-        forward: ForwardProxy,
+        forward: Arc<ForwardProxy>,
         runtime: Handle,
         connections: Arc<UpstreamConnections>,
     ) -> Manager {
-        Manager { registry, resolver, forward: Arc::new(forward), runtime, connections, entries: BTreeMap::new() }
+        Manager { registry, resolver, forward, runtime, connections, entries: BTreeMap::new() }
     }
 
     /// Publishes what is new or changed, and waits a moment for names that were never resolved. Clusters that are gone

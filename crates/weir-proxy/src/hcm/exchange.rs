@@ -266,13 +266,7 @@ impl<'a> Exchange<'a> {
         self.attempt_count = host.is_some_and(|h| h.config().include_request_attempt_count);
         // Plugins ask for the names.
         if !self.hcm.rt.plugins.is_empty() {
-            *self.s.route_name.borrow_mut() = self.route.as_ref().map(|r| r.name().clone());
-            *self.s.virtual_host.borrow_mut() = host.map(|h| h.config().name.clone());
-            let mut cluster = self.s.cluster_name.borrow_mut();
-            *cluster = None;
-            if let Some(ActionRt::Forward(f)) = self.route.as_ref().map(|r| &r.action) {
-                *cluster = f.targets().first().and_then(|t| t.cluster.as_ref()).map(|c| c.name.clone());
-            }
+            self.s.set_route(host.map(|h| &**h), route.map(|r| &**r));
         }
     }
 
@@ -368,6 +362,8 @@ impl<'a> Exchange<'a> {
         self.s.reached.iter().for_each(|r| r.set(Reached::Sent));
         if let Some(mut chain) = self.chain.take() {
             chain.end();
+            // A plugin may hold on to the stream, which must not hold on to the configuration.
+            *self.s.hcm.borrow_mut() = None;
         }
         let info = self.s.info.borrow();
         let stats = &self.hcm.stats;

@@ -165,6 +165,7 @@ impl Exchange<'_> {
             // Rare: it need not be a part of every request's state.
             Box::pin(self.wait_for_plugins(waiting)).await?;
         }
+        *self.s.hcm.borrow_mut() = Some(self.hcm.rt.clone());
         // Nobody has asked for a limit: each plugin has its own.
         self.s.held_limit.iter().for_each(|l| l.set(usize::MAX));
         let filters: Vec<Box<dyn Filter>> =

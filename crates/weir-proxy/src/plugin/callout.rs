@@ -2,7 +2,7 @@
 //! that no configuration names, clusters made on demand.
 use super::upstream::Upstream;
 use crate::{
-    cluster::{Breakers, ClusterRt, ClusterSlot, EndpointRt, EndpointSet},
+    cluster::{Breakers, ClusterRt, ClusterSlot, EndpointSet},
     outlier::Outliers,
     upstream::{
         Host, WorkerCluster,
@@ -14,12 +14,11 @@ use arc_swap::ArcSwap;
 use std::{
     cell::RefCell,
     collections::HashMap,
-    net::SocketAddr,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
-use weir_config::model::{Address, Cluster, ClusterLoadAssignment, Discovery, Endpoint, Name, UpstreamProtocol};
+use weir_config::model::{Cluster, ClusterLoadAssignment, Discovery, Name, UpstreamProtocol};
 use weir_net::{
     http::{Headers, Known, RequestHead, parse},
     redis::Target,
@@ -75,10 +74,9 @@ pub(super) struct Callouts {
     direct: RefCell<HashMap<(String, u16, bool), Direct>>,
 }
 
-/// One of them: a cluster of its own, whose endpoints are the addresses that its name has had.
+/// One of them: a cluster of its own, which knows only the addresses that it has connections to.
 struct Direct {
     cluster: Rc<WorkerCluster>,
-    endpoints: HashMap<SocketAddr, Arc<EndpointRt>>,
     used: Instant,
 }
 
@@ -123,16 +121,16 @@ impl Callouts {
                 Ok(Chosen { worker, cluster, host, server_name: None })
             }
             Upstream::Direct(target) => {
-                let address =
-                    tokio::net::lookup_host((target.host.as_str(), target.port)).await.map_err(|e| format!("{}: {e}", target.host))?;
-                let address = address.into_iter().next().ok_or_else(|| format!("{} has no address", target.host))?;
-                let (cluster, host) = self.direct(&worker, target, address)?;
+                let found = worker.shared.forward.endpoint(&target.host, target.port).await;
+                let endpoint = found.map_err(|e| format!("{}: {e}", target.host))?;
+                let cluster = self.direct(&worker, target)?;
+                let host = cluster.named(endpoint);
                 Ok(Chosen { worker, cluster, host, server_name: Some(target.host.clone()) })
             }
         }
     }
 
-    fn direct(&self, w: &Worker, target: &Target, address: SocketAddr) -> Result<(Rc<WorkerCluster>, Rc<Host>), String> {
+    fn direct(&self, w: &Worker, target: &Target) -> Result<Rc<WorkerCluster>, String> {
         let mut all = self.direct.borrow_mut();
         let key = (target.host.clone(), target.port, target.tls);
         if all.len() >= MAX_DIRECT
@@ -146,11 +144,7 @@ impl Callouts {
             std::collections::hash_map::Entry::Vacant(place) => place.insert(Direct::new(w, target)?),
         };
         known.used = Instant::now();
-        let endpoint = known
-            .endpoints
-            .entry(address)
-            .or_insert_with(|| Arc::new(EndpointRt::new(address, None, Endpoint::new(Address::Socket(address)))));
-        Ok((known.cluster.clone(), known.cluster.named(endpoint.clone())))
+        Ok(known.cluster.clone())
     }
 
     /// Closes what nobody has used for a while.
@@ -179,7 +173,7 @@ impl Direct {
         let slot = ClusterSlot::new(name.clone(), u32::MAX);
         let stats = w.shared.stats.cluster(&name, w.index);
         let cluster = Rc::new(WorkerCluster::new(&slot, 0, Arc::new(rt), None, stats, w.random()));
-        Ok(Direct { cluster, endpoints: HashMap::new(), used: Instant::now() })
+        Ok(Direct { cluster, used: Instant::now() })
     }
 }
 

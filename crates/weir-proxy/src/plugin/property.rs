@@ -8,6 +8,7 @@ use crate::{
     conn::{ConnInfo, PeerCertificate},
     info::Info,
     stream::Stream,
+    view::canonical_authority,
 };
 use std::net::SocketAddr;
 use weir_net::http::Headers;
@@ -77,13 +78,13 @@ fn request(stream: &Stream, info: &Info, name: &[u8], rest: PropertyPath<'_>, ou
         b"path" => bytes(req.target(), out),
         b"url_path" => bytes(req.path(), out),
         b"query" => bytes(req.query().unwrap_or_default(), out),
-        b"host" => bytes(req.authority(), out),
+        b"host" => bytes(&canonical_authority(req.authority()), out),
         b"scheme" => text(req.scheme(), out),
         b"method" => bytes(req.method_text(), out),
         b"protocol" => text(info.protocol.text(), out),
         b"headers" => match rest.split_first().0 {
             b"" => map(&req.headers, out),
-            b":authority" => bytes(req.authority(), out),
+            b":authority" => bytes(&canonical_authority(req.authority()), out),
             b":path" => bytes(req.target(), out),
             b":method" => bytes(req.method_text(), out),
             b":scheme" => text(req.scheme(), out),
@@ -173,11 +174,15 @@ fn upstream(info: &Info, name: &[u8], out: &mut Vec<u8>) -> Option<bool> {
 fn of_route(stream: &Stream, name: &[u8], out: &mut Vec<u8>) -> Option<bool> {
     let place = match name {
         b"route_name" => &stream.route_name,
-        b"cluster_name" => &stream.cluster_name,
         b"virtual_host_name" => &stream.virtual_host,
+        b"cluster_name" => {
+            stream.refresh_route();
+            return stream.cluster.borrow().as_ref().map(|slot| text(&slot.name, out));
+        }
         b"listener_direction" => return Some(number(OUTBOUND, out)),
         _ => return None,
     };
+    stream.refresh_route();
     place.borrow().as_ref().map(|n| text(n, out))
 }
 

@@ -1,6 +1,6 @@
 //! A stream as one plugin sees and changes it.
 use super::{Direction, Event, Reached, Reply, Stream};
-use crate::info::Info;
+use crate::{info::Info, view::canonical_authority};
 use std::rc::Rc;
 use weir_net::http::{Headers, Known, parse};
 use weir_wasm::{BufferEdit, BufferType, LocalResponse, MapType, PropertyPath, Status, StreamType, pairs::Pairs};
@@ -50,7 +50,8 @@ impl View {
                 match name {
                     b":method" => give(req.method_text()),
                     b":path" => give(req.target()),
-                    b":authority" => give(req.authority()),
+                    // Plugins compare it with the hosts of their rules: what routes take for the same must be the same here.
+                    b":authority" => give(&canonical_authority(req.authority())),
                     b":scheme" => give(req.scheme().as_bytes()),
                     _ => return false,
                 }
@@ -73,7 +74,11 @@ impl View {
                 s.req.borrow_mut().set_target(value);
                 true
             }
-            (Direction::Request, b":authority") => s.req.borrow_mut().headers.set(Known::Host, &[value]),
+            (Direction::Request, b":authority") => {
+                let mut req = s.req.borrow_mut();
+                // One that is put back as it was read stays as the client wrote it.
+                *canonical_authority(req.authority()) == *value || req.headers.set(Known::Host, &[value])
+            }
             (Direction::Request, b":scheme") => {
                 s.req.borrow_mut().https = value.eq_ignore_ascii_case(b"https");
                 true
@@ -96,7 +101,7 @@ impl View {
                 Reached::Sent => Status::Ok,
                 Reached::Head => {
                     if d == Direction::Request && !s.keep_route.get() {
-                        s.route_stale.set(true);
+                        s.clear_route_cache();
                     }
                     with(self, d, None)
                 }
@@ -259,10 +264,8 @@ impl weir_wasm::Stream for View {
         let s = &self.stream;
         let number = || std::str::from_utf8(value).ok().and_then(|v| v.trim().parse::<usize>().ok());
         match path.split_first().0 {
-            b"clear_route_cache" if value == b"off" => {
-                s.keep_route.set(true);
-                s.route_stale.set(false);
-            }
+            b"clear_route_cache" if value == b"off" => s.keep_route(),
+            b"clear_route_cache" if value == b"on" => s.clear_route_cache(),
             b"set_decoder_buffer_limit" => s.held_limit[0].set(number().unwrap_or(s.held_limit[0].get())),
             b"set_encoder_buffer_limit" => s.held_limit[1].set(number().unwrap_or(s.held_limit[1].get())),
             _ => {
@@ -311,7 +314,7 @@ impl weir_wasm::Stream for View {
     }
 
     fn clear_route_cache(&self) {
-        self.stream.route_stale.set(true);
+        self.stream.clear_route_cache();
     }
 
     fn inject_encoded_data(&self, data: &[u8], end_stream: bool, _on_headers: bool) -> Status {
@@ -320,10 +323,16 @@ impl weir_wasm::Stream for View {
     }
 
     fn upstream_hosts(&self, each: &mut dyn FnMut(&[u8], &[u8])) -> Status {
-        if !self.stream.hosts_known.get() {
-            return Status::NotFound;
+        self.stream.refresh_route();
+        let cluster = self.stream.cluster.borrow();
+        let Some(cluster) = cluster.as_ref().and_then(|slot| slot.current()) else { return Status::NotFound };
+        for endpoint in &cluster.endpoints.load().endpoints {
+            let health: &[u8] = match endpoint.accepts_requests() && endpoint.outlier.is_usable() {
+                true => br#"{"health_status":"Healthy"}"#,
+                false => br#"{"health_status":"Unhealthy"}"#,
+            };
+            each(endpoint.address.to_string().as_bytes(), health);
         }
-        self.stream.hosts.borrow().iter().for_each(|h| each(h.to_string().as_bytes(), b""));
         Status::Ok
     }
 

@@ -100,6 +100,59 @@ endpoints: [{ addresses: [127.0.0.1] }]
 
 const CLUSTER: &str = "outbound|80||echo.default.svc.cluster.local";
 
+/// Only plugins know of these; nothing serves the last one.
+const UNROUTED: &str = "---
+{ apiVersion: v1, kind: Service, metadata: { name: auth }, spec: { ports: [{ port: 8080, targetPort: $ECHO2 }] } }
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: { name: auth, labels: { kubernetes.io/service-name: auth } }
+addressType: IPv4
+ports: [{ port: $ECHO2 }]
+endpoints: [{ addresses: [127.0.0.1] }]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: { name: auth-dns }
+spec: { hosts: [auth.dns], ports: [{ number: 80, name: http }], resolution: STATIC, endpoints: [{ address: 127.0.0.1, ports: { http: $ECHO2 } }] }
+---
+{ apiVersion: v1, kind: Service, metadata: { name: lonely }, spec: { ports: [{ port: 80 }] } }
+";
+
+#[test]
+fn services_that_no_route_names_can_be_called() {
+    let plugin = istio("calls", "url: file://guest.wat");
+    let weir = Start::new()
+        .upstreams(2)
+        .file("gateway.yaml", TO_ECHO)
+        .file("unrouted.yaml", UNROUTED)
+        .file("guest.wat", http_guest())
+        .file("plugin.yaml", plugin)
+        .run();
+    let (service, entry) = ("outbound|8080||auth.default.svc.cluster.local", "outbound|80||auth.dns");
+    let becomes = |to: &str, status: u16| {
+        eventually(&format!("{to} answers with {status}"), || (ask(&weir, to, &[("x-ask", "plain")]).status == status).then_some(()));
+    };
+    for to in [service, entry] {
+        let answer = ask(&weir, to, &[("x-ask", "plain")]);
+        assert_eq!((answer.status, &answer.json()["name"]), (200, &"echo2".into()), "{to}: {answer:?}");
+    }
+    // One that is there and has no endpoint is no mistake of the caller, and no finding while nothing else uses it.
+    assert_eq!(ask(&weir, "outbound|80||lonely.default.svc.cluster.local", &[("x-ask", "plain")]).status, 504);
+    assert_eq!(weir.lines("NoEndpoints"), Vec::<String>::new());
+    // BadArgument, at once.
+    assert_eq!(ask(&weir, "outbound|80||nobody.default.svc.cluster.local", &[("x-ask", "plain")]).status, 502);
+    // They come and go with their objects, and with the last plugin.
+    weir.write("unrouted.yaml", "");
+    becomes(service, 502);
+    becomes(entry, 502);
+    weir.write("unrouted.yaml", UNROUTED);
+    becomes(service, 200);
+    weir.remove("plugin.yaml");
+    eventually("the clusters to go", || (!weir.admin("/clusters").body.contains("auth")).then_some(()));
+    assert_eq!(weir.get("h", "/").status, 200);
+}
+
 #[test]
 fn http_calls_by_every_name_and_with_every_end() {
     let weir = start(http_guest(), H2C, "");

@@ -37,6 +37,7 @@ const IMPORTS: &[(&str, &str, usize)] = &[
     ("clear_route_cache", "proxy_clear_route_cache", 0),
     ("inject", "proxy_inject_encoded_data_to_filter_chain", 3),
     ("reply", "proxy_send_local_response", 8),
+    ("get_hosts", "proxy_get_upstream_hosts", 2),
     ("effective", "proxy_set_effective_context", 1),
     ("tick", "proxy_set_tick_period_milliseconds", 1),
     ("get_shared", "proxy_get_shared_data", 5),

@@ -1,8 +1,8 @@
 //! Which plugin meets which request: Higress' rules as its own SDK matches them, phases and priorities, ports, targets.
 use crate::{
     client,
-    harness::{Start, Weir, eventually},
-    plugin_kit::{built, guest, higress, istio, on_headers},
+    harness::{Start, TO_ECHO, Weir, eventually},
+    plugin_kit::{built, guest, higress, istio, on_headers, shown},
 };
 use std::net::SocketAddr;
 
@@ -81,7 +81,7 @@ fn rules_of_higress_are_matched_by_its_sdk() {
         weir.get_until(host, "/sse?n=1&every=1ms", |a| a.body.contains(&format!("data: {wanted} 1\n\n")));
     };
     let rules = format!(
-        "matchRules:\n- {{ ingress: [shop], config: {} }}\n- {{ domain: [exact.test, '*.wild.test', 'pre.*'], config: {} }}\n\
+        "matchRules:\n- {{ ingress: [shop], config: {} }}\n- {{ domain: [exact.Test., '*.Wild.test', 'pre.*', bücher.test, 'ported.test:80'], config: {} }}\n\
          - {{ service: [two.default.svc.cluster.local], config: {} }}\n- {{ domain: [off.test], configDisable: true, config: {} }}\n",
         word("route"),
         word("domain"),
@@ -97,6 +97,20 @@ fn rules_of_higress_are_matched_by_its_sdk() {
         ("pre.fix", "domain"),
         ("second.test", "service"),
     ];
+    // What routes take for the same host is the same for rules.
+    let everywhere = everywhere.iter().copied().chain([
+        ("Exact.Test", "domain"),
+        ("exact.test.", "domain"),
+        ("EXACT.test.:8080", "domain"),
+        ("A.Wild.TEST.", "domain"),
+        ("PRE.fix", "domain"),
+        ("SHOP.test.", "route"),
+        ("Second.Test", "service"),
+        ("xn--bcher-kva.test", "domain"),
+        ("XN--BCHER-KVA.test", "domain"),
+        ("ported.test", "domain"),
+    ]);
+    let everywhere: Vec<_> = everywhere.collect();
     // No default: what no rule names is left alone.
     weir.write("plugin.yaml", &spec(&rules));
     everywhere.iter().for_each(|(host, wanted)| says(host, wanted));
@@ -157,6 +171,95 @@ fn rules_of_higress_are_matched_by_its_sdk() {
     // Istio's field goes through as it stands.
     weir.write("plugin.yaml", &spec(&format!("pluginConfig: {}\n", word("plain"))));
     says("any.test", "plain");
+}
+
+/// Shows a later plugin's view of a route in headers of the request.
+fn showing() -> String {
+    let show = |property: &str, name: &str| {
+        format!(
+            "(if (i32.eqz (call $get_property [{property}] (i32.const 4) (i32.const 8)))
+               (then (drop (call $add (i32.const 0) [{name}] (i32.load (i32.const 4)) (i32.load (i32.const 8))))))"
+        )
+    };
+    let authority = "(drop (call $get_value (i32.const 0) [:authority] (i32.const 4) (i32.const 8)))
+        (drop (call $add (i32.const 0) [x-authority] (i32.load (i32.const 4)) (i32.load (i32.const 8))))";
+    let host = show("request\\0host", "x-request-host");
+    guest(&on_headers("request", &(authority.to_string() + &host + &show("route_name", "x-route") + &show("cluster_name", "x-cluster"))))
+}
+
+#[test]
+fn a_plugin_sees_the_route_that_another_one_has_led_to() {
+    // All headers are put back as they were read; `x-host` and `x-path` lead elsewhere.
+    let replace = |header: &str, pseudo: &str| {
+        format!(
+            "(if (call $has [{header}]) (then (drop (call $set (i32.const 0) [{pseudo}] (i32.load (i32.const 4)) (i32.load (i32.const 8))))))"
+        )
+    };
+    let reroutes = "(if (call $get_pairs (i32.const 0) (i32.const 4) (i32.const 8)) (then unreachable))
+        (if (call $set_pairs (i32.const 0) (i32.load (i32.const 4)) (i32.load (i32.const 8))) (then unreachable))"
+        .to_string()
+        + &replace("x-host", ":authority")
+        + "(if (call $has [x-keep]) (then (drop (call $set_property [clear_route_cache] [off]))))";
+    let weir = Start::new()
+        .file("ingress.yaml", INGRESSES)
+        .file("first.wat", guest(&on_headers("request", &reroutes)))
+        .file("second.wat", showing())
+        .file(
+            "plugins.yaml",
+            istio("first", "url: file://first.wat\npriority: 2") + &istio("second", "url: file://second.wat\npriority: 1"),
+        )
+        .arg("--http-port")
+        .arg("$PORT")
+        .run();
+    let rows: &[(&str, &[(&str, &str)], &str, &str, &str, &str)] = &[
+        ("shop.test", &[], "shop.test", "shop.test", "default/shop", "one"),
+        ("Shop.Test.:80", &[], "Shop.Test.:80", "shop.test:80", "default/shop", "one"),
+        ("shop.test", &[("x-host", "second.test")], "second.test", "second.test", "default/second", "two"),
+        ("shop.test", &[("x-host", "SECOND.test.")], "SECOND.test.", "second.test", "default/second", "two"),
+        ("second.test", &[("x-host", "other.test")], "other.test", "other.test", "default/rest", "one"),
+        ("shop.test", &[("x-host", "second.test"), ("x-keep", "1")], "second.test", "second.test", "default/shop", "one"),
+    ];
+    for (host, headers, upstream, authority, route, service) in rows {
+        let answer = client::request(weir.address(), "GET", host, "/", headers, b"").unwrap();
+        let seen = answer.json();
+        let what = format!("{host} {headers:?}: {seen}");
+        assert_eq!(seen["host"], *upstream, "{what}");
+        assert_eq!(
+            (&seen["headers"]["x-authority"], &seen["headers"]["x-request-host"]),
+            (&(*authority).into(), &(*authority).into()),
+            "{what}"
+        );
+        assert_eq!(seen["headers"]["x-route"], *route, "{what}");
+        assert!(seen["headers"]["x-cluster"].as_str().unwrap().contains(&format!("||{service}.default")), "{what}");
+    }
+}
+
+#[test]
+fn a_plugin_is_told_of_the_hosts_of_its_route() {
+    let hosts = "(if (call $get_hosts (i32.const 4) (i32.const 8)) (then (drop (call $add (i32.const 2) [x-hosts] [-])))
+        (else (drop (call $add (i32.const 2) [x-hosts]
+          (call $hex (i32.load (i32.const 4)) (i32.load (i32.const 8))) (i32.mul (i32.load (i32.const 8)) (i32.const 2))))))";
+    let draining = "endpoints: [{ addresses: [127.0.0.1] }, { addresses: [127.0.0.2], conditions: { ready: false, serving: true, terminating: true } }]";
+    let weir = Start::new()
+        .file(
+            "gateway.yaml",
+            TO_ECHO.replace("endpoints: [{ addresses: [127.0.0.1] }]", draining).replace("  rules:", "  hostnames: [h]\n  rules:"),
+        )
+        .file("guest.wat", guest(&on_headers("response", hosts)))
+        .file("plugin.yaml", istio("under-test", "url: file://guest.wat"))
+        .run();
+    let told = weir.get("h", "/");
+    let pairs = shown(told.header("x-hosts").unwrap()).unwrap();
+    let pairs = weir_wasm::pairs::Pairs::decode(&pairs).unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let mut found: Vec<_> = pairs.iter().map(|(address, health)| (text(address), text(health))).collect();
+    found.sort();
+    let port = weir.echo().port();
+    let wanted = [(format!("127.0.0.1:{port}"), "Healthy"), (format!("127.0.0.2:{port}"), "Unhealthy")];
+    let wanted: Vec<_> = wanted.into_iter().map(|(a, h)| (a, format!("{{\"health_status\":\"{h}\"}}"))).collect();
+    assert_eq!(found, wanted);
+    // NotFound where there is no route.
+    assert_eq!(weir.get("elsewhere", "/").header("x-hosts"), Some("-"));
 }
 
 /// Listeners of one Gateway on two ports and of another on a third.

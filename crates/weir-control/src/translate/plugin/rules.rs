@@ -113,10 +113,11 @@ fn rule(field: &Field<'_>, namespace: &str) -> Option<Option<Value>> {
     let off = flag(&rule, "configDisable").unwrap_or(false);
     let mut any = false;
     for (name, key) in [("ingress", ROUTES), ("domain", "_match_domain_"), ("service", "_match_service_")] {
-        let mut list = rule.strings(name);
-        if name == "ingress" {
-            list = list.iter().flat_map(|named| ingress::route_names(named, namespace)).collect();
-        }
+        let list = match name {
+            "ingress" => rule.strings(name).iter().flat_map(|named| ingress::route_names(named, namespace)).collect(),
+            "domain" => rule.list(name).iter().filter_map(domain).collect(),
+            _ => rule.strings(name),
+        };
         let list: Vec<Value> = list.into_iter().map(Value::String).collect();
         if !list.is_empty() {
             any = true;
@@ -131,4 +132,41 @@ fn rule(field: &Field<'_>, namespace: &str) -> Option<Option<Value>> {
         return None;
     }
     Some(Some(Value::Object(config)))
+}
+
+/// A host as plugins compare it with a request's, which they see in the same form: in lower case, international names as
+/// A-labels, no port and no dot at the end. `*.test` and `pre.*` stand for what ends or begins so.
+fn domain(field: &Field<'_>) -> Option<String> {
+    let text = field.str()?;
+    let lower = text.to_lowercase();
+    let (before, name, after) = match (lower.strip_prefix('*'), lower.strip_suffix('*')) {
+        (Some(rest), _) => ("*", rest, ""),
+        (None, Some(rest)) => ("", rest, "*"),
+        (None, None) => ("", &*lower, ""),
+    };
+    let (name, port) = match name.rsplit_once(':') {
+        Some((name, port)) if after.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => (name, Some(port)),
+        _ => (name, None),
+    };
+    if let Some(port) = port {
+        let help = format!("leave :{port} out; spec.match has the ports that a plugin is for");
+        field.warning("PortIgnored", format!("\"{text}\" means the host on every port"), help);
+    }
+    let name = if after.is_empty() { name.strip_suffix('.').unwrap_or(name) } else { name };
+    // Label by label: what stands beside an asterisk need not be a whole name.
+    let labels: Option<Vec<String>> = name.split('.').map(a_label).collect();
+    if labels.is_none() {
+        field.invalid(format!("\"{text}\" is not a host name"), "a DNS name as shop.test, *.shop.test or shop.*");
+    }
+    Some(format!("{before}{}{after}", labels?.join(".")))
+}
+
+fn a_label(label: &str) -> Option<String> {
+    if label.is_ascii() {
+        return Some(label.into());
+    }
+    match url::Host::parse(label) {
+        Ok(url::Host::Domain(name)) => Some(name),
+        _ => None,
+    }
 }
