@@ -187,6 +187,9 @@ fn showing() -> String {
     guest(&on_headers("request", &(authority.to_string() + &host + &show("route_name", "x-route") + &show("cluster_name", "x-cluster"))))
 }
 
+/// Host and headers of a request; the upstream's host, and what a later plugin sees: the authority, the route, the service.
+type Seen = (&'static str, &'static [(&'static str, &'static str)], &'static str, &'static str, &'static str, &'static str);
+
 #[test]
 fn a_plugin_sees_the_route_that_another_one_has_led_to() {
     // All headers are put back as they were read; `x-host` and `x-path` lead elsewhere.
@@ -211,7 +214,7 @@ fn a_plugin_sees_the_route_that_another_one_has_led_to() {
         .arg("--http-port")
         .arg("$PORT")
         .run();
-    let rows: &[(&str, &[(&str, &str)], &str, &str, &str, &str)] = &[
+    let rows: &[Seen] = &[
         ("shop.test", &[], "shop.test", "shop.test", "default/shop", "one"),
         ("Shop.Test.:80", &[], "Shop.Test.:80", "shop.test:80", "default/shop", "one"),
         ("shop.test", &[("x-host", "second.test")], "second.test", "second.test", "default/second", "two"),
