@@ -53,6 +53,8 @@ pub struct Worker {
     pub plugins: Rc<WorkerPlugins>,
     pub logs: RefCell<WorkerLogs>,
     pub copies: Copies,
+    /// Requests are refused, see [`crate::overload`]; as of the last tick.
+    pub is_overloaded: Cell<bool>,
     /// What `now` counts from.
     epoch: Instant,
     /// Nanoseconds from 1970 to the epoch; corrected once a second, since the system's clock may be set.
@@ -76,6 +78,7 @@ impl Worker {
             plugins: WorkerPlugins::new(&shared.plugins, worker.clone()),
             logs: RefCell::default(),
             copies: Copies::default(),
+            is_overloaded: Cell::new(false),
             // One epoch for all workers: outlier detection compares their times.
             epoch: shared.started,
             wall: Cell::new(wall_of_epoch(SystemTime::now(), shared.started.elapsed())),
@@ -246,6 +249,7 @@ async fn tick(worker: Weak<Worker>) {
         let Some(w) = worker.upgrade() else { return };
         let now = w.now();
         w.timers.sweep(now);
+        w.is_overloaded.set(w.shared.overload.refuses_requests());
         w.logs.borrow_mut().flush();
         if count.is_multiple_of(50) {
             w.wall.set(wall_of_epoch(SystemTime::now(), w.epoch.elapsed()));

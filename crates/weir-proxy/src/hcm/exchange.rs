@@ -205,7 +205,7 @@ impl<'a> Exchange<'a> {
         if self.reader.is_done() {
             self.request_read_at(self.w.moment());
         }
-        if self.w.shared.overload.refuses_requests() {
+        if self.w.is_overloaded.get() {
             self.keep = false;
             self.hcm.stats.downstream_rq_overload_close.inc();
             return Err(End::reply(503, Flags::OVERLOAD_MANAGER, "overload"));

@@ -63,7 +63,7 @@ pub async fn serve(io: Io, first: Vec<u8>, since: Option<u64>, connection: Conne
     let mut handshake = pin!(builder.handshake(Guarded::new(io, first, seen.clone())));
     let shaken = poll_fn(|cx| if lane.expired(cx) { Poll::Ready(None) } else { handshake.as_mut().poll(cx).map(Some) }).await;
     if let Some(Ok(mut h2)) = shaken {
-        let (mut told, mut leaving, mut count) = (false, false, 0u32);
+        let (mut told, mut leaving, mut in_head, mut count) = (false, false, false, 0u32);
         let grace = ns(Some(IDLE_GRACE));
         lane.set(w.now().saturating_add(waits.idle));
         loop {
@@ -82,6 +82,10 @@ pub async fn serve(io: Io, first: Vec<u8>, since: Option<u64>, connection: Conne
                     lane.set(w.now().saturating_add(grace));
                 }
                 if lane.expired(cx) {
+                    if in_head {
+                        stats.downstream_rq_header_timeout.inc();
+                        return Poll::Ready(None);
+                    }
                     if shared.active.get() == 0 && !told {
                         told = true;
                         h2.graceful_shutdown();
@@ -95,6 +99,14 @@ pub async fn serve(io: Io, first: Vec<u8>, since: Option<u64>, connection: Conne
                 }
                 let polled = h2.poll_accept(cx);
                 stats.downstream_rq_http2_refused.add(seen.refused.take().into());
+                if polled.is_pending() && in_head != seen.in_head.get() {
+                    in_head = !in_head;
+                    lane.set(w.now().saturating_add(match (in_head, leaving) {
+                        (true, _) => waits.head,
+                        (false, true) => grace,
+                        (false, false) => waits.idle,
+                    }));
+                }
                 polled
             });
             let (request, respond) = match next.await {
@@ -124,6 +136,7 @@ pub async fn serve(io: Io, first: Vec<u8>, since: Option<u64>, connection: Conne
             if seen.paced.take() {
                 tokio::task::yield_now().await;
             }
+            in_head = false;
             lane.set(w.now().saturating_add(if leaving { grace } else { waits.idle }));
             shared.active.set(shared.active.get() + 1);
             // Boxed, since the runtime moves what it is given more than once, and this is large.

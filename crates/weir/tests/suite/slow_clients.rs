@@ -1,6 +1,9 @@
 //! Clients that connect and then take their time: each has until the head timeout from its first byte, and an idle one until
 //! the idle timeout.
-use crate::harness::{Start, TO_ECHO, Weir, eventually};
+use crate::{
+    frames::{self, HEADERS, Raw, block, frame},
+    harness::{Start, TO_ECHO, Weir, eventually},
+};
 use std::{
     io::{Read, Write},
     net::TcpStream,
@@ -76,6 +79,34 @@ fn a_head_has_the_head_timeout_from_its_first_byte() {
     clients.into_iter().for_each(|c| c.join().unwrap());
     eventually("the timeouts are counted", || (counter(&weir, "downstream_rq_header_timeout") >= 8).then_some(()));
     assert_eq!(weir.get("h", "/").status, 200);
+}
+
+/// In HTTP/2 a head that does not end holds up its whole connection.
+#[test]
+fn a_head_of_http2_has_the_head_timeout() {
+    let weir = Start::new().file("gateway.yaml", TO_ECHO).file("settings.yaml", settings("requestHeadersTimeout: 1")).run();
+    let mut idle = Raw::open(weir.address());
+    let endless = frame(HEADERS, 0, 1, &block(&[(":method", "GET"), (":scheme", "http"), (":authority", "h"), (":path", "/")]));
+    let table = [
+        ("a block without its end", endless.clone()),
+        ("a frame without its end", endless[..20].to_vec()),
+        ("a frame's header without its end", endless[..5].to_vec()),
+        ("after a request", [frames::get(1, "/"), frame(HEADERS, 0, 3, &endless[9..])].concat()),
+    ];
+    let clients: Vec<_> = table
+        .into_iter()
+        .map(|(what, bytes)| {
+            let mut raw = Raw::open(weir.address());
+            raw.send(bytes).unwrap();
+            raw.io.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            thread::spawn(move || drop(rest(raw.io, what)))
+        })
+        .collect();
+    clients.into_iter().for_each(|c| c.join().unwrap());
+    eventually("the timeouts are counted", || (counter(&weir, "downstream_rq_header_timeout") == 4).then_some(()));
+    // One without a head under way may be idle.
+    idle.send(frames::get(1, "/")).unwrap();
+    assert_eq!(idle.next_of(1).unwrap().kind, HEADERS);
 }
 
 #[test]

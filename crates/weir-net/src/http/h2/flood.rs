@@ -31,11 +31,15 @@ const SMALL_PER_TURN: u32 = 1000;
 pub const DATA_FRAME_BUDGET: usize = 16 << 20;
 
 const DATA: u8 = 0;
+const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+/// Of HEADERS and CONTINUATION.
+const END_HEADERS: u8 = 4;
 
 /// Counts frames in a stream of bytes.
 #[derive(Default)]
@@ -69,6 +73,11 @@ impl Flood {
     /// The peer was sent `n` bytes, and may say that it has read them.
     pub fn sent(&mut self, n: usize) {
         self.credit = self.credit.saturating_add(n).min(BYTES_PER_UPDATE << 20);
+    }
+    /// Whether the peer has begun a head, or a frame's header, and not ended it.
+    pub fn is_in_head(&self) -> bool {
+        let block = matches!(self.header[3], HEADERS | CONTINUATION);
+        self.have > 0 || block && (self.skip > 0 || self.header[4] & END_HEADERS == 0)
     }
     /// Looks at bytes that came at second `now`. `false`: too many empty frames.
     pub fn accept(&mut self, mut b: &[u8], now: u64) -> bool {
@@ -175,6 +184,8 @@ impl Refusals {
 pub struct Seen {
     /// It was ended for a flood.
     pub flooded: Cell<bool>,
+    /// The peer has begun a head and not ended it.
+    pub in_head: Cell<bool>,
     /// Streams refused that nobody has taken note of yet.
     pub refused: Cell<u32>,
     /// Reading waits for the streams to take what has come: whoever drives the connection leaves them their turn.
@@ -239,7 +250,9 @@ impl AsyncRead for Guarded {
             self.first.drain(..n);
         }
         let now = self.begun.elapsed().as_secs();
-        if !self.flood.accept(&buf.filled()[before..], now) {
+        let fine = self.flood.accept(&buf.filled()[before..], now);
+        self.seen.in_head.set(self.flood.is_in_head());
+        if !fine {
             self.seen.flooded.set(true);
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "too many frames without content")));
         }
@@ -270,8 +283,6 @@ impl AsyncWrite for Guarded {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const HEADERS: u8 = 1;
 
     fn frame(kind: u8, flags: u8, len: usize) -> Vec<u8> {
         let mut f = (len as u32).to_be_bytes()[1..].to_vec();
@@ -310,6 +321,26 @@ mod tests {
         let all = [frame(DATA, 0, 1), frame(DATA, 0, 255), frame(DATA, 0, 256), frame(HEADERS, 4, 1), frame(PING, 0, 8)].concat();
         assert!(f.accept(&all.repeat(BURST as usize * 2), 0));
         assert_eq!(f.small, BURST * 4);
+    }
+
+    #[test]
+    fn heads_that_have_not_ended_are_seen() {
+        let cut = |bytes: Vec<u8>, n: usize| bytes[..n].to_vec();
+        for (bytes, in_head) in [
+            (vec![], false),
+            (frame(HEADERS, END_HEADERS, 20), false),
+            (frame(HEADERS, 0, 20), true),
+            (cut(frame(HEADERS, END_HEADERS, 20), 15), true),
+            (cut(frame(PING, 0, 8), 5), true),
+            ([frame(HEADERS, 0, 20), frame(CONTINUATION, 0, 0)].concat(), true),
+            ([frame(HEADERS, 0, 20), frame(CONTINUATION, END_HEADERS, 5)].concat(), false),
+            // A body may take its time.
+            (cut(frame(DATA, 0, 20), 15), false),
+        ] {
+            let mut f = Flood::default();
+            assert!(f.accept(&bytes, 0));
+            assert_eq!(f.is_in_head(), in_head, "{bytes:?}");
+        }
     }
 
     #[test]
