@@ -226,7 +226,9 @@ fn decode_listener(field: &Field<'_>) -> Option<Listener> {
     let (port, line) = (given.port()?, given.document_line());
     let words =
         [("HTTP", Protocol::Http), ("HTTPS", Protocol::Https), ("TLS", Protocol::Tls), ("TCP", Protocol::Tcp), ("UDP", Protocol::Other)];
-    let mut protocol = listener.required("protocol")?.choice(&words)?;
+    let given = listener.required("protocol")?;
+    // HBONE is that of the waypoints of an ambient mesh.
+    let mut protocol = if given.node().as_str() == Some("HBONE") { Protocol::Other } else { given.choice(&words)? };
     if protocol == Protocol::Other {
         let message = "listeners of this protocol are not supported yet and are not opened";
         listener.get("protocol")?.warning("UnsupportedValue", message, "HTTP, HTTPS, TLS or TCP");
