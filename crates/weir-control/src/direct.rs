@@ -34,6 +34,7 @@ pub struct Direct {
     pub plugin: Option<PathBuf>,
     /// JSON, or empty.
     pub plugin_config: String,
+    pub plugin_limits: WasmLimits,
 }
 
 impl Direct {
@@ -78,7 +79,7 @@ impl Direct {
         if let Some(path) = &self.plugin {
             // One that cannot be read is there all the same: it fails to load, and is taken up when it can be.
             let digest = Artifacts::default().read(path).unwrap_or_else(|e| {
-                diagnostics.push(Diagnostic::error("CodeNotFound", format!("cannot read {}: {e}", path.display())));
+                diagnostics.push(Diagnostic::error("CodeNotFound", format!("cannot read {}: {e}", path.display())).from_origin(&origin));
                 String::new()
             });
             let plugin = self.plugin(path, digest, &origin);
@@ -156,7 +157,7 @@ impl Direct {
             fail_strategy: FailStrategy::FailClose,
             phase: PluginPhase::UnspecifiedPhase,
             priority: None,
-            limits: WasmLimits::default(),
+            limits: self.plugin_limits.clone(),
             origin: origin.clone(),
         }
     }

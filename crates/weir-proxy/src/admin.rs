@@ -204,7 +204,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         path: "/ready",
         group: Group::Server,
         changes: false,
-        help: "200 and `LIVE` once the first configuration serves on all its listeners, else 503 and the state",
+        help: "200 and `LIVE` once the first configuration serves on all its listeners and its plugins were tried, with a line for each plugin that was refused; else 503 and the state",
         parameters: &[],
         handle: show::ready,
     },

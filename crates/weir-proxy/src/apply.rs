@@ -8,7 +8,7 @@ use crate::{
     diff,
     listener::{self, Era, ListenerRt, ListenerSlot, next_id},
     logging::Logger,
-    plugin::{self, PluginState, Status},
+    plugin::{self, Loading},
     secrets::Secrets,
     snapshot::{HcmKey, HcmRt, Snapshot},
     worker_thread::Command,
@@ -22,7 +22,7 @@ use std::{
 };
 use tables::Tables;
 use weir_config::{
-    diagnostic::{Diagnostic, Severity},
+    diagnostic::Diagnostic,
     model::{Config, Listener, Name, NetworkFilter},
 };
 use weir_net::listen;
@@ -74,7 +74,8 @@ impl Applier {
         }
     }
 
-    pub async fn apply(&mut self, config: Arc<Config>) -> Report {
+    /// The loads of plugins that changed go on; [`Loading::finished`] waits for them.
+    pub async fn apply(&mut self, config: Arc<Config>) -> (Report, Loading) {
         let old = std::mem::replace(&mut self.given, config.clone());
         let shared = self.shared.clone();
         let changed_secrets = self.secrets.update(&config);
@@ -123,12 +124,7 @@ impl Applier {
         diagnostics.extend(self.clusters.findings().cloned());
         diagnostics.extend(self.tables.findings().cloned());
         diagnostics.extend(self.listeners.values().flat_map(|e| e.findings.iter().cloned()));
-        diagnostics.extend(self.plugins());
-        // What is still being loaded serves its last good version; what comes of it is said in the log and by `/plugins`.
-        drop(loading);
-        let errors = diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
-        Logger::Config.debug(format_args!("version {version}, {errors} errors"));
-        Report { version, diagnostics, listeners }
+        (Report { version, diagnostics, listeners }, loading)
     }
 
     /// Applies the configuration again if an address that could not be bound can be now.
@@ -269,17 +265,6 @@ impl Applier {
             false
         });
         gone
-    }
-
-    /// Plugins whose wanted version does not serve.
-    fn plugins(&self) -> Vec<Diagnostic> {
-        let refused = self.shared.plugins.statuses().into_iter();
-        let refused = refused.filter(|s| matches!(s.state, PluginState::Failed | PluginState::Stale));
-        let finding = |s: Status| {
-            let why = s.reason.unwrap_or_default();
-            Diagnostic::error("PluginRefused", format!("plugin `{}`: {why}", s.name)).from_origin(&s.origin)
-        };
-        refused.map(finding).collect()
     }
 
     /// The next snapshot. What did not change is the same object as in the one before.

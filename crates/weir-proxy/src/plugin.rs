@@ -2,6 +2,7 @@
 //! [`Generation`] in the plugin's [`PluginSlot`]; each worker's [`WorkerPlugins`] starts an instance of it and gives new
 //! streams to that, while old streams finish where they began. A version that fails never replaces a good one.
 mod callout;
+pub mod check;
 pub mod code;
 mod grpc;
 mod hosted;
@@ -18,7 +19,7 @@ mod worker;
 
 pub use callout::DIRECT;
 pub use hosted::{FAILED, PluginEntry, PluginStream};
-pub use manager::{Loading, Manager, ManagerOptions};
+pub use manager::{CODE_UNAVAILABLE, Loading, Manager, ManagerOptions};
 pub use status::{PluginState, Status, UpstreamStatus};
 pub use worker::{Waiting, WorkerPlugins};
 
@@ -73,6 +74,7 @@ pub struct PluginSlot {
     status: Mutex<Status>,
     refused_versions: AtomicU64,
     rollbacks: AtomicU64,
+    stream_overflows: AtomicU64,
     probation: Mutex<Option<Probation>>,
     shards: Shards,
     /// It has changed the length of a body, of requests and of responses, behind a head that said another.
@@ -93,6 +95,7 @@ impl PluginSlot {
             failure: format!("{FAILED}{{{}}}", plugin.name).into(),
             refused_versions: AtomicU64::new(0),
             rollbacks: AtomicU64::new(0),
+            stream_overflows: AtomicU64::new(0),
             probation: Mutex::default(),
             status: Mutex::new(Status::new(&plugin)),
             wanted: ArcSwap::new(plugin),
@@ -119,6 +122,15 @@ impl PluginSlot {
     /// What happens to streams while the plugin cannot run.
     pub fn fail_strategy(&self) -> FailStrategy {
         self.wanted.load().fail_strategy
+    }
+
+    /// Bytes that the plugin may add to each part of a stream.
+    pub(crate) fn stream_limit(&self) -> usize {
+        self.wanted.load().limits.stream_bytes as usize
+    }
+
+    pub(crate) fn count_overflow(&self) {
+        self.stream_overflows.fetch_add(1, Ordering::Relaxed);
     }
 
     fn lock_status(&self) -> MutexGuard<'_, Status> {

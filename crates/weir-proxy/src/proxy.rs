@@ -26,7 +26,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{runtime, sync::Notify};
-use weir_config::model::{Config, Name};
+use weir_config::{
+    diagnostic::Severity,
+    model::{Config, Name},
+};
 use weir_net::{descriptors, dns, tls::Details};
 
 /// Pauses between tries to bind an address, doubled each time.
@@ -270,18 +273,27 @@ impl Proxy {
         Ok(Proxy { shared, runtime, admin, applier, end: Mutex::default() })
     }
 
-    /// Validates, warms, compiles and publishes a configuration; says what was refused. Calls take effect in their order.
-    pub async fn apply(&self, config: Arc<Config>) -> Report {
+    /// Validates, warms, compiles and publishes a configuration; says what was refused. Calls take effect in their order, whether
+    /// anybody waits for the report or not. That comes when each plugin that changed was tried; another call does not wait for it.
+    pub fn apply(&self, config: Arc<Config>) -> impl Future<Output = Report> + Send + use<> {
         let (shared, applier) = (self.shared.clone(), self.applier.clone());
         let work = self.runtime.spawn(async move {
-            let mut applier = applier.lock().await;
-            shared.advance(State::Initializing);
-            let report = applier.apply(config).await;
-            shared.advance_to_live();
+            let (mut report, loading) = {
+                let mut applier = applier.lock().await;
+                shared.advance(State::Initializing);
+                let applied = applier.apply(config).await;
+                shared.advance_to_live();
+                applied
+            };
+            let found = loading.finished().await;
+            report.diagnostics.extend(found.into_iter().filter(|d| d.severity != Severity::Error));
+            report.diagnostics.extend(shared.plugins.refusals());
+            let errors = report.diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
+            Logger::Config.debug(format_args!("version {}, {errors} errors", report.version));
             report
         });
         // Only a proxy that has ended does not do its work.
-        work.await.unwrap_or_default()
+        async move { work.await.unwrap_or_default() }
     }
 
     /// Where the admin listener is, with the port that was given where 0 was asked for.

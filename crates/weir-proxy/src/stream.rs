@@ -197,6 +197,12 @@ impl Stream {
         }
     }
 
+    /// Bytes that plugins have injected and that nobody has taken yet.
+    pub fn injected(&self) -> usize {
+        let of = |event: &Event| if let Event::Inject { data, .. } = event { data.len() } else { 0 };
+        self.events.borrow().iter().map(of).sum()
+    }
+
     /// Asks for something; the task that drives the stream looks at it when the guest has returned.
     pub fn post(&self, event: Event) {
         if let Event::Reply(_) = event {

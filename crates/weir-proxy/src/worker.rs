@@ -210,7 +210,7 @@ impl Worker {
     pub fn filters(&self, hcm: &HcmRt, stream: &Rc<Stream>) -> Result<Vec<Box<dyn Filter>>, String> {
         let mut filters: Vec<Box<dyn Filter>> = Vec::with_capacity(hcm.plugins.len());
         for slot in &hcm.plugins {
-            let view = Rc::new(View::new(stream.clone(), filters.len()));
+            let view = Rc::new(View::new(stream.clone(), filters.len(), slot.clone()));
             match self.plugins.stream(slot, view) {
                 PluginEntry::Run(plugin) => filters.push(Box::new(plugin)),
                 PluginEntry::Skip => {}

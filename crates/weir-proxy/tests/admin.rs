@@ -230,7 +230,7 @@ async fn a_plugin_that_cannot_be_loaded_is_said_and_shown() {
     let filter = NetworkFilter::HttpConnectionManager(hcm);
     conf.listener("l", loopback(), vec![FilterChain { name: "c".into(), server_names: vec![], tls: None, filter }.into()]);
     let report = within(proxy.apply(conf.arc())).await;
-    let d = report.diagnostics.iter().find(|d| d.reason == "PluginRefused").unwrap();
+    let d = report.diagnostics.iter().find(|d| d.reason == "PluginCodeUnavailable").unwrap();
     assert!(d.severity == Severity::Error && d.message.contains("default/gone") && d.message.contains("/nonexistent/plugin.wasm"), "{d:?}");
     let json = ask(proxy.admin_address().unwrap(), "GET", "/plugins").await.json();
     assert_eq!((&json["plugins"][0]["name"], &json["plugins"][0]["state"]), (&Value::from("default/gone"), &Value::from("failed")));

@@ -13,16 +13,16 @@ use std::{
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc::Receiver,
+    task::JoinSet,
 };
-use url::Url;
 use weir_config::{
     diagnostic::{Diagnostic, Severity},
     model::{Config, HeaderMatch, NetworkFilter, PathMatch, Route, RouteAction, StringMatch, ValueMatch},
     redact,
     text::counted,
 };
-use weir_control::{Control, Update};
-use weir_proxy::{BoundListener, Proxy, logging::Logger};
+use weir_control::{Control, Direct, Update};
+use weir_proxy::{BoundListener, Proxy, logging::Logger, plugin::CODE_UNAVAILABLE};
 
 pub struct Options {
     pub source: Source,
@@ -34,7 +34,7 @@ pub struct Options {
 /// Where the configuration comes from.
 pub enum Source {
     Files(Vec<PathBuf>),
-    Url { to: Url, listen: SocketAddr, plugin: Option<PathBuf>, plugin_config: String },
+    Url(Box<Direct>),
 }
 
 /// An echo upstream in this process.
@@ -57,18 +57,18 @@ pub fn run(options: Options) -> Result<ExitCode> {
         let objects = weir_proxy::Objects(Arc::new(move || status.json()));
         let proxy = Proxy::start(weir_proxy::Options { objects: Some(objects), ..options.proxy }).context("cannot start")?;
         let mut updates = updates(options.source, options.control)?;
-        let mut printer = Printer::default();
+        let (mut printer, mut applying) = (Printer::default(), JoinSet::new());
         let wanted = loop {
             tokio::select! {
                 update = updates.recv() => match update {
                     Some(update) => {
-                        let began = Instant::now();
-                        let report = proxy.apply(update.config.clone()).await;
-                        printer.applied(&proxy, &update, report, began);
+                        let (began, report) = (Instant::now(), proxy.apply(update.config.clone()));
+                        applying.spawn(async move { (report.await, update, began.elapsed()) });
                     }
                     // That thread ends only with its receiver, or by a bug: what comes after would go unnoticed.
                     None => bail!("the thread that reads the configuration has ended"),
                 },
+                Some(Ok((report, update, took))) = applying.join_next() => printer.applied(&proxy, &update, report, took),
                 end = signals.next(&proxy) => if let Some(end) = end { break end },
                 () = proxy.quit_requested() => break End::Terminate,
             }
@@ -146,10 +146,7 @@ async fn start_echo(wanted: &[EchoAt]) -> Result<Vec<echo::Server>> {
 fn updates(source: Source, options: weir_control::Options) -> Result<Receiver<Update>> {
     match source {
         Source::Files(paths) => Control::new(options).spawn(paths).context("cannot start the thread that watches files"),
-        Source::Url { to, listen, plugin, plugin_config } => {
-            let direct = weir_control::Direct { to, listen, plugin, plugin_config };
-            direct.spawn(options).context("cannot start the thread that watches the plugin")
-        }
+        Source::Url(direct) => direct.spawn(options).context("cannot start the thread that watches the plugin"),
     }
 }
 
@@ -158,22 +155,29 @@ fn updates(source: Source, options: weir_control::Options) -> Result<Receiver<Up
 struct Printer {
     told: HashSet<String>,
     greeted: bool,
+    /// The newest configuration that was told of.
+    version: u64,
 }
 
 impl Printer {
-    fn applied(&mut self, proxy: &Proxy, update: &Update, report: weir_proxy::Report, began: Instant) {
+    fn applied(&mut self, proxy: &Proxy, update: &Update, report: weir_proxy::Report, took: Duration) {
         let colour = std::io::stderr().is_terminal();
-        let all: Vec<Diagnostic> = update.diagnostics.iter().cloned().chain(report.diagnostics).collect();
+        let all = findings(&update.diagnostics, report.diagnostics);
         for d in &all {
             if !self.told.contains(&d.line()) {
                 eprintln!("{}\n", d.snippet(colour));
             }
         }
-        self.told = all.iter().map(Diagnostic::line).collect();
+        // One that was overtaken, since its plugins took their time, says nothing of what holds now.
+        if report.version > self.version {
+            self.version = report.version;
+            self.told.clear();
+        }
+        self.told.extend(all.iter().map(Diagnostic::line));
         let errors = all.iter().filter(|d| d.severity == Severity::Error).count();
         let mut out = std::io::stdout().lock();
         let _ = if self.greeted {
-            let took = update.took + began.elapsed();
+            let took = update.took + took;
             writeln!(
                 out,
                 "configuration {}: {} changed, live after {:.1} ms, {}",
@@ -187,6 +191,13 @@ impl Printer {
             greet(&mut out, proxy, update)
         };
     }
+}
+
+/// All that is wrong, each once: that a plugin's code cannot be had is also seen where its object is read.
+pub fn findings(read: &[Diagnostic], applied: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let said = |d: &Diagnostic| d.reason == CODE_UNAVAILABLE && read.iter().any(|r| r.severity == Severity::Error && r.object == d.object);
+    let applied = applied.into_iter().filter(|d| !said(d));
+    read.iter().cloned().chain(applied).collect()
 }
 
 fn greet(out: &mut impl Write, proxy: &Proxy, update: &Update) -> std::io::Result<()> {

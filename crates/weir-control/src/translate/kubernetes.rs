@@ -245,7 +245,7 @@ fn decode_endpoint(field: &Field<'_>, fqdn: bool) -> Option<SliceEndpoint> {
     Some(SliceEndpoint { addresses, health, zone, pod })
 }
 
-/// The entries that TLS can use, as PEM texts; checked when they are read.
+/// The entries that TLS can use, as PEM texts that were checked, and all texts.
 #[derive(Clone, PartialEq)]
 pub struct Secret {
     /// `tls.crt` or `cert`.
@@ -256,6 +256,8 @@ pub struct Secret {
     pub trusted_ca: Option<String>,
     /// `ca.crl` or `crl`.
     pub crl: Option<String>,
+    /// Every text, by its key.
+    pub data: BTreeMap<Box<str>, String>,
 }
 
 impl std::fmt::Debug for Secret {
@@ -282,8 +284,16 @@ pub fn decode_secret(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     root.ignore(&["immutable"]);
     let kind = root.get("type").and_then(|f| f.str()).unwrap_or("Opaque");
     let mut texts: BTreeMap<&str, String> = BTreeMap::new();
+    let mut data = BTreeMap::new();
     let wanted = |key: &str| [CHAIN, KEY, ROOTS, REVOKED].iter().flatten().any(|w| *w == key);
-    for (key, value) in root.entries("data").into_iter().filter(|(k, _)| wanted(k)) {
+    for (key, value) in root.entries("data") {
+        if !wanted(key) {
+            let decoded = plain(&value)
+                .and_then(|text| BASE64_STANDARD.decode(text.split_ascii_whitespace().collect::<String>()).ok())
+                .and_then(|b| String::from_utf8(b).ok());
+            data.extend(decoded.map(|text| (key.into(), text)));
+            continue;
+        }
         let text = value.str()?;
         let compact: String = text.split_ascii_whitespace().collect();
         match BASE64_STANDARD.decode(compact).ok().and_then(|bytes| String::from_utf8(bytes).ok()) {
@@ -295,13 +305,23 @@ pub fn decode_secret(root: &Object<'_>, _: &Meta) -> Option<Spec> {
             ),
         }
     }
-    for (key, value) in root.entries("stringData").into_iter().filter(|(k, _)| wanted(k)) {
+    for (key, value) in root.entries("stringData") {
+        if !wanted(key) {
+            data.extend(plain(&value).map(|text| (key.into(), text.to_string())));
+            continue;
+        }
         texts.insert(key, value.str()?.to_string());
     }
+    data.extend(texts.iter().map(|(key, text)| ((*key).into(), text.clone())));
     let mut take = |names: [&'static str; 2]| names.into_iter().find_map(|n| texts.remove(n));
-    let secret = Secret { certificate_chain: take(CHAIN), private_key: take(KEY), trusted_ca: take(ROOTS), crl: take(REVOKED) };
+    let secret = Secret { certificate_chain: take(CHAIN), private_key: take(KEY), trusted_ca: take(ROOTS), crl: take(REVOKED), data };
     check_secret(root, kind, &secret);
     Some(Spec::Secret(Box::new(secret)))
+}
+
+/// A text, without a report for what is none: a report shows the line, and these lines are secret.
+fn plain<'a>(field: &'a Field<'_>) -> Option<&'a str> {
+    field.node().as_str()
 }
 
 fn check_secret(root: &Object<'_>, kind: &str, secret: &Secret) {

@@ -1,6 +1,7 @@
 //! WasmPlugin of `extensions.istio.io` and `extensions.higress.io`.
-mod limits;
+pub mod limits;
 mod rules;
+mod secrets;
 
 use super::{Cx, Part, PluginPart, ingress};
 use crate::object::{Key, Kind, Meta, Object, Spec};
@@ -21,6 +22,7 @@ pub struct Plugin {
     pub root_id: Box<str>,
     /// JSON, Higress' rules folded in; `None` where Higress would leave the plugin out.
     pub configuration: Option<String>,
+    pub configuration_at: Chars,
     pub environment: Vec<(String, String)>,
     pub fail_strategy: FailStrategy,
     pub phase: PluginPhase,
@@ -82,6 +84,8 @@ fn decode(root: &reader::Object<'_>, meta: &Meta, higress: bool) -> Option<Spec>
     let fail_strategy = spec.choice("failStrategy", &words).unwrap_or_default();
     let priority = spec.int("priority", i64::from(i32::MIN)..=i64::from(i32::MAX)).map(|n| n as i32);
     let configuration = rules::configuration(&spec, higress, &meta.namespace);
+    let configured = ["pluginConfig", "defaultConfig", "matchRules"].iter().find_map(|name| spec.get(name));
+    let configuration_at = configured.map_or(spec.field().node().span, |f| f.node().span);
     let environment = spec.object("vmConfig").map(|vm| vm.list("env").iter().filter_map(variable).collect()).unwrap_or_default();
     let gateways = targets(&spec, meta);
     let ports = ports(&spec);
@@ -109,6 +113,7 @@ fn decode(root: &reader::Object<'_>, meta: &Meta, higress: bool) -> Option<Spec>
         root_id,
         // Where it is in error the plugin is not switched off.
         configuration: configuration.unwrap_or_else(|| Some(String::new())),
+        configuration_at,
         environment,
         fail_strategy,
         phase,
@@ -234,7 +239,15 @@ fn ports(spec: &reader::Object<'_>) -> Vec<u16> {
 pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, plugin: &Plugin, part: &mut Part) {
     let Some(configuration) = plugin.configuration.clone() else { return };
     let configuration = rules::with_canaries(configuration, || ingress::canary_names(cx));
+    let resolved = secrets::resolve(cx, &object.key.namespace, &configuration);
+    for problem in resolved.as_ref().err().into_iter().flatten() {
+        let found = Diagnostic::error("SecretNotFound", problem.as_str()).help("${secret.NAME.KEY} or ${secret.NAMESPACE/NAME.KEY}");
+        part.find(object, plugin.configuration_at, "spec", found);
+    }
     let code = match &plugin.code {
+        _ if resolved.is_err() => {
+            WasmCode::Unusable { why: resolved.as_ref().err().into_iter().flatten().cloned().collect::<Vec<_>>().join("; ") }
+        }
         Code::Url(url) => WasmCode::Http { url: url.to_string(), sha256: plugin.sha256.clone() },
         Code::File(path) => file(cx, object, plugin, path, part),
         Code::Unusable(why) => WasmCode::Unusable { why: why.to_string() },
@@ -260,7 +273,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, plugin: &Plugin, part: &mut 
         root_id: plugin.root_id.to_string(),
         vm_id: String::new(),
         code,
-        configuration: configuration.into(),
+        configuration: resolved.unwrap_or_else(|_| configuration.into()),
         environment: plugin.environment.clone(),
         fail_strategy: plugin.fail_strategy,
         phase: plugin.phase,

@@ -27,7 +27,8 @@ pub(super) fn state_word(state: State) -> &'static str {
 pub(super) fn ready(shared: &Arc<Shared>, _: &Query) -> Reply {
     let state = shared.state();
     let status = if state == State::Live { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    Reply::error(status, format!("{}\n", state_word(state)))
+    let refused: String = shared.plugins.refusals().iter().map(|d| format!("{}\n", d.line())).collect();
+    Reply::error(status, format!("{}\n{refused}", state_word(state)))
 }
 
 pub(super) fn server_info(shared: &Arc<Shared>, _: &Query) -> Reply {

@@ -98,10 +98,26 @@ async fn file(path: &str, sha256: &str, options: &FetchOptions) -> Result<Code, 
         return Err(transient(format!("{path} is not the file whose SHA-256 is {sha256}: it was changed since, or the digest is wrong")));
     }
     if path.ends_with(".wat") {
-        let wasm = wat::parse_bytes(&bytes).map_err(|e| lasting(format!("{path}: {e}")))?;
-        return Ok(code(wasm.into_owned().into(), From::File));
+        return Ok(code(assemble(Path::new(path), &bytes).map_err(lasting)?.into(), From::File));
     }
     unpack(bytes.into(), options.max_bytes).map(|wasm| code(wasm, From::File)).map_err(|e| lasting(format!("{path}: {e}")))
+}
+
+/// The module that a text in `path` stands for.
+///
+/// # Errors
+/// What is wrong in which line of it.
+pub fn assemble(path: &Path, text: &[u8]) -> Result<Vec<u8>, String> {
+    let parsed = wat::parse_bytes(text).map_err(|mut e| {
+        e.set_path(path);
+        // In one line: the place, and what is wrong there.
+        let said = e.to_string();
+        let message = said.lines().next().unwrap_or_default();
+        let place =
+            said.lines().find_map(|line| line.trim().strip_prefix("--> ")).map_or_else(|| path.display().to_string(), str::to_string);
+        format!("{place}: {message}")
+    });
+    parsed.map(std::borrow::Cow::into_owned)
 }
 
 async fn remote(url: &str, sha256: Option<&str>, options: &FetchOptions) -> Result<Code, CodeError> {

@@ -53,6 +53,8 @@ pub struct ManagerOptions {
     pub fetch_grace: Duration,
     /// How often the Redis servers that plugins use are asked whether they work.
     pub redis_check: Duration,
+    /// Versions are tried, but never published, and nobody is connected to.
+    pub only_try: bool,
 }
 
 impl ManagerOptions {
@@ -65,6 +67,7 @@ impl ManagerOptions {
             warm_timeout: Duration::from_secs(60),
             fetch_grace: Duration::from_secs(1),
             redis_check: Duration::from_secs(10),
+            only_try: false,
         }
     }
 }
@@ -139,7 +142,7 @@ impl Loading {
         let _ = timeout(options.warm_timeout, tried).await;
     }
 
-    /// What came of the first tries.
+    /// What the first tries found. Refusals stand in [`Manager::refusals`] for as long as they hold.
     pub async fn finished(self) -> Vec<Diagnostic> {
         let mut out = Vec::new();
         for Load { task, .. } in self.loads {
@@ -148,6 +151,9 @@ impl Loading {
         out
     }
 }
+
+/// The reason of a version whose code cannot be had.
+pub const CODE_UNAVAILABLE: &str = "PluginCodeUnavailable";
 
 /// Why a version is refused.
 struct Refusal {
@@ -158,7 +164,8 @@ struct Refusal {
 
 impl From<CodeError> for Refusal {
     fn from(e: CodeError) -> Refusal {
-        Refusal { reason: "PluginCodeUnavailable", message: e.message, transient: e.transient }
+        let reason = if e.mismatch { "ChecksumMismatch" } else { CODE_UNAVAILABLE };
+        Refusal { reason, message: e.message, transient: e.transient }
     }
 }
 
@@ -198,6 +205,11 @@ impl Manager {
         self.lock().values().cloned().collect()
     }
 
+    /// A finding for each plugin whose wanted version does not serve.
+    pub fn refusals(&self) -> Vec<Diagnostic> {
+        self.slots().iter().filter_map(|s| s.status().refusal()).collect()
+    }
+
     pub fn statuses(&self) -> Vec<Status> {
         self.slots().iter().map(|s| s.status()).collect()
     }
@@ -210,6 +222,7 @@ impl Manager {
             let unavailable = u64::from(slot.current.load().is_none());
             each("weir_wasm_unavailable", &labels, Kind::Gauge, unavailable);
             each("weir_wasm_refused_versions", &labels, Kind::Counter, slot.refused_versions.load(Ordering::Relaxed));
+            each("weir_wasm_stream_overflows", &labels, Kind::Counter, slot.stream_overflows.load(Ordering::Relaxed));
             each("weir_wasm_rollbacks", &labels, Kind::Counter, slot.rollbacks.load(Ordering::Relaxed));
             slot.shards.each(&mut |name, value| {
                 let gauge = matches!(name, "weir_wasm_instances" | "weir_wasm_memory_bytes");
@@ -309,12 +322,12 @@ impl Manager {
         match self.attempt(&slot, &plugin, epoch).await {
             Ok(findings) => findings,
             Err(refusal) => {
-                slot.refused(epoch, &refusal.message);
-                if refusal.transient {
-                    let (manager, plugin) = (self.clone(), plugin.clone());
-                    self.options.runtime.spawn(async move { manager.retry(slot, plugin, epoch).await });
+                slot.refused(epoch, &refusal);
+                if refusal.transient && !self.options.only_try {
+                    let (manager, of, plugin) = (self.clone(), slot.clone(), plugin.clone());
+                    self.options.runtime.spawn(async move { manager.retry(of, plugin, epoch).await });
                 }
-                vec![Diagnostic::error(refusal.reason, refusal.message).from_origin(&plugin.origin)]
+                slot.status().refusal().into_iter().collect()
             }
         }
     }
@@ -327,9 +340,17 @@ impl Manager {
                 return;
             }
             match self.attempt(&slot, &plugin, epoch).await {
-                Ok(_) => return,
+                Ok(findings) => {
+                    for finding in findings {
+                        Logger::Wasm.warning(format_args!("{}: {}", plugin.name, finding.line()));
+                    }
+                    return;
+                }
                 Err(refusal) => {
-                    slot.refused(epoch, &refusal.message);
+                    // What is said of the configuration came from the first try.
+                    if slot.refused(epoch, &refusal) {
+                        Logger::Wasm.write(Level::Error, format_args!("{}: {}", plugin.name, refusal.message));
+                    }
                     if !refusal.transient {
                         return;
                     }
@@ -368,15 +389,12 @@ impl Manager {
         let Outcome { started, asked } = outcome;
         let mut findings: Vec<_> =
             upstream_findings.into_iter().map(|text| Diagnostic::warning("InvalidUpstream", text).from_origin(&plugin.origin)).collect();
-        let redis = check_redis(&asked.redis).await;
+        let redis = if self.options.only_try { Vec::new() } else { check_redis(&asked.redis).await };
         for wish in &redis {
             if let Some(error) = &wish.error {
                 let text = format!("Redis `{}`: {error}", wish.name);
                 findings.push(Diagnostic::warning("RedisUnavailable", text).from_origin(&plugin.origin));
             }
-        }
-        for finding in &findings {
-            Logger::Wasm.warning(format_args!("{}: {}", plugin.name, finding.line()));
         }
         if slot.epoch() == epoch {
             slot.lock_status().redis = redis;
@@ -384,6 +402,9 @@ impl Manager {
         if let Err(why) = started.map(drop) {
             // The same code with the same configuration says the same again, unless what it asked for comes to be.
             return Err(Refusal { reason: "PluginNotStarted", message: why, transient: asked.unknown });
+        }
+        if self.options.only_try {
+            return Ok(findings);
         }
         if !asked.redis.is_empty() {
             self.options.runtime.spawn(watch_redis(slot.clone(), asked.redis, epoch, self.options.redis_check));
@@ -477,6 +498,7 @@ impl Manager {
                 let trap = status.last_trap.as_deref().unwrap_or_default();
                 let reason = format!("the new version was taken back: {why}; the last trap: {trap}");
                 status.become_state(PluginState::Stale, Some(reason));
+                status.cause = "PluginRolledBack";
             }
             slot.rollbacks.fetch_add(1, Ordering::Relaxed);
             let message = format_args!("{}: generation {number} is taken back: {why}; generation {} serves again", slot.name, good.number);
@@ -602,17 +624,17 @@ impl PluginSlot {
         status.become_state(state, None);
     }
 
-    fn refused(&self, epoch: u64, why: &str) {
+    /// Whether that is news.
+    fn refused(&self, epoch: u64, refusal: &Refusal) -> bool {
         let mut status = self.lock_status();
         if self.epoch() != epoch {
-            return;
+            return false;
         }
         self.refused_versions.fetch_add(1, Ordering::Relaxed);
         let state = if status.generation > 0 { PluginState::Stale } else { PluginState::Failed };
-        if status.reason.as_deref() != Some(why) {
-            let kept = if status.generation > 0 { "the last good one serves on" } else { "there is none that serves" };
-            Logger::Wasm.write(Level::Error, format_args!("{}: the new version is refused, {kept}: {why}", self.name));
-        }
-        status.become_state(state, Some(why.to_string()));
+        let news = status.reason.as_deref() != Some(&refusal.message);
+        status.become_state(state, Some(refusal.message.clone()));
+        status.cause = refusal.reason;
+        news
     }
 }

@@ -44,7 +44,6 @@ counters! {
     vm_reload_backoff: "times that an instance was asked for during the pause after one that could not start",
     instances: "instances alive now, spares and retiring ones included",
     memory_bytes: "linear memory of the instances now",
-    stream_overflows: "edits refused because a plugin had added more to a stream than its limit",
     log_dropped: "log records dropped because a callback wrote more than its limit",
     body_overflows: "bodies that outgrew the plugin's buffer limit",
     http_calls: "HTTP callouts",
@@ -63,6 +62,7 @@ counters! {
 pub const SLOT_DOCS: &[(&str, &str)] = &[
     ("weir_wasm_unavailable", "1 while no version of the plugin serves: failStrategy decides"),
     ("weir_wasm_refused_versions", "versions that could not be fetched, compiled, started or configured, retries included"),
+    ("weir_wasm_stream_overflows", "edits refused because the plugin would have added more to a stream than its limit"),
     ("weir_wasm_rollbacks", "versions that trapped soon after they took streams and gave way to the one before"),
 ];
 

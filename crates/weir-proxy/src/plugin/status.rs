@@ -2,7 +2,10 @@
 use super::Generation;
 use serde::{Serialize, Serializer};
 use std::time::SystemTime;
-use weir_config::model::{FailStrategy, Name, Origin, WasmPlugin};
+use weir_config::{
+    diagnostic::Diagnostic,
+    model::{FailStrategy, Name, Origin, WasmPlugin},
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -28,6 +31,9 @@ pub struct Status {
     /// Why the wanted version does not serve.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The reason of the finding about it.
+    #[serde(skip)]
+    pub cause: &'static str,
     /// Number of the generation that serves; 0 for none.
     pub generation: u64,
     /// SHA-256 of its code.
@@ -64,6 +70,7 @@ impl Status {
             origin: plugin.origin.clone(),
             state: PluginState::Loading,
             reason: None,
+            cause: "",
             generation: 0,
             digest: String::new(),
             abi: None,
@@ -72,6 +79,18 @@ impl Status {
             redis: Vec::new(),
             last_trap: None,
         }
+    }
+
+    /// What is to be said of a version that does not serve.
+    pub fn refusal(&self) -> Option<Diagnostic> {
+        let (why, name) = (self.reason.as_deref()?, &self.name);
+        let kept = match (self.state, self.fail_strategy) {
+            (PluginState::Stale, _) => "the version before it still serves",
+            (PluginState::Failed, FailStrategy::FailOpen) => "requests pass without it (failStrategy FAIL_OPEN)",
+            (PluginState::Failed, _) => "requests that it should see are answered with 503 (failStrategy FAIL_CLOSE)",
+            _ => return None,
+        };
+        Some(Diagnostic::error(self.cause, format!("plugin `{name}`: {why}")).help(kept).from_origin(&self.origin))
     }
 
     /// This generation is what new streams get.

@@ -1,7 +1,7 @@
 //! A stream as one plugin sees and changes it.
 use super::{Direction, Event, Reached, Reply, Stream};
-use crate::{info::Info, view::canonical_authority};
-use std::rc::Rc;
+use crate::{info::Info, plugin::PluginSlot, view::canonical_authority};
+use std::{rc::Rc, sync::Arc};
 use weir_net::http::{Headers, Known, parse};
 use weir_wasm::{BufferEdit, BufferType, LocalResponse, MapType, PropertyPath, Status, StreamType, pairs::Pairs};
 
@@ -9,6 +9,7 @@ use weir_wasm::{BufferEdit, BufferType, LocalResponse, MapType, PropertyPath, St
 pub struct View {
     pub stream: Rc<Stream>,
     pub plugin: usize,
+    slot: Arc<PluginSlot>,
 }
 
 /// What a map is, in terms of the stream.
@@ -35,8 +36,18 @@ fn direction_of(buffer: BufferType) -> Option<Direction> {
 }
 
 impl View {
-    pub fn new(stream: Rc<Stream>, plugin: usize) -> View {
-        View { stream, plugin }
+    pub fn new(stream: Rc<Stream>, plugin: usize, slot: Arc<PluginSlot>) -> View {
+        View { stream, plugin, slot }
+    }
+
+    /// Whether the plugin may add `more` bytes to what the stream holds: that memory is the gateway's, not the guest's. A refusal
+    /// is counted.
+    fn has_room(&self, held: usize, more: usize) -> bool {
+        let room = held.saturating_add(more) <= self.slot.stream_limit();
+        if !room {
+            self.slot.count_overflow();
+        }
+        room
     }
     pub fn info(&self) -> std::cell::Ref<'_, Info> {
         self.stream.info.borrow()
@@ -121,12 +132,20 @@ impl View {
             if trailers.is_none() && is_pseudo(d, name) {
                 return this.set_pseudo(d, pseudo_name(name), value);
             }
-            let put = |to: &mut Headers| parse::is_value(value) && put(to, name, value);
+            let mut room = true;
+            let mut put = |to: &mut Headers| {
+                room = this.has_room(to.stored(), name.len() + value.len());
+                room && parse::is_value(value) && put(to, name, value)
+            };
             let done = match trailers {
                 Some(t) => put(t),
                 None => this.with_head(d, put),
             };
-            if done { Status::Ok } else { Status::BadArgument }
+            match (done, room) {
+                (true, _) => Status::Ok,
+                (false, true) => Status::BadArgument,
+                (false, false) => Status::InternalFailure,
+            }
         })
     }
 
@@ -204,6 +223,11 @@ impl weir_wasm::Stream for View {
 
     fn set_headers(&self, map: MapType, fields: Pairs<'_>) -> Status {
         self.edit(map, |this, d, mut trailers| {
+            let more = fields.iter().map(|(n, v)| n.len() + v.len()).sum();
+            let stored = trailers.as_deref().map_or_else(|| this.with_head(d, |h| h.stored()), |t| t.stored());
+            if !this.has_room(stored, more) {
+                return Status::InternalFailure;
+            }
             let host = this.stream.req.borrow().authority().to_vec();
             match &mut trailers {
                 Some(t) => t.remove_all(),
@@ -244,6 +268,10 @@ impl weir_wasm::Stream for View {
         let Some(d) = direction_of(buffer) else { return Status::BadArgument };
         let mut held = self.stream.held[d as usize].borrow_mut();
         let Some(body) = held.get_mut(self.plugin) else { return Status::BadArgument };
+        let kept = if edit == BufferEdit::Replace { 0 } else { body.len() };
+        if !self.has_room(kept, data.len()) {
+            return Status::InternalFailure;
+        }
         match edit {
             BufferEdit::Prepend => drop(body.splice(0..0, data.iter().copied())),
             BufferEdit::Append => body.extend_from_slice(data),
@@ -278,6 +306,10 @@ impl weir_wasm::Stream for View {
     fn set_filter_state(&self, name: &[u8], value: &[u8]) {
         let name = String::from_utf8_lossy(name);
         let mut info = self.stream.info.borrow_mut();
+        let held = info.filter_state.iter().filter(|(n, _)| **n != *name).map(|(n, v)| n.len() + v.len()).sum();
+        if !self.has_room(held, name.len() + value.len()) {
+            return;
+        }
         match info.filter_state.iter_mut().find(|(n, _)| **n == *name) {
             Some(known) => known.1 = value.into(),
             None => info.filter_state.push((name.into(), value.into())),
@@ -318,6 +350,9 @@ impl weir_wasm::Stream for View {
     }
 
     fn inject_encoded_data(&self, data: &[u8], end_stream: bool, _on_headers: bool) -> Status {
+        if !self.has_room(self.stream.injected(), data.len()) {
+            return Status::InternalFailure;
+        }
         self.stream.post(Event::Inject { plugin: self.plugin, data: data.to_vec(), end: end_stream });
         Status::Ok
     }

@@ -1,5 +1,5 @@
 //! `weir check`.
-use super::{Output, paths::Paths};
+use super::{Output, paths::Paths, run::cache_dir};
 use anyhow::{Result, bail};
 use clap::Args as ClapArgs;
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
@@ -9,7 +9,8 @@ use weir_control::Options;
 
 /// Check configuration: print each problem with its line and a fix
 ///
-/// Reads what `weir run` would read. Exits with 1 if there is an error. A warning is something that Weir ignores.
+/// Reads what `weir run` would read, and compiles, starts and configures its plugins; opens no port. Exits with 1 if there is an
+/// error. A warning is something that Weir ignores.
 #[derive(ClapArgs, Debug)]
 #[command(after_help = "\
 Examples:
@@ -25,6 +26,12 @@ pub struct Args {
     /// Exit with 1 for warnings too
     #[arg(long)]
     strict: bool,
+    /// Do not compile, start and configure plugins
+    #[arg(long)]
+    no_plugins: bool,
+    /// Where compiled plugins are kept [default: the user's cache folder]
+    #[arg(long, value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
@@ -32,7 +39,18 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if paths.is_empty() {
         bail!("nothing to check: give files or folders (weir check PATH), or - for standard input");
     }
-    let found = weir_control::check(Options::default(), &paths);
+    let update = weir_control::Control::new(Options::default()).load(&paths);
+    let mut found = update.diagnostics;
+    if !args.no_plugins && !update.config.plugins.is_empty() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        // What plugins log is not a finding.
+        weir_proxy::logging::divert(|_| ());
+        let cache_dir = args.cache_dir.or_else(cache_dir);
+        let plugins = runtime.block_on(weir_proxy::plugin::check::check(&update.config, cache_dir))?;
+        runtime.shutdown_background();
+        found = crate::run::findings(&found, plugins);
+        found.sort_by_key(|d| std::cmp::Reverse(d.severity));
+    }
     match args.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&found)?),
         Output::Text => print(&found, &paths),

@@ -52,7 +52,7 @@ pub struct Build {
 
 /// Send requests through a gateway with the plugin in it, and say what differs from what was expected
 ///
-/// HTTP services and Redis are stood in for as the file says. Exits with 1 where a case fails.
+/// Builds the plugin first if plugin.wasm is missing or older than its sources. HTTP services and Redis are stood in for as the file says. Exits with 1 where a case fails.
 #[derive(ClapArgs, Debug)]
 pub struct Test {
     /// The file of cases (docs/plugins/test.md)
@@ -75,7 +75,7 @@ pub struct Test {
 /// Run a gateway with one plugin in front of a URL, as `weir run --to URL --plugin FILE`
 #[derive(ClapArgs, Debug)]
 pub struct Run {
-    /// The plugin, or the folder of one, which is built first where it is not yet
+    /// The plugin, or the folder of one, which is built first if it is missing or older than its sources
     #[arg(default_value = ".")]
     plugin: PathBuf,
     /// Send everything to this URL
@@ -84,6 +84,9 @@ pub struct Run {
     /// The plugin's configuration
     #[arg(long, value_name = "JSON", default_value = "", hide_default_value = true)]
     config: String,
+    /// A limit of the plugin, as call-deadline=1s or memory-limit=512Mi; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = gateway::limit)]
+    plugin_limit: Vec<gateway::Limit>,
     /// Where to listen
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", value_parser = address::listen)]
     listen: SocketAddr,
@@ -144,11 +147,11 @@ fn test_cases(args: Test) -> Result<ExitCode> {
 
 fn serve(args: Run) -> Result<ExitCode> {
     let plugin = match args.plugin.is_dir() {
-        true if args.plugin.join(BUILT).is_file() => args.plugin.join(BUILT),
+        true if args.plugin.join(BUILT).is_file() => build::up_to_date(&args.plugin)?,
         true => build::build(&args.plugin)?,
         false => args.plugin,
     };
-    let source = gateway::direct(args.to, args.listen, Some(plugin), args.config)?;
+    let source = gateway::direct(args.to, args.listen, Some(plugin), args.config, &args.plugin_limit)?;
     args.serve.run(source, weir_control::Options::default())
 }
 

@@ -13,7 +13,8 @@ use std::{
     time::Duration,
 };
 use url::Url;
-use weir_config::model::{AccessLog, LogFormat, LogSink};
+use weir_config::model::{AccessLog, LogFormat, LogSink, WasmLimits};
+use weir_control::translate::plugin::limits;
 use weir_proxy::{
     log,
     logging::{Level, Logger},
@@ -50,6 +51,9 @@ pub struct Args {
     /// The plugin's configuration
     #[arg(long, value_name = "JSON", requires = "plugin", default_value = "", hide_default_value = true)]
     plugin_config: String,
+    /// A limit of the plugin, as call-deadline=1s or memory-limit=512Mi (docs/plugins/write.md); may be repeated
+    #[arg(long, value_name = "NAME=VALUE", requires = "plugin", value_parser = limit)]
+    plugin_limit: Vec<Limit>,
     /// The port of plain text for kinds that name none, as Ingress
     #[arg(long, value_name = "PORT", default_value_t = 8080)]
     http_port: u16,
@@ -122,7 +126,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let paths = args.paths.all()?;
     let source = match args.to {
         Some(_) if !paths.is_empty() => bail!("{} and --to: give files or a URL, not both", paths[0].display()),
-        Some(to) => direct(to, args.listen.unwrap_or(DIRECT), args.plugin, args.plugin_config)?,
+        Some(to) => direct(to, args.listen.unwrap_or(DIRECT), args.plugin, args.plugin_config, &args.plugin_limit)?,
         None if paths.is_empty() => bail!("nothing to run: give files (weir run PATH), or a URL with --to URL (weir run --help)"),
         None => {
             if args.listen.is_some() {
@@ -150,14 +154,34 @@ pub fn run(args: Args) -> Result<ExitCode> {
 const DIRECT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
 /// Everything to one URL, through a plugin.
-pub fn direct(to: Url, listen: SocketAddr, plugin: Option<PathBuf>, plugin_config: String) -> Result<Source> {
+pub fn direct(to: Url, listen: SocketAddr, plugin: Option<PathBuf>, plugin_config: String, limits: &[Limit]) -> Result<Source> {
     present(plugin.as_slice())?;
     if !plugin_config.is_empty()
         && let Err(e) = serde_json::from_str::<serde_json::Value>(&plugin_config)
     {
         bail!("the plugin's configuration is not JSON: {e}");
     }
-    Ok(Source::Url { to, listen, plugin, plugin_config })
+    let mut plugin_limits = WasmLimits::default();
+    for Limit { name, value } in limits {
+        let _ = limits::set(&mut plugin_limits, name, value);
+    }
+    Ok(Source::Url(Box::new(weir_control::Direct { to, listen, plugin, plugin_config, plugin_limits })))
+}
+
+/// A limit of a plugin, and its value; checked.
+#[derive(Clone, Debug)]
+pub struct Limit {
+    name: String,
+    value: String,
+}
+
+pub fn limit(text: &str) -> Result<Limit, String> {
+    let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE, as call-deadline=1s")?;
+    match limits::set(&mut WasmLimits::default(), name, value) {
+        Some(Ok(())) => Ok(Limit { name: name.into(), value: value.into() }),
+        Some(Err(wrong)) => Err(format!("{}; {}", wrong.problem, wrong.help)),
+        None => Err(format!("there is no limit {name}; there are {}", limits::NAMES)),
+    }
 }
 
 impl Serve {

@@ -10,6 +10,45 @@ use std::{
 
 const TARGET: &str = "wasm32-wasip1";
 
+/// The module in `folder`, built first where it is missing or older than a source; says so.
+pub fn up_to_date(folder: &Path) -> Result<PathBuf> {
+    let module = folder.join(BUILT);
+    let Some(why) = stale(folder, &module) else { return Ok(module) };
+    let toolchain = if folder.join("go.mod").is_file() { "go" } else { "cargo" };
+    if module.is_file() && Command::new(toolchain).arg("version").output().is_err() {
+        eprintln!("warning: {why}, but `{toolchain}` is not on the PATH: using {} as it is", module.display());
+        return Ok(module);
+    }
+    eprintln!("{why}: building it");
+    build(folder)
+}
+
+/// Why the module must be built; `None` also for a folder that is not one of a plugin's sources.
+fn stale(folder: &Path, module: &Path) -> Option<String> {
+    if !["go.mod", "Cargo.toml"].iter().any(|name| folder.join(name).is_file()) {
+        return None;
+    }
+    let modified = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).ok();
+    let Some(built) = modified(module) else { return Some(format!("{} is missing", module.display())) };
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next).ok()?.flatten() {
+            let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+            let kind = entry.file_type().ok()?;
+            if kind.is_dir() && name != "target" && !name.starts_with('.') {
+                folders.push(path);
+            } else if kind.is_file() && is_source(&name) && modified(&path) > Some(built) {
+                return Some(format!("{} is older than {}", module.display(), path.display()));
+            }
+        }
+    }
+    None
+}
+
+fn is_source(name: &str) -> bool {
+    ["go.mod", "go.sum", "Cargo.toml", "Cargo.lock"].contains(&name) || name.ends_with(".go") || name.ends_with(".rs")
+}
+
 /// Builds the plugin in `folder`; returns the path of the module.
 pub fn build(folder: &Path) -> Result<PathBuf> {
     let out = folder.join(BUILT);

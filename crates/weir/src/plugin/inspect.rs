@@ -17,7 +17,7 @@ pub fn facts(file: &Path) -> Result<Facts> {
     let bytes = fs::read(file).with_context(shown)?;
     let packed = bytes.starts_with(&[0x1f, 0x8b]) || bytes.get(257..262) == Some(b"ustar");
     let wasm = if file.extension().is_some_and(|e| e == "wat") {
-        wat::parse_bytes(&bytes).with_context(shown)?.into_owned()
+        code::assemble(file, &bytes).map_err(|e| anyhow!(e))?
     } else if packed {
         code::unpack(bytes.into(), FetchOptions::default().max_bytes).map_err(|e| anyhow!("{}: {e}", file.display()))?.into()
     } else {

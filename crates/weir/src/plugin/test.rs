@@ -95,6 +95,11 @@ fn read(path: &Path) -> Result<Cases> {
 fn plugin_file(options: &Options, cases: &Cases) -> Result<PathBuf> {
     let beside = |name: &str| options.cases.parent().unwrap_or(Path::new("")).join(name);
     let file = options.plugin.clone().unwrap_or_else(|| beside(cases.plugin.as_deref().unwrap_or(super::BUILT)));
+    if let (None, Some(name), Some(folder)) = (&options.plugin, file.file_name(), file.parent())
+        && name == super::BUILT
+    {
+        super::build::up_to_date(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?;
+    }
     if !file.is_file() {
         bail!("{} is not there: build it first (weir plugin build), or name it with --plugin FILE", file.display());
     }

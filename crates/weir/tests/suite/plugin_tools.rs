@@ -40,7 +40,24 @@ fn new_refuses_what_would_overwrite_or_not_build() {
     assert!(bad(&plugin(&["new", "a"], folder.path())).contains("a exists already"));
     assert!(bad(&plugin(&["new", "A b"], folder.path())).contains("lower case letters"));
     assert!(bad(&plugin(&["build"], folder.path())).contains("weir plugin new"));
-    assert!(bad(&plugin(&["test", "a/cases.yaml"], folder.path())).contains("weir plugin build"));
+}
+
+#[test]
+fn test_builds_what_is_missing_or_older_than_its_sources() {
+    let folder = tempfile::tempdir().unwrap();
+    good(&plugin(&["new", "a"], folder.path()));
+    let run = || {
+        let output = test("a/cases.yaml", &[], folder.path());
+        good(&output);
+        text(&output.stderr)
+    };
+    assert!(run().contains("a/plugin.wasm is missing: building it"));
+    assert!(!run().contains("building it"));
+    let source = folder.path().join("a/main.go");
+    let code = fs::read_to_string(&source).unwrap();
+    fs::write(&source, code + "// An edit.\n").unwrap();
+    assert!(run().contains("a/plugin.wasm is older than a/main.go: building it"));
+    assert!(!run().contains("building it"));
 }
 
 #[test]
@@ -186,7 +203,9 @@ fn mistakes_are_named() {
         let said = text(&output.stdout);
         assert!(output.status.code() == Some(1) && said.contains(says), "{name}: {said}");
         assert_eq!(said.contains("set up in init()"), name == "panics", "{said}");
-        assert!(said.contains(&format!("][wasm] {name}-1: ")) && !said.contains("goroutine 1 ("), "{said}");
+        // What stands in the reason is not said again.
+        assert_eq!(said.contains(&format!("][wasm] {name}-1: ")), name != "warns", "{said}");
+        assert!(!said.contains("goroutine 1 ("), "{said}");
     }
     write("good.wat", guest("").as_bytes());
     write("cases.yaml", cases("good").as_bytes());

@@ -1,8 +1,12 @@
 //! Bounds on a plugin, by annotations: no API has fields for them.
 use weir_config::{
     model::WasmLimits,
-    reader::{Field, Object},
+    reader::{Object, duration},
 };
+
+/// The names that [`set`] knows.
+pub const NAMES: &str =
+    "memory-limit, call-deadline, start-deadline, body-buffer-limit, stream-memory-limit, callout-limit, log-limit and rollback-traps";
 
 /// Reads `weir.dev/*` of the object's annotations.
 pub fn read(root: &Object<'_>) -> WasmLimits {
@@ -10,48 +14,57 @@ pub fn read(root: &Object<'_>) -> WasmLimits {
     let Some(meta) = root.object("metadata") else { return limits };
     meta.ignore_rest();
     for (name, value) in meta.entries("annotations") {
-        match name.strip_prefix("weir.dev/") {
-            Some("memory-limit") => limits.memory_bytes = bytes(&value).unwrap_or(limits.memory_bytes),
-            Some("body-buffer-limit") => {
-                let given = bytes(&value).map(|n| u32::try_from(n).unwrap_or(u32::MAX));
-                limits.body_buffer_bytes = given.unwrap_or(limits.body_buffer_bytes);
-            }
-            Some("callout-limit") => limits.max_callouts = count(&value).unwrap_or(limits.max_callouts),
-            Some("call-deadline") => limits.call_deadline = value.duration().unwrap_or(limits.call_deadline),
-            Some("start-deadline") => limits.start_deadline = value.duration().unwrap_or(limits.start_deadline),
-            Some("rollback-traps") => limits.rollback_traps = count_or_none(&value).unwrap_or(limits.rollback_traps),
-            Some(other) => {
-                let help = "weir.dev/memory-limit, call-deadline, start-deadline, body-buffer-limit, callout-limit and rollback-traps";
-                value.warning("UnknownField", format!("there is no annotation weir.dev/{other} here"), help);
-            }
-            None => {}
+        let Some(limit) = name.strip_prefix("weir.dev/") else { continue };
+        let Some(text) = value.str() else { continue };
+        match set(&mut limits, limit, text) {
+            None => value.warning("UnknownField", format!("there is no annotation weir.dev/{limit} here"), format!("weir.dev/{NAMES}")),
+            Some(Err(wrong)) => value.invalid(wrong.problem, wrong.help),
+            Some(Ok(())) => {}
         }
     }
     limits
 }
 
-fn count(field: &Field<'_>) -> Option<u32> {
-    let found = field.str()?.parse().ok().filter(|n| *n > 0);
-    if found.is_none() {
-        field.invalid("is not a count", "a whole number above 0, in quotes");
-    }
-    found
+/// A value that a limit cannot have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrong {
+    pub problem: String,
+    pub help: &'static str,
 }
 
-fn count_or_none(field: &Field<'_>) -> Option<u32> {
-    let found = field.str()?.parse().ok();
-    if found.is_none() {
-        field.invalid("is not a count", "a whole number, in quotes; 0 for never");
-    }
-    found
+/// Sets the limit of that name; `None` where there is none.
+pub fn set(limits: &mut WasmLimits, name: &str, value: &str) -> Option<Result<(), Wrong>> {
+    let narrow = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+    let done = match name {
+        "memory-limit" => bytes(value).map(|n| limits.memory_bytes = n),
+        "body-buffer-limit" => bytes(value).map(|n| limits.body_buffer_bytes = narrow(n)),
+        "stream-memory-limit" => bytes(value).map(|n| limits.stream_bytes = narrow(n)),
+        "log-limit" => bytes(value).map(|n| limits.log_bytes = narrow(n)),
+        "callout-limit" => count(value).map(|n| limits.max_callouts = n),
+        "call-deadline" => time(value).map(|t| limits.call_deadline = t),
+        "start-deadline" => time(value).map(|t| limits.start_deadline = t),
+        "rollback-traps" => count_or_none(value).map(|n| limits.rollback_traps = n),
+        _ => return None,
+    };
+    Some(done)
+}
+
+fn time(text: &str) -> Result<std::time::Duration, Wrong> {
+    let wrong = || Wrong { problem: format!("\"{text}\" is not a duration"), help: "30s, 1m30s or 500ms" };
+    duration(text).ok_or_else(wrong)
+}
+
+fn count(text: &str) -> Result<u32, Wrong> {
+    let wrong = || Wrong { problem: format!("\"{text}\" is not a count"), help: "a whole number above 0, in quotes" };
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(wrong)
+}
+
+fn count_or_none(text: &str) -> Result<u32, Wrong> {
+    text.parse().map_err(|_| Wrong { problem: format!("\"{text}\" is not a count"), help: "a whole number, in quotes; 0 for never" })
 }
 
 /// A Kubernetes quantity: `64Mi`, `1G`, or bytes.
-fn bytes(field: &Field<'_>) -> Option<u64> {
-    let text = field.str()?;
+fn bytes(text: &str) -> Result<u64, Wrong> {
     let found = weir_config::reader::quantity(text).filter(|n| *n > 0);
-    if found.is_none() {
-        field.invalid(format!("\"{text}\" is not a size"), "bytes, or a number with Ki, Mi, Gi, k, M or G");
-    }
-    found
+    found.ok_or_else(|| Wrong { problem: format!("\"{text}\" is not a size"), help: "bytes, or a number with Ki, Mi, Gi, k, M or G" })
 }

@@ -170,6 +170,11 @@ impl Headers {
         self.live().map(|f| f.name_len as usize + f.value_len as usize).sum()
     }
 
+    /// Bytes that they take up, those of replaced and removed ones included.
+    pub fn stored(&self) -> usize {
+        self.buf.len()
+    }
+
     /// Ends the line that `start` begins, whose name with the colon and the blank is there: `parts` together are the value.
     ///
     /// Every line that no peer sent as it stands is written here, so this is the one check of its value: a byte that would end

@@ -1,0 +1,84 @@
+//! `${secret.NAME.KEY}` and `${secret.NAMESPACE/NAME.KEY}` in a plugin's configuration, as in Higress.
+use crate::{
+    object::{Kind, Spec},
+    translate::Cx,
+};
+use serde_json::Value;
+use weir_config::model::PluginConfiguration;
+
+const START: &str = "${secret.";
+
+/// Puts the values of Secrets into the strings of a configuration. `namespace` is that of the plugin.
+///
+/// # Errors
+/// Every reference that leads nowhere.
+pub fn resolve(cx: &Cx<'_>, namespace: &str, text: &str) -> Result<PluginConfiguration, Vec<String>> {
+    if !text.contains(START) {
+        return Ok(text.into());
+    }
+    let Ok(mut value) = serde_json::from_str(text) else { return Ok(text.into()) };
+    let mut walk = Walk { cx, namespace, values: Vec::new(), problems: Vec::new() };
+    walk.value(&mut value);
+    match walk.problems.is_empty() {
+        true => Ok(PluginConfiguration::with_secrets(value.to_string(), text.into(), walk.values)),
+        false => Err(walk.problems),
+    }
+}
+
+struct Walk<'a> {
+    cx: &'a Cx<'a>,
+    namespace: &'a str,
+    values: Vec<String>,
+    problems: Vec<String>,
+}
+
+impl Walk<'_> {
+    fn value(&mut self, value: &mut Value) {
+        match value {
+            Value::String(text) if text.contains(START) => *text = self.text(text),
+            Value::Array(items) => items.iter_mut().for_each(|v| self.value(v)),
+            Value::Object(fields) => fields.values_mut().for_each(|v| self.value(v)),
+            _ => {}
+        }
+    }
+
+    fn text(&mut self, text: &str) -> String {
+        let (mut out, mut rest) = (String::new(), text);
+        while let Some((before, after)) = rest.split_once(START) {
+            out += before;
+            let Some((reference, after)) = after.split_once('}') else {
+                self.problems.push(format!("`{START}` has no closing `}}`"));
+                return out;
+            };
+            match self.secret(reference) {
+                Ok(value) => {
+                    out += &value;
+                    self.values.push(value);
+                }
+                Err(problem) => self.problems.push(problem),
+            }
+            rest = after;
+        }
+        out + rest
+    }
+
+    fn secret(&self, reference: &str) -> Result<String, String> {
+        let (namespace, rest) = reference.split_once('/').unwrap_or((self.namespace, reference));
+        // Names of Secrets and keys may have dots: the first Secret that is there is meant.
+        let splits =
+            || rest.match_indices('.').map(|(at, _)| (&rest[..at], &rest[at + 1..])).filter(|(n, k)| !n.is_empty() && !k.is_empty());
+        let found = splits().find_map(|(name, key)| Some((name, key, self.cx.get(Kind::Secret, namespace, name)?)));
+        let Some((name, key, object)) = found else {
+            return Err(match splits().next() {
+                Some((name, _)) => format!("`{START}{reference}}}`: there is no Secret {namespace}/{name}"),
+                None => format!("`{START}{reference}}}` does not name a Secret and a key"),
+            });
+        };
+        let Spec::Secret(secret) = &object.spec else { return Err(format!("{namespace}/{name} is no Secret")) };
+        secret
+            .data
+            .get(key)
+            .cloned()
+            .ok_or_else(|| format!("`{START}{reference}}}`: the Secret {namespace}/{name} has no text under the key {key}"))
+    }
+}

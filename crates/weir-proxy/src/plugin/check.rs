@@ -1,0 +1,40 @@
+//! The plugins of a configuration, tried without a gateway around them (`weir check`).
+use super::{CODE_UNAVAILABLE, Manager, ManagerOptions};
+use crate::cluster::{Breakers, ClusterRegistry, ClusterRt};
+use crate::outlier::Outliers;
+use arc_swap::ArcSwap;
+use std::{path::PathBuf, sync::Arc};
+use tokio::runtime::Handle;
+use weir_config::{
+    diagnostic::{Diagnostic, Severity},
+    model::{Config, WasmCode},
+};
+
+/// Compiles, starts and configures each plugin once; says what is wrong. Nothing is listened on, and no upstream is connected to; code
+/// with a URL is fetched. `cache_dir` may be unusable: then code is compiled without it.
+pub async fn check(config: &Config, cache_dir: Option<PathBuf>) -> std::io::Result<Vec<Diagnostic>> {
+    let clusters = Arc::new(ClusterRegistry::default());
+    for (name, cluster) in &config.clusters {
+        // Plugins ask only whether it is there.
+        let rt = ClusterRt {
+            config: cluster.clone(),
+            endpoints: ArcSwap::default(),
+            tls: None,
+            breakers: Arc::new(Breakers::default()),
+            outliers: Arc::new(Outliers::default()),
+            forward: None,
+        };
+        clusters.slot(name).publish(Some(Arc::new(rt)));
+    }
+    let options = |cache_dir| ManagerOptions { cache_dir, only_try: true, ..ManagerOptions::new(Handle::current()) };
+    let manager = Manager::new(options(cache_dir), clusters.clone()).or_else(|_| Manager::new(options(None), clusters))?;
+    let mut found = manager.begin(&config.plugins).finished().await;
+    for finding in found.iter_mut().filter(|d| d.reason == CODE_UNAVAILABLE) {
+        let plugin = config.plugins.values().find(|p| finding.object.as_ref() == Some(&p.origin.object));
+        if plugin.is_some_and(|p| matches!(p.code, WasmCode::Http { .. })) {
+            // The server may well be there for the gateway.
+            finding.severity = Severity::Warning;
+        }
+    }
+    Ok(found)
+}
