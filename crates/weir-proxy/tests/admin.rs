@@ -25,7 +25,10 @@ async fn ask(address: SocketAddr, method: &str, path: &str) -> Answer {
 
 async fn ask_with(address: SocketAddr, method: &str, path: &str, headers: &str) -> Answer {
     let mut io = connect(address).await;
-    io.write_all(format!("{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n{headers}\r\n").as_bytes()).await.unwrap();
+    // A body may follow the headers.
+    let end = if headers.contains("\r\n\r\n") { "" } else { "\r\n" };
+    let text = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}{end}");
+    io.write_all(text.as_bytes()).await.unwrap();
     let mut text = String::new();
     within(io.read_to_string(&mut text)).await.unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
@@ -65,7 +68,19 @@ async fn every_endpoint_answers_its_method_only() {
     let got = ask(admin, "GET", "/nothing").await;
     assert_eq!(got.status, 404);
     assert!(ENDPOINTS.iter().all(|e| got.body.contains(e.path)));
-    assert_eq!(ask(admin, "GET", "/").await.body, ask(admin, "GET", "/help").await.body);
+    let page = ask(admin, "GET", "/").await;
+    assert!(
+        page.head.contains("content-type: text/html") && page.head.contains("content-security-policy: default-src 'none'"),
+        "{}",
+        page.head
+    );
+    for e in ENDPOINTS {
+        let named = if e.changes { format!("<form action=\"{}\" method=\"post\">", e.path) } else { format!("<a href=\"{}\">", e.path) };
+        assert!(page.body.contains(&named), "no {named}");
+    }
+    // As a form posts it, with fields left empty.
+    let form = "content-type: application/x-www-form-urlencoded\r\ncontent-length: 29\r\n\r\nlevel=&paths=dns%3Adebug&dns=";
+    assert!(ask_with(admin, "POST", "/logging", form).await.body.contains("dns: debug"));
     assert_eq!(ask_with(admin, "POST", "/logging", "sec-fetch-site: cross-site\r\n").await.status, 403);
     drop(proxy);
 }

