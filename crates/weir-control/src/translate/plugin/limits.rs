@@ -15,11 +15,11 @@ pub fn read(root: &Object<'_>) -> WasmLimits {
     meta.ignore_rest();
     for (name, value) in meta.entries("annotations") {
         let Some(limit) = name.strip_prefix("weir.dev/") else { continue };
-        let Some(text) = value.str() else { continue };
-        match set(&mut limits, limit, text) {
+        let text = value.str();
+        match set(&mut limits, limit, text.unwrap_or_default()) {
             None => value.warning("UnknownField", format!("there is no annotation weir.dev/{limit} here"), format!("weir.dev/{NAMES}")),
-            Some(Err(wrong)) => value.invalid(wrong.problem, wrong.help),
-            Some(Ok(())) => {}
+            Some(Err(wrong)) if text.is_some() => value.invalid(wrong.problem, wrong.help),
+            Some(_) => {}
         }
     }
     limits
