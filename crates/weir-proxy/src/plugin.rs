@@ -88,7 +88,7 @@ pub struct PluginSlot {
 }
 
 impl PluginSlot {
-    fn new(id: usize, plugin: Arc<WasmPlugin>) -> PluginSlot {
+    pub(crate) fn new(id: usize, plugin: Arc<WasmPlugin>) -> PluginSlot {
         PluginSlot {
             name: plugin.name.clone(),
             id,

@@ -381,3 +381,70 @@ impl weir_wasm::Stream for View {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_config::model::{FailStrategy, Origin, PluginPhase, WasmCode, WasmLimits, WasmPlugin};
+    use weir_wasm::Stream as _;
+
+    fn slot() -> Arc<PluginSlot> {
+        let plugin = WasmPlugin {
+            name: "p".into(),
+            root_id: String::new(),
+            vm_id: String::new(),
+            code: WasmCode::File { path: "/p".into(), sha256: Default::default() },
+            configuration: Default::default(),
+            environment: Vec::new(),
+            fail_strategy: FailStrategy::FailClose,
+            phase: PluginPhase::default(),
+            priority: None,
+            limits: WasmLimits::default(),
+            origin: Origin { object: "p".into(), file: None, line: Default::default() },
+        };
+        Arc::new(PluginSlot::new(0, Arc::new(plugin)))
+    }
+
+    /// What a guest says never ends a line of a head, nor its start line.
+    #[test]
+    fn guests_write_whole_lines() {
+        let stream = Rc::new(Stream::default());
+        stream.req.borrow_mut().begin(b"GET", b"/path");
+        stream.req.borrow_mut().headers.set(Known::Host, &[b"h.test"]);
+        stream.resp.borrow_mut().begin(200);
+        stream.reached.iter().for_each(|r| r.set(Reached::Head));
+        stream.trailers_open.iter().for_each(|t| t.set(true));
+        let view = View::new(stream.clone(), 0, slot());
+        let long = "x".repeat(70_000);
+        let maps = [MapType::RequestHeaders, MapType::ResponseHeaders, MapType::RequestTrailers, MapType::ResponseTrailers];
+        for map in maps {
+            for bad in ["a\r\nx-evil: 1", "a\nb", "a\rb", "a\0b", "a\x7fb"] {
+                assert_eq!(view.add_header(map, b"x-a", bad.as_bytes()), Status::BadArgument, "{map:?} {bad:?}");
+                assert_eq!(view.replace_header(map, b"x-a", bad.as_bytes()), Status::BadArgument, "{map:?} {bad:?}");
+            }
+            for bad in ["", "a b", "a\r\nb", "a:b", "a\"b", &long] {
+                assert_eq!(view.add_header(map, bad.as_bytes(), b"v"), Status::BadArgument, "{map:?}");
+            }
+            assert_eq!(view.add_header(map, b"x-fine", long.as_bytes()), Status::Ok);
+        }
+        for (name, values) in [
+            (":method", &["", "A B", "GET\r\nx: y", "G\"T"][..]),
+            (":path", &["", "/a b", "/a\r\nx: y", "/a\0"]),
+            (":authority", &["a b", "a\r\nx: y", "a:b", "a/b", "[::1"]),
+            ("host", &["a b", "a\r\nx: y"]),
+            (":protocol", &["websocket"]),
+        ] {
+            for value in values {
+                assert_eq!(
+                    view.replace_header(MapType::RequestHeaders, name.as_bytes(), value.as_bytes()),
+                    Status::BadArgument,
+                    "{name} {value:?}"
+                );
+            }
+        }
+        let mut head = Vec::new();
+        stream.req.borrow_mut().headers.remove_named(b"x-fine");
+        stream.req.borrow().write_to(&mut head);
+        assert_eq!(String::from_utf8_lossy(&head), "GET /path HTTP/1.1\r\nhost: h.test\r\n\r\n");
+    }
+}
