@@ -107,7 +107,8 @@ impl Control {
         let Batch { files, mut scan } = batch?;
         let mut changes = Changes::new();
         for path in &files {
-            scan |= !self.files.refresh(path, &mut changes) && path.is_dir();
+            // A folder, or what is refused as it is no regular file.
+            scan |= !self.files.refresh(path, &mut changes) && path.metadata().is_ok_and(|m| !m.is_file());
         }
         if scan {
             changes.extend(self.scan());
