@@ -6,13 +6,23 @@ use std::{
         fs::{MetadataExt, PermissionsExt, symlink},
         process::CommandExt,
     },
-    path::Path,
-    process::Output,
+    path::{Path, PathBuf},
+    process::{Command, Output},
 };
+use tempfile::TempDir;
 
-/// `weir check` as somebody who may not read everything.
-fn check(folder: &Path) -> (Option<i32>, String) {
-    let mut command = weir();
+/// The binary where every user can run it: root's target folder is often closed to others.
+fn for_everybody() -> (TempDir, PathBuf) {
+    let place = tempfile::tempdir().unwrap();
+    set_mode(place.path(), 0o755);
+    let binary = place.path().join("weir");
+    fs::copy(weir().get_program(), &binary).unwrap();
+    (place, binary)
+}
+
+/// `weir check` as a user who may not read everything.
+fn check(binary: &Path, folder: &Path) -> (Option<i32>, String) {
+    let mut command = Command::new(binary);
     command.arg("check").arg(folder);
     if fs::metadata("/proc/self").unwrap().uid() == 0 {
         command.uid(65534);
@@ -28,13 +38,14 @@ fn set_mode(path: &Path, mode: u32) {
 
 #[test]
 fn what_cannot_be_read_is_an_error() {
+    let (_place, binary) = for_everybody();
     let folder = tempfile::tempdir().unwrap();
     set_mode(folder.path(), 0o755);
-    assert_eq!(check(folder.path()).0, Some(0));
-    assert!(check(folder.path()).1.contains("no .yaml, .yml or .json files in CONF"));
+    assert_eq!(check(&binary, folder.path()).0, Some(0));
+    assert!(check(&binary, folder.path()).1.contains("no .yaml, .yml or .json files in CONF"));
 
     fs::write(folder.path().join("a.yaml"), "apiVersion: v1\nkind: Namespace\nmetadata: { name: a }\n").unwrap();
-    assert_eq!(check(folder.path()), (Some(0), "no findings in CONF\n".into()));
+    assert_eq!(check(&binary, folder.path()), (Some(0), "no findings in CONF\n".into()));
 
     fs::create_dir(folder.path().join("sub")).unwrap();
     fs::write(folder.path().join("b.yaml"), "").unwrap();
@@ -42,12 +53,12 @@ fn what_cannot_be_read_is_an_error() {
     {
         let path = folder.path().join(path);
         set_mode(&path, 0);
-        let (code, said) = check(folder.path());
+        let (code, said) = check(&binary, folder.path());
         assert!(code == Some(1) && said.contains(what) && said.contains("1 error"), "{code:?} {said}");
         set_mode(&path, 0o755);
     }
     set_mode(folder.path(), 0);
-    let (code, said) = check(folder.path());
+    let (code, said) = check(&binary, folder.path());
     assert!(code == Some(1) && said.contains("CONF cannot be read: Permission denied"), "{code:?} {said}");
     set_mode(folder.path(), 0o755);
 }
