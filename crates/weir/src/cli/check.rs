@@ -10,7 +10,7 @@ use weir_control::Options;
 /// Check configuration: print each problem with its line and a fix
 ///
 /// Reads what `weir run` would read, and compiles, starts and configures its plugins; opens no port. Exits with 1 if there is an
-/// error. A warning is something that Weir ignores.
+/// error. A warning names something that Weir ignores.
 #[derive(ClapArgs, Debug)]
 #[command(after_help = "\
 Examples:
@@ -29,7 +29,7 @@ pub struct Args {
     /// Do not compile, start and configure plugins
     #[arg(long)]
     no_plugins: bool,
-    /// Where compiled plugins are kept [default: the user's cache folder]
+    /// The folder for compiled plugins [default: the user's cache folder]
     #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
 }

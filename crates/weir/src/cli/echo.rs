@@ -5,7 +5,7 @@ use anyhow::Result;
 use clap::Args as ClapArgs;
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
-/// An upstream to try a gateway with: answers what it received, or what it is asked for
+/// Run an echo server: an upstream that returns the request it received, or what the path asks for
 ///
 /// HTTP/1.1, HTTP/2 (h2c by prior knowledge, or by ALPN with TLS), gRPC, WebSocket and server-sent events on one port.
 #[derive(ClapArgs, Debug)]
@@ -32,7 +32,7 @@ pub struct Args {
     /// Where to listen; port 0 takes any. May be repeated
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3000", value_parser = address::listen)]
     listen: Vec<SocketAddr>,
-    /// Said in every answer, to tell several apart
+    /// A name that every response carries, to tell several apart
     #[arg(long, default_value = "echo")]
     name: String,
     /// A certificate chain (PEM): serve TLS

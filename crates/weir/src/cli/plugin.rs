@@ -29,15 +29,15 @@ pub enum Command {
     Inspect(Inspect),
 }
 
-/// Start a plugin: a folder with code that works, its tests and what to read next
+/// Create a plugin: a folder with working code, its tests and a README
 #[derive(ClapArgs, Debug)]
 pub struct New {
     /// Lower case letters, digits and `-`
     name: String,
-    /// What it is written in
+    /// The language
     #[arg(long, value_enum, default_value_t)]
     lang: create::Language,
-    /// The folder to put it in
+    /// The parent folder
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
 }
@@ -50,9 +50,10 @@ pub struct Build {
     dir: PathBuf,
 }
 
-/// Send requests through a gateway with the plugin in it, and say what differs from what was expected
+/// Test a plugin: send requests through a real gateway and compare the results with what is expected
 ///
-/// Builds the plugin first if plugin.wasm is missing or older than its sources. HTTP services and Redis are stood in for as the file says. Exits with 1 where a case fails.
+/// Builds the plugin first if plugin.wasm is missing or older than its sources. The file describes stand-ins for HTTP services and
+/// Redis. Exits with 1 if a case fails.
 #[derive(ClapArgs, Debug)]
 pub struct Test {
     /// The file of cases (docs/plugins/test.md)
@@ -67,7 +68,7 @@ pub struct Test {
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
-    /// Where compiled plugins are kept [default: the user's cache folder]
+    /// The folder for compiled plugins [default: the user's cache folder]
     #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
 }
@@ -94,7 +95,7 @@ pub struct Run {
     serve: Serve,
 }
 
-/// Say what a module is: ABI, callbacks, imports, memory, and what is missing to run it
+/// Inspect a module: ABI, callbacks, imports, memory, and what it needs that Weir lacks
 #[derive(ClapArgs, Debug)]
 pub struct Inspect {
     /// A module (.wasm, gzip or tar of one, text as .wat), or the folder where one was built

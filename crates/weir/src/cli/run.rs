@@ -22,8 +22,8 @@ use weir_proxy::{
 
 /// Run a gateway on files and folders of YAML, which are watched
 ///
-/// Gateway API, Istio, Ingress, WasmPlugin and the Kubernetes objects behind them, in any mix of files. What changes is live
-/// within milliseconds and closes no connection; what is wrong is printed with its line, and its last good version serves on.
+/// Gateway API, Istio, Ingress, WasmPlugin and the Kubernetes objects behind them, in any mix of files. Changes are live within
+/// milliseconds and close no connection. Mistakes are printed with their line; the previous version of the object still serves.
 #[derive(ClapArgs, Debug)]
 #[command(after_help = "\
 Examples:
@@ -39,7 +39,7 @@ SIGUSR1 and SIGHUP reopen log files.")]
 pub struct Args {
     #[command(flatten)]
     paths: Paths,
-    /// Send everything to this URL: a gateway without any file
+    /// Send all requests to this URL: a gateway without files
     #[arg(long, value_name = "URL", value_parser = upstream)]
     to: Option<Url>,
     /// Where to listen, with --to [default: 127.0.0.1:8080]
@@ -54,17 +54,17 @@ pub struct Args {
     /// A limit of the plugin, as call-deadline=1s or memory-limit=512Mi (docs/plugins/write.md); may be repeated
     #[arg(long, value_name = "NAME=VALUE", requires = "plugin", value_parser = limit)]
     plugin_limit: Vec<Limit>,
-    /// The port of plain text for kinds that name none, as Ingress
-    #[arg(long, value_name = "PORT", default_value_t = 8080)]
+    /// The HTTP port for kinds that name none, such as Ingress
+    #[arg(long, value_name = "PORT", default_value_t = 8080, conflicts_with = "to")]
     http_port: u16,
-    /// The port of TLS for kinds that name none
-    #[arg(long, value_name = "PORT", default_value_t = 8443)]
+    /// The HTTPS port for kinds that name none
+    #[arg(long, value_name = "PORT", default_value_t = 8443, conflicts_with = "to")]
     https_port: u16,
     /// The address that listeners of files bind to
-    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED), conflicts_with = "to")]
     bind: IpAddr,
-    /// The labels of this gateway, for selectors of Istio's kinds [default: every Gateway is opened]
-    #[arg(long, value_name = "NAME=VALUE", value_delimiter = ',', value_parser = label)]
+    /// The labels of this gateway, which Istio's selectors must match [default: selectors match everything]
+    #[arg(long, value_name = "NAME=VALUE", value_delimiter = ',', value_parser = label, conflicts_with = "to")]
     labels: Vec<(String, String)>,
     #[command(flatten)]
     serve: Serve,
@@ -73,7 +73,7 @@ pub struct Args {
 /// What every gateway has, wherever its configuration comes from.
 #[derive(ClapArgs, Debug)]
 pub struct Serve {
-    /// Where the admin listener is; port 0 takes any
+    /// The address of the admin listener; port 0 takes any free port
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15000", value_parser = address::listen)]
     admin: SocketAddr,
     /// Host names that the admin listener answers to, beside localhost and its own addresses; * for any
@@ -82,14 +82,13 @@ pub struct Serve {
     /// Show passwords, tokens and keys on the admin listener instead of [redacted]
     #[arg(long)]
     admin_show_secrets: bool,
-    /// Threads that serve [default: the cores it may use]
+    /// Worker threads [default: the number of available cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
-    /// Client connections open at once, over all listeners; more are closed as they come [default: half of the file descriptors]
+    /// Open client connections over all listeners; more are closed at once [default: half of the file descriptors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: Option<u32>,
-    /// Connections to upstreams open at once, over all clusters; requests that need more get 503 [default: half of the file
-    /// descriptors]
+    /// Open upstream connections over all clusters; requests that need more get 503 [default: half of the file descriptors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_upstream_connections: Option<u32>,
     /// Memory of the process, as 512Mi: at 95% new requests get 503, at 98% new connections are closed; 0 for no limit [default: the
@@ -99,22 +98,22 @@ pub struct Serve {
     /// The access log: a file, - for standard output, or off
     #[arg(long, value_name = "FILE", default_value = "-")]
     access_log: String,
-    /// Its format: text, json, or a text with Envoy's command operators
+    /// The access log format: text, json, or a string with Envoy's command operators
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     access_log_format: String,
-    /// The least level of what is logged on standard error: trace, debug, info, warning, error, critical or off
+    /// The level of the application log on standard error: trace, debug, info, warning, error, critical or off
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = level)]
     log_level: Level,
-    /// After SIGTERM, how long new connections are still accepted
+    /// How long new connections are still accepted after SIGTERM
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
     drain_time: Duration,
-    /// After the drain time, how long requests under way are waited for
+    /// How long to wait for open requests after the drain time
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
     shutdown_timeout: Duration,
-    /// A name server to ask for upstreams' addresses; may be repeated [default: those of /etc/resolv.conf]
+    /// A name server that resolves upstreams; may be repeated [default: those of /etc/resolv.conf]
     #[arg(long, value_name = "ADDR", value_parser = address::resolver)]
     dns_resolver: Vec<SocketAddr>,
-    /// Where compiled plugins are kept [default: the user's cache folder]
+    /// The folder for compiled plugins [default: the user's cache folder]
     #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
     /// An echo upstream in the same process (see `weir echo`); may be repeated

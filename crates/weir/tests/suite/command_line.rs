@@ -34,6 +34,8 @@ fn bad_command_lines_are_refused_in_one_line() {
         (vec!["run", "--to", "ftp://x"], "the scheme must be http or https", 2),
         (vec!["run", "--to", "http://x", "--plugin", "no.wasm"], "no such file or folder: no.wasm", 1),
         (vec!["run", "-f", &good, "--listen", ":8080"], "--listen goes with --to", 1),
+        ([&to[..], &["--http-port", "80"]].concat(), "'--to <URL>' cannot be used with '--http-port <PORT>'", 2),
+        ([&to[..], &["--bind", "127.0.0.1"]].concat(), "'--to <URL>' cannot be used with '--bind <IP>'", 2),
         (vec!["run", &good, "--plugin", &good], "--plugin goes with --to", 1),
         (vec!["run", &good, "--listen", "8080"], "write localhost:8080, or :8080", 2),
         (vec!["run", &good, "--admin", "host.test:80"], "`host.test` is not an IP address", 2),
