@@ -53,7 +53,7 @@ pub struct Generation {
     pub(crate) traps: AtomicU64,
     /// Names that the configuration itself gives an address.
     pub(crate) upstreams: upstream::Own,
-    /// What it said while it was tried: each instance says the same.
+    /// What the trial logged, since each instance logs the same.
     pub(crate) lines: Arc<[String]>,
 }
 
@@ -77,11 +77,11 @@ pub struct PluginSlot {
     stream_overflows: AtomicU64,
     probation: Mutex<Option<Probation>>,
     shards: Shards,
-    /// It has changed the length of a body, of requests and of responses, behind a head that said another.
+    /// By direction: it has changed the length of a body whose `content-length` was sent already.
     resizes: [AtomicBool; 2],
-    /// Instances that may start at once: a slow start takes no more than half of the machine.
+    /// Bounds the instances that start at once, so that a slow start takes at most half of the CPUs.
     starts: Semaphore,
-    /// By worker: the newest generation that has an instance there, or cannot.
+    /// By worker: the newest generation that has started there or failed to.
     reached: Mutex<HashMap<usize, u64>>,
     /// Keeps shared data and queues while no instance lives.
     vm: Mutex<Option<Arc<weir_wasm::shared::Vm>>>,
@@ -124,7 +124,7 @@ impl PluginSlot {
         self.wanted.load().fail_strategy
     }
 
-    /// Bytes that the plugin may add to each part of a stream.
+    /// How many bytes each part of a stream may have once the plugin has added to it.
     pub(crate) fn stream_limit(&self) -> usize {
         self.wanted.load().limits.stream_bytes as usize
     }
@@ -146,12 +146,12 @@ impl PluginSlot {
         self.shards.streams()
     }
 
-    /// A worker has an instance of this generation, or cannot have one.
+    /// Records that a worker has started this generation, or failed to.
     fn reach(&self, worker: usize, generation: u64) {
         self.reached.lock().unwrap_or_else(PoisonError::into_inner).insert(worker, generation);
     }
 
-    /// Whether so many workers are done with the generation that serves.
+    /// Whether at least so many workers have started the current generation, or failed to.
     fn reached(&self, workers: usize) -> bool {
         let Some(current) = self.current() else { return false };
         let reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);

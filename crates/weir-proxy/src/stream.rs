@@ -96,7 +96,7 @@ pub struct Stream {
     pub reached: [Cell<Reached>; 2],
     /// What each plugin holds of the bodies, by direction.
     pub held: [RefCell<Vec<Vec<u8>>>; 2],
-    /// The plugin that changed a body last: its length may no longer be the one that the head says.
+    /// The plugin that last changed the body, whose length may now differ from its `content-length`.
     pub edited: [Cell<Option<usize>>; 2],
     /// Bytes of a body that one plugin may hold (`set_decoder_buffer_limit`, `set_encoder_buffer_limit`).
     pub held_limit: [Cell<usize>; 2],
@@ -104,23 +104,23 @@ pub struct Stream {
     pub conn: RefCell<Option<Rc<ConnInfo>>>,
     /// Header edits do not lead to another route (`clear_route_cache` = `off`).
     pub keep_route: Cell<bool>,
-    /// The route must be looked for again, for the request itself and for plugins that ask what it is.
+    /// The route must be looked up again: for the request itself, and for plugins that read it.
     pub route_stale: Cell<bool>,
     pub names_stale: Cell<bool>,
     /// Chosen by a plugin over the balancer.
     pub override_host: Cell<Option<SocketAddr>>,
-    /// Where routes are looked for, while there are plugins.
+    /// The routes to look in, if there are plugins.
     pub hcm: RefCell<Option<Arc<HcmRt>>>,
     pub route_name: RefCell<Option<Name>>,
-    /// Of the route's first target.
+    /// The cluster of the route's first target.
     pub cluster: RefCell<Option<Arc<ClusterSlot>>>,
     pub virtual_host: RefCell<Option<Name>>,
     /// Of the exchange: towards the upstream, towards the client.
     pub buffers: Cell<(Vec<u8>, Vec<u8>)>,
     events: RefCell<VecDeque<Event>>,
-    /// A reply waits to be carried out.
+    /// A reply is queued.
     replied: Cell<bool>,
-    /// Plugins that have answered, one bit each.
+    /// Which plugins have answered, one bit each.
     answered: Cell<u128>,
     waker: RefCell<Option<Waker>>,
 }
@@ -166,18 +166,18 @@ impl Stream {
         *self.waker.borrow_mut() = None;
     }
 
-    /// The route is no longer what it was.
+    /// Forgets the route: it must be looked up again.
     pub fn clear_route_cache(&self) {
         self.route_stale.set(true);
         self.names_stale.set(true);
     }
-    /// Plugins may change the head and keep the route.
+    /// Keeps the route, whatever plugins change in the head.
     pub fn keep_route(&self) {
         self.keep_route.set(true);
         self.route_stale.set(false);
         self.names_stale.set(false);
     }
-    /// Notes what plugins may ask of the request's route.
+    /// Records what plugins can read of the request's route.
     pub fn set_route(&self, host: Option<&HostRt>, route: Option<&RouteRt>) {
         self.names_stale.set(false);
         *self.virtual_host.borrow_mut() = host.map(|h| h.config().name.clone());
@@ -187,7 +187,7 @@ impl Stream {
             _ => None,
         };
     }
-    /// Looks for the route again where a plugin has changed what it depends on: the next one that asks is told of the new one.
+    /// Looks the route up again if a plugin has changed the head, so that plugins read the new one.
     pub fn refresh_route(&self) {
         if self.names_stale.get()
             && let Some(hcm) = &*self.hcm.borrow()
@@ -197,7 +197,7 @@ impl Stream {
         }
     }
 
-    /// Bytes that plugins have injected and that nobody has taken yet.
+    /// Bytes of injections that are still queued.
     pub fn injected(&self) -> usize {
         let of = |event: &Event| if let Event::Inject { data, .. } = event { data.len() } else { 0 };
         self.events.borrow().iter().map(of).sum()
@@ -206,7 +206,7 @@ impl Stream {
     /// Asks for something; the task that drives the stream looks at it when the guest has returned.
     pub fn post(&self, event: Event) {
         if let Event::Reply(_) = event {
-            // Only the first one of those that wait counts.
+            // Only the first queued reply counts.
             if self.replied.replace(true) {
                 return;
             }
@@ -223,7 +223,7 @@ impl Stream {
         }
         event
     }
-    /// Notes that a plugin answers the stream; false where it has done so before.
+    /// Records that a plugin answers the stream; false if it has done so before.
     pub fn first_answer(&self, plugin: usize) -> bool {
         let bit = u32::try_from(plugin).ok().and_then(|n| 1u128.checked_shl(n)).unwrap_or(1 << 127);
         let before = self.answered.get();

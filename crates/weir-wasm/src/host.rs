@@ -1,8 +1,9 @@
 //! The border between a guest and the proxy: what the proxy implements ([`Stream`], [`Services`]) and the values that cross.
 //!
-//! Everything here is synchronous, and single-threaded once an instance has started. A method of these traits is called while the guest is on the stack, so it
-//! must not call back into the same [`Instance`](crate::Instance): what it sets off (a local reply, a resume, a failed call's answer)
-//! is queued by the implementor and runs after the guest has returned. No borrow of the implementor is held while guest code runs.
+//! Everything here is synchronous, and single-threaded once an instance has started. A method of these traits is called while the
+//! guest is on the stack, so it must not call back into the same [`Instance`](crate::Instance): what it sets off (a local reply, a
+//! resume, a failed call's answer) is queued by the implementor and runs after the guest has returned. No borrow of the implementor
+//! is held while guest code runs.
 use crate::pairs::Pairs;
 use std::{
     sync::Arc,
@@ -291,7 +292,7 @@ pub type QueueWaker = Arc<dyn Fn(u32) + Send + Sync>;
 /// an error is never answered.
 pub trait Services {
     fn log(&self, level: LogLevel, message: &str);
-    /// So many records of one callback were dropped, since it wrote more than [`Limits::log_bytes`].
+    /// Counts the records that were dropped because one callback wrote more than [`Limits::log_bytes`].
     fn log_dropped(&self, records: u64) {
         let _ = records;
     }
@@ -409,7 +410,7 @@ pub struct Limits {
     pub call_deadline: Duration,
     /// The same for `_initialize`, `main`, `proxy_on_vm_start` and `proxy_on_configure`, each.
     pub start_deadline: Duration,
-    /// What one callback may write to the log; what exceeds it is dropped.
+    /// How many bytes one callback may write to the log; the rest is dropped.
     pub log_bytes: usize,
 }
 

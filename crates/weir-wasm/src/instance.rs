@@ -23,11 +23,11 @@ pub struct Instance {
     root_done: bool,
 }
 
-/// An instance that has started and waits for its thread. What it asked of the proxy so far, its services have kept.
+/// An instance that has started but does not belong to a thread yet. Its services keep the calls that it made to the proxy.
 pub struct Started(Instance);
 
 impl Started {
-    /// It lives on this thread from now on.
+    /// Moves the instance to this thread for good.
     pub fn adopt(self, services: Rc<dyn Services>) -> Instance {
         let mut instance = self.0;
         instance.store.data_mut().adopt(services);
@@ -53,7 +53,7 @@ impl Instance {
         Instance::run(module, spec, Host::here(Arc::new(spec.clone()), module.abi(), services, shared))
     }
 
-    /// The same on a thread that serves nobody; [`Started::adopt`] makes it an instance of the thread that needs it.
+    /// The same, but away from the workers' threads; [`Started::adopt`] moves the instance to the thread that needs it.
     pub fn start_apart(module: &Module, spec: &PluginSpec, services: Box<dyn Services + Send>) -> Result<Started, StartError> {
         let shared = module.engine().shared().clone();
         Instance::run(module, spec, Host::starting(Arc::new(spec.clone()), module.abi(), services, shared)).map(Started)
@@ -268,13 +268,13 @@ impl Instance {
         if result == 0 && !self.store.data().replied { Action::Continue } else { Action::StopIteration }
     }
 
-    /// Remembers which streams wait for the guest.
+    /// Records whether the guest now holds this stream.
     fn held(&mut self, context: ContextId, direction: StreamType, action: Action) -> Action {
         self.store.data_mut().hold(context.0, direction, action.stops());
         action
     }
 
-    /// Whether the guest holds this stream until it resumes it. Also to be asked after a trap.
+    /// Whether the guest holds this stream, so that only the guest can resume it. Still valid after a trap.
     pub fn holds(&self, context: ContextId) -> bool {
         self.store.data().holds(context.0)
     }

@@ -1,7 +1,7 @@
 //! The proxy-wasm host: ABI 0.1.0, 0.2.0, 0.2.1 and Higress' 0.2.100 on wasmtime.
 //!
 //! Knows no other crate of Weir: the proxy side is the two traits of [`host`]. One [`Engine`] per process, one [`Module`] per code, one
-//! [`Instance`] per plugin configuration and worker; an instance may start on any thread, and then lives on one with all that it calls.
+//! [`Instance`] per plugin configuration and worker; an instance may start on any thread, then stays on one, as does all that it calls.
 mod abi;
 pub mod cache;
 pub mod engine;

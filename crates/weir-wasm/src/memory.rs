@@ -81,7 +81,7 @@ impl View<'_> {
         self.memory.get(range(start, len)?).ok_or(Status::InvalidMemoryAccess)
     }
 
-    /// Writes text of the guest to its log.
+    /// Writes a record from guest memory to the plugin's log.
     pub fn log(&self, level: LogLevel, start: u32, len: u32) -> Result<(), Status> {
         self.host.log(level, self.bytes(start, len)?);
         Ok(())

@@ -25,9 +25,9 @@ pub(crate) const ROOT: u32 = 1;
 const TABLE_ELEMENTS: usize = 1 << 20;
 /// Kept of what the guest wrote to standard error during a call, for the trap's message.
 const LAST_WORDS: usize = 512;
-/// Of one record of the log, so many bytes are kept.
+/// The longest log record, in bytes; the rest of a record is cut off.
 pub(crate) const MAX_RECORD: usize = 16 << 10;
-/// What a record counts at least, of the bytes that a call may log.
+/// The least that a record counts towards the bytes that a call may log.
 const RECORD_COST: usize = 128;
 
 /// Ids are made here and count up, so they need no hashing.
@@ -58,19 +58,19 @@ pub(crate) struct Answer {
     pub body: Option<(u32, Bytes)>,
 }
 
-/// The proxy's side of an instance.
+/// The instance's link to the proxy.
 enum Proxy {
-    /// It starts, on any thread, and has no streams.
+    /// The instance is starting, on any thread, and has no streams.
     Starting(Box<dyn Services + Send>),
-    /// It belongs to this thread.
+    /// The instance belongs to one thread.
     Adopted(SendWrapper<Local>),
 }
 
-/// What only the thread of the instance may touch.
+/// State that only the instance's own thread may touch.
 struct Local {
     services: Rc<dyn Services>,
     streams: ById<Rc<dyn Stream>>,
-    /// Of the context in effect.
+    /// The stream of the context in effect.
     stream: Option<Rc<dyn Stream>>,
 }
 
@@ -110,7 +110,7 @@ pub(crate) struct Host {
     /// The context of the callback itself, and whether a local response was sent for it.
     pub callback_context: u32,
     pub replied: bool,
-    /// Directions (bits of the stream types) that contexts hold until they are resumed, and what was resumed during the running call.
+    /// Which directions each context holds until it resumes them (one bit per stream type), and those resumed during this call.
     held: ById<u8>,
     resumed: u8,
     /// Contexts whose `proxy_on_done` said "not yet", and those for which `proxy_done` was called since.
@@ -132,7 +132,7 @@ pub(crate) struct Host {
     pub seen_at: Option<Duration>,
     pub bounds: Bounds,
     pub last_words: String,
-    /// Bytes of log that the running call may still write, and the records that did not fit.
+    /// How many bytes the running call may still log, and how many records were dropped.
     log_room: Cell<usize>,
     log_dropped: Cell<u64>,
     /// Lines of standard output and error that have no end yet.
@@ -140,12 +140,12 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// For an instance that starts on any thread, to be adopted by another.
+    /// For an instance that starts on any thread and is adopted by another.
     pub fn starting(spec: Arc<PluginSpec>, abi: Abi, services: Box<dyn Services + Send>, shared: Arc<Shared>) -> Host {
         Host::new(spec, abi, Proxy::Starting(services), shared)
     }
 
-    /// For an instance that lives on this thread from the start.
+    /// For an instance that stays on this thread.
     pub fn here(spec: Arc<PluginSpec>, abi: Abi, services: Rc<dyn Services>, shared: Arc<Shared>) -> Host {
         Host::new(spec, abi, Proxy::here(services), shared)
     }
@@ -221,7 +221,7 @@ impl Host {
         true
     }
 
-    /// The instance lives on this thread from now on.
+    /// Moves the instance to this thread for good.
     pub fn adopt(&mut self, services: Rc<dyn Services>) {
         self.proxy = Proxy::here(services);
     }
@@ -271,7 +271,7 @@ impl Host {
         }
     }
 
-    /// The callback on this context has stopped its stream in a direction, or let it go on.
+    /// Records whether the callback stopped this direction of its stream or let it continue.
     pub fn hold(&mut self, context: u32, direction: StreamType, stops: bool) {
         let bit = 1 << direction as u8;
         if stops && self.resumed & bit == 0 {
@@ -294,7 +294,7 @@ impl Host {
         }
     }
 
-    /// Whether the context holds its stream: nobody else resumes it.
+    /// Whether the context holds its stream, so that only the guest can resume it.
     pub fn holds(&self, context: u32) -> bool {
         self.held.get(&context).is_some_and(|held| *held != 0)
     }
@@ -304,7 +304,7 @@ impl Host {
         self.proxy.local().map_or(0, |local| local.streams.len())
     }
 
-    /// A record of the log, cut to [`MAX_RECORD`]; dropped when the call has written as much as it may.
+    /// Logs a record, cut to [`MAX_RECORD`]. The record is dropped once the call has used up its limit.
     pub fn log(&self, level: LogLevel, message: &[u8]) {
         let services = self.services();
         if level < services.log_level() {

@@ -32,7 +32,7 @@ pub struct Plugin {
     pub gateways: Option<Vec<(Key, Chars)>>,
     /// Ports of the listeners; empty for all.
     pub ports: Vec<u16>,
-    /// That its rules name.
+    /// The Ingresses that its rules name.
     pub ingresses: Vec<(Key, Chars)>,
 }
 

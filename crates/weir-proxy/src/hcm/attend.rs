@@ -43,12 +43,12 @@ impl Exchange<'_> {
         self.meanwhile(tokio::time::sleep(time)).await
     }
 
-    /// As [`Exchange::attended`], where a wait that is given up ends the exchange.
+    /// As [`Exchange::attended`], but giving up ends the exchange.
     pub(super) async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> Result<T, End> {
         self.attended(work).await.map_err(|why| self.given_up(why))
     }
 
-    /// What it leads to that a wait was given up.
+    /// How the exchange ends when a wait was given up.
     pub(super) fn given_up(&self, why: GivenUp) -> End {
         match why {
             GivenUp::Late(late) => self.too_late(late),

@@ -29,7 +29,7 @@ pub trait Filter {
     fn limit(&self) -> usize {
         usize::MAX
     }
-    /// It wanted to hold more.
+    /// Called when it wanted to hold more.
     fn overflow(&self) {}
     /// For answers and messages.
     fn name(&self) -> String {
@@ -39,7 +39,7 @@ pub trait Filter {
     fn resizes(&self, _: Direction) -> bool {
         false
     }
-    /// It has done so.
+    /// Called when it has done so.
     fn has_resized(&self, _: Direction) {}
 }
 
@@ -150,7 +150,7 @@ pub struct Chain {
     pub out: [Out; 2],
     too_large: Option<(Direction, String)>,
     wants_body: [bool; 2],
-    /// Bytes of the body have come in: the rest takes the same way.
+    /// Part of the body has gone through the chain, so the rest must too.
     fed: [bool; 2],
 }
 
@@ -166,22 +166,22 @@ impl Chain {
         Chain { stations: [stations(), stations()], out: Default::default(), too_large: None, wants_body, fed: [false; 2], stream, filters }
     }
     /// Whether the body goes through the chain: a plugin wants to see it, has put bytes of its own into it, or has cut it off.
-    /// A body that nobody wants to see is left unread while a plugin holds its head.
+    /// A body that no plugin wants to see stays unread while a plugin holds its head.
     pub fn wants_body(&self, d: Direction) -> bool {
         self.wants_body[d as usize] || self.fed[d as usize] || self.stations[d as usize].iter().any(|s| s.cut)
     }
-    /// Whether the head can be sent on. `sized`: it says how long the body is. Then it waits for the first bytes that pass, since
-    /// a plugin that changes the body changes its length.
+    /// Whether the head can be sent on. `sized`: it has a `content-length`. Such a head waits for the first bytes that pass the plugins,
+    /// since a plugin that changes the body changes its length.
     pub fn is_ready(&self, d: Direction, sized: bool) -> bool {
         let out = &self.out[d as usize];
         out.head && (!sized || out.end || !out.body.is_empty() || !self.wants_body(d) || self.is_unsized(d))
     }
-    /// Whether the head must not say how long the body is: a plugin has changed it, or is known to do so.
+    /// Whether the head must lose its `content-length`: a plugin has changed the body's length, or is known to do so.
     pub fn is_unsized(&self, d: Direction) -> bool {
         let will = || self.wants_body(d) && !self.out[d as usize].head_ends && self.filters.iter().any(|f| f.resizes(d));
         self.stream.edited[d as usize].get().is_some() || will()
     }
-    /// The body has got another length than the head said. The name of the plugin that changed it last.
+    /// Handles a body that does not match its `content-length`. Returns the name of the plugin that changed it last.
     pub fn has_resized(&self, d: Direction) -> Option<String> {
         let by = self.filters.get(self.stream.edited[d as usize].get()?)?;
         by.has_resized(d);

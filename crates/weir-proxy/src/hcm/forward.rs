@@ -123,15 +123,15 @@ impl Exchange<'_> {
         after
     }
 
-    /// How long the client of a gRPC call waits for its end.
+    /// The timeout that the client of a gRPC call has set.
     fn grpc_timeout(&self) -> Option<u64> {
         let req = self.s.req.borrow();
         let told = req.headers.get(Known::GrpcTimeout).filter(|_| req.is_grpc())?;
         grpc_timeout(told)
     }
 
-    /// The hash for a choice between clusters: one value of what a hash policy looks at always leads to the same one. The first
-    /// policy among the clusters counts.
+    /// The hash for a choice between clusters: equal values of the hashed header, cookie or address always lead to the same cluster.
+    /// The first hash policy among the clusters counts.
     fn hash_of_split(&mut self, forward: &ForwardRt) -> Option<(Arc<ClusterRt>, u64)> {
         if forward.targets().len() < 2 {
             return None;
@@ -142,7 +142,7 @@ impl Exchange<'_> {
         Some((rt, hash))
     }
 
-    /// The hash of the request; a cookie that it takes is set by the response.
+    /// The hash of the request. If it needs a new cookie, the response sets it.
     fn hash_by(&mut self, policy: &[HashPolicy]) -> Option<u64> {
         let source = self.s.info.borrow().remote_address.unwrap_or(self.c.conn.peer).ip();
         let (hash, cookie) = hash_request(policy, &*self.s.req.borrow(), source, self.w.random());

@@ -22,7 +22,7 @@ use weir_net::http::{
 /// Bytes that wait in memory for a slow receiver before the sender is made to wait.
 pub(super) const WINDOW: usize = 64 * 1024;
 
-/// How often a client is looked at whose bytes fill all buffers: nothing else tells that it has gone.
+/// How often to check a client whose bytes fill all buffers: nothing else shows that it has gone.
 const GLANCE: Duration = Duration::from_millis(100);
 
 /// How a body goes on.
@@ -76,7 +76,7 @@ impl Exchange<'_> {
             if ready && !sized {
                 return Poll::Ready(Ok(()));
             }
-            // What is at hand of a body goes past the plugins first: they may change its length.
+            // The available part of the body passes the plugins first, since they may change its length.
             match (self.poll_feed(cx)?, ready) {
                 (Poll::Ready(true), _) => {}
                 (_, true) => return Poll::Ready(Ok(())),
@@ -160,7 +160,7 @@ impl Exchange<'_> {
         Ok(true)
     }
 
-    /// Sees a client that goes away, also while plugins hold its body back. `read`: all of the body was read.
+    /// Notices a client that goes away, also while plugins hold its body back. `read`: all of the body was read.
     pub(super) fn poll_client(&mut self, cx: &mut Context, read: bool) -> Poll<Result<(), End>> {
         let d = Direction::Request;
         let held_back = self.chain.as_ref().is_some_and(|c| match c.wants_body(d) {
@@ -170,7 +170,7 @@ impl Exchange<'_> {
         match &mut self.c.peer {
             Peer::H1(wire) if !read && held_back => {
                 let gone = Poll::Ready(Err(End::client_gone(false)));
-                // What comes meanwhile waits in the connection's buffer.
+                // New bytes wait in the connection's buffer.
                 while !wire.input.is_full() {
                     match wire.poll_fill(cx, &self.w.bufs) {
                         Poll::Ready(Ok(1..)) => {}
@@ -236,7 +236,7 @@ impl Exchange<'_> {
                 more = self.gather(cx, writer, replay)?;
             }
             if writer.is_mismatch() {
-                // The upstream must not take for whole what is not.
+                // The upstream must not mistake a part of the body for all of it.
                 return Poll::Ready(Err(Broken::Length));
             }
             let before = writer.sent;
@@ -284,7 +284,7 @@ impl Exchange<'_> {
                 }
             }
             if wants {
-                // Where bytes have moved on there is room again.
+                // If bytes have moved on, there is room again.
                 return Ok(fed || moved);
             }
         }
@@ -336,7 +336,7 @@ impl Exchange<'_> {
                 self.run_events(cx)?;
             }
             if writer.is_mismatch() {
-                // Nor must the client.
+                // The client must not mistake a part of the body for all of it.
                 self.chain.as_ref().and_then(|c| c.has_resized(Direction::Response));
                 return Poll::Ready(Err(End::Gone(Flags::LOCAL_RESET, "content_length_mismatch".into())));
             }

@@ -74,7 +74,7 @@ pub(super) struct Callouts {
     direct: RefCell<HashMap<(String, u16, bool), Direct>>,
 }
 
-/// One of them: a cluster of its own, which knows only the addresses that it has connections to.
+/// A cluster made on demand. It knows only the addresses that it has connections to.
 struct Direct {
     cluster: Rc<WorkerCluster>,
     used: Instant,

@@ -10,12 +10,12 @@ use weir_config::{
     model::{Config, WasmCode},
 };
 
-/// Compiles, starts and configures each plugin once; says what is wrong. Nothing is listened on, and no upstream is connected to; code
-/// with a URL is fetched. `cache_dir` may be unusable: then code is compiled without it.
+/// Compiles, starts and configures each plugin once and returns what is wrong. Opens no listener and connects to no upstream, but
+/// fetches code that has a URL. If `cache_dir` is unusable, code is compiled without it.
 pub async fn check(config: &Config, cache_dir: Option<PathBuf>) -> std::io::Result<Vec<Diagnostic>> {
     let clusters = Arc::new(ClusterRegistry::default());
     for (name, cluster) in &config.clusters {
-        // Plugins ask only whether it is there.
+        // Plugins only ask whether the cluster exists.
         let rt = ClusterRt {
             config: cluster.clone(),
             endpoints: ArcSwap::default(),
@@ -32,7 +32,7 @@ pub async fn check(config: &Config, cache_dir: Option<PathBuf>) -> std::io::Resu
     for finding in found.iter_mut().filter(|d| d.reason == CODE_UNAVAILABLE) {
         let plugin = config.plugins.values().find(|p| finding.object.as_ref() == Some(&p.origin.object));
         if plugin.is_some_and(|p| matches!(p.code, WasmCode::Http { .. })) {
-            // The server may well be there for the gateway.
+            // The gateway may be able to reach the server even if this machine cannot.
             finding.severity = Severity::Warning;
         }
     }

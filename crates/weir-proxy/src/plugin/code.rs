@@ -103,14 +103,14 @@ async fn file(path: &str, sha256: &str, options: &FetchOptions) -> Result<Code, 
     unpack(bytes.into(), options.max_bytes).map(|wasm| code(wasm, From::File)).map_err(|e| lasting(format!("{path}: {e}")))
 }
 
-/// The module that a text in `path` stands for.
+/// Assembles the text module in `path`.
 ///
 /// # Errors
-/// What is wrong in which line of it.
+/// What is wrong with the text, and in which line.
 pub fn assemble(path: &Path, text: &[u8]) -> Result<Vec<u8>, String> {
     let parsed = wat::parse_bytes(text).map_err(|mut e| {
         e.set_path(path);
-        // In one line: the place, and what is wrong there.
+        // One line: the place and the problem.
         let said = e.to_string();
         let message = said.lines().next().unwrap_or_default();
         let place =

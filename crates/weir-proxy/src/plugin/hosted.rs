@@ -47,14 +47,14 @@ pub(super) struct Hosted {
     streams: RefCell<HashMap<ContextId, Attached>>,
     /// Handles given to streams, with or without a context yet.
     pub open: Cell<usize>,
-    /// A stream was given to it.
+    /// It has been given a stream.
     pub seen: Cell<bool>,
     /// As it was added to the gauge.
     pub memory: Cell<u64>,
 }
 
 impl Hosted {
-    /// Takes an instance that has started, and does what it has asked for.
+    /// Takes over a started instance and makes the calls that it asked for.
     pub fn adopt(entry: &Rc<Entry>, generation: &Arc<Generation>, started: Started, mut asked: Asked) -> Rc<Hosted> {
         let services = Rc::new(entry.services(generation, &mut asked));
         let instance = started.adopt(services.clone());
@@ -185,8 +185,8 @@ impl Hosted {
         }
     }
 
-    /// Streams that it holds end with it, since nobody else would let them go on, and those whose response it should have seen. The
-    /// others go on; a callback that is still to come finds out.
+    /// Fails the streams that the instance holds, since nothing else would resume them, and those whose response it still had to see.
+    /// The others continue, and fail at their next callback if they have one.
     fn trapped(self: &Rc<Hosted>, trap: &Trap, waiting: Vec<Attached>) {
         let shard = &self.services.shard;
         add(&shard.traps, 1);
@@ -272,7 +272,7 @@ impl Drop for Hosted {
 #[derive(Clone)]
 struct Attached {
     stream: Rc<dyn Stream>,
-    /// The plugin has died; what becomes of the stream was said.
+    /// The plugin has died, and the stream has been failed or continued.
     failed: Rc<Cell<bool>>,
     /// It has seen the response's head.
     responded: Rc<Cell<bool>>,
@@ -288,9 +288,9 @@ impl Attached {
 /// A stream's way into the instance that it began with. Callbacks that the module does not export cost nothing.
 pub struct PluginStream {
     slot: Arc<PluginSlot>,
-    /// That it began with.
+    /// The generation that the stream began with.
     generation: Arc<Generation>,
-    /// Another one only as long as it has no context.
+    /// Replaced only while the stream has no context.
     hosted: RefCell<Rc<Hosted>>,
     attached: Attached,
     context: Cell<Option<ContextId>>,
@@ -325,12 +325,12 @@ impl PluginStream {
         self.generation.number
     }
 
-    /// Whether the length that a head says can no longer be trusted, once this plugin sees the body.
+    /// Whether this plugin is known to make bodies longer or shorter than their `content-length`.
     pub fn resizes(&self, direction: Direction) -> bool {
         self.slot.resizes[direction as usize].load(Ordering::Relaxed)
     }
 
-    /// The body was not as long as its head had said: from now on such heads do not say a length.
+    /// Records that a body did not match its `content-length`: later heads are sent without one.
     pub fn has_resized(&self, direction: Direction) {
         if !self.slot.resizes[direction as usize].swap(true, Ordering::Relaxed) {
             let (body, header) = match direction {
@@ -382,7 +382,7 @@ impl PluginStream {
     /// `stop` is for a stream that fails here: its answer is already queued.
     fn run(&self, stop: Action, call: impl FnOnce(&mut Instance, ContextId) -> Result<Action, Trap>) -> Action {
         if self.attached.failed.get() || self.ended.get() {
-            // What becomes of the stream was said; its reply passes here on its way out.
+            // The stream has been failed or continued already; a reply to it passes here on its way out.
             return Action::Continue;
         }
         let hosted = self.living();
@@ -399,8 +399,8 @@ impl PluginStream {
         }
     }
 
-    /// The instance. A stream that it has not seen yet goes to the one in its place when it has died; of the same version, since
-    /// what the stream holds for it was prepared by that.
+    /// The instance for this stream. If it has died before it saw the stream, its replacement takes over; that must be of the same
+    /// generation, since the stream was set up for that one.
     fn living(&self) -> Rc<Hosted> {
         let mut hosted = self.hosted.borrow_mut();
         if self.context.get().is_none()

@@ -53,7 +53,7 @@ pub struct ManagerOptions {
     pub fetch_grace: Duration,
     /// How often the Redis servers that plugins use are asked whether they work.
     pub redis_check: Duration,
-    /// Versions are tried, but never published, and nobody is connected to.
+    /// Versions are tried but never published, and no connections are made.
     pub only_try: bool,
 }
 
@@ -75,7 +75,7 @@ impl ManagerOptions {
 /// Takes one metric: name, labels, kind, value.
 pub type EachMetric<'a> = dyn FnMut(&str, &[(&'static str, &str)], Kind, u64) + 'a;
 
-/// The cache in a folder; without one, plugins work all the same.
+/// Opens the cache in a folder. Plugins also work without a cache.
 fn opened(dir: &Path) -> Option<Cache> {
     let open = Cache::open(dir.join("compiled"), cache::DEFAULT_MAX_BYTES);
     let refused = |e| {
@@ -118,14 +118,15 @@ pub struct Loading {
 /// One plugin that is new or has changed.
 struct Load {
     slot: Arc<PluginSlot>,
-    /// A generation of it served before.
+    /// A generation of it is already serving.
     served: bool,
     task: JoinHandle<Vec<Diagnostic>>,
 }
 
 impl Loading {
-    /// Waits until each plugin that nothing serves yet was tried once and has its instances on the workers, within [`ManagerOptions::warm_timeout`]; for code that
-    /// a server is slow to give only within [`ManagerOptions::fetch_grace`]. A plugin with a good generation is not waited for.
+    /// Waits until each plugin without a generation has been tried once and has its instances on the workers, for at most
+    /// [`ManagerOptions::warm_timeout`], or [`ManagerOptions::fetch_grace`] while its code is being fetched. Does not wait for a plugin
+    /// that has a good generation.
     pub async fn ready(&self) {
         let options = &self.manager.options;
         let (begun, grace) = (Instant::now(), if self.first { options.warm_timeout } else { options.fetch_grace });
@@ -142,7 +143,7 @@ impl Loading {
         let _ = timeout(options.warm_timeout, tried).await;
     }
 
-    /// What the first tries found. Refusals stand in [`Manager::refusals`] for as long as they hold.
+    /// The findings of the first tries. [`Manager::refusals`] lists the refusals that still hold.
     pub async fn finished(self) -> Vec<Diagnostic> {
         let mut out = Vec::new();
         for Load { task, .. } in self.loads {
@@ -152,7 +153,7 @@ impl Loading {
     }
 }
 
-/// The reason of a version whose code cannot be had.
+/// The reason of a version whose code cannot be read or fetched.
 pub const CODE_UNAVAILABLE: &str = "PluginCodeUnavailable";
 
 /// Why a version is refused.
@@ -175,7 +176,7 @@ impl Manager {
     pub fn new(options: ManagerOptions, clusters: Arc<ClusterRegistry>) -> io::Result<Arc<Manager>> {
         let engine = Engine::new(EngineOptions::default()).map_err(io::Error::other)?;
         let cache = options.cache_dir.as_ref().and_then(|dir| opened(dir));
-        // What cannot keep compiled code keeps no fetched code either.
+        // A folder that cannot keep compiled code cannot keep fetched code either.
         let fetched = options.cache_dir.as_ref().filter(|_| cache.is_some()).map(|dir| dir.join("fetched"));
         let options = ManagerOptions { fetch: FetchOptions { cache_dir: fetched, ..options.fetch }, ..options };
         Ok(Arc::new(Manager {
@@ -205,7 +206,7 @@ impl Manager {
         self.lock().values().cloned().collect()
     }
 
-    /// A finding for each plugin whose wanted version does not serve.
+    /// One diagnostic for each plugin whose wanted version does not serve.
     pub fn refusals(&self) -> Vec<Diagnostic> {
         self.slots().iter().filter_map(|s| s.status().refusal()).collect()
     }
@@ -347,7 +348,7 @@ impl Manager {
                     return;
                 }
                 Err(refusal) => {
-                    // What is said of the configuration came from the first try.
+                    // The first try has reported this for the configuration already.
                     if slot.refused(epoch, &refusal) {
                         Logger::Wasm.write(Level::Error, format_args!("{}: {}", plugin.name, refusal.message));
                     }
@@ -530,12 +531,12 @@ impl Manager {
         Ok(module)
     }
 
-    /// A worker joins; its number.
+    /// Registers a worker and returns its number.
     pub(super) fn join(&self) -> usize {
         self.workers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Starts an instance for a worker, on a thread that serves nobody. `None`: the generation serves no more.
+    /// Starts an instance for a worker, on a blocking thread. `None`: the generation has been replaced.
     pub(super) async fn start(self: Arc<Manager>, slot: Arc<PluginSlot>, generation: Arc<Generation>, whose: For) -> Option<Outcome> {
         let _turn = slot.starts.acquire().await;
         if slot.current().is_none_or(|g| g.number != generation.number) {
@@ -624,7 +625,7 @@ impl PluginSlot {
         status.become_state(state, None);
     }
 
-    /// Whether that is news.
+    /// Records the refusal. Returns whether its message is a new one.
     fn refused(&self, epoch: u64, refusal: &Refusal) -> bool {
         let mut status = self.lock_status();
         if self.epoch() != epoch {

@@ -36,7 +36,7 @@ use weir_wasm::{
 
 /// What all instances of a worker share.
 pub(super) struct Common {
-    /// Of the worker.
+    /// The worker's number.
     pub number: usize,
     pub worker: Weak<Worker>,
     pub clusters: Arc<ClusterRegistry>,
@@ -66,7 +66,7 @@ pub(super) struct HostServices {
 }
 
 impl HostServices {
-    /// For an instance that has started and asked for this so far; [`HostServices::carry_out`] does the rest of it.
+    /// For an instance that has started, with what it has asked for. [`HostServices::carry_out`] then makes its calls.
     pub fn new(slot: usize, generation: Arc<Generation>, common: Rc<Common>, shard: Arc<Shard>, asked: &mut Asked) -> HostServices {
         HostServices {
             slot,
@@ -83,7 +83,7 @@ impl HostServices {
         }
     }
 
-    /// Does what the instance has asked for while it started. Its answers come later, as always.
+    /// Makes the calls that the instance asked for during its start. The answers arrive later, as usual.
     pub fn carry_out(&self, asks: Vec<Ask>) {
         let context = ContextId(1);
         for ask in asks {
@@ -123,7 +123,7 @@ impl HostServices {
         }
     }
 
-    /// For a call that could not be made: the guest was told that it was.
+    /// Reports the failure of a call that was accepted during the start but cannot be made.
     fn later(&self, give: impl FnOnce(&Rc<Hosted>) + 'static) {
         let link = self.link.clone();
         spawn_local(async move {
@@ -246,7 +246,7 @@ impl HostServices {
     }
 }
 
-/// In the low bits of a token: a unary call.
+/// The low bits of a unary call's token.
 pub(super) const GRPC_CALL: u32 = 1;
 
 pub(super) fn queue_waker(slot: usize, post: &mpsc::UnboundedSender<Posted>) -> QueueWaker {
@@ -260,7 +260,7 @@ pub(super) fn dropped_lines(records: u64) -> String {
     )
 }
 
-/// Of a map that was checked before.
+/// Decodes a map that has been checked already.
 fn pairs(bytes: &[u8]) -> Pairs<'_> {
     Pairs::decode(bytes).unwrap_or(Pairs::EMPTY)
 }

@@ -1,4 +1,4 @@
-//! What an instance asks for while it starts, on a thread that serves nobody. What needs a worker is kept until one takes the instance.
+//! The services of an instance while it starts, away from the workers' threads. Calls that need a worker wait until one adopts it.
 use super::{
     Generation, callout,
     metrics::{Custom, Defined},
@@ -18,14 +18,14 @@ use weir_wasm::{
     TrapKind, pairs,
 };
 
-/// Of what a guest says, so many records and so many characters of each stand in the reason why it did not start.
+/// How many of the guest's log records the reason of a failed start quotes, and how many characters of each.
 const SAID: (usize, usize) = (3, 300);
-/// Lines of a trial that are remembered, so that the same ones are not logged again for each worker.
+/// How many log lines of a trial are remembered, so that the workers' starts do not repeat them.
 const KNOWN_LINES: usize = 64;
-/// Calls, messages and commands that may wait for the worker, in bytes.
+/// The most bytes of calls, messages and commands that may wait for the worker.
 const ASKED_BYTES: usize = 16 << 20;
 
-/// Something that only a worker can do, in the order in which the guest asked.
+/// A call that only a worker can make. They are kept in the guest's order.
 pub(super) enum Ask {
     Http {
         token: u32,
@@ -78,37 +78,37 @@ impl Ask {
     }
 }
 
-/// What an instance has asked for until it had started.
+/// What an instance asked for during its start.
 #[derive(Default)]
 pub(super) struct Asked {
     pub asks: Vec<Ask>,
     pub tick: Option<Duration>,
     pub defined: Defined,
     pub redis: Vec<RedisWish>,
-    /// An upstream that it named is not there (yet).
+    /// It named an upstream that does not exist (yet).
     pub unknown: bool,
-    /// The first of what the guest warned of.
+    /// The first warnings of the guest.
     said: Vec<String>,
-    /// What a trial has logged, and what is still held back.
+    /// What a trial has logged, and what it has not logged yet because the reason may quote it.
     logged: Vec<String>,
     held: Vec<(LogLevel, String)>,
 }
 
-/// A `redis_init`.
+/// One `redis_init` call.
 pub(super) struct RedisWish {
     pub name: String,
     pub to: Result<(Upstream, Options), String>,
 }
 
-/// For whom an instance is started.
+/// What an instance is started for.
 pub(super) enum For {
-    /// Nobody: the instance is dropped once it is configured. It counts nothing and sends nothing.
+    /// A test: the instance is dropped once it is configured. It counts nothing and sends nothing.
     Trial,
-    /// A worker. The guest's lines that the trial has logged are not logged again.
+    /// A worker. Lines that the trial has logged are not logged again.
     Worker { slot: usize, post: mpsc::UnboundedSender<Posted>, known: Arc<[String]> },
 }
 
-/// An instance is started from this.
+/// Everything that a start needs.
 pub(super) struct Startup {
     pub plugin: Arc<weir_config::model::WasmPlugin>,
     pub own: Own,
@@ -117,14 +117,14 @@ pub(super) struct Startup {
     pub whose: For,
 }
 
-/// What came of a start.
+/// The result of a start.
 pub(super) struct Outcome {
     pub started: Result<Started, String>,
     pub asked: Asked,
 }
 
 impl Outcome {
-    /// The lines that the guest has logged, to be known by later starts.
+    /// Takes the lines that the guest has logged, for later starts to leave out.
     pub fn lines(&mut self) -> Arc<[String]> {
         std::mem::take(&mut self.asked.logged).into()
     }
@@ -141,14 +141,14 @@ impl Startup {
         }
     }
 
-    /// Starts and configures an instance. Blocks for as long as the guest takes.
+    /// Starts and configures an instance. Blocks until the guest is done.
     pub fn run(self, module: &weir_wasm::Module, spec: &weir_wasm::PluginSpec) -> Outcome {
         let services = Arc::new(Starting { startup: self, asked: Mutex::default() });
         let started = Instance::start_apart(module, spec, Box::new(Kept(services.clone())));
         let mut asked = std::mem::take(&mut *services.asked());
         let started = started.map_err(|e| reason(&e, &services.startup.plugin, &asked.said));
         for (level, line) in std::mem::take(&mut asked.held) {
-            // What stands in the reason is said there.
+            // The reason quotes these lines already.
             if !started.as_ref().is_err_and(|why| why.contains(line.trim())) {
                 super::services::log(&services.startup.plugin, level, &line);
             }
@@ -157,10 +157,10 @@ impl Startup {
     }
 }
 
-/// Why it did not start, in its own words where it has some: a trap's are in the trap.
+/// Why the start failed, with the guest's own log lines where there are some; a trap carries its own.
 fn reason(error: &StartError, plugin: &weir_config::model::WasmPlugin, said: &[String]) -> String {
     match error {
-        // In Go `main` never runs; one who sets up there has nothing when the first context comes.
+        // In Go `main` never runs, so a plugin that registers its contexts there fails at the first one.
         StartError::Trap(trap) if trap.callback == "proxy_on_context_create" && trap.message.contains("panic: ") => {
             format!("{error}; is everything set up in init()? main() of a plugin in Go does not run")
         }
@@ -172,7 +172,7 @@ fn reason(error: &StartError, plugin: &weir_config::model::WasmPlugin, said: &[S
     }
 }
 
-/// A trap, and for one that met a limit what raises it. `deadline`: the limit that holds for the call.
+/// The trap as text. If a limit caused it, names the setting that raises the limit. `deadline`: the call's time limit.
 pub(super) fn explain(trap: &Trap, plugin: &weir_config::model::WasmPlugin, deadline: &str) -> String {
     let limit = match trap.kind {
         TrapKind::Deadline => deadline,
@@ -191,7 +191,7 @@ struct Starting {
     asked: Mutex<Asked>,
 }
 
-/// Kept by the instance and by the one who starts it.
+/// Shared by the instance and the code that starts it.
 struct Kept(Arc<Starting>);
 
 impl Starting {
@@ -232,7 +232,7 @@ impl Starting {
         }
     }
 
-    /// Whether nobody has logged this line yet: each start of the same version says the same.
+    /// Whether this line has not been logged yet: every start of a version logs the same lines.
     fn is_new(&self, line: &str) -> bool {
         match &self.startup.whose {
             For::Worker { known, .. } => !known.iter().any(|l| l == line),
@@ -311,7 +311,7 @@ impl Services for Kept {
         if !self.0.has_stream(token) {
             return Status::NotFound;
         }
-        // The Rust SDK takes no other status that says no.
+        // The Rust SDK accepts no other error status here.
         self.0.keep(Ask::GrpcSend { token, message: message.into(), end }).map_or(Status::BadArgument, |()| Status::Ok)
     }
     fn grpc_cancel(&self, token: u32) -> Status {
@@ -344,7 +344,7 @@ impl Services for Kept {
         self.0.keep(Ask::RedisInit { cluster: cluster.into(), user: user.into(), password: password.into(), timeout })
     }
     fn redis_call(&self, token: u32, cluster: &str, query: &[u8]) -> Result<(), Status> {
-        // A trial has nobody to answer it.
+        // Nothing answers the commands of a trial.
         let known =
             self.0.asked().asks.iter().any(|a| matches!(a, Ask::RedisInit { cluster: c, .. } if redis::key(c) == redis::key(cluster)));
         if !known {

@@ -31,7 +31,7 @@ pub struct Status {
     /// Why the wanted version does not serve.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The reason of the finding about it.
+    /// The `reason` field of the matching diagnostic.
     #[serde(skip)]
     pub cause: &'static str,
     /// Number of the generation that serves; 0 for none.
@@ -81,7 +81,7 @@ impl Status {
         }
     }
 
-    /// What is to be said of a version that does not serve.
+    /// The diagnostic for a version that does not serve.
     pub fn refusal(&self) -> Option<Diagnostic> {
         let (why, name) = (self.reason.as_deref()?, &self.name);
         let kept = match (self.state, self.fail_strategy) {

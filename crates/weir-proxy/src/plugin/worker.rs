@@ -32,7 +32,7 @@ const RETIRE_WITHIN: Duration = Duration::from_secs(30);
 /// Before another instance after one that could not start, with jitter. It doubles up to the minute, but not for `FAIL_RELOAD`, as
 /// in Envoy. One that has served streams is replaced at once, however it ended.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// An instance that has lived this long has a clean record. After a trap a spare is kept ready for this long, from the start.
+/// An instance that has lived this long has a clean record. For this long after a trap, each new instance gets a spare at once.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 
 /// From other threads.
@@ -60,16 +60,16 @@ pub(super) struct Entry {
     /// Takes new streams.
     active: RefCell<Option<Active>>,
     spare: RefCell<Option<Rc<Hosted>>>,
-    /// The generation of which an instance is being started on another thread.
+    /// The generation that is being started on another thread.
     starting: Cell<Option<u64>>,
-    /// Rings when that has come to an end.
+    /// Notified when that start has ended.
     started: Arc<Notify>,
     trapped_at: Cell<Option<Instant>>,
     retiring: RefCell<Vec<Retiring>>,
     /// Failed starts since the record was clean.
     failures: Cell<u32>,
     retry_at: Cell<Option<Instant>>,
-    /// The generation that did not start here last: only that one waits for the back-off.
+    /// The generation that last failed to start here: only that one waits for the back-off.
     failed: Cell<u64>,
     last_said: Cell<Option<Instant>>,
 }
@@ -104,7 +104,7 @@ impl WorkerPlugins {
         plugins
     }
 
-    /// The first of these plugins whose instance is on its way: a new stream should wait for it.
+    /// The first of these plugins that has no instance yet but is starting one: a new stream should wait for it.
     pub fn missing(&self, slots: &[Arc<PluginSlot>]) -> Option<Waiting> {
         let starts = |slot: &Arc<PluginSlot>| {
             let entry = self.entry(slot);
@@ -241,7 +241,7 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// A stream waits no longer than this.
+    /// The longest that a stream waits.
     pub fn patience(&self) -> Duration {
         self.entry.slot.current().map_or(Duration::ZERO, |g| g.plugin.limits.start_deadline)
     }
@@ -251,7 +251,7 @@ impl Waiting {
         add(&self.entry.shard.waited_streams, 1);
     }
 
-    /// Waits for the end of a start, however it comes.
+    /// Waits until the start has ended, well or not.
     pub fn over(&self) -> impl Future<Output = ()> + use<> {
         self.entry.started.clone().notified_owned()
     }
@@ -263,7 +263,7 @@ impl Entry {
         self.active.borrow().as_ref().map(|a| a.hosted.clone())
     }
 
-    /// Whether there is none, but will be: it is being started.
+    /// Whether there is no active instance, but one is being started.
     fn is_starting(self: &Rc<Entry>) -> bool {
         if self.active.borrow().is_some() {
             return false;
@@ -272,7 +272,7 @@ impl Entry {
         self.starting.get().is_some()
     }
 
-    /// Makes the newest generation the one that takes streams, as soon as an instance of it has started.
+    /// Starts the newest generation, which takes new streams once its instance is ready.
     fn catch_up(self: &Rc<Entry>) {
         let Some(newest) = self.slot.current() else { return };
         let serving = self.active.borrow().as_ref().map(|a| a.hosted.generation.number);
@@ -293,7 +293,7 @@ impl Entry {
         self.retry_at.get().is_some_and(|at| at > Instant::now())
     }
 
-    /// Starts an instance on a thread that serves nobody: the active one, or the spare where there is an active one.
+    /// Starts an instance away from this thread. It becomes the active one, or the spare if there is an active one.
     fn start(self: &Rc<Entry>, generation: &Arc<Generation>) {
         if self.starting.get() == Some(generation.number) {
             return;
@@ -311,7 +311,7 @@ impl Entry {
         });
     }
 
-    /// What came of a start. `None`: its generation serves no more.
+    /// Handles the result of a start. `None`: its generation has been replaced.
     fn came(self: &Rc<Entry>, generation: &Arc<Generation>, outcome: Option<Outcome>, took: Duration) {
         if self.starting.get() == Some(generation.number) {
             self.starting.set(None);
@@ -333,7 +333,7 @@ impl Entry {
         self.started.notify_waiters();
     }
 
-    /// An instance of the newest generation takes over, or stands by.
+    /// Makes an instance of the newest generation the active one or the spare.
     fn place(self: &Rc<Entry>, hosted: Rc<Hosted>) {
         let serves = self.active().filter(|a| a.generation.number == hosted.generation.number);
         if serves.as_ref().is_some_and(|a| !a.wants_rebuild()) {
@@ -352,7 +352,7 @@ impl Entry {
         }
     }
 
-    /// Whether an instance has trapped lately: the next will need a spare.
+    /// Whether an instance has trapped lately, so that the next one needs a spare.
     fn has_trapped(&self) -> bool {
         self.trapped_at.get().is_some_and(|at| at.elapsed() < FORGIVEN_AFTER)
     }
@@ -399,8 +399,8 @@ impl Entry {
         self.retiring.borrow().is_empty()
     }
 
-    /// An instance trapped. A spare takes its place at once, else a new one is started; only for one that has not seen a single
-    /// stream there is a pause, as for one that could not start.
+    /// Handles a trap. A spare takes over at once, or else a new instance is started. If the instance had not seen a single stream,
+    /// there is a pause first, as after a failed start.
     pub fn lost(self: &Rc<Entry>, hosted: &Rc<Hosted>) {
         let is_this = |other: &Rc<Hosted>| Rc::ptr_eq(other, hosted);
         if self.spare.borrow().as_ref().is_some_and(is_this) {

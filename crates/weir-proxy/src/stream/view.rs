@@ -40,8 +40,8 @@ impl View {
         View { stream, plugin, slot }
     }
 
-    /// Whether the plugin may add `more` bytes to what the stream holds: that memory is the gateway's, not the guest's. A refusal
-    /// is counted.
+    /// Whether the plugin may add `more` bytes to the `held` ones: this is the gateway's memory, which the guest's limit does not
+    /// cover. Counts a refusal.
     fn has_room(&self, held: usize, more: usize) -> bool {
         let room = held.saturating_add(more) <= self.slot.stream_limit();
         if !room {
@@ -61,7 +61,7 @@ impl View {
                 match name {
                     b":method" => give(req.method_text()),
                     b":path" => give(req.target()),
-                    // Plugins compare it with the hosts of their rules: what routes take for the same must be the same here.
+                    // Plugins compare it with the hosts of their rules, so hosts that are equal to routes must be equal here.
                     b":authority" => give(&canonical_authority(req.authority())),
                     b":scheme" => give(req.scheme().as_bytes()),
                     _ => return false,
@@ -87,7 +87,7 @@ impl View {
             }
             (Direction::Request, b":authority") => {
                 let mut req = s.req.borrow_mut();
-                // One that is put back as it was read stays as the client wrote it.
+                // Writing back the value that was read leaves what the client sent.
                 *canonical_authority(req.authority()) == *value || req.headers.set(Known::Host, &[value])
             }
             (Direction::Request, b":scheme") => {
@@ -318,7 +318,7 @@ impl weir_wasm::Stream for View {
 
     fn send_local_response(&self, r: LocalResponse<'_>) {
         if !self.stream.first_answer(self.plugin) {
-            // One answer from each plugin. Its own comes by here on the way out, and must not stay with it.
+            // Each plugin answers once. Its own answer passes it on the way out, and must not be held there.
             return self.stream.post(Event::Resume { plugin: self.plugin, direction: Direction::Response });
         }
         let details = String::from_utf8_lossy(r.details).replace(char::is_whitespace, "_");
@@ -405,7 +405,7 @@ mod tests {
         Arc::new(PluginSlot::new(0, Arc::new(plugin)))
     }
 
-    /// What a guest says never ends a line of a head, nor its start line.
+    /// A guest cannot end a header line or the start line.
     #[test]
     fn guests_write_whole_lines() {
         let stream = Rc::new(Stream::default());

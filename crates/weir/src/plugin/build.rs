@@ -10,7 +10,7 @@ use std::{
 
 const TARGET: &str = "wasm32-wasip1";
 
-/// The module in `folder`, built first where it is missing or older than a source; says so.
+/// The module in `folder`. If it is missing or older than a source, it is built first, with a message.
 pub fn up_to_date(folder: &Path) -> Result<PathBuf> {
     let module = folder.join(BUILT);
     let Some(why) = stale(folder, &module) else { return Ok(module) };
@@ -23,7 +23,7 @@ pub fn up_to_date(folder: &Path) -> Result<PathBuf> {
     build(folder)
 }
 
-/// Why the module must be built; `None` also for a folder that is not one of a plugin's sources.
+/// Why the module must be built; `None` also for a folder without a plugin's sources.
 fn stale(folder: &Path, module: &Path) -> Option<String> {
     if !["go.mod", "Cargo.toml"].iter().any(|name| folder.join(name).is_file()) {
         return None;

@@ -100,7 +100,7 @@ endpoints: [{ addresses: [127.0.0.1] }]
 
 const CLUSTER: &str = "outbound|80||echo.default.svc.cluster.local";
 
-/// Only plugins know of these; nothing serves the last one.
+/// Only plugins use these; the last one has no server.
 const UNROUTED: &str = "---
 { apiVersion: v1, kind: Service, metadata: { name: auth }, spec: { ports: [{ port: 8080, targetPort: $ECHO2 }] } }
 ---

@@ -130,7 +130,7 @@ fn what_cannot_run_follows_its_fail_strategy() {
             assert_eq!(weir.stat(&format!("weir_wasm_unavailable.default/{name}")), 1);
             let of_proxy = format!("plugin `default/{name}`: ");
             if ["image-", "undecodable-", "without-url-", "not-there-"].iter().any(|kind| name.starts_with(kind)) {
-                // The object itself is in error: that was said where it was read.
+                // The object itself is in error, which was reported when it was read.
                 eventually(says, || weir.printed().contains(says).then_some(()));
                 assert_eq!(weir.lines(&of_proxy), [""; 0]);
             } else {

@@ -166,7 +166,7 @@ fn a_held_head_lets_bodies_of_every_size_flow_once_it_is_resumed() {
                 for hold in ["1", "3", "4"] {
                     let what = format!("{hold} in front of {size} bytes, {protocol}, bodies are seen: {bodies}");
                     let answer = send(&weir, protocol, "/x", &[("x-hold-request", hold)], Some(&body));
-                    // 1 MiB is what a plugin may hold without back-pressure; what nobody wants to see is not held.
+                    // A plugin may hold 1 MiB without back-pressure; a body that no plugin wants to see is not held.
                     if hold == "3" && size > 1 << 20 && answer.status == 413 {
                         continue;
                     }
@@ -290,7 +290,7 @@ fn a_client_that_leaves_while_a_plugin_holds_is_noticed() {
             let (name, value) = hold.split_once(": ").unwrap();
             if protocol.starts_with("h1") {
                 raw = Raw { io: TcpStream::connect(weir.address()).unwrap() };
-                // More is to come than the gateway reads: the end of the connection lies behind bytes that nobody takes.
+                // The client sends more than the gateway reads: the end of the connection comes after bytes that are never read.
                 let length = if size == 5 { size } else { 10_000_000 };
                 raw.send(format!("POST /stream HTTP/1.1\r\nhost: h.test\r\nx-keep: 1\r\n{hold}\r\ncontent-length: {length}\r\n\r\n"))
                     .unwrap();

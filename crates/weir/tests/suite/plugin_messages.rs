@@ -1,4 +1,4 @@
-//! What is said of plugins that cannot run: once, with its place, by `weir run`, `/ready` and `weir check`.
+//! What `weir run`, `/ready` and `weir check` report about plugins that cannot run: once, with the place.
 use crate::{
     harness::{Start, TO_ECHO, eventually, weir},
     plugin_kit::{guest, istio, marking, on_headers, tried},
@@ -30,7 +30,7 @@ fn a_refusal_is_said_once_with_its_place_and_counted() {
     eventually("the count of none", || weir.lines("configuration ").last().filter(|l| l.ends_with("0 errors")).cloned());
     assert_eq!(weir.admin("/ready").body, "LIVE\n");
 
-    // A change that is refused: the version before goes on, and that is not called success.
+    // A refused change: the previous version still serves, and the change does not count as a success.
     weir.write("guest.wat", &guest(REFUSES));
     eventually("the second refusal", || (all(reason) == 2).then_some(()));
     eventually("the count", || weir.lines("configuration ").last().filter(|l| l.ends_with("1 error")).cloned());
@@ -38,7 +38,7 @@ fn a_refusal_is_said_once_with_its_place_and_counted() {
     weir.says("the version before it still serves");
     assert!(weir.get("h", "/").header("x-good").is_some());
 
-    // Its file goes: said where the object is read, and not again.
+    // Its file is removed: reported when the object is read, and not again.
     weir.remove("guest.wat");
     weir.says("cannot read");
     eventually("the third count", || (weir.lines("configuration ").len() == 3).then_some(()));
@@ -137,7 +137,7 @@ fn values_of_secrets_reach_the_plugin_and_nobody_else() {
     for (what, text) in [("the log", weir.printed()), ("the dump", weir.admin("/config_dump").body)] {
         assert!(!text.contains("hunter2") && !text.contains("please"), "{what}: {text}");
     }
-    // A change of the Secret configures the plugin anew; without it the version before goes on, and that is an error.
+    // Changing the Secret reconfigures the plugin. Removing it is an error, and the previous version still serves.
     weir.write("secrets.yaml", &(secret("default", "keys", "one: hunter3") + &secret("other", "keys", "'a.b': c")));
     weir.get_until("h", "/", |a| a.json()["keys"] == serde_json::json!(["hunter3", "x c"]));
     weir.write("secrets.yaml", &secret("default", "keys", "two: x"));

@@ -1,4 +1,4 @@
-//! Answers of plugins and of the gateway on their way out past the plugins, and responses that plugins change.
+//! How answers of plugins and of the gateway pass through the plugins, and responses that plugins change.
 use crate::{
     aborts::left,
     client::{self, Answer, Connection},
@@ -92,7 +92,7 @@ fn a_plugin_answers_in_place_of_any_answer() {
         ("that of the plugin before it", "h.test", "/", &[("x-deny-outer", "1"), ("x-replace-inner", "401")], 200, "inner instead"),
         ("no route", "nowhere.test", "/", &[("x-replace-outer", "404")], 200, "outer instead"),
         ("no endpoint", "dead.test", "/", &[("x-replace-inner", "503")], 200, "inner instead"),
-        // What stands in for an answer is not shown again.
+        // A replacement answer is not shown to the plugins.
         ("both", "dead.test", "/", &[("x-replace-inner", "503"), ("x-replace-outer", "200")], 200, "inner instead"),
         ("both want the same", "dead.test", "/", &[("x-replace-inner", "503"), ("x-replace-outer", "503")], 200, "inner instead"),
     ];
@@ -249,7 +249,7 @@ fn a_body_whose_length_a_plugin_changes_arrives_whole() {
     }
     // One that was at hand before its head was sent.
     judge("a 5", &get("/sized/5", "a").unwrap(), "a", 5);
-    // The end of a large one comes when its head has gone: that one is lost, and says so; from then on no length is told.
+    // A large one ends after its head was sent: it fails, with a message, and later heads have no content-length.
     for direction in ["request", "response"] {
         let large = |edit: &str| match direction {
             "request" => post(&vec![b'y'; 300_000], edit),

@@ -206,7 +206,7 @@ fn lifecycle() -> String {
 #[test]
 fn the_end_of_a_stream_is_told_in_order_also_when_the_client_leaves_early() {
     let weir = with_guest(&lifecycle(), "");
-    // What the plugin says of its root context comes before, once for all instances.
+    // The plugin's log lines about its root context come first, once for all instances.
     let life = |from: usize| -> Vec<String> {
         let lines = weir.lines("default/under-test: ");
         lines[from..].iter().map(|l| l.rsplit("default/under-test: ").next().unwrap().trim_start_matches("life ").to_string()).collect()

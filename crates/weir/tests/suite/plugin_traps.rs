@@ -1,4 +1,4 @@
-//! Requests that a plugin dies of, and slow starts of plugins: what they mean for everybody else.
+//! Requests that make a plugin trap, and slow starts of plugins: how other requests fare.
 use crate::{
     client::{Answer, Connection},
     harness::{Start, TO_ECHO, eventually},

@@ -25,14 +25,14 @@ pub fn read(root: &Object<'_>) -> WasmLimits {
     limits
 }
 
-/// A value that a limit cannot have.
+/// Why a value is not valid for a limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong {
     pub problem: String,
     pub help: &'static str,
 }
 
-/// Sets the limit of that name; `None` where there is none.
+/// Sets the limit of that name; `None` if there is no such limit.
 pub fn set(limits: &mut WasmLimits, name: &str, value: &str) -> Option<Result<(), Wrong>> {
     let narrow = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
     let done = match name {

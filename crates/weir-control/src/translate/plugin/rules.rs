@@ -62,8 +62,8 @@ pub fn ingresses(spec: &Object<'_>) -> Vec<(Key, Chars)> {
     named.collect()
 }
 
-/// With the names of canaries in the rules that name what they take requests of: a header must not lead past a plugin that guards a
-/// route. A canary that some rule names itself is left to that rule.
+/// Adds each canary to the rules that name the Ingress it takes requests from, so that a header cannot lead past a plugin that
+/// guards a route. A canary that a rule names itself is left to that rule.
 pub fn with_canaries(configuration: String, canaries: impl FnOnce() -> Vec<(Name, Name)>) -> String {
     if !configuration.contains(ROUTES) {
         return configuration;
@@ -134,8 +134,8 @@ fn rule(field: &Field<'_>, namespace: &str) -> Option<Option<Value>> {
     Some(Some(Value::Object(config)))
 }
 
-/// A host as plugins compare it with a request's, which they see in the same form: in lower case, international names as
-/// A-labels, no port and no dot at the end. `*.test` and `pre.*` stand for what ends or begins so.
+/// A host in the form in which plugins see the request's host: lower case, international names as A-labels, no port and no dot at
+/// the end. `*.test` and `pre.*` match hosts that end or begin so.
 fn domain(field: &Field<'_>) -> Option<String> {
     let text = field.str()?;
     let lower = text.to_lowercase();
@@ -153,7 +153,7 @@ fn domain(field: &Field<'_>) -> Option<String> {
         field.warning("PortIgnored", format!("\"{text}\" means the host on every port"), help);
     }
     let name = if after.is_empty() { name.strip_suffix('.').unwrap_or(name) } else { name };
-    // Label by label: what stands beside an asterisk need not be a whole name.
+    // Label by label, since the text beside an asterisk need not be a whole name.
     let labels: Option<Vec<String>> = name.split('.').map(a_label).collect();
     if labels.is_none() {
         field.invalid(format!("\"{text}\" is not a host name"), "a DNS name as shop.test, *.shop.test or shop.*");

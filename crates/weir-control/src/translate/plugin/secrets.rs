@@ -8,10 +8,10 @@ use weir_config::model::PluginConfiguration;
 
 const START: &str = "${secret.";
 
-/// Puts the values of Secrets into the strings of a configuration. `namespace` is that of the plugin.
+/// Replaces the references in a configuration's strings by the values of Secrets. `namespace` is the plugin's.
 ///
 /// # Errors
-/// Every reference that leads nowhere.
+/// Every reference that cannot be resolved.
 pub fn resolve(cx: &Cx<'_>, namespace: &str, text: &str) -> Result<PluginConfiguration, Vec<String>> {
     if !text.contains(START) {
         return Ok(text.into());
@@ -64,7 +64,7 @@ impl Walk<'_> {
 
     fn secret(&self, reference: &str) -> Result<String, String> {
         let (namespace, rest) = reference.split_once('/').unwrap_or((self.namespace, reference));
-        // Names of Secrets and keys may have dots: the first Secret that is there is meant.
+        // Names of Secrets and keys may have dots: the first split that names an existing Secret counts.
         let splits =
             || rest.match_indices('.').map(|(at, _)| (&rest[..at], &rest[at + 1..])).filter(|(n, k)| !n.is_empty() && !k.is_empty());
         let found = splits().find_map(|(name, key)| Some((name, key, self.cx.get(Kind::Secret, namespace, name)?)));
