@@ -5,7 +5,7 @@ use rustix::{
 };
 use std::io;
 
-/// Raised to where the hard limit is "unlimited"; no kernel hands out more by default.
+/// The soft limit where the hard limit is "unlimited"; no kernel allows more by default.
 const MOST: u64 = 1 << 20;
 
 /// The soft limit.
@@ -26,7 +26,7 @@ pub fn raise_limit() -> io::Result<u64> {
     Ok(limit())
 }
 
-/// Whether an error says that the process or the system has no descriptor left.
+/// Whether the error means that the process or the system has no descriptor left.
 pub fn is_exhausted(e: &io::Error) -> bool {
     [Errno::MFILE, Errno::NFILE].iter().any(|errno| e.raw_os_error() == Some(errno.raw_os_error()))
 }

@@ -30,10 +30,10 @@ pub fn bind(address: SocketAddr, count: usize, shared: bool) -> io::Result<Vec<T
     Ok(all)
 }
 
-/// Whether an address could be bound now; `shared` as for [`bind`].
+/// Checks that an address can be bound now; `shared` as for [`bind`].
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system where it cannot.
 pub fn probe(address: SocketAddr, shared: bool) -> io::Result<()> {
     bound(address, shared).map(drop)
 }

@@ -136,7 +136,7 @@ pub fn header_v2(client: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
     out
 }
 
-/// An IPv4 address that is written as IPv6 is the IPv4 address: ranges and logs know one form.
+/// Turns IPv4-mapped IPv6 addresses into IPv4: address ranges and logs use one form.
 fn canonical((source, destination): (SocketAddr, SocketAddr)) -> (SocketAddr, SocketAddr) {
     let one = |a: SocketAddr| SocketAddr::new(a.ip().to_canonical(), a.port());
     (one(source), one(destination))

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-/// A length of time in nanoseconds, as far as they can be counted: what is longer than 584 years is for ever.
+/// A duration in nanoseconds; longer than 584 years counts as for ever.
 pub fn nanos(length: Duration) -> u64 {
     u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -53,7 +53,7 @@ pub struct Parameter {
 /// The values of a parameter.
 pub enum Takes {
     Text,
-    /// Set by being there.
+    /// Its presence counts, not its value.
     Flag,
     OneOf(&'static [&'static str]),
     /// The name is a placeholder for one of many.
@@ -261,12 +261,12 @@ const INDEX: Endpoint = Endpoint {
 struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Of the query of an address, then of the form that was posted to it.
+    /// The fields of the query string, then those of the posted form.
     fn of(uri: &Uri, form: &[u8]) -> Query {
         let parse = |encoded| url::form_urlencoded::parse(encoded).into_owned();
         Query(parse(uri.query().unwrap_or_default().as_bytes()).chain(parse(form)).collect())
     }
-    /// A form has empty fields, which say nothing.
+    /// Forms send empty fields; they count as missing.
     fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str()).filter(|v| !v.is_empty())
     }
@@ -289,7 +289,7 @@ struct Reply {
     kind: &'static str,
     body: String,
     allow: Option<&'static str>,
-    /// Of a page; nothing else runs or loads anything.
+    /// The Content-Security-Policy of a page; other answers need none.
     security_policy: Option<HeaderValue>,
 }
 
@@ -338,7 +338,7 @@ fn endpoint(shared: &Shared, head: &Parts, local: SocketAddr) -> Result<&'static
     Err(Reply { allow: Some(right), ..Reply::error(StatusCode::METHOD_NOT_ALLOWED, text) })
 }
 
-/// Bytes of a form.
+/// Most bytes of a form.
 const MAX_FORM: usize = 64 << 10;
 
 /// The fields that were posted, as a browser or curl's `-d` encodes them.
@@ -359,12 +359,12 @@ async fn answer(shared: &Arc<Shared>, request: Request<Incoming>, local: SocketA
     Ok((endpoint.handle)(shared, &Query::of(&head.uri, &form)))
 }
 
-/// On every answer: it is shown as what it says it is, to this origin only, and in no frame.
+/// On every answer: no guessing of its type, no use by other origins, and no frames.
 const ALWAYS: [(header::HeaderName, &str); 6] = [
     (header::CACHE_CONTROL, "no-cache, max-age=0"),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
-    // With `no-referrer` a browser would say `Origin: null` for the listener's own forms.
+    // With `no-referrer` a browser would send `Origin: null` for the listener's own forms.
     (header::REFERRER_POLICY, "same-origin"),
     (header::HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     (header::HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),

@@ -39,10 +39,10 @@ pub(crate) struct Applier {
 }
 
 struct Entry {
-    /// What accepts: at the address before, while the new one cannot be bound; `None` where there is none.
+    /// The slot that accepts connections: still the old one while the new address cannot be bound. `None`: there is none.
     slot: Option<Arc<ListenerSlot>>,
     findings: Vec<Diagnostic>,
-    /// Its address could not be bound and is tried again.
+    /// Its address could not be bound and will be tried again.
     waiting: bool,
 }
 
@@ -58,7 +58,7 @@ struct Fresh {
 enum Unbound {
     /// Another listener of the configuration has its address.
     Clash(Diagnostic),
-    /// The system refuses; it is asked again.
+    /// The system refused; it will be tried again.
     Refused(Diagnostic),
 }
 
@@ -74,7 +74,7 @@ impl Applier {
         }
     }
 
-    /// The loads of plugins that changed go on; [`Loading::finished`] waits for them.
+    /// Changed plugins may still be loading when it returns; [`Loading::finished`] waits for them.
     pub async fn apply(&mut self, config: Arc<Config>) -> (Report, Loading) {
         let old = std::mem::replace(&mut self.given, config.clone());
         let shared = self.shared.clone();
@@ -127,7 +127,7 @@ impl Applier {
         (Report { version, diagnostics, listeners }, loading)
     }
 
-    /// Applies the configuration again if an address that could not be bound can be now.
+    /// Applies the configuration again if an address that could not be bound is free now.
     pub async fn retry(&mut self) {
         let waiting = |l: &&Arc<Listener>| self.listeners.get(&l.name).is_some_and(|e| e.waiting);
         let free = |l: &Arc<Listener>| listen::probe(l.address, self.is_ours(l.address)).is_ok();
@@ -191,7 +191,7 @@ impl Applier {
         (fresh, built)
     }
 
-    /// Whether this process listens on the port already.
+    /// Whether this process already listens on the port.
     fn is_ours(&self, address: SocketAddr) -> bool {
         self.shared.listeners.load().iter().any(|s| s.address.port() == address.port())
     }
@@ -244,8 +244,8 @@ impl Applier {
         self.shared.listeners.load().iter().find(|s| s.name == slot.name).cloned()
     }
 
-    /// Forgets the listeners that `new` has no more. One whose objects now ask for an address that cannot be bound yet goes
-    /// on as it is until it can.
+    /// Removes the listeners that `new` no longer has. One whose objects now ask for an address that cannot be bound yet is kept
+    /// as it is until that address can be bound.
     fn gone(&mut self, new: &Config) -> Vec<Arc<ListenerSlot>> {
         let waiting = |l: &&Arc<Listener>| self.listeners.get(&l.name).is_some_and(|e| e.waiting);
         let moved: HashSet<&Name> = new.listeners.values().filter(waiting).flat_map(|l| &l.origins).map(|o| &o.object).collect();
@@ -275,7 +275,7 @@ impl Applier {
         let mut hcms = HashMap::new();
         for slot in self.listeners.values().filter_map(|e| e.slot.as_ref()) {
             let current = slot.current.load();
-            // Its routes went with its old address.
+            // The new configuration has no routes for it.
             let stays = !config.listeners.contains_key(&slot.name);
             let rt = fresh.get(&slot.id).copied().unwrap_or(&current);
             for chain in rt.chains() {

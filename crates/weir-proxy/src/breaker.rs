@@ -1,4 +1,4 @@
-//! Circuit breakers: what a cluster may have at once, over all workers, and how many connections all clusters together may have.
+//! Circuit breakers: the limits of one cluster over all workers, and the limit on connections of all clusters together.
 use crate::cluster::Breakers;
 use std::sync::{
     Arc,
@@ -10,7 +10,7 @@ use std::sync::{
 use tokio::sync::Notify;
 use weir_config::model::CircuitBreakers;
 
-/// How many times as many connections as are left in the process one cluster may have: some are always left for others.
+/// One cluster may have at most this many times the connections that are left in the process, so that others get some.
 const SHARE: u32 = 3;
 
 /// Connections to upstreams of the whole process.
@@ -34,7 +34,7 @@ impl UpstreamConnections {
         }
     }
 
-    /// One more for a cluster that has `own`, while enough are left for others.
+    /// Takes one more for a cluster that has `own`, while enough are left for others.
     fn enter(&self, own: u32) -> bool {
         let open = self.open.fetch_add(1, SeqCst);
         let left = self.limit.saturating_sub(open);
@@ -73,7 +73,7 @@ impl Default for UpstreamConnections {
     }
 }
 
-/// Whose limit keeps a connection from being made.
+/// The limit that prevents a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
     Cluster,
@@ -124,8 +124,8 @@ impl Breakers {
         Err(full)
     }
 
-    /// Takes a place for anything but a connection; `None` if all are taken: 503 with the flag `UO`, or no retry. Without a limit nothing is counted,
-    /// so that workers do not fight for one cache line.
+    /// Takes a place for anything but a connection; `None` if all are taken: 503 with the flag `UO`, or no retry. Without a limit
+    /// nothing is counted, so that workers do not fight for one cache line.
     pub fn take(self: &Arc<Self>, of: Resource, limits: &CircuitBreakers) -> Option<Permit> {
         let limit = match (of, &limits.retry_budget) {
             (Resource::Connections, _) => return self.connect(limits).ok(),
@@ -247,12 +247,12 @@ mod tests {
         assert_eq!(counts, [75, 19, 5]);
         assert_eq!(clusters[0].connect(&unlimited).err(), Some(Full::Process));
         assert_eq!(all.overflow.load(Relaxed), 4);
-        // A limit of its own comes first.
+        // The cluster's own limit comes first.
         let own = CircuitBreakers { max_connections: 19, ..CircuitBreakers::default() };
         assert_eq!(clusters[1].connect(&own).err(), Some(Full::Cluster));
         drop(held);
         assert_eq!((all.open.load(Relaxed), clusters[0].connections.load(Relaxed)), (0, 0));
-        // Few are better than none.
+        // Even a limit of one allows one.
         let one = Arc::new(Breakers::new(Arc::new(UpstreamConnections::new(1))));
         let first = one.connect(&unlimited);
         assert!(first.is_ok() && one.connect(&unlimited).is_err());

@@ -1,4 +1,4 @@
-//! How the file descriptors of the process are shared out: some are kept for the admin listener, files and accepting; clients
+//! How the file descriptors of the process are divided: some are reserved for the admin listener, files and accepting; clients
 //! and upstreams share the rest.
 
 /// For files, DNS, the admin listener and the like.
@@ -21,8 +21,8 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// Shares `descriptors` out. Clients and upstreams get half each of what is not reserved; where one of them is set, the
-    /// other gets the rest. What is set is taken as it is.
+    /// Divides `descriptors`. Clients and upstreams get half each of what is not reserved. Where only one limit is set, the other
+    /// side gets the rest. A limit that is set is used unchanged.
     pub fn new(descriptors: u64, workers: usize, downstream: Option<u32>, upstream: Option<u32>) -> Budget {
         let needed = RESERVE + RESERVE_PER_WORKER * workers as u64;
         let reserve = needed.max(descriptors / 8).min(LARGEST_RESERVE.max(needed)).min(descriptors / 2);
@@ -56,7 +56,7 @@ mod tests {
             (128, 2, None, None, (32, 32)),
             (1 << 20, 2, None, None, (520_192, 520_192)),
             (1024, 2, Some(100), None, (100, 796)),
-            // Whatever is set, the other side keeps an eighth.
+            // The other side always keeps an eighth.
             (1024, 2, Some(1 << 20), None, (1 << 20, 112)),
             (1024, 2, None, Some(700), (196, 700)),
             (1024, 2, Some(5), Some(6), (5, 6)),

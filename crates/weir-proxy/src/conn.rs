@@ -80,8 +80,8 @@ fn forwarded(der: &[u8], details: &Details) -> String {
     out
 }
 
-/// A value of the certificate's own: percent-encoded where it is no visible ASCII, and quoted where it holds what parts elements,
-/// keys and values. The certificate's owner chose it, and must not be able to write an element of its own.
+/// Writes a value from the certificate: percent-encoded except for visible ASCII, and quoted where it contains separators of
+/// elements, keys or values. The owner of the certificate chose it and must not be able to forge another element.
 fn forwarded_value(out: &mut String, value: &str) {
     let quoted = value.contains([',', ';', '=', '"', '\\']);
     out.extend(quoted.then_some('"'));

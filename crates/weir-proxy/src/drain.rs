@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-/// A connection counts as idle once no byte has come for this long: whoever was just answered, or has just connected, may
+/// A connection counts as idle when no byte has arrived for this long: a client that was just answered, or has just connected, may
 /// have sent a request that is still on its way.
 pub const IDLE_GRACE: Duration = Duration::from_secs(1);
 
@@ -18,7 +18,7 @@ pub enum Phase {
     Serving,
     /// Answers carry `connection: close`, HTTP/2 connections get a GOAWAY; new requests are still served.
     Draining,
-    /// What is idle closes now, see [`IDLE_GRACE`]; streams under way are waited for.
+    /// Idle connections close now, see [`IDLE_GRACE`]; streams under way are waited for.
     Closing,
     /// Nothing is waited for any more.
     Cutting,
@@ -72,11 +72,11 @@ impl Watch {
         }
         self.drain.phase()
     }
-    /// Whether what is idle closes.
+    /// Whether idle connections are being closed.
     pub fn is_closing(&self) -> bool {
         self.drain.phase() >= Phase::Closing
     }
-    /// Waits until what is idle closes and this has been idle for long enough.
+    /// Waits until idle connections are to close, and then for the grace time.
     pub async fn idle(&self) {
         self.reached(Phase::Closing).await;
         tokio::time::sleep(IDLE_GRACE).await;

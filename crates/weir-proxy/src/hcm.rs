@@ -196,8 +196,8 @@ fn count_end(stats: &HttpStats, ended: &h1::Ended) {
     }
 }
 
-/// Waits for enough bytes to tell whether it is HTTP/2, and says when the first of them came. What is neither protocol, and
-/// what does not become one in time, is left to HTTP/1 to refuse.
+/// Waits for enough bytes to tell whether the client speaks HTTP/2; also returns when the first byte arrived. Input that is neither
+/// protocol, or not complete in time, is left to HTTP/1 to refuse.
 async fn detect(wire: &mut Wire, c: &Connection, waits: Waits) -> Result<(bool, Option<u64>), h1::Ended> {
     let w = &c.worker;
     let lane = w.timers.lane();

@@ -44,13 +44,13 @@ pub struct Options {
     pub workers: usize,
     /// `None` for no admin listener. Port 0 takes any.
     pub admin: Option<SocketAddr>,
-    /// Host names that the admin listener accepts beside addresses of this machine; `*` accepts all.
+    /// Host names that the admin listener accepts in addition to addresses of this machine; `*` accepts all.
     pub admin_allowed_hosts: Vec<String>,
     /// Show passwords, tokens and keys on the admin listener.
     pub admin_show_secrets: bool,
     /// Where compiled plugins are kept; `None` keeps none.
     pub cache_dir: Option<PathBuf>,
-    /// At the end, new connections are accepted, but told to close, for this long before listeners close.
+    /// At shutdown, new connections are still accepted for this long, and closed after their requests.
     pub drain_time: Duration,
     /// After that, streams under way are waited for at most this long, then their connections are closed.
     pub shutdown_timeout: Duration,

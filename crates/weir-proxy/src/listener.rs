@@ -46,7 +46,7 @@ pub(crate) struct Total {
     pub limit: u32,
     /// Sockets of workers that accept.
     pub accepting: AtomicU32,
-    /// Told when the last connection is gone, and when the last socket is closed.
+    /// Notified when the last connection ends, and when the last socket is closed.
     pub idle: tokio::sync::Notify,
 }
 

@@ -51,7 +51,7 @@ impl Logger {
         Ok(Logger { form, sink })
     }
 
-    /// The format alone.
+    /// Checks the format alone.
     ///
     /// # Errors
     /// With all findings.

@@ -87,7 +87,7 @@ impl Logger {
     pub fn write(self, level: Level, message: fmt::Arguments<'_>) {
         if self.enabled(level) && level != Level::Off {
             let message = message.to_string();
-            // A test of a plugin asks for its very words.
+            // Plugin tests need the exact text.
             let message = if DIVERTED.get().is_some() { message.into() } else { redact::text(&message) };
             send(format!("[{}][{}][{}] {message}\n", timestamp(SystemTime::now()), level.name(), self.name()));
         }

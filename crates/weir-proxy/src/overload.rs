@@ -1,4 +1,4 @@
-//! The overload manager: near the memory limit of the process new requests are refused, and then new connections (Envoy's actions
+//! The overload manager: near the memory limit of the process it refuses new requests, then new connections (Envoy's actions
 //! `stop_accepting_requests` and `stop_accepting_connections`).
 mod cgroup;
 
@@ -11,9 +11,9 @@ use std::{
     time::Duration,
 };
 
-/// How often the memory is looked at.
+/// How often the memory is measured.
 const INTERVAL: Duration = Duration::from_millis(250);
-/// Percent of the limit from which requests, and connections, are refused.
+/// Percent of the limit from which requests, then connections, are refused.
 const STOP_REQUESTS: u64 = 95;
 const STOP_CONNECTIONS: u64 = 98;
 
@@ -45,7 +45,7 @@ pub struct Overload {
 }
 
 impl Overload {
-    /// With a limit, or that of the process's cgroup.
+    /// Uses the given limit, or that of the process's cgroup.
     pub fn new(limit: Option<u64>) -> Overload {
         let limit = limit.or_else(cgroup::memory_limit).filter(|n| *n > 0);
         Overload { limit, pressure: AtomicU64::new(0), level: AtomicU8::new(Level::Nothing as u8) }
@@ -78,7 +78,7 @@ impl Overload {
     }
 }
 
-/// Follows the memory of the process for as long as the runtime lives; ends at once without a limit.
+/// Watches the memory of the process as long as the runtime lives; returns at once without a limit.
 pub(crate) async fn watch(overload: Arc<Overload>) {
     let Some(limit) = overload.limit else { return };
     let mut every = tokio::time::interval(INTERVAL);
@@ -91,7 +91,7 @@ pub(crate) async fn watch(overload: Arc<Overload>) {
     }
 }
 
-/// Bytes of memory that the process has.
+/// Resident memory of the process in bytes.
 fn resident() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;

@@ -61,7 +61,7 @@ pub struct Shared {
     /// Where access logs are written.
     pub sinks: Sinks,
     pub(crate) total: Arc<listener::Total>,
-    /// Listeners whose address could not be bound, and is tried again; told when there are some.
+    /// Listeners whose address could not be bound and will be tried again; `retry` is notified when there are any.
     waiting_listeners: AtomicUsize,
     retry: Notify,
     /// How often an address could not be bound.
@@ -69,7 +69,7 @@ pub struct Shared {
     pub overload: Arc<Overload>,
     /// Of the dynamic forward proxy.
     pub dns_cache: Arc<DnsCacheStats>,
-    /// Hosts that requests and plugins name themselves.
+    /// For hosts that requests and plugins name themselves.
     pub(crate) forward: Arc<ForwardProxy>,
     /// Connections to upstreams.
     pub upstreams: Arc<UpstreamConnections>,
@@ -133,12 +133,12 @@ impl Shared {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         workers.iter().enumerate().filter(|(i, _)| *i != but).for_each(|(_, w)| w.post(Command::Spare(cluster)));
     }
-    /// Asks all workers but one to close an idle connection to whichever upstream.
+    /// Asks all workers but one to close an idle connection to any upstream.
     pub(crate) fn spare_any(&self, but: usize) {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         workers.iter().enumerate().filter(|(i, _)| *i != but).for_each(|(_, w)| w.post(Command::SpareAny));
     }
-    /// What is under way, for people.
+    /// Describes the open work for the log.
     fn open_work(&self) -> String {
         let (mut requests, mut upgraded) = (0, 0);
         self.stats.http.sum(&mut |_, declared, total| {
@@ -273,8 +273,8 @@ impl Proxy {
         Ok(Proxy { shared, runtime, admin, applier, end: Mutex::default() })
     }
 
-    /// Validates, warms, compiles and publishes a configuration; says what was refused. Calls take effect in their order, whether
-    /// anybody waits for the report or not. That comes when each plugin that changed was tried; another call does not wait for it.
+    /// Validates, warms, compiles and publishes a configuration; reports what was refused. Calls take effect in their order, even if
+    /// the report is not awaited. The report is ready when every changed plugin was tried; the next call does not wait for that.
     pub fn apply(&self, config: Arc<Config>) -> impl Future<Output = Report> + Send + use<> {
         let (shared, applier) = (self.shared.clone(), self.applier.clone());
         let work = self.runtime.spawn(async move {
@@ -315,10 +315,9 @@ impl Proxy {
         self.shared.quit.notified().await;
     }
 
-    /// The end without loss: not ready any more; idle connections are closed, the others are told to close after their
-    /// streams. New connections are accepted for `accepting` more, so that load balancers have time to notice. Then the end
-    /// comes with the last connection, at the latest after the drain time and the time for shutting down. Returns when all
-    /// threads have ended.
+    /// Shuts down without loss. `/ready` fails, idle connections are closed, and the others close after their streams. New connections
+    /// are accepted for `accepting`, so that load balancers have time to notice. Then it waits for the last connection, at most the
+    /// drain time and the shutdown timeout together. Returns when all threads have ended.
     pub async fn drain_and_stop(&self, accepting: Duration) {
         let shared = &self.shared;
         let options = &shared.options;
@@ -355,7 +354,7 @@ impl Proxy {
     }
 }
 
-/// Tries addresses again that could not be bound, for as long as there are some.
+/// Retries addresses that could not be bound, as long as there are any.
 async fn retry(shared: Arc<Shared>, applier: Arc<tokio::sync::Mutex<Applier>>) {
     loop {
         shared.retry.notified().await;

@@ -120,7 +120,7 @@ impl RouteTable {
     }
 
     /// The virtual host for `host`, which is to be without its port where ports take no part
-    /// ([`crate::view::host_without_port`]); its case and a dot at its end count for nothing. Exact, then `*.suffix`, then
+    /// ([`crate::view::host_without_port`]); its case and a dot at its end are ignored. Exact, then `*.suffix`, then
     /// `prefix.*` by length, then `*`.
     pub fn host(&self, host: &[u8]) -> Option<&Arc<HostRt>> {
         let mut lower = [0; LONGEST_HOST];

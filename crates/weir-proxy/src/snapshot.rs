@@ -76,7 +76,7 @@ impl HcmRt {
         let servers = (!hcm.server_domains.is_empty()).then(|| servers(&hcm.server_domains));
         Some(HcmRt { chain: chain.clone(), table, access_logs, plugins, servers })
     }
-    /// Whether a request for `host` has come by a connection for another server.
+    /// Whether a request for `host` arrived on a connection that was opened for another server.
     pub fn is_misdirected(&self, sni: Option<&str>, host: &[u8]) -> bool {
         let (Some(servers), Some(sni)) = (&self.servers, sni) else { return false };
         if sni.as_bytes().eq_ignore_ascii_case(host) {
@@ -84,7 +84,7 @@ impl HcmRt {
         }
         match (servers.host(sni.as_bytes()), servers.host(host)) {
             (Some(connected), Some(asked)) => !Arc::ptr_eq(connected, asked),
-            // Nobody answers for it.
+            // At least one of them belongs to no server.
             _ => false,
         }
     }

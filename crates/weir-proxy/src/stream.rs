@@ -96,7 +96,7 @@ pub struct Stream {
     pub reached: [Cell<Reached>; 2],
     /// What each plugin holds of the bodies, by direction.
     pub held: [RefCell<Vec<Vec<u8>>>; 2],
-    /// The plugin that last changed the body, whose length may now differ from its `content-length`.
+    /// The plugin that changed a body last: the length in its head may be wrong now.
     pub edited: [Cell<Option<usize>>; 2],
     /// Bytes of a body that one plugin may hold (`set_decoder_buffer_limit`, `set_encoder_buffer_limit`).
     pub held_limit: [Cell<usize>; 2],
@@ -171,13 +171,13 @@ impl Stream {
         self.route_stale.set(true);
         self.names_stale.set(true);
     }
-    /// Keeps the route, whatever plugins change in the head.
+    /// From now on plugins may change the head without changing the route.
     pub fn keep_route(&self) {
         self.keep_route.set(true);
         self.route_stale.set(false);
         self.names_stale.set(false);
     }
-    /// Records what plugins can read of the request's route.
+    /// Notes what plugins may ask about the request's route.
     pub fn set_route(&self, host: Option<&HostRt>, route: Option<&RouteRt>) {
         self.names_stale.set(false);
         *self.virtual_host.borrow_mut() = host.map(|h| h.config().name.clone());
@@ -187,7 +187,7 @@ impl Stream {
             _ => None,
         };
     }
-    /// Looks the route up again if a plugin has changed the head, so that plugins read the new one.
+    /// Looks for the route again if a plugin has changed what it depends on, so that the next plugin that asks gets the new one.
     pub fn refresh_route(&self) {
         if self.names_stale.get()
             && let Some(hcm) = &*self.hcm.borrow()
@@ -197,7 +197,7 @@ impl Stream {
         }
     }
 
-    /// Bytes of injections that are still queued.
+    /// Bytes that plugins have injected and that were not processed yet.
     pub fn injected(&self) -> usize {
         let of = |event: &Event| if let Event::Inject { data, .. } = event { data.len() } else { 0 };
         self.events.borrow().iter().map(of).sum()
@@ -206,7 +206,7 @@ impl Stream {
     /// Asks for something; the task that drives the stream looks at it when the guest has returned.
     pub fn post(&self, event: Event) {
         if let Event::Reply(_) = event {
-            // Only the first queued reply counts.
+            // Only the first waiting reply counts.
             if self.replied.replace(true) {
                 return;
             }

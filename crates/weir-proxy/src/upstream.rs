@@ -29,7 +29,7 @@ use tokio::sync::Notify;
 use weir_config::model::Name;
 use weir_net::timer::nanos;
 
-/// So many interim answers (1xx) may stand before an answer; with more, it is malformed.
+/// Most interim answers (1xx) before an answer; with more, it is malformed.
 pub const MAX_INTERIM: u32 = 100;
 
 /// A cluster as one worker sees it: made anew for each version of its slot, with the hosts that stay.

@@ -14,7 +14,7 @@ pub trait Fields {
     fn each(&self, name: &str, with: &mut dyn FnMut(&[u8]));
 }
 
-/// Fields that can be changed. A value holds no control characters when it is written ([`Headers`] sees to that).
+/// Fields that can be changed. [`Headers`] ensures that no value is written with control characters.
 pub trait FieldsMut: Fields {
     fn remove(&mut self, name: &str);
     /// Leaves one field of this name.
@@ -101,7 +101,7 @@ pub fn host_without_port(authority: &[u8]) -> &[u8] {
     }
 }
 
-/// The authority as hosts are compared: in lower case, without a dot at the end of the name. Its port stays.
+/// The authority in the form in which hosts are compared: lower case, no dot at the end of the name. The port is kept.
 pub fn canonical_authority(authority: &[u8]) -> Cow<'_, [u8]> {
     let host = host_without_port(authority);
     let name = host.strip_suffix(b".").unwrap_or(host);

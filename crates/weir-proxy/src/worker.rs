@@ -53,7 +53,7 @@ pub struct Worker {
     pub plugins: Rc<WorkerPlugins>,
     pub logs: RefCell<WorkerLogs>,
     pub copies: Copies,
-    /// Requests are refused, see [`crate::overload`]; as of the last tick.
+    /// Whether requests are refused (see [`crate::overload`]), as of the last tick.
     pub is_overloaded: Cell<bool>,
     /// What `now` counts from.
     epoch: Instant,
@@ -151,7 +151,7 @@ impl Worker {
         }
     }
 
-    /// Closes an idle connection to whichever upstream. `false`: none is idle.
+    /// Closes an idle connection to any upstream. `false`: none is idle.
     pub fn close_idle(&self) -> bool {
         self.clusters.borrow().iter().flatten().any(|known| known.cluster.close_idle())
     }

@@ -29,7 +29,7 @@ pub(crate) enum Command {
     Phase(Phase),
     /// Another worker waits for a connection of the cluster in this slot: one here is to make room.
     Spare(u32),
-    /// Another worker waits for a connection of any cluster: an idle one here is to be closed.
+    /// Another worker waits for a connection to any cluster: close an idle one here.
     SpareAny,
     /// Drop everything and end.
     Stop,
@@ -76,7 +76,7 @@ pub(crate) struct Local {
     pub shared: Arc<Shared>,
     pub worker: Rc<Worker>,
     drains: RefCell<HashMap<u64, Rc<Drain>>>,
-    /// Of connections whose filter chain is not known yet.
+    /// For connections whose filter chain is not known yet.
     arriving: Rc<Drain>,
 }
 
@@ -131,7 +131,7 @@ impl Local {
         drain.clone()
     }
 
-    /// Waits until connections that have sent nothing so far are to be closed.
+    /// Waits until connections that have not been assigned a filter chain are to be closed.
     pub async fn arrivals(&self) {
         self.arriving.watch().idle().await;
     }

@@ -10,7 +10,7 @@ pub enum Framing {
     Length(u64),
     Chunked(Chunked),
     UntilClose,
-    /// No message but a tunnel: bytes until the connection closes, however it does.
+    /// A tunnel, not a message: bytes until the connection closes in any way.
     Tunnel,
 }
 

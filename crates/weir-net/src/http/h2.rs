@@ -32,12 +32,12 @@ const FORBIDDEN: u64 =
 pub fn load_request(parts: &http::request::Parts, head: &mut RequestHead) -> bool {
     head.clear();
     let protocol = parts.extensions.get::<Protocol>().filter(|_| parts.method == Method::CONNECT).map(|p| p.as_str().as_bytes());
-    // The library looks at no byte of it.
+    // The library does not check it.
     if protocol.is_some_and(|p| !parse::is_protocol(p)) {
         return false;
     }
     let uri = &parts.uri;
-    // Lost where there is no authority.
+    // The library drops the scheme where there is no authority.
     if uri.scheme().is_some_and(|s| s.as_str().is_empty()) {
         return false;
     }
@@ -59,7 +59,7 @@ pub fn load_request(parts: &http::request::Parts, head: &mut RequestHead) -> boo
             }
             continue;
         }
-        // A host that is none is missed where it is looked for.
+        // An invalid Host is left out; the request is then refused as one without a Host.
         if !head.headers.add_named(name.as_str().as_bytes(), value.as_bytes()) && name != http::header::HOST {
             return false;
         }
@@ -132,7 +132,7 @@ pub fn request_of(head: &RequestHead) -> Option<Request<()>> {
     let mut request = Request::new(());
     match head.headers.get(Known::Upgrade) {
         Some(asked) => {
-            // The first of a list: there is room for one.
+            // `:protocol` holds one name: the first of the list.
             let first = asked.split(|c| *c == b',').next().unwrap_or_default().trim_ascii();
             let protocol = std::str::from_utf8(first).ok().filter(|p| parse::is_protocol(p.as_bytes()))?;
             *request.method_mut() = Method::CONNECT;
@@ -171,7 +171,7 @@ pub fn trailers_of(trailers: &Headers) -> HeaderMap {
     map_of(trailers, 0).unwrap_or_default()
 }
 
-/// Writes trailers as lines of HTTP/1, without what may not stand there.
+/// Writes trailers as lines of HTTP/1, without fields that trailers may not have.
 pub fn trailers_from(map: &HeaderMap, into: &mut Headers) {
     into.clear();
     into.extend_from_map(map);

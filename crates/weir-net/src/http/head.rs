@@ -105,7 +105,7 @@ impl RequestHead {
     pub fn method_text(&self) -> &[u8] {
         self.headers.at(self.method_at)
     }
-    /// `false`: `method` is no token, and the one that was there stays.
+    /// `false`: `method` is no token, and the old one is kept.
     pub fn set_method(&mut self, method: &[u8]) -> bool {
         let fits = parse::is_token(method);
         if fits {
@@ -118,7 +118,7 @@ impl RequestHead {
     pub fn target(&self) -> &[u8] {
         self.headers.at(self.target_at)
     }
-    /// Blanks and control bytes, which would end the start line, are percent-encoded.
+    /// Blanks and control bytes would break the start line; they are percent-encoded.
     pub fn set_target(&mut self, target: &[u8]) {
         let fits = target.is_empty() || parse::is_target(target);
         let escaped = if fits { Cow::Borrowed(target) } else { Cow::Owned(escaped(target)) };

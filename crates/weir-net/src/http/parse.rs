@@ -90,7 +90,7 @@ const fn class(wanted: &[u8], alnum: bool) -> [bool; 256] {
     table
 }
 static TOKEN: [bool; 256] = class(b"!#$%&'*+-.^_`|~", true);
-/// What a host consists of (RFC 3986 reg-name), and what an address in brackets does.
+/// The bytes of a host name (RFC 3986 reg-name), and those of an address in brackets.
 static HOST: [bool; 256] = class(b"-._~%!$&'()*+,;=", true);
 static LITERAL: [bool; 256] = class(b":.%-_~", true);
 
@@ -129,7 +129,7 @@ pub fn is_authority(text: &[u8]) -> bool {
     }
     match &text[at..] {
         [] => true,
-        // RFC 3986 lets it be empty.
+        // RFC 3986 allows an empty port.
         [b':', port @ ..] => {
             port.iter().all(u8::is_ascii_digit) && port.iter().fold(0u32, |n, d| n.min(65_536) * 10 + u32::from(d - b'0')) <= 65_535
         }
@@ -137,7 +137,7 @@ pub fn is_authority(text: &[u8]) -> bool {
     }
 }
 
-/// Whether `name` can be asked for by `upgrade` and `:protocol` (RFC 9110 section 7.8): a token, perhaps with a version.
+/// Whether `name` is valid in `upgrade` and `:protocol` (RFC 9110 section 7.8): a token, optionally with a version.
 pub fn is_protocol(name: &[u8]) -> bool {
     const LONGEST: usize = 255;
     name.len() <= LONGEST
@@ -421,7 +421,7 @@ pub fn trailers(b: &[u8]) -> Parsed {
     finish(b, limits, Ok(end.map(|n| n + 2)))
 }
 
-/// Reads a trailer section that [`trailers`] has found whole, without what may not stand there.
+/// Reads a trailer section that [`trailers`] has found complete, without fields that trailers may not have.
 pub fn trailer_fields(b: &[u8], headers: &mut Headers) -> Parsed {
     headers.clear();
     let r = fields(b, headers, Limits::default());

@@ -15,8 +15,7 @@ pub const COPY_LIMIT: usize = 4096;
 /// What happens to the framing on the way.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Coding {
-    /// Both sides use the same. Chunks are written anew all the same: how the sender cut them, and what it wrote beside their
-    /// sizes, is between it and us.
+    /// Both sides use the same. Chunks are still rewritten: the sender's chunk sizes and extensions are not passed on.
     Same,
     /// The receiver gets the content without framing.
     Bare,
@@ -49,7 +48,7 @@ pub struct Pump {
     lead_sent: usize,
     /// Bytes at the front of the source's input that are checked and may be sent.
     ready: usize,
-    /// The line break behind the chunk that `ready` is.
+    /// The line break after the chunk in `ready` must still be sent.
     owed: bool,
     ended: bool,
     /// All of it was sent. Only then is the source at the start of its next message.
@@ -114,7 +113,7 @@ impl Pump {
                     self.owed = true;
                 }
                 if len > COPY_LIMIT {
-                    // Goes out from where it is; behind it nothing else of this step.
+                    // Sent from the input buffer, without a copy; nothing else of this step follows it.
                     debug_assert_eq!(s.data.end, s.used);
                     src.input.consume(s.data.start);
                     self.ready = len;
@@ -208,7 +207,7 @@ impl Pump {
                 return Poll::Ready(Ok(()));
             }
             if self.owed && src.input.is_empty() {
-                // The receiver may wait for the end of what it has.
+                // The receiver may be waiting for the end of this chunk.
                 (self.spent, self.lead_sent) = (true, 0);
                 lead.clear();
                 self.settle(lead);

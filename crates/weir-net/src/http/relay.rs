@@ -225,7 +225,7 @@ impl Writer {
             self.out.clear();
             self.at = 0;
         } else if self.at >= self.pending() {
-            // What has gone makes room, or the buffer would grow to twice what waits.
+            // Drop what was sent, or the buffer would grow to twice what waits.
             self.out.drain(..self.at);
             self.at = 0;
         }

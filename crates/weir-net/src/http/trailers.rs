@@ -1,5 +1,5 @@
-//! Which fields may stand behind a body. A recipient may merge them into the head (RFC 9110 section 6.5.1), so what says how a
-//! message is read, where it goes or who sent it never passes as a trailer, in either direction.
+//! Which fields may be trailers. A recipient may merge trailers into the head (RFC 9110 section 6.5.1), so fields that decide how a
+//! message is read, where it goes or who sent it never pass as trailers, in either direction.
 use super::{head::Headers, names::Known};
 
 const NEVER: &[Known] = &[
@@ -20,7 +20,7 @@ const NEVER: &[Known] = &[
     Known::IfNoneMatch,
     Known::IfModifiedSince,
     Known::GrpcTimeout,
-    // Who asks.
+    // Identity of the client.
     Known::Authorization,
     Known::ProxyAuthorization,
     Known::ProxyAuthenticate,
@@ -29,7 +29,7 @@ const NEVER: &[Known] = &[
     Known::Origin,
     Known::RequestMethod,
     Known::AllowOrigin,
-    // What the gateway itself says of a request.
+    // Set by the gateway itself.
     Known::Forwarded,
     Known::ForwardedFor,
     Known::ForwardedProto,
@@ -60,7 +60,7 @@ const NEVER_KNOWN: u64 = {
 const NEVER_NAMED: &[&str] = &["age", "content-range", "expires", "max-forwards", "pragma", "warning", "www-authenticate"];
 const NEVER_PREFIXES: &[&str] = &["x-forwarded-", "x-envoy-", "access-control-", "if-", "proxy-", "sec-"];
 
-/// Removes what may not stand in a trailer section.
+/// Removes fields that may not be trailers.
 pub fn filter(fields: &mut Headers) {
     fields.remove_any(NEVER_KNOWN);
     NEVER_NAMED.iter().for_each(|name| fields.remove_named(name.as_bytes()));

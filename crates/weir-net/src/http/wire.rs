@@ -19,7 +19,7 @@ use tokio::{
 pub struct Wire {
     pub io: Io,
     pub input: Buf,
-    /// TLS ended without its close_notify: somebody may have cut the stream (RFC 8446 section 6.1).
+    /// TLS ended without close_notify: an attacker may have cut the stream (RFC 8446 section 6.1).
     pub cut: bool,
 }
 
@@ -44,7 +44,7 @@ impl Wire {
                 input.filled_more(n);
                 pool.reclaim(input);
                 match ready!(r) {
-                    // Many peers close so; what was framed is whole all the same.
+                    // Many peers close this way; a body with its own framing is complete all the same.
                     Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
                         *cut = true;
                         Poll::Ready(Ok(0))
@@ -71,8 +71,8 @@ impl Wire {
     pub fn poll_shutdown(&mut self, cx: &mut Context) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
-    /// Whether the peer has ended its side, also where bytes that it sent before wait unread. Says what was last heard of the socket,
-    /// and costs no system call.
+    /// Whether the peer has closed its side, even if bytes that it sent before are still unread. Uses the socket's last known
+    /// readiness and makes no system call.
     pub fn is_ending(&self) -> bool {
         let mut ready = pin!(self.io.socket().ready(Interest::READABLE));
         match ready.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -81,7 +81,7 @@ impl Wire {
             Poll::Pending => false,
         }
     }
-    /// Whether the end of the stream is the end of a body that is delimited so.
+    /// Whether the end of the stream is the end of a body with this framing.
     pub(super) fn ends(&self, framing: Framing) -> bool {
         framing == Framing::Tunnel || framing == Framing::UntilClose && !self.cut
     }

@@ -166,7 +166,7 @@ fn escaped(value: &str) -> String {
     for (i, c) in value.chars().enumerate() {
         let edge = c == ' ' && (i == 0 || i == last) || c == '#' && i == 0;
         if c.is_control() || !c.is_ascii() {
-            // As OpenSSL, and so Envoy, writes them.
+            // As OpenSSL, and therefore Envoy, writes them.
             c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| out.push_str(&format!("\\{byte:02X}")));
             continue;
         }

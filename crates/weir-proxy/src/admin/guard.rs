@@ -1,20 +1,19 @@
-//! Who may ask the admin listener. It asks for no password, so what protects it is its address; and a page in a browser on this
-//! machine reaches every loopback address. Therefore:
-//! - the Host must be one that a foreign page cannot have: a loopback address, `localhost`, the address that the connection
-//!   came to, or a name that was configured. A page's own name that was made to resolve to the loopback (DNS rebinding) is
-//!   none of them.
-//! - a request that a browser made for a page of another origin is refused, whatever it asks for.
+//! Who may use the admin listener. It has no password; only its address protects it, and a web page in a browser on this machine
+//! can reach every loopback address. Therefore:
+//! - the Host must be one that a foreign page cannot have: a loopback address, `localhost`, the local address of the connection,
+//!   or a configured name. This stops DNS rebinding, where the page's own name resolves to a loopback address.
+//! - a request that a browser makes for a page of another origin is refused, except a followed link that only reads.
 use hyper::{HeaderMap, Method, Uri, Version, header, http::request::Parts};
 use std::net::{IpAddr, SocketAddr};
 
-/// Names of hosts that are accepted beside addresses of this machine; `*` accepts all.
+/// Host names that are accepted in addition to addresses of this machine; `*` accepts all.
 pub(super) struct Guard<'a> {
     pub allowed_hosts: &'a [String],
-    /// Where the connection came to.
+    /// The local address of the connection.
     pub local: SocketAddr,
 }
 
-/// A host in lower case without brackets, and its port if it names one.
+/// A host in lower case without brackets, and its port if there is one.
 #[derive(Clone, Debug, PartialEq)]
 struct Authority {
     host: String,
@@ -45,21 +44,21 @@ impl Authority {
 }
 
 impl Guard<'_> {
-    /// `changes`: whether something is to be changed. The error is the body of a 403.
+    /// `changes`: whether the request would change something. The error is the body of a 403.
     pub fn check(&self, head: &Parts, changes: bool) -> Result<(), String> {
         let host = self.host(&head.uri, &head.headers, head.version)?;
         self.origin(&head.headers, host.as_ref())?;
         fetched(&head.method, &head.headers, changes)
     }
 
-    /// What the request calls this listener. `None` for HTTP/1.0 without a Host, which no browser sends.
+    /// The host that the request names. `None` for HTTP/1.0 without a Host, which no browser sends.
     fn host(&self, uri: &Uri, headers: &HeaderMap, version: Version) -> Result<Option<Authority>, String> {
         let mut hosts = headers.get_all(header::HOST).iter().map(|v| v.to_str().unwrap_or_default());
         let (host, second) = (hosts.next(), hosts.next());
         if second.is_some() {
             return Err("more than one Host header\n".into());
         }
-        // The target of a request in absolute form stands above the header, and no browser sends one to a server.
+        // A target in absolute form takes precedence over the header; no browser sends one to a server.
         let target = uri.authority().map(|a| a.as_str());
         let mut named = None;
         for text in target.into_iter().chain(host) {
@@ -96,7 +95,7 @@ impl Guard<'_> {
         for origin in headers.get_all(header::ORIGIN) {
             let text = origin.to_str().unwrap_or_default();
             let own = text.split_once("://").zip(host).is_some_and(|((scheme, rest), host)| {
-                // Behind a proxy with TLS, only names can be meant.
+                // Https is possible only behind a proxy with TLS, by a configured name.
                 let speaks = scheme == "http" || (scheme == "https" && self.is_named(&host.host));
                 speaks && Authority::parse(rest).is_some_and(|o| o.is_same(host, scheme))
             });
@@ -108,7 +107,7 @@ impl Guard<'_> {
     }
 }
 
-/// What the browser itself says of a request. A link that somebody followed is no more than an address that was typed.
+/// Checks what the browser reports about the request. Following a link is as harmless as typing its address.
 fn fetched(method: &Method, headers: &HeaderMap, changes: bool) -> Result<(), String> {
     let value = |name| headers.get(name).map(|v| v.to_str().unwrap_or_default());
     let followed = value("sec-fetch-mode") == Some("navigate") && value("sec-fetch-dest") == Some("document");
@@ -217,7 +216,7 @@ mod tests {
                 assert_eq!(got.is_ok(), own, "{host} {origin}: {got:?}");
             }
         }
-        // Without a Host there is nothing to be the same as.
+        // Without a Host no origin is the same.
         assert!(check("/", Version::HTTP_10, &[("origin", "http://localhost")], false).is_err());
     }
 

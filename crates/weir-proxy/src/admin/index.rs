@@ -103,7 +103,7 @@ fn entry(e: &Endpoint, out: &mut String) {
     };
     if e.changes || !fields.is_empty() {
         let method = if e.changes { "post" } else { "get" };
-        // What ends the process takes two clicks.
+        // Ending the process takes two clicks.
         let folded = !e.changes || e.path == "/quitquitquit";
         if folded {
             let _ = writeln!(out, "<details><summary>{}</summary>", if e.changes { "Really?" } else { "Options" });

@@ -21,7 +21,7 @@ pub fn hash_bytes(bytes: &[u8]) -> u64 {
     mix(h)
 }
 
-/// The number to choose a cluster of a split by: of the hash, and independent of what the hash leads to within the cluster.
+/// The number that chooses among the clusters of a split: derived from the hash, but independent of the choice within a cluster.
 pub fn for_split(hash: u64) -> u64 {
     mix(hash ^ 0xa076_1d64_78bd_642f)
 }

@@ -23,11 +23,11 @@ const MAX_HOSTS: usize = 1024;
 pub struct DnsCacheStats {
     /// Lookups begun.
     pub dns_query_attempt: AtomicU64,
-    /// Lookups that brought no address.
+    /// Lookups that found no address.
     pub dns_query_failure: AtomicU64,
     /// Requests refused because too many names were being looked up.
     pub dns_rq_pending_overflow: AtomicU64,
-    /// Hosts forgotten before their time because there were too many.
+    /// Hosts removed before they expired because there were too many.
     pub host_overflow: AtomicU64,
     /// Hosts remembered now.
     pub num_hosts: AtomicU64,
@@ -63,7 +63,7 @@ pub struct ForwardProxy {
     resolver: Arc<Resolver>,
     runtime: tokio::runtime::Handle,
     hosts: Mutex<HashMap<(String, u16), Entry>>,
-    /// By name; `None` is sent until the answer is there.
+    /// Lookups under way by name; the value is `None` until the answer arrives.
     pending: Arc<Mutex<HashMap<String, watch::Receiver<Option<Lookup>>>>>,
     /// Names that may be looked up at once (Envoy's `max_pending_requests` of a DNS cache).
     max_pending: usize,
@@ -78,7 +78,7 @@ impl ForwardProxy {
     /// The endpoint of a host (a name or an address, no port) and a port. The same `Arc` as long as the address stays.
     ///
     /// # Errors
-    /// What DNS says, or too many lookups; an expired address is used on while its name cannot be resolved anew.
+    /// DNS failed, or too many lookups are under way. An expired address stays in use while its name cannot be resolved.
     pub async fn endpoint(&self, host: &str, port: u16) -> Result<Arc<EndpointRt>, Unresolved> {
         let key = (host.to_ascii_lowercase(), port);
         let now = Instant::now();
@@ -104,7 +104,7 @@ impl ForwardProxy {
         Ok(endpoint)
     }
 
-    /// Joins the lookup of this name that is under way, or begins one.
+    /// Joins the running lookup of this name, or starts one.
     async fn lookup(&self, name: &str) -> Result<Answer, Unresolved> {
         let mut answer = {
             let mut pending = lock(&self.pending);
@@ -125,7 +125,7 @@ impl ForwardProxy {
         found.unwrap_or_else(|| Err(DnsError::Failed("the proxy is stopping".into()))).map_err(Unresolved::Dns)
     }
 
-    /// A lookup goes on when those who asked have left: others may join it.
+    /// A lookup continues after its requests have ended: others may join it.
     fn begin(&self, name: String) -> watch::Receiver<Option<Lookup>> {
         let (tell, answer) = watch::channel(None);
         let (resolver, pending, stats) = (self.resolver.clone(), self.pending.clone(), self.stats.clone());

@@ -3,14 +3,14 @@ use super::local_rate_limit::TokenBucket;
 use std::{net::IpAddr, sync::Arc};
 use weir_config::model::{Rbac, Route};
 
-/// Of a route that has any.
+/// The checks of a route that has any.
 #[derive(Debug)]
 pub struct Guard {
     rbac: Option<Arc<Rbac>>,
     bucket: Option<TokenBucket>,
 }
 
-/// What became of a request.
+/// The decision on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Pass,

@@ -2,10 +2,10 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use weir_config::model;
 
-/// A token bucket in one number: the time at which the tokens that were taken will have been filled again.
+/// A token bucket in one number, `filled`: the bucket holds one token for each `token` nanoseconds that have passed since then.
 #[derive(Debug)]
 pub struct TokenBucket {
-    /// In nanoseconds: what one token takes to be filled, and the whole bucket.
+    /// Nanoseconds to fill one token, and the whole bucket.
     token: i64,
     bucket: i64,
     filled: AtomicI64,
@@ -48,9 +48,9 @@ mod tests {
         assert_eq!(taken(SECOND / 10 - 1), 0);
         assert_eq!(taken(SECOND / 10), 1);
         assert_eq!(taken(SECOND / 10 * 3), 2);
-        // Never more than fit.
+        // Never more than the bucket holds.
         assert_eq!(taken(SECOND * 60), 3);
-        // A clock that stands still or that another worker read earlier.
+        // A time that another worker read earlier.
         assert_eq!(taken(SECOND * 59), 0);
     }
 

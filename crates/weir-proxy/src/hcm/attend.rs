@@ -48,7 +48,7 @@ impl Exchange<'_> {
         self.attended(work).await.map_err(|why| self.given_up(why))
     }
 
-    /// How the exchange ends when a wait was given up.
+    /// How the exchange ends because a wait was given up.
     pub(super) fn given_up(&self, why: GivenUp) -> End {
         match why {
             GivenUp::Late(late) => self.too_late(late),

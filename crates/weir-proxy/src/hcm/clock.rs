@@ -23,7 +23,7 @@ pub struct Clock {
     pub request: u64,
     pub route: u64,
     pub per_try: u64,
-    /// The client's own deadline (`grpc-timeout`), even if the response has begun by then.
+    /// The client's own deadline (`grpc-timeout`), even if the answer has begun by then.
     pub deadline: u64,
     /// How long after the end of the request the route's time and that of a try are up.
     route_after: u64,
@@ -51,11 +51,11 @@ impl Clock {
         self.route_after = time;
         self.route = if request_end == 0 { u64::MAX } else { now.saturating_add(time) };
     }
-    /// The deadline of the whole request.
+    /// When the whole request is late, as far as known.
     pub fn whole(&self) -> u64 {
         self.route.min(self.deadline)
     }
-    /// Removes all deadlines but the idle timeout.
+    /// Removes all limits but the idle timeout.
     pub fn unbind(&mut self) {
         (self.request, self.route, self.per_try, self.deadline) = (u64::MAX, u64::MAX, u64::MAX, u64::MAX);
     }

@@ -1,4 +1,4 @@
-//! Passes a response's head through the plugins: an upstream's, the gateway's own, or that of a protocol upgrade.
+//! Takes a response's head through the plugins: an upstream's, a local reply, or a switch of protocols.
 use super::{attempt::Try, attend::GivenUp, exchange::Exchange, relay::Replay, respond::before_head};
 use crate::stream::Direction;
 use std::{
@@ -18,8 +18,8 @@ pub(super) struct Source<'a> {
 }
 
 impl Exchange<'_> {
-    /// Shows the head to the plugins and waits until all of them let it continue. `ends`: there is no body. Without a source, `body`
-    /// is the whole body.
+    /// Shows the head to the plugins, and waits until all of them let it pass. `ends`: there is no body. Without a source, `body` is
+    /// the whole body.
     pub(super) async fn encode(&mut self, ends: bool, body: &[u8], mut source: Option<Source<'_>>) -> Result<(), GivenUp> {
         let Some(chain) = &mut self.chain else { return Ok(()) };
         chain.head(Direction::Response, ends);
@@ -29,7 +29,7 @@ impl Exchange<'_> {
         self.clock.arm(&self.c.lane);
         poll_fn(|cx| self.poll_encode(cx, source.as_mut())).await?;
         if self.chain.as_ref().is_some_and(|c| c.is_unsized(Direction::Response)) {
-            // The framing sets the new length if it is known by now.
+            // The new length, if it is known by now, is set with the framing.
             self.s.resp.borrow_mut().headers.remove(Known::ContentLength);
         }
         Ok(())
@@ -46,7 +46,7 @@ impl Exchange<'_> {
             if ready && !sized {
                 return Poll::Ready(Ok(()));
             }
-            // The available part of the body passes the plugins first, since they may change its length.
+            // Parts of the body that have arrived go through the plugins first: they may change its length.
             let more = match &mut source {
                 Some(Source { tried, reader, .. }) => {
                     self.gather_down(cx, Some((&mut tried.peer, &mut **reader)), None).map_err(|e| GivenUp::End(before_head(e)))?

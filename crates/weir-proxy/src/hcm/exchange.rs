@@ -83,9 +83,9 @@ pub(super) struct Exchange<'a> {
     pub interim: Vec<u8>,
     /// Bytes moved in this exchange, for idle timeouts.
     pub progress: u64,
-    /// Why the exchange must end, found where it could not be returned.
+    /// Why it is over, where the code that noticed could not return it.
     pub over: Option<End>,
-    /// The next check of a client that is not being read from.
+    /// When to check next whether a client that nothing is read from has gone.
     pub glance: Option<Pin<Box<Sleep>>>,
 }
 
@@ -280,7 +280,7 @@ impl<'a> Exchange<'a> {
         deadline.arm(&self.c.lane);
         std::future::poll_fn(|cx| self.poll_decode(cx)).await?;
         if self.chain.as_ref().is_some_and(|c| c.is_unsized(Direction::Request)) {
-            // The framing sets the new length if it is known by now.
+            // The new length, if it is known by now, is set with the framing.
             self.s.req.borrow_mut().headers.remove(Known::ContentLength);
         }
         Ok(())
@@ -323,7 +323,7 @@ impl<'a> Exchange<'a> {
 
     /// What a passed deadline leads to.
     pub fn too_late(&self, late: Late) -> End {
-        // DEADLINE_EXCEEDED: a 504 maps to UNAVAILABLE, on which gRPC clients retry.
+        // DEADLINE_EXCEEDED, since gRPC clients retry UNAVAILABLE, which a 504 would become.
         let reply = |status, flags, details| {
             let reply = Reply { grpc_status: Some(4), ..Reply::new(status, details) };
             End::Reply(reply, flags)
@@ -362,7 +362,7 @@ impl<'a> Exchange<'a> {
         self.s.reached.iter().for_each(|r| r.set(Reached::Sent));
         if let Some(mut chain) = self.chain.take() {
             chain.end();
-            // A plugin may keep the stream alive, which must not keep the configuration alive.
+            // A plugin may keep the stream alive, but the stream must not keep the configuration alive.
             *self.s.hcm.borrow_mut() = None;
         }
         let info = self.s.info.borrow();

@@ -1,4 +1,4 @@
-//! The chain of plugins of one stream: who has seen what, who holds what, what may go on.
+//! The chain of plugins of one stream: what each of them has seen, what it holds, and what may pass.
 //!
 //! Each plugin is a station in each direction. A head, body bytes, the end and trailers arrive at a station, are shown to
 //! its plugin, and go on to the next station or stay. What has passed the last one waits in `out` to be forwarded. The
@@ -165,23 +165,23 @@ impl Chain {
         }
         Chain { stations: [stations(), stations()], out: Default::default(), too_large: None, wants_body, fed: [false; 2], stream, filters }
     }
-    /// Whether the body goes through the chain: a plugin wants to see it, has put bytes of its own into it, or has cut it off.
-    /// A body that no plugin wants to see stays unread while a plugin holds its head.
+    /// Whether the body goes through the chain: a plugin wants to see it, has added bytes to it, or has cut it off. A body that no
+    /// plugin wants to see is left unread while a plugin holds its head.
     pub fn wants_body(&self, d: Direction) -> bool {
         self.wants_body[d as usize] || self.fed[d as usize] || self.stations[d as usize].iter().any(|s| s.cut)
     }
-    /// Whether the head can be sent on. `sized`: it has a `content-length`. Such a head waits for the first bytes that pass the plugins,
-    /// since a plugin that changes the body changes its length.
+    /// Whether the head can be sent on. `sized`: it gives the length of the body. Then it waits for the first bytes that pass, since
+    /// a plugin that changes the body changes its length.
     pub fn is_ready(&self, d: Direction, sized: bool) -> bool {
         let out = &self.out[d as usize];
         out.head && (!sized || out.end || !out.body.is_empty() || !self.wants_body(d) || self.is_unsized(d))
     }
-    /// Whether the head must lose its `content-length`: a plugin has changed the body's length, or is known to do so.
+    /// Whether the head must not give the length of the body: a plugin has changed it, or is known to do so.
     pub fn is_unsized(&self, d: Direction) -> bool {
         let will = || self.wants_body(d) && !self.out[d as usize].head_ends && self.filters.iter().any(|f| f.resizes(d));
         self.stream.edited[d as usize].get().is_some() || will()
     }
-    /// Handles a body that does not match its `content-length`. Returns the name of the plugin that changed it last.
+    /// Notes that the length of the body differs from that in its head. Returns the name of the plugin that changed it last.
     pub fn has_resized(&self, d: Direction) -> Option<String> {
         let by = self.filters.get(self.stream.edited[d as usize].get()?)?;
         by.has_resized(d);

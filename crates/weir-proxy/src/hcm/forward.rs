@@ -130,8 +130,8 @@ impl Exchange<'_> {
         grpc_timeout(told)
     }
 
-    /// The hash for a choice between clusters: equal values of the hashed header, cookie or address always lead to the same cluster.
-    /// The first hash policy among the clusters counts.
+    /// The hash for a choice between clusters: the same value of what a hash policy reads always leads to the same cluster. The first
+    /// policy among the clusters counts.
     fn hash_of_split(&mut self, forward: &ForwardRt) -> Option<(Arc<ClusterRt>, u64)> {
         if forward.targets().len() < 2 {
             return None;
@@ -142,7 +142,7 @@ impl Exchange<'_> {
         Some((rt, hash))
     }
 
-    /// The hash of the request. If it needs a new cookie, the response sets it.
+    /// The hash of the request; if it needs a new cookie, the response sets it.
     fn hash_by(&mut self, policy: &[HashPolicy]) -> Option<u64> {
         let source = self.s.info.borrow().remote_address.unwrap_or(self.c.conn.peer).ip();
         let (hash, cookie) = hash_request(policy, &*self.s.req.borrow(), source, self.w.random());

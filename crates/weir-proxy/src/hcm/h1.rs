@@ -35,7 +35,7 @@ pub enum Ended {
     Idle,
     /// It has had as many requests as it may.
     MostRequests,
-    /// It was idle when a drain began.
+    /// It was idle during a drain.
     Drained,
     Local,
 }
@@ -139,8 +139,8 @@ async fn request_head(
     }
 }
 
-/// How long a client that was answered may go on sending before its connection is closed, how often it is read from meanwhile,
-/// and how much at once.
+/// How long a client that was answered may keep sending before its connection is closed, how many times its data is read
+/// meanwhile, and how many bytes at once.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_READS: u32 = 64;
 const LINGER_BYTES: usize = 16 * 1024;

@@ -23,7 +23,7 @@ use weir_net::{
 /// Streams that a client may reset before their answer was begun, beyond those that ended well: above it the connection
 /// ends (CVE-2023-44487).
 const MAX_EARLY_RESETS: u32 = 200;
-/// Bytes of one stream that wait for the client to read, beside what is about to be written.
+/// Bytes of one stream that wait for the client to read, in addition to what is about to be written.
 const SEND_BUFFER: usize = 64 * 1024;
 /// Ends of streams that h2 remembers.
 const MAX_RESET_STREAMS: usize = 50;
@@ -77,7 +77,7 @@ pub async fn serve(io: Io, first: Vec<u8>, since: Option<u64>, connection: Conne
                     h2.graceful_shutdown();
                 }
                 if !leaving && phase >= Phase::Closing {
-                    // Clients that do not answer the GOAWAY are looked at until they have no stream left.
+                    // Clients that do not react to the GOAWAY are checked until they have no stream left.
                     leaving = true;
                     lane.set(w.now().saturating_add(grace));
                 }

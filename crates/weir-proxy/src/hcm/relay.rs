@@ -76,7 +76,7 @@ impl Exchange<'_> {
             if ready && !sized {
                 return Poll::Ready(Ok(()));
             }
-            // The available part of the body passes the plugins first, since they may change its length.
+            // Parts of the body that have arrived go through the plugins first: they may change its length.
             match (self.poll_feed(cx)?, ready) {
                 (Poll::Ready(true), _) => {}
                 (_, true) => return Poll::Ready(Ok(())),
@@ -170,7 +170,7 @@ impl Exchange<'_> {
         match &mut self.c.peer {
             Peer::H1(wire) if !read && held_back => {
                 let gone = Poll::Ready(Err(End::client_gone(false)));
-                // New bytes wait in the connection's buffer.
+                // Bytes that arrive meanwhile wait in the connection's buffer.
                 while !wire.input.is_full() {
                     match wire.poll_fill(cx, &self.w.bufs) {
                         Poll::Ready(Ok(1..)) => {}
@@ -236,7 +236,7 @@ impl Exchange<'_> {
                 more = self.gather(cx, writer, replay)?;
             }
             if writer.is_mismatch() {
-                // The upstream must not mistake a part of the body for all of it.
+                // The upstream must not take an incomplete body for a complete one.
                 return Poll::Ready(Err(Broken::Length));
             }
             let before = writer.sent;
@@ -284,7 +284,7 @@ impl Exchange<'_> {
                 }
             }
             if wants {
-                // If bytes have moved on, there is room again.
+                // Bytes that moved on have left room for more.
                 return Ok(fed || moved);
             }
         }
@@ -336,7 +336,7 @@ impl Exchange<'_> {
                 self.run_events(cx)?;
             }
             if writer.is_mismatch() {
-                // The client must not mistake a part of the body for all of it.
+                // Neither must the client.
                 self.chain.as_ref().and_then(|c| c.has_resized(Direction::Response));
                 return Poll::Ready(Err(End::Gone(Flags::LOCAL_RESET, "content_length_mismatch".into())));
             }

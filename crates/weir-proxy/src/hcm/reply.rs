@@ -47,7 +47,7 @@ impl Exchange<'_> {
             let shown = if encoding { None } else { Some(self.encode(body.is_empty(), &body, None).await) };
             match shown {
                 Some(Ok(())) => {}
-                // A plugin's replacement skips all plugins: otherwise two could replace each other's forever.
+                // A reply that a plugin sends instead skips all plugins, or two could replace each other's for ever.
                 Some(Err(GivenUp::End(End::Reply(other, flags)))) => {
                     body = self.compose(&other, flags);
                     self.bypass_response(&body);
@@ -75,14 +75,14 @@ impl Exchange<'_> {
         }
     }
 
-    /// Sends the response without showing it to the plugins.
+    /// Lets the response through without showing it to the plugins.
     fn bypass_response(&mut self, body: &[u8]) {
         if let Some(chain) = &mut self.chain {
             chain.bypass_response(body);
         }
     }
 
-    /// Makes the reply the stream's response and returns its body.
+    /// Makes the reply the stream's response; returns the body.
     fn compose(&mut self, reply: &Reply, flags: Flags) -> Vec<u8> {
         {
             let mut info = self.s.info.borrow_mut();

@@ -113,7 +113,7 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// Checks the route's access rules and rate limit.
+    /// Whether the route accepts the request: by the client's address, and by its rate limit.
     pub(super) fn guard(&self) -> Result<(), End> {
         let Some(guard) = self.route.as_ref().and_then(|r| r.guard.as_ref()) else { return Ok(()) };
         let client = self.s.info.borrow().remote_address.unwrap_or(self.c.conn.peer).ip();
@@ -162,7 +162,7 @@ impl Exchange<'_> {
 
     pub(super) async fn begin_filters(&mut self) -> Result<(), End> {
         if let Some(waiting) = self.w.plugins.missing(&self.hcm.rt.plugins) {
-            // Boxed because it is rare: the future of every request would grow by it.
+            // Rare, so it is kept out of the state of every request.
             Box::pin(self.wait_for_plugins(waiting)).await?;
         }
         *self.s.hcm.borrow_mut() = Some(self.hcm.rt.clone());
@@ -176,7 +176,7 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// Waits until no plugin is starting, for at most as long as a start may take.
+    /// Waits until all plugins have started, at most as long as a start may take.
     async fn wait_for_plugins(&mut self, waiting: Waiting) -> Result<(), End> {
         waiting.count();
         let until = tokio::time::Instant::now() + waiting.patience();

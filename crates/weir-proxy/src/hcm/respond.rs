@@ -43,7 +43,7 @@ impl Exchange<'_> {
             framing != Framing::UntilClose && body::persists(&resp.headers, resp.version)
         };
         if let Peer::H2(stream) = &mut tried.peer {
-            // If the stream is known to be broken by now, the client can still get an error.
+            // A body that is already known to be broken can still be reported to the client.
             let first = poll_fn(|cx| Poll::Ready(stream.peek(cx))).await;
             if first.is_err_and(|e| e.is_library()) {
                 plan.cluster.stats.upstream_cx_protocol_error.inc();
@@ -53,7 +53,7 @@ impl Exchange<'_> {
         let mut reader = Reader::new(framing, &tried.peer);
         self.edit_response(plan, now);
         self.tell_session(plan, &tried.host);
-        // Plugins read here where a response comes from.
+        // Plugins read from it where a response comes from.
         self.s.info.borrow_mut().details = "via_upstream".into();
         if self.chain.is_some() {
             let ends = reader.is_done();
@@ -161,7 +161,7 @@ impl Exchange<'_> {
         }
         let failed = match self.poll_up(cx, &mut tried.peer, &mut tried.up, replay) {
             Poll::Ready(Err(Broken::Length)) => {
-                // The upstream has taken a part of the request for all of it.
+                // The upstream took an incomplete request for a complete one.
                 self.over = Some(self.broken_request(Broken::Length));
                 true
             }

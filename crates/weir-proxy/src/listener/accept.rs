@@ -80,7 +80,7 @@ fn take(local: &Rc<Local>, slot: &Arc<ListenerSlot>, io: TcpStream, peer: Socket
     }
 }
 
-/// Counts one that accepts.
+/// Counts an accepting socket while it lives.
 struct Accepting(Arc<Total>);
 
 impl Accepting {

@@ -37,7 +37,7 @@ pub struct Sink {
     totals: Arc<Totals>,
 }
 
-/// Over all sinks since the start.
+/// Totals of all sinks since the start.
 #[derive(Default)]
 struct Totals {
     dropped: AtomicU64,
@@ -169,8 +169,8 @@ impl WorkerLogs {
         }
         logger.write(record, &mut end.block);
     }
-    /// Hands over what waits: to be called every 20 ms or so. A writer that still has a block to write gets no second one that
-    /// is not full, so that blocks do not run out by being small. Ends of sinks that only this worker still holds are let go.
+    /// Hands over what waits: to be called every 20 ms or so. A writer that still has a block to write gets no second one until it
+    /// is full, so that small blocks do not use up the queue. Ends of sinks that only this worker still holds are dropped.
     pub fn flush(&mut self) {
         self.ends.retain_mut(|end| {
             let empty = end.block.is_empty() || (end.is_idle() && end.hand_over());
@@ -191,7 +191,7 @@ impl End {
     fn new(sink: Arc<Sink>) -> End {
         End { sink, block: Vec::with_capacity(BLOCK), back: sync_channel(BLOCKS), spare: Vec::new(), made: 1 }
     }
-    /// Whether the writer has none of the blocks.
+    /// Whether the writer has returned all blocks.
     fn is_idle(&mut self) -> bool {
         self.spare.extend(self.back.1.try_iter());
         self.spare.len() + 1 == self.made

@@ -1,4 +1,4 @@
-//! What a writer thread does with its file, and what it says when that fails: at once, and then at intervals.
+//! How a writer thread writes its file, and how it reports failures: the first at once, then at intervals.
 use crate::logging::Logger;
 use std::{
     fmt,
@@ -8,7 +8,7 @@ use std::{
 };
 use weir_config::{model::LogSink, text::counted};
 
-/// At least so long between two lines about records that are lost.
+/// The least time between two messages about lost records.
 const SAID_EVERY: Duration = Duration::from_secs(60);
 
 /// Where bytes go.
@@ -58,7 +58,7 @@ fn lines(bytes: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', bytes).count() as u64
 }
 
-/// One target and how it fared.
+/// One target and its state.
 pub(super) struct Writer {
     target: Target,
     /// The last write ended within a record.
@@ -66,7 +66,7 @@ pub(super) struct Writer {
     trouble: Option<Trouble>,
 }
 
-/// Since the first write that failed.
+/// Lost records since the first failed write.
 struct Trouble {
     lost: u64,
     said: Instant,
@@ -77,10 +77,10 @@ impl Writer {
         Writer { target, torn: false, trouble: None }
     }
 
-    /// Writes whole records; how many of them were lost.
+    /// Writes whole records; returns how many of them were lost.
     pub fn write(&mut self, block: &[u8]) -> u64 {
         if self.torn {
-            // The rest of a record that a full disk cut would run into the next one.
+            // A record that a full disk cut short must not run into the next one.
             self.torn = !matches!(self.target.write(b"\n"), Ok(1));
         }
         match write_all(&mut self.target, block) {

@@ -1,14 +1,14 @@
 //! The memory limit of the process's control group, versions 1 and 2.
 use std::{fs, path::Path};
 
-/// The smallest of the limits on the way from the process's group to the root; `None` where there is none.
+/// The smallest limit among the process's group and its ancestors; `None` where there is none.
 pub fn memory_limit() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     limit_in(Path::new("/sys/fs/cgroup"), &groups)
 }
 
-/// `groups` are lines `0::/path` (version 2) or `4:memory:/path` (version 1). In a container the path may be that of the host, which is not
-/// there: the root is the container's own group.
+/// `groups` are lines `0::/path` (version 2) or `4:memory:/path` (version 1). In a container the path may be one of the host that does
+/// not exist there: then the root is the container's own group.
 fn limit_in(root: &Path, groups: &str) -> Option<u64> {
     let limits = groups.lines().flat_map(|line| {
         let mut parts = line.splitn(3, ':');
@@ -25,7 +25,7 @@ fn limit_in(root: &Path, groups: &str) -> Option<u64> {
 }
 
 fn read(file: &Path) -> Option<u64> {
-    // Version 1 says "unlimited" by a number near 2^63.
+    // Version 1 writes "unlimited" as a number near 2^63.
     fs::read_to_string(file).ok()?.trim().parse().ok().filter(|n| *n < 1 << 60)
 }
 

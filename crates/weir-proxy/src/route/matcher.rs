@@ -123,8 +123,8 @@ impl Header {
         };
         Ok(Header { of: name, value, invert: of.invert, ignore_case: of.ignore_case })
     }
-    /// Several fields of one name are looked at one by one, and one that fits is enough; an inverted condition wants none that
-    /// does. A missing header matches only an inverted condition. All as with Envoy.
+    /// Several fields of one name are checked one by one, and one match is enough; an inverted condition requires that none
+    /// matches. A missing header matches only an inverted condition. All as with Envoy.
     pub fn matches(&self, request: &dyn RequestView) -> bool {
         let fits = |v: &[u8]| self.value.matches(v, self.ignore_case);
         let found = match &self.of {

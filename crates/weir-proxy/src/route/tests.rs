@@ -223,7 +223,7 @@ fn headers_and_queries_are_conditions() {
         (header(":authority", eq("shop.test"), false, false), vec![base()], vec![Request::get("x", "/")]),
         (header(":scheme", eq("https"), true, false), vec![base()], vec![]),
         (header(":path", text(StringMatch::Contains("q=1".into())), false, false), vec![base()], vec![Request::get("shop.test", "/")]),
-        // Each line by itself: one that fits is enough, and an inverted condition wants none.
+        // Each line by itself: one match is enough, and an inverted condition requires none.
         (header("x", eq("1,2"), false, false), vec![with("1,2"), with("3").with("x", "1,2")], vec![with("1").with("x", "2")]),
         (header("x", eq("2"), false, false), vec![with("1").with("x", "2"), with("2").with("x", "1")], vec![with("1,2"), with("2,1")]),
         (

@@ -61,7 +61,7 @@ impl View {
                 match name {
                     b":method" => give(req.method_text()),
                     b":path" => give(req.target()),
-                    // Plugins compare it with the hosts of their rules, so hosts that are equal to routes must be equal here.
+                    // Plugins compare it with the hosts of their rules, so names that are equal for routes must be equal here.
                     b":authority" => give(&canonical_authority(req.authority())),
                     b":scheme" => give(req.scheme().as_bytes()),
                     _ => return false,
@@ -87,7 +87,7 @@ impl View {
             }
             (Direction::Request, b":authority") => {
                 let mut req = s.req.borrow_mut();
-                // Writing back the value that was read leaves what the client sent.
+                // If the plugin writes back what it read, the client's spelling stays.
                 *canonical_authority(req.authority()) == *value || req.headers.set(Known::Host, &[value])
             }
             (Direction::Request, b":scheme") => {
@@ -318,7 +318,7 @@ impl weir_wasm::Stream for View {
 
     fn send_local_response(&self, r: LocalResponse<'_>) {
         if !self.stream.first_answer(self.plugin) {
-            // Each plugin answers once. Its own answer passes it on the way out, and must not be held there.
+            // Each plugin may answer once. Its own answer passes it on the way out and must not be held there.
             return self.stream.post(Event::Resume { plugin: self.plugin, direction: Direction::Response });
         }
         let details = String::from_utf8_lossy(r.details).replace(char::is_whitespace, "_");
@@ -405,7 +405,7 @@ mod tests {
         Arc::new(PluginSlot::new(0, Arc::new(plugin)))
     }
 
-    /// A guest cannot end a header line or the start line.
+    /// No value from a guest can end a header line or the start line.
     #[test]
     fn guests_write_whole_lines() {
         let stream = Rc::new(Stream::default());

@@ -23,7 +23,7 @@ use weir_net::{
     tls::{self, Alpn, Refusal},
 };
 
-/// How long a request waits for a connection while the process has no more of them.
+/// How long a request waits for a connection when the process has none left.
 const WAIT_FOR_PROCESS: Duration = Duration::from_millis(250);
 
 /// What to speak.
@@ -196,8 +196,8 @@ impl Checkout<'_> {
     }
 
     /// All connections that the cluster may have are there: waits for one to be given back here, or closed anywhere. Idle
-    /// ones elsewhere (to other hosts, of other workers, of other clusters) make room. Where the whole process has no more,
-    /// the wait is short.
+    /// ones elsewhere (to other hosts, of other workers, of other clusters) make room. When the whole process
+    /// has none left, the wait is short.
     async fn wait(&self, w: &Worker, name: Option<&str>) -> Result<Waited, Failure> {
         let cluster = self.cluster;
         let mut shed = None;

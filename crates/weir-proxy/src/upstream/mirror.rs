@@ -25,7 +25,7 @@ pub struct Copies {
     bytes: Cell<usize>,
 }
 
-/// One of them: counted while it lives.
+/// One copy, counted while it lives.
 struct Copy {
     worker: Rc<Worker>,
     bytes: usize,

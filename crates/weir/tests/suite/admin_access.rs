@@ -58,7 +58,7 @@ fn other_sites_cannot_use_the_admin_listener() {
     assert_eq!(weir.admin("/ready").status, 200);
 }
 
-/// Stands wherever a secret can.
+/// Used wherever a secret can occur.
 const MARK: &str = "Zq7pLmarker";
 
 const SECRETS: &str = r#"

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Puts the wall clock forward by as many seconds as a file says.
+/// Sets the wall clock forward by the number of seconds in a file.
 const SHIM: &str = r#"
 #define _GNU_SOURCE
 #include <fcntl.h>

@@ -1,4 +1,4 @@
-//! What the command line accepts, and what it says of the rest.
+//! What the command line accepts, and its messages for the rest.
 use crate::{
     client,
     harness::{Start, TO_ECHO, cache_in, echo_server, eventually, free_port, weir},

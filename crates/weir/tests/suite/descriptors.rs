@@ -65,7 +65,7 @@ fn a_slow_cluster_leaves_descriptors_for_everybody_else() {
     assert_eq!(weir.get("h.test", "/status/200").status, 200);
 }
 
-/// Idle connections of one cluster make room for another, whichever worker has them.
+/// Idle connections of one cluster make room for another, on any worker.
 #[test]
 fn idle_connections_make_room() {
     let weir = Mesh::new()

@@ -1,4 +1,4 @@
-//! What a gateway says of the folders and files that it was given, and what it does about those that it cannot read.
+//! What a gateway reports about its folders and files, and how it treats those that it cannot read.
 use crate::harness::{Start, TO_ECHO, eventually, weir};
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! Calls of gRPC: streams of many small messages, deadlines, and which status stands for which failure.
+//! gRPC calls: streams of many small messages, deadlines, and which status reports which failure.
 use crate::{
     client::{self, Connection},
     frames::{self, ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, OK, PING, Raw, SETTINGS},
@@ -100,7 +100,7 @@ fn small_messages_to_an_upstream_that_does_not_read_end_nothing() {
     is_alive(&mut raw);
 }
 
-/// A client that does not read its messages holds up nobody else's stream on the upstream's connection.
+/// A client that does not read its messages does not block other streams on the connection to the upstream.
 #[test]
 fn small_messages_of_an_upstream_end_nothing() {
     static CONNECTIONS: AtomicU32 = AtomicU32::new(0);

@@ -237,7 +237,7 @@ fn request_length(held: &[u8]) -> Option<usize> {
     (held.len() >= end + length).then_some(end + length)
 }
 
-/// An upstream whose answer to `/sized/N` says that N bytes follow, and gives them.
+/// An upstream that answers `/sized/N` with a Content-Length of N and N bytes.
 pub fn sized_upstream() -> u16 {
     raw_upstream(|head| {
         let size = head.split(' ').nth(1).and_then(|path| path.rsplit('/').next()?.parse().ok()).unwrap_or(0);

@@ -7,7 +7,7 @@ use crate::{
     harness::{Received, Start, TO_ECHO, Weir, eventually},
 };
 
-/// What is tried at each place; all of it contains or is followed by what must never be a line of its own.
+/// What is tried at each place; each contains or is followed by text that must never become a separate line.
 fn nasty() -> Vec<String> {
     let mut all: Vec<String> = ["\r\n", "\n", "\r", "\0", "\x01", "\x7f", " ", "\t", "\"", "\u{e9}"]
         .iter()
@@ -106,7 +106,7 @@ fn http1_writes_no_line_of_its_own() {
     let (port, received) = Received::start();
     let weir = editing(port);
     for place in ["the method", "the target", "the host", "x-from", "x-host", "cookie", "the name", "an absolute target"] {
-        // What stands behind a line break is a line of the client's own.
+        // Text after a line break is a separate line that the client sent.
         for value in nasty().into_iter().filter(|v| !v.contains("\r\n")) {
             let name = format!("{place} {:?}", value.chars().take(20).collect::<String>());
             received.take();

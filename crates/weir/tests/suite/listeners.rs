@@ -41,7 +41,7 @@ fn a_port_that_is_taken_at_the_start_is_waited_for() {
         &format!("  listeners:\n  - {{ name: http, port: $PORT, protocol: HTTP }}{second}"),
     );
     let weir = Start::new().file("gateway.yaml", yaml).unready().run();
-    // What can serve serves; the rest is told once, at the line of the port.
+    // All other listeners serve; the failure is reported once, with the line of the port.
     eventually("the other listener", || (status(weir.ports[0]) == Some(200)).then_some(()));
     let told = weir.says(&format!("cannot listen on 0.0.0.0:{port}"));
     assert!(weir.printed().contains("gateway.yaml:8"), "{}", weir.printed());
@@ -84,7 +84,7 @@ fn a_port_changed_to_one_that_is_taken_leaves_the_old_one_open() {
     drop(holder);
     eventually("the new port", || (status(port) == Some(200)).then_some(()));
     eventually("the old port's end", || TcpStream::connect(at(old)).is_err().then_some(()));
-    // Whoever was connected is served once more and told to leave.
+    // Connected clients are served once more, and their connections close.
     if let Ok(answer) = kept.request("GET", "h", "/", &[], b"") {
         assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
     }
@@ -102,7 +102,7 @@ fn requests_on_a_removed_listener_keep_its_routes() {
     assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
 }
 
-/// Whoever connects first finds routes.
+/// The first client to connect finds routes.
 #[test]
 fn the_first_request_is_routed() {
     let current = Arc::new(AtomicU16::new(0));

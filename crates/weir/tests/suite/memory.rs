@@ -22,7 +22,7 @@ fn greedy(to: SocketAddr) -> Raw {
     raw
 }
 
-/// The gateway's memory once it grows no more, in kB.
+/// The gateway's memory in kB once it no longer grows.
 fn settled(weir: &Weir) -> u64 {
     let (mut last, mut still) = (weir.resident_kb(), 0);
     for _ in 0..600 {
@@ -46,7 +46,7 @@ fn a_client_that_never_reads_holds_a_bounded_amount() {
     let active = format!("http.0.0.0.0_{}.downstream_rq_active", weir.ports[0]);
     eventually("the streams", || (weir.stat(&active) == 100).then_some(()));
     let grown = settled(&weir) - before;
-    // 64 KiB for each stream beside the buffer that it is read with.
+    // 64 KiB for each stream in addition to its read buffer.
     assert!(grown < 32_000, "one connection holds {grown} kB");
     drop(raw);
     eventually("the streams' end", || (weir.stat(&active) == 0).then_some(()));

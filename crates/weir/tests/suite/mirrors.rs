@@ -6,7 +6,7 @@ use crate::{
 };
 use std::collections::BTreeSet;
 
-/// Gateway API says nothing of the Host of a copy; Istio's has `-shadow`, before the port.
+/// Gateway API does not specify the Host of a copy; Istio adds `-shadow` before the port.
 #[test]
 fn the_host_of_a_copy() {
     let route = "\

@@ -1,5 +1,5 @@
 //! Several listeners of a Gateway on one port of TLS: a request whose Host belongs to another listener than its connection is
-//! told to come by another connection (421, RFC 9110 section 15.5.20).
+//! asked to use another connection (421, RFC 9110 section 15.5.20).
 use crate::{
     authority::{Authority, Client, Signed, holder},
     harness::{Start, TO_ECHO, Weir, eventually, runtime},

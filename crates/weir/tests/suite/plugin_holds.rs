@@ -58,7 +58,7 @@ fn holding(bodies: bool) -> String {
     )
 }
 
-/// Says so where it is shown a body before its head.
+/// Reports when it is shown a body before its head.
 fn watching() -> String {
     let direction = |name: &str, bit: u32| {
         format!(
@@ -257,7 +257,7 @@ fn what_is_held_back_waits_with_the_client() {
         });
         assert!(!sending.is_finished(), "{hold}");
         assert!(weir.resident_kb() < before + 10_000, "{hold}: {} kB", weir.resident_kb() - before);
-        // Each pause of a body that is shown piece by piece is one of its own.
+        // A body that is shown piece by piece is paused separately for each piece.
         while !sending.is_finished() {
             over_http1(&weir, "/", &[("x-release", "1")], None, false);
         }
@@ -290,7 +290,7 @@ fn a_client_that_leaves_while_a_plugin_holds_is_noticed() {
             let (name, value) = hold.split_once(": ").unwrap();
             if protocol.starts_with("h1") {
                 raw = Raw { io: TcpStream::connect(weir.address()).unwrap() };
-                // The client sends more than the gateway reads: the end of the connection comes after bytes that are never read.
+                // The client sends more than the gateway reads: the end of the connection comes after unread bytes.
                 let length = if size == 5 { size } else { 10_000_000 };
                 raw.send(format!("POST /stream HTTP/1.1\r\nhost: h.test\r\nx-keep: 1\r\n{hold}\r\ncontent-length: {length}\r\n\r\n"))
                     .unwrap();

@@ -1,4 +1,4 @@
-//! What `weir run`, `/ready` and `weir check` report about plugins that cannot run: once, with the place.
+//! Plugins that cannot run are reported once, with their place, by `weir run`, `/ready` and `weir check`.
 use crate::{
     harness::{Start, TO_ECHO, eventually, weir},
     plugin_kit::{guest, istio, marking, on_headers, tried},
@@ -137,7 +137,7 @@ fn values_of_secrets_reach_the_plugin_and_nobody_else() {
     for (what, text) in [("the log", weir.printed()), ("the dump", weir.admin("/config_dump").body)] {
         assert!(!text.contains("hunter2") && !text.contains("please"), "{what}: {text}");
     }
-    // Changing the Secret reconfigures the plugin. Removing it is an error, and the previous version still serves.
+    // A change of the Secret reconfigures the plugin; without the Secret the previous version keeps running, and that is an error.
     weir.write("secrets.yaml", &(secret("default", "keys", "one: hunter3") + &secret("other", "keys", "'a.b': c")));
     weir.get_until("h", "/", |a| a.json()["keys"] == serde_json::json!(["hunter3", "x c"]));
     weir.write("secrets.yaml", &secret("default", "keys", "two: x"));

@@ -92,7 +92,7 @@ fn a_plugin_answers_in_place_of_any_answer() {
         ("that of the plugin before it", "h.test", "/", &[("x-deny-outer", "1"), ("x-replace-inner", "401")], 200, "inner instead"),
         ("no route", "nowhere.test", "/", &[("x-replace-outer", "404")], 200, "outer instead"),
         ("no endpoint", "dead.test", "/", &[("x-replace-inner", "503")], 200, "inner instead"),
-        // A replacement answer is not shown to the plugins.
+        // A reply that replaces an answer is not shown again.
         ("both", "dead.test", "/", &[("x-replace-inner", "503"), ("x-replace-outer", "200")], 200, "inner instead"),
         ("both want the same", "dead.test", "/", &[("x-replace-inner", "503"), ("x-replace-outer", "503")], 200, "inner instead"),
     ];
@@ -247,9 +247,9 @@ fn a_body_whose_length_a_plugin_changes_arrives_whole() {
             judge(&what, &over_h2, edit, size);
         }
     }
-    // One that was at hand before its head was sent.
+    // A body that was complete before its head was sent.
     judge("a 5", &get("/sized/5", "a").unwrap(), "a", 5);
-    // A large one ends after its head was sent: it fails, with a message, and later heads have no content-length.
+    // A large body ends after its head was sent: it is lost and reported; later heads give no length.
     for direction in ["request", "response"] {
         let large = |edit: &str| match direction {
             "request" => post(&vec![b'y'; 300_000], edit),

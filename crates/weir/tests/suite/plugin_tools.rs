@@ -203,7 +203,7 @@ fn mistakes_are_named() {
         let said = text(&output.stdout);
         assert!(output.status.code() == Some(1) && said.contains(says), "{name}: {said}");
         assert_eq!(said.contains("set up in init()"), name == "panics", "{said}");
-        // Lines that the reason quotes are not logged again.
+        // What the reason already contains is not repeated.
         assert_eq!(said.contains(&format!("][wasm] {name}-1: ")), name != "warns", "{said}");
         assert!(!said.contains("goroutine 1 ("), "{said}");
     }

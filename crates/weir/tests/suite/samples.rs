@@ -1,4 +1,4 @@
-//! Objects in the shape of other projects' samples are served as they are: whatever their class is called.
+//! Objects like those in the samples of other projects are served unchanged, with any class name.
 use crate::harness::{Start, eventually};
 
 /// The Services of the samples, at the echo upstream.
@@ -87,7 +87,7 @@ spec:
       port: 9080
 ";
 
-/// As Istio's samples with its own API, with a flow list whose bracket stands below its key.
+/// As Istio's samples with its own API, with a flow list whose bracket is on the line below its key.
 const ISTIO: &str = "\
 apiVersion: networking.istio.io/v1
 kind: Gateway
@@ -125,7 +125,7 @@ spec:
           number: 9080
 ";
 
-/// As the examples of ingress-nginx, with `class` where an Ingress says its class.
+/// As the examples of ingress-nginx, with `class` as the class of an Ingress.
 fn ingress(annotations: &str, class: &str) -> String {
     format!(
         "\
@@ -185,7 +185,7 @@ fn a_class_of_another_controller_is_left_to_it() {
         assert_eq!(weir.get(host, path).status, 200, "{what}: {}", weir.printed());
         weir.write("class.yaml", class);
         eventually("a word about the class", || weir.lines("belongs to the controller").first().cloned());
-        // Nobody listens there any more.
+        // Nothing listens there any more.
         eventually(what, || crate::client::get(weir.address(), host, path).is_err().then_some(()));
         weir.remove("class.yaml");
         eventually(what, || crate::client::get(weir.address(), host, path).is_ok_and(|a| a.status == 200).then_some(()));

@@ -28,7 +28,7 @@ fn counter(weir: &Weir, name: &str) -> u64 {
     weir.stat(&format!("http.0.0.0.0_{}.{name}", weir.ports[0]))
 }
 
-/// Everything that comes until the end; the panic of a read that takes too long says who it was.
+/// Reads everything until the end; if that takes too long, the panic names the client.
 fn rest(mut io: TcpStream, who: &str) -> String {
     let mut all = Vec::new();
     match io.read_to_end(&mut all) {
@@ -39,7 +39,7 @@ fn rest(mut io: TcpStream, who: &str) -> String {
 
 #[test]
 fn a_head_has_the_head_timeout_from_its_first_byte() {
-    // An idle connection may live long: whoever is closed here is closed by the timeout for heads.
+    // Idle connections may live long, so only the timeout for heads can close one here.
     let weir = Start::new().file("gateway.yaml", TO_ECHO).file("settings.yaml", settings("requestHeadersTimeout: 1")).run();
     let table = [
         ("P", "408"),
@@ -64,7 +64,7 @@ fn a_head_has_the_head_timeout_from_its_first_byte() {
             })
         })
         .collect();
-    // Dripping byte by byte gives no more time.
+    // Sending byte by byte gains no time.
     let mut dripping = open(&weir);
     let reading = dripping.try_clone().unwrap();
     let reader = thread::spawn(move || rest(reading, "a drip"));

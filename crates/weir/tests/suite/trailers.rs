@@ -1,4 +1,4 @@
-//! What stands behind a body: chunks are the gateway's own on each connection, and no trailer says what only a head may say.
+//! Chunks and trailers: the gateway writes its own chunks on each connection, and no trailer carries a field that belongs in a head.
 use crate::{
     client::Connection,
     frames::{self, DATA, END_STREAM, HEADERS, Raw},
@@ -88,7 +88,7 @@ fn bodies_of_any_cut_arrive_whole() {
     }
 }
 
-/// An upstream that says in a trailer what belongs into the head: the answer is whole without it.
+/// An upstream that sends fields of the head as trailers: the answer is complete without them.
 #[test]
 fn answers_with_forbidden_trailers_are_whole() {
     let port = raw_upstream(|_| {

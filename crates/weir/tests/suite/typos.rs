@@ -18,7 +18,7 @@ spec:
     backendRefs: [{ name: echo, port: 80 }]
 ";
 
-/// What is written, what is misspelt of it, and what the finding says.
+/// The input, its misspelt part, and the text of the finding.
 const TYPOS: &[(&str, &str, &str)] = &[
     ("hostnames:", "hostname:", "did you mean hostnames?"),
     ("headers:", "header:", "did you mean headers?"),

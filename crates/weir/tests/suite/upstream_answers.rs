@@ -43,7 +43,7 @@ fn closing(identity: &crate::authority::Signed, polite: bool) -> u16 {
     port
 }
 
-/// Whoever cuts the connection must not be able to shorten a body that ends with it.
+/// An attacker who cuts the connection must not be able to shorten a body that ends with it.
 #[test]
 fn a_cut_of_tls_is_no_end_of_a_body() {
     let ca = Authority::new();
@@ -69,7 +69,7 @@ fn a_cut_of_tls_is_no_end_of_a_body() {
     }
 }
 
-/// The head and a body that contradicts it come together: the client is told.
+/// A head and a contradicting body arrive together: the client gets an error.
 #[test]
 fn a_wrong_length_from_http2_is_a_bad_gateway() {
     const CASES: [(&str, &str, &[u8]); 3] = [("less", "10", b"short"), ("more", "3", b"too long"), ("nothing", "4", b"")];

@@ -21,13 +21,13 @@ const PER_SECOND: u32 = 200;
 /// A window update may come for so many bytes that were sent; most peers send one for half a window.
 const BYTES_PER_UPDATE: usize = 256;
 
-/// Frames of data with fewer bytes cost more than their bytes.
+/// DATA frames with fewer bytes than this cost more memory than their content.
 const SMALL: usize = 256;
-/// So many of them are read in one turn of the connection; its streams then take them before it reads on.
+/// Small frames read in one turn of the connection. Its streams then take them before it reads more.
 const SMALL_PER_TURN: u32 = 1000;
-/// For the library's `data_frame_budget`: what small frames may take of it that no stream has read. A turn of the connection stays
-/// far below, since its streams take what has come ([`super::H2Stream::absorb`]). The rest is for frames that were on their way to
-/// streams that had been answered: the library never gives theirs back.
+/// For the library's `data_frame_budget`, which small frames use up until a stream has read them. One turn of the connection uses far
+/// less, since its streams take what has arrived ([`super::H2Stream::absorb`]). The rest is for frames sent to streams that were
+/// already answered: the library never returns their part of the budget.
 pub const DATA_FRAME_BUDGET: usize = 16 << 20;
 
 const DATA: u8 = 0;
@@ -55,7 +55,7 @@ pub struct Flood {
     since: u64,
     /// Bytes sent for which the peer may still send window updates.
     credit: usize,
-    /// Small frames of data in this turn.
+    /// Small DATA frames in this turn.
     small: u32,
     /// The peer is trusted.
     unlimited: bool,
@@ -66,7 +66,7 @@ impl Flood {
     pub fn server() -> Flood {
         Flood { preface: super::PREFACE.len(), ..Flood::default() }
     }
-    /// For a connection to an upstream: nothing but small frames is counted.
+    /// For a connection to an upstream: only small frames are counted.
     pub fn client() -> Flood {
         Flood { unlimited: true, ..Flood::default() }
     }
@@ -74,7 +74,7 @@ impl Flood {
     pub fn sent(&mut self, n: usize) {
         self.credit = self.credit.saturating_add(n).min(BYTES_PER_UPDATE << 20);
     }
-    /// Whether the peer has begun a head, or a frame's header, and not ended it.
+    /// Whether a head, or the header of a frame, has begun and not ended.
     pub fn is_in_head(&self) -> bool {
         let block = matches!(self.header[3], HEADERS | CONTINUATION);
         self.have > 0 || block && (self.skip > 0 || self.header[4] & END_HEADERS == 0)
@@ -188,7 +188,7 @@ pub struct Seen {
     pub in_head: Cell<bool>,
     /// Streams refused that nobody has taken note of yet.
     pub refused: Cell<u32>,
-    /// Reading waits for the streams to take what has come: whoever drives the connection leaves them their turn.
+    /// Reading waits until the streams have taken what has arrived: the task that drives the connection must yield to them.
     pub paced: Cell<bool>,
 }
 
@@ -234,7 +234,7 @@ impl AsyncRead for Guarded {
         if self.flood.small >= SMALL_PER_TURN {
             self.flood.small = 0;
             self.seen.paced.set(true);
-            // Behind the streams that were woken meanwhile.
+            // Runs again after the streams that were woken meanwhile.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }

@@ -14,11 +14,11 @@ pub struct H2Stream {
     pub held: Held,
 }
 
-/// What was taken of a body ahead of its turn.
+/// Parts of a body that were taken from the library before a reader asked for them.
 #[derive(Default)]
 pub struct Held {
     first: Option<Bytes>,
-    /// What came behind it, in one piece.
+    /// All that followed it, in one piece.
     rest: Vec<u8>,
 }
 
@@ -65,9 +65,9 @@ impl H2Stream {
             None => Poll::Ready(Ok(Piece::End)),
         }
     }
-    /// Takes all that has come so far, for when nobody reads. In the library each frame costs far more than its bytes, and a
-    /// peer with too many small ones there loses its connection; honest ones send thousands (gRPC). The window is not given
-    /// back, and so bounds what is held.
+    /// Takes all that has arrived while there is no reader. In the library each frame costs far more than its bytes, and a peer
+    /// with too many small ones loses its connection, although honest peers send thousands (gRPC). The window is not given
+    /// back, so it bounds what is held.
     pub fn absorb(&mut self, cx: &mut Context) {
         while let Some(recv) = &mut self.recv
             && let Poll::Ready(Some(Ok(data))) = recv.poll_data(cx)
@@ -75,10 +75,10 @@ impl H2Stream {
             self.held.add(data);
         }
     }
-    /// Looks at what comes first of the body.
+    /// Looks at the first piece of the body, if it has arrived.
     ///
     /// # Errors
-    /// Where that is already known not to be a body as its head says.
+    /// The body is already known to contradict its head.
     pub fn peek(&mut self, cx: &mut Context) -> Result<(), h2::Error> {
         if self.held.is_empty()
             && let Some(recv) = &mut self.recv

@@ -170,16 +170,16 @@ impl Headers {
         self.live().map(|f| f.name_len as usize + f.value_len as usize).sum()
     }
 
-    /// Bytes that they take up, those of replaced and removed ones included.
+    /// Bytes in use, including those of replaced and removed headers.
     pub fn stored(&self) -> usize {
         self.buf.len()
     }
 
-    /// Ends the line that `start` begins, whose name with the colon and the blank is there: `parts` together are the value.
+    /// Completes the line at `start`, which so far holds the name, the colon and a blank; `parts` together are the value.
     ///
-    /// Every line that no peer sent as it stands is written here, so this is the one check of its value: a byte that would end
-    /// the line or is no text becomes a blank. `None`: there can be no such line, and nothing was written: the name is too long,
-    /// or a Host that is no authority.
+    /// Every line that was not received from a peer is written here, so this is the only check of its value: a byte that would
+    /// end the line, or is not text, becomes a blank. `None`: the name is too long, or the value of Host is no authority; nothing
+    /// was written.
     fn end_line(&mut self, id: Known, start: usize, parts: &[&[u8]]) -> Option<Field> {
         let value_at = self.buf.len() - start;
         let mut at = self.buf.len();
@@ -236,7 +236,7 @@ impl Headers {
         line.is_some()
     }
     /// Replaces the first header of this name in its place and removes the others; adds it if there is none. `false`: as
-    /// [`Headers::add`], and what was there stays.
+    /// [`Headers::add`], and the old value is kept.
     pub fn set(&mut self, id: Known, parts: &[&[u8]]) -> bool {
         let had = self.has(id);
         let line = self.known_line(id, parts);
@@ -346,7 +346,7 @@ impl Headers {
         }
         Ok(map)
     }
-    /// Adds all headers of `map`. `false`: at least one of them could not be.
+    /// Adds all headers of `map`. `false`: at least one of them could not be added.
     pub fn extend_from_map(&mut self, map: &HeaderMap) -> bool {
         map.iter().fold(true, |fine, (name, value)| self.add_named(name.as_str().as_bytes(), value.as_bytes()) && fine)
     }

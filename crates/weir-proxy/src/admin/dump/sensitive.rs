@@ -1,4 +1,4 @@
-//! Secrets in the resources of a dump; [`weir_config::redact`] says what one is.
+//! Hides secrets in the resources of a dump; [`weir_config::redact`] decides what is one.
 use serde_json::Value;
 use weir_config::redact;
 

@@ -9,13 +9,13 @@ use std::{fmt::Write, net::SocketAddr};
 
 const PREFIXES: [(&str, &str); 2] = [("nginx", "nginx.ingress.kubernetes.io"), ("higress", "higress.io")];
 
-/// One Ingress of the host `HOST`, and what becomes of its requests.
+/// One Ingress for the host `HOST`, and the results of its requests.
 struct Row {
     /// `NAME: VALUE`, one in each line; a value may go on in lines that begin with a space.
     annotations: &'static str,
     /// `TYPE PATH SERVICE`, one after the other.
     paths: &'static [&'static str],
-    /// Requests without their host, and what they come to, in which `HOST` stands for the Ingress' host.
+    /// Requests without their host, and their results, where `HOST` is replaced by the host of the Ingress.
     requests: &'static [(&'static str, &'static str)],
     what: fn(&Answer) -> String,
 }
@@ -229,7 +229,7 @@ fn each_means_the_same_under_both_prefixes() {
     assert_eq!(["rbac.denied", "rbac.allowed", "http_local_rate_limit.ok", "http_local_rate_limit.rate_limited"].map(stat), [4, 6, 4, 4],);
 }
 
-/// Requests of one route share its limit, whichever worker takes them.
+/// Requests of one route share its limit, on all workers.
 #[test]
 fn a_rate_limit_holds_over_all_workers() {
     let limit = ingress("limit", "a.test", "higress.io", "route-limit-rpm: 3\nroute-limit-burst-multiplier: 4", ROOT);
@@ -347,7 +347,7 @@ fn canaries_take_their_part() {
             ("GET a.test/lost", "404"),
         ],
     );
-    // What the primary says of its requests holds for the canary, apart from header control.
+    // Annotations of the primary also apply to the canary, except header control.
     check(
         weir.address(),
         |a| format!("{} {}", seen(a), request_fields(a)),
@@ -393,7 +393,7 @@ fn exact_hosts_fall_back_to_their_wildcard() {
     check(SocketAddr::from(([127, 0, 0, 1], weir.ports[1])), came_to, &table("404"));
 }
 
-/// What guards access and cannot be honoured closes its routes, whatever wider route there is; the rest is a warning.
+/// An access annotation that cannot be honoured closes its routes, even if a wider route exists; the rest is a warning.
 #[test]
 fn what_is_not_supported_is_never_open() {
     let closed = [
