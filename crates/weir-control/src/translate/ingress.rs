@@ -78,9 +78,14 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, ingress: &Ingress, part: &mu
 fn report(object: &Object, notes: &Annotations, part: &mut Part) {
     let field = |key: &str| format!("metadata.annotations[\"{key}\"]");
     if let Some(refused) = &notes.refused {
-        let (so, help) = match refused.canary {
-            true => ("its Ingress takes no requests", "remove the Ingress, or use canary-by-header, canary-by-cookie or canary-weight"),
-            false => {
+        let (so, help) = match (refused.canary, &notes.canary) {
+            (true, _) => {
+                ("its Ingress takes no requests", "remove the Ingress, or use canary-by-header, canary-by-cookie or canary-weight")
+            }
+            (false, Some(_)) => {
+                ("this canary takes no requests", "remove it: a canary is guarded as the Ingress that it takes requests of")
+            }
+            (false, None) => {
                 ("requests of its Ingress are answered with 503", "remove it where it is not needed, or guard the route by a WasmPlugin")
             }
         };

@@ -51,7 +51,7 @@ pub struct Args {
     /// The plugin's configuration
     #[arg(long, value_name = "JSON", requires = "plugin", default_value = "", hide_default_value = true)]
     plugin_config: String,
-    /// A limit of the plugin, as call-deadline=1s or memory-limit=512Mi (docs/plugins/write.md); may be repeated
+    /// A limit of the plugin, as call-deadline=1s or memory-limit=512Mi (docs/plugins/ship.md); may be repeated
     #[arg(long, value_name = "NAME=VALUE", requires = "plugin", value_parser = limit)]
     plugin_limit: Vec<Limit>,
     /// The HTTP port for kinds that name none, such as Ingress

@@ -1,7 +1,7 @@
 //! Canaries: Ingress objects that take a part of the requests of another one with the same hosts and paths.
 use super::{
     Ingress, Rule,
-    annotations::{Annotations, Canary},
+    annotations::{Annotations, Canary, Matching},
     class,
     decode::Path,
     route_name,
@@ -77,17 +77,22 @@ pub fn of<'a>(cx: &Cx<'a>, ingress: &Ingress, host: Option<&Name>, path: &Path) 
 }
 
 /// The paths of `of` under the same host, with the same conditions, as a path of `ingress`.
-fn same<'a>(of: &'a Ingress, host: Option<&Name>, path: &Path, ingress: &Ingress) -> impl Iterator<Item = &'a Path> {
-    let conditions = |i: &Ingress| i.annotations.as_deref().map(|notes| notes.matching.clone()).unwrap_or_default();
-    let fits = conditions(of) == conditions(ingress);
+fn same<'a, 'b>(
+    of: &'a Ingress,
+    host: Option<&'b Name>,
+    path: &'b Path,
+    ingress: &'b Ingress,
+) -> impl Iterator<Item = &'a Path> + use<'a, 'b> {
+    let none = Matching::default();
+    let [theirs, own] = [of, ingress].map(|i| i.annotations.as_deref().map_or(&none, |notes| &notes.matching));
+    let fits = theirs == own;
     let rules = of.rules.iter().filter(move |rule: &&Rule| fits && rule.host.as_ref() == host);
-    let wanted = path.matches.clone();
-    rules.flat_map(|rule| &rule.paths).filter(move |p| p.matches == wanted)
+    rules.flat_map(|rule| &rule.paths).filter(|p| p.matches == path.matches)
 }
 
 /// Reports paths of a canary that no other Ingress has.
 pub fn check(cx: &Cx<'_>, object: &Arc<Object>, ingress: &Ingress, notes: &Annotations, part: &mut Part) {
-    if notes.guards {
+    if notes.guards && notes.refused.is_none() {
         let message = "what guards access has no effect on a canary: it is guarded as the Ingress that it takes requests of";
         let found = Diagnostic::warning("UnusedField", message).help("say it there, for both");
         part.find(object, notes.canary_place, "metadata.annotations", found);

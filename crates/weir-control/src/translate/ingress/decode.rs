@@ -6,7 +6,7 @@ use crate::{
 };
 use weir_config::{
     model::{Name, PathMatch},
-    node::Chars,
+    node::{Chars, Value},
     reader::{Field, Object},
 };
 
@@ -58,11 +58,21 @@ pub struct Rule {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Path {
     pub matches: PathMatch,
-    /// Of the path as it is written, without a slash at its end.
+    /// Of the path as it is written, without a slash at its end; [`Path::UNKNOWN`] for one that could not be read.
     pub length: u32,
     pub backend: Backend,
     /// One-based line in the document.
     pub line: u32,
+}
+
+impl Path {
+    pub const UNKNOWN: u32 = u32::MAX;
+
+    /// For a path that could not be read: it may be any. Only what stands in for an object in error has it.
+    fn unknown(field: &Field<'_>) -> Path {
+        let (backend, line) = (Backend::nowhere(field), field.document_line());
+        Path { matches: PathMatch::Prefix("/".into()), length: Path::UNKNOWN, backend, line }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +89,12 @@ pub struct Backend {
     pub place: Chars,
     /// One-based line in the document.
     pub line: u32,
+}
+
+impl Backend {
+    fn nowhere(field: &Field<'_>) -> Backend {
+        Backend { service: None, place: field.node().span, line: field.document_line() }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -104,19 +120,19 @@ pub fn decode(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     let annotations = annotations::decode(root);
     let none = Annotations::default();
     let notes = annotations.as_deref().unwrap_or(&none);
-    let rules = spec.list("rules").iter().filter_map(|f| decode_rule(f, notes)).collect();
+    let rules = spec.list("rules");
+    if rules.is_empty() && !spec.has("defaultBackend") {
+        field.error("MissingField", "an Ingress has rules or a defaultBackend", "add one of them");
+    }
     let ingress = Ingress {
         class: class.as_ref().and_then(|f| f.str()).map(Into::into),
         class_place: class.map_or(place, |f| f.node().span),
-        default_backend: spec.get("defaultBackend").and_then(|f| decode_backend(&f)),
+        default_backend: spec.get("defaultBackend").map(|f| decode_backend(&f).unwrap_or_else(|| Backend::nowhere(&f))),
         tls: spec.list("tls").iter().filter_map(decode_tls).collect(),
-        rules,
+        rules: rules.iter().filter_map(|f| decode_rule(f, notes)).collect(),
         annotations,
         closed: false,
     };
-    if ingress.rules.is_empty() && ingress.default_backend.is_none() {
-        field.error("MissingField", "an Ingress has rules or a defaultBackend", "add one of them");
-    }
     Some(Spec::Ingress(Box::new(ingress)))
 }
 
@@ -128,26 +144,48 @@ fn decode_tls(field: &Field<'_>) -> Option<Tls> {
 
 fn decode_rule(field: &Field<'_>, notes: &Annotations) -> Option<Rule> {
     let rule = field.object()?;
-    let host = rule.get("host").filter(|f| f.node().as_str() != Some("")).and_then(|f| hostname(&f));
-    let paths = match rule.object("http") {
-        Some(http) => http.required("paths")?.list().iter().filter_map(|f| decode_path(f, notes)).collect(),
-        None => Vec::new(),
+    let paths = rule.get("http").map(|http| decode_paths(&http, notes)).unwrap_or_default();
+    let host = match rule.get("host").filter(|f| f.node().as_str() != Some("")) {
+        // One that is wrong is no host: it must not become any host.
+        Some(host) => Some(hostname(&host)?),
+        None => None,
     };
     Some(Rule { host, paths })
 }
 
-fn decode_path(field: &Field<'_>, notes: &Annotations) -> Option<Path> {
-    let object = field.object()?;
+fn decode_paths(http: &Field<'_>, notes: &Annotations) -> Vec<Path> {
+    let paths = http.object().and_then(|http| http.required("paths"));
+    match paths {
+        Some(paths) if matches!(paths.node().value, Value::List(_)) => paths.list().iter().map(|f| decode_path(f, notes)).collect(),
+        Some(paths) => {
+            paths.list();
+            vec![Path::unknown(&paths)]
+        }
+        None => vec![Path::unknown(http)],
+    }
+}
+
+/// What is wrong was reported: the result then serves only to close what the path would have taken.
+fn decode_path(field: &Field<'_>, notes: &Annotations) -> Path {
+    let Some(object) = field.object() else { return Path::unknown(field) };
+    let matches = decode_match(field, &object, notes);
+    let backend = object.required("backend").and_then(|f| decode_backend(&f));
+    let Some((matches, length)) = matches else { return Path::unknown(field) };
+    Path { matches, length, backend: backend.unwrap_or_else(|| Backend::nowhere(field)), line: field.document_line() }
+}
+
+/// With the length of the path.
+fn decode_match(field: &Field<'_>, object: &Object<'_>, notes: &Annotations) -> Option<(PathMatch, u32)> {
     let words = [("Exact", PathType::Exact), ("Prefix", PathType::Prefix), ("ImplementationSpecific", PathType::Prefix)];
-    let kind = object.required("pathType")?.choice(&words)?;
+    // The wider one for a type that is wrong.
+    let kind = object.required("pathType").and_then(|f| f.choice(&words)).unwrap_or(PathType::Prefix);
     let given = object.get("path");
     let text = given.as_ref().map_or(Some("/"), |f| f.str())?;
-    let backend = decode_backend(&object.required("backend")?)?;
     let at = given.as_ref().unwrap_or(field);
     if let Some(pattern) = notes.rewrite.pattern(text) {
         check_regex(at, &pattern)?;
         notes.rewrite.check_groups(at, &pattern)?;
-        return Some(Path { matches: PathMatch::Regex(pattern), length: text.len() as u32, backend, line: line(field) });
+        return Some((PathMatch::Regex(pattern), text.len() as u32));
     }
     if let Some(given) = &given {
         check_path(given, text)?;
@@ -158,12 +196,12 @@ fn decode_path(field: &Field<'_>, notes: &Annotations) -> Option<Path> {
         (PathType::Prefix, "") => PathMatch::Prefix("/".into()),
         (PathType::Prefix, _) => PathMatch::PathSeparatedPrefix(bare.into()),
     };
-    Some(Path { matches, length: bare.len().max(1) as u32, backend, line: line(field) })
+    Some((matches, bare.len().max(1) as u32))
 }
 
 fn decode_backend(field: &Field<'_>) -> Option<Backend> {
     let backend = field.object()?;
-    let mut made = Backend { service: None, place: field.node().span, line: line(field) };
+    let mut made = Backend::nowhere(field);
     if backend.has("resource") {
         // Reported where it is used.
         return Some(made);
@@ -180,8 +218,4 @@ fn decode_backend(field: &Field<'_>) -> Option<Backend> {
     };
     made.service = Some((service.required("name")?.str()?.into(), port));
     Some(made)
-}
-
-fn line(field: &Field<'_>) -> u32 {
-    field.line() + 1 - field.reader().source().first_line
 }

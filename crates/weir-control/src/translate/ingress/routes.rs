@@ -276,6 +276,8 @@ impl<'a> Maker<'a> {
         let notes = &self.notes.matching;
         let conditions = notes.headers.len() + notes.query_parameters.len();
         let rank = match &path.matches {
+            // After whatever is more specific, and before another `/`.
+            _ if path.length == Path::UNKNOWN => RankPath::Root,
             PathMatch::Exact(_) => RankPath::Exact,
             PathMatch::Regex(_) => RankPath::LateRegex,
             PathMatch::Prefix(_) if conditions == 0 => RankPath::Root,
@@ -300,7 +302,7 @@ impl<'a> Maker<'a> {
             && let Some(key) = self.annotated(&fallback.service, "it takes no requests", part)
         {
             target = WeightedCluster::only(part.use_cluster(key));
-        } else if let Some((message, help)) = trouble {
+        } else if let Some((message, help)) = trouble.filter(|_| !self.ingress.closed) {
             let found = Diagnostic::warning("BackendNotFound", format!("{message}: its requests are answered with 503")).help(help);
             part.find(self.object, backend.place, field, found);
         }

@@ -50,8 +50,8 @@ pub fn set(limits: &mut WasmLimits, name: &str, value: &str) -> Option<Result<()
 }
 
 fn time(text: &str) -> Result<std::time::Duration, Wrong> {
-    let wrong = || Wrong { problem: format!("\"{text}\" is not a duration"), help: "30s, 1m30s or 500ms" };
-    duration(text).ok_or_else(wrong)
+    let wrong = || Wrong { problem: format!("\"{text}\" is not a duration above 0"), help: "30s, 1m30s or 500ms" };
+    duration(text).filter(|t| !t.is_zero()).ok_or_else(wrong)
 }
 
 fn count(text: &str) -> Result<u32, Wrong> {

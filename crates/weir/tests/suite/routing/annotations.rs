@@ -54,6 +54,7 @@ const ROWS: &[Row] = &[
     row("app-root: /home", ROOT, &[("GET /", "302 http://HOST/home"), ("GET /x", "echo")]),
     row("permanent-redirect: https://b.test:8443/new", ROOT, &[("GET /old?q", "301 https://b.test:8443/new?q")]),
     row("permanent-redirect: http://b.test\npermanent-redirect-code: 308", ROOT, &[("GET /old", "308 http://b.test/old")]),
+    row("permanent-redirect: https://b.test?a=b", ROOT, &[("GET /old", "301 https://b.test/?a=b")]),
     row("temporal-redirect: http://b.test/new\npermanent-redirect: http://c.test", ROOT, &[("GET /old", "302 http://b.test/new")]),
     row("ssl-redirect: true", ROOT, &[("GET /x?q", "308 https://HOST/x?q")]),
     row("force-ssl-redirect: true", ROOT, &[("POST /x", "308 https://HOST/x")]),
@@ -78,6 +79,11 @@ const ROWS: &[Row] = &[
         "full-path-regex: true",
         &["ImplementationSpecific /foo/[A-Z]{3} echo"],
         &[("GET /foo/ABC", "echo"), ("GET /foo/ABCD", "404"), ("GET /foo/ABC?q", "echo")],
+    ),
+    row(
+        "full-path-regex: true",
+        &["ImplementationSpecific /cost\\$ echo", "ImplementationSpecific /end$ echo2"],
+        &[("GET /cost$", "echo"), ("GET /cost", "404"), ("GET /end", "echo2"), ("GET /end$", "404")],
     ),
     row(
         "ignore-path-case: true",
@@ -404,6 +410,11 @@ fn what_is_not_supported_is_never_open() {
         "denylist-source-range: 10.0.0",
         "whitelist-source-range: \"\"",
         "route-limit-rps: none",
+        "route-limit-rpm: \"\"",
+        "domain-blacklist-source-range: 192.0.2.1",
+        "modsecurity-snippet: SecRuleEngine On",
+        "configuration-snippet: access_by_lua_block { ngx.exit(403) }",
+        "server-snippet: ssl_verify_client on;",
     ];
     let mut all = ingress("wide", "a.test", "higress.io", "proxy-body-size: 8m", ROOT);
     for (i, annotations) in closed.into_iter().enumerate() {
@@ -413,13 +424,33 @@ fn what_is_not_supported_is_never_open() {
     all += &ingress("other", "a.test", "mse.ingress.kubernetes.io", "auth-url: http://auth", &["Prefix /other echo"]);
     all += &ingress("canary", "a.test", "mse.ingress.kubernetes.io", "canary: true\ncanary-weight: 100", ROOT);
     all += &ingress("off", "off.test", "nginx.ingress.kubernetes.io", "enable-modsecurity: false\nauth-realm: shop", ROOT);
+    all += &ingress("guarded-canary", "a.test", "higress.io", "canary: true\ncanary-weight: 100\nauth-url: http://auth", ROOT);
+    // What of an Ingress in error can be read is closed; a path that cannot be read may be any.
+    const GUARD: &str = "auth-url: http://auth";
+    all += &ingress("number", "a.test", "higress.io", "limit-rps: 5", &["Prefix /number echo"]).replace("\"5\"", "5");
+    all += &ingress("type", "a.test", "higress.io", GUARD, &["prefix /type echo"]);
+    all += &ingress("a-wide", "b.test", "higress.io", "timeout: 5", &["Prefix / echo", "Prefix /open echo"]);
+    all += &ingress("path", "b.test", "higress.io", GUARD, &["Prefix none echo"]);
+    all += &ingress("any", "", "higress.io", "timeout: 5", &["Prefix /any echo"]);
+    all += &ingress("host", "c.test:80", "higress.io", GUARD, &["Prefix /any/x echo"]);
     let weir = start(2, &all).run();
     let status = |path: &str| weir.get("a.test", path).status;
     for (i, annotations) in closed.into_iter().enumerate() {
         assert_eq!(status(&format!("/{i}")), 503, "{annotations}");
     }
     assert_eq!((status("/tls"), status("/other"), status("/x"), weir.get("off.test", "/").status), (503, 503, 200, 200));
+    let table = [
+        ("a.test", "/number", 503),
+        ("a.test", "/type/x", 503),
+        ("b.test", "/x", 503),
+        ("b.test", "/open", 200),
+        ("d.test", "/any/x", 200),
+    ];
+    for (host, path, wanted) in table {
+        assert_eq!(weir.get(host, path).status, wanted, "{host}{path}");
+    }
     for told in [
+        "higress.io/auth-url is not supported yet, and without it access would be open: this canary takes no requests",
         "higress.io/proxy-body-size is not supported yet and has no effect",
         "nginx.ingress.kubernetes.io/auth-url is not supported yet, and without it access would be open",
         "mse.ingress.kubernetes.io/canary is not supported yet: its Ingress takes no requests",

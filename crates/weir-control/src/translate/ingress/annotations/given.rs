@@ -25,28 +25,36 @@ impl Item<'_> {
 /// Those that are meant for an ingress controller. What nobody asked for is left at the end.
 pub struct Given<'a> {
     items: Vec<Item<'a>>,
+    /// Names of those whose value is not a text.
+    wrong: Vec<&'a str>,
     asked: RefCell<Vec<&'a str>>,
 }
 
 impl<'a> Given<'a> {
     pub fn new(meta: &Object<'a>) -> Given<'a> {
         let mut items: Vec<(usize, Item<'a>)> = Vec::new();
+        let mut wrong = Vec::new();
         for (key, field) in meta.entries("annotations") {
-            // A wrong type is reported where all metadata is read.
-            if field.node().as_str().is_none() {
-                continue;
-            }
             let rank = PREFIXES.iter().position(|prefix| key.starts_with(prefix));
             let others = || key.split_once('/').filter(|(domain, _)| domain.ends_with("ingress.kubernetes.io")).map(|(_, name)| name);
             let found = rank.and_then(|rank| Some((rank, key.strip_prefix(PREFIXES[rank])?))).or_else(|| Some((PREFIXES.len(), others()?)));
             let Some((rank, name)) = found else { continue };
+            // A wrong type is reported where all metadata is read.
+            if field.node().as_str().is_none() {
+                wrong.push(name);
+                continue;
+            }
             items.push((rank, Item { key, name, known: rank < PREFIXES.len(), field }));
         }
         items.sort_by_key(|(rank, _)| *rank);
-        Given { items: items.into_iter().map(|(_, item)| item).collect(), asked: RefCell::default() }
+        Given { items: items.into_iter().map(|(_, item)| item).collect(), wrong, asked: RefCell::default() }
     }
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.items.is_empty() && self.wrong.is_empty()
+    }
+    /// Names of those whose value is not a text.
+    pub fn wrong(&self) -> impl Iterator<Item = &'a str> {
+        self.wrong.iter().copied()
     }
     pub fn items(&self) -> impl Iterator<Item = &Item<'a>> {
         self.items.iter()
@@ -109,6 +117,15 @@ impl<'a> Given<'a> {
             field.invalid(format!("\"{text}\" is not a number that is accepted"), format!("a whole number from {least} up, in quotes"));
         }
         found
+    }
+    /// A number that keeps requests out: an empty one must not let everybody in.
+    pub fn limit(&self, name: &str) -> Option<u32> {
+        let field = self.get(name)?;
+        if field.node().as_str().is_some_and(|text| text.trim().is_empty()) {
+            field.invalid("is empty", "a whole number from 1 up, in quotes");
+            return None;
+        }
+        self.number(name, 1)
     }
     /// A whole number of seconds, as nginx takes it with a unit or without; 0 says nothing.
     pub fn seconds(&self, name: &str) -> Option<Duration> {

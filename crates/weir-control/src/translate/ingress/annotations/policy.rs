@@ -145,7 +145,7 @@ pub fn source_ranges(given: &Given<'_>) -> Option<Rbac> {
 
 pub fn rate_limit(given: &Given<'_>) -> Option<LocalRateLimit> {
     // All are read, used or not.
-    let (minute, second) = (given.number("route-limit-rpm", 1), given.number("route-limit-rps", 1));
+    let (minute, second) = (given.limit("route-limit-rpm"), given.limit("route-limit-rps"));
     let burst = given.number("route-limit-burst-multiplier", 1).unwrap_or(5);
     let (tokens, interval) = match (minute, second) {
         (Some(tokens), _) => (tokens, 60),

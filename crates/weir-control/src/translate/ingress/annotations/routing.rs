@@ -149,7 +149,7 @@ fn redirect(field: &Field<'_>, url: &str, status: u16) -> Option<Redirect> {
         field.invalid(format!("\"{url}\" is not a URL"), "an absolute URL that begins with http:// or https://");
         return None;
     };
-    let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    let (authority, path) = rest.find(['/', '?', '#']).map_or((rest, ""), |at| rest.split_at(at));
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (authority, None),
@@ -166,7 +166,7 @@ fn redirect(field: &Field<'_>, url: &str, status: u16) -> Option<Redirect> {
         scheme: Some(scheme.into()),
         host: Some(host.into()),
         port: Some(port),
-        path: (!path.is_empty()).then(|| PathRewrite::Full(path.into())),
+        path: (!path.is_empty()).then(|| PathRewrite::Full(if path.starts_with('/') { path.into() } else { format!("/{path}") })),
         status,
         strip_query: false,
     })
@@ -190,11 +190,17 @@ pub fn rewrite(given: &Given<'_>) -> Rewrite {
     }
 }
 
+/// Without the `$` at its end, unless that is escaped.
+fn without_end(pattern: &str) -> &str {
+    let escapes = |text: &str| text.len() - text.trim_end_matches('\\').len();
+    pattern.strip_suffix('$').filter(|rest| escapes(rest) % 2 == 0).unwrap_or(pattern)
+}
+
 impl Rewrite {
     /// The pattern that a path stands for; `None` where it is no regular expression.
     pub fn pattern(&self, path: &str) -> Option<String> {
         match self.style {
-            PathStyle::FullPathRegex => Some(path.trim_end_matches('$').to_string()),
+            PathStyle::FullPathRegex => Some(without_end(path).to_string()),
             PathStyle::PrefixRegex => Some(format!("{path}.*")),
             PathStyle::Plain => (self.target.is_some() && path.contains(REGEX_CHARACTERS)).then(|| format!("{path}.*")),
         }
@@ -243,4 +249,16 @@ pub fn canary(given: &Given<'_>) -> Option<Canary> {
         field.warning("UnusedField", message, "remove it, or write another canary Ingress with the weight");
     }
     Some(Canary { header, weight: weight.unwrap_or(0), weight_total: total.unwrap_or(100) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_end_that_is_not_escaped_is_dropped() {
+        for (pattern, wanted) in [("/a$", "/a"), (r"/a\$", r"/a\$"), (r"/a\\$", r"/a\\"), ("/a", "/a"), ("$", "")] {
+            assert_eq!(without_end(pattern), wanted, "{pattern}");
+        }
+    }
 }

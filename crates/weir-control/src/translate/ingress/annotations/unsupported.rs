@@ -17,6 +17,8 @@ const GUARDS: &[&str] = &[
     "auth-",
     "blacklist-",
     "denylist-",
+    "domain-blacklist-",
+    "domain-denylist-",
     "domain-whitelist-",
     "enable-modsecurity",
     "enable-owasp-",
@@ -36,6 +38,8 @@ const HARMLESS: &[&str] = &[
     "auth-realm",
     "auth-response-headers",
     "auth-secret-type",
+    // Of the request to auth-url, which is an annotation of its own.
+    "auth-snippet",
     "auth-signin-redirect-param",
     "auth-tls-error-page",
     "auth-tls-pass-certificate-to-upstream",
@@ -44,20 +48,24 @@ const HARMLESS: &[&str] = &[
 ];
 
 /// nginx directives that decide about access, looked for in snippets.
-const DIRECTIVES: &[&str] = &["deny", "allow", "auth_", "return", "limit_", "if", "satisfy", "access_by_lua", "secure_link"];
+const DIRECTIVES: &[&str] = &["allow", "deny", "if", "internal", "return", "satisfy"];
+
+/// Beginnings of the names of more of them.
+const DIRECTIVE_PREFIXES: &[&str] =
+    &["access_by_", "auth_", "js_access", "limit_", "modsecurity", "rewrite_by_", "secure_link", "ssl_verify_client"];
 
 fn guards(name: &str, text: &str) -> bool {
-    if name.ends_with("-snippet") {
-        let starts = |word: &str| DIRECTIVES.iter().any(|d| word == *d || d.ends_with('_') && word.starts_with(d));
-        return text.split([' ', '\t', '\n', '\r', ';', '{', '}', '(']).any(starts);
+    let begins = |word: &str, list: &[&str]| list.iter().any(|start| word.starts_with(start));
+    if begins(name, GUARDS) && !begins(name, HARMLESS) {
+        return true;
     }
-    let begins = |list: &[&str]| list.iter().any(|start| name.starts_with(start));
-    begins(GUARDS) && !begins(HARMLESS)
+    let decides = |word: &str| DIRECTIVES.contains(&word) || begins(word, DIRECTIVE_PREFIXES);
+    name.ends_with("-snippet") && text.split([' ', '\t', '\n', '\r', ';', '{', '}', '(']).any(decides)
 }
 
 /// Sorts what nobody has read into what refuses the Ingress and what only has no effect.
 pub fn sort(given: &Given<'_>, read: &mut Annotations) {
-    read.guards = given.items().any(|item| guards(item.name, item.text()));
+    read.guards = given.items().any(|item| guards(item.name, item.text())) || given.wrong().any(|name| guards(name, ""));
     for item in given.rest() {
         let place = item.field.node().span;
         let canary = item.name.starts_with("canary");
@@ -91,6 +99,17 @@ mod tests {
             ("configuration-snippet", "allow 10.0.0.0/8;\ndeny all;", true),
             ("server-snippet", "location /admin { return 403; }", true),
             ("configuration-snippet", "if ($bad) { set $x 1; }", true),
+            ("configuration-snippet", "access_by_lua_block { ngx.exit(403) }", true),
+            ("configuration-snippet", "rewrite_by_lua_file /etc/auth.lua;", true),
+            ("server-snippet", "ssl_verify_client on;", true),
+            ("configuration-snippet", "js_access main.check;", true),
+            ("configuration-snippet", "modsecurity on;", true),
+            ("configuration-snippet", "internal;", true),
+            ("configuration-snippet", "proxy_pass http://internal.test;", false),
+            ("modsecurity-snippet", "SecRuleEngine On", true),
+            ("auth-snippet", "proxy_set_header x y;", false),
+            ("domain-blacklist-source-range", "10.0.0.0/8", true),
+            ("domain-whitelist-source-range", "10.0.0.0/8", true),
             ("proxy-body-size", "8m", false),
         ];
         for (name, text, wanted) in table {
