@@ -44,6 +44,8 @@ struct Entry {
     findings: Vec<Diagnostic>,
     /// Its address could not be bound and will be tried again.
     waiting: bool,
+    /// For a listener that the configuration no longer has: the one whose address must be bound before this one closes.
+    replaced_by: Option<Name>,
 }
 
 /// A listener that is bound and waits for the snapshot before workers accept for it.
@@ -88,7 +90,7 @@ impl Applier {
         loading.ready().await;
 
         let (fresh, built) = self.listeners(&old, &config, &changed_secrets);
-        let gone = self.gone(&config);
+        let gone = self.gone(&old, &config);
         let snapshot = self.snapshot(&config, &built);
         let version = snapshot.version;
         shared.snapshot.store(Arc::new(snapshot));
@@ -120,11 +122,13 @@ impl Applier {
         let listeners = slots.iter().map(|s| BoundListener { name: s.name.clone(), address: s.address }).collect();
         shared.listeners.store(Arc::new(slots));
         shared.set_waiting_listeners(self.listeners.values().filter(|e| e.waiting).count());
-        let mut diagnostics: Vec<Diagnostic> = self.secrets.findings().cloned().collect();
-        diagnostics.extend(self.clusters.findings().cloned());
-        diagnostics.extend(self.tables.findings().cloned());
-        diagnostics.extend(self.listeners.values().flat_map(|e| e.findings.iter().cloned()));
-        (Report { version, diagnostics, listeners }, loading)
+        (Report { version, diagnostics: self.findings(), listeners }, loading)
+    }
+
+    /// What is wrong with the configuration in use.
+    fn findings(&self) -> Vec<Diagnostic> {
+        let listeners = self.listeners.values().flat_map(|e| &e.findings);
+        self.secrets.findings().chain(self.clusters.findings()).chain(self.tables.findings()).chain(listeners).cloned().collect()
     }
 
     /// Applies the configuration again if an address that could not be bound is free now.
@@ -132,7 +136,12 @@ impl Applier {
         let waiting = |l: &&Arc<Listener>| self.listeners.get(&l.name).is_some_and(|e| e.waiting);
         let free = |l: &Arc<Listener>| listen::probe(l.address, self.is_ours(l.address)).is_ok();
         if self.given.listeners.values().filter(waiting).any(free) {
-            self.apply(self.given.clone()).await;
+            let before = self.findings();
+            let (report, _) = self.apply(self.given.clone()).await;
+            // What was wrong before has been reported.
+            for finding in report.diagnostics.iter().filter(|d| !before.contains(d)) {
+                Logger::Config.warning(format_args!("{}", finding.line()));
+            }
         }
     }
 
@@ -186,7 +195,7 @@ impl Applier {
                     }
                 },
             };
-            self.listeners.insert(name.clone(), Entry { slot, findings, waiting });
+            self.listeners.insert(name.clone(), Entry { slot, findings, waiting, replaced_by: None });
         }
         (fresh, built)
     }
@@ -244,19 +253,24 @@ impl Applier {
         self.shared.listeners.load().iter().find(|s| s.name == slot.name).cloned()
     }
 
-    /// Removes the listeners that `new` no longer has. One whose objects now ask for an address that cannot be bound yet is kept
-    /// as it is until that address can be bound.
-    fn gone(&mut self, new: &Config) -> Vec<Arc<ListenerSlot>> {
-        let waiting = |l: &&Arc<Listener>| self.listeners.get(&l.name).is_some_and(|e| e.waiting);
-        let moved: HashSet<&Name> = new.listeners.values().filter(waiting).flat_map(|l| &l.origins).map(|o| &o.object).collect();
-        let stays = |slot: &ListenerSlot| slot.current.load().config.origins.iter().any(|o| moved.contains(&o.object));
+    /// Removes the listeners that `new` no longer has. One that another listener replaces stays as it is until the address of
+    /// that one can be bound.
+    fn gone(&mut self, old: &Config, new: &Config) -> Vec<Arc<ListenerSlot>> {
+        let waiting: HashSet<Name> = self.listeners.iter().filter(|(_, e)| e.waiting).map(|(name, _)| name.clone()).collect();
         let mut gone = Vec::new();
         self.listeners.retain(|name, entry| {
             if new.listeners.contains_key(name) {
                 return true;
             }
             (entry.findings, entry.waiting) = (Vec::new(), false);
-            if entry.slot.as_deref().is_some_and(stays) {
+            let known = entry.replaced_by.take().filter(|name| new.listeners.contains_key(name));
+            let replaced_by = match (known, &entry.slot) {
+                (Some(name), _) => Some(name).filter(|name| waiting.contains(name)),
+                (None, Some(slot)) => replacement(&slot.current.load().config, old, new, &waiting),
+                (None, None) => None,
+            };
+            if replaced_by.is_some() {
+                entry.replaced_by = replaced_by;
                 Logger::Config.debug(format_args!("listener `{name}` stays until its new address can be bound"));
                 return true;
             }
@@ -302,6 +316,19 @@ impl Applier {
             clusters: self.shared.clusters.clone(),
         }
     }
+}
+
+/// The waiting listener that replaces `gone`: a new one of the same object, of the same kind (with or without TLS) if the object
+/// has new ones of that kind.
+fn replacement(gone: &Listener, old: &Config, new: &Config, waiting: &HashSet<Name>) -> Option<Name> {
+    let has_tls = |l: &Listener| l.filter_chains.iter().any(|c| c.tls.is_some());
+    let is_related = |l: &Listener| l.origins.iter().any(|o| gone.origins.iter().any(|g| g.object == o.object));
+    let added: Vec<&Listener> =
+        new.listeners.values().map(|l| &**l).filter(|l| !old.listeners.contains_key(&l.name) && is_related(l)).collect();
+    let alike = |l: &&Listener| has_tls(l) == has_tls(gone);
+    let any_alike = added.iter().any(alike);
+    let chosen = added.into_iter().filter(|l| !any_alike || alike(l)).find(|l| waiting.contains(&l.name));
+    chosen.map(|l| l.name.clone())
 }
 
 /// The eras of `old` that no chain of `new` goes on with.

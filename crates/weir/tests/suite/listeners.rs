@@ -90,6 +90,24 @@ fn a_port_changed_to_one_that_is_taken_leaves_the_old_one_open() {
     }
 }
 
+/// Another listener of the Gateway has waited for its port since the start: it replaces none.
+#[test]
+fn a_listener_that_is_removed_closes_although_another_waits() {
+    let (_holder, port) = taken();
+    let with = |others: &str| {
+        let waiting = format!("  listeners:\n  - {{ name: waiting, port: {port}, protocol: HTTP }}\n");
+        TO_ECHO.replace("  listeners: [{ name: http, port: $PORT, protocol: HTTP }]\n", &(waiting + others))
+    };
+    let (first, second) = ("  - { name: a, port: $PORT, protocol: HTTP }\n", "  - { name: b, port: $PORT2, protocol: HTTP }\n");
+    let weir = Start::new().file("gateway.yaml", with(&format!("{first}{second}"))).unready().run();
+    for port in [weir.ports[0], weir.ports[1]] {
+        eventually("both listeners", || (status(port) == Some(200)).then_some(()));
+    }
+    weir.write("gateway.yaml", &with(second));
+    eventually("the removed listener's end", || TcpStream::connect(at(weir.ports[0])).is_err().then_some(()));
+    assert_eq!(status(weir.ports[1]), Some(200));
+}
+
 /// A connection to a listener that went is served by the routes that it had.
 #[test]
 fn requests_on_a_removed_listener_keep_its_routes() {
