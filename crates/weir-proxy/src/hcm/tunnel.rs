@@ -35,6 +35,12 @@ impl Exchange<'_> {
         }
         self.tell_session(plan, &host);
         self.s.info.borrow_mut().details = "via_upstream".into();
+        {
+            // Neither 101 nor a 2xx to CONNECT has a body of a length (RFC 9110 sections 6.4.1 and 8.6).
+            let mut resp = self.s.resp.borrow_mut();
+            resp.headers.remove(Known::ContentLength);
+            resp.headers.remove(Known::TransferEncoding);
+        }
         self.encode(false, b"", None).await.map_err(|why| self.given_up(why))?;
         self.s.reached[Direction::Response as usize].set(Reached::Sent);
         {

@@ -2,7 +2,7 @@
 //! versions and TLS; a slow reader makes the other side wait.
 use crate::{
     client::Connection,
-    harness::{Start, TO_ECHO, Weir, eventually, runtime},
+    harness::{Start, TO_ECHO, Weir, eventually, raw_upstream, runtime},
     http2::to_h2c,
     streams::h2c,
     tls::{certificate, connect, secret},
@@ -112,6 +112,28 @@ fn any_bytes_pass_untouched() {
             assert!(back == data, "from HTTP/2 to {upstream}: other bytes");
         });
     }
+}
+
+/// A switch of protocols has no body, whatever its head says.
+#[test]
+fn a_length_beside_a_switch_of_protocols_is_dropped() {
+    let switch =
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: bytes/1\r\nContent-Length: 5\r\nX-Kept: 1\r\n\r\nhello";
+    let port = raw_upstream(|_| switch.into());
+    let weir = Start::new().file("gateway.yaml", TO_ECHO.replace("$ECHO", &port.to_string())).upstreams(0).run();
+    let mut c = Connection::open(weir.address()).unwrap();
+    c.send(UPGRADE).unwrap();
+    let head = c.head().unwrap();
+    assert_eq!((head.status, head.header("content-length"), head.header("x-kept")), (101, None, Some("1")));
+    assert_eq!(c.bytes(5).unwrap(), b"hello");
+    runtime().block_on(async {
+        let mut client = h2c(weir.address()).await;
+        poll_fn(|cx| client.poll_ready(cx)).await.unwrap();
+        let mut request = Request::builder().method(Method::CONNECT).uri("http://h.test/x").body(()).unwrap();
+        request.extensions_mut().insert(Protocol::from_static("bytes/1"));
+        let answer = client.send_request(request, false).unwrap().0.await.unwrap();
+        assert_eq!((answer.status().as_u16(), answer.headers().get("content-length")), (200, None));
+    });
 }
 
 #[test]
