@@ -7,7 +7,7 @@ use std::sync::{
         Ordering::{Relaxed, SeqCst},
     },
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, futures::Notified};
 use weir_config::model::CircuitBreakers;
 
 /// One cluster may have at most this many times the connections that are left in the process, so that others get some.
@@ -17,7 +17,7 @@ const SHARE: u32 = 3;
 pub struct UpstreamConnections {
     pub open: AtomicU32,
     pub limit: u32,
-    /// Connections that were not made because of the limit.
+    /// Connections that were not made at once because of the limit.
     pub overflow: AtomicU64,
     waiting: AtomicU32,
     freed: Notify,
@@ -42,28 +42,37 @@ impl UpstreamConnections {
             return true;
         }
         self.open.fetch_sub(1, SeqCst);
-        self.overflow.fetch_add(1, Relaxed);
         false
     }
 
     fn leave(&self) {
         self.open.fetch_sub(1, SeqCst);
         if self.waiting.load(SeqCst) > 0 {
-            self.freed.notify_one();
+            // All of them: the place may be one that the first may not take, because its cluster has its share.
+            self.freed.notify_waiters();
         }
     }
 
-    /// Waits until a connection somewhere in the process has been closed.
-    pub async fn freed(&self) {
-        struct Waiting<'a>(&'a AtomicU32);
-        impl Drop for Waiting<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, SeqCst);
-            }
-        }
+    /// Begins to wait for a place.
+    pub fn wait(&self) -> WaitingForProcess<'_> {
         self.waiting.fetch_add(1, SeqCst);
-        let _waiting = Waiting(&self.waiting);
-        self.freed.notified().await;
+        WaitingForProcess(self)
+    }
+}
+
+/// One who waits until a connection somewhere in the process is closed.
+pub struct WaitingForProcess<'a>(&'a UpstreamConnections);
+
+impl WaitingForProcess<'_> {
+    /// Ready when a connection has been closed since the call: to be called before a place is asked for, so that none is missed.
+    pub fn freed(&self) -> Notified<'_> {
+        self.0.freed.notified()
+    }
+}
+
+impl Drop for WaitingForProcess<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, SeqCst);
     }
 }
 
@@ -80,11 +89,9 @@ pub enum Full {
     Process,
 }
 
-/// What is counted.
+/// What is counted, apart from connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource {
-    /// Connections to the cluster's endpoints.
-    Connections,
     /// Requests that wait for a connection.
     Pending,
     /// Requests under way.
@@ -98,6 +105,10 @@ pub enum Resource {
 #[derive(Default)]
 pub struct Permit(Option<(Arc<Breakers>, Resource)>);
 
+/// The place of one connection; given back when it is dropped.
+#[must_use]
+pub struct Place(Arc<Breakers>);
+
 impl Breakers {
     pub fn new(all: Arc<UpstreamConnections>) -> Breakers {
         Breakers { all, ..Breakers::default() }
@@ -105,7 +116,6 @@ impl Breakers {
 
     fn gauge(&self, of: Resource) -> &AtomicU32 {
         match of {
-            Resource::Connections => &self.connections,
             Resource::Pending => &self.pending,
             Resource::Requests => &self.requests,
             Resource::Retries => &self.retries,
@@ -113,12 +123,12 @@ impl Breakers {
     }
 
     /// Takes the place of a new connection.
-    pub fn connect(self: &Arc<Self>, limits: &CircuitBreakers) -> Result<Permit, Full> {
+    pub fn connect(self: &Arc<Self>, limits: &CircuitBreakers) -> Result<Place, Full> {
         let own = self.connections.fetch_add(1, SeqCst);
         let full = match () {
             () if own >= limits.max_connections => Full::Cluster,
             () if !self.all.enter(own) => Full::Process,
-            () => return Ok(Permit(Some((self.clone(), Resource::Connections)))),
+            () => return Ok(Place(self.clone())),
         };
         self.connections.fetch_sub(1, SeqCst);
         Err(full)
@@ -128,7 +138,6 @@ impl Breakers {
     /// nothing is counted, so that workers do not fight for one cache line.
     pub fn take(self: &Arc<Self>, of: Resource, limits: &CircuitBreakers) -> Option<Permit> {
         let limit = match (of, &limits.retry_budget) {
-            (Resource::Connections, _) => return self.connect(limits).ok(),
             (Resource::Pending, _) => limits.max_pending_requests,
             (Resource::Requests, _) => limits.max_requests,
             (Resource::Retries, None) => limits.max_retries,
@@ -189,12 +198,16 @@ impl Drop for Waiting {
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some((breakers, of)) = &self.0 {
-            breakers.gauge(*of).fetch_sub(1, SeqCst);
-            if *of == Resource::Connections {
-                breakers.all.leave();
-                breakers.wake();
-            }
+            breakers.gauge(*of).fetch_sub(1, Relaxed);
         }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, SeqCst);
+        self.0.all.leave();
+        self.0.wake();
     }
 }
 
@@ -246,7 +259,6 @@ mod tests {
         let counts: Vec<_> = held.iter().map(Vec::len).collect();
         assert_eq!(counts, [75, 19, 5]);
         assert_eq!(clusters[0].connect(&unlimited).err(), Some(Full::Process));
-        assert_eq!(all.overflow.load(Relaxed), 4);
         // The cluster's own limit comes first.
         let own = CircuitBreakers { max_connections: 19, ..CircuitBreakers::default() };
         assert_eq!(clusters[1].connect(&own).err(), Some(Full::Cluster));
@@ -256,6 +268,25 @@ mod tests {
         let one = Arc::new(Breakers::new(Arc::new(UpstreamConnections::new(1))));
         let first = one.connect(&unlimited);
         assert!(first.is_ok() && one.connect(&unlimited).is_err());
+    }
+
+    /// A connection that is closed between the look for a place and the wait for one, with a waiter that may not have it.
+    #[tokio::test]
+    async fn every_waiter_hears_of_a_freed_connection() {
+        let all = Arc::new(UpstreamConnections::new(4));
+        let unlimited = CircuitBreakers::default();
+        let (big, small) = (Arc::new(Breakers::new(all.clone())), Arc::new(Breakers::new(all.clone())));
+        let mut held: Vec<_> = std::iter::from_fn(|| big.connect(&unlimited).ok()).collect();
+        held.extend(small.connect(&unlimited));
+        assert_eq!((held.len(), all.open.load(Relaxed)), (4, 4));
+        let (first, second) = (all.wait(), all.wait());
+        let (first, second) = (first.freed(), second.freed());
+        assert!(big.connect(&unlimited).is_err() && small.connect(&unlimited).is_err());
+        drop(held.pop());
+        first.await;
+        assert_eq!(big.connect(&unlimited).err(), Some(Full::Process));
+        second.await;
+        assert!(small.connect(&unlimited).is_ok());
     }
 
     #[test]

@@ -74,7 +74,10 @@ pub(super) async fn serve(local: &Local, chain: &ChainRt, client: Io, conn: &Con
             match cluster.breakers.connect(&cluster.config.circuit_breakers) {
                 Ok(permit) => break permit,
                 Err(Full::Process) if worker.close_idle() => tokio::task::yield_now().await,
-                Err(_) => {
+                Err(full) => {
+                    if full == Full::Process {
+                        count(&local.shared.upstreams.overflow);
+                    }
                     of_cluster.upstream_cx_overflow.inc();
                     return count(&stats.tcp_downstream_cx_no_route);
                 }

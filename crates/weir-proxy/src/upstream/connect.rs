@@ -6,13 +6,13 @@ use super::{
     link::{Facts, Link, UpstreamTls},
 };
 use crate::{
-    breaker::{Full, Permit, Resource},
+    breaker::{Full, Place, Resource},
     stats::ClusterStats,
     worker::Worker,
 };
 use bytes::Bytes;
 use h2::client::SendRequest;
-use std::{io, net::SocketAddr, rc::Rc, time::Duration};
+use std::{io, net::SocketAddr, rc::Rc, sync::atomic::Ordering, time::Duration};
 use tokio::net::{TcpSocket, TcpStream};
 use weir_config::model::{ProxyProtocolVersion, UpstreamProtocol};
 use weir_net::{
@@ -191,7 +191,7 @@ impl Checkout<'_> {
         }
     }
 
-    fn permit(&self) -> Result<Permit, Full> {
+    fn permit(&self) -> Result<Place, Full> {
         self.cluster.rt.breakers.connect(&self.cluster.rt.config.circuit_breakers)
     }
 
@@ -204,7 +204,9 @@ impl Checkout<'_> {
         cluster.stats.upstream_cx_overflow.inc();
         let remote = cluster.rt.breakers.wait();
         let local = cluster.begin_wait();
+        let process = w.shared.upstreams.wait();
         loop {
+            let freed = process.freed();
             match self.permit() {
                 Ok(permit) => return Ok(Waited::Place(permit)),
                 Err(Full::Cluster) => {
@@ -224,11 +226,14 @@ impl Checkout<'_> {
                         continue;
                     }
                     w.shared.spare_any(w.index);
-                    let shed = shed.get_or_insert_with(|| Box::pin(tokio::time::sleep(WAIT_FOR_PROCESS)));
+                    let shed = shed.get_or_insert_with(|| {
+                        w.shared.upstreams.overflow.fetch_add(1, Ordering::Relaxed);
+                        Box::pin(tokio::time::sleep(WAIT_FOR_PROCESS))
+                    });
                     tokio::select! {
                         () = local.freed() => {}
-                        () = w.shared.upstreams.freed() => {}
-                        () = shed.as_mut() => return Err(Failure::Overflow),
+                        () = freed => {}
+                        () = shed.as_mut() => return self.permit().map(Waited::Place).map_err(|_| Failure::Overflow),
                     }
                 }
             }
@@ -321,7 +326,7 @@ pub(crate) async fn send_header(io: &TcpStream, version: ProxyProtocolVersion, c
 
 /// What a wait for a place came to.
 enum Waited {
-    Place(Permit),
+    Place(Place),
     Found(Conn),
 }
 

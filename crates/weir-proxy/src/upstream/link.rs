@@ -1,5 +1,5 @@
 //! What is known and counted of one upstream connection, from its making to its close.
-use crate::{breaker::Permit, conn::tls_version, stats::ClusterStats};
+use crate::{breaker::Place, conn::tls_version, stats::ClusterStats};
 use rustls::{ClientConnection, pki_types::CertificateDer};
 use std::{
     cell::{Cell, OnceCell},
@@ -57,12 +57,12 @@ pub struct Link {
     /// Requests under way on it.
     requests: Cell<u32>,
     by_peer: Cell<bool>,
-    _permit: Permit,
+    _place: Place,
 }
 
 impl Link {
     /// Of a connection that is about to be made.
-    pub fn new(stats: &Arc<ClusterStats>, permit: Permit, now: u64) -> Link {
+    pub fn new(stats: &Arc<ClusterStats>, place: Place, now: u64) -> Link {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         stats.upstream_cx_total.inc();
         stats.upstream_cx_active.inc();
@@ -74,7 +74,7 @@ impl Link {
             stats: stats.clone(),
             requests: Cell::new(0),
             by_peer: Cell::new(false),
-            _permit: permit,
+            _place: place,
         }
     }
     pub fn begin_request(&self) {
