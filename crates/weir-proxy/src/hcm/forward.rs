@@ -9,7 +9,7 @@ use super::{
 use crate::{
     balance::{for_split, hash_request},
     breaker::{Permit, Resource},
-    cluster::{ClusterRt, Unresolved},
+    cluster::Unresolved,
     info::Flags,
     retry::RetryRt,
     route::{ForwardRt, RouteRt, Target},
@@ -17,7 +17,7 @@ use crate::{
     stream::{Direction, Reached, Reply},
     upstream::{Host, Protocol, WorkerCluster, mirror},
 };
-use std::{rc::Rc, sync::Arc};
+use std::rc::Rc;
 use weir_config::model::{HashPolicy, HostRewrite};
 use weir_net::{http::Known, timer::nanos};
 
@@ -82,7 +82,7 @@ impl Exchange<'_> {
         let by = &cluster.rt.config.hash_policy;
         let hash = match split {
             _ if by.is_empty() => None,
-            Some((rt, hash)) if rt.config.hash_policy == *by => Some(hash),
+            Some((of, hash)) if Rc::ptr_eq(&of, &cluster) || of.rt.config.hash_policy == *by => Some(hash),
             _ => self.hash_by(by),
         };
         let rewrite_host = matches!(forward.host_rewrite(target), Some(HostRewrite::Auto));
@@ -132,14 +132,14 @@ impl Exchange<'_> {
 
     /// The hash for a choice between clusters: the same value of what a hash policy reads always leads to the same cluster. The first
     /// policy among the clusters counts.
-    fn hash_of_split(&mut self, forward: &ForwardRt) -> Option<(Arc<ClusterRt>, u64)> {
+    fn hash_of_split(&mut self, forward: &ForwardRt) -> Option<(Rc<WorkerCluster>, u64)> {
         if forward.targets().len() < 2 {
             return None;
         }
-        let hashed = |t: &Target| t.cluster.as_ref()?.current().filter(|rt| !rt.config.hash_policy.is_empty());
-        let rt = forward.targets().iter().find_map(hashed)?;
-        let hash = self.hash_by(&rt.config.hash_policy)?;
-        Some((rt, hash))
+        let hashed = |t: &Target| self.w.cluster(t.cluster.as_ref()?).filter(|c| !c.rt.config.hash_policy.is_empty());
+        let cluster = forward.targets().iter().find_map(hashed)?;
+        let hash = self.hash_by(&cluster.rt.config.hash_policy)?;
+        Some((cluster, hash))
     }
 
     /// The hash of the request; if it needs a new cookie, the response sets it.
