@@ -94,12 +94,23 @@ impl Edits {
     }
 }
 
+/// A host that is to be set and cannot be one.
+pub fn no_host(value: &str) -> Diagnostic {
+    Diagnostic::error("InvalidValue", format!("`{}` is not a host", value.escape_debug()))
+        .help("accepted are a name, an IPv4 address or an IPv6 address in brackets, optionally followed by a colon and a port")
+}
+
 fn wrong(name: &str, value: &str) -> Option<Diagnostic> {
     if name != ":authority" && !parse::is_token(name.as_bytes()) {
         return Some(
             Diagnostic::error("InvalidValue", format!("`{name}` is not a header name"))
                 .help("accepted are letters, digits and !#$%&'*+-.^_`|~"),
         );
+    }
+    let is_host = name.eq_ignore_ascii_case(":authority") || name.eq_ignore_ascii_case("host");
+    let literal = Format::parse(value).ok();
+    if is_host && literal.as_ref().and_then(Format::literal).is_some_and(|v| !parse::is_authority(v)) {
+        return Some(no_host(value));
     }
     let control = !parse::is_value(value.as_bytes());
     control

@@ -229,12 +229,14 @@ fn header_values_are_computed_by_the_same_operators() {
             pair("x-fixed", "100%%"),
             pair("bad", "%NO%"),
             pair("b ad", "x"),
+            pair("Host", "two words"),
+            pair(":authority", "h.test/path"),
         ],
         add: vec![pair("x-multi", "2"), pair("x-none", "%RESP(NONE)%"), pair(":authority", "%REQ(:AUTHORITY)%")],
     };
     let mut findings = Vec::new();
     let edits = Edits::compile(&edits, &mut findings).unwrap();
-    assert_eq!(findings.len(), 2);
+    assert_eq!(findings.len(), 4);
     assert!(edits.needs_record());
     let (mut fields, mut values) =
         (List::of(&[("host", "old"), ("gone", "1"), ("x-peer", "spoofed"), ("x-multi", "1")]), Values::default());

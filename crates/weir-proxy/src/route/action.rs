@@ -5,7 +5,11 @@ use super::{
 };
 use crate::{
     cluster::ClusterSlot,
-    filter::{cors::CorsRt, guard::Guard, headers::Edits},
+    filter::{
+        cors::CorsRt,
+        guard::Guard,
+        headers::{Edits, no_host},
+    },
     retry::RetryRt,
     session::Session,
     view::RequestView,
@@ -19,6 +23,7 @@ use weir_config::{
         Fault, Forward, Fraction, HeaderEdits, HostRewrite, Mirror, Name, PathMatch, Route, RouteAction, RouteMatch, SessionPersistence,
     },
 };
+use weir_net::http::parse::is_authority;
 
 /// A compiled [`Route`].
 pub struct RouteRt {
@@ -194,7 +199,7 @@ impl ForwardRt {
                 request_headers: edits(&c.request_headers),
                 response_headers: edits(&c.response_headers),
                 path_rewrite: c.path_rewrite.as_ref().map(|r| PathRewriteRt::compile(r, patterns)).transpose()?,
-                host_rewrite: c.host_rewrite.clone(),
+                host_rewrite: host_rewrite(c.host_rewrite.as_ref(), findings),
                 redirect: c.redirect.as_ref().map(|r| RedirectRt::compile(r, patterns)).transpose()?,
                 mirrors: mirrors(&c.mirrors, clusters),
                 weight: c.weight,
@@ -204,7 +209,7 @@ impl ForwardRt {
             total_weight: targets.iter().map(|t| u64::from(t.weight)).sum(),
             targets: targets.into(),
             path_rewrite: of.path_rewrite.as_ref().map(|r| PathRewriteRt::compile(r, patterns)).transpose()?,
-            host_rewrite: of.host_rewrite.clone(),
+            host_rewrite: host_rewrite(of.host_rewrite.as_ref(), findings),
             timeout: of.timeout,
             idle_timeout: of.idle_timeout,
             retry: of.retry.as_ref().map(RetryRt::new),
@@ -242,6 +247,17 @@ impl ForwardRt {
     /// The target's own rewrite, or the route's.
     pub fn host_rewrite<'a>(&'a self, target: &'a Target) -> Option<&'a HostRewrite> {
         target.host_rewrite.as_ref().or(self.host_rewrite.as_ref())
+    }
+}
+
+/// The rewrite; one to a host that cannot be one is left out, with a finding.
+fn host_rewrite(of: Option<&HostRewrite>, findings: &mut Vec<Diagnostic>) -> Option<HostRewrite> {
+    match of {
+        Some(HostRewrite::Literal(host)) if !is_authority(host.as_bytes()) => {
+            findings.push(no_host(host));
+            None
+        }
+        of => of.cloned(),
     }
 }
 

@@ -296,6 +296,22 @@ fn what_did_not_change_is_taken_over_and_bad_routes_keep_their_last_version() {
 }
 
 #[test]
+fn a_rewrite_to_no_host_is_reported() {
+    for (literal, accepted) in
+        [("shop.test", true), ("[::1]:80", true), ("shop.test:8080", true), ("a b", false), ("a/b", false), ("u@h", false)]
+    {
+        let mut forward = Forward::to(Vec::new());
+        forward.host_rewrite = Some(HostRewrite::Literal(literal.into()));
+        let mut r = route("r", prefix("/"));
+        r.action = RouteAction::Forward(forward.into());
+        let findings = compile(vec![host("v", &["*"], vec![r])], None).1;
+        let reasons: Vec<_> = findings.iter().map(|f| (f.reason, f.object.as_deref())).collect();
+        let expected: &[_] = if accepted { &[] } else { &[("InvalidValue", Some("Test/default/r"))] };
+        assert_eq!(reasons, expected, "{literal}");
+    }
+}
+
+#[test]
 fn paths_are_rewritten() {
     let of = |r: PathRewrite| PathRewriteRt::compile(&r, &mut Patterns::default()).unwrap();
     let replace = |s: &str| PathRewrite::ReplacePrefixMatch(s.into());
