@@ -126,10 +126,12 @@ async fn request_head(
                 leaving = true;
                 lane.set(begun.saturating_add(ns(Some(IDLE_GRACE))));
             }
-            if lane.expired(cx) {
+            // A request that has come is served, even if the time is over.
+            let filled = wire.poll_fill(cx, &w.bufs);
+            if filled.is_pending() && lane.expired(cx) {
                 return Poll::Ready(Err(if leaving { Ended::Drained } else { Ended::Idle }));
             }
-            wire.poll_fill(cx, &w.bufs).map(Ok)
+            filled.map(Ok)
         });
         match filled.await {
             Ok(Ok(1..)) => {}

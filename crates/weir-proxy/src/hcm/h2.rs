@@ -59,12 +59,27 @@ pub async fn serve(io: Io, first: Vec<u8>, since: Option<u64>, connection: Conne
     let shared = Rc::new(Shared { connection, known: RefCell::default(), early_resets: Cell::new(0), active: Cell::new(0) });
     let w = shared.connection.worker.clone();
     let lane = w.timers.lane();
-    lane.set(since.unwrap_or_else(|| w.now()).saturating_add(waits.head));
+    let grace = ns(Some(IDLE_GRACE));
+    let head_end = since.unwrap_or_else(|| w.now()).saturating_add(waits.head);
+    lane.set(head_end);
     let mut handshake = pin!(builder.handshake(Guarded::new(io, first, seen.clone())));
-    let shaken = poll_fn(|cx| if lane.expired(cx) { Poll::Ready(None) } else { handshake.as_mut().poll(cx).map(Some) }).await;
+    let mut leaving = false;
+    let shaken = poll_fn(|cx| {
+        let phase = drain.phase(cx);
+        if !leaving && phase >= Phase::Closing {
+            // A client that has not even sent the preface is idle.
+            leaving = true;
+            lane.set(w.now().saturating_add(grace).min(head_end));
+        }
+        let shaken = handshake.as_mut().poll(cx);
+        if shaken.is_pending() && (phase >= Phase::Cutting || lane.expired(cx)) {
+            return Poll::Ready(None);
+        }
+        shaken.map(Some)
+    })
+    .await;
     if let Some(Ok(mut h2)) = shaken {
         let (mut told, mut leaving, mut in_head, mut count) = (false, false, false, 0u32);
-        let grace = ns(Some(IDLE_GRACE));
         lane.set(w.now().saturating_add(waits.idle));
         loop {
             let next = poll_fn(|cx| {

@@ -154,13 +154,10 @@ async fn connection(local: Rc<Local>, guard: Guard, io: TcpStream, peer: SocketA
     let mut arrival = Arrival { peer, local: address, direct_peer: peer, hello: None };
     let looks = listener.needs_inspection();
     if listener.config.proxy_protocol || looks {
-        let prepared = timeout(local.shared.options.listener_filters_timeout, prepare(slot, &listener, &io, &mut arrival, looks));
-        let prepared = tokio::select! {
-            prepared = prepared => prepared,
-            () = local.arrivals() => return,
-        };
-        match prepared {
-            Ok(Ok(())) => {}
+        let prepared = prepare(&local, slot, &listener, &io, &mut arrival, looks);
+        match timeout(local.shared.options.listener_filters_timeout, prepared).await {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => return,
             Ok(Err(e)) => {
                 // A client that leaves before its first byte (a health check by TCP) is no error.
                 if e.kind() != io::ErrorKind::UnexpectedEof {
@@ -177,9 +174,30 @@ async fn connection(local: Rc<Local>, guard: Guard, io: TcpStream, peer: SocketA
     serve(&local, &guard, chain, io, arrival).await;
 }
 
-/// The listener filters: PROXY protocol, then the look at the first bytes.
-async fn prepare(slot: &ListenerSlot, listener: &ListenerRt, io: &TcpStream, arrival: &mut Arrival, looks: bool) -> io::Result<()> {
+/// Waits for the next byte. `false`: `ended` came first. A client that has begun to send is not cut off by a drain; the timeouts
+/// of what it began bound it.
+async fn begins(io: &TcpStream, ended: impl Future<Output = ()>) -> bool {
+    tokio::select! {
+        biased;
+        // Whoever reads next sees an error too.
+        _ = peek(io, 1, |bytes| (!bytes.is_empty()).then_some(())) => true,
+        () = ended => false,
+    }
+}
+
+/// The listener filters: PROXY protocol, then the look at the first bytes. `false`: the client was silent while its listener ended.
+async fn prepare(
+    local: &Local,
+    slot: &ListenerSlot,
+    listener: &ListenerRt,
+    io: &TcpStream,
+    arrival: &mut Arrival,
+    looks: bool,
+) -> io::Result<bool> {
     if listener.config.proxy_protocol {
+        if !begins(io, local.arrivals()).await {
+            return Ok(false);
+        }
         let header = peek(io, proxy_protocol::MAX_HEADER_BYTES, proxy_protocol::parse).await?;
         let header = header.map_err(|why| {
             count(&slot.stats.proxy_proto_not_found_disallowed);
@@ -191,6 +209,9 @@ async fn prepare(slot: &ListenerSlot, listener: &ListenerRt, io: &TcpStream, arr
         }
     }
     if looks {
+        if !begins(io, local.arrivals()).await {
+            return Ok(false);
+        }
         let hello = peek(io, INSPECTED, |bytes| match inspect(bytes) {
             Hello::Incomplete => None,
             Hello::Plain => Some(Ok(None)),
@@ -199,7 +220,7 @@ async fn prepare(slot: &ListenerSlot, listener: &ListenerRt, io: &TcpStream, arr
         });
         arrival.hello = hello.await?.map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// From the chosen chain on.
@@ -232,13 +253,16 @@ async fn serve(local: &Rc<Local>, guard: &Guard, chain: Arc<ChainRt>, io: TcpStr
 /// The server's side of the TLS handshake; what it brought is noted in `conn`.
 async fn handshake(local: &Local, stats: &ListenerStats, server: &tls::Server, io: TcpStream, conn: &mut ConnInfo) -> Option<Io> {
     let drain = conn.drain.watch();
-    let shaken = tokio::select! {
-        shaken = timeout(local.shared.options.handshake_timeout, server.accept(io)) => shaken,
-        () = drain.idle() => return None,
+    let shaken = async {
+        match begins(&io, drain.idle()).await {
+            true => Some(server.accept(io).await),
+            false => None,
+        }
     };
-    let stream = match shaken {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(e)) => {
+    let stream = match timeout(local.shared.options.handshake_timeout, shaken).await {
+        Ok(Some(Ok(stream))) => stream,
+        Ok(None) => return None,
+        Ok(Some(Err(e))) => {
             count(match tls::refusal(&e) {
                 None => &stats.ssl_connection_error,
                 Some(Refusal::NoCertificate) => &stats.ssl_fail_verify_no_cert,

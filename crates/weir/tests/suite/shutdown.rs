@@ -3,10 +3,11 @@ use crate::{
     client::Connection,
     frames::Raw,
     harness::{Start, TO_ECHO, Weir, eventually},
+    tls::{certificate, secret},
 };
 use std::{
     fs,
-    io::Read,
+    io::{Read, Write},
     net::TcpStream,
     sync::{
         Arc,
@@ -147,6 +148,51 @@ fn a_termination_closes_what_is_idle_and_waits_for_the_rest() {
     assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
     assert!(weir.ended().success());
     weir.says("closing what is still open after 5s; connections: 2, requests in flight: 2, upgraded: 1");
+}
+
+/// Clients that have begun a handshake may finish it; silent ones are closed soon, also those that have agreed on HTTP/2.
+#[test]
+fn a_termination_lets_handshakes_end() {
+    let made = certificate(&["h"]);
+    let yaml = TO_ECHO.replace("protocol: HTTP }", "protocol: HTTPS, tls: { certificateRefs: [{ name: c }] } }");
+    let mut weir = Start::new()
+        .file("gateway.yaml", yaml)
+        .file("secret.yaml", secret("c", &made))
+        .arg("--drain-time")
+        .arg("1s")
+        .arg("--shutdown-timeout")
+        .arg("90s")
+        .run();
+    let client = |alpn: &[u8]| {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![alpn.to_vec()];
+        rustls::ClientConnection::new(Arc::new(config), "h".try_into().unwrap()).unwrap()
+    };
+    let open = || TcpStream::connect(weir.address()).unwrap();
+    let silent = open();
+    let (mut two, mut io) = (client(b"h2"), open());
+    while two.is_handshaking() {
+        two.complete_io(&mut io).unwrap();
+    }
+    let (mut slow, mut begun, mut hello) = (client(b"http/1.1"), open(), Vec::new());
+    slow.write_tls(&mut hello).unwrap();
+    begun.write_all(&hello[..20]).unwrap();
+    weir.signal("TERM");
+    assert!(closes(&silent) && closes(&io));
+    begun.write_all(&hello[20..]).unwrap();
+    let mut tls = rustls::StreamOwned::new(slow, begun);
+    tls.write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n").unwrap();
+    let mut status = [0; 12];
+    tls.read_exact(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200");
+    drop(tls);
+    assert!(weir.ended().success());
 }
 
 #[test]
