@@ -58,7 +58,7 @@ const NEVER_KNOWN: u64 = {
     all
 };
 const NEVER_NAMED: &[&str] = &["age", "content-range", "expires", "max-forwards", "pragma", "warning", "www-authenticate"];
-const NEVER_PREFIXES: &[&str] = &["x-forwarded-", "x-envoy-", "access-control-", "if-", "proxy-", "sec-"];
+const NEVER_PREFIXES: &[&str] = &["x-forwarded-", "x-envoy-", "access-control-", "if-", "sec-"];
 
 /// Removes fields that may not be trailers.
 pub fn filter(fields: &mut Headers) {
@@ -75,9 +75,20 @@ mod tests {
     fn what_belongs_into_a_head_is_no_trailer() {
         let mut fields = Headers::default();
         let never = "Content-Length Transfer-Encoding HOST te Cookie set-cookie X-Forwarded-For x-forwarded-client-cert X-Forwarded-Port \
-            x-envoy-upstream-rq-timeout-ms X-Envoy-Attempt-Count x-real-ip Authorization WWW-Authenticate proxy-x Expect If-Match Range \
+            x-envoy-upstream-rq-timeout-ms X-Envoy-Attempt-Count x-real-ip Authorization WWW-Authenticate Proxy-Authorization proxy-authenticate Proxy-Connection Expect If-Match Range \
             Content-Type content-range Pragma x-request-id Connection Upgrade trailer Sec-Fetch-Site";
-        let fine = ["grpc-status", "grpc-message", "grpc-status-details-bin", "etag", "digest", "server-timing", "x-t", "iffy", "x-envoy"];
+        let fine = [
+            "grpc-status",
+            "grpc-message",
+            "grpc-status-details-bin",
+            "etag",
+            "digest",
+            "server-timing",
+            "proxy-status",
+            "x-t",
+            "iffy",
+            "x-envoy",
+        ];
         for name in never.split_whitespace().chain(fine) {
             assert!(fields.add_named(name.as_bytes(), b"1"), "{name}");
         }
