@@ -1,5 +1,5 @@
 //! Where records go: one writer thread per sink, fed with blocks.
-use super::writer::{Target, Writer};
+use super::writer::{Target, Writer, lines};
 use super::{Logger, Record};
 use std::{
     collections::HashMap,
@@ -182,7 +182,9 @@ impl WorkerLogs {
 impl Drop for WorkerLogs {
     fn drop(&mut self) {
         for end in self.ends.iter_mut().filter(|end| !end.block.is_empty()) {
-            end.hand_over();
+            if !end.hand_over() {
+                end.sink.totals.dropped.fetch_add(lines(&end.block), Relaxed);
+            }
         }
     }
 }

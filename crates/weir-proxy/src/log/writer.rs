@@ -54,7 +54,8 @@ fn append(path: &str) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path)
 }
 
-fn lines(bytes: &[u8]) -> u64 {
+/// The records in a block.
+pub(super) fn lines(bytes: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', bytes).count() as u64
 }
 
