@@ -340,6 +340,8 @@ fn endpoint(shared: &Shared, head: &Parts, local: SocketAddr) -> Result<&'static
 
 /// Most bytes of a form.
 const MAX_FORM: usize = 64 << 10;
+/// How long a head, and how long a form may take to arrive.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The fields that were posted, as a browser or curl's `-d` encodes them.
 async fn form(head: &Parts, body: Incoming) -> Result<Bytes, Reply> {
@@ -347,7 +349,8 @@ async fn form(head: &Parts, body: Incoming) -> Result<Bytes, Reply> {
     if !kind.starts_with("application/x-www-form-urlencoded") {
         return Ok(Bytes::new());
     }
-    let body = Limited::new(body, MAX_FORM).collect().await;
+    let late = |_| Reply::error(StatusCode::REQUEST_TIMEOUT, format!("the form did not arrive within {READ_TIMEOUT:?}\n"));
+    let body = tokio::time::timeout(READ_TIMEOUT, Limited::new(body, MAX_FORM).collect()).await.map_err(late)?;
     let refused = |e| Reply::error(StatusCode::BAD_REQUEST, format!("cannot read the form of at most {MAX_FORM} bytes: {e}\n"));
     body.map(http_body_util::Collected::to_bytes).map_err(refused)
 }
@@ -403,7 +406,7 @@ pub(crate) async fn serve(listener: std::net::TcpListener, shared: Arc<Shared>) 
             let Ok(local) = io.local_addr() else { return };
             let service = service_fn(move |request| handle(shared.clone(), request, local));
             let mut http = http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(60));
+            http.timer(TokioTimer::new()).header_read_timeout(READ_TIMEOUT);
             if let Err(e) = http.serve_connection(TokioIo::new(io), service).await {
                 Logger::Admin.debug(format_args!("{e}"));
             }

@@ -16,7 +16,7 @@ pub fn hide(value: &mut Value) {
                 match (name.as_str(), &mut *member) {
                     // Of a plugin.
                     ("configuration", Value::String(text)) => *text = redact::source(text).into_owned(),
-                    ("environment", Value::Array(variables)) => variables.iter_mut().for_each(|v| scalars(&mut v[1])),
+                    ("environment", Value::Array(variables)) => variables.iter_mut().filter_map(|v| v.get_mut(1)).for_each(scalars),
                     _ => hide(member),
                 }
             }
