@@ -16,6 +16,9 @@ const INTERVAL: Duration = Duration::from_millis(250);
 /// Percent of the limit from which requests, then connections, are refused.
 const STOP_REQUESTS: u64 = 95;
 const STOP_CONNECTIONS: u64 = 98;
+/// Percent of the limit by which the memory must fall below these until they are accepted again, so that a load at the limit does
+/// not change it with every measurement.
+const MARGIN: u64 = 3;
 
 /// What is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +37,11 @@ impl Level {
             _ => Level::Nothing,
         }
     }
+    /// The level after `self` at this pressure: it rises at once and falls with a margin.
+    fn next(self, pressure: u64) -> Level {
+        let holds = Level::of(pressure.saturating_add(MARGIN)).min(self);
+        Level::of(pressure).max(holds)
+    }
 }
 
 pub struct Overload {
@@ -50,6 +58,13 @@ impl Overload {
         let limit = limit.or_else(cgroup::memory_limit).filter(|n| *n > 0);
         Overload { limit, pressure: AtomicU64::new(0), level: AtomicU8::new(Level::Nothing as u8) }
     }
+    fn level(&self) -> Level {
+        match (self.refuses_requests(), self.refuses_connections()) {
+            (_, true) => Level::Connections,
+            (true, false) => Level::Requests,
+            (false, false) => Level::Nothing,
+        }
+    }
     pub fn refuses_requests(&self) -> bool {
         self.level.load(Relaxed) >= Level::Requests as u8
     }
@@ -64,11 +79,12 @@ impl Overload {
     fn set(&self, used: u64, limit: u64) {
         let pressure = used.saturating_mul(100) / limit.max(1);
         self.pressure.store(pressure, Relaxed);
-        let level = Level::of(pressure);
-        let before = self.level.swap(level as u8, Relaxed);
-        if before == level as u8 {
+        let before = self.level();
+        let level = before.next(pressure);
+        if before == level {
             return;
         }
+        self.level.store(level as u8, Relaxed);
         let refused = match level {
             Level::Nothing => "requests and connections are accepted again",
             Level::Requests => "new requests are refused",
@@ -111,6 +127,14 @@ mod tests {
             (950, 95, true, false),
             (980, 98, true, true),
             (2000, 200, true, true),
+            (979, 97, true, true),
+            (950, 95, true, true),
+            (949, 94, true, false),
+            (920, 92, true, false),
+            (980, 98, true, true),
+            (919, 91, false, false),
+            (949, 94, false, false),
+            (950, 95, true, false),
             (500, 50, false, false),
         ] {
             o.set(used, 1000);
