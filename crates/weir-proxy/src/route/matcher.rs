@@ -124,7 +124,7 @@ impl Header {
         Ok(Header { of: name, value, invert: of.invert, ignore_case: of.ignore_case })
     }
     /// Several fields of one name are checked one by one, and one match is enough; an inverted condition requires that none
-    /// matches. A missing header matches only an inverted condition. All as with Envoy.
+    /// matches. A missing header matches only an inverted condition.
     pub fn matches(&self, request: &dyn RequestView) -> bool {
         let fits = |v: &[u8]| self.value.matches(v, self.ignore_case);
         let found = match &self.of {
