@@ -33,11 +33,6 @@ impl Started {
         instance.store.data_mut().adopt(services);
         instance
     }
-
-    /// Linear memory.
-    pub fn memory_bytes(&self) -> usize {
-        self.0.memory_bytes()
-    }
 }
 
 type Fields = Vec<(Vec<u8>, Vec<u8>)>;

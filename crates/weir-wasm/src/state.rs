@@ -23,8 +23,9 @@ use wasmtime::{Memory, ResourceLimiter, StoreContextMut, TypedFunc, UpdateDeadli
 pub(crate) const ROOT: u32 = 1;
 /// Entries of one table; Go's function tables hold tens of thousands.
 const TABLE_ELEMENTS: usize = 1 << 20;
-/// Kept of what the guest wrote to standard error during a call, for the trap's message.
-const LAST_WORDS: usize = 512;
+/// Characters kept of what the guest wrote to standard error during a call, for the trap's message. That shows fewer: the rest is there
+/// so that a text to be hidden is whole.
+const LAST_WORDS: usize = 4 << 10;
 /// The longest log record, in bytes; the rest of a record is cut off.
 pub(crate) const MAX_RECORD: usize = 16 << 10;
 /// The least that a record counts towards the bytes that a call may log.

@@ -1,7 +1,10 @@
 //! How a guest ends: traps with a kind that policy can be decided by, and start failures.
 use crate::engine::EngineError;
 use crate::host::Limits;
-use std::{fmt, time::Duration};
+use std::{
+    fmt::{self, Write},
+    time::Duration,
+};
 
 /// Why an instance died.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +29,8 @@ pub enum TrapKind {
 pub struct Trap {
     pub kind: TrapKind,
     pub message: String,
+    /// What the guest last wrote to standard error during the call, on one line. [`Trap`]'s text has its first [`SHOWN_WORDS`] characters.
+    pub said: String,
     /// The export that was called.
     pub callback: &'static str,
     /// The guest's functions, innermost first.
@@ -35,6 +40,10 @@ pub struct Trap {
 impl fmt::Display for Trap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.callback, self.message)?;
+        if !self.said.is_empty() {
+            f.write_str("; it said: ")?;
+            self.said.chars().take(SHOWN_WORDS).try_for_each(|c| f.write_char(c))?;
+        }
         if !self.backtrace.is_empty() {
             write!(f, " (at {})", self.backtrace.join(" < "))?;
         }
@@ -84,6 +93,8 @@ pub(crate) struct Circumstances<'a> {
 }
 
 const MAX_FRAMES: usize = 20;
+/// How many characters of what the guest said the text of a trap has.
+const SHOWN_WORDS: usize = 512;
 
 impl Trap {
     pub(crate) fn new(error: &wasmtime::Error, about: &Circumstances<'_>) -> Trap {
@@ -115,15 +126,12 @@ impl Trap {
         }
         // Go's list of goroutines follows a blank line.
         let words = about.last_words.trim_start().split("\n\n").next().unwrap_or_default().trim_end();
-        if !words.is_empty() {
-            message = format!("{message}; it said: {}", words.replace('\n', " "));
-        }
         let backtrace = error.downcast_ref::<wasmtime::WasmBacktrace>().map(frames).unwrap_or_default();
-        Trap { kind: final_kind, message, callback: about.callback, backtrace }
+        Trap { kind: final_kind, message, said: words.replace('\n', " "), callback: about.callback, backtrace }
     }
 
     pub(crate) fn dead(callback: &'static str) -> Trap {
-        Trap { kind: TrapKind::Dead, message: "the instance has died before".into(), callback, backtrace: Vec::new() }
+        Trap { kind: TrapKind::Dead, message: "the instance has died before".into(), said: String::new(), callback, backtrace: Vec::new() }
     }
 }
 

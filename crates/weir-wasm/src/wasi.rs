@@ -118,6 +118,10 @@ fn fd_write(guest: &mut Guest<'_>, fd: u32, iovs: u32, count: u32, out: u32) -> 
     for piece in text.split_inclusive(|b| *b == b'\n') {
         view.host.write_line(level, piece, MAX_RECORD);
     }
+    if usize::try_from(written).is_ok_and(|all| all > text.len()) {
+        // What was cut off must not be taken for a part of the next line.
+        view.host.write_line(level, b"\n", 0);
+    }
     Ok(view.put_u32(out, written)?)
 }
 

@@ -41,13 +41,27 @@ struct Hidden {
 
 /// Shorter values are words of any message.
 const MIN_HIDDEN: usize = 4;
+/// Lines of a value that are shorter are not hidden alone.
+const MIN_HIDDEN_LINE: usize = 8;
+const REDACTED: &str = "[redacted]";
+
+/// The texts that give a value away: all of it, without the white space around it, on one line, each of its lines, and all that as JSON
+/// escapes it.
+fn forms(value: &str) -> impl Iterator<Item = String> + use<> {
+    let lines = value.lines().map(str::trim).filter(|l| l.len() >= MIN_HIDDEN_LINE).map(str::to_string);
+    let whole = [value, value.trim()].into_iter().flat_map(|v| [v.to_string(), v.replace('\n', " ")]);
+    let all: Vec<_> = whole.chain(lines).collect();
+    all.into_iter().flat_map(|v| {
+        let quoted = serde_json::Value::from(v.as_str()).to_string();
+        [quoted[1..quoted.len() - 1].to_string(), v]
+    })
+}
 
 impl PluginConfiguration {
     /// `text` with the values in the places of the references that `shown` has.
     pub fn with_secrets(text: String, shown: String, values: impl IntoIterator<Item = String>) -> PluginConfiguration {
-        let escaped = |v: String| [serde_json::Value::String(v.clone()).to_string().trim_matches('"').to_string(), v];
-        let mut values: Vec<String> = values.into_iter().flat_map(escaped).filter(|v| v.len() >= MIN_HIDDEN).collect();
-        values.sort_by_key(|v| std::cmp::Reverse(v.len()));
+        let mut values: Vec<String> = values.into_iter().flat_map(|v| forms(&v)).filter(|v| v.len() >= MIN_HIDDEN).collect();
+        values.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         values.dedup();
         PluginConfiguration { text, hidden: Some(Arc::new(Hidden { shown, values })) }
     }
@@ -57,14 +71,26 @@ impl PluginConfiguration {
         self.hidden.as_ref().map_or(&self.text, |h| &h.shown)
     }
 
-    /// What the plugin says, without the values of Secrets.
+    /// What the plugin says, without the values of Secrets. Its end may have been cut off: the beginning of a value there is hidden too.
     pub fn redacted<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        let values = self.hidden.iter().flat_map(|h| &h.values);
-        values.fold(
-            Cow::Borrowed(text),
-            |text, value| if text.contains(value.as_str()) { text.replace(value, "[redacted]").into() } else { text },
-        )
+        let Some(hidden) = &self.hidden else { return Cow::Borrowed(text) };
+        let values = &hidden.values;
+        let shown = values.iter().fold(Cow::Borrowed(text), |text, value| {
+            if text.contains(value.as_str()) { text.replace(value, REDACTED).into() } else { text }
+        });
+        // A cut within a character leaves a replacement character.
+        let end = shown.trim_end_matches(char::REPLACEMENT_CHARACTER);
+        match values.iter().map(|value| cut_value(end, value)).max() {
+            Some(part @ 1..) => format!("{}{REDACTED}", &end[..end.len() - part]).into(),
+            _ => shown,
+        }
     }
+}
+
+/// How many bytes at the end of a text are the beginning of the value.
+fn cut_value(text: &str, value: &str) -> usize {
+    let parts = value.char_indices().map(|(at, _)| at).filter(|at| *at >= MIN_HIDDEN);
+    parts.rev().find(|at| text.ends_with(&value[..*at])).unwrap_or(0)
 }
 
 impl Deref for PluginConfiguration {
@@ -174,5 +200,36 @@ impl Default for WasmLimits {
             stream_bytes: 64 << 20,
             rollback_traps: 3,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_secrets_are_hidden_in_every_form() {
+        let key = "-----BEGIN KEY-----\nMIIEvQIBADANBg\nkqhk=\n-----END KEY-----\n";
+        let values = ["hunter2\n", key, "say \"please\"", "\u{e9}t\u{e9}-\u{fc}ber"].map(String::from);
+        let configuration = PluginConfiguration::with_secrets(String::new(), String::new(), values);
+        for (text, shown) in [
+            ("nothing", "nothing"),
+            ("with hunter2.", "with [redacted]."),
+            ("hunter2\nx", "[redacted]x"),
+            (key, "[redacted]"),
+            (&format!("a {}b", key.replace('\n', " ")), "a [redacted]b"),
+            (&format!("{key:?}"), "\"[redacted]\""),
+            ("line MIIEvQIBADANBg\r\n", "line [redacted]\r\n"),
+            ("{\"a\":\"say \\\"please\\\"\"}", "{\"a\":\"[redacted]\"}"),
+            // Cut off.
+            ("with hunt", "with [redacted]"),
+            ("with hun", "with hun"),
+            ("line MIIEvQIBADAN", "line [redacted]"),
+            ("x \u{e9}t\u{e9}-\u{fffd}", "x [redacted]"),
+        ] {
+            assert_eq!(configuration.redacted(text), shown, "{text:?}");
+        }
+        let none = PluginConfiguration::from("hunter2");
+        assert_eq!(none.redacted("hunter2"), "hunter2");
     }
 }

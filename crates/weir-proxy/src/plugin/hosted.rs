@@ -17,7 +17,6 @@ use std::{
 };
 use tokio::{task::spawn_local, time::sleep};
 use weir_config::model::{FailStrategy, WasmLimits};
-use weir_net::redis;
 use weir_wasm::{
     Action, Callbacks, ContextId, HttpAnswer, Instance, LocalResponse, RedisAnswer, Started, Stream, StreamType, Trap, TrapKind,
     pairs::Pairs,
@@ -118,10 +117,10 @@ impl Hosted {
         self.run(|i| i.on_queue_ready(queue));
     }
 
-    /// Says it once per kind of failure and second, not for each command.
-    pub fn redis_failed(&self, error: &redis::Error) {
+    /// Logs a warning, at most once a second: the guest can cause one at each call.
+    pub fn say(&self, message: impl FnOnce() -> String) {
         if let Some(entry) = self.entry.upgrade() {
-            entry.say(|| format!("Redis: {error}"));
+            entry.say(|| self.generation.plugin.configuration.redacted(&message()).into_owned());
         }
     }
 
@@ -179,7 +178,7 @@ impl Hosted {
                 let waiting: Vec<_> =
                     self.streams.borrow_mut().drain().filter(|(c, s)| waits(*c) || s.is_needed(callbacks)).map(|(_, s)| s).collect();
                 drop(gone);
-                self.trapped(&trap, waiting);
+                self.trapped(trap, waiting);
                 None
             }
         }
@@ -187,7 +186,7 @@ impl Hosted {
 
     /// Fails the streams that the instance holds, since nothing else would resume them, and those whose response it still had to see.
     /// The others continue, and fail at their next callback if they have one.
-    fn trapped(self: &Rc<Hosted>, trap: &Trap, waiting: Vec<Attached>) {
+    fn trapped(self: &Rc<Hosted>, trap: Trap, waiting: Vec<Attached>) {
         let shard = &self.services.shard;
         add(&shard.traps, 1);
         match trap.kind {
@@ -195,8 +194,7 @@ impl Hosted {
             TrapKind::Memory => add(&shard.memory_limits, 1),
             _ => {}
         }
-        let plugin = &self.generation.plugin;
-        let text = plugin.configuration.redacted(&explain(trap, plugin, "call-deadline")).into_owned();
+        let text = explain(trap, &self.generation.plugin, "call-deadline");
         Logger::Wasm.write(crate::logging::Level::Error, format_args!("{}: {text}", self.slot.name));
         self.slot.lock_status().last_trap = Some(text);
         self.measure();
@@ -221,8 +219,9 @@ impl Hosted {
         let callbacks = self.generation.module.callbacks();
         let wanted = callbacks.log || callbacks.done;
         if let Some(context) = context.or_else(|| if wanted { self.context(attached) } else { None }) {
-            self.run(|i| i.end_stream(context));
+            // First: a trap in these callbacks must not fail a stream that is over.
             self.streams.borrow_mut().remove(&context);
+            self.run(|i| i.end_stream(context));
         }
         self.leave();
     }

@@ -157,7 +157,7 @@ impl HostServices {
     fn start_grpc(&self, token: u32, call: &GrpcCall<'_>, unary: bool) -> Result<(), Status> {
         let known = upstream::resolve(call.upstream, Speaks::Http, &self.generation.upstreams, &self.common.clusters);
         let to = known.map_err(|e| {
-            self.warn(&format!("gRPC call: {e}"));
+            self.say(|| format!("gRPC call: {e}"));
             Status::ParseFailure
         })?;
         let head = grpc::request(call).ok_or(Status::ParseFailure)?;
@@ -233,8 +233,11 @@ impl HostServices {
         self.tick_changed.notify_one();
     }
 
-    fn warn(&self, message: &str) {
-        Logger::Wasm.warning(format_args!("{}: {message}", self.generation.spec.name));
+    /// See [`Hosted::say`].
+    fn say(&self, message: impl FnOnce() -> String) {
+        if let Some(hosted) = self.link.get().and_then(Weak::upgrade) {
+            hosted.say(message);
+        }
     }
 
     fn server(&self, cluster: &str) -> Result<Rc<Server>, Status> {
@@ -295,7 +298,7 @@ impl Services for HostServices {
     }
     fn log_dropped(&self, records: u64) {
         add(&self.shard.log_dropped, records);
-        self.warn(&dropped_lines(records));
+        self.say(|| dropped_lines(records));
     }
     fn log_level(&self) -> LogLevel {
         log_level()
@@ -307,7 +310,7 @@ impl Services for HostServices {
 
     fn http_call(&self, token: u32, call: HttpCall<'_>) -> Result<(), Status> {
         let to = upstream::resolve(call.upstream, Speaks::Http, &self.generation.upstreams, &self.common.clusters).map_err(|e| {
-            self.warn(&format!("HTTP call: {e}"));
+            self.say(|| format!("HTTP call: {e}"));
             Status::BadArgument
         })?;
         let request = callout::request(&call).ok_or(Status::BadArgument)?;
@@ -353,7 +356,7 @@ impl Services for HostServices {
 
     fn redis_init(&self, init: RedisInit<'_>) -> Result<(), Status> {
         let (to, options) = redis::resolve(&init, &self.generation.upstreams, &self.common.clusters).map_err(|e| {
-            self.warn(&format!("Redis: {e}"));
+            self.say(|| format!("Redis: {e}"));
             Status::BadArgument
         })?;
         let server = self.common.redis.server(to, options);
@@ -386,7 +389,7 @@ impl Services for HostServices {
             }
             HostServices::answer(&link, |hosted| {
                 if let Err(e) = &answer {
-                    hosted.redis_failed(e);
+                    hosted.say(|| format!("Redis: {e}"));
                 }
                 hosted.on_redis_call_response(token, answer.ok());
             });

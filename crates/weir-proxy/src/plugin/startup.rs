@@ -6,7 +6,7 @@ use super::{
     upstream::{self, Own, Speaks, Upstream},
     worker::Posted,
 };
-use crate::{cluster::ClusterRegistry, logging::Logger};
+use crate::cluster::ClusterRegistry;
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -24,6 +24,8 @@ const SAID: (usize, usize) = (3, 300);
 const KNOWN_LINES: usize = 64;
 /// The most bytes of calls, messages and commands that may wait for the worker.
 const ASKED_BYTES: usize = 16 << 20;
+/// How many refused calls of one start are logged.
+const WARNINGS: usize = 16;
 
 /// A call that only a worker can make. They are kept in the guest's order.
 pub(super) enum Ask {
@@ -69,11 +71,14 @@ pub(super) enum Ask {
 impl Ask {
     fn bytes(&self) -> usize {
         match self {
-            Ask::Http { headers, body, trailers, .. } => headers.len() + body.len() + trailers.len(),
-            Ask::Grpc { metadata, message, .. } => metadata.len() + message.len(),
+            Ask::Http { upstream, headers, body, trailers, .. } => upstream.len() + headers.len() + body.len() + trailers.len(),
+            Ask::Grpc { upstream, service, method, metadata, message, .. } => {
+                upstream.len() + service.len() + method.len() + metadata.len() + message.len()
+            }
             Ask::GrpcSend { message, .. } => message.len(),
-            Ask::Redis { query, .. } => query.len(),
-            Ask::GrpcCancel { .. } | Ask::RedisInit { .. } => 0,
+            Ask::Redis { cluster, query, .. } => cluster.len() + query.len(),
+            Ask::RedisInit { cluster, user, password, .. } => cluster.len() + user.len() + password.len(),
+            Ask::GrpcCancel { .. } => 0,
         }
     }
 }
@@ -87,11 +92,26 @@ pub(super) struct Asked {
     pub redis: Vec<RedisWish>,
     /// It named an upstream that does not exist (yet).
     pub unknown: bool,
+    /// Bytes of `asks` and of the names in `redis`.
+    bytes: usize,
+    /// How many of its calls have been refused with a warning.
+    warned: usize,
     /// The first warnings of the guest.
     said: Vec<String>,
     /// What a trial has logged, and what it has not logged yet because the reason may quote it.
     logged: Vec<String>,
     held: Vec<(LogLevel, String)>,
+}
+
+impl Asked {
+    fn take(&mut self, bytes: usize) -> Result<(), Status> {
+        let all = self.bytes.saturating_add(bytes);
+        if all > ASKED_BYTES {
+            return Err(Status::InternalFailure);
+        }
+        self.bytes = all;
+        Ok(())
+    }
 }
 
 /// One `redis_init` call.
@@ -146,11 +166,13 @@ impl Startup {
         let services = Arc::new(Starting { startup: self, asked: Mutex::default() });
         let started = Instance::start_apart(module, spec, Box::new(Kept(services.clone())));
         let mut asked = std::mem::take(&mut *services.asked());
-        let started = started.map_err(|e| reason(&e, &services.startup.plugin, &asked.said));
+        let plugin = &services.startup.plugin;
+        let started = started.map_err(|e| reason(e, plugin, &asked.said));
         for (level, line) in std::mem::take(&mut asked.held) {
             // The reason quotes these lines already.
-            if !started.as_ref().is_err_and(|why| why.contains(line.trim())) {
-                super::services::log(&services.startup.plugin, level, &line);
+            let shown = plugin.configuration.redacted(&line);
+            if !started.as_ref().is_err_and(|why| why.contains(shown.trim())) {
+                super::services::log(plugin, level, &line);
             }
         }
         Outcome { started, asked }
@@ -158,13 +180,14 @@ impl Startup {
 }
 
 /// Why the start failed, with the guest's own log lines where there are some; a trap carries its own.
-fn reason(error: &StartError, plugin: &weir_config::model::WasmPlugin, said: &[String]) -> String {
+fn reason(error: StartError, plugin: &weir_config::model::WasmPlugin, said: &[String]) -> String {
     match error {
-        // In Go `main` never runs, so a plugin that registers its contexts there fails at the first one.
-        StartError::Trap(trap) if trap.callback == "proxy_on_context_create" && trap.message.contains("panic: ") => {
-            format!("{error}; is everything set up in init()? main() of a plugin in Go does not run")
+        StartError::Trap(trap) => {
+            // In Go `main` never runs, so a plugin that registers its contexts there fails at the first one.
+            let in_main = trap.callback == "proxy_on_context_create" && trap.said.contains("panic: ");
+            let hint = if in_main { "; is everything set up in init()? main() of a plugin in Go does not run" } else { "" };
+            explain(trap, plugin, "start-deadline") + hint
         }
-        StartError::Trap(trap) => explain(trap, plugin, "start-deadline"),
         StartError::VmStart | StartError::Validate | StartError::Configure if !said.is_empty() => {
             format!("{error}; it said: {}", said.join("; "))
         }
@@ -172,8 +195,11 @@ fn reason(error: &StartError, plugin: &weir_config::model::WasmPlugin, said: &[S
     }
 }
 
-/// The trap as text. If a limit caused it, names the setting that raises the limit. `deadline`: the call's time limit.
-pub(super) fn explain(trap: &Trap, plugin: &weir_config::model::WasmPlugin, deadline: &str) -> String {
+/// The trap as text, without the values of Secrets. If a limit caused it, names the setting that raises the limit. `deadline`: the
+/// call's time limit.
+pub(super) fn explain(mut trap: Trap, plugin: &weir_config::model::WasmPlugin, deadline: &str) -> String {
+    // Before the text is cut: half of a value would not be found.
+    trap.said = plugin.configuration.redacted(&trap.said).into_owned();
     let limit = match trap.kind {
         TrapKind::Deadline => deadline,
         TrapKind::Memory => "memory-limit",
@@ -208,27 +234,42 @@ impl Starting {
             return Ok(());
         }
         let mut asked = self.asked();
-        let limit = self.startup.plugin.limits.max_callouts as usize;
-        let bytes: usize = asked.asks.iter().map(Ask::bytes).sum();
-        if asked.asks.len() >= limit || bytes.saturating_add(ask.bytes()) > ASKED_BYTES {
+        if asked.asks.len() >= self.limit() {
             return Err(Status::InternalFailure);
         }
+        asked.take(ask.bytes())?;
         asked.asks.push(ask);
         Ok(())
+    }
+
+    fn limit(&self) -> usize {
+        self.startup.plugin.limits.max_callouts as usize
     }
 
     fn knows(&self, what: &str, upstream: &str, unknown: Status) -> Result<(), Status> {
         let known = upstream::resolve(upstream, Speaks::Http, &self.startup.own, &self.startup.clusters);
         known.map(drop).map_err(|e| {
-            self.warn(format!("{what}: {e}"));
+            self.refuse(&format!("{what}: {e}"));
             self.asked().unknown = true;
             unknown
         })
     }
 
-    fn warn(&self, message: String) {
-        if self.is_new(&message) {
-            Logger::Wasm.warning(format_args!("{}: {message}", self.startup.plugin.name));
+    fn warn(&self, message: &str) {
+        if self.is_new(message) {
+            super::services::log(&self.startup.plugin, LogLevel::Warn, message);
+        }
+    }
+
+    /// Warns of a call that is refused, the first few times.
+    fn refuse(&self, message: &str) {
+        let warned = {
+            let mut asked = self.asked();
+            asked.warned += 1;
+            asked.warned
+        };
+        if warned <= WARNINGS {
+            self.warn(message);
         }
     }
 
@@ -284,7 +325,7 @@ impl Services for Kept {
         super::services::log_level()
     }
     fn log_dropped(&self, records: u64) {
-        self.0.warn(super::services::dropped_lines(records));
+        self.0.warn(&super::services::dropped_lines(records));
     }
     fn property(&self, path: PropertyPath<'_>, out: &mut Vec<u8>) -> bool {
         property::without_stream(path, out)
@@ -330,15 +371,24 @@ impl Services for Kept {
         let to = redis::resolve(&init, &self.0.startup.own, &self.0.startup.clusters);
         let result = to.as_ref().map(drop).map_err(|e| {
             if !self.0.is_trial() {
-                self.0.warn(format!("Redis: {e}"));
+                self.0.refuse(&format!("Redis: {e}"));
             }
             Status::BadArgument
         });
-        let name = init.cluster.split('?').next().unwrap_or_default().to_string();
-        let mut asked = self.0.asked();
-        asked.unknown |= result.is_err();
-        asked.redis.push(RedisWish { name, to });
-        drop(asked);
+        let name = redis::key(init.cluster).to_string();
+        {
+            let mut asked = self.0.asked();
+            asked.unknown |= result.is_err();
+            match asked.redis.iter().position(|w| w.name == name) {
+                // The last one of a name counts.
+                Some(known) => asked.redis[known].to = to,
+                None if asked.redis.len() >= self.0.limit() => return Err(Status::InternalFailure),
+                None => {
+                    asked.take(name.len())?;
+                    asked.redis.push(RedisWish { name, to });
+                }
+            }
+        }
         result?;
         let RedisInit { cluster, user, password, timeout } = init;
         self.0.keep(Ask::RedisInit { cluster: cluster.into(), user: user.into(), password: password.into(), timeout })

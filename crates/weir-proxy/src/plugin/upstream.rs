@@ -74,12 +74,21 @@ pub fn resolve(name: &str, speaks: Speaks, own: &Own, clusters: &ClusterRegistry
     } else if let Ok(target) = target(name) {
         return Ok(Upstream::Direct(target));
     }
+    // A guest may ask for anything.
+    let (name, host) = (cut(name), cut(host));
     Err(format!(
         "there is no upstream `{name}`; accepted: the name of a cluster, host:port, {}, or a name that the plugin's configuration \
          gives an address under `upstreams` (upstreams: {{ \"{host}\": \"127.0.0.1:{}\" }})",
         if speaks == Speaks::Redis { "redis://host:port, rediss://host:port" } else { "http://host:port, https://host:port" },
         parts.as_ref().map_or(6379, |p| p.port),
     ))
+}
+
+/// How many characters of a name a message quotes.
+const QUOTED: usize = 256;
+
+fn cut(name: &str) -> &str {
+    name.char_indices().nth(QUOTED).map_or(name, |(end, _)| &name[..end])
 }
 
 /// `outbound|port|subset|host`.

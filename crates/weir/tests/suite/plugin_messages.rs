@@ -154,6 +154,53 @@ fn values_of_secrets_reach_the_plugin_and_nobody_else() {
     );
 }
 
+/// A start that fails quotes the plugin: its configuration, also where it is cut off or put on one line, shows no value of a Secret.
+#[test]
+fn a_failed_start_shows_no_values_of_secrets() {
+    // To standard error: its configuration, and a key as it stands.
+    let write = |fails: &str| {
+        guest(&format!(
+            "(func $err (param $at i32) (param $size i32)
+               (i32.store (i32.const 64) (local.get $at)) (i32.store (i32.const 68) (local.get $size))
+               (drop (call $fd_write (i32.const 2) (i32.const 64) (i32.const 1) (i32.const 72))))
+             (func (export \"proxy_on_configure\") (param i32) (param $size i32) (result i32)
+               (drop (call $get_buffer (i32.const 7) (i32.const 0) (local.get $size) (i32.const 4) (i32.const 8)))
+               (call $err [panic: ])
+               (call $err (i32.load (i32.const 4)) (i32.load (i32.const 8)))
+               (call $err [ and -----BEGIN KEY-----\\nMIIEvQIBADANBg\\nkqhkiG9w0BAQE\\n-----END KEY-----\\n])
+               {fails})"
+        ))
+    };
+    let long = "l0ng".repeat(200);
+    let secret = format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{ name: keys }}\nstringData:\n  one: hunter2\n  long: {long}\n  pem: |\n    -----BEGIN KEY-----\n    \
+         MIIEvQIBADANBg\n    kqhkiG9w0BAQE\n    -----END KEY-----\n"
+    );
+    let config = "pluginConfig: { texts: ['${secret.keys.one}', '${secret.keys.pem}', '${secret.keys.long}'] }";
+    let object = istio("under-test", &format!("url: file://guest.wat\n{config}"));
+    let shown = |what: &str, text: &str| {
+        assert!(text.contains("panic: {\"texts\":[\"[redacted]"), "{what}: {text}");
+        for part in ["hunter2", "MIIEvQ", "kqhk", "l0ngl0ng"] {
+            assert!(!text.contains(part), "{what}: {part}: {text}");
+        }
+    };
+    for fails in ["unreachable", "(i32.const 0)"] {
+        let code = write(fails);
+        let output = check(&[("plugin.yaml", &object), ("secrets.yaml", &secret), ("guest.wat", &code)], &[]);
+        shown("weir check", &String::from_utf8_lossy(&output.stdout));
+        let weir = Start::new()
+            .file("gateway.yaml", TO_ECHO)
+            .file("secrets.yaml", &secret)
+            .file("plugin.yaml", &object)
+            .file("guest.wat", code)
+            .run();
+        weir.says("panic: ");
+        shown("the log", &weir.printed());
+        shown("/ready", &weir.admin("/ready").body);
+        shown("/plugins", &weir.admin("/plugins").body.replace("\\\"", "\""));
+    }
+}
+
 #[test]
 fn what_a_plugin_adds_to_a_stream_and_logs_is_bounded() {
     // Appends a mebibyte to the body, or adds a long header, or logs, without end.
