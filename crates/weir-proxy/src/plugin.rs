@@ -34,7 +34,6 @@ use std::{
     },
     time::SystemTime,
 };
-use tokio::sync::Semaphore;
 use weir_config::model::{FailStrategy, Name, WasmPlugin};
 
 /// One version of a plugin that was started and configured once already: code, configuration and limits.
@@ -79,8 +78,6 @@ pub struct PluginSlot {
     shards: Shards,
     /// By direction: it has changed the length of a body whose `content-length` was sent already.
     resizes: [AtomicBool; 2],
-    /// Bounds the instances that start at once, so that a slow start takes at most half of the CPUs.
-    starts: Semaphore,
     /// By worker: the newest generation that has started there or failed to.
     reached: Mutex<HashMap<usize, u64>>,
     /// Keeps shared data and queues while no instance lives.
@@ -104,7 +101,6 @@ impl PluginSlot {
             current: ArcSwapOption::empty(),
             shards: Shards::default(),
             resizes: Default::default(),
-            starts: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from).div_euclid(2).max(1)),
             reached: Mutex::default(),
             vm: Mutex::default(),
         }

@@ -117,6 +117,8 @@ pub struct Stream {
     pub virtual_host: RefCell<Option<Name>>,
     /// Of the exchange: towards the upstream, towards the client.
     pub buffers: Cell<(Vec<u8>, Vec<u8>)>,
+    /// Bytes of the response that have passed all plugins and wait for the client.
+    pub unsent: Cell<usize>,
     events: RefCell<VecDeque<Event>>,
     /// A reply is queued.
     replied: Cell<bool>,
@@ -160,6 +162,7 @@ impl Stream {
             buffer.shrink_to(KEEP_BYTES);
         }
         self.buffers.set((out, back));
+        self.unsent.set(0);
         self.events.borrow_mut().clear();
         self.replied.set(false);
         self.answered.set(0);
@@ -197,10 +200,14 @@ impl Stream {
         }
     }
 
-    /// Bytes that plugins have injected and that were not processed yet.
-    pub fn injected(&self) -> usize {
+    /// Bytes that wait behind this plugin in the response: injected ones that were not processed yet, those that other plugins hold,
+    /// and those that wait for the client.
+    pub fn injected(&self, plugin: usize) -> usize {
         let of = |event: &Event| if let Event::Inject { data, .. } = event { data.len() } else { 0 };
-        self.events.borrow().iter().map(of).sum()
+        let queued: usize = self.events.borrow().iter().map(of).sum();
+        let held = self.held[Direction::Response as usize].borrow();
+        let held: usize = held.iter().enumerate().filter(|(p, _)| *p != plugin).map(|(_, b)| b.len()).sum();
+        queued + held + self.unsent.get()
     }
 
     /// Asks for something; the task that drives the stream looks at it when the guest has returned.

@@ -462,7 +462,10 @@ impl Chain {
                 return Err(Stop::TooLarge(d, plugin));
             }
             match self.stream.next_event() {
-                None => return Ok(()),
+                None => {
+                    self.stream.unsent.set(self.out[Direction::Response as usize].body.len());
+                    return Ok(());
+                }
                 Some(Event::Reply(r)) => return Err(Stop::Reply(r)),
                 Some(Event::Reset) => return Err(Stop::Reset),
                 Some(Event::Resume { plugin, direction }) => self.resume(direction, plugin),

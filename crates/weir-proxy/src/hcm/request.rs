@@ -165,18 +165,18 @@ impl Exchange<'_> {
             // Rare, so it is kept out of the state of every request.
             Box::pin(self.wait_for_plugins(waiting)).await?;
         }
-        *self.s.hcm.borrow_mut() = Some(self.hcm.rt.clone());
         // Nobody has asked for a limit: each plugin has its own.
         self.s.held_limit.iter().for_each(|l| l.set(usize::MAX));
         let filters: Vec<Box<dyn Filter>> =
             self.w.filters(&self.hcm.rt, self.s).map_err(|details| End::reply(503, Flags::default(), details))?;
         if !filters.is_empty() {
+            *self.s.hcm.borrow_mut() = Some(self.hcm.rt.clone());
             self.chain = Some(Box::new(Chain::new(self.s.clone(), filters)));
         }
         Ok(())
     }
 
-    /// Waits until all plugins have started, at most as long as a start may take.
+    /// Waits until all plugins have started or failed to, for at most [`Waiting::patience`].
     async fn wait_for_plugins(&mut self, waiting: Waiting) -> Result<(), End> {
         waiting.count();
         let until = tokio::time::Instant::now() + waiting.patience();

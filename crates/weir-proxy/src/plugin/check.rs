@@ -26,8 +26,8 @@ pub async fn check(config: &Config, cache_dir: Option<PathBuf>) -> std::io::Resu
         };
         clusters.slot(name).publish(Some(Arc::new(rt)));
     }
-    let options = |cache_dir| ManagerOptions { cache_dir, only_try: true, ..ManagerOptions::new(Handle::current()) };
-    let manager = Manager::new(options(cache_dir), clusters.clone()).or_else(|_| Manager::new(options(None), clusters))?;
+    let options = ManagerOptions { cache_dir, only_try: true, ..ManagerOptions::new(Handle::current()) };
+    let manager = Manager::new(options, clusters)?;
     let mut found = manager.begin(&config.plugins).finished().await;
     for finding in found.iter_mut().filter(|d| d.reason == CODE_UNAVAILABLE) {
         let plugin = config.plugins.values().find(|p| finding.object.as_ref() == Some(&p.origin.object));

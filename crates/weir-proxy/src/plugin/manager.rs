@@ -24,7 +24,7 @@ use std::{
 };
 use tokio::{
     runtime::Handle,
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -103,6 +103,8 @@ pub struct Manager {
     modules: tokio::sync::Mutex<HashMap<String, Module>>,
     /// Compiling takes all cores as it is: one after the other.
     compiling: Semaphore,
+    /// Bounds the instances that start at once, trials too: slow starts take at most half of the CPUs.
+    starts: Arc<Semaphore>,
     changed: watch::Sender<u64>,
     fetches: Fetches,
 }
@@ -172,7 +174,7 @@ impl From<CodeError> for Refusal {
 
 impl Manager {
     /// # Errors
-    /// When there is no Wasm engine for this machine, or the cache folder cannot be made.
+    /// When there is no Wasm engine for this machine.
     pub fn new(options: ManagerOptions, clusters: Arc<ClusterRegistry>) -> io::Result<Arc<Manager>> {
         let engine = Engine::new(EngineOptions::default()).map_err(io::Error::other)?;
         let cache = options.cache_dir.as_ref().and_then(|dir| opened(dir));
@@ -191,6 +193,7 @@ impl Manager {
             began: AtomicBool::new(false),
             modules: Default::default(),
             compiling: Semaphore::new(1),
+            starts: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from).div_euclid(2).max(1))),
             changed: watch::Sender::new(0),
             fetches: Fetches::default(),
         }))
@@ -385,7 +388,8 @@ impl Manager {
             custom: self.custom.clone(),
             whose: For::Trial,
         };
-        let mut outcome = self.run(trial, module.clone(), spec.clone()).await;
+        let turn = self.turn().await;
+        let mut outcome = self.run(turn, trial, module.clone(), spec.clone()).await;
         let lines = outcome.lines();
         let Outcome { started, asked } = outcome;
         let mut findings: Vec<_> =
@@ -462,6 +466,8 @@ impl Manager {
                 self.options.runtime.spawn(end_probation(Arc::downgrade(slot), generation.number));
             }
             *slot.lock_probation() = probation;
+            // It may be the one that corrects them.
+            slot.resizes.iter().for_each(|r| r.store(false, Ordering::Relaxed));
             status.serves(&generation);
             status.become_state(PluginState::Active, None);
             slot.current.store(Some(Arc::new(generation)));
@@ -538,16 +544,26 @@ impl Manager {
 
     /// Starts an instance for a worker, on a blocking thread. `None`: the generation has been replaced.
     pub(super) async fn start(self: Arc<Manager>, slot: Arc<PluginSlot>, generation: Arc<Generation>, whose: For) -> Option<Outcome> {
-        let _turn = slot.starts.acquire().await;
+        let turn = self.turn().await;
         if slot.current().is_none_or(|g| g.number != generation.number) {
             return None;
         }
         let startup = Startup::of(&generation, &self.clusters, &self.custom, whose);
-        Some(self.run(startup, generation.module.clone(), generation.spec.clone()).await)
+        Some(self.run(turn, startup, generation.module.clone(), generation.spec.clone()).await)
     }
 
-    async fn run(&self, startup: Startup, module: Module, spec: PluginSpec) -> Outcome {
-        let done = self.blocking(move || startup.run(&module, &spec)).await;
+    /// Waits until one more instance may be started. Whoever has a turn waits for nothing else.
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        self.starts.clone().acquire_owned().await.ok()
+    }
+
+    /// The guest keeps its turn until it is done, also when nobody waits for it any more.
+    async fn run(&self, turn: Option<OwnedSemaphorePermit>, startup: Startup, module: Module, spec: PluginSpec) -> Outcome {
+        let done = self.blocking(move || {
+            let _turn = turn;
+            startup.run(&module, &spec)
+        });
+        let done = done.await;
         done.unwrap_or_else(|e| Outcome { started: Err(e.message), asked: Default::default() })
     }
 

@@ -87,7 +87,10 @@ impl Status {
         let kept = match (self.state, self.fail_strategy) {
             (PluginState::Stale, _) => "the version before it still serves",
             (PluginState::Failed, FailStrategy::FailOpen) => "requests pass without it (failStrategy FAIL_OPEN)",
-            (PluginState::Failed, _) => "requests that it should see are answered with 503 (failStrategy FAIL_CLOSE)",
+            (PluginState::Failed, FailStrategy::FailClose) => "requests that it should see are answered with 503 (failStrategy FAIL_CLOSE)",
+            (PluginState::Failed, FailStrategy::FailReload) => {
+                "requests that it should see are answered with 503 (failStrategy FAIL_RELOAD)"
+            }
             _ => return None,
         };
         Some(Diagnostic::error(self.cause, format!("plugin `{name}`: {why}")).help(kept).from_origin(&self.origin))

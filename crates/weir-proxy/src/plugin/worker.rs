@@ -27,6 +27,8 @@ use weir_wasm::Stream;
 const MAINTENANCE: Duration = Duration::from_secs(1);
 /// An instance that serves this long gets a spare beside it, ready to take over after a trap.
 const SPARE_AFTER: Duration = Duration::from_secs(2);
+/// A stream waits for an instance that is being started for at most so many of its start deadlines.
+const WAITED_DEADLINES: u32 = 4;
 /// A retired instance without streams is waited for this long, for its callouts and its root context.
 const RETIRE_WITHIN: Duration = Duration::from_secs(30);
 /// Before another instance after one that could not start, with jitter. It doubles up to the minute, but not for `FAIL_RELOAD`, as
@@ -241,9 +243,9 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// The longest that a stream waits.
+    /// The longest that a stream waits. A start is several callbacks, each with its own deadline, and may wait for its turn.
     pub fn patience(&self) -> Duration {
-        self.entry.slot.current().map_or(Duration::ZERO, |g| g.plugin.limits.start_deadline)
+        self.entry.slot.current().map_or(Duration::ZERO, |g| g.plugin.limits.start_deadline.saturating_mul(WAITED_DEADLINES))
     }
 
     /// Counts a stream that waits.
@@ -457,6 +459,10 @@ impl Entry {
             None => self.catch_up(),
             Some((hosted, since)) => {
                 hosted.measure();
+                if self.slot.current().is_none_or(|g| g.number != hosted.generation.number) {
+                    // The newest one is being started, or will be after its pause.
+                    return;
+                }
                 if since.elapsed() > FORGIVEN_AFTER {
                     self.failures.set(0);
                 }

@@ -318,8 +318,12 @@ impl weir_wasm::Stream for View {
 
     fn send_local_response(&self, r: LocalResponse<'_>) {
         if !self.stream.first_answer(self.plugin) {
-            // Each plugin may answer once. Its own answer passes it on the way out and must not be held there.
-            return self.stream.post(Event::Resume { plugin: self.plugin, direction: Direction::Response });
+            // Each plugin may answer once. Its own answer passes it on the way out and must not be held there; if it has not come so
+            // far, there is nothing to resume.
+            if self.stream.reached[Direction::Response as usize].get() == Reached::Head && !self.stream.is_ending() {
+                self.stream.post(Event::Resume { plugin: self.plugin, direction: Direction::Response });
+            }
+            return;
         }
         let details = String::from_utf8_lossy(r.details).replace(char::is_whitespace, "_");
         let usable = |(n, v): &(&[u8], &[u8])| parse::is_token(n) && parse::is_value(v);
@@ -350,7 +354,7 @@ impl weir_wasm::Stream for View {
     }
 
     fn inject_encoded_data(&self, data: &[u8], end_stream: bool, _on_headers: bool) -> Status {
-        if !self.has_room(self.stream.injected(), data.len()) {
+        if !self.has_room(self.stream.injected(self.plugin), data.len()) {
             return Status::InternalFailure;
         }
         self.stream.post(Event::Inject { plugin: self.plugin, data: data.to_vec(), end: end_stream });
