@@ -257,6 +257,10 @@ impl Object {
             line: Line::first(self.document.start().clone()).below(line.saturating_sub(1)),
         }
     }
+    /// Sorts the oldest first, those of one age by name.
+    pub fn age(&self) -> (&str, &Key) {
+        (&self.meta.created, &self.key)
+    }
     /// Whether it stands in for an object in error: not a version to keep.
     pub fn is_stand_in(&self) -> bool {
         match &self.spec {

@@ -4,7 +4,7 @@ use super::{
     document::{Doc, split},
     placing::Sources,
     revise::{Revision, revise},
-    text::{Unreadable, check_regular, is_standard_input, read_settled},
+    text::{STANDARD_INPUT_NAME, Unreadable, check_regular, is_standard_input, read_settled},
 };
 use crate::object::{Document, Finding, Key, Object};
 use std::{
@@ -172,7 +172,7 @@ impl Files {
     }
 
     fn read(&mut self, id: Arc<FileId>, stamp: Option<Stamp>, touched: &mut BTreeSet<Key>) {
-        let name: Name = if is_standard_input(&id.path) { "<stdin>".into() } else { id.path.to_string_lossy().into() };
+        let name: Name = if is_standard_input(&id.path) { STANDARD_INPUT_NAME.into() } else { id.path.to_string_lossy().into() };
         let held = self.files.get(&id).is_some_and(|f| !f.objects.0.is_empty());
         match read_settled(&id.path, held) {
             Ok(text) => {

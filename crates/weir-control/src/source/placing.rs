@@ -4,7 +4,6 @@ use super::{document::split, text};
 use crate::object::{Document, Finding};
 use std::{
     collections::{HashMap, HashSet},
-    path::Path,
     sync::Arc,
 };
 use weir_config::{
@@ -52,7 +51,7 @@ impl Sources {
 
 /// Adds the documents of a file that are wanted; one that is there no more has no text.
 fn add(file: &Name, wanted: &HashSet<u64>, into: &mut HashMap<u64, Arc<Source>>) {
-    let Ok(text) = text::read(Path::new(&**file)) else { return };
+    let Ok(text) = text::read_named(file) else { return };
     for chunk in split(&text) {
         let hash = chunk.hash();
         if wanted.contains(&hash) {

@@ -5,13 +5,15 @@ use std::{
     os::unix::fs::FileTypeExt,
     path::Path,
     sync::OnceLock,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// A larger file is refused.
 pub const MAX_FILE_BYTES: u64 = 64 << 20;
 /// How long a file that held something must be empty to be taken for that.
 const EMPTY_FOR: Duration = Duration::from_millis(50);
+/// It is taken for that after this time, whatever the clock of its file system says.
+const EMPTY_AT_MOST: Duration = Duration::from_secs(1);
 
 /// Why a file is not read.
 #[derive(Debug, thiserror::Error)]
@@ -76,9 +78,10 @@ pub fn read_settled(path: &Path, held: bool) -> Result<String, Unreadable> {
 
 /// `look` gives the text, and for how long it has been so.
 fn settle(held: bool, mut look: impl FnMut() -> Result<(String, Duration), Unreadable>) -> Result<String, Unreadable> {
+    let start = Instant::now();
     loop {
         let (text, since) = look()?;
-        if !held || !text.is_empty() || since >= EMPTY_FOR {
+        if !held || !text.is_empty() || since >= EMPTY_FOR || start.elapsed() >= EMPTY_AT_MOST {
             return Ok(text);
         }
         std::thread::sleep(Duration::from_millis(2));
@@ -87,24 +90,33 @@ fn settle(held: bool, mut look: impl FnMut() -> Result<(String, Duration), Unrea
 
 /// Stands for standard input among files.
 pub const STANDARD_INPUT: &str = "-";
+/// Its name in findings.
+pub const STANDARD_INPUT_NAME: &str = "<stdin>";
+/// It can be read once, and is kept for whoever asks again.
+static STANDARD_INPUT_BYTES: OnceLock<Result<Vec<u8>, io::Error>> = OnceLock::new();
 
 pub fn is_standard_input(path: &Path) -> bool {
     path == Path::new(STANDARD_INPUT)
 }
 
-/// All of standard input. It can be read once, and is kept for whoever asks again.
+/// All of standard input.
 fn standard_input() -> Result<String, Unreadable> {
-    static READ: OnceLock<Result<Vec<u8>, io::Error>> = OnceLock::new();
     let read = || {
         let mut bytes = Vec::new();
         io::stdin().take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
-    match READ.get_or_init(read) {
+    match STANDARD_INPUT_BYTES.get_or_init(read) {
         Ok(bytes) if bytes.len() as u64 > MAX_FILE_BYTES => Err(Unreadable::TooLarge),
         Ok(bytes) => text(bytes.clone()),
         Err(e) => Err(Unreadable::Io(io::Error::new(e.kind(), e.to_string()))),
     }
+}
+
+/// What the file of a finding holds: standard input where it was read under this name.
+pub fn read_named(name: &str) -> Result<String, Unreadable> {
+    let standard_input = name == STANDARD_INPUT_NAME && STANDARD_INPUT_BYTES.get().is_some();
+    read(Path::new(if standard_input { STANDARD_INPUT } else { name }))
 }
 
 /// What a file holds now.
@@ -162,6 +174,8 @@ mod tests {
             let got = settle(held, || looks.next().unwrap_or(Err(Unreadable::Gone)));
             assert_eq!(got.unwrap_or_else(|e| e.to_string()), want, "{held} {seen:?}");
         }
+        // A change that lies ahead never gets old.
+        assert_eq!(settle(true, || Ok((String::new(), Duration::ZERO))).unwrap_or_else(|e| e.to_string()), "");
     }
 
     #[test]

@@ -119,24 +119,36 @@ fn kubernetes_service(cx: &Cx<'_>, key: &ClusterKey, object: &Arc<Object>, part:
         };
         return Some(Draft { cluster, endpoints: vec![Endpoint::new(address)], found_by: FoundBy::StrictDns });
     }
-    let port = port?;
+    let Some((endpoints, found_by)) = endpoints_of(cx, object, service, port?) else {
+        no_endpoints(object, service, part);
+        return Some(Draft { cluster, endpoints: Vec::new(), found_by: FoundBy::List });
+    };
+    Some(Draft { cluster, endpoints, found_by })
+}
+
+/// Whether there is somewhere to send requests for this port of a Service.
+pub fn has_endpoints(cx: &Cx<'_>, object: &Arc<Object>, port: u16) -> bool {
+    let Spec::Service(service) = &object.spec else { return false };
+    let listed = |port| endpoints_of(cx, object, service, port).is_some_and(|(endpoints, _)| !endpoints.is_empty());
+    service.external_name.is_some() || service.port(port).is_some_and(listed)
+}
+
+/// From the EndpointSlices of a Service, else its Endpoints, else its Pods; `None` where there is none of these.
+fn endpoints_of(cx: &Cx<'_>, object: &Arc<Object>, service: &Service, port: &ServicePort) -> Option<(Vec<Endpoint>, FoundBy)> {
     let slices: Vec<(&Object, &EndpointSlice)> = cx
-        .by_word(Kind::EndpointSlice, &word)
+        .by_word(Kind::EndpointSlice, &format!("{}/{}", object.key.namespace, object.key.name))
         .filter_map(|o| match &o.spec {
             Spec::EndpointSlice(s) => Some((&**o, &**s)),
             _ => None,
         })
         .collect();
     if slices.is_empty() {
-        let endpoints = listed(cx, object, port).or_else(|| selected(cx, object, service, port));
-        if endpoints.is_none() {
-            no_endpoints(object, service, part);
-        }
-        return Some(Draft { cluster, endpoints: endpoints.unwrap_or_default(), found_by: FoundBy::List });
+        let endpoints = listed(cx, object, port).or_else(|| selected(cx, object, service, port))?;
+        return Some((endpoints, FoundBy::List));
     }
     let found_by = if slices.iter().any(|(_, s)| s.fqdn) { FoundBy::StrictDns } else { FoundBy::List };
     let endpoints = slices.into_iter().flat_map(|(object, slice)| slice_endpoints(cx, object, slice, port)).collect();
-    Some(Draft { cluster, endpoints, found_by })
+    Some((endpoints, found_by))
 }
 
 /// The endpoints of the Endpoints object of a Service; `None` where there is none.
@@ -164,8 +176,7 @@ fn selected(cx: &Cx<'_>, object: &Object, service: &Service, port: &ServicePort)
     let mut any = false;
     for pod in cx.by_word(Kind::Pod, &endpoints::word(namespace, label, value)) {
         let Spec::Pod(spec) = &pod.spec else { continue };
-        let labels = labels_of(&pod.meta.labels);
-        if !istio::selects(&service.selector, &labels) {
+        if !service.selector.iter().all(|(label, value)| pod.meta.label(label) == Some(value)) {
             continue;
         }
         any = true;
@@ -174,7 +185,7 @@ fn selected(cx: &Cx<'_>, object: &Object, service: &Service, port: &ServicePort)
             Target::Name(name) => spec.ports.iter().find(|(n, _)| n == name).map(|(_, number)| *number),
         };
         if let (Some(ip), Some(number)) = (spec.ip, number) {
-            endpoints.push(Endpoint { labels, ..Endpoint::new(Address::Socket(SocketAddr::new(ip, number))) });
+            endpoints.push(Endpoint { labels: labels_of(&pod.meta.labels), ..Endpoint::new(Address::Socket(SocketAddr::new(ip, number))) });
         }
     }
     any.then_some(endpoints)

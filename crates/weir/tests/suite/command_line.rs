@@ -108,8 +108,17 @@ fn standard_input_is_read_whole() {
         |i: usize| format!("---\napiVersion: v1\nkind: Service\nmetadata: {{ name: s{i} }}\nspec: {{ ports: [{{ port: 80 }}] }}\n");
     let good: String = (0..2_000).map(service).collect();
     let bad = good.clone() + "---\napiVersion: v1\nkind: Service\nmetadata: { name: last }\nspec: { ports: [{ port: nine }] }\n";
+    // What only translation can find has its place and its text too.
+    let late = good.clone()
+        + "---\n{ apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: { name: i }, spec: { defaultBackend: { service: { name: nobody, port: { number: 80 } } } } }\n";
     for path in ["-", "/dev/stdin"] {
-        for (text, code, expected) in [(&good, 0, "no findings in -"), (&bad, 1, "<stdin>:10005:")] {
+        let table = [
+            (&good, 0, "no findings in -"),
+            (&bad, 1, "<stdin>:10005:"),
+            (&late, 0, "<stdin>:10002:"),
+            (&late, 0, "10002 | { apiVersion: networking"),
+        ];
+        for (text, code, expected) in table {
             let mut check = weir().args(["check", path]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
             let mut input = check.stdin.take().unwrap();
             // In pieces, as another program writes.

@@ -105,7 +105,7 @@ pub fn decode_http_route(root: &Fields<'_>, _: &Meta) -> Option<Spec> {
             tight(spec.distinct("rules", "name").iter().filter_map(decode_rule))
         }
         // The API's default: everything, and nowhere to send it to.
-        None => vec![Rule::to_nowhere(line(spec.field()))],
+        None => vec![Rule::to_nowhere(spec.field().document_line())],
     };
     Some(Spec::HttpRoute(Box::new(HttpRoute { parents, hostnames, rules })))
 }
@@ -116,11 +116,6 @@ pub fn decode_parents(spec: &Fields<'_>) -> Vec<ParentRef> {
         spec.field().warning("NoParents", "without parentRefs this route is attached to nothing", help);
     }
     tight(spec.list("parentRefs").iter().filter_map(decode_parent))
-}
-
-/// One-based, in the document.
-pub fn line(field: &Field<'_>) -> u32 {
-    field.document_line()
 }
 
 /// Without room to grow: there are many of these, and they stay.
@@ -183,7 +178,7 @@ impl Rule {
 
     /// What rules of both kinds have, with filters of `types`.
     pub fn decode(object: &Fields<'_>, types: &[(&'static str, Type)], decode_match: fn(&Field<'_>) -> Option<Match>) -> Rule {
-        let mut rule = Rule::to_nowhere(line(object.field()));
+        let mut rule = Rule::to_nowhere(object.field().document_line());
         rule.session = object.get("sessionPersistence").and_then(|f| session::decode(&f)).map(Box::new);
         rule.name = object.str("name").map(Into::into);
         if let Some(matches) = object.get("matches") {

@@ -6,7 +6,7 @@ mod policy;
 mod routing;
 mod unsupported;
 
-pub use connection::{Tls, Upstream, UpstreamTls};
+pub use connection::{ClientAuth, Tls, Upstream, UpstreamTls};
 pub use policy::{ServiceRef, Traffic};
 pub use routing::{Canary, Matching, Redirects, Rewrite};
 pub use unsupported::Refusal;

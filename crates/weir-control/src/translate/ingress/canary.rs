@@ -62,7 +62,7 @@ fn word(kind: &str, host: Option<&Name>) -> Name {
 /// The canaries of a path, the oldest first.
 pub fn of<'a>(cx: &Cx<'a>, ingress: &Ingress, host: Option<&Name>, path: &Path) -> Vec<Found<'a>> {
     let mut objects: Vec<&Arc<Object>> = cx.by_word(Kind::Ingress, &word("canary", host)).collect();
-    objects.sort_by(|a, b| (&a.meta.created, &a.key).cmp(&(&b.meta.created, &b.key)));
+    objects.sort_by_key(|object| object.age());
     let mut found = Vec::new();
     for object in objects {
         let Spec::Ingress(other) = &object.spec else { continue };

@@ -8,8 +8,8 @@ use super::{
     tls::secured,
 };
 use crate::{
-    object::{Kind, Object, Spec},
-    translate::{Bind, ClusterKey, Cx, Part, Rank, RankApi, RankPath, RouteEntry, http_table},
+    object::{Kind, Object},
+    translate::{Bind, ClusterKey, Cx, Part, Rank, RankApi, RankPath, RouteEntry, cluster, http_table},
 };
 use std::{cmp::Reverse, sync::Arc};
 use weir_config::{
@@ -78,12 +78,29 @@ impl<'a> Maker<'a> {
     /// Reports hosts where nobody can be asked for a certificate.
     fn check_client_auth(&self, part: &mut Part) {
         let Some(client) = self.notes.tls.client.as_ref().filter(|_| self.wants_certificates() && !self.closed) else { return };
-        let mut hosts: Vec<&str> = self.ingress.rules.iter().map(|rule| rule.host.as_deref().unwrap_or("*")).collect();
-        hosts.retain(|host| !secured(self.cx, host).is_some_and(|s| s.guarded()));
-        if !hosts.is_empty() {
-            let message = format!("there is no certificate for {}: requests are answered with 503", hosts.join(", "));
-            let found = Diagnostic::error("InvalidCertificateRef", message).help("add the host under spec.tls, with its secretName");
-            part.find(self.object, client.place, "metadata.annotations", found);
+        let (mut bare, mut unlisted) = (Vec::new(), Vec::new());
+        for host in self.ingress.rules.iter().map(|rule| rule.host.as_deref().unwrap_or("*")) {
+            let Some(secured) = secured(self.cx, host) else {
+                bare.push(host);
+                continue;
+            };
+            match secured.client() {
+                None => unlisted.push(host),
+                Some((winner, other)) if other.optional => {
+                    let message =
+                        format!("{} is older and makes certificates optional for {host}: requests are answered with 503", winner.title);
+                    let found = Diagnostic::error("InvalidCertificateRef", message).help("say the same in both");
+                    part.find(self.object, client.place, "metadata.annotations", found);
+                }
+                Some(_) => {}
+            }
+        }
+        for (hosts, problem) in [(bare, "there is no certificate for"), (unlisted, "spec.tls of this Ingress does not have")] {
+            if !hosts.is_empty() {
+                let message = format!("{problem} {}: requests are answered with 503", hosts.join(", "));
+                let found = Diagnostic::error("InvalidCertificateRef", message).help("add the host under spec.tls, with its secretName");
+                part.find(self.object, client.place, "metadata.annotations", found);
+            }
         }
     }
 
@@ -340,13 +357,9 @@ impl<'a> Maker<'a> {
     }
 
     fn has_endpoints(&self, backend: &Backend) -> bool {
-        let namespace = &self.object.key.namespace;
-        let (Ok(_), Some((name, _))) = (self.look_up(namespace, backend), &backend.service) else { return false };
-        if self.cx.service(namespace, name).is_some_and(|s| s.external_name.is_some()) {
-            return true;
-        }
-        let mut slices = self.cx.by_word(Kind::EndpointSlice, &format!("{namespace}/{name}"));
-        slices.any(|slice| matches!(&slice.spec, Spec::EndpointSlice(s) if s.endpoints.iter().any(|e| !e.addresses.is_empty())))
+        let Ok(key) = self.look_up(&self.object.key.namespace, backend) else { return false };
+        let service = key.kubernetes().and_then(|(namespace, name)| self.cx.get(Kind::Service, namespace, name));
+        service.is_some_and(|service| cluster::has_endpoints(self.cx, service, key.port))
     }
 }
 

@@ -1,6 +1,6 @@
 //! TLS for the hosts of Ingress objects. Hosts are often spread over several objects, of which one has the certificate, or says how
-//! clients are to show one: of those that say so the oldest counts, for all.
-use super::{Ingress, Tls, annotations, class};
+//! clients are to show one: of those that say so the oldest counts, for all. It counts for each setting by itself.
+use super::{Ingress, Tls, annotations::ClientAuth, class};
 use crate::{
     object::{Kind, Object, Spec},
     translate::{
@@ -11,7 +11,7 @@ use crate::{
 use std::sync::Arc;
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{ClientCertificate, DownstreamTls, Name},
+    model::{ClientCertificate, DownstreamTls, Name, TlsVersion},
 };
 
 /// An Ingress is found by the hosts that it has certificates for; `*` for one without hosts.
@@ -26,14 +26,33 @@ fn hosts(tls: &Tls) -> Vec<Name> {
 /// How a host is served over TLS.
 pub struct Secured<'a> {
     pub table: Name,
-    /// With the Ingress that says it.
-    settings: Option<(&'a Arc<Object>, &'a annotations::Tls)>,
+    settings: Settings<'a>,
 }
 
-impl Secured<'_> {
+/// What Ingress objects say of a host, each setting by the oldest that says it.
+#[derive(Default)]
+struct Settings<'a> {
+    /// With the Ingress that says it.
+    client: Option<(&'a Arc<Object>, &'a ClientAuth)>,
+    cipher_suites: &'a [String],
+    /// The least and the greatest: one object says both.
+    versions: (Option<TlsVersion>, Option<TlsVersion>),
+}
+
+impl Settings<'_> {
+    fn is_default(&self) -> bool {
+        self.client.is_none() && self.cipher_suites.is_empty() && self.versions == (None, None)
+    }
+}
+
+impl<'a> Secured<'a> {
+    /// How clients show a certificate, and the Ingress that says so.
+    pub fn client(&self) -> Option<(&'a Arc<Object>, &'a ClientAuth)> {
+        self.settings.client
+    }
     /// Clients must show a certificate: plain HTTP would let them in without one.
     pub fn guarded(&self) -> bool {
-        self.settings.is_some_and(|(_, tls)| tls.client.as_ref().is_some_and(|client| !client.optional))
+        self.client().is_some_and(|(_, client)| !client.optional)
     }
 }
 
@@ -52,9 +71,14 @@ fn of_host<'a>(cx: &Cx<'a>, host: &str) -> Secured<'a> {
         let tls = &ingress.annotations.as_deref()?.tls;
         (!tls.is_default() && class(cx, object, ingress).is_ok()).then_some((object, tls))
     };
-    let found = cx.by_word(Kind::Ingress, host).filter_map(says);
-    let settings = found.min_by(|(a, _), (b, _)| (&a.meta.created, &a.key).cmp(&(&b.meta.created, &b.key)));
-    let own = settings.is_some_and(|(_, tls)| tls.client.is_some()).then_some(host);
+    let mut found: Vec<_> = cx.by_word(Kind::Ingress, host).filter_map(says).collect();
+    found.sort_by_key(|(object, _)| object.age());
+    let settings = Settings {
+        client: found.iter().find_map(|(object, tls)| Some((*object, tls.client.as_deref()?))),
+        cipher_suites: found.iter().map(|(_, tls)| &*tls.cipher_suites).find(|suites| !suites.is_empty()).unwrap_or_default(),
+        versions: found.iter().map(|(_, tls)| (tls.min_version, tls.max_version)).find(|v| *v != (None, None)).unwrap_or_default(),
+    };
+    let own = settings.client.is_some().then_some(host);
     Secured { table: https_table(Bind::port(cx.options.https_port), own), settings }
 }
 
@@ -81,24 +105,40 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, tls: &Tls, index: usize, par
     let mut plain: Vec<Name> = Vec::new();
     for host in hosts(tls) {
         let secured = of_host(cx, &host);
-        match secured.settings {
-            None => plain.push(host),
-            Some((owner, settings)) => {
-                let made = DownstreamTls {
-                    cipher_suites: settings.cipher_suites.clone(),
-                    min_version: settings.min_version,
-                    max_version: settings.max_version,
-                    ..DownstreamTls::default()
-                };
-                if let Some(made) = client_auth(cx, object, owner, settings, made, part) {
-                    chain(cx, object, &[host], &certificate, made, secured.table, part);
-                }
-            }
+        if secured.settings.is_default() {
+            plain.push(host);
+            continue;
+        }
+        report_older(object, &host, &secured, part);
+        let Settings { client, cipher_suites, versions: (min_version, max_version) } = secured.settings;
+        let made = DownstreamTls { cipher_suites: cipher_suites.to_vec(), min_version, max_version, ..DownstreamTls::default() };
+        let made = match client {
+            Some((owner, client)) => client_auth(cx, object, owner, client, made, part),
+            None => Some(made),
+        };
+        if let Some(made) = made {
+            chain(cx, object, &[host], &certificate, made, secured.table, part);
         }
     }
     if !plain.is_empty() {
         let table = https_table(Bind::port(cx.options.https_port), None);
         chain(cx, object, &plain, &certificate, DownstreamTls::default(), table, part);
+    }
+}
+
+/// Reports that another Ingress says how clients of a host are verified.
+fn report_older(object: &Arc<Object>, host: &str, secured: &Secured<'_>, part: &mut Part) {
+    let Spec::Ingress(ingress) = &object.spec else { return };
+    let own = ingress.annotations.as_deref().and_then(|notes| notes.tls.client.as_deref());
+    let (Some(own), Some((winner, client))) = (own, secured.client()) else { return };
+    let said = |by: &Object, client: &ClientAuth| {
+        (client.namespace.clone().unwrap_or_else(|| by.key.namespace.clone()), client.secret.clone(), client.optional)
+    };
+    // An optional one in place of one that is wanted closes the routes, and is reported there.
+    if said(object, own) != said(winner, client) && (own.optional || !client.optional) {
+        let message = format!("has no effect for {host}: {} is older and says how its clients are verified", winner.title);
+        let found = Diagnostic::warning("UnusedField", message).help("say the same in both, or only there");
+        part.find(object, own.place, "metadata.annotations", found);
     }
 }
 
@@ -117,11 +157,10 @@ fn client_auth(
     cx: &Cx<'_>,
     object: &Arc<Object>,
     owner: &Arc<Object>,
-    settings: &annotations::Tls,
+    client: &ClientAuth,
     made: DownstreamTls,
     part: &mut Part,
 ) -> Option<DownstreamTls> {
-    let Some(client) = &settings.client else { return Some(made) };
     let own = &owner.key.namespace;
     let namespace = client.namespace.as_ref().unwrap_or(own);
     let key = SecretKey { source: Kind::Secret, namespace: namespace.clone(), name: client.secret.clone(), content: SecretUse::Roots };

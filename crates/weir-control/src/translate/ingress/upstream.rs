@@ -40,7 +40,7 @@ pub fn apply(cx: &Cx<'_>, key: &ClusterKey, cluster: &mut Cluster, part: &mut Pa
     };
     let found = cx.by_word(Kind::Ingress, &word(namespace, name)).filter_map(says);
     let ours = found.filter(|(object, _)| matches!(&object.spec, Spec::Ingress(i) if class(cx, object, i).is_ok()));
-    let Some((object, upstream)) = ours.min_by(|(a, _), (b, _)| (&a.meta.created, &a.key).cmp(&(&b.meta.created, &b.key))) else {
+    let Some((object, upstream)) = ours.min_by_key(|(object, _)| object.age()) else {
         return;
     };
     if let Some(protocol) = upstream.protocol {

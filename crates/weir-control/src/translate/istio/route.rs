@@ -128,7 +128,7 @@ fn meets(cx: &Cx<'_>, object: &Arc<Object>, service: &VirtualService, part: &mut
             let Spec::VirtualService(theirs) = &other.spec else { return false };
             let shared =
                 theirs.gateways.iter().any(|g| service.gateways.iter().any(|o| (&o.namespace, &o.name) == (&g.namespace, &g.name)));
-            shared && (&other.meta.created, &other.key) < (&object.meta.created, &object.key)
+            shared && other.age() < object.age()
         });
         if let Some(other) = earlier {
             let message = format!(

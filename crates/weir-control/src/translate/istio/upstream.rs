@@ -29,7 +29,7 @@ pub fn entries<'a>(cx: &Cx<'a>, host: &str) -> Vec<(&'a Arc<Object>, &'a Service
             _ => None,
         })
         .collect();
-    found.sort_by_key(|(object, _)| (&object.meta.created, &object.key));
+    found.sort_by_key(|(object, _)| object.age());
     found
 }
 

@@ -170,8 +170,8 @@ const ROWS: &[Row] = &[
     row("proxy-next-upstream: off", &["Prefix /flaky echo"], &[("GET /flaky/HOST-e?fail=1", "503")]),
     row(
         "default-backend: echo2",
-        &["Prefix /a echo", "Prefix /b nothing", "Prefix /c empty"],
-        &[("GET /a", "echo"), ("GET /b", "echo2"), ("GET /c", "echo2")],
+        &["Prefix /a echo", "Prefix /b nothing", "Prefix /c empty", "Prefix /d listed", "Prefix /e selected"],
+        &[("GET /a", "echo"), ("GET /b", "echo2"), ("GET /c", "echo2"), ("GET /d", "echo"), ("GET /e", "echo")],
     ),
 ];
 
@@ -196,7 +196,7 @@ fn ingress(name: &str, host: &str, prefix: &str, annotations: &str, paths: &[&st
     out
 }
 
-const EMPTY: &str = "---\n{ apiVersion: v1, kind: Service, metadata: { name: empty }, spec: { ports: [{ port: 80 }] } }\n---\n{ apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: { name: empty, labels: { kubernetes.io/service-name: empty } }, addressType: IPv4, ports: [{ port: 1 }], endpoints: [] }\n";
+const EMPTY: &str = "---\n{ apiVersion: v1, kind: Service, metadata: { name: empty }, spec: { ports: [{ port: 80 }] } }\n---\n{ apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: { name: empty, labels: { kubernetes.io/service-name: empty } }, addressType: IPv4, ports: [{ port: 1 }], endpoints: [] }\n---\n{ apiVersion: v1, kind: Service, metadata: { name: listed }, spec: { ports: [{ port: 80 }] } }\n---\n{ apiVersion: v1, kind: Endpoints, metadata: { name: listed }, subsets: [{ addresses: [{ ip: 127.0.0.1 }], ports: [{ port: $ECHO }] }] }\n---\n{ apiVersion: v1, kind: Service, metadata: { name: selected }, spec: { selector: { app: a }, ports: [{ port: 80, targetPort: $ECHO }] } }\n---\n{ apiVersion: v1, kind: Pod, metadata: { name: pod, labels: { app: a } }, spec: { containers: [] }, status: { podIP: 127.0.0.1 } }\n";
 
 fn start(upstreams: usize, ingresses: &str) -> Start<'static> {
     let all = format!("{}{EMPTY}{ingresses}", services("default", upstreams));
@@ -510,15 +510,19 @@ fn wrong_values_are_told() {
 #[test]
 fn clients_show_a_certificate_where_it_is_asked_for() {
     let (ca, other) = (Authority::new(), Authority::new());
-    let own = ca.sign(&["a.test", "b.test"], None);
+    let own = ca.sign(&["a.test", "b.test", "c.test", "d.test"], None);
     let (known, stranger) = (ca.sign(&["client.test"], None), other.sign(&["client.test"], None));
-    let host = |name: &str, annotations: &str| {
-        ingress(name, &format!("{name}.test"), "nginx.ingress.kubernetes.io", annotations, ROOT)
-            .replace("spec:\n", &format!("spec:\n  tls: [{{ hosts: [{name}.test], secretName: own }}]\n"))
+    let of_host = |name: &str, host: &str, annotations: &str, path: &str| {
+        ingress(name, host, "nginx.ingress.kubernetes.io", annotations, &[path])
+            .replace("spec:\n", &format!("spec:\n  tls: [{{ hosts: [{host}], secretName: own }}]\n"))
     };
+    let host = |name: &str, annotations: &str| of_host(name, &format!("{name}.test"), annotations, "Prefix / echo");
     let all = [
         host("a", "auth-tls-secret: default/ca"),
         host("b", "ssl-cipher: ECDHE-ECDSA-AES128-GCM-SHA256\ntls-min-protocol-version: TLSv1.2"),
+        // Each setting counts by itself.
+        host("c", "tls-min-protocol-version: TLSv1.3"),
+        of_host("c-client", "c.test", "auth-tls-secret: default/ca\ntls-min-protocol-version: TLSv1.2", "Prefix /more echo2"),
         // Another Ingress of the host, without the annotation, opens no other way in.
         ingress("second", "a.test", "higress.io", "timeout: 5", &["Prefix /second echo2"]),
     ];
@@ -543,4 +547,17 @@ fn clients_show_a_certificate_where_it_is_asked_for() {
     let mut c = Client { trust: Some(&pem), ..Client::default() }.connect(https, "b.test").unwrap().0;
     let answer = c.request("GET", "a.test", "/", &[], b"").unwrap();
     assert!([404, 421].contains(&answer.status), "{answer:?}");
+    assert_eq!(ask("c.test", "/more", Some(&known)).as_deref(), Some("echo2"));
+    assert_eq!(ask("c.test", "/", None), None);
+    // Of two that say how clients are verified the oldest counts, and is named.
+    let optional = host("d", "auth-tls-secret: default/ca\nauth-tls-verify-client: optional");
+    weir.write("d.yaml", &(optional + &of_host("d-client", "d.test", "auth-tls-secret: default/ca", "Prefix /more echo2")));
+    weir.says("Ingress/default/d is older and makes certificates optional for d.test: requests are answered with 503");
+    weir.get_until("d.test", "/", |a| a.status == 200);
+    assert_eq!(weir.get("d.test", "/more").status, 503);
+    weir.write(
+        "d.yaml",
+        &(host("d", "auth-tls-secret: default/ca") + &of_host("d-client", "d.test", "auth-tls-secret: default/own", ROOT[0])),
+    );
+    weir.says("has no effect for d.test: Ingress/default/d is older and says how its clients are verified");
 }
