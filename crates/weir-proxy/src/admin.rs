@@ -7,6 +7,8 @@ mod index;
 mod show;
 mod stats;
 
+pub use stats::{MEMBERSHIP, PROCESS};
+
 use crate::{Shared, logging::Logger};
 use bytes::Bytes;
 use guard::Guard;

@@ -106,6 +106,8 @@ macro_rules! stats {
         #[derive(Default)]
         pub struct ListenerStats { $(#[doc = $doc] pub $id: AtomicU64,)* }
         impl ListenerStats {
+            /// A gauge, from the listener itself.
+            pub const ACTIVE: (&str, &str) = ("downstream_cx_active", "connections open now");
             /// Names with their meaning, for the documentation.
             pub const DOCS: &[(&str, &str)] = &[$(($name, $doc),)*];
             /// Names with their values, in the order of the table.

@@ -1,9 +1,14 @@
 //! `/stats`: counters, gauges and histograms under Envoy's names, as text, JSON or for Prometheus.
-use super::{Query, Reply, show};
+mod process;
+
+pub use process::PROCESS;
+
+use super::{Query, Reply};
 use crate::{
-    Shared, State, logging,
+    Shared,
+    listener::ListenerStats,
     plugin::metrics,
-    stats::{BUCKETS_MS, QUANTILES, Scopes, Table, Total, Totals},
+    stats::{BUCKETS_MS, Declared, Kind, QUANTILES, Scopes, Table, Total, Totals},
 };
 use hyper::StatusCode;
 use serde_json::json;
@@ -159,7 +164,7 @@ fn chosen(shared: &Shared, query: &Query) -> Result<Vec<Sample>, Reply> {
 
 fn collect(shared: &Shared) -> Vec<Sample> {
     let mut out = Vec::new();
-    server(shared, &mut out);
+    process::collect(shared, &mut out);
     listeners(shared, &mut out);
     clusters(shared, &mut out);
     scopes(&shared.stats.http, &mut out);
@@ -207,61 +212,6 @@ fn plugins(shared: &Shared, out: &mut Vec<Sample>) {
     });
 }
 
-fn plain(name: &str, value: Total) -> Sample {
-    Sample { name: name.to_string(), family: format!("envoy_{}", name.replace('.', "_")), labels: Vec::new(), value }
-}
-
-fn server(shared: &Shared, out: &mut Vec<Sample>) {
-    let (size, resident) = show::process_memory();
-    // As Envoy numbers its states.
-    let state = match shared.state() {
-        State::Live => 0,
-        State::Draining => 1,
-        State::PreInitializing => 2,
-        State::Initializing => 3,
-    };
-    let snapshot = shared.snapshot.load();
-    for (name, value) in [
-        ("server.live", u64::from(shared.state() == State::Live)),
-        ("server.state", state),
-        ("server.uptime", shared.started.elapsed().as_secs()),
-        ("server.concurrency", shared.options.workers as u64),
-        ("server.total_connections", u64::from(shared.connections())),
-        ("overload.envoy.resource_monitors.fixed_heap.pressure", shared.overload.pressure()),
-        ("overload.envoy.overload_actions.stop_accepting_requests.active", u64::from(shared.overload.refuses_requests())),
-        ("overload.envoy.overload_actions.stop_accepting_connections.active", u64::from(shared.overload.refuses_connections())),
-        ("server.total_connections_limit", u64::from(shared.total.limit)),
-        ("server.upstream_cx_active", u64::from(shared.upstreams.open.load(Ordering::Relaxed))),
-        ("server.upstream_cx_limit", u64::from(shared.upstreams.limit)),
-        ("server.memory_allocated", resident),
-        ("server.memory_heap_size", size),
-        ("listener_manager.total_listeners_warming", shared.waiting_listeners() as u64),
-        ("listener_manager.total_listeners_active", shared.listeners.load().len() as u64),
-        ("cluster_manager.active_clusters", snapshot.config.clusters.len() as u64),
-        ("server.configuration_version", snapshot.version),
-    ] {
-        out.push(plain(name, Total::Gauge(value as i64)));
-    }
-    let logs = shared.sinks.counts();
-    out.push(plain("filesystem.write_completed", Total::Counter(logs.write_completed)));
-    out.push(plain("filesystem.write_failed", Total::Counter(logs.write_failed)));
-    let failed = shared.listener_create_failure.load(Ordering::Relaxed);
-    out.push(plain("listener_manager.listener_create_failure", Total::Counter(failed)));
-    let dns = &shared.dns_cache;
-    for (name, counter) in [
-        ("dns_query_attempt", &dns.dns_query_attempt),
-        ("dns_query_failure", &dns.dns_query_failure),
-        ("dns_rq_pending_overflow", &dns.dns_rq_pending_overflow),
-        ("host_overflow", &dns.host_overflow),
-    ] {
-        out.push(plain(&format!("dns_cache.dynamic_forward_proxy.{name}"), Total::Counter(counter.load(Ordering::Relaxed))));
-    }
-    out.push(plain("dns_cache.dynamic_forward_proxy.num_hosts", Total::Gauge(dns.num_hosts.load(Ordering::Relaxed) as i64)));
-    out.push(plain("server.upstream_cx_overflow", Total::Counter(shared.upstreams.overflow.load(Ordering::Relaxed))));
-    out.push(plain("server.access_log_dropped", Total::Counter(logs.dropped)));
-    out.push(plain("server.log_lines_dropped", Total::Counter(logging::dropped())));
-}
-
 fn listeners(shared: &Shared, out: &mut Vec<Sample>) {
     for slot in shared.listeners.load().iter() {
         let address = slot.address.to_string().replace(':', "_");
@@ -270,10 +220,17 @@ fn listeners(shared: &Shared, out: &mut Vec<Sample>) {
             let family = format!("envoy_listener_{}", stat.replace('.', "_"));
             out.push(Sample { name: format!("listener.{address}.{stat}"), family, labels, value });
         };
-        add("downstream_cx_active", Total::Gauge(i64::from(slot.open.load(Ordering::Relaxed))));
+        add(ListenerStats::ACTIVE.0, Total::Gauge(i64::from(slot.open.load(Ordering::Relaxed))));
         slot.stats.values().for_each(|(stat, value)| add(stat, Total::Counter(value)));
     }
 }
+
+/// The gauges of a cluster that are read from its endpoints.
+pub const MEMBERSHIP: &[Declared; 3] = &[
+    Declared { name: "membership_total", kind: Kind::Gauge, help: "endpoints now" },
+    Declared { name: "membership_healthy", kind: Kind::Gauge, help: "endpoints that get requests now" },
+    Declared { name: "outlier_detection.ejections_active", kind: Kind::Gauge, help: "endpoints ejected by outlier detection now" },
+];
 
 /// What is known of clusters without a worker's counting.
 fn clusters(shared: &Shared, out: &mut Vec<Sample>) {
@@ -282,9 +239,8 @@ fn clusters(shared: &Shared, out: &mut Vec<Sample>) {
         let set = cluster.endpoints.load();
         let ejected = set.endpoints.iter().filter(|e| !e.outlier.is_usable()).count();
         let healthy = set.endpoints.iter().filter(|e| e.accepts_requests() && e.outlier.is_usable()).count();
-        let values =
-            [("membership_total", set.endpoints.len()), ("membership_healthy", healthy), ("outlier_detection.ejections_active", ejected)];
-        for (stat, value) in values {
+        let values = [set.endpoints.len(), healthy, ejected];
+        for (Declared { name: stat, .. }, value) in MEMBERSHIP.iter().zip(values) {
             let labels = vec![("envoy_cluster_name", name.to_string())];
             let family = format!("envoy_cluster_{}", stat.replace('.', "_"));
             out.push(Sample { name: format!("cluster.{name}.{stat}"), family, labels, value: Total::Gauge(value as i64) });

@@ -3,7 +3,11 @@ use super::Cli;
 use anyhow::Result;
 use clap::{Arg, Args as ClapArgs, Command, CommandFactory, ValueEnum};
 use std::{fmt::Write, process::ExitCode};
-use weir_proxy::stats::{ClusterStats, HttpStats, Kind, Table};
+use weir_proxy::{
+    admin::{MEMBERSHIP, PROCESS},
+    listener::ListenerStats,
+    stats::{ClusterStats, Declared, HttpStats, Kind, Table},
+};
 
 /// Print a generated page of the documentation
 #[derive(ClapArgs, Debug)]
@@ -49,10 +53,14 @@ fn metrics() -> String {
     let mut out = "# Statistics\n\nMade by `weir __docs metrics` from the tables that declare them. In `/stats/prometheus` a name begins with `envoy_`, dots are \
                    underscores, and what varies is a label.\n"
         .to_string();
+    let _ = writeln!(out, "\n## The process\n\nUnder these names:\n\n| | | |\n| --- | --- | --- |");
+    PROCESS.iter().for_each(|single| row(&single.declared, &mut out));
     declared::<HttpStats>("HTTP connection managers", "stat_prefix", &mut out);
     declared::<ClusterStats>("Clusters", "name", &mut out);
+    MEMBERSHIP.iter().for_each(|gauge| row(gauge, &mut out));
     let _ = writeln!(out, "\n## Listeners\n\n`listener.<address>.` and:\n\n| | |\n| --- | --- |");
-    pairs(weir_proxy::listener::ListenerStats::DOCS, &mut out);
+    pairs(&[ListenerStats::ACTIVE], &mut out);
+    pairs(ListenerStats::DOCS, &mut out);
     let _ = writeln!(out, "\n## Plugins\n\nWith the label `plugin`:\n\n| | |\n| --- | --- |");
     pairs(weir_proxy::plugin::metrics::SLOT_DOCS, &mut out);
     pairs(weir_proxy::plugin::metrics::Shard::DOCS, &mut out);
@@ -63,13 +71,15 @@ fn metrics() -> String {
 
 fn declared<T: Table>(title: &str, varies: &str, out: &mut String) {
     let _ = writeln!(out, "\n## {title}\n\n`{}.<{varies}>.` and:\n\n| | | |\n| --- | --- | --- |", T::PREFIX);
-    for d in T::DECLARED {
-        let (name, kind) = match d.kind {
-            Kind::Codes => (format!("{}<status>", d.name), "counter".into()),
-            kind => (d.name.into(), format!("{kind:?}").to_lowercase()),
-        };
-        let _ = writeln!(out, "| `{name}` | {kind} | {} |", cell(d.help));
-    }
+    T::DECLARED.iter().for_each(|d| row(d, out));
+}
+
+fn row(d: &Declared, out: &mut String) {
+    let (name, kind) = match d.kind {
+        Kind::Codes => (format!("{}<status>", d.name), "counter".into()),
+        kind => (d.name.into(), format!("{kind:?}").to_lowercase()),
+    };
+    let _ = writeln!(out, "| `{name}` | {kind} | {} |", cell(d.help));
 }
 
 fn access_log() -> String {
