@@ -177,6 +177,12 @@ pub trait Stream {
     fn header(&self, map: MapType, name: &[u8], out: &mut Vec<u8>) -> bool;
     /// Every field in order, pseudo headers first.
     fn headers(&self, map: MapType, each: &mut dyn FnMut(&[u8], &[u8]));
+    /// How many fields that are.
+    fn header_count(&self, map: MapType) -> u32 {
+        let mut fields = 0;
+        self.headers(map, &mut |_, _| fields += 1);
+        fields
+    }
     /// `BadArgument` when the map does not exist in this phase; the same for the other edits.
     fn add_header(&self, map: MapType, name: &[u8], value: &[u8]) -> Status;
     /// Leaves exactly one field of that name.

@@ -168,7 +168,10 @@ impl Instance {
 
     fn delete(&mut self, context: u32) -> Result<(), Trap> {
         self.store.data_mut().pending_done.remove(&context);
-        let deleted = self.call("proxy_on_delete", context, |store, exports| exports.delete(store, context));
+        let deleted = match self.exports.has_delete() {
+            true => self.call("proxy_on_delete", context, |store, exports| exports.delete(store, context)),
+            false => Ok(()),
+        };
         self.store.data_mut().remove_stream(context);
         deleted
     }
@@ -178,16 +181,10 @@ impl Instance {
         if self.dead {
             return Err(Trap::dead("proxy_on_context_create"));
         }
-        let host = self.store.data_mut();
-        loop {
-            host.last_context = host.last_context.checked_add(1).unwrap_or(ROOT + 1);
-            if !host.has_stream(host.last_context) {
-                break;
-            }
+        let id = self.store.data_mut().add_stream(stream);
+        if self.exports.has_context_create() {
+            self.call("proxy_on_context_create", id, |store, exports| exports.context_create(store, id, ROOT))?;
         }
-        let id = host.last_context;
-        host.add_stream(id, stream);
-        self.call("proxy_on_context_create", id, |store, exports| exports.context_create(store, id, ROOT))?;
         Ok(ContextId(id))
     }
 
@@ -198,12 +195,18 @@ impl Instance {
         if !self.store.data().has_stream(id) || self.store.data().pending_done.contains(&id) {
             return if self.dead { Err(Trap::dead("proxy_on_done")) } else { Ok(()) };
         }
-        self.call("proxy_on_log", id, |store, exports| exports.log(store, id))?;
+        if self.exports.has_log() {
+            self.call("proxy_on_log", id, |store, exports| exports.log(store, id))?;
+        }
         if self.is_done_now(id)? { self.delete(id) } else { Ok(()) }
     }
 
     /// `proxy_on_done`; a guest may call `proxy_done` from within it and still say "not yet".
     fn is_done_now(&mut self, id: u32) -> Result<bool, Trap> {
+        if !self.exports.has_done() {
+            // on_log may have ended it.
+            return Ok(id == ROOT || self.store.data().has_stream(id));
+        }
         self.store.data_mut().pending_done.insert(id);
         let done = self.call("proxy_on_done", id, |store, exports| exports.done(store, id))?;
         if done {
@@ -275,11 +278,7 @@ impl Instance {
     }
 
     fn fields(&self, context: u32, map: crate::MapType) -> u32 {
-        let mut fields = 0;
-        if let Some(stream) = self.store.data().stream_of(context) {
-            stream.headers(map, &mut |_, _| fields += 1);
-        }
-        fields
+        self.store.data().stream_of(context).map_or(0, |stream| stream.header_count(map))
     }
 
     /// Yields `Continue`, `StopIteration`, `ContinueAndEndStream` or a `StopAllIteration…`.

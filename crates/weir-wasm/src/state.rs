@@ -71,7 +71,7 @@ enum Proxy {
 struct Local {
     services: Rc<dyn Services>,
     streams: ById<Rc<dyn Stream>>,
-    /// The stream of the context in effect.
+    /// The stream of [`Host::selected`].
     stream: Option<Rc<dyn Stream>>,
 }
 
@@ -108,6 +108,8 @@ pub(crate) struct Host {
     pub last_context: u32,
     /// The effective context; 0 while no callback runs.
     pub context: u32,
+    /// The context whose stream is at hand, or 0. It stays between callbacks: the state of this thread costs something at each look.
+    selected: u32,
     /// The context of the callback itself, and whether a local response was sent for it.
     pub callback_context: u32,
     pub replied: bool,
@@ -164,6 +166,7 @@ impl Host {
             allocate: None,
             last_context: ROOT,
             context: 0,
+            selected: 0,
             callback_context: 0,
             replied: false,
             held: HashMap::default(),
@@ -204,9 +207,6 @@ impl Host {
         self.write_line(LogLevel::Info, b"\n", 0);
         self.write_line(LogLevel::Error, b"\n", 0);
         self.context = 0;
-        if let Some(local) = self.proxy.local_mut() {
-            local.stream = None;
-        }
         if let dropped @ 1.. = self.log_dropped.take() {
             self.services().log_dropped(dropped);
         }
@@ -214,11 +214,20 @@ impl Host {
 
     /// `proxy_set_effective_context`; false for an id that does not exist.
     pub fn set_effective(&mut self, context: u32) -> bool {
-        if context != ROOT && !self.has_stream(context) {
-            return false;
+        if context != self.selected || context == 0 {
+            let stream = match self.proxy.local_mut() {
+                Some(local) => local.streams.get(&context).cloned().map(|stream| local.stream = Some(stream)),
+                None => None,
+            };
+            if stream.is_some() {
+                self.selected = context;
+            } else if context == ROOT {
+                self.select(ROOT);
+            } else {
+                return false;
+            }
         }
         self.context = context;
-        self.select(context);
         true
     }
 
@@ -236,12 +245,19 @@ impl Host {
 
     /// The stream in effect.
     pub fn stream(&self) -> Option<&Rc<dyn Stream>> {
+        if self.context == 0 {
+            return None;
+        }
         self.proxy.local()?.stream.as_ref()
     }
 
     fn select(&mut self, context: u32) {
+        if self.selected == context {
+            return;
+        }
         if let Some(local) = self.proxy.local_mut() {
             local.stream = local.streams.get(&context).cloned();
+            self.selected = context;
         }
     }
 
@@ -253,21 +269,36 @@ impl Host {
         self.stream_of(context).is_some()
     }
 
-    pub fn add_stream(&mut self, context: u32, stream: Rc<dyn Stream>) {
-        if let Some(local) = self.proxy.local_mut() {
-            local.streams.insert(context, stream);
+    /// Gives the stream a context of its own, the next one that is free, and has it at hand.
+    pub fn add_stream(&mut self, stream: Rc<dyn Stream>) -> u32 {
+        let mut local = self.proxy.local_mut();
+        loop {
+            self.last_context = self.last_context.checked_add(1).unwrap_or(ROOT + 1);
+            if local.as_ref().is_none_or(|local| !local.streams.contains_key(&self.last_context)) {
+                break;
+            }
         }
+        if let Some(local) = &mut local {
+            local.stream = Some(stream.clone());
+            local.streams.insert(self.last_context, stream);
+            self.selected = self.last_context;
+        }
+        self.last_context
     }
 
     pub fn remove_stream(&mut self, context: u32) {
         self.held.remove(&context);
+        self.selected = 0;
         if let Some(local) = self.proxy.local_mut() {
+            local.stream = None;
             local.streams.remove(&context);
         }
     }
 
     pub fn clear_streams(&mut self) {
+        self.selected = 0;
         if let Some(local) = self.proxy.local_mut() {
+            local.stream = None;
             local.streams.clear();
         }
     }

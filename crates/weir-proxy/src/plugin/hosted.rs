@@ -43,7 +43,7 @@ pub(super) struct Hosted {
     /// `None` after a trap: its memory is given back at once, whoever still holds this.
     instance: RefCell<Option<Instance>>,
     /// Streams that have a context in it.
-    streams: RefCell<HashMap<ContextId, Attached>>,
+    streams: RefCell<HashMap<ContextId, Rc<Attached>>>,
     /// Handles given to streams, with or without a context yet.
     pub open: Cell<usize>,
     /// It has been given a stream.
@@ -186,7 +186,7 @@ impl Hosted {
 
     /// Fails the streams that the instance holds, since nothing else would resume them, and those whose response it still had to see.
     /// The others continue, and fail at their next callback if they have one.
-    fn trapped(self: &Rc<Hosted>, trap: Trap, waiting: Vec<Attached>) {
+    fn trapped(self: &Rc<Hosted>, trap: Trap, waiting: Vec<Rc<Attached>>) {
         let shard = &self.services.shard;
         add(&shard.traps, 1);
         match trap.kind {
@@ -208,14 +208,14 @@ impl Hosted {
     }
 
     /// A context for a stream; made when the first callback needs it.
-    fn context(self: &Rc<Hosted>, attached: &Attached) -> Option<ContextId> {
+    fn context(self: &Rc<Hosted>, attached: &Rc<Attached>) -> Option<ContextId> {
         let context = self.run(|i| i.create_stream(attached.stream.clone()))?;
         self.streams.borrow_mut().insert(context, attached.clone());
         Some(context)
     }
 
     /// One that has seen nothing of a stream is still told of its end.
-    fn end_stream(self: &Rc<Hosted>, context: Option<ContextId>, attached: &Attached) {
+    fn end_stream(self: &Rc<Hosted>, context: Option<ContextId>, attached: &Rc<Attached>) {
         let callbacks = self.generation.module.callbacks();
         let wanted = callbacks.log || callbacks.done;
         if let Some(context) = context.or_else(|| if wanted { self.context(attached) } else { None }) {
@@ -268,13 +268,12 @@ impl Drop for Hosted {
 }
 
 /// A stream at one plugin.
-#[derive(Clone)]
 struct Attached {
     stream: Rc<dyn Stream>,
     /// The plugin has died, and the stream has been failed or continued.
-    failed: Rc<Cell<bool>>,
+    failed: Cell<bool>,
     /// It has seen the response's head.
-    responded: Rc<Cell<bool>>,
+    responded: Cell<bool>,
 }
 
 impl Attached {
@@ -291,7 +290,7 @@ pub struct PluginStream {
     generation: Arc<Generation>,
     /// Replaced only while the stream has no context.
     hosted: RefCell<Rc<Hosted>>,
-    attached: Attached,
+    attached: Rc<Attached>,
     context: Cell<Option<ContextId>>,
     ended: Cell<bool>,
 }
@@ -301,7 +300,7 @@ impl PluginStream {
         hosted.enter();
         add(&hosted.services.shard.streams, 1);
         let (slot, generation) = (hosted.slot.clone(), hosted.generation.clone());
-        let attached = Attached { stream, failed: Rc::default(), responded: Rc::default() };
+        let attached = Rc::new(Attached { stream, failed: Cell::new(false), responded: Cell::new(false) });
         PluginStream { slot, generation, hosted: RefCell::new(hosted), attached, context: Cell::new(None), ended: Cell::new(false) }
     }
 

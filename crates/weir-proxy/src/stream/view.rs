@@ -157,6 +157,9 @@ impl View {
     }
 }
 
+/// The pseudo headers of each direction.
+const PSEUDO: [&[&[u8]]; 2] = [&[b":authority", b":path", b":method", b":scheme"], &[b":status"]];
+
 /// The Host header is `:authority` to plugins.
 fn is_pseudo(d: Direction, name: &[u8]) -> bool {
     name.first() == Some(&b':') || d == Direction::Request && name.eq_ignore_ascii_case(b"host")
@@ -188,17 +191,22 @@ impl weir_wasm::Stream for View {
                 if self.stream.reached[d as usize].get() == Reached::Nothing {
                     return;
                 }
-                let names: &[&[u8]] = match d {
-                    Direction::Request => &[b":authority", b":path", b":method", b":scheme"],
-                    Direction::Response => &[b":status"],
-                };
-                for name in names {
+                for name in PSEUDO[d as usize] {
                     self.pseudo(d, name, &mut |v| each(name, v));
                 }
                 self.with_head(d, |h| h.iter().filter(|(n, _)| !is_pseudo(d, n)).for_each(|(n, v)| each(&n.to_ascii_lowercase(), v)));
             }
             Map::Trailers(d) => self.stream.trailers[d as usize].borrow().iter().for_each(|(n, v)| each(&n.to_ascii_lowercase(), v)),
         }
+    }
+
+    fn header_count(&self, map: MapType) -> u32 {
+        let fields = match map_of(map) {
+            Map::Head(d) if self.stream.reached[d as usize].get() == Reached::Nothing => 0,
+            Map::Head(d) => PSEUDO[d as usize].len() + self.with_head(d, |h| h.iter().filter(|(n, _)| !is_pseudo(d, n)).count()),
+            Map::Trailers(d) => self.stream.trailers[d as usize].borrow().iter().count(),
+        };
+        u32::try_from(fields).unwrap_or(u32::MAX)
     }
 
     fn add_header(&self, map: MapType, name: &[u8], value: &[u8]) -> Status {

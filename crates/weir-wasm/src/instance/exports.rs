@@ -117,6 +117,22 @@ impl Exports {
         })
     }
 
+    pub fn has_context_create(&self) -> bool {
+        self.context_create.is_some()
+    }
+
+    pub fn has_log(&self) -> bool {
+        self.log.is_some()
+    }
+
+    pub fn has_done(&self) -> bool {
+        self.done.is_some()
+    }
+
+    pub fn has_delete(&self) -> bool {
+        self.delete.is_some()
+    }
+
     pub fn context_create(&self, store: &mut Store<Host>, id: u32, parent: u32) -> Result<()> {
         event(store, &self.context_create, (id, parent))
     }
