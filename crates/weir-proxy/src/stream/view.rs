@@ -417,6 +417,34 @@ mod tests {
         Arc::new(PluginSlot::new(0, Arc::new(plugin)))
     }
 
+    #[test]
+    fn injected_bytes_count_as_long_as_they_wait() {
+        let stream = Rc::new(Stream::default());
+        stream.held[1].borrow_mut().resize_with(2, Vec::new);
+        let view = View::new(stream.clone(), 1, slot());
+        stream.held[1].borrow_mut()[0] = b"held".to_vec();
+        stream.held[1].borrow_mut()[1] = b"its own".to_vec();
+        stream.unsent.set(view.slot.stream_limit() - 6);
+        let inject = |data: &[u8]| view.inject_encoded_data(data, false, false);
+        assert_eq!([inject(b"abc"), inject(b"ab"), inject(b"a")], [Status::InternalFailure, Status::Ok, Status::InternalFailure]);
+    }
+
+    /// A plugin's second answer resumes the first one where that is held, and leaves nothing in the queue where it is not there yet.
+    #[test]
+    fn a_second_answer_resumes_only_what_has_come() {
+        let stream = Rc::new(Stream::default());
+        let view = View::new(stream.clone(), 0, slot());
+        let answer = || {
+            view.send_local_response(LocalResponse { status: 403, details: b"no", body: b"", headers: Pairs::EMPTY, grpc_status: None });
+        };
+        answer();
+        answer();
+        assert!(matches!(stream.next_event(), Some(Event::Reply(_))) && stream.next_event().is_none());
+        stream.reached[1].set(Reached::Head);
+        answer();
+        assert!(matches!(stream.next_event(), Some(Event::Resume { .. })) && stream.next_event().is_none());
+    }
+
     /// No value from a guest can end a header line or the start line.
     #[test]
     fn guests_write_whole_lines() {

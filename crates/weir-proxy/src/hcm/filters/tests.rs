@@ -169,6 +169,10 @@ fn bytes_can_be_swallowed_and_injected() {
     r.chain.run_events().unwrap();
     assert_eq!(r.said(), "<a.b3 <a.b3!");
     assert_eq!((&r.chain.out[1].body[..], r.chain.out[1].end), (&b"ONETWO"[..], true));
+    assert_eq!(r.stream.injected(1), 6, "they count until they leave");
+    r.chain.out[1].body.clear();
+    r.chain.run_events().unwrap();
+    assert_eq!(r.stream.injected(1), 0);
 }
 
 #[test]
