@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// What is tried at each place; each contains or is followed by text that must never become a separate line.
-fn nasty() -> Vec<String> {
+pub fn nasty() -> Vec<String> {
     let mut all: Vec<String> = ["\r\n", "\n", "\r", "\0", "\x01", "\x7f", " ", "\t", "\"", "\u{e9}"]
         .iter()
         .map(|bad| format!("ab{bad}x-evil: 1{bad}{bad}GET /evil HTTP/1.1{bad}x-rest: "))
@@ -43,7 +43,7 @@ spec:
 }
 
 /// What an upstream got of one try is at most one request, of the path that was asked for, and no line of ours.
-fn is_sane(name: &str, got: &str, path: &str) {
+pub fn is_sane(name: &str, got: &str, path: &str) {
     let requests = Received::requests(got);
     assert!(requests.len() <= 1, "{name}: {requests:?}");
     assert!(requests.iter().all(|r| r.split(' ').count() == 3 && r.split(' ').nth(1).unwrap().starts_with(path)), "{name}: {requests:?}");

@@ -41,6 +41,7 @@ mod plugin_callout;
 mod plugin_code;
 mod plugin_holds;
 mod plugin_kit;
+mod plugin_lines;
 mod plugin_messages;
 mod plugin_phases;
 mod plugin_redis;

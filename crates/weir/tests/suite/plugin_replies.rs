@@ -25,7 +25,7 @@ fn answering(name: &str) -> String {
 }
 
 /// One request over either protocol.
-fn ask(weir: &Weir, protocol: &str, method: &str, host: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+pub fn ask(weir: &Weir, protocol: &str, method: &str, host: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
     if protocol == "h1" {
         let mut client = Connection::open(weir.address()).unwrap();
         let fields: String = headers.iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect();
