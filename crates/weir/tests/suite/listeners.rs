@@ -7,7 +7,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
-        atomic::{AtomicU16, Ordering},
+        atomic::{AtomicU16, AtomicUsize, Ordering},
     },
     thread,
 };
@@ -124,17 +124,17 @@ fn requests_on_a_removed_listener_keep_its_routes() {
 #[test]
 fn the_first_request_is_routed() {
     let current = Arc::new(AtomicU16::new(0));
-    let port = current.clone();
+    let served = Arc::new(AtomicUsize::new(0));
+    let (port, answers) = (current.clone(), served.clone());
     let client = thread::spawn(move || {
-        let mut served = 0;
         loop {
             match port.load(Ordering::Acquire) {
                 0 => thread::yield_now(),
-                1 => return served,
+                1 => return,
                 port => {
                     if let Ok(answer) = client::get(at(port), "h", "/status/200") {
                         assert_eq!(answer.status, 200);
-                        served += 1;
+                        answers.fetch_add(1, Ordering::Release);
                     }
                 }
             }
@@ -143,11 +143,12 @@ fn the_first_request_is_routed() {
     for _ in 0..10 {
         let own = free_port();
         current.store(own, Ordering::Release);
+        let before = served.load(Ordering::Acquire);
         let weir = Start::new().file("gateway.yaml", TO_ECHO.replace("$PORT", &own.to_string())).run();
-        assert_eq!(status(own), Some(200));
+        eventually("an answer", || (served.load(Ordering::Acquire) > before || client.is_finished()).then_some(()));
         current.store(0, Ordering::Release);
         drop(weir);
     }
     current.store(1, Ordering::Release);
-    assert!(client.join().unwrap() > 10);
+    client.join().unwrap();
 }

@@ -49,7 +49,7 @@ pub fn ask(weir: &Weir, protocol: &str, method: &str, host: &str, path: &str, he
             let _ = body.flow_control().release_capacity(piece.len());
             bytes.extend_from_slice(&piece);
         }
-        let headers = parts.headers.iter().map(|(n, v)| (n.to_string(), v.to_str().unwrap().to_string())).collect();
+        let headers = parts.headers.iter().map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned())).collect();
         Answer { status: parts.status.as_u16(), headers, body: String::from_utf8_lossy(&bytes).into_owned(), ..Answer::default() }
     })
 }
