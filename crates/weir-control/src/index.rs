@@ -396,7 +396,7 @@ impl Index {
         )
     }
 
-    /// A cluster that is there only because a plugin might call it: what is wrong with it may concern nobody.
+    /// A cluster that exists only because a plugin might call it: its findings are hidden.
     fn is_only_callable(&self, unit: &Unit) -> bool {
         self.demand.get(unit) == Some(&1) && self.units.get(&Unit::Callable).is_some_and(|all| all.needs.binary_search(unit).is_ok())
     }

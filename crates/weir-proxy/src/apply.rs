@@ -125,7 +125,7 @@ impl Applier {
         (Report { version, diagnostics: self.findings(), listeners }, loading)
     }
 
-    /// What is wrong with the configuration in use.
+    /// Errors of the configuration in use.
     fn findings(&self) -> Vec<Diagnostic> {
         let listeners = self.listeners.values().flat_map(|e| &e.findings);
         self.secrets.findings().chain(self.clusters.findings()).chain(self.tables.findings()).chain(listeners).cloned().collect()

@@ -155,7 +155,7 @@ fn updates(source: Source, options: weir_control::Options) -> Result<Receiver<Up
 struct Printer {
     told: HashSet<String>,
     greeted: bool,
-    /// The newest configuration that was told of.
+    /// The newest configuration that was reported.
     version: u64,
 }
 

@@ -316,7 +316,7 @@ pub enum RetryOn {
     GrpcUnavailable,
 }
 
-/// A copy of the request whose answer nobody waits for. Its host gets the suffix `-shadow`, before the port.
+/// A copy of the request whose response is discarded. Its host gets the suffix `-shadow`, before the port.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Mirror {
     pub cluster: Name,

@@ -365,7 +365,7 @@ mod tests {
             let place = node.span.place(&s);
             assert_eq!((place.line, place.column, &s.text[place.bytes]), (line, column, text));
         }
-        // What is wrong stays wrong, and is told where it was.
+        // An error stays an error, and is reported where it was.
         let e = parse(&source("a: [\n]\nb: [\n  x\nc: d\n")).unwrap_err();
         assert!(e.place.unwrap().line >= 3);
     }

@@ -1,5 +1,5 @@
 //! Lines within `[…]` and `{…}` may be indented as little as one likes for libyaml, which Kubernetes' tools read with, but not for
-//! this parser. Such lines are padded until it takes them; places are told as if they were not.
+//! this parser. Such lines are padded until it takes them; reported places do not count the padding.
 
 /// Bytes that are parsed again at most for one text.
 const MAX_WORK: usize = 16 << 20;

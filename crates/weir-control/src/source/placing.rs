@@ -84,7 +84,7 @@ mod tests {
         };
         let first = control.load(&[dir.path().into()]);
         assert_eq!(lines(&first.diagnostics), [(4, true), (9, true)]);
-        // Another text under the same name, of which nothing was told: it is not looked at.
+        // Another text under the same name, without findings: skip it.
         fs::write(&path, "x: y\n").unwrap();
         assert_eq!(lines(&control.diagnostics()), [(4, true), (9, true)]);
     }

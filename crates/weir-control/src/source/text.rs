@@ -92,7 +92,7 @@ fn settle(held: bool, mut look: impl FnMut() -> Result<(String, Duration), Unrea
 pub const STANDARD_INPUT: &str = "-";
 /// Its name in findings.
 pub const STANDARD_INPUT_NAME: &str = "<stdin>";
-/// It can be read once, and is kept for whoever asks again.
+/// It can be read only once, so its text is kept.
 static STANDARD_INPUT_BYTES: OnceLock<Result<Vec<u8>, io::Error>> = OnceLock::new();
 
 pub fn is_standard_input(path: &Path) -> bool {

@@ -179,7 +179,7 @@ async fn connection(local: Rc<Local>, guard: Guard, io: TcpStream, peer: SocketA
 async fn begins(io: &TcpStream, ended: impl Future<Output = ()>) -> bool {
     tokio::select! {
         biased;
-        // Whoever reads next sees an error too.
+        // The next reader sees an error too.
         _ = peek(io, 1, |bytes| (!bytes.is_empty()).then_some(())) => true,
         () = ended => false,
     }

@@ -106,7 +106,7 @@ async fn file(path: &str, sha256: &str, options: &FetchOptions) -> Result<Code, 
 /// Assembles the text module in `path`.
 ///
 /// # Errors
-/// What is wrong with the text, and in which line.
+/// The error in the text, and its line.
 pub fn assemble(path: &Path, text: &[u8]) -> Result<Vec<u8>, String> {
     let parsed = wat::parse_bytes(text).map_err(|mut e| {
         e.set_path(path);

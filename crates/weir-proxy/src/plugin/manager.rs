@@ -552,12 +552,12 @@ impl Manager {
         Some(self.run(turn, startup, generation.module.clone(), generation.spec.clone()).await)
     }
 
-    /// Waits until one more instance may be started. Whoever has a turn waits for nothing else.
+    /// Waits until one more instance may start. The holder of a turn waits for nothing else.
     async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         self.starts.clone().acquire_owned().await.ok()
     }
 
-    /// The guest keeps its turn until it is done, also when nobody waits for it any more.
+    /// The guest keeps its turn until it is done, even if its result is no longer wanted.
     async fn run(&self, turn: Option<OwnedSemaphorePermit>, startup: Startup, module: Module, spec: PluginSpec) -> Outcome {
         let done = self.blocking(move || {
             let _turn = turn;

@@ -211,7 +211,7 @@ impl Serve {
     }
 }
 
-/// What is wrong with it is said before anything starts.
+/// Its errors are reported before anything starts.
 fn access_log(file: &str, format: &str) -> Result<Vec<AccessLog>> {
     let sink = match file {
         "off" | "" => return Ok(Vec::new()),

@@ -39,7 +39,7 @@ pub struct Annotations {
     pub guards: bool,
     /// Why none of its requests may be let through.
     pub refused: Option<Refusal>,
-    /// Annotations without effect, to be told where the Ingress is Weir's.
+    /// Annotations without effect, reported if the Ingress is Weir's.
     pub unsupported: Vec<(Box<str>, Chars)>,
 }
 

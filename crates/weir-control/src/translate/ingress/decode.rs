@@ -165,7 +165,7 @@ fn decode_paths(http: &Field<'_>, notes: &Annotations) -> Vec<Path> {
     }
 }
 
-/// What is wrong was reported: the result then serves only to close what the path would have taken.
+/// Errors were reported: the result only closes what the path would have taken.
 fn decode_path(field: &Field<'_>, notes: &Annotations) -> Path {
     let Some(object) = field.object() else { return Path::unknown(field) };
     let matches = decode_match(field, &object, notes);

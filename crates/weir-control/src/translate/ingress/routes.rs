@@ -75,7 +75,7 @@ impl<'a> Maker<'a> {
         self.notes.tls.client.as_ref().is_some_and(|client| !client.optional)
     }
 
-    /// Reports hosts where nobody can be asked for a certificate.
+    /// Reports hosts that cannot ask clients for a certificate.
     fn check_client_auth(&self, part: &mut Part) {
         let Some(client) = self.notes.tls.client.as_ref().filter(|_| self.wants_certificates() && !self.closed) else { return };
         let (mut bare, mut unlisted) = (Vec::new(), Vec::new());
@@ -326,7 +326,7 @@ impl<'a> Maker<'a> {
         target
     }
 
-    /// Of a namespace, with what is wrong with it.
+    /// Of a namespace, with its error.
     fn target_of(&self, namespace: &str, backend: &Backend, part: &mut Part) -> (WeightedCluster, Option<(String, String)>) {
         match self.look_up(namespace, backend) {
             Ok(key) => (WeightedCluster::only(part.use_cluster(key)), None),

@@ -101,7 +101,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, tls: &Tls, index: usize, par
     }
     let Some(name) = &tls.secret else { return };
     let certificate = part.use_secret(SecretKey::certificate(namespace, name));
-    // Hosts of which nobody says anything share a chain.
+    // Hosts without settings share a chain.
     let mut plain: Vec<Name> = Vec::new();
     for host in hosts(tls) {
         let secured = of_host(cx, &host);

@@ -22,7 +22,7 @@ impl Item<'_> {
     }
 }
 
-/// Those that are meant for an ingress controller. What nobody asked for is left at the end.
+/// Those for an ingress controller. Unread ones are left at the end.
 pub struct Given<'a> {
     items: Vec<Item<'a>>,
     /// Names of those whose value is not a text.

@@ -173,7 +173,7 @@ fn redirect(field: &Field<'_>, url: &str, status: u16) -> Option<Redirect> {
 }
 
 pub fn rewrite(given: &Given<'_>) -> Rewrite {
-    // Both are read, so that a wrong value is told.
+    // Read both, so that a wrong value is reported.
     let style = match (given.is_on("full-path-regex"), given.is_on("use-regex")) {
         (true, _) => PathStyle::FullPathRegex,
         (false, true) => PathStyle::PrefixRegex,

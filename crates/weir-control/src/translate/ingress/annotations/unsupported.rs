@@ -63,7 +63,7 @@ fn guards(name: &str, text: &str) -> bool {
     name.ends_with("-snippet") && text.split([' ', '\t', '\n', '\r', ';', '{', '}', '(']).any(decides)
 }
 
-/// Sorts what nobody has read into what refuses the Ingress and what only has no effect.
+/// Sorts the unread annotations into those that refuse the Ingress and those without effect.
 pub fn sort(given: &Given<'_>, read: &mut Annotations) {
     read.guards = given.items().any(|item| guards(item.name, item.text())) || given.wrong().any(|name| guards(name, ""));
     for item in given.rest() {
