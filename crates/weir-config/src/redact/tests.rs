@@ -138,3 +138,21 @@ fn findings_show_their_lines_without_secrets_and_point_at_the_same_place() {
     let all = finding(config, "all of it").snippet(false);
     assert!(!all.contains("S3cr"), "{all}");
 }
+
+#[test]
+fn characters_of_several_bytes_before_a_key_do_no_harm() {
+    // Neither is YAML, so that the lines are looked at one by one.
+    for (text, shown) in [("a\u{35e}password: x: y", "a\u{35e}password: [redacted]"), ("\u{2014}token: 1: 2", "\u{2014}token: [redacted]")]
+    {
+        assert_eq!(yaml::source(text), shown);
+    }
+}
+
+#[test]
+fn a_place_within_a_secret_is_where_the_secret_was() {
+    let source = std::sync::Arc::new(crate::diagnostic::Source::new("f.yaml", "a\u{35e}password: a\u{35e}password: x: ", 1));
+    let error = crate::node::parse(&source).unwrap_err();
+    let drawn = error.snippet(false);
+    let (line, caret) = (drawn.lines().find(|l| l.contains("[redacted]")).unwrap(), drawn.lines().find(|l| l.contains('^')).unwrap());
+    assert!(caret.find('^') <= line.char_indices().filter(|(_, c)| *c != '\u{35e}').position(|(_, c)| c == '['), "{drawn}");
+}

@@ -31,8 +31,11 @@ pub(crate) fn shown(place: &Place) -> (Cow<'_, str>, Range<usize>, Vec<&str>) {
     let moved = |at: usize, ends: bool| {
         let (mut out, mut done) = (0, from);
         for cut in &within {
-            if at <= cut.bytes.start || (at < cut.bytes.end && !ends) {
+            if at <= cut.bytes.start {
                 break;
+            }
+            if at < cut.bytes.end && !ends {
+                return out + cut.bytes.start - done;
             }
             out += cut.bytes.start - done + cut.shown.len();
             done = cut.bytes.end;
@@ -182,7 +185,8 @@ fn in_lines(text: &str, offset: usize) -> Vec<Cut> {
 fn secret_value(line: &str, is_secret: &dyn Fn(&str) -> bool) -> Option<usize> {
     line.match_indices(':').map(|(i, _)| i).find_map(|colon| {
         let before = line[..colon].trim_end().trim_end_matches(['"', '\'']);
-        let begin = before.rfind(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-' | '.'))).map_or(0, |i| i + 1);
+        let in_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
+        let begin = before.char_indices().rev().find(|(_, c)| !in_name(*c)).map_or(0, |(i, c)| i + c.len_utf8());
         // What follows a key is a blank, or stands in quotes in JSON.
         let rest = &line[colon + 1..];
         let ends = rest.is_empty() || rest.starts_with([' ', '\t', '"', '\'', '[', '{']);
