@@ -7,7 +7,7 @@ pub use stream::H2Stream;
 
 use super::{
     body,
-    head::{Headers, RequestHead, ResponseHead, Version},
+    head::{Headers, RequestHead, ResponseHead, Version, percent_encoded},
     names::{HOP_BY_HOP, Known},
     parse, trailers,
 };
@@ -148,14 +148,7 @@ pub fn request_of(head: &RequestHead) -> Option<Request<()>> {
 
 /// A target without the few bytes that HTTP/1 tolerates and URIs do not have (RFC 3986 appendix A).
 fn escaped(target: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(target.len() + 16);
-    for byte in target {
-        match byte {
-            b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' => out.extend_from_slice(format!("%{byte:02X}").as_bytes()),
-            _ => out.push(*byte),
-        }
-    }
-    out
+    percent_encoded(target, |byte| matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}'))
 }
 
 /// The response for h2 to send.

@@ -121,7 +121,8 @@ impl RequestHead {
     /// Blanks and control bytes would break the start line; they are percent-encoded.
     pub fn set_target(&mut self, target: &[u8]) {
         let fits = target.is_empty() || parse::is_target(target);
-        let escaped = if fits { Cow::Borrowed(target) } else { Cow::Owned(escaped(target)) };
+        let escaped =
+            if fits { Cow::Borrowed(target) } else { Cow::Owned(percent_encoded(target, |byte| matches!(byte, 0..=b' ' | 0x7f))) };
         self.target_at = self.headers.store(&escaped);
         self.path_len = memchr::memchr(b'?', &escaped).unwrap_or(escaped.len()) as u32;
     }
@@ -172,12 +173,14 @@ impl RequestHead {
     }
 }
 
-fn escaped(target: &[u8]) -> Vec<u8> {
+/// `target` with the bytes that `must` names percent-encoded (RFC 3986 section 2.1).
+pub(crate) fn percent_encoded(target: &[u8], must: impl Fn(u8) -> bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(target.len() + 16);
-    for byte in target {
-        match byte {
-            0..=b' ' | 0x7f => out.extend_from_slice(format!("%{byte:02X}").as_bytes()),
-            _ => out.push(*byte),
+    for &byte in target {
+        if must(byte) {
+            out.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        } else {
+            out.push(byte);
         }
     }
     out
