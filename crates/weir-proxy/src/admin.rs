@@ -206,7 +206,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         path: "/ready",
         group: Group::Server,
         changes: false,
-        help: "200 and `LIVE` once the first configuration serves on all its listeners and its plugins were tried, with a line for each plugin that was refused; else 503 and the state",
+        help: "200 and `LIVE` once all listeners of the first configuration are open and its plugins were tried, with a line for each refused plugin; otherwise 503 and the state",
         parameters: &[],
         handle: show::ready,
     },

@@ -1,5 +1,5 @@
-//! How the Services of an Ingress' backends are spoken to. It holds for a Service, whoever leads there: of several Ingress objects that
-//! say something of it the oldest counts.
+//! How the gateway connects to the Services of an Ingress' backends. The settings apply to the Service: if several Ingress objects have
+//! some, the oldest one wins.
 use super::{
     Ingress,
     annotations::{Upstream, UpstreamTls},
