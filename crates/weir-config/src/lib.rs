@@ -4,6 +4,7 @@
 //! [`diagnostic::Diagnostic`]. This crate knows no runtime, no socket and no protocol buffer.
 #![forbid(unsafe_code)]
 
+pub mod delta;
 pub mod diagnostic;
 pub mod model;
 pub mod node;

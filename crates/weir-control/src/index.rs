@@ -43,7 +43,7 @@ pub struct Index {
     artifacts: Artifacts,
     units: BTreeMap<Unit, UnitState>,
     /// Units with findings: few, among many.
-    told: BTreeSet<Unit>,
+    with_findings: BTreeSet<Unit>,
     /// Who looked at what.
     watchers: HashMap<Dep, Vec<Unit>>,
     /// How many units ask for a cluster or secret.
@@ -80,7 +80,7 @@ impl Index {
             store: Store::default(),
             artifacts: Artifacts::default(),
             units: BTreeMap::new(),
-            told: BTreeSet::new(),
+            with_findings: BTreeSet::new(),
             watchers: HashMap::new(),
             demand: HashMap::new(),
             tables: Tables::default(),
@@ -137,7 +137,7 @@ impl Index {
         self.look(&Dep::Object(key.clone()), dirty);
         self.look(&Dep::Kind(key.kind), dirty);
         for object in [old, object].into_iter().flatten() {
-            for word in crate::store::words(&object) {
+            for word in crate::store::index_keys(&object) {
                 self.look(&Dep::Word(key.kind, word), dirty);
             }
         }
@@ -192,8 +192,8 @@ impl Index {
             touched.status.push(key.clone());
         }
         match part.findings.is_empty() {
-            true => self.told.remove(&unit),
-            false => self.told.insert(unit.clone()),
+            true => self.with_findings.remove(&unit),
+            false => self.with_findings.insert(unit.clone()),
         };
         self.watch(&unit, &old.deps, &deps);
         let clusters = part.calls.then_some(Unit::Callable).into_iter().chain(part.clusters.into_iter().map(Unit::Cluster));
@@ -391,7 +391,12 @@ impl Index {
     /// Everything that is wrong as of now, beside what reading found.
     pub fn findings(&self) -> (Vec<&Finding>, Vec<&Diagnostic>) {
         (
-            self.told.iter().filter(|u| !self.is_only_callable(u)).filter_map(|u| self.units.get(u)).flat_map(|u| &*u.findings).collect(),
+            self.with_findings
+                .iter()
+                .filter(|u| !self.is_only_callable(u))
+                .filter_map(|u| self.units.get(u))
+                .flat_map(|u| &*u.findings)
+                .collect(),
             self.port_findings.values().flatten().chain(self.panics.values()).collect(),
         )
     }

@@ -37,7 +37,7 @@ impl Store {
             Some(o) => self.objects.insert(key.clone(), o.clone()),
             None => self.objects.remove(key),
         };
-        for word in old.iter().flat_map(|o| words(o)) {
+        for word in old.iter().flat_map(|o| index_keys(o)) {
             let at = (key.kind, word);
             if let Some(keys) = self.by_word.get_mut(&at) {
                 keys.remove(key);
@@ -46,7 +46,7 @@ impl Store {
                 }
             }
         }
-        for word in object.iter().flat_map(|o| words(o)) {
+        for word in object.iter().flat_map(|o| index_keys(o)) {
             self.by_word.entry((key.kind, word)).or_default().insert(key.clone());
         }
         old
@@ -54,16 +54,16 @@ impl Store {
 }
 
 /// The words that an object can be found by, beside its name.
-pub fn words(object: &Object) -> Vec<Name> {
+pub fn index_keys(object: &Object) -> Vec<Name> {
     match &object.spec {
-        Spec::EndpointSlice(s) => kubernetes::words(&object.meta, s),
-        Spec::Pod(_) => endpoints::words(&object.meta),
-        Spec::VirtualService(v) => istio::virtual_service_words(&object.meta, v),
-        Spec::DestinationRule(d) => istio::destination_rule_words(&object.meta, d),
-        Spec::ServiceEntry(s) => istio::service_entry_words(&object.meta, s),
-        Spec::Ingress(i) => ingress::words(&object.meta, i),
-        Spec::HttpRoute(r) if object.key.kind == Kind::GrpcRoute => gateway_api::grpc_words(&object.meta, r),
-        Spec::BackendTlsPolicy(p) => gateway_api::backend_tls_words(&object.meta, p),
+        Spec::EndpointSlice(s) => kubernetes::index_keys(&object.meta, s),
+        Spec::Pod(_) => endpoints::index_keys(&object.meta),
+        Spec::VirtualService(v) => istio::virtual_service_index_keys(&object.meta, v),
+        Spec::DestinationRule(d) => istio::destination_rule_index_keys(&object.meta, d),
+        Spec::ServiceEntry(s) => istio::service_entry_index_keys(&object.meta, s),
+        Spec::Ingress(i) => ingress::index_keys(&object.meta, i),
+        Spec::HttpRoute(r) if object.key.kind == Kind::GrpcRoute => gateway_api::grpc_index_keys(&object.meta, r),
+        Spec::BackendTlsPolicy(p) => gateway_api::backend_tls_index_keys(&object.meta, p),
         // By the namespace that it opens, or is looked for in.
         Spec::ReferenceGrant(_) | Spec::WorkloadEntry(_) => vec![object.meta.namespace.clone()],
         _ => Vec::new(),

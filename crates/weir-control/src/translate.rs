@@ -251,7 +251,7 @@ impl Part {
         self.conditions.push(Condition { scope: scope.into(), kind, status, reason });
     }
     /// Adds a finding about `object`; `field` is the path of the field at `span`.
-    pub fn find(&mut self, object: &Object, span: Chars, field: impl Into<String>, diagnostic: Diagnostic) {
+    pub fn report(&mut self, object: &Object, span: Chars, field: impl Into<String>, diagnostic: Diagnostic) {
         self.findings.push(Finding::new(object, span, field, diagnostic));
     }
 }

@@ -23,21 +23,21 @@ pub struct Timers {
 }
 
 /// The one deadline of one connection; the slot is freed on drop.
-pub struct Lane {
+pub struct Deadline {
     timers: Rc<Timers>,
     slot: usize,
     bound: Cell<bool>,
 }
 
 impl Timers {
-    pub fn lane(self: &Rc<Self>) -> Lane {
+    pub fn deadline(self: &Rc<Self>) -> Deadline {
         let slot = self.free.borrow_mut().pop().unwrap_or_else(|| {
             self.wakers.borrow_mut().push(None);
             let mut due = self.due.borrow_mut();
             due.push(NEVER);
             due.len() - 1
         });
-        Lane { timers: self.clone(), slot, bound: Cell::new(false) }
+        Deadline { timers: self.clone(), slot, bound: Cell::new(false) }
     }
     /// Wakes every task whose deadline has passed; `now` is in nanoseconds.
     pub fn sweep(&self, now: u64) {
@@ -53,7 +53,7 @@ impl Timers {
     }
 }
 
-impl Lane {
+impl Deadline {
     /// `deadline` is in nanoseconds of the clock that [`Timers::sweep`] is given; `u64::MAX` is never.
     pub fn set(&self, deadline: u64) {
         self.timers.due.borrow_mut()[self.slot] = deadline.max(1);
@@ -67,7 +67,7 @@ impl Lane {
     }
 }
 
-impl Drop for Lane {
+impl Drop for Deadline {
     fn drop(&mut self) {
         self.timers.due.borrow_mut()[self.slot] = NEVER;
         self.timers.wakers.borrow_mut()[self.slot] = None;

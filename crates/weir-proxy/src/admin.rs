@@ -9,7 +9,7 @@ mod stats;
 
 pub use stats::{MEMBERSHIP, PROCESS};
 
-use crate::{Shared, logging::Logger};
+use crate::{Shared, app_log::Logger};
 use bytes::Bytes;
 use guard::Guard;
 use http_body_util::{BodyExt, Full, Limited};

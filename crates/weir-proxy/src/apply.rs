@@ -4,10 +4,10 @@ mod tables;
 
 use crate::{
     BoundListener, Report, Shared,
+    app_log::Logger,
     cluster::manager::Manager,
     diff,
-    listener::{self, Era, ListenerRt, ListenerSlot, next_id},
-    logging::Logger,
+    listener::{self, DrainGroup, ListenerRt, ListenerSlot, next_id},
     plugin::{self, Loading},
     secrets::Secrets,
     snapshot::{HcmKey, HcmRt, Snapshot},
@@ -97,7 +97,7 @@ impl Applier {
         let mut ended = Vec::new();
         for (slot, rt) in built {
             let before = slot.current.swap(rt.clone());
-            ended.extend(eras_gone(&before, Some(&rt)));
+            ended.extend(drain_groups_gone(&before, Some(&rt)));
         }
         let mut closed = Vec::new();
         for fresh in fresh {
@@ -105,12 +105,12 @@ impl Applier {
         }
         closed.extend(gone);
         for slot in &closed {
-            ended.extend(eras_gone(&slot.current.load(), None));
+            ended.extend(drain_groups_gone(&slot.current.load(), None));
             shared.post_all(|| Command::Close(slot.id));
         }
-        for era in ended {
-            era.end();
-            shared.post_all(|| Command::End(era.clone()));
+        for drain_group in ended {
+            drain_group.end();
+            shared.post_all(|| Command::End(drain_group.clone()));
         }
         self.tables.sweep();
         self.clusters.remove(&old, &config);
@@ -331,8 +331,8 @@ fn replacement(gone: &Listener, old: &Config, new: &Config, waiting: &HashSet<Na
     chosen.map(|l| l.name.clone())
 }
 
-/// The eras of `old` that no chain of `new` goes on with.
-fn eras_gone(old: &ListenerRt, new: Option<&ListenerRt>) -> Vec<Arc<Era>> {
-    let stays = |era: &Arc<Era>| new.is_some_and(|n| n.chains().iter().any(|c| Arc::ptr_eq(&c.era, era)));
-    old.chains().iter().map(|c| &c.era).filter(|era| !stays(era)).cloned().collect()
+/// The drain_groups of `old` that no chain of `new` goes on with.
+fn drain_groups_gone(old: &ListenerRt, new: Option<&ListenerRt>) -> Vec<Arc<DrainGroup>> {
+    let stays = |drain_group: &Arc<DrainGroup>| new.is_some_and(|n| n.chains().iter().any(|c| Arc::ptr_eq(&c.drain_group, drain_group)));
+    old.chains().iter().map(|c| &c.drain_group).filter(|drain_group| !stays(drain_group)).cloned().collect()
 }

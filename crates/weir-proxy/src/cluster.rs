@@ -1,13 +1,13 @@
 //! Clusters at run time. Compiled routes hold a [`ClusterSlot`], which is made once per name and filled, refilled and
 //! emptied as clusters come and go, so that a changed cluster recompiles no route.
 mod discovery;
+mod dynamic_forward_proxy;
 mod endpoints;
-mod forward;
 pub(crate) mod manager;
 mod registry;
 
+pub use dynamic_forward_proxy::{DnsCacheStats, ForwardProxy, Unresolved};
 pub use endpoints::{EndpointRt, EndpointSet};
-pub use forward::{DnsCacheStats, ForwardProxy, Unresolved};
 pub use registry::ClusterRegistry;
 
 use crate::{breaker::UpstreamConnections, outlier::Outliers};

@@ -1,22 +1,22 @@
 //! The HTTP connection manager: what happens on a connection between its first byte and its last.
-mod attempt;
-mod attend;
+mod active_stream;
+mod body;
 mod clock;
 mod encode;
-mod exchange;
-mod filters;
-mod forward;
+mod filter_chain;
 mod h1;
 mod h2;
 mod interim;
-mod relay;
-mod reply;
+mod local_reply;
 mod request;
 mod respond;
-mod tries;
-mod tunnel;
+mod retry_loop;
+mod router;
+mod upgrade;
+mod upstream_request;
+mod wait;
 
-pub use filters::{Chain, Filter, Part};
+pub use filter_chain::{Chain, Filter, Part};
 
 use crate::{
     conn::ConnInfo,
@@ -37,7 +37,7 @@ use weir_config::model::{EscapedSlashes, HttpConnectionManager};
 use weir_net::{
     http::{Headers, h2::PREFACE, parse, path, relay::Peer, wire::Wire},
     io::Io,
-    timer::{Lane, nanos},
+    timer::{Deadline, nanos},
 };
 
 /// What a connection speaks.
@@ -110,7 +110,7 @@ impl Hcm {
 /// The downstream side of a request: a connection of HTTP/1, or one stream of HTTP/2.
 struct Client {
     peer: Peer,
-    lane: Lane,
+    deadline: Deadline,
     conn: Rc<ConnInfo>,
     /// The client's address as text.
     ip: Rc<[u8]>,
@@ -200,9 +200,9 @@ fn count_end(stats: &HttpStats, ended: &h1::Ended) {
 /// protocol, or not complete in time, is left to HTTP/1 to refuse.
 async fn detect(wire: &mut Wire, c: &Connection, waits: Waits) -> Result<(bool, Option<u64>), h1::Ended> {
     let w = &c.worker;
-    let lane = w.timers.lane();
+    let deadline = w.timers.deadline();
     let begun = w.now();
-    lane.set(begun.saturating_add(waits.idle));
+    deadline.set(begun.saturating_add(waits.idle));
     let drain = c.conn.drain.watch();
     let (mut since, mut leaving) = (None, false);
     loop {
@@ -217,14 +217,14 @@ async fn detect(wire: &mut Wire, c: &Connection, waits: Waits) -> Result<(bool, 
         if n > 0 && since.is_none() {
             let now = w.now();
             since = Some(now);
-            lane.set(now.saturating_add(waits.head));
+            deadline.set(now.saturating_add(waits.head));
         }
         let filled = poll_fn(|cx| {
             if since.is_none() && !leaving && drain.phase(cx) >= Phase::Closing {
                 leaving = true;
-                lane.set(begun.saturating_add(ns(Some(IDLE_GRACE))));
+                deadline.set(begun.saturating_add(ns(Some(IDLE_GRACE))));
             }
-            match lane.expired(cx) {
+            match deadline.expired(cx) {
                 true => Poll::Ready(None),
                 false => wire.poll_fill(cx, &w.bufs).map(Some),
             }

@@ -1,7 +1,9 @@
 //! The data plane: listeners, the HTTP connection manager, routes, clusters, plugins, statistics and the admin listener.
 #![forbid(unsafe_code)]
 
+pub mod access_log;
 pub mod admin;
+pub mod app_log;
 mod apply;
 pub mod balance;
 pub mod breaker;
@@ -12,10 +14,9 @@ mod diff;
 pub mod drain;
 pub mod filter;
 pub mod hcm;
+pub mod head_access;
 pub mod info;
 pub mod listener;
-pub mod log;
-pub mod logging;
 pub mod outlier;
 pub mod overload;
 pub mod plugin;
@@ -28,7 +29,6 @@ pub mod snapshot;
 pub mod stats;
 pub mod stream;
 pub mod upstream;
-pub mod view;
 pub mod worker;
 mod worker_thread;
 

@@ -1,10 +1,10 @@
 //! Listeners at run time: which filter chain a connection meets, and what is shared by all workers that accept for one.
 mod accept;
 mod build;
-mod forward_proxy;
+mod byte_copy;
+mod connect_tunnel;
 mod info;
 mod tcp_proxy;
-mod tunnel;
 
 pub(crate) use accept::run as accept;
 pub(crate) use build::build;
@@ -69,21 +69,21 @@ pub struct ChainRt {
     pub tls: Option<Arc<tls::Server>>,
     /// Where the chain ends in a TCP proxy.
     pub tcp: Option<TcpProxyRt>,
-    pub era: Arc<Era>,
+    pub drain_group: Arc<DrainGroup>,
 }
 
 /// What connections of a chain share as long as they need not leave: it ends when the chain is gone, leads elsewhere,
 /// or asks for other TLS.
-pub struct Era {
+pub struct DrainGroup {
     pub id: u64,
     /// How long connections may go on once it has ended.
     pub drain_timeout: Duration,
     ended: AtomicBool,
 }
 
-impl Era {
-    fn new(drain_timeout: Duration) -> Arc<Era> {
-        Arc::new(Era { id: next_id(), drain_timeout, ended: AtomicBool::new(false) })
+impl DrainGroup {
+    fn new(drain_timeout: Duration) -> Arc<DrainGroup> {
+        Arc::new(DrainGroup { id: next_id(), drain_timeout, ended: AtomicBool::new(false) })
     }
     /// Before workers are told, so that a connection under way to the chain finds out.
     pub(crate) fn end(&self) {
@@ -94,7 +94,7 @@ impl Era {
     }
 }
 
-/// Ids of slots, eras and connections.
+/// Ids of slots, drain_groups and connections.
 pub(crate) fn next_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)

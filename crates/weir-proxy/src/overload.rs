@@ -2,7 +2,7 @@
 //! `stop_accepting_requests` and `stop_accepting_connections`).
 mod cgroup;
 
-use crate::logging::Logger;
+use crate::app_log::Logger;
 use std::{
     sync::{
         Arc,

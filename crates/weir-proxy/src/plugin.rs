@@ -5,27 +5,27 @@ mod callout;
 pub mod check;
 pub mod code;
 mod grpc;
-mod hosted;
+mod host_services;
+mod instance;
 mod manager;
 pub mod metrics;
-mod probation;
 pub mod property;
 mod redis;
-mod services;
+mod rollback;
 mod startup;
 mod status;
 pub mod upstream;
 mod worker;
 
 pub use callout::DIRECT;
-pub use hosted::{FAILED, PluginEntry, PluginStream};
+pub use instance::{FAILED, PluginEntry, PluginStream};
 pub use manager::{CODE_UNAVAILABLE, Loading, Manager, ManagerOptions};
 pub use status::{PluginState, Status, UpstreamStatus};
 pub use worker::{Waiting, WorkerPlugins};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use metrics::{Shard, Shards};
-use probation::Probation;
+use rollback::Probation;
 use std::{
     collections::HashMap,
     sync::{

@@ -1,14 +1,15 @@
 //! A running proxy: the worker threads, the main runtime, and the way from start to end.
 use crate::{
-    BoundListener, Options, Report, admin,
+    BoundListener, Options, Report,
+    access_log::Sinks,
+    admin,
+    app_log::Logger,
     apply::Applier,
     breaker::UpstreamConnections,
     budget::Budget,
     cluster::{ClusterRegistry, DnsCacheStats, ForwardProxy, manager::Manager},
     drain::Phase,
     listener::{self, ListenerSlot},
-    log::Sinks,
-    logging::Logger,
     overload::{self, Overload},
     plugin::{self, ManagerOptions},
     snapshot::Snapshot,
@@ -129,14 +130,14 @@ impl Shared {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner).iter().zip(commands).for_each(|(w, c)| w.post(c));
     }
     /// Asks all workers but one to make room among the connections of a cluster.
-    pub(crate) fn spare(&self, cluster: u32, but: usize) {
+    pub(crate) fn release_connection(&self, cluster: u32, but: usize) {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
-        workers.iter().enumerate().filter(|(i, _)| *i != but).for_each(|(_, w)| w.post(Command::Spare(cluster)));
+        workers.iter().enumerate().filter(|(i, _)| *i != but).for_each(|(_, w)| w.post(Command::ReleaseConnection(cluster)));
     }
     /// Asks all workers but one to close an idle connection to any upstream.
-    pub(crate) fn spare_any(&self, but: usize) {
+    pub(crate) fn release_any_connection(&self, but: usize) {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
-        workers.iter().enumerate().filter(|(i, _)| *i != but).for_each(|(_, w)| w.post(Command::SpareAny));
+        workers.iter().enumerate().filter(|(i, _)| *i != but).for_each(|(_, w)| w.post(Command::ReleaseAnyConnection));
     }
     /// Describes the open work for the log.
     fn open_work(&self) -> String {

@@ -7,7 +7,7 @@ pub mod rewrite;
 
 pub use action::{ActionRt, ForwardRt, MirrorRt, RouteRt, Target};
 
-use crate::{cluster::ClusterSlot, view::RequestView};
+use crate::{cluster::ClusterSlot, head_access::RequestView};
 use index::{Map, PathIndex};
 use matcher::Patterns;
 use std::{collections::HashMap, sync::Arc};
@@ -120,7 +120,7 @@ impl RouteTable {
     }
 
     /// The virtual host for `host`, which is to be without its port where ports take no part
-    /// ([`crate::view::host_without_port`]); its case and a dot at its end are ignored. Exact, then `*.suffix`, then
+    /// ([`crate::head_access::host_without_port`]); its case and a dot at its end are ignored. Exact, then `*.suffix`, then
     /// `prefix.*` by length, then `*`.
     pub fn host(&self, host: &[u8]) -> Option<&Arc<HostRt>> {
         let mut lower = [0; LONGEST_HOST];
@@ -138,7 +138,7 @@ impl RouteTable {
     /// The virtual host and the route of a request. `strip_port`: a port in the authority takes no part in matching.
     pub fn find(&self, request: &dyn RequestView, strip_port: bool) -> (Option<&Arc<HostRt>>, Option<&Arc<RouteRt>>) {
         let authority = request.authority();
-        let name = if strip_port { crate::view::host_without_port(authority) } else { authority };
+        let name = if strip_port { crate::head_access::host_without_port(authority) } else { authority };
         let Some(host) = self.host(name) else { return (None, None) };
         let found = host.find(request);
         if found.is_none()

@@ -133,13 +133,13 @@ fn now() -> i64 {
 
 fn up_to_date(name: &Name, roots: &Roots) -> Option<Diagnostic> {
     let until = roots.next_update.filter(|until| *until <= now())?;
-    let text = format!("a revocation list in the secret `{name}` was to be renewed by {}", crate::logging::rfc3339(until));
+    let text = format!("a revocation list in the secret `{name}` was to be renewed by {}", crate::app_log::rfc3339(until));
     Some(Diagnostic::warning("RevocationListExpired", text).help("all certificates of its issuer are refused until it is; renew it"))
 }
 
 fn validity(name: &Name, c: &Certificate) -> Option<Diagnostic> {
     let now = now();
-    let at = |seconds| crate::logging::rfc3339(seconds);
+    let at = |seconds| crate::app_log::rfc3339(seconds);
     if c.details.not_after <= now {
         let text = format!("the certificate in the secret `{name}` expired at {}", at(c.details.not_after));
         return Some(Diagnostic::warning("CertificateExpired", text).help("clients refuse it; renew it"));

@@ -2,7 +2,7 @@
 //! not secret; what is made up by somebody else reaches no endpoint that the route does not have.
 use crate::{
     balance::hash_bytes,
-    view::{Fields, cookie},
+    head_access::{Fields, cookie},
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 //! What workers serve by: one immutable picture of the configuration in run-time form.
 use crate::{
+    access_log::AccessLogger,
     cluster::{ClusterRegistry, ClusterSlot},
-    log::Logger,
     plugin::PluginSlot,
     route::RouteTable,
 };
@@ -56,7 +56,7 @@ pub struct HcmRt {
     chain: Arc<FilterChain>,
     /// Empty where its route configuration is missing: every request is answered 404.
     pub table: Arc<RouteTable>,
-    pub access_logs: Arc<[Logger]>,
+    pub access_logs: Arc<[AccessLogger]>,
     /// In the order in which requests meet them.
     pub plugins: Vec<Arc<PluginSlot>>,
     /// A virtual host for each of the `server_domains`.
@@ -68,7 +68,7 @@ impl HcmRt {
     pub(crate) fn new(
         chain: &Arc<FilterChain>,
         table: Arc<RouteTable>,
-        access_logs: Arc<[Logger]>,
+        access_logs: Arc<[AccessLogger]>,
         plugin: impl Fn(&Name) -> Option<Arc<PluginSlot>>,
     ) -> Option<HcmRt> {
         let NetworkFilter::HttpConnectionManager(hcm) = &chain.filter else { return None };

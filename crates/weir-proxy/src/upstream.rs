@@ -8,9 +8,9 @@ pub mod mirror;
 
 pub(crate) use connect::send_header;
 pub use connect::{Checkout, Conn, Failure, Protocol, Ticket};
-pub use h2::Use;
-pub use host::{Host, Turn};
-pub(crate) use link::Link;
+pub use h2::StreamPermit;
+pub use host::{ActiveRequest, Host};
+pub(crate) use link::ConnStats;
 pub use link::UpstreamTls;
 
 use crate::{
@@ -197,7 +197,7 @@ impl WorkerCluster {
     }
 
     /// Makes room for another worker: closes an idle connection, or lets a shared one run out.
-    pub fn spare(&self) {
+    pub fn release_connection(&self) {
         if !self.close_idle() {
             let _ = self.hosts.iter().any(|h| h.retire_shared());
         }

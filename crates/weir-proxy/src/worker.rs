@@ -2,10 +2,10 @@
 //! others only read) and the log's writer.
 use crate::{
     Shared,
+    access_log::WorkerLogs,
     balance::Random,
     cluster::ClusterSlot,
     hcm::{Filter, Hcm},
-    log::WorkerLogs,
     plugin::{PluginEntry, WorkerPlugins},
     snapshot::{HcmKey, HcmRt, Snapshot},
     stream::{Stream, View},
@@ -144,10 +144,10 @@ impl Worker {
     }
 
     /// Makes room among the connections of the cluster in a slot, for another worker.
-    pub fn spare(&self, slot: u32) {
+    pub fn release_connection(&self, slot: u32) {
         let known = self.clusters.borrow().get(slot as usize).cloned().flatten();
         if let Some(known) = known {
-            known.cluster.spare();
+            known.cluster.release_connection();
         }
     }
 

@@ -5,7 +5,7 @@ use crate::{
     conn::ConnInfo,
     drain::{Drain, Phase},
     hcm,
-    listener::{self, Era, ListenerSlot},
+    listener::{self, DrainGroup, ListenerSlot},
     snapshot::HcmKey,
     worker::Worker,
 };
@@ -23,14 +23,14 @@ pub(crate) enum Command {
     Listen(Arc<ListenerSlot>, std::net::TcpListener),
     /// Accept no more for the listener with this id.
     Close(u64),
-    /// Connections of an era that has ended should leave.
-    End(Arc<Era>),
+    /// Connections of an drain_group that has ended should leave.
+    End(Arc<DrainGroup>),
     /// All connections, present and future, are at least in this phase.
     Phase(Phase),
     /// Another worker waits for a connection of the cluster in this slot: one here is to make room.
-    Spare(u32),
+    ReleaseConnection(u32),
     /// Another worker waits for a connection to any cluster: close an idle one here.
-    SpareAny,
+    ReleaseAnyConnection,
     /// Drop everything and end.
     Stop,
 }
@@ -101,32 +101,32 @@ impl Local {
                         stop.notify_one();
                     }
                 }
-                Command::End(era) => {
-                    if let Some(drain) = self.drains.borrow_mut().remove(&era.id) {
-                        spawn_local(end(drain, era, self.shared.clone()));
+                Command::End(drain_group) => {
+                    if let Some(drain) = self.drains.borrow_mut().remove(&drain_group.id) {
+                        spawn_local(end(drain, drain_group, self.shared.clone()));
                     }
                 }
                 Command::Phase(phase) => {
                     self.arriving.advance(phase);
                     self.drains.borrow().values().for_each(|d| d.advance(phase));
                 }
-                Command::Spare(cluster) => self.worker.spare(cluster),
-                Command::SpareAny => _ = self.worker.close_idle(),
+                Command::ReleaseConnection(cluster) => self.worker.release_connection(cluster),
+                Command::ReleaseAnyConnection => _ = self.worker.close_idle(),
                 Command::Stop => return,
             }
         }
     }
 
-    /// The drain signal for new connections of `era`.
-    pub fn drain_of(&self, era: &Arc<Era>) -> Rc<Drain> {
-        if era.has_ended() {
+    /// The drain signal for new connections of `drain_group`.
+    pub fn drain_of(&self, drain_group: &Arc<DrainGroup>) -> Rc<Drain> {
+        if drain_group.has_ended() {
             // The chain was chosen just before it went.
             let drain = Rc::new(Drain::default());
-            spawn_local(end(drain.clone(), era.clone(), self.shared.clone()));
+            spawn_local(end(drain.clone(), drain_group.clone(), self.shared.clone()));
             return drain;
         }
         let mut drains = self.drains.borrow_mut();
-        let drain = drains.entry(era.id).or_default();
+        let drain = drains.entry(drain_group.id).or_default();
         drain.advance(self.arriving.phase());
         drain.clone()
     }
@@ -143,11 +143,11 @@ impl Local {
     }
 }
 
-/// Leads the connections of an ended era out: told now, the idle ones closed after its drain timeout, the rest cut
+/// Leads the connections of an ended drain_group out: told now, the idle ones closed after its drain timeout, the rest cut
 /// when the time for shutting down has passed as well.
-async fn end(drain: Rc<Drain>, era: Arc<Era>, shared: Arc<Shared>) {
+async fn end(drain: Rc<Drain>, drain_group: Arc<DrainGroup>, shared: Arc<Shared>) {
     drain.advance(Phase::Draining);
-    tokio::time::sleep(era.drain_timeout).await;
+    tokio::time::sleep(drain_group.drain_timeout).await;
     drain.advance(Phase::Closing);
     tokio::time::sleep(shared.options.shutdown_timeout).await;
     drain.advance(Phase::Cutting);

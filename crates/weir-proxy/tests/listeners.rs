@@ -284,13 +284,13 @@ async fn client_certificates_are_asked_for() {
         assert!(closes(&mut io).await);
     }
     ping(&mut open, "still").await;
-    assert!(!proxy.shared().listeners.load()[0].current.load().chains()[0].era.has_ended());
+    assert!(!proxy.shared().listeners.load()[0].current.load().chains()[0].drain_group.has_ended());
     // Without roots nothing could be verified: refused, and the version before serves on.
     let report = proxy.apply(conf.listener("l", loopback(), vec![tcp_with("c", &[], Some(tls(&[], None)), "a")]).arc()).await;
     assert_eq!(report.diagnostics.len(), 1, "{:?}", report.diagnostics);
     assert!(connect_tls(&with(Some(other.sign(&["me.test"]))), address, "a.test").await.is_ok());
-    // Another demand ends the era: connections are told to leave.
-    let era = proxy.shared().listeners.load()[0].current.load().chains()[0].era.clone();
+    // Another demand ends the drain_group: connections are told to leave.
+    let drain_group = proxy.shared().listeners.load()[0].current.load().chains()[0].drain_group.clone();
     proxy.apply(conf.listener("l", loopback(), vec![tcp_with("c", &[], Some(tls(&["you.test"], Some("ca"))), "a")]).arc()).await;
-    assert!(era.has_ended());
+    assert!(drain_group.has_ended());
 }

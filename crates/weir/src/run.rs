@@ -22,7 +22,7 @@ use weir_config::{
     text::counted,
 };
 use weir_control::{Control, Direct, Update};
-use weir_proxy::{BoundListener, Proxy, logging::Logger, plugin::CODE_UNAVAILABLE};
+use weir_proxy::{BoundListener, Proxy, app_log::Logger, plugin::CODE_UNAVAILABLE};
 
 pub struct Options {
     pub source: Source,

@@ -84,7 +84,7 @@ pub struct Files {
     /// Those that several files hold.
     shared: BTreeSet<Key>,
     /// Files of which there is something to say.
-    told: BTreeSet<Arc<FileId>>,
+    with_findings: BTreeSet<Arc<FileId>>,
     /// What the last scan could not look at, and folders without files.
     faults: Vec<Diagnostic>,
     folders: BTreeSet<PathBuf>,
@@ -185,7 +185,7 @@ impl Files {
             }
             Err(Unreadable::Gone) => self.replace(&id, None, touched),
             Err(e) => {
-                self.told.insert(id.clone());
+                self.with_findings.insert(id.clone());
                 let file = self.files.entry(id).or_default();
                 file.failure = Some(unreadable(&name, &e));
                 (file.stamp, file.name) = (stamp, name);
@@ -237,8 +237,8 @@ impl Files {
             touched.insert(object.key.clone());
         }
         match &new {
-            Some(new) if !new.plain => self.told.insert(id.clone()),
-            _ => self.told.remove(id),
+            Some(new) if !new.plain => self.with_findings.insert(id.clone()),
+            _ => self.with_findings.remove(id),
         };
         if let Some(new) = new {
             self.files.insert(id.clone(), new);
@@ -279,7 +279,7 @@ impl Files {
     /// What reading found, as of now; `late` findings get their source text.
     pub fn diagnostics<'a>(&mut self, late: impl IntoIterator<Item = &'a Finding>) -> Vec<Diagnostic> {
         let mut all: Vec<Diagnostic> = self.faults.clone();
-        for file in self.told.iter().filter_map(|id| self.files.get(id)) {
+        for file in self.with_findings.iter().filter_map(|id| self.files.get(id)) {
             all.extend(file.failure.clone());
             all.extend(file.docs.iter().flat_map(|d| &d.findings).cloned());
             all.extend(file.twice.iter().map(|(object, first)| stands_twice(object, first)));

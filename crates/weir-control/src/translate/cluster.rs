@@ -199,7 +199,7 @@ fn no_endpoints(object: &Object, service: &Service, part: &mut Part) {
         "add an EndpointSlice with the label kubernetes.io/service-name: {}, or write type: ExternalName and externalName with an address",
         key.name
     );
-    part.find(object, service.place, "spec", Diagnostic::warning("NoEndpoints", message).help(help));
+    part.report(object, service.place, "spec", Diagnostic::warning("NoEndpoints", message).help(help));
 }
 
 /// Reports a port that says that it speaks TLS, where nothing originates it.
@@ -208,7 +208,7 @@ fn plain_text(key: &ClusterKey, object: &Object, part: &mut Part) {
     if service.port(key.port).is_some_and(ServicePort::speaks_tls) {
         let message = format!("port {} speaks TLS by its appProtocol, and nothing originates it: plain text is sent there", key.port);
         let help = "add a BackendTLSPolicy, or a DestinationRule with trafficPolicy.tls.mode: SIMPLE (or DISABLE, to be plain about it)";
-        part.find(object, service.place, "spec", Diagnostic::warning("PlainText", message).help(help));
+        part.report(object, service.place, "spec", Diagnostic::warning("PlainText", message).help(help));
     }
 }
 

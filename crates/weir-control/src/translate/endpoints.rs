@@ -107,7 +107,7 @@ fn serving_ip(status: &Object<'_>) -> Option<IpAddr> {
 }
 
 /// A Pod is found by each of its labels, as `namespace/label=value`.
-pub fn words(meta: &Meta) -> Vec<Name> {
+pub fn index_keys(meta: &Meta) -> Vec<Name> {
     meta.labels.iter().map(|(label, value)| word(&meta.namespace, label, value)).collect()
 }
 

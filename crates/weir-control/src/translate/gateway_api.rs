@@ -11,9 +11,9 @@ mod l4_route;
 mod routes;
 mod session;
 
-pub use backend_tls::{BackendTlsPolicy, decode as decode_backend_tls, of_service as backend_tls, words as backend_tls_words};
+pub use backend_tls::{BackendTlsPolicy, decode as decode_backend_tls, index_keys as backend_tls_index_keys, of_service as backend_tls};
 pub use gateway::{client_certificate, translate_class, translate_gateway};
-pub use grpc_route::{decode as decode_grpc_route, words as grpc_words};
+pub use grpc_route::{decode as decode_grpc_route, index_keys as grpc_index_keys};
 pub use http_route::{HttpRoute, check_path, check_regex, decode_http_route};
 pub use l4_route::{L4Route, decode_tcp_route, decode_tls_route, translate as translate_l4_route};
 pub use routes::translate_http_route;

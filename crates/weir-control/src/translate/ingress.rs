@@ -24,13 +24,13 @@ const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
 
 /// An Ingress is found by the hosts that it has certificates for, by the hosts of its rules, and by the Services that it says something
 /// about.
-pub fn words(meta: &Meta, ingress: &Ingress) -> Vec<Name> {
-    let mut words = tls::words(ingress);
-    words.extend(canary::words(ingress));
-    words.extend(upstream::words(meta, ingress));
-    words.sort();
-    words.dedup();
-    words
+pub fn index_keys(meta: &Meta, ingress: &Ingress) -> Vec<Name> {
+    let mut index_keys = tls::index_keys(ingress);
+    index_keys.extend(canary::index_keys(ingress));
+    index_keys.extend(upstream::index_keys(meta, ingress));
+    index_keys.sort();
+    index_keys.dedup();
+    index_keys
 }
 
 /// The namespace whose Ingress objects Higress names without it.
@@ -55,7 +55,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, ingress: &Ingress, part: &mu
     if let Err(why) = class(cx, object, ingress) {
         let found = Diagnostic::warning("NotAccepted", format!("Weir does not serve this Ingress: {why}"))
             .help("use another class, or write controller: weir.dev/ingress-controller in that IngressClass");
-        return part.find(object, ingress.class_place, "spec.ingressClassName", found);
+        return part.report(object, ingress.class_place, "spec.ingressClassName", found);
     }
     let none = Annotations::default();
     let notes = ingress.annotations.as_deref().unwrap_or(&none);
@@ -91,12 +91,12 @@ fn report(object: &Object, notes: &Annotations, part: &mut Part) {
         };
         let message = format!("{} is not supported yet, and without it access would be open: {so}", refused.key);
         let message = if refused.canary { format!("{} is not supported yet: {so}", refused.key) } else { message };
-        part.find(object, refused.place, field(&refused.key), Diagnostic::error("UnsupportedAnnotation", message).help(help));
+        part.report(object, refused.place, field(&refused.key), Diagnostic::error("UnsupportedAnnotation", message).help(help));
     }
     for (key, place) in &notes.unsupported {
         let message = format!("{key} is not supported yet and has no effect");
         let found = Diagnostic::warning("UnsupportedAnnotation", message).help("remove it, or accept that it does nothing");
-        part.find(object, *place, field(key), found);
+        part.report(object, *place, field(key), found);
     }
 }
 

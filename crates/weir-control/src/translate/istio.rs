@@ -28,16 +28,16 @@ use crate::object::Meta;
 use weir_config::model::Name;
 
 /// Its hosts: those that meet there are put together.
-pub fn virtual_service_words(_: &Meta, service: &VirtualService) -> Vec<Name> {
+pub fn virtual_service_index_keys(_: &Meta, service: &VirtualService) -> Vec<Name> {
     service.hosts.clone()
 }
 
 /// Its full host; wildcards as they stand.
-pub fn destination_rule_words(_: &Meta, rule: &DestinationRule) -> Vec<Name> {
+pub fn destination_rule_index_keys(_: &Meta, rule: &DestinationRule) -> Vec<Name> {
     vec![rule.host.clone()]
 }
 
 /// Its hosts; wildcards as they stand.
-pub fn service_entry_words(_: &Meta, entry: &ServiceEntry) -> Vec<Name> {
+pub fn service_entry_index_keys(_: &Meta, entry: &ServiceEntry) -> Vec<Name> {
     entry.hosts.clone()
 }

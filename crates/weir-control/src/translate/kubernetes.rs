@@ -184,7 +184,7 @@ pub enum SliceAddress {
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// A slice is found by `namespace/service`.
-pub fn words(meta: &Meta, _: &EndpointSlice) -> Vec<Name> {
+pub fn index_keys(meta: &Meta, _: &EndpointSlice) -> Vec<Name> {
     meta.label(SERVICE_NAME).map(|service| format!("{}/{service}", meta.namespace).into()).into_iter().collect()
 }
 

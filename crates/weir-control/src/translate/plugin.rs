@@ -242,7 +242,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, plugin: &Plugin, part: &mut 
     let resolved = secrets::resolve(cx, &object.key.namespace, &configuration);
     for problem in resolved.as_ref().err().into_iter().flatten() {
         let found = Diagnostic::error("SecretNotFound", problem.as_str()).help("${secret.NAME.KEY} or ${secret.NAMESPACE/NAME.KEY}");
-        part.find(object, plugin.configuration_at, "spec", found);
+        part.report(object, plugin.configuration_at, "spec", found);
     }
     let code = match &plugin.code {
         _ if resolved.is_err() => {
@@ -257,14 +257,14 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, plugin: &Plugin, part: &mut 
         if cx.find(key).is_none() {
             let found = Diagnostic::warning("TargetNotFound", format!("there is no {key}: the plugin does not run for it"))
                 .help("see its name and namespace");
-            part.find(object, *span, "spec.targetRefs", found);
+            part.report(object, *span, "spec.targetRefs", found);
         }
     }
     for (key, span) in &plugin.ingresses {
         if cx.find(key).is_none() {
             let message = format!("there is no {key}: this rule matches no request of it");
             let found = Diagnostic::warning("IngressNotFound", message).help("see its name and namespace");
-            part.find(object, *span, "spec.matchRules", found);
+            part.report(object, *span, "spec.matchRules", found);
         }
     }
     let ports = plugin.ports.clone();
@@ -300,7 +300,7 @@ fn file(cx: &Cx<'_>, object: &Object, plugin: &Plugin, path: &str, part: &mut Pa
         _ => None,
     };
     if let Some((reason, message, help)) = trouble {
-        part.find(object, plugin.code_at, "spec.url", Diagnostic::error(reason, message).help(help));
+        part.report(object, plugin.code_at, "spec.url", Diagnostic::error(reason, message).help(help));
     }
     let sha256 = plugin.sha256.clone().or(digest.ok()).unwrap_or_default();
     WasmCode::File { path: shown, sha256 }

@@ -2,8 +2,8 @@
 use super::{Query, Reply};
 use crate::{
     Shared,
+    app_log::{Level, Logger},
     drain::Phase,
-    logging::{Level, Logger},
     worker_thread::Command,
 };
 use hyper::StatusCode;

@@ -6,7 +6,7 @@ mod sensitive;
 mod shape;
 
 use super::{Query, Reply};
-use crate::{Shared, logging::rfc3339};
+use crate::{Shared, app_log::rfc3339};
 use hyper::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};

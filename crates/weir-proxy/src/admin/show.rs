@@ -2,8 +2,8 @@
 use super::{Query, Reply};
 use crate::{
     Shared, State,
+    app_log::rfc3339,
     cluster::{ClusterRt, EndpointRt},
-    logging::rfc3339,
 };
 use hyper::StatusCode;
 use serde_json::{Value, json};

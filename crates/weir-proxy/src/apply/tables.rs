@@ -1,7 +1,7 @@
 //! Compiled route configurations and access logs, kept from one configuration to the next.
 use crate::{
+    access_log::{AccessLogger, Sinks},
     cluster::ClusterRegistry,
-    log::{Logger, Sinks},
     route::RouteTable,
 };
 use std::{collections::HashMap, sync::Arc};
@@ -18,7 +18,7 @@ pub(super) struct Tables {
 }
 
 /// Compiled logs, what they were compiled from, and what was wrong with it.
-type CompiledLogs = (Vec<AccessLog>, Arc<[Logger]>, Vec<Diagnostic>);
+type CompiledLogs = (Vec<AccessLog>, Arc<[AccessLogger]>, Vec<Diagnostic>);
 
 struct Entry {
     config: Arc<RouteConfiguration>,
@@ -47,18 +47,18 @@ impl Tables {
         self.tables.iter().map(|(n, e)| (n.clone(), e.table.clone())).collect()
     }
     /// The access logs of a connection manager. One that cannot be compiled or opened is left out and said.
-    pub fn logs(&mut self, hcm: &HttpConnectionManager, sinks: &Sinks) -> Arc<[Logger]> {
+    pub fn logs(&mut self, hcm: &HttpConnectionManager, sinks: &Sinks) -> Arc<[AccessLogger]> {
         if let Some((_, logs, _)) = self.logs.iter().find(|(config, ..)| *config == hcm.access_log) {
             return logs.clone();
         }
         let (mut logs, mut findings) = (Vec::new(), Vec::new());
         for log in &hcm.access_log {
-            match Logger::compile(log, sinks) {
+            match AccessLogger::compile(log, sinks) {
                 Ok(logger) => logs.push(logger),
                 Err(f) => findings.extend(f),
             }
         }
-        let logs: Arc<[Logger]> = logs.into();
+        let logs: Arc<[AccessLogger]> = logs.into();
         self.logs.push((hcm.access_log.clone(), logs.clone(), findings));
         logs
     }

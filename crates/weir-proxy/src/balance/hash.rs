@@ -1,5 +1,5 @@
 //! Hashes for the ring and for maglev. The same in every worker, process and version: an affinity outlives restarts.
-use crate::view::{RequestView, cookie, query_parameter};
+use crate::head_access::{RequestView, cookie, query_parameter};
 use std::{fmt::Write, net::IpAddr, time::Duration};
 use weir_config::model::{HashOf, HashPolicy};
 

@@ -202,7 +202,7 @@ fn new_hosts_get_a_part_of_their_share() {
 
 #[test]
 fn requests_hash_by_the_first_source_that_has_one() {
-    use crate::view::fake::Request;
+    use crate::head_access::fake::Request;
     use weir_config::model::{HashOf, HashPolicy};
     let step = |of, terminal| HashPolicy { of, terminal };
     let ip = "10.1.2.3".parse().unwrap();

@@ -1,6 +1,6 @@
 //! Following names by DNS: each cluster of names has a task on the main runtime that asks again when an answer expires.
 use super::{ClusterRt, ClusterSlot, EndpointSet};
-use crate::logging::Logger;
+use crate::app_log::Logger;
 use std::{
     collections::HashMap,
     net::IpAddr,

@@ -1,7 +1,7 @@
 //! Cross-origin resource sharing (Fetch standard, section 3.2; Envoy's `CorsPolicy`).
 use crate::{
+    head_access::{FieldsMut, RequestView},
     route::matcher::{Patterns, Text},
-    view::{FieldsMut, RequestView},
 };
 use weir_config::model::{Cors, StringMatch};
 
@@ -112,7 +112,7 @@ impl CorsRt {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::view::fake;
+    use crate::head_access::fake;
     use std::time::Duration;
 
     fn cors(change: impl FnOnce(&mut Cors)) -> CorsRt {

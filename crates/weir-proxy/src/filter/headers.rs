@@ -1,7 +1,7 @@
 //! Compiled edits of header fields, whose values may hold command operators.
 use crate::{
-    log::{Format, Record},
-    view::FieldsMut,
+    access_log::{Format, Record},
+    head_access::FieldsMut,
 };
 use weir_config::{diagnostic::Diagnostic, model::HeaderEdits};
 use weir_net::http::parse;

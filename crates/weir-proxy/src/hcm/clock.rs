@@ -1,5 +1,5 @@
-//! The deadlines of one stream behind the one lane of its connection.
-use weir_net::timer::Lane;
+//! The deadlines of one stream behind the one deadline of its connection.
+use weir_net::timer::Deadline;
 
 /// Which deadline has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,12 +74,12 @@ impl Clock {
         self.route = now.saturating_add(self.route_after);
         self.per_try = now.saturating_add(self.try_after);
     }
-    pub fn arm(&self, lane: &Lane) {
-        lane.set(self.request.min(self.route).min(self.per_try).min(self.deadline).min(self.idle_check));
+    pub fn arm(&self, deadline: &Deadline) {
+        deadline.set(self.request.min(self.route).min(self.per_try).min(self.deadline).min(self.idle_check));
     }
-    /// To be asked when the lane has expired: which deadline it was. `None`: bytes have moved, and the lane is armed anew.
+    /// To be asked when the deadline has expired: which deadline it was. `None`: bytes have moved, and the deadline is armed anew.
     /// `progress` changes with every byte.
-    pub fn late(&mut self, now: u64, progress: u64, lane: &Lane) -> Option<Late> {
+    pub fn late(&mut self, now: u64, progress: u64, deadline: &Deadline) -> Option<Late> {
         let found = match now {
             _ if now >= self.whole() => Some(Late::Route),
             _ if now >= self.per_try => Some(Late::Try),
@@ -97,7 +97,7 @@ impl Clock {
             }
             self.idle_check = now.saturating_add(self.idle / LOOKS);
         }
-        self.arm(lane);
+        self.arm(deadline);
         None
     }
 }
@@ -147,17 +147,20 @@ mod tests {
     #[test]
     fn a_stream_is_idle_only_while_nothing_moves() {
         let timers = Rc::new(weir_net::timer::Timers::default());
-        let lane = timers.lane();
+        let deadline = timers.deadline();
         let mut c = Clock::new(0, 400);
         let mut progress = 0;
         for now in (100..2000).step_by(100) {
             progress += 1;
-            assert_eq!(c.late(now, progress, &lane), None);
+            assert_eq!(c.late(now, progress, &deadline), None);
         }
-        let idle = (2000..9000).step_by(100).find(|now| c.late(*now, progress, &lane).is_some());
+        let idle = (2000..9000).step_by(100).find(|now| c.late(*now, progress, &deadline).is_some());
         assert!((2300..=2500).contains(&idle.unwrap_or(0)), "{idle:?}");
         let mut c = Clock::new(0, u64::MAX);
         (c.route, c.per_try) = (300, 200);
-        assert_eq!((c.late(100, 0, &lane), c.late(250, 0, &lane), c.late(300, 0, &lane)), (None, Some(Late::Try), Some(Late::Route)));
+        assert_eq!(
+            (c.late(100, 0, &deadline), c.late(250, 0, &deadline), c.late(300, 0, &deadline)),
+            (None, Some(Late::Try), Some(Late::Route))
+        );
     }
 }

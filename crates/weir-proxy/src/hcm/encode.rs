@@ -1,5 +1,5 @@
 //! Takes a response's head through the plugins: an upstream's, a local reply, or a switch of protocols.
-use super::{attempt::Try, attend::GivenUp, exchange::Exchange, relay::Replay, respond::before_head};
+use super::{active_stream::Exchange, body::Replay, respond::before_head, upstream_request::Try, wait::GivenUp};
 use crate::stream::Direction;
 use std::{
     future::poll_fn,
@@ -26,7 +26,7 @@ impl Exchange<'_> {
         if !body.is_empty() {
             chain.data(Direction::Response, body, true);
         }
-        self.clock.arm(&self.c.lane);
+        self.clock.arm(&self.c.deadline);
         poll_fn(|cx| self.poll_encode(cx, source.as_mut())).await?;
         if self.chain.as_ref().is_some_and(|c| c.is_unsized(Direction::Response)) {
             // The new length, if it is known by now, is set with the framing.

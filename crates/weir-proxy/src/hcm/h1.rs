@@ -1,5 +1,5 @@
 //! HTTP/1 towards clients: one task per connection, one request after the other.
-use super::{After, Client, Connection, Hcm, Waits, exchange::Exchange, ns};
+use super::{After, Client, Connection, Hcm, Waits, active_stream::Exchange, ns};
 use crate::{
     drain::{IDLE_GRACE, Phase, Watch},
     info::Flags,
@@ -43,7 +43,7 @@ pub enum Ended {
 /// `since`: when its first byte came, if it has.
 pub async fn serve(wire: Wire, mut since: Option<u64>, connection: Connection, mut known: Weak<Hcm>, mut waits: Waits) -> Ended {
     let Connection { conn, key, worker: w, ip } = connection;
-    let mut c = Client { peer: Peer::H1(wire), lane: w.timers.lane(), conn, ip };
+    let mut c = Client { peer: Peer::H1(wire), deadline: w.timers.deadline(), conn, ip };
     let (mut last, mut requests) = (None, 0u32);
     let drain = c.conn.drain.watch();
     loop {
@@ -88,10 +88,10 @@ async fn request_head(
     since: Option<u64>,
     drain: &Watch,
 ) -> Result<(Rc<Stream>, Result<(), Refused>), Ended> {
-    let Client { peer, lane, .. } = c;
+    let Client { peer, deadline, .. } = c;
     let wire = peer.wire().ok_or(Ended::Local)?;
     let begun = w.moment();
-    lane.set(begun.saturating_add(waits.idle));
+    deadline.set(begun.saturating_add(waits.idle));
     let mut stream: Option<Rc<Stream>> = None;
     let mut leaving = false;
     loop {
@@ -109,7 +109,7 @@ async fn request_head(
                     w.bufs.reclaim(&mut wire.input);
                     return Ok((s.clone(), Ok(())));
                 }
-                Ok(None) if first => lane.set(since.unwrap_or_else(|| w.now()).saturating_add(waits.head)),
+                Ok(None) if first => deadline.set(since.unwrap_or_else(|| w.now()).saturating_add(waits.head)),
                 Ok(None) => {}
                 Err(Bad::NotHttp) => return Err(Ended::Local),
                 Err(bad) => return Ok((s.clone(), Err(Refused::Bad(bad)))),
@@ -124,11 +124,11 @@ async fn request_head(
         let filled = poll_fn(|cx| {
             if idle && !leaving && drain.phase(cx) >= Phase::Closing {
                 leaving = true;
-                lane.set(begun.saturating_add(ns(Some(IDLE_GRACE))));
+                deadline.set(begun.saturating_add(ns(Some(IDLE_GRACE))));
             }
             // A request that has come is served, even if the time is over.
             let filled = wire.poll_fill(cx, &w.bufs);
-            if filled.is_pending() && lane.expired(cx) {
+            if filled.is_pending() && deadline.expired(cx) {
                 return Poll::Ready(Err(if leaving { Ended::Drained } else { Ended::Idle }));
             }
             filled.map(Ok)

@@ -1,5 +1,5 @@
 //! HTTP/2 towards clients: one task per connection, and one per stream, on the same worker.
-use super::{Client, Connection, Hcm, exchange::Exchange, ns, tunnel};
+use super::{Client, Connection, Hcm, active_stream::Exchange, ns, upgrade};
 use crate::drain::{IDLE_GRACE, Phase};
 use h2::{Reason, RecvStream, server::SendResponse};
 use http::Request;
@@ -58,10 +58,10 @@ pub async fn serve(io: Io, first: Vec<u8>, since: Option<u64>, connection: Conne
     let drain = connection.conn.drain.watch();
     let shared = Rc::new(Shared { connection, known: RefCell::default(), early_resets: Cell::new(0), active: Cell::new(0) });
     let w = shared.connection.worker.clone();
-    let lane = w.timers.lane();
+    let deadline = w.timers.deadline();
     let grace = ns(Some(IDLE_GRACE));
     let head_end = since.unwrap_or_else(|| w.now()).saturating_add(waits.head);
-    lane.set(head_end);
+    deadline.set(head_end);
     let mut handshake = pin!(builder.handshake(Guarded::new(io, first, seen.clone())));
     let mut leaving = false;
     let shaken = poll_fn(|cx| {
@@ -69,10 +69,10 @@ pub async fn serve(io: Io, first: Vec<u8>, since: Option<u64>, connection: Conne
         if !leaving && phase >= Phase::Closing {
             // A client that has not even sent the preface is idle.
             leaving = true;
-            lane.set(w.now().saturating_add(grace).min(head_end));
+            deadline.set(w.now().saturating_add(grace).min(head_end));
         }
         let shaken = handshake.as_mut().poll(cx);
-        if shaken.is_pending() && (phase >= Phase::Cutting || lane.expired(cx)) {
+        if shaken.is_pending() && (phase >= Phase::Cutting || deadline.expired(cx)) {
             return Poll::Ready(None);
         }
         shaken.map(Some)
@@ -80,7 +80,7 @@ pub async fn serve(io: Io, first: Vec<u8>, since: Option<u64>, connection: Conne
     .await;
     if let Some(Ok(mut h2)) = shaken {
         let (mut told, mut leaving, mut in_head, mut count) = (false, false, false, 0u32);
-        lane.set(w.now().saturating_add(waits.idle));
+        deadline.set(w.now().saturating_add(waits.idle));
         loop {
             let next = poll_fn(|cx| {
                 let phase = drain.phase(cx);
@@ -94,9 +94,9 @@ pub async fn serve(io: Io, first: Vec<u8>, since: Option<u64>, connection: Conne
                 if !leaving && phase >= Phase::Closing {
                     // Clients that do not react to the GOAWAY are checked until they have no stream left.
                     leaving = true;
-                    lane.set(w.now().saturating_add(grace));
+                    deadline.set(w.now().saturating_add(grace));
                 }
-                if lane.expired(cx) {
+                if deadline.expired(cx) {
                     if in_head {
                         stats.downstream_rq_header_timeout.inc();
                         return Poll::Ready(None);
@@ -105,18 +105,18 @@ pub async fn serve(io: Io, first: Vec<u8>, since: Option<u64>, connection: Conne
                         told = true;
                         h2.graceful_shutdown();
                         // The client may take its time to leave.
-                        lane.set(w.now().saturating_add(waits.head));
+                        deadline.set(w.now().saturating_add(waits.head));
                     } else if shared.active.get() == 0 {
                         return Poll::Ready(None);
                     } else {
-                        lane.set(w.now().saturating_add(if leaving { grace } else { waits.idle }));
+                        deadline.set(w.now().saturating_add(if leaving { grace } else { waits.idle }));
                     }
                 }
                 let polled = h2.poll_accept(cx);
                 stats.downstream_rq_http2_refused.add(seen.refused.take().into());
                 if polled.is_pending() && in_head != seen.in_head.get() {
                     in_head = !in_head;
-                    lane.set(w.now().saturating_add(match (in_head, leaving) {
+                    deadline.set(w.now().saturating_add(match (in_head, leaving) {
                         (true, _) => waits.head,
                         (false, true) => grace,
                         (false, false) => waits.idle,
@@ -152,7 +152,7 @@ pub async fn serve(io: Io, first: Vec<u8>, since: Option<u64>, connection: Conne
                 tokio::task::yield_now().await;
             }
             in_head = false;
-            lane.set(w.now().saturating_add(if leaving { grace } else { waits.idle }));
+            deadline.set(w.now().saturating_add(if leaving { grace } else { waits.idle }));
             shared.active.set(shared.active.get() + 1);
             // Boxed, since the runtime moves what it is given more than once, and this is large.
             spawn_local(Box::pin(stream(shared.clone(), request, respond)));
@@ -187,11 +187,11 @@ async fn serve_stream(shared: &Shared, request: Request<RecvStream>, mut respond
     }
     let websocket = s.req.borrow().headers.get(Known::Upgrade).is_some_and(|p| p.eq_ignore_ascii_case(b"websocket"));
     if websocket {
-        tunnel::add_websocket_key(&mut s.req.borrow_mut().headers, [w.random(), w.random()]);
+        upgrade::add_websocket_key(&mut s.req.borrow_mut().headers, [w.random(), w.random()]);
     }
     *s.conn.borrow_mut() = Some(conn.clone());
     let peer = Peer::H2(H2Stream { recv: Some(body), respond: Some(respond), ..H2Stream::default() });
-    let mut c = Client { peer, lane: w.timers.lane(), conn: conn.clone(), ip: ip.clone() };
+    let mut c = Client { peer, deadline: w.timers.deadline(), conn: conn.clone(), ip: ip.clone() };
     let (fields, bytes) = {
         let req = s.req.borrow();
         (req.headers.len(), req.target().len() + req.headers.size())

@@ -1,5 +1,5 @@
 //! Interim answers (1xx) on their way to the client. `100 Continue` is the gateway's own to say; `101` ends the exchange.
-use super::exchange::{End, Exchange};
+use super::active_stream::{End, Exchange};
 use std::task::{Context, Poll, ready};
 use weir_net::http::{Known, Version, h2 as border, relay::Peer};
 

@@ -1,7 +1,7 @@
 //! The request's head on its way in: normalised, checked, and given the headers that say whence it came.
 use super::{
-    exchange::{End, Exchange},
-    filters::{Chain, Filter},
+    active_stream::{End, Exchange},
+    filter_chain::{Chain, Filter},
 };
 use crate::{
     conn::ConnInfo,

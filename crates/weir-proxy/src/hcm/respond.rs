@@ -1,13 +1,13 @@
 //! The response on its way to the client.
 use super::{
     After,
-    attempt::Try,
+    active_stream::{End, Exchange},
+    body::{Body, Replay},
     clock::Late,
     encode::Source,
-    exchange::{End, Exchange},
-    forward::Plan,
     h1,
-    relay::{Body, Replay},
+    router::Plan,
+    upstream_request::Try,
 };
 use crate::{
     filter::cors,
@@ -28,7 +28,7 @@ impl Exchange<'_> {
         let now = self.s.info.borrow().upstream_rx_start;
         // What is left of the try is the route's to bound.
         self.clock.end_try();
-        self.clock.arm(&self.c.lane);
+        self.clock.arm(&self.c.deadline);
         let malformed = |_: Bad| End::reply(502, Flags::UPSTREAM_PROTOCOL_ERROR, "upstream_reset_before_response_started{protocol_error}");
         if self.s.resp.borrow().status == 101 {
             return self.upgrade(plan, tried).await;

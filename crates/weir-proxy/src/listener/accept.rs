@@ -1,6 +1,6 @@
 //! Accepting on one worker: limits, the PROXY protocol, the look at the ClientHello, the filter chain, the handshake.
 use super::{ChainRt, ListenerRt, ListenerSlot, ListenerStats, Total, count, info, next_id, tcp_proxy};
-use crate::{conn::ConnInfo, logging::Logger, worker_thread::Local};
+use crate::{app_log::Logger, conn::ConnInfo, worker_thread::Local};
 use std::{
     io,
     net::SocketAddr,
@@ -235,7 +235,7 @@ async fn serve(local: &Rc<Local>, guard: &Guard, chain: Arc<ChainRt>, io: TcpStr
         chain: chain.config.name.clone(),
         tls: None,
         requested_server_name: arrival.hello.and_then(|h| h.server_name),
-        drain: local.drain_of(&chain.era),
+        drain: local.drain_of(&chain.drain_group),
     };
     let io = match &chain.tls {
         None => Io::Plain(io),

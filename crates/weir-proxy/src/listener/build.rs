@@ -1,6 +1,6 @@
 //! From a listener's configuration to what accepts for it. A chain that cannot be built is left out, or its last good
 //! version stays; the others serve.
-use super::{ChainRt, Era, ListenerRt, TcpProxyRt};
+use super::{ChainRt, DrainGroup, ListenerRt, TcpProxyRt};
 use crate::{
     cluster::{ClusterRegistry, manager::version},
     secrets::Secrets,
@@ -88,12 +88,12 @@ fn chain(
         NetworkFilter::HttpConnectionManager(hcm) => hcm.timeouts.drain_timeout,
         NetworkFilter::TcpProxy(_) => HttpTimeouts::default().drain_timeout,
     };
-    let era = old.filter(|_| same_tls).filter(same_kind).map_or_else(|| Era::new(drain_timeout), |o| o.era.clone());
+    let drain_group = old.filter(|_| same_tls).filter(same_kind).map_or_else(|| DrainGroup::new(drain_timeout), |o| o.drain_group.clone());
     let tcp = match &config.filter {
         NetworkFilter::TcpProxy(tcp) => Some(TcpProxyRt::new(tcp, clusters)),
         NetworkFilter::HttpConnectionManager(_) => None,
     };
-    Ok(ChainRt { config: config.clone(), tls, tcp, era })
+    Ok(ChainRt { config: config.clone(), tls, tcp, drain_group })
 }
 
 /// The certificates of a chain that can be served; for the others a finding.

@@ -1,16 +1,17 @@
 //! The TCP proxy: bytes both ways between a client and one endpoint of a weighted choice of clusters.
 use super::{
-    ChainRt, ListenerStats, count,
-    forward_proxy::{self, Tunnel},
-    tunnel::{Moved, tunnel},
+    ChainRt, ListenerStats,
+    byte_copy::{Moved, tunnel},
+    connect_tunnel::{self, Tunnel},
+    count,
 };
 use crate::{
+    app_log::Logger,
     breaker::Full,
     cluster::{ClusterRegistry, ClusterRt, ClusterSlot, EndpointRt, ForwardProxy},
     conn::ConnInfo,
     drain::Phase,
-    logging::Logger,
-    upstream::{Link, send_header},
+    upstream::{ConnStats, send_header},
     worker_thread::Local,
 };
 use std::{collections::HashMap, io, sync::Arc, time::Duration};
@@ -84,7 +85,7 @@ pub(super) async fn serve(local: &Local, chain: &ChainRt, client: Io, conn: &Con
             }
         };
         let begun = worker.now();
-        let link = Link::new(&of_cluster, permit, begun);
+        let link = ConnStats::new(&of_cluster, permit, begun);
         match timeout(cluster.config.connect_timeout, connect(local, &cluster, &endpoint, conn)).await {
             Ok(Ok(upstream)) => {
                 of_cluster.upstream_cx_connect_ms.record(worker.now() - begun);
@@ -166,7 +167,7 @@ async fn connect(local: &Local, cluster: &ClusterRt, endpoint: &EndpointRt, conn
     // The client's server name is for the other end of the tunnel.
     let io = dial(cluster, endpoint, conn, None, alpn).await?;
     let http2 = http2 || io.alpn() == Some(b"h2");
-    Ok(Upstream::Tunnel(Box::new(forward_proxy::open(&local.worker, io, config, http2).await?)))
+    Ok(Upstream::Tunnel(Box::new(connect_tunnel::open(&local.worker, io, config, http2).await?)))
 }
 
 async fn dial(cluster: &ClusterRt, endpoint: &EndpointRt, conn: &ConnInfo, name: Option<&str>, alpn: Alpn) -> io::Result<Io> {

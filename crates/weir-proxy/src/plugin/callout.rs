@@ -6,7 +6,7 @@ use crate::{
     outlier::Outliers,
     upstream::{
         Host, WorkerCluster,
-        client::{Answer, Body, Request, Way},
+        client::{Answer, Body, Destination, Request},
     },
     worker::Worker,
 };
@@ -89,8 +89,8 @@ pub(super) struct Chosen {
 }
 
 impl Chosen {
-    pub fn way(&self) -> Way<'_> {
-        Way { worker: &self.worker, cluster: &self.cluster, host: &self.host, server_name: self.server_name.as_deref() }
+    pub fn destination(&self) -> Destination<'_> {
+        Destination { worker: &self.worker, cluster: &self.cluster, host: &self.host, server_name: self.server_name.as_deref() }
     }
 }
 
@@ -103,7 +103,7 @@ impl Callouts {
         let begun = Instant::now();
         let chosen = within(timeout, self.choose(w, &to)).await??;
         let left = timeout.map(|t| t.saturating_sub(begun.elapsed()));
-        let Answer { head, body, trailers } = chosen.way().send(request, Body::Keep { max: MAX_ANSWER }, left).await?;
+        let Answer { head, body, trailers } = chosen.destination().send(request, Body::Keep { max: MAX_ANSWER }, left).await?;
         let mut headers = vec![(b":status".to_vec(), head.status.to_string().into_bytes())];
         headers.extend(fields(&head.headers));
         Ok(HttpAnswer { headers, body: body.into(), trailers: fields(&trailers) })

@@ -1,5 +1,5 @@
 //! Where a plugin's code comes from: a file, or HTTP(S) with a digest; what was fetched is kept on disk by digest.
-use crate::logging::Logger;
+use crate::app_log::Logger;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;

@@ -135,7 +135,7 @@ pub(super) async fn run(
     let begun = tokio::time::Instant::now();
     let opened = callout::within(timeout, async {
         let chosen = callouts.choose(w, &to).await?;
-        let open = chosen.way().open(&head).await?;
+        let open = chosen.destination().open(&head).await?;
         Ok::<_, String>((chosen, open))
     });
     let (chosen, open) = match opened.await {
@@ -151,7 +151,7 @@ pub(super) async fn run(
         match &event {
             Event::Closed(code, _) => {
                 let failed = matches!(*code, DEADLINE_EXCEEDED | UNAVAILABLE | INTERNAL);
-                chosen.way().report(if failed { Outcome::LocalOrigin } else { Outcome::Status(200) });
+                chosen.destination().report(if failed { Outcome::LocalOrigin } else { Outcome::Status(200) });
                 return give(event);
             }
             _ => give(event),

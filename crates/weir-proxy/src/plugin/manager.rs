@@ -3,14 +3,14 @@ use super::{
     Generation, PluginSlot, PluginState, Status, UpstreamStatus,
     code::{self, CodeError, FetchOptions},
     metrics::{Custom, Fetches, Kind},
-    probation::{Probation, WINDOW},
     redis,
+    rollback::{Probation, WINDOW},
     startup::{For, Outcome, RedisWish, Startup},
     upstream::Own,
 };
 use crate::{
+    app_log::{Level, Logger},
     cluster::ClusterRegistry,
-    logging::{Level, Logger},
 };
 use std::{
     collections::{BTreeMap, HashMap},

@@ -6,9 +6,9 @@ pub use node::set_labels;
 
 use crate::{
     conn::{ConnInfo, PeerCertificate},
+    head_access::canonical_authority,
     info::Info,
     stream::Stream,
-    view::canonical_authority,
 };
 use std::net::SocketAddr;
 use weir_net::http::Headers;

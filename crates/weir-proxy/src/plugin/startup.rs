@@ -172,7 +172,7 @@ impl Startup {
             // The reason quotes these lines already.
             let shown = plugin.configuration.redacted(&line);
             if !started.as_ref().is_err_and(|why| why.contains(shown.trim())) {
-                super::services::log(plugin, level, &line);
+                super::host_services::log(plugin, level, &line);
             }
         }
         Outcome { started, asked }
@@ -257,7 +257,7 @@ impl Starting {
 
     fn warn(&self, message: &str) {
         if self.is_new(message) {
-            super::services::log(&self.startup.plugin, LogLevel::Warn, message);
+            super::host_services::log(&self.startup.plugin, LogLevel::Warn, message);
         }
     }
 
@@ -319,13 +319,13 @@ impl Services for Kept {
             return;
         }
         drop(asked);
-        super::services::log(&it.startup.plugin, level, message);
+        super::host_services::log(&it.startup.plugin, level, message);
     }
     fn log_level(&self) -> LogLevel {
-        super::services::log_level()
+        super::host_services::log_level()
     }
     fn log_dropped(&self, records: u64) {
-        self.0.warn(&super::services::dropped_lines(records));
+        self.0.warn(&super::host_services::dropped_lines(records));
     }
     fn property(&self, path: PropertyPath<'_>, out: &mut Vec<u8>) -> bool {
         property::without_stream(path, out)
@@ -362,7 +362,7 @@ impl Services for Kept {
         self.0.keep(Ask::GrpcCancel { token }).map_or_else(|e| e, |()| Status::Ok)
     }
     fn grpc_close(&self, token: u32) -> Status {
-        if token & 3 == super::services::GRPC_CALL {
+        if token & 3 == super::host_services::GRPC_CALL {
             return self.grpc_cancel(token);
         }
         self.grpc_send(token, &[], true)
@@ -424,7 +424,7 @@ impl Services for Kept {
     fn queue_waker(&self) -> QueueWaker {
         match &self.0.startup.whose {
             For::Trial => Arc::new(|_| ()),
-            For::Worker { slot, post, .. } => super::services::queue_waker(*slot, post),
+            For::Worker { slot, post, .. } => super::host_services::queue_waker(*slot, post),
         }
     }
 }

@@ -2,13 +2,13 @@
 use super::{
     Generation, Manager, PluginEntry, PluginSlot, PluginStream,
     callout::Callouts,
-    hosted::Hosted,
+    host_services::{Common, HostServices},
+    instance::Hosted,
     metrics::{Shard, add, add_time},
     redis::Pool,
-    services::{Common, HostServices},
     startup::{Asked, For, Outcome},
 };
-use crate::{logging::Logger, worker::Worker};
+use crate::{app_log::Logger, worker::Worker};
 use std::{
     cell::{Cell, RefCell},
     rc::{Rc, Weak},
@@ -370,7 +370,7 @@ impl Entry {
             return;
         }
         let message = format_args!("{}: generation {} does not start on a worker: {why}", self.slot.name, generation.number);
-        Logger::Wasm.write(crate::logging::Level::Error, message);
+        Logger::Wasm.write(crate::app_log::Level::Error, message);
         self.restart_later();
     }
 

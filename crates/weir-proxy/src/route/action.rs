@@ -10,9 +10,9 @@ use crate::{
         guard::Guard,
         headers::{Edits, no_host},
     },
+    head_access::RequestView,
     retry::RetryRt,
     session::Session,
-    view::RequestView,
 };
 use bytes::Bytes;
 use regex::bytes::Regex;

@@ -1,5 +1,5 @@
 //! Compiled conditions on text: header fields, pseudo-headers and query parameters.
-use crate::view::{RequestView, query_parameter};
+use crate::head_access::{RequestView, query_parameter};
 use regex::bytes::Regex;
 use std::collections::HashMap;
 use weir_config::model::{HeaderMatch, QueryMatch, StringMatch, ValueMatch};

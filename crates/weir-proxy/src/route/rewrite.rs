@@ -1,6 +1,6 @@
 //! Compiled path rewrites, and the `location` of redirects.
 use super::matcher::Patterns;
-use crate::view::{RequestView, host_without_port};
+use crate::head_access::{RequestView, host_without_port};
 use regex::bytes::Regex;
 use weir_config::model::{PathRewrite, Redirect, RedirectPort};
 
@@ -115,7 +115,7 @@ impl RedirectRt {
         let default = if scheme == b"https" { 443 } else { 80 };
         if let Some(port) = port.filter(|p| *p != default) {
             out.push(b':');
-            crate::log::decimal(out, port.into());
+            crate::access_log::decimal(out, port.into());
         }
         let query = request.query().filter(|_| !config.strip_query);
         match &self.path {

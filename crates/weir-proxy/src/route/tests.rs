@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::{rewrite::*, *};
-use crate::{cluster::ClusterSlot, view::fake::Request};
+use crate::{cluster::ClusterSlot, head_access::fake::Request};
 use weir_config::model::*;
 
 fn route(name: &str, path: PathMatch) -> Route {

@@ -1,6 +1,6 @@
 //! Requests of the gateway's own to one host of a cluster: mirrors and the callouts of plugins. They go the way of all others,
 //! within the cluster's circuit breakers and counted by it.
-use super::{Checkout, Conn, Failure, Host, MAX_INTERIM, Protocol, Turn, Use, WorkerCluster};
+use super::{ActiveRequest, Checkout, Conn, Failure, Host, MAX_INTERIM, Protocol, StreamPermit, WorkerCluster};
 use crate::{
     breaker::{Permit, Resource},
     outlier::Outcome,
@@ -41,7 +41,7 @@ pub enum Body {
 }
 
 /// Where a request goes.
-pub struct Way<'a> {
+pub struct Destination<'a> {
     pub worker: &'a Worker,
     pub cluster: &'a Rc<WorkerCluster>,
     pub host: &'a Rc<Host>,
@@ -60,7 +60,7 @@ fn lost(why: impl ToString) -> Lost {
     Lost { why: why.to_string(), silent: false }
 }
 
-impl Way<'_> {
+impl Destination<'_> {
     /// Sends a request and reads its answer; on another connection where the first, used before, was closed meanwhile and the
     /// request may be sent twice.
     ///
@@ -70,7 +70,7 @@ impl Way<'_> {
         request.frame();
         let _place = self.place()?;
         let stats = &self.cluster.stats;
-        let _turn = Turn::new(self.cluster, self.host);
+        let _turn = ActiveRequest::new(self.cluster, self.host);
         stats.upstream_rq_total.inc();
         let tries = async {
             for fresh in [false, true] {
@@ -99,13 +99,13 @@ impl Way<'_> {
         answer
     }
 
-    /// Begins a stream of HTTP/2 whose both sides the caller drives. What it comes to is the caller's to [`Way::report`].
+    /// Begins a stream of HTTP/2 whose both sides the caller drives. What it comes to is the caller's to [`Destination::report`].
     ///
     /// # Errors
     /// Why there is none, for people.
     pub async fn open(&self, head: &RequestHead) -> Result<Open, String> {
         let place = self.place()?;
-        let turn = Turn::new(self.cluster, self.host);
+        let turn = ActiveRequest::new(self.cluster, self.host);
         self.cluster.stats.upstream_rq_total.inc();
         for fresh in [false, true] {
             let (conn, reused) = self.checkout(Protocol::Http2, head, fresh).await?;
@@ -277,9 +277,9 @@ pub struct Open {
 
 /// What a stream takes of its cluster's limits.
 pub struct Places {
-    _slot: Use,
+    _slot: StreamPermit,
     _place: Permit,
-    _turn: Turn,
+    _turn: ActiveRequest,
 }
 
 impl Request {

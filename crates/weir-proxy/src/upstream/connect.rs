@@ -1,9 +1,9 @@
 //! Getting a connection to a host: an idle one, room on a shared one, or a new one, within the circuit breakers.
 use super::{
     Host, WorkerCluster,
-    h2::{Multiplexed, Use},
+    h2::{Multiplexed, StreamPermit},
     host::Idle,
-    link::{Facts, Link, UpstreamTls},
+    link::{ConnStats, Facts, UpstreamTls},
 };
 use crate::{
     breaker::{Full, Place, Resource},
@@ -70,7 +70,7 @@ impl Failure {
 /// A connection that one request has for itself, or its place on a shared one.
 pub enum Conn {
     H1(Owned),
-    H2 { send: SendRequest<Bytes>, shared: Rc<Multiplexed>, place: Use },
+    H2 { send: SendRequest<Bytes>, shared: Rc<Multiplexed>, place: StreamPermit },
 }
 
 /// An HTTP/1 connection of one request.
@@ -78,7 +78,7 @@ pub struct Owned {
     pub wire: Wire,
     requests: u32,
     name: Option<Box<str>>,
-    link: Rc<Link>,
+    link: Rc<ConnStats>,
 }
 
 /// What is asked for.
@@ -171,7 +171,7 @@ impl Checkout<'_> {
             },
         };
         let stats = &self.cluster.stats;
-        let link = Link::new(stats, permit, w.now());
+        let link = ConnStats::new(stats, permit, w.now());
         let begun = tokio::time::timeout(self.cluster.rt.config.connect_timeout, self.connect(w, name, link)).await;
         match begun {
             Ok(Ok(conn)) => Ok((conn, false)),
@@ -213,7 +213,7 @@ impl Checkout<'_> {
                     if cluster.close_idle() {
                         continue;
                     }
-                    w.shared.spare(cluster.slot, w.index);
+                    w.shared.release_connection(cluster.slot, w.index);
                     tokio::select! {
                         () = local.freed() => {}
                         () = remote.freed() => {}
@@ -225,7 +225,7 @@ impl Checkout<'_> {
                         tokio::task::yield_now().await;
                         continue;
                     }
-                    w.shared.spare_any(w.index);
+                    w.shared.release_any_connection(w.index);
                     let shed = shed.get_or_insert_with(|| {
                         w.shared.upstreams.overflow.fetch_add(1, Ordering::Relaxed);
                         Box::pin(tokio::time::sleep(WAIT_FOR_PROCESS))
@@ -243,7 +243,7 @@ impl Checkout<'_> {
         }
     }
 
-    async fn connect(&self, w: &Worker, name: Option<&str>, link: Link) -> io::Result<Conn> {
+    async fn connect(&self, w: &Worker, name: Option<&str>, link: ConnStats) -> io::Result<Conn> {
         let (rt, stats) = (&self.cluster.rt, &self.cluster.stats);
         let io = self.dial().await?;
         let mut facts = Facts { local: io.local_addr().ok(), connect_end: w.now(), ..link.facts.get() };
@@ -361,7 +361,7 @@ impl Owned {
 pub struct Ticket {
     requests: u32,
     name: Option<Box<str>>,
-    link: Rc<Link>,
+    link: Rc<ConnStats>,
 }
 
 impl Ticket {

@@ -1,5 +1,5 @@
 //! HTTP/2 connections to an upstream, shared by many requests.
-use super::link::{Facts, Link, UpstreamTls};
+use super::link::{ConnStats, Facts, UpstreamTls};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use std::{cell::Cell, io, rc::Rc};
@@ -32,12 +32,12 @@ pub struct Multiplexed {
 }
 
 /// One stream under way.
-pub struct Use {
+pub struct StreamPermit {
     active: Rc<Cell<u32>>,
     freed: Rc<Notify>,
 }
 
-impl Drop for Use {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         self.active.set(self.active.get() - 1);
         self.freed.notify_one();
@@ -53,7 +53,13 @@ impl Drop for Multiplexed {
 
 impl Multiplexed {
     /// Shakes hands and starts the task that drives the connection; it ends with the connection.
-    pub async fn start(io: Io, config: &Cluster, name: Option<Box<str>>, link: Rc<Link>, freed: Rc<Notify>) -> io::Result<Rc<Multiplexed>> {
+    pub async fn start(
+        io: Io,
+        config: &Cluster,
+        name: Option<Box<str>>,
+        link: Rc<ConnStats>,
+        freed: Rc<Notify>,
+    ) -> io::Result<Rc<Multiplexed>> {
         let mut builder = h2::client::Builder::new();
         builder.initial_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
         // The library ends the connection, and all its streams, for a head of four times this; `Exchange::poll_head` holds the limit.
@@ -84,11 +90,11 @@ impl Multiplexed {
         self.active.get() == 0 && self.since.get() < oldest
     }
     /// A handle to send one request with.
-    pub fn stream(&self, now: u64) -> (SendRequest<Bytes>, Use) {
+    pub fn stream(&self, now: u64) -> (SendRequest<Bytes>, StreamPermit) {
         self.active.set(self.active.get() + 1);
         self.requests.set(self.requests.get() + 1);
         self.since.set(now);
-        (self.send.clone(), Use { active: self.active.clone(), freed: self.freed.clone() })
+        (self.send.clone(), StreamPermit { active: self.active.clone(), freed: self.freed.clone() })
     }
     /// No further stream.
     pub fn retire(&self) {

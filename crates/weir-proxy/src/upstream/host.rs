@@ -1,5 +1,5 @@
 //! One endpoint as a worker sees it: its idle connections and the requests under way to it.
-use super::{WorkerCluster, h2::Multiplexed, link::Link};
+use super::{WorkerCluster, h2::Multiplexed, link::ConnStats};
 use crate::{cluster::EndpointRt, stats::ClusterStats};
 use std::{
     cell::{Cell, RefCell},
@@ -19,7 +19,7 @@ pub(super) struct Idle {
     pub requests: u32,
     /// The server name it was made for, where that is the request's.
     pub name: Option<Box<str>>,
-    pub link: Rc<Link>,
+    pub link: Rc<ConnStats>,
 }
 
 pub struct Host {
@@ -112,20 +112,20 @@ impl Host {
 }
 
 /// One request under way to a host: counted while it lives.
-pub struct Turn {
+pub struct ActiveRequest {
     host: Rc<Host>,
     cluster: Rc<WorkerCluster>,
 }
 
-impl Turn {
-    pub fn new(cluster: &Rc<WorkerCluster>, host: &Rc<Host>) -> Turn {
+impl ActiveRequest {
+    pub fn new(cluster: &Rc<WorkerCluster>, host: &Rc<Host>) -> ActiveRequest {
         host.active.set(host.active.get() + 1);
         cluster.stats.upstream_rq_active.inc();
-        Turn { host: host.clone(), cluster: cluster.clone() }
+        ActiveRequest { host: host.clone(), cluster: cluster.clone() }
     }
 }
 
-impl Drop for Turn {
+impl Drop for ActiveRequest {
     fn drop(&mut self) {
         self.host.active.set(self.host.active.get() - 1);
         self.cluster.stats.upstream_rq_active.dec();

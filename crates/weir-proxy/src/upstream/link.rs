@@ -48,7 +48,7 @@ impl UpstreamTls {
 }
 
 /// A connection as its cluster counts it: open while this lives.
-pub struct Link {
+pub struct ConnStats {
     pub facts: Cell<Facts>,
     /// Empty for plain text.
     pub tls: OnceCell<Rc<UpstreamTls>>,
@@ -60,14 +60,14 @@ pub struct Link {
     _place: Place,
 }
 
-impl Link {
+impl ConnStats {
     /// Of a connection that is about to be made.
-    pub fn new(stats: &Arc<ClusterStats>, place: Place, now: u64) -> Link {
+    pub fn new(stats: &Arc<ClusterStats>, place: Place, now: u64) -> ConnStats {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         stats.upstream_cx_total.inc();
         stats.upstream_cx_active.inc();
         let facts = Facts { id: NEXT.fetch_add(1, Ordering::Relaxed), connect_start: now, ..Facts::default() };
-        Link {
+        ConnStats {
             facts: Cell::new(facts),
             tls: OnceCell::new(),
             begun: Instant::now(),
@@ -90,7 +90,7 @@ impl Link {
     }
 }
 
-impl Drop for Link {
+impl Drop for ConnStats {
     fn drop(&mut self) {
         let s = &self.stats;
         s.upstream_cx_active.dec();

@@ -2,7 +2,7 @@
 //! one with a body beyond the buffer's limit is not made.
 use super::{
     WorkerCluster,
-    client::{Body, Request, Way},
+    client::{Body, Destination, Request},
 };
 use crate::{
     filter::fault::happens,
@@ -80,7 +80,7 @@ pub fn start(w: &Rc<Worker>, to: &[&MirrorRt], req: &RequestHead, body: &[u8], t
 
 async fn run(copy: Copy, cluster: Rc<WorkerCluster>, request: Request, timeout: Duration) {
     let Some(host) = cluster.pick(None, &[]) else { return };
-    let way = Way { worker: &copy.worker, cluster: &cluster, host: &host, server_name: None };
+    let destination = Destination { worker: &copy.worker, cluster: &cluster, host: &host, server_name: None };
     // Nobody waits for what comes of it; the cluster's statistics and health do.
-    let _ = way.send(request, Body::Drop, Some(timeout)).await;
+    let _ = destination.send(request, Body::Drop, Some(timeout)).await;
 }

@@ -44,7 +44,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if !args.no_plugins && !update.config.plugins.is_empty() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         // What plugins log is not a finding.
-        weir_proxy::logging::divert(|_| ());
+        weir_proxy::app_log::divert(|_| ());
         let cache_dir = args.cache_dir.or_else(cache_dir);
         let plugins = runtime.block_on(weir_proxy::plugin::check::check(&update.config, cache_dir))?;
         runtime.shutdown_background();

@@ -85,8 +85,8 @@ fn row(d: &Declared, out: &mut String) {
 fn access_log() -> String {
     let mut out = "# Access log operators\n\nMade by `weir __docs access-log`. Written as `%NAME%` in a format.\n\n| | |\n| --- | --- |\n"
         .to_string();
-    pairs(weir_proxy::log::PLAIN_DOCS, &mut out);
-    pairs(weir_proxy::log::ARGUMENT_DOCS, &mut out);
+    pairs(weir_proxy::access_log::PLAIN_DOCS, &mut out);
+    pairs(weir_proxy::access_log::ARGUMENT_DOCS, &mut out);
     out
 }
 

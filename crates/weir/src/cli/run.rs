@@ -16,8 +16,8 @@ use url::Url;
 use weir_config::model::{AccessLog, LogFormat, LogSink, WasmLimits};
 use weir_control::translate::plugin::limits;
 use weir_proxy::{
-    log,
-    logging::{Level, Logger},
+    access_log,
+    app_log::{Level, Logger},
 };
 
 /// Run a gateway on files and folders of YAML, which are watched
@@ -224,7 +224,7 @@ fn access_log(file: &str, format: &str) -> Result<Vec<AccessLog>> {
         text if !text.contains('%') => bail!("--access-log-format `{text}`: write text, json, or a format with %OPERATORS%"),
         text => LogFormat::Text(format!("{}\n", text.trim_end_matches('\n'))),
     };
-    if let Err(found) = log::Logger::check(&format) {
+    if let Err(found) = access_log::AccessLogger::check(&format) {
         let all: Vec<String> =
             found.iter().map(|d| [Some(d.message.clone()), d.help.clone()].into_iter().flatten().collect::<Vec<_>>().join("; ")).collect();
         bail!("--access-log-format: {}", all.join("; "));

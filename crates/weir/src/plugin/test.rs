@@ -25,7 +25,7 @@ use std::{
 };
 use tokio::net::TcpStream;
 use weir_config::{diagnostic::Severity, text::counted};
-use weir_proxy::{Proxy, logging, stats::Total};
+use weir_proxy::{Proxy, app_log, stats::Total};
 use world::Running;
 
 /// For one request; a plugin that never resumes is found by this.
@@ -61,7 +61,7 @@ pub fn run(options: &Options) -> Result<Vec<CaseReport>> {
     runtime.block_on(async {
         let log = Log::default();
         let lines = log.clone();
-        logging::divert(move |line| lines.lock().unwrap_or_else(PoisonError::into_inner).push(line.trim_end().into()));
+        app_log::divert(move |line| lines.lock().unwrap_or_else(PoisonError::into_inner).push(line.trim_end().into()));
         let proxy = Proxy::start(weir_proxy::Options {
             workers: 1,
             admin: None,

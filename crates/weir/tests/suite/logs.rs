@@ -17,7 +17,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     sync::{Arc, Mutex},
 };
-use weir_proxy::log::{ARGUMENT_DOCS, PLAIN_DOCS};
+use weir_proxy::access_log::{ARGUMENT_DOCS, PLAIN_DOCS};
 
 /// What a value must be.
 #[derive(Clone, Copy, Debug)]

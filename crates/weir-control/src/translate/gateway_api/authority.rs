@@ -75,7 +75,7 @@ impl AuthorityRef {
                 }
             }
         };
-        part.find(owner, self.place, field, Diagnostic::new(Severity::Error, reason, message).help(help));
+        part.report(owner, self.place, field, Diagnostic::new(Severity::Error, reason, message).help(help));
         Err(reason)
     }
 }

@@ -74,7 +74,7 @@ pub fn decode(root: &Fields<'_>, _: &Meta) -> Option<Spec> {
 }
 
 /// A policy is found by `namespace/service`.
-pub fn words(meta: &Meta, policy: &BackendTlsPolicy) -> Vec<Name> {
+pub fn index_keys(meta: &Meta, policy: &BackendTlsPolicy) -> Vec<Name> {
     policy.targets.iter().map(|t| format!("{}/{}", meta.namespace, t.service).into()).collect()
 }
 

@@ -23,7 +23,7 @@ pub fn translate_gateway(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, p
     if let Err(why) = attach::class(cx, &gateway.class) {
         let help = format!("use another class, or write controllerName: {CONTROLLER} in that GatewayClass");
         let found = Diagnostic::warning("NotAccepted", format!("Weir does not serve this Gateway: {why}")).help(help);
-        return part.find(object, gateway.class_place, "spec.gatewayClassName", found);
+        return part.report(object, gateway.class_place, "spec.gatewayClassName", found);
     }
     part.condition("", "Accepted", true, "Accepted");
     let before = part.ports.len();
@@ -32,7 +32,7 @@ pub fn translate_gateway(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, p
         if attach::is_shadowed(gateway, index) {
             let message = format!("another listener of this Gateway has the port {} and this hostname", listener.port);
             let found = Diagnostic::error("HostnameConflict", message).help("take another port or hostname; the first of them serves");
-            part.find(object, listener.place, field, found);
+            part.report(object, listener.place, field, found);
             part.condition(&listener.name, "Accepted", false, "HostnameConflict");
             continue;
         }
@@ -57,7 +57,7 @@ fn client_trouble(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, part: &m
     let (reason, message, help) = certificate(cx, &object.key, reference, "InvalidClientCertificateRef").err()?;
     let message = format!("{message}: upstreams that a BackendTLSPolicy is for are not connected to");
     let found = Diagnostic::new(Severity::Error, reason, message).help(help);
-    part.find(object, reference.place, "spec.tls.backend.clientCertificateRef", found);
+    part.report(object, reference.place, "spec.tls.backend.clientCertificateRef", found);
     Some(reason)
 }
 
@@ -139,7 +139,7 @@ pub(super) fn terminate(cx: &Cx<'_>, object: &Arc<Object>, listener: &Listener, 
             Err((reason, message, help)) => {
                 part.condition(&listener.name, "ResolvedRefs", false, reason);
                 let found = Diagnostic::new(Severity::Error, reason, message).help(help);
-                part.find(object, reference.place, format!("{field}.tls.certificateRefs[{index}]"), found);
+                part.report(object, reference.place, format!("{field}.tls.certificateRefs[{index}]"), found);
             }
         }
     }

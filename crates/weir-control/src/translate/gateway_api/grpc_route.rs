@@ -13,13 +13,13 @@ use weir_config::{
 };
 
 /// A GRPCRoute is found by the services that it sends requests to: these speak HTTP/2 unless they say otherwise.
-pub fn words(meta: &Meta, route: &HttpRoute) -> Vec<Name> {
+pub fn index_keys(meta: &Meta, route: &HttpRoute) -> Vec<Name> {
     let services = route.rules.iter().flat_map(|r| &r.backends).map(|b| &b.reference).filter(|r| r.kind == BackendKind::Service);
-    let mut words: Vec<Name> =
+    let mut index_keys: Vec<Name> =
         services.map(|r| format!("{}/{}", r.namespace.as_deref().unwrap_or(&meta.namespace), r.name).into()).collect();
-    words.sort();
-    words.dedup();
-    words
+    index_keys.sort();
+    index_keys.dedup();
+    index_keys
 }
 
 pub fn decode(root: &Object<'_>, _: &Meta) -> Option<Spec> {

@@ -58,7 +58,7 @@ pub fn attach_parent<'a>(
     let namespace = parent.namespace.as_ref().unwrap_or(&object.key.namespace);
     let mut refuse = |found: Diagnostic| {
         part.condition(&format!("parentRefs[{index}]"), "Accepted", false, found.reason);
-        part.find(object, parent.place, format!("spec.parentRefs[{index}]"), found);
+        part.report(object, parent.place, format!("spec.parentRefs[{index}]"), found);
         None
     };
     let found = cx.get(Kind::Gateway, namespace, &parent.name);
@@ -256,7 +256,7 @@ impl Maker<'_> {
             Ok(key) => Some(part.use_cluster(key)),
             Err((reason, message, help)) => {
                 let found = Diagnostic::warning(reason, format!("{message}: {so}")).help(help);
-                part.find(self.object, reference.place, field, found);
+                part.report(self.object, reference.place, field, found);
                 None
             }
         }

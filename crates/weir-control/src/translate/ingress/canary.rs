@@ -22,7 +22,7 @@ pub struct Found<'a> {
 }
 
 /// An Ingress is found by the hosts of its rules; canaries apart, so that a change of another Ingress of a host is no concern.
-pub fn words(ingress: &Ingress) -> Vec<Name> {
+pub fn index_keys(ingress: &Ingress) -> Vec<Name> {
     let canary = ingress.annotations.as_deref().and_then(|notes| notes.canary.as_ref());
     let kind = if canary.is_some() { "canary" } else { "host" };
     let named = canary.filter(|canary| canary.header.is_some()).map(|_| NAMED.into());
@@ -95,7 +95,7 @@ pub fn check(cx: &Cx<'_>, object: &Arc<Object>, ingress: &Ingress, notes: &Annot
     if notes.guards && notes.refused.is_none() {
         let message = "what guards access has no effect on a canary: it is guarded as the Ingress that it takes requests of";
         let found = Diagnostic::warning("UnusedField", message).help("say it there, for both");
-        part.find(object, notes.canary_place, "metadata.annotations", found);
+        part.report(object, notes.canary_place, "metadata.annotations", found);
     }
     for rule in &ingress.rules {
         for path in &rule.paths {
@@ -108,7 +108,7 @@ pub fn check(cx: &Cx<'_>, object: &Arc<Object>, ingress: &Ingress, notes: &Annot
                 let message = format!("no other Ingress has this path of {host}: this canary takes no requests of it");
                 let found = Diagnostic::warning("NoPrimaryIngress", message)
                     .help("add an Ingress with the same host, path and pathType, without the annotation canary");
-                part.find(object, path.backend.place, "spec.rules", found);
+                part.report(object, path.backend.place, "spec.rules", found);
             }
         }
     }

@@ -90,7 +90,7 @@ impl<'a> Maker<'a> {
                     let message =
                         format!("{} is older and makes certificates optional for {host}: requests are answered with 503", winner.title);
                     let found = Diagnostic::error("InvalidCertificateRef", message).help("say the same in both");
-                    part.find(self.object, client.place, "metadata.annotations", found);
+                    part.report(self.object, client.place, "metadata.annotations", found);
                 }
                 Some(_) => {}
             }
@@ -99,7 +99,7 @@ impl<'a> Maker<'a> {
             if !hosts.is_empty() {
                 let message = format!("{problem} {}: requests are answered with 503", hosts.join(", "));
                 let found = Diagnostic::error("InvalidCertificateRef", message).help("add the host under spec.tls, with its secretName");
-                part.find(self.object, client.place, "metadata.annotations", found);
+                part.report(self.object, client.place, "metadata.annotations", found);
             }
         }
     }
@@ -204,7 +204,7 @@ impl<'a> Maker<'a> {
             Some(_) => format!("the Service {namespace}/{} has no such port: {so}", service.name),
         };
         let found = Diagnostic::warning("BackendNotFound", message).help("see its name, namespace and ports");
-        part.find(self.object, service.place, "metadata.annotations", found);
+        part.report(self.object, service.place, "metadata.annotations", found);
         None
     }
 
@@ -321,7 +321,7 @@ impl<'a> Maker<'a> {
             target = WeightedCluster::only(part.use_cluster(key));
         } else if let Some((message, help)) = trouble.filter(|_| !self.ingress.closed) {
             let found = Diagnostic::warning("BackendNotFound", format!("{message}: its requests are answered with 503")).help(help);
-            part.find(self.object, backend.place, field, found);
+            part.report(self.object, backend.place, field, found);
         }
         target
     }

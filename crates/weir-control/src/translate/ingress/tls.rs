@@ -15,7 +15,7 @@ use weir_config::{
 };
 
 /// An Ingress is found by the hosts that it has certificates for; `*` for one without hosts.
-pub fn words(ingress: &Ingress) -> Vec<Name> {
+pub fn index_keys(ingress: &Ingress) -> Vec<Name> {
     ingress.tls.iter().filter(|tls| tls.secret.is_some()).flat_map(hosts).collect()
 }
 
@@ -97,7 +97,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, tls: &Tls, index: usize, par
     };
     if let Some((message, help)) = trouble {
         let found = Diagnostic::error("InvalidCertificateRef", format!("{message}: these hosts are not served over TLS")).help(help);
-        return part.find(object, tls.place, format!("spec.tls[{index}]"), found);
+        return part.report(object, tls.place, format!("spec.tls[{index}]"), found);
     }
     let Some(name) = &tls.secret else { return };
     let certificate = part.use_secret(SecretKey::certificate(namespace, name));
@@ -138,7 +138,7 @@ fn report_older(object: &Arc<Object>, host: &str, secured: &Secured<'_>, part: &
     if said(object, own) != said(winner, client) && (own.optional || !client.optional) {
         let message = format!("has no effect for {host}: {} is older and says how its clients are verified", winner.title);
         let found = Diagnostic::warning("UnusedField", message).help("say the same in both, or only there");
-        part.find(object, own.place, "metadata.annotations", found);
+        part.report(object, own.place, "metadata.annotations", found);
     }
 }
 
@@ -177,7 +177,7 @@ fn client_auth(
     if let Some((message, help)) = trouble {
         if Arc::ptr_eq(owner, object) {
             let found = Diagnostic::error("InvalidCertificateRef", format!("{message}: its hosts are not served over TLS")).help(help);
-            part.find(object, client.place, "metadata.annotations", found);
+            part.report(object, client.place, "metadata.annotations", found);
         }
         return None;
     }

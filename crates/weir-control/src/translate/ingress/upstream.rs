@@ -23,7 +23,7 @@ fn word(namespace: &str, service: &str) -> Name {
 }
 
 /// An Ingress is found by the Services that it says something of.
-pub fn words(meta: &Meta, ingress: &Ingress) -> Vec<Name> {
+pub fn index_keys(meta: &Meta, ingress: &Ingress) -> Vec<Name> {
     if ingress.annotations.as_deref().is_none_or(|notes| notes.upstream.is_none()) {
         return Vec::new();
     }
@@ -70,7 +70,7 @@ fn originate(cx: &Cx<'_>, object: &Arc<Object>, tls: &UpstreamTls, part: &mut Pa
     if namespace.as_ref().is_some_and(|n| n != own) {
         let message = format!("the Secret {name} is in another namespace: no certificate is shown to the backends");
         let found = Diagnostic::error("InvalidCertificateRef", message).help("use one of the Ingress' namespace");
-        part.find(object, tls.place, "metadata.annotations", found);
+        part.report(object, tls.place, "metadata.annotations", found);
         return made;
     }
     let key = |content| SecretKey { source: Kind::Secret, namespace: own.clone(), name: name.clone(), content };
@@ -84,7 +84,7 @@ fn originate(cx: &Cx<'_>, object: &Arc<Object>, tls: &UpstreamTls, part: &mut Pa
                 format!("the Secret {own}/{name} has no tls.crt and tls.key")
             };
             let found = Diagnostic::error("InvalidCertificateRef", format!("{what}: no certificate is shown to the backends"));
-            part.find(object, tls.place, "metadata.annotations", found.help("a Secret of the type kubernetes.io/tls"));
+            part.report(object, tls.place, "metadata.annotations", found.help("a Secret of the type kubernetes.io/tls"));
         }
     }
     if tls.verify && secret::check(cx, &roots).is_ok() {

@@ -33,14 +33,14 @@ pub fn unfold<'a>(cx: &Cx<'a>, object: &'a Arc<Object>, service: &'a VirtualServ
             let message =
                 format!("there is no VirtualService {namespace}/{name} without hosts: requests of this route are answered with 503");
             let found = Diagnostic::warning("DelegateNotFound", message).help("a delegate has http routes and no hosts");
-            part.find(object, at.span, &*at.field, found);
+            part.report(object, at.span, &*at.field, found);
             all.push(Said { object, route: Cow::Borrowed(route), index });
             continue;
         };
         for (index, inner) in spec.http.iter().enumerate() {
             if let Action::Delegate { at, .. } = &inner.action {
                 let found = Diagnostic::warning("InvalidValue", "a delegate does not delegate").help("route to a destination");
-                part.find(delegate, at.span, &*at.field, found);
+                part.report(delegate, at.span, &*at.field, found);
                 continue;
             }
             match merge(route, forward, inner) {
@@ -48,7 +48,7 @@ pub fn unfold<'a>(cx: &Cx<'a>, object: &'a Arc<Object>, service: &'a VirtualServ
                 None => {
                     let message = format!("route {index} of {} matches nothing that this route does: it is left out", delegate.title);
                     let found = Diagnostic::warning("DelegateConflict", message).help("a delegate narrows the matches of its root");
-                    part.find(object, at.span, &*at.field, found);
+                    part.report(object, at.span, &*at.field, found);
                 }
             }
         }

@@ -142,7 +142,7 @@ fn meets(cx: &Cx<'_>, object: &Arc<Object>, service: &VirtualService, part: &mut
 }
 
 fn report(part: &mut Part, object: &Object, at: &At, diagnostic: Diagnostic) {
-    part.find(object, at.span, &*at.field, diagnostic);
+    part.report(object, at.span, &*at.field, diagnostic);
 }
 
 /// Reports matches by the labels of a source where it has none.

@@ -186,7 +186,7 @@ fn roots(cx: &Cx<'_>, object: &Object, tls: &Tls, part: &mut Part) -> Option<Nam
     }
     let Some((name, at)) = tls.credentials.first() else {
         let found = Diagnostic::error("MissingField", "clients' certificates need roots to be verified against").help("add caCertificates");
-        part.find(object, tls.files.first()?.at.span, &*tls.files.first()?.at.field, found);
+        part.report(object, tls.files.first()?.at.span, &*tls.files.first()?.at.field, found);
         return None;
     };
     let found = [format!("{name}-cacert"), name.to_string()].into_iter().map(|n| key(&n)).find(|k| secret::check(cx, k).is_ok());
@@ -206,7 +206,7 @@ pub fn from_files(cx: &Cx<'_>, object: &Object, key: SecretKey, at: &At, part: &
     let (content, trouble) = secret::files(cx, &key);
     if let Some(why) = trouble {
         let help = "a PEM file; a relative path starts at the folder of this file";
-        part.find(object, at.span, &*at.field, Diagnostic::error("InvalidCertificateRef", why).help(help));
+        part.report(object, at.span, &*at.field, Diagnostic::error("InvalidCertificateRef", why).help(help));
     }
     content.map(|_| part.use_secret(key))
 }
@@ -217,5 +217,5 @@ pub fn lacking(object: &Object, at: &At, lacks: secret::Lacks, name: &str, what:
         secret::Lacks::Object => (format!("there is no Secret {name}"), format!("add a Secret with {what}")),
         secret::Lacks::Content => (format!("the Secret {name} has no {what}"), format!("add {what} to it")),
     };
-    part.find(object, at.span, &*at.field, Diagnostic::error("InvalidCertificateRef", message).help(help));
+    part.report(object, at.span, &*at.field, Diagnostic::error("InvalidCertificateRef", message).help(help));
 }

@@ -181,7 +181,7 @@ pub fn traffic_policy(cx: &Cx<'_>, key: &ClusterKey, draft: &mut Draft, part: &m
                     );
                     let found = Diagnostic::warning("NoEndpoints", message)
                         .help("labels are those of the Pods, of the EndpointSlice, or of a ServiceEntry's endpoint");
-                    part.find(object, subset.at.span, &*subset.at.field, found);
+                    part.report(object, subset.at.span, &*subset.at.field, found);
                 }
             }
             None => draft.endpoints.clear(),
@@ -199,7 +199,7 @@ pub fn traffic_policy(cx: &Cx<'_>, key: &ClusterKey, draft: &mut Draft, part: &m
     if let (Some(setting), Some((owner, _)), false) = (setting.filter(|s| s.enabled), rules.first(), own.is_known()) {
         let message = "the locality of this gateway is unknown: endpoints are not chosen by it";
         let help = "run it with --labels topology.kubernetes.io/region=R,topology.kubernetes.io/zone=Z";
-        part.find(owner, setting.at.span, &*setting.at.field, Diagnostic::warning("UnknownLocality", message).help(help));
+        part.report(owner, setting.at.span, &*setting.at.field, Diagnostic::warning("UnknownLocality", message).help(help));
     }
     locality::apply(setting, &own, &cx.options.labels, settings.outlier_detection.is_some(), &mut draft.endpoints);
     let cluster = &mut draft.cluster;
@@ -250,7 +250,7 @@ fn without_labels(cx: &Cx<'_>, key: &ClusterKey, part: &mut Part) {
             && let Some((_, at)) = &rule.selector
         {
             let found = Diagnostic::warning("NoLabels", "this gateway was given no labels: this rule does not apply here");
-            part.find(object, at.span, &*at.field, found.help("start it with --labels"));
+            part.report(object, at.span, &*at.field, found.help("start it with --labels"));
         }
     }
 }

@@ -2,8 +2,8 @@
 use super::{super::show, Sample};
 use crate::{
     Shared, State,
-    log::Counts,
-    logging,
+    access_log::Counts,
+    app_log,
     snapshot::Snapshot,
     stats::{
         Declared,
@@ -65,7 +65,7 @@ pub const PROCESS: &[Single] = &[
     single(Gauge, "server.memory_allocated", "resident memory in bytes", |n| n.memory.1),
     single(Gauge, "server.memory_heap_size", "size of the data segments in bytes, resident or not", |n| n.memory.0),
     single(Counter, "server.access_log_dropped", "access log records lost because the disk was full or too slow", |n| n.logs.dropped),
-    single(Counter, "server.log_lines_dropped", "lines of Weir's own log lost because standard error was too slow", |_| logging::dropped()),
+    single(Counter, "server.log_lines_dropped", "lines of Weir's own log lost because standard error was too slow", |_| app_log::dropped()),
     single(
         Gauge,
         "overload.envoy.resource_monitors.fixed_heap.pressure",

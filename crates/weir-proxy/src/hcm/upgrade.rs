@@ -1,10 +1,10 @@
 //! Upgraded connections (WebSocket and others): bytes both ways until both sides have ended.
 use super::{
     After,
-    attempt::Try,
-    exchange::{End, Exchange},
-    forward::Plan,
-    relay::WINDOW,
+    active_stream::{End, Exchange},
+    body::WINDOW,
+    router::Plan,
+    upstream_request::Try,
 };
 use crate::{
     drain::Phase,
@@ -54,7 +54,7 @@ impl Exchange<'_> {
         self.hcm.stats.downstream_cx_upgrades_active.inc();
         // The route's time was for the answer; a tunnel ends when it is idle.
         self.clock.unbind();
-        self.clock.arm(&self.c.lane);
+        self.clock.arm(&self.c.deadline);
         let moved = match &mut peer {
             Peer::H1(u) if !self.h2 => Box::pin(self.tunnel(u)).await,
             peer => Box::pin(self.relay_tunnel(peer)).await,

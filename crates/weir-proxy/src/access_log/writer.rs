@@ -1,5 +1,5 @@
 //! How a writer thread writes its file, and how it reports failures: the first at once, then at intervals.
-use crate::logging::Logger;
+use crate::app_log::Logger;
 use std::{
     fmt,
     fs::{File, OpenOptions},

@@ -1,10 +1,10 @@
 //! The router: what is done to a request before it leaves, and to whom it goes.
 use super::{
     After,
+    active_stream::{End, Exchange},
     clock::grpc_timeout,
-    exchange::{End, Exchange},
     ns,
-    tries::Kept,
+    retry_loop::Kept,
 };
 use crate::{
     balance::{for_split, hash_request},

@@ -18,7 +18,7 @@ use weir_config::{
 };
 
 /// A compiled access log.
-pub struct Logger {
+pub struct AccessLogger {
     form: Form,
     sink: Arc<Sink>,
 }
@@ -41,14 +41,14 @@ impl Form {
     }
 }
 
-impl Logger {
+impl AccessLogger {
     /// Compiles the format and opens the sink. All findings come back; with one of them the log is left out.
-    pub fn compile(config: &AccessLog, sinks: &Sinks) -> Result<Logger, Vec<Diagnostic>> {
+    pub fn compile(config: &AccessLog, sinks: &Sinks) -> Result<AccessLogger, Vec<Diagnostic>> {
         let form = Form::compile(&config.format)?;
         let open = sinks.open(&config.sink);
         let refused = |e: io::Error| vec![Diagnostic::error("InvalidAccessLog", format!("cannot open access log {}: {e}", config.sink))];
         let sink = open.map_err(refused)?;
-        Ok(Logger { form, sink })
+        Ok(AccessLogger { form, sink })
     }
 
     /// Checks the format alone.

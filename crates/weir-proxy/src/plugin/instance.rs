@@ -2,12 +2,12 @@
 use super::{
     Generation, PluginSlot,
     grpc::Event,
+    host_services::HostServices,
     metrics::{add, add_time},
-    services::HostServices,
     startup::{Asked, explain},
     worker::Entry,
 };
-use crate::{logging::Logger, stream::Direction};
+use crate::{app_log::Logger, stream::Direction};
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
@@ -195,7 +195,7 @@ impl Hosted {
             _ => {}
         }
         let text = explain(trap, &self.generation.plugin, "call-deadline");
-        Logger::Wasm.write(crate::logging::Level::Error, format_args!("{}: {text}", self.slot.name));
+        Logger::Wasm.write(crate::app_log::Level::Error, format_args!("{}: {text}", self.slot.name));
         self.slot.lock_status().last_trap = Some(text);
         self.measure();
         self.services.set_idle();

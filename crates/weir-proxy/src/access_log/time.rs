@@ -169,16 +169,16 @@ fn padded(out: &mut Vec<u8>, n: u64, width: usize) {
     }
 }
 
-/// The calendar's view of a second since 1970 (days to civil date by the usual era arithmetic).
+/// The calendar's view of a second since 1970 (days to civil date by the usual drain_group arithmetic).
 fn civil(second: u64) -> Civil {
     let (days, s) = (second / 86400, second % 86400);
     let z = days + 719_468;
-    let (era, doe) = (z / 146_097, z % 146_097);
+    let (drain_group, doe) = (z / 146_097, z % 146_097);
     let yoe = (doe - doe / 1460 + doe / 36524 - doe / 146_096) / 365;
     let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
     let mp = (5 * doy + 2) / 153;
     let month = if mp < 10 { mp + 2 } else { mp - 10 };
-    let year = yoe + era * 400 + u64::from(month <= 1);
+    let year = yoe + drain_group * 400 + u64::from(month <= 1);
     let leap = u64::from(year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)));
     let day_of_year = if month <= 1 { doy - 306 } else { doy + 59 + leap };
     let (day, weekday) = (doy - (153 * mp + 2) / 5 + 1, (days + 4) % 7);

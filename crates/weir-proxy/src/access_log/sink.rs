@@ -1,6 +1,6 @@
 //! Where records go: one writer thread per sink, fed with blocks.
 use super::writer::{Target, Writer, lines};
-use super::{Logger, Record};
+use super::{AccessLogger, Record};
 use std::{
     collections::HashMap,
     io,
@@ -157,7 +157,7 @@ struct End {
 impl WorkerLogs {
     /// Writes one record. It reaches the sink with the next full block or [`WorkerLogs::flush`]. Where the writer is too slow,
     /// the record is lost and counted.
-    pub fn write(&mut self, logger: &Logger, record: &Record<'_>) {
+    pub fn write(&mut self, logger: &AccessLogger, record: &Record<'_>) {
         let at = self.ends.iter().position(|e| Arc::ptr_eq(&e.sink, &logger.sink)).unwrap_or_else(|| {
             self.ends.push(End::new(logger.sink.clone()));
             self.ends.len() - 1

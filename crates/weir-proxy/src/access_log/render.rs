@@ -5,8 +5,8 @@ use super::{
 };
 use crate::{
     conn::{ConnInfo, PeerCertificate},
+    head_access::{Fields, RequestView, query_parameter},
     info::Info,
-    view::{Fields, RequestView, query_parameter},
 };
 use std::{
     io::Write,

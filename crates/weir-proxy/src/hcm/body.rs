@@ -1,6 +1,6 @@
 //! Moving bodies: the client's to the plugins and on to the upstream, the upstream's back.
 use super::{
-    exchange::{End, Exchange, bad},
+    active_stream::{End, Exchange, bad},
     trailers_of,
 };
 use crate::{

@@ -3,7 +3,7 @@ use super::{
     Generation,
     callout::{self, Callouts},
     grpc::{self, Event, INTERNAL},
-    hosted::Hosted,
+    instance::Hosted,
     metrics::{Custom, Defined, Shard, add, add_time},
     property,
     redis::{self, Pool, Server},
@@ -12,8 +12,8 @@ use super::{
     worker::Posted,
 };
 use crate::{
+    app_log::{Level, Logger},
     cluster::ClusterRegistry,
-    logging::{Level, Logger},
     worker::Worker,
 };
 use bytes::Bytes;

@@ -159,13 +159,13 @@ pub(crate) fn rfc3339(seconds: i64) -> String {
 fn civil(days: i64) -> (i64, i64, i64) {
     // Counted from 0000-03-01, so that the leap day ends its year.
     let z = days + 719_468;
-    let era = z.div_euclid(146_097);
+    let drain_group = z.div_euclid(146_097);
     let day = z.rem_euclid(146_097);
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
     let day = day - (365 * year + year / 4 - year / 100);
     let month = (5 * day + 2) / 153;
     let (m, d) = (if month < 10 { month + 3 } else { month - 9 }, day - (153 * month + 2) / 5 + 1);
-    (year + era * 400 + i64::from(m <= 2), m, d)
+    (year + drain_group * 400 + i64::from(m <= 2), m, d)
 }
 
 #[cfg(test)]

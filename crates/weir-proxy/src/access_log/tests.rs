@@ -4,8 +4,8 @@ use crate::{
     conn::{ConnInfo, PeerCertificate, TlsInfo},
     drain::Drain,
     filter::headers::{Edits, Values},
+    head_access::fake::{List, Request},
     info::{Flags, Info},
-    view::fake::{List, Request},
 };
 use std::rc::Rc;
 use weir_config::model::{HeaderEdits, LogSink};
@@ -178,7 +178,7 @@ fn blocks_reach_the_file_and_follow_it_when_it_moves() {
     let (path, moved) = (dir.path().join("access.log"), dir.path().join("access.log.1"));
     let (sinks, mut logs, bed) = (Sinks::default(), WorkerLogs::default(), Bed::new());
     let sink = LogSink::File(path.to_str().unwrap().into());
-    let compile = |format| Logger::compile(&AccessLog { sink: sink.clone(), format }, &sinks).unwrap_or_else(|e| panic!("{e:?}"));
+    let compile = |format| AccessLogger::compile(&AccessLog { sink: sink.clone(), format }, &sinks).unwrap_or_else(|e| panic!("{e:?}"));
     let text = compile(LogFormat::Text("%RESPONSE_CODE% %REQ(X-LONG)%".into()));
     let pairs = [
         ("code", "%RESPONSE_CODE%"),
@@ -213,7 +213,7 @@ fn blocks_reach_the_file_and_follow_it_when_it_moves() {
 #[test]
 fn a_sink_that_cannot_be_opened_or_formats_that_cannot_be_read_are_told() {
     let sinks = Sinks::default();
-    let log = |format, path: &str| Logger::compile(&AccessLog { sink: LogSink::File(path.into()), format }, &sinks);
+    let log = |format, path: &str| AccessLogger::compile(&AccessLog { sink: LogSink::File(path.into()), format }, &sinks);
     assert!(log(LogFormat::Text("x".into()), "/nonexistent/dir/log").is_err_and(|e| e[0].message.contains("cannot open")));
     let pairs = vec![("a".to_string(), "%A%".to_string()), ("b".to_string(), "%B%".to_string())];
     assert!(log(LogFormat::Json(pairs), "/dev/null").is_err_and(|e| e.len() == 2));

@@ -1,7 +1,7 @@
 //! The chain of plugins of one stream: what each of them has seen, what it holds, and what may pass.
 //!
-//! Each plugin is a station in each direction. A head, body bytes, the end and trailers arrive at a station, are shown to
-//! its plugin, and go on to the next station or stay. What has passed the last one waits in `out` to be forwarded. The
+//! Each plugin is a state_of in each direction. A head, body bytes, the end and trailers arrive at a state_of, are shown to
+//! its plugin, and go on to the next state_of or stay. What has passed the last one waits in `out` to be forwarded. The
 //! response meets the plugins in reverse order.
 use crate::{
     plugin::PluginStream,
@@ -106,7 +106,7 @@ enum Trailers {
 }
 
 #[derive(Default)]
-struct Station {
+struct FilterState {
     head_came: bool,
     hold: Hold,
     /// Body bytes stay until resumed.
@@ -146,7 +146,7 @@ pub enum Stop {
 pub struct Chain {
     stream: Rc<Stream>,
     filters: Vec<Box<dyn Filter>>,
-    stations: [Vec<Station>; 2],
+    states: [Vec<FilterState>; 2],
     pub out: [Out; 2],
     too_large: Option<(Direction, String)>,
     wants_body: [bool; 2],
@@ -159,16 +159,16 @@ impl Chain {
         let n = filters.len();
         let wants = |d| filters.iter().any(|f| f.wants(d, Part::Body) || f.wants(d, Part::Trailers));
         let wants_body = [wants(Direction::Request), wants(Direction::Response)];
-        let stations = || (0..n).map(|_| Station::default()).collect();
+        let states = || (0..n).map(|_| FilterState::default()).collect();
         for d in 0..2 {
             stream.held[d].borrow_mut().resize_with(n, Vec::new);
         }
-        Chain { stations: [stations(), stations()], out: Default::default(), too_large: None, wants_body, fed: [false; 2], stream, filters }
+        Chain { states: [states(), states()], out: Default::default(), too_large: None, wants_body, fed: [false; 2], stream, filters }
     }
     /// Whether the body goes through the chain: a plugin wants to see it, has added bytes to it, or has cut it off. A body that no
     /// plugin wants to see is left unread while a plugin holds its head.
     pub fn wants_body(&self, d: Direction) -> bool {
-        self.wants_body[d as usize] || self.fed[d as usize] || self.stations[d as usize].iter().any(|s| s.cut)
+        self.wants_body[d as usize] || self.fed[d as usize] || self.states[d as usize].iter().any(|s| s.cut)
     }
     /// Whether the head can be sent on. `sized`: it gives the length of the body. Then it waits for the first bytes that pass, since
     /// a plugin that changes the body changes its length.
@@ -187,15 +187,15 @@ impl Chain {
         by.has_resized(d);
         Some(by.name())
     }
-    /// Which plugin the station is.
+    /// Which plugin the state_of is.
     fn plugin(&self, d: Direction, k: usize) -> usize {
         match d {
             Direction::Request => k,
             Direction::Response => self.filters.len() - 1 - k,
         }
     }
-    fn station(&mut self, d: Direction, k: usize) -> &mut Station {
-        &mut self.stations[d as usize][k]
+    fn state_of(&mut self, d: Direction, k: usize) -> &mut FilterState {
+        &mut self.states[d as usize][k]
     }
     fn held(&self, d: Direction, k: usize) -> usize {
         self.stream.held[d as usize].borrow()[self.plugin(d, k)].len()
@@ -219,16 +219,16 @@ impl Chain {
 
     fn head_from(&mut self, d: Direction, from: usize, mut end: bool) {
         for k in from..self.filters.len() {
-            let st = self.station(d, k);
+            let st = self.state_of(d, k);
             st.head_came = true;
             st.end_came |= end;
             st.end_passed |= end;
             let action = self.call(d, k, Part::Headers, 0, end);
             if self.stream.is_ending() {
-                self.station(d, k).hold = Hold::All;
+                self.state_of(d, k).hold = Hold::All;
                 return;
             }
-            let st = self.station(d, k);
+            let st = self.state_of(d, k);
             match action {
                 Action::StopIteration => st.hold = Hold::Head,
                 Action::StopAllIterationAndBuffer => (st.hold, st.watermark) = (Hold::All, false),
@@ -239,9 +239,9 @@ impl Chain {
                 }
                 _ => {}
             }
-            if self.station(d, k).hold != Hold::No {
+            if self.state_of(d, k).hold != Hold::No {
                 // What ends with the head goes on with the head.
-                self.station(d, k).end_passed = false;
+                self.state_of(d, k).end_passed = false;
                 return;
             }
         }
@@ -260,15 +260,15 @@ impl Chain {
     fn data_from(&mut self, d: Direction, from: usize, data: &[u8], end: bool) {
         let mut data = Cow::Borrowed(data);
         for k in from..self.filters.len() {
-            let st = self.station(d, k);
+            let st = self.state_of(d, k);
             if st.cut {
                 return;
             }
             st.end_came |= end;
             let p = self.plugin(d, k);
             self.stream.held[d as usize].borrow_mut()[p].extend_from_slice(&data);
-            if self.station(d, k).hold == Hold::All {
-                self.station(d, k).unseen |= !data.is_empty();
+            if self.state_of(d, k).hold == Hold::All {
+                self.state_of(d, k).unseen |= !data.is_empty();
                 self.check(d, k);
                 return;
             }
@@ -280,7 +280,7 @@ impl Chain {
             if self.stream.is_ending() {
                 return;
             }
-            let st = self.station(d, k);
+            let st = self.state_of(d, k);
             match action {
                 Action::Continue | Action::ContinueAndEndStream => st.stopped = false,
                 Action::StopIterationAndWatermark => (st.stopped, st.watermark) = (true, true),
@@ -292,20 +292,20 @@ impl Chain {
                 }
                 _ => (st.stopped, st.watermark) = (true, false),
             }
-            if self.station(d, k).stopped {
+            if self.state_of(d, k).stopped {
                 self.check(d, k);
                 return;
             }
             data = Cow::Owned(self.take_held(d, k));
-            if self.station(d, k).hold == Hold::Head {
+            if self.state_of(d, k).hold == Hold::Head {
                 // Going on in the body lets the head go on too.
-                self.station(d, k).hold = Hold::No;
+                self.state_of(d, k).hold = Hold::No;
                 self.head_from(d, k + 1, false);
                 if !self.head_reached(d, k + 1) {
                     return;
                 }
             }
-            self.station(d, k).end_passed |= end;
+            self.state_of(d, k).end_passed |= end;
         }
         let trailers = self.stream.trailers[d as usize].borrow();
         let out = &mut self.out[d as usize];
@@ -317,9 +317,9 @@ impl Chain {
         }
     }
 
-    /// Whether a head that was sent on has arrived at station `k` (or behind the last).
+    /// Whether a head that was sent on has arrived at state_of `k` (or behind the last).
     fn head_reached(&self, d: Direction, k: usize) -> bool {
-        self.stations[d as usize].get(k).map_or(self.out[d as usize].head, |s| s.head_came)
+        self.states[d as usize].get(k).map_or(self.out[d as usize].head, |s| s.head_came)
     }
 
     /// The trailers have come; they end the body.
@@ -330,11 +330,11 @@ impl Chain {
 
     fn trailers_from(&mut self, d: Direction, from: usize) {
         for k in from..self.filters.len() {
-            if self.station(d, k).cut {
+            if self.state_of(d, k).cut {
                 return;
             }
-            if self.station(d, k).hold == Hold::All {
-                self.station(d, k).trailers = Trailers::Unseen;
+            if self.state_of(d, k).hold == Hold::All {
+                self.state_of(d, k).trailers = Trailers::Unseen;
                 return;
             }
             let action = self.call(d, k, Part::Trailers, 0, true);
@@ -342,10 +342,10 @@ impl Chain {
                 return;
             }
             if action.stops() {
-                self.station(d, k).trailers = Trailers::Held;
+                self.state_of(d, k).trailers = Trailers::Held;
                 return;
             }
-            let st = self.station(d, k);
+            let st = self.state_of(d, k);
             st.trailers = Trailers::Passed;
             let held_head = st.hold == Hold::Head;
             (st.hold, st.stopped) = (Hold::No, false);
@@ -364,14 +364,14 @@ impl Chain {
     /// The plugin lets its stream go on.
     fn resume(&mut self, d: Direction, p: usize) {
         let k = self.plugin(d, p);
-        let st = self.station(d, k);
+        let st = self.state_of(d, k);
         let (hold, stopped, trailers) = (st.hold, st.stopped, st.trailers);
         let ends = st.end_came && !st.end_passed;
         (st.hold, st.stopped) = (Hold::No, false);
         let empty = self.held(d, k) == 0;
         if hold != Hold::No {
             let alone = ends && empty && trailers == Trailers::None;
-            self.station(d, k).end_passed |= alone;
+            self.state_of(d, k).end_passed |= alone;
             self.head_from(d, k + 1, alone);
             if alone || self.stream.is_ending() {
                 return;
@@ -384,7 +384,7 @@ impl Chain {
             _ if hold == Hold::Head || stopped => {
                 let data = self.take_held(d, k);
                 let end = ends && trailers == Trailers::None;
-                self.station(d, k).end_passed |= end;
+                self.state_of(d, k).end_passed |= end;
                 if !data.is_empty() || end {
                     self.data_from(d, k + 1, &data, end);
                 }
@@ -393,11 +393,11 @@ impl Chain {
         }
         match trailers {
             Trailers::Unseen => {
-                self.station(d, k).trailers = Trailers::None;
+                self.state_of(d, k).trailers = Trailers::None;
                 self.trailers_from(d, k);
             }
             Trailers::Held => {
-                self.station(d, k).trailers = Trailers::Passed;
+                self.state_of(d, k).trailers = Trailers::Passed;
                 self.trailers_from(d, k + 1);
             }
             _ => {}
@@ -405,7 +405,7 @@ impl Chain {
     }
 
     fn data_from_self(&mut self, d: Direction, k: usize, end: bool) {
-        self.station(d, k).unseen = false;
+        self.state_of(d, k).unseen = false;
         self.data_from(d, k, &[], end);
     }
 
@@ -413,26 +413,26 @@ impl Chain {
     fn inject(&mut self, p: usize, data: &[u8], end: bool) {
         let d = Direction::Response;
         let k = self.plugin(d, p);
-        let st = self.station(d, k);
+        let st = self.state_of(d, k);
         if !st.head_came || st.cut {
             return;
         }
         self.stream.edited[d as usize].set(Some(p));
         self.fed[d as usize] = true;
-        let st = self.station(d, k);
+        let st = self.state_of(d, k);
         if st.hold != Hold::No {
             st.hold = Hold::No;
             self.head_from(d, k + 1, false);
         }
         if end {
-            let st = self.station(d, k);
+            let st = self.state_of(d, k);
             (st.end_passed, st.cut) = (true, true);
         }
         self.data_from(d, k + 1, data, end);
     }
 
     fn check(&mut self, d: Direction, k: usize) {
-        if !self.station(d, k).watermark && self.held(d, k) > self.limit(d, k) && self.too_large.is_none() {
+        if !self.state_of(d, k).watermark && self.held(d, k) > self.limit(d, k) && self.too_large.is_none() {
             let filter = &self.filters[self.plugin(d, k)];
             filter.overflow();
             self.too_large = Some((d, filter.name()));
@@ -449,10 +449,10 @@ impl Chain {
 
     /// Whether more body bytes may come in: nothing is over its limit.
     pub fn has_room(&self, d: Direction, out_limit: usize) -> bool {
-        let full = |(k, s): (usize, &Station)| {
+        let full = |(k, s): (usize, &FilterState)| {
             s.watermark && (s.stopped || s.hold == Hold::All) && self.held(d, k) >= self.limit(d, k).min(out_limit)
         };
-        self.out[d as usize].body.len() < out_limit && !self.stations[d as usize].iter().enumerate().any(full)
+        self.out[d as usize].body.len() < out_limit && !self.states[d as usize].iter().enumerate().any(full)
     }
 
     /// Carries out what plugins have asked for.
@@ -477,7 +477,7 @@ impl Chain {
     /// Forgets what came of a response, for another one in its place.
     pub fn restart_response(&mut self) {
         let d = Direction::Response as usize;
-        self.stations[d].iter_mut().for_each(|s| *s = Station::default());
+        self.states[d].iter_mut().for_each(|s| *s = FilterState::default());
         self.stream.held[d].borrow_mut().iter_mut().for_each(Vec::clear);
         self.stream.trailers[d].borrow_mut().clear();
         self.stream.trailers_open[d].set(false);
@@ -491,7 +491,7 @@ impl Chain {
     pub fn bypass_response(&mut self, body: &[u8]) {
         self.restart_response();
         let d = Direction::Response as usize;
-        self.stations[d].iter_mut().for_each(|s| s.cut = true);
+        self.states[d].iter_mut().for_each(|s| s.cut = true);
         let end = body.is_empty();
         self.out[d] = Out { head: true, head_ends: end, body: body.to_vec(), end: true, trailers: false };
     }

@@ -1,14 +1,14 @@
 //! Answers of the gateway's own, header edits, and the access log.
 use super::{
     After,
-    attend::GivenUp,
-    exchange::{End, Exchange},
+    active_stream::{End, Exchange},
     h1,
+    wait::GivenUp,
 };
 use crate::{
+    access_log::Record,
     filter::headers::{Edits, Values},
     info::{Flags, Info},
-    log::Record,
     stream::{Direction, Reached, Reply},
 };
 use std::{
@@ -41,7 +41,7 @@ impl Exchange<'_> {
         self.keep &= self.reader.is_done() || self.raw_read;
         self.clock.unbind();
         self.clock.route = self.w.now().saturating_add(REPLY_TIMEOUT.as_nanos() as u64);
-        self.clock.arm(&self.c.lane);
+        self.clock.arm(&self.c.deadline);
         if let Some(chain) = &mut self.chain {
             chain.restart_response();
             let shown = if encoding { None } else { Some(self.encode(body.is_empty(), &body, None).await) };
@@ -203,7 +203,7 @@ impl Exchange<'_> {
         let trailers = self.s.trailers[Direction::Response as usize].borrow();
         let record = Record {
             request: &*req,
-            response: (resp.status != 0).then_some(&resp.headers as &dyn crate::view::Fields),
+            response: (resp.status != 0).then_some(&resp.headers as &dyn crate::head_access::Fields),
             trailers: Some(&*trailers),
             info,
             conn: &self.c.conn,

@@ -1,7 +1,7 @@
 //! Waiting for something that is not the client's: its deadlines and its going away count all the same.
 use super::{
+    active_stream::{End, Exchange},
     clock::Late,
-    exchange::{End, Exchange},
 };
 use std::{
     future::{Future, poll_fn},
@@ -20,7 +20,7 @@ impl Exchange<'_> {
     /// Waits for `work` while the client is there and no deadline has passed.
     pub(super) async fn attended<T>(&mut self, work: impl Future<Output = T>) -> Result<T, GivenUp> {
         let mut work = pin!(work);
-        self.clock.arm(&self.c.lane);
+        self.clock.arm(&self.c.deadline);
         poll_fn(|cx| {
             if let Poll::Ready(done) = work.as_mut().poll(cx) {
                 self.w.now();
@@ -66,6 +66,6 @@ impl Exchange<'_> {
     pub(super) fn request_read_at(&mut self, now: u64) {
         self.s.info.borrow_mut().request_end = now;
         self.clock.request_read(now);
-        self.clock.arm(&self.c.lane);
+        self.clock.arm(&self.c.deadline);
     }
 }

@@ -2,17 +2,17 @@
 use super::{
     After, Client, Hcm,
     clock::{Clock, Late},
-    filters::{Chain, Stop},
+    filter_chain::{Chain, Stop},
     h1, ns,
 };
 use crate::{
     filter::cors,
+    head_access::host_without_port,
     info::Flags,
     route::{ActionRt, RouteRt, rewrite::RedirectRt},
     session::Session,
     stream::{Direction, Reached, Reply, Stream},
     upstream::WorkerCluster,
-    view::host_without_port,
     worker::Worker,
 };
 use std::{borrow::Cow, pin::Pin, rc::Rc, sync::Arc, task::Context};
@@ -277,7 +277,7 @@ impl<'a> Exchange<'a> {
             chain.head(Direction::Request, ends);
         }
         let deadline = self.clock;
-        deadline.arm(&self.c.lane);
+        deadline.arm(&self.c.deadline);
         std::future::poll_fn(|cx| self.poll_decode(cx)).await?;
         if self.chain.as_ref().is_some_and(|c| c.is_unsized(Direction::Request)) {
             // The new length, if it is known by now, is set with the framing.
@@ -312,10 +312,10 @@ impl<'a> Exchange<'a> {
 
     /// Ends the exchange when one of its deadlines has passed.
     pub fn check_clock(&mut self, cx: &Context) -> Result<(), Late> {
-        if !self.c.lane.expired(cx) {
+        if !self.c.deadline.expired(cx) {
             return Ok(());
         }
-        match self.clock.late(self.w.now(), self.progress, &self.c.lane) {
+        match self.clock.late(self.w.now(), self.progress, &self.c.deadline) {
             Some(late) => Err(late),
             None => Ok(()),
         }
@@ -350,7 +350,7 @@ impl<'a> Exchange<'a> {
 
     /// At the end of each stream, once: plugins, statistics, access logs.
     fn finish(&mut self) {
-        self.c.lane.set(u64::MAX);
+        self.c.deadline.set(u64::MAX);
         let now = {
             let mut info = self.s.info.borrow_mut();
             if info.response_end == 0 {

@@ -1,10 +1,10 @@
 //! One try after another, until a response head is there that goes to the client.
 use super::{
-    attempt::{Lost, Try},
+    active_stream::{End, Exchange},
+    body::{Body, Replay},
     clock::Late,
-    exchange::{End, Exchange},
-    forward::Plan,
-    relay::{Body, Replay},
+    router::Plan,
+    upstream_request::{Lost, Try},
 };
 use crate::{
     breaker::{Permit, Resource},

@@ -1,18 +1,18 @@
 //! One try: a connection, the request on it, and the head of the response.
 use super::{
-    attend::GivenUp,
+    active_stream::{End, Exchange},
+    body::{Body, Replay},
     clock::Late,
-    exchange::{End, Exchange},
-    forward::Plan,
     ns,
-    relay::{Body, Replay},
     request::strip,
-    tries::Kept,
-    tunnel,
+    retry_loop::Kept,
+    router::Plan,
+    upgrade,
+    wait::GivenUp,
 };
 use crate::{
     stream::Direction,
-    upstream::{Checkout, Conn, Host, MAX_INTERIM, Ticket, Turn, Use},
+    upstream::{ActiveRequest, Checkout, Conn, Host, MAX_INTERIM, StreamPermit, Ticket},
 };
 use std::{
     future::{Future, poll_fn},
@@ -34,11 +34,11 @@ pub(super) struct Try {
     pub peer: Peer,
     pub up: Body,
     pub host: Rc<Host>,
-    pub turn: Turn,
+    pub turn: ActiveRequest,
     /// For an HTTP/1 connection to be kept.
     pub ticket: Option<Ticket>,
     /// The place on an HTTP/2 connection.
-    pub place: Option<Use>,
+    pub place: Option<StreamPermit>,
     response: Option<Pin<Box<h2::client::ResponseFuture>>>,
     pub reused: bool,
     /// Of the response's head.
@@ -64,7 +64,7 @@ impl Exchange<'_> {
     pub(super) async fn attempt(&mut self, plan: &Plan<'_>, host: Rc<Host>, kept: &mut Kept) -> Result<Try, (Lost, Option<Body>)> {
         let end = |e| (Lost::End(e), None);
         self.prepare_head(plan, &host);
-        let turn = Turn::new(&plan.cluster, &host);
+        let turn = ActiveRequest::new(&plan.cluster, &host);
         let server_name = match plan.cluster.rt.tls {
             None => String::new(),
             Some(_) => String::from_utf8_lossy(self.s.req.borrow().host()).into_owned(),
@@ -92,7 +92,7 @@ impl Exchange<'_> {
                 Err(GivenUp::End(gone)) => return Err(end(gone)),
             },
         };
-        self.clock.arm(&self.c.lane);
+        self.clock.arm(&self.c.deadline);
         let limits = plan.cluster.rt.response_limits();
         {
             let (mut info, facts) = (self.s.info.borrow_mut(), conn.facts());
@@ -116,7 +116,7 @@ impl Exchange<'_> {
                 Try { peer, up, turn, ticket: Some(ticket), place: None, response: None, reused, limits, interim: 0, host }
             }
             Conn::H2 { send, shared, place } => {
-                let request = border::request_of(&self.s.req.borrow()).ok_or_else(|| end(super::exchange::bad(parse::Bad::Syntax)))?;
+                let request = border::request_of(&self.s.req.borrow()).ok_or_else(|| end(super::active_stream::bad(parse::Bad::Syntax)))?;
                 // An extended CONNECT goes on as a tunnel once it is answered.
                 let upgrade = self.is_upgrade();
                 let ends = self.request_ends(&kept.replay) && !upgrade;
@@ -197,7 +197,7 @@ impl Exchange<'_> {
         drop(req);
         let Some(wire) = self.c.peer.wire() else { return Err(End::client_gone(false)) };
         // The wait for the client's body begins only when the client knows that it is waited for.
-        Pump::new(self.framing, Coding::Same, &mut self.out, wire, &self.w.bufs).map_err(|_| super::exchange::bad(parse::Bad::Chunk))
+        Pump::new(self.framing, Coding::Same, &mut self.out, wire, &self.w.bufs).map_err(|_| super::active_stream::bad(parse::Bad::Chunk))
     }
 
     /// Whether another protocol is asked for: what follows the head is not a body.
@@ -353,7 +353,7 @@ impl Exchange<'_> {
                     if !border::load_response(&parts, &mut resp) || !fits(&resp.headers) {
                         return Poll::Ready(Err(Lost::Malformed));
                     }
-                    tunnel::switched(&self.s.req.borrow(), &mut resp);
+                    upgrade::switched(&self.s.req.borrow(), &mut resp);
                     Poll::Ready(Ok(resp.status))
                 }
                 Poll::Ready(Err(e)) => {

@@ -1,0 +1,193 @@
+//! The border between a control plane and a proxy. A [`Delta`] goes in: resources by id, so that a change costs the work of what
+//! changed. A [`Verdict`] per resource comes out: whether the proxy runs on it. Files, Kubernetes and xDS use the same border.
+use crate::{
+    diagnostic::Diagnostic,
+    model::{Cluster, ClusterLoadAssignment, Config, Listener, Name, RouteConfiguration, Secret, VirtualHost, WasmPlugin},
+};
+use serde::Serialize;
+use std::{collections::BTreeMap, sync::Arc};
+
+/// The kinds of resources, in the order in which a proxy takes them over: what others refer to comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResourceKind {
+    Secret,
+    Cluster,
+    Endpoints,
+    Plugin,
+    VirtualHost,
+    Listener,
+}
+
+/// What identifies a resource. A virtual host is named `route configuration/virtual host`, as in Envoy's VHDS.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Id {
+    pub kind: ResourceKind,
+    pub name: Name,
+}
+
+/// One resource of the model.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Resource {
+    Secret(Arc<Secret>),
+    Cluster(Arc<Cluster>),
+    /// Endpoints of the cluster of type EDS with this name.
+    Endpoints(Name, Arc<ClusterLoadAssignment>),
+    Plugin(Arc<WasmPlugin>),
+    /// A virtual host of the route configuration with this name. A route configuration exists while it has virtual hosts.
+    VirtualHost(Name, Arc<VirtualHost>),
+    Listener(Arc<Listener>),
+}
+
+/// A change of configuration: resources that are new or changed, and resources that are gone.
+#[derive(Clone, Debug, Default)]
+pub struct Delta {
+    /// Rises with every delta of one source.
+    pub revision: u64,
+    pub set: Vec<Resource>,
+    pub gone: Vec<Id>,
+}
+
+/// What a proxy says of one resource.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Verdict {
+    pub id: Id,
+    /// Of the delta that brought the resource.
+    pub revision: u64,
+    pub state: State,
+    /// Errors say why it was refused or what it waits for; warnings may come with any state.
+    pub findings: Vec<Diagnostic>,
+}
+
+/// Whether a proxy runs on a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// In use by every worker.
+    Live,
+    /// Accepted, and waiting: for a name to resolve, a plugin to start, a secret to come, a port to be free. The version before it
+    /// (if any) stays in use.
+    Warming,
+    /// Not used. The version before it (if any) stays in use.
+    Refused,
+}
+
+impl Resource {
+    pub fn id(&self) -> Id {
+        let (kind, name) = match self {
+            Resource::Secret(s) => (ResourceKind::Secret, s.name.clone()),
+            Resource::Cluster(c) => (ResourceKind::Cluster, c.name.clone()),
+            Resource::Endpoints(cluster, _) => (ResourceKind::Endpoints, cluster.clone()),
+            Resource::Plugin(p) => (ResourceKind::Plugin, p.name.clone()),
+            Resource::VirtualHost(table, host) => return Id::virtual_host(table, &host.name),
+            Resource::Listener(l) => (ResourceKind::Listener, l.name.clone()),
+        };
+        Id { kind, name }
+    }
+}
+
+impl Id {
+    pub fn new(kind: ResourceKind, name: Name) -> Id {
+        Id { kind, name }
+    }
+    pub fn virtual_host(route_configuration: &str, host: &str) -> Id {
+        Id { kind: ResourceKind::VirtualHost, name: format!("{route_configuration}/{host}").into() }
+    }
+}
+
+impl std::fmt::Display for Id {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = match self.kind {
+            ResourceKind::Secret => "secret",
+            ResourceKind::Cluster => "cluster",
+            ResourceKind::Endpoints => "endpoints",
+            ResourceKind::Plugin => "plugin",
+            ResourceKind::VirtualHost => "virtual host",
+            ResourceKind::Listener => "listener",
+        };
+        write!(f, "{kind} `{}`", self.name)
+    }
+}
+
+impl Delta {
+    /// Everything of a configuration.
+    pub fn of(config: &Config, revision: u64) -> Delta {
+        Delta::between(&Config::default(), config, revision)
+    }
+
+    /// What leads from one whole configuration to another: resources whose pointer is another, and resources that `new` lacks.
+    /// Costs the work of both; sources that know what changed build their deltas themselves.
+    pub fn between(old: &Config, new: &Config, revision: u64) -> Delta {
+        let mut delta = Delta { revision, ..Delta::default() };
+        delta.compare(&old.secrets, &new.secrets, ResourceKind::Secret, |_, r| Resource::Secret(r.clone()));
+        delta.compare(&old.clusters, &new.clusters, ResourceKind::Cluster, |_, r| Resource::Cluster(r.clone()));
+        delta.compare(&old.endpoints, &new.endpoints, ResourceKind::Endpoints, |name, r| Resource::Endpoints(name.clone(), r.clone()));
+        delta.compare(&old.plugins, &new.plugins, ResourceKind::Plugin, |_, r| Resource::Plugin(r.clone()));
+        let hosts = |table: Option<&Arc<RouteConfiguration>>| -> BTreeMap<Name, Arc<VirtualHost>> {
+            table.into_iter().flat_map(|t| &t.virtual_hosts).map(|h| (h.name.clone(), h.clone())).collect()
+        };
+        for name in old.routes.keys().chain(new.routes.keys().filter(|n| !old.routes.contains_key(*n))) {
+            let (before, now) = (hosts(old.routes.get(name)), hosts(new.routes.get(name)));
+            for host in now.values().filter(|h| !before.get(&h.name).is_some_and(|b| Arc::ptr_eq(b, h))) {
+                delta.set.push(Resource::VirtualHost(name.clone(), host.clone()));
+            }
+            delta.gone.extend(before.keys().filter(|h| !now.contains_key(*h)).map(|h| Id::virtual_host(name, h)));
+        }
+        delta.compare(&old.listeners, &new.listeners, ResourceKind::Listener, |_, r| Resource::Listener(r.clone()));
+        delta
+    }
+
+    fn compare<T>(
+        &mut self,
+        old: &BTreeMap<Name, Arc<T>>,
+        new: &BTreeMap<Name, Arc<T>>,
+        kind: ResourceKind,
+        wrap: impl Fn(&Name, &Arc<T>) -> Resource,
+    ) {
+        let changed = new.iter().filter(|(name, now)| !old.get(*name).is_some_and(|before| Arc::ptr_eq(before, now)));
+        self.set.extend(changed.map(|(name, now)| wrap(name, now)));
+        self.gone.extend(old.keys().filter(|name| !new.contains_key(*name)).map(|name| Id::new(kind, name.clone())));
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.gone.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Discovery, VirtualHost};
+
+    #[test]
+    fn a_delta_names_what_changed_and_what_is_gone() {
+        let cluster = |name: &str| Arc::new(Cluster::new(name.into(), Discovery::Eds));
+        let host = |name: &str| {
+            Arc::new(VirtualHost {
+                name: name.into(),
+                domains: vec![name.into()],
+                routes: Vec::new(),
+                include_request_attempt_count: false,
+                fall_back_to_wildcard: false,
+            })
+        };
+        let config = |clusters: &[&Arc<Cluster>], hosts: &[&Arc<VirtualHost>]| Config {
+            clusters: clusters.iter().map(|c| (c.name.clone(), (*c).clone())).collect(),
+            routes: [(
+                "http.80".into(),
+                Arc::new(RouteConfiguration { name: "http.80".into(), virtual_hosts: hosts.iter().map(|h| (*h).clone()).collect() }),
+            )]
+            .into(),
+            ..Config::default()
+        };
+        let (a, b, x, y) = (cluster("a"), cluster("b"), host("x"), host("y"));
+        let old = config(&[&a, &b], &[&x, &y]);
+        let new = config(&[&a, &cluster("b"), &cluster("c")], &[&host("x")]);
+        let delta = Delta::between(&old, &new, 2);
+        let set: Vec<String> = delta.set.iter().map(|r| r.id().to_string()).collect();
+        assert_eq!(set, ["cluster `b`", "cluster `c`", "virtual host `http.80/x`"]);
+        assert_eq!(delta.gone, [Id::virtual_host("http.80", "y")]);
+        assert!(Delta::between(&old, &old, 3).is_empty());
+        assert_eq!(Delta::of(&old, 1).set.len(), 4);
+    }
+}
