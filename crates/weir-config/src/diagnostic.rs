@@ -18,7 +18,7 @@ pub struct Source {
     pub first_line: u32,
     /// Where each line starts, in characters and in bytes; made when it is first asked for.
     lines: OnceLock<Box<[(u32, u32)]>>,
-    /// What of it must not be shown.
+    /// The parts of it that must not be shown.
     secrets: OnceLock<Box<[redact::Cut]>>,
 }
 

@@ -60,7 +60,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// The first line of a document, which whoever follows the file keeps up to date.
+    /// The first line of a document. The source that follows the file keeps it up to date.
     pub fn first(first: Arc<AtomicU32>) -> Line {
         Line { first, below: 0 }
     }

@@ -176,7 +176,7 @@ impl Instance {
         deleted
     }
 
-    /// A context for one stream, told to the guest.
+    /// Creates a context for one stream and calls the guest with it.
     pub fn create_stream(&mut self, stream: Rc<dyn Stream>) -> Result<ContextId, Trap> {
         if self.dead {
             return Err(Trap::dead("proxy_on_context_create"));

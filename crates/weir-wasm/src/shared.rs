@@ -1,6 +1,6 @@
 //! Shared data and queues: process-wide, keyed by `vm_id`, bounded.
 //!
-//! A [`Vm`] lives as long as somebody holds it: every instance does, and whoever wants its data to outlive a restart.
+//! A [`Vm`] lives as long as somebody holds it: every instance does, and so does an owner that wants the data to outlive a restart.
 use crate::host::QueueWaker;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -28,7 +28,7 @@ impl Default for SharedLimits {
     }
 }
 
-/// What became of a write.
+/// The result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
     Ok,

@@ -4,8 +4,8 @@
 //! | --- | --- |
 //! | any | JSON: who answers, method, path, query, host, headers, body, protocol, connection number |
 //! | `/status/503` | that status |
-//! | `/bytes/100000` | so many bytes |
-//! | `/sse?n=5&every=100ms` | so many server-sent events, that far apart |
+//! | `/bytes/100000` | this many bytes |
+//! | `/sse?n=5&every=100ms` | this many server-sent events, at this interval |
 //! | `/reset`, `/reset?after=1000` | the connection (HTTP/2: the stream) is cut, at once or within the body |
 //! | `/flaky/ID?fail=2&status=503` | the first two with this ID fail |
 //! | `/trailers` | a body with the trailer `x-echo-trailer` |

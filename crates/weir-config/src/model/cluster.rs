@@ -201,7 +201,7 @@ impl SlowStart {
     }
 }
 
-/// What of a request consistent hashing goes by.
+/// The part of a request that consistent hashing uses.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct HashPolicy {
     pub of: HashOf,

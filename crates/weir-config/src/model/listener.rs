@@ -87,12 +87,12 @@ pub enum ClientCertificate {
     None,
     Optional,
     Required,
-    /// Asked for, and let in whatever it is (`trust_chain_verification: ACCEPT_UNTRUSTED`); only one that was verified is told to
-    /// upstreams.
+    /// Requested, and accepted even if it cannot be verified (`trust_chain_verification: ACCEPT_UNTRUSTED`). Upstreams see only a
+    /// verified one.
     AcceptUntrusted,
 }
 
-/// What becomes of the header `x-forwarded-client-cert` (`forward_client_cert_details`).
+/// How the header `x-forwarded-client-cert` is set (`forward_client_cert_details`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ForwardClientCertDetails {

@@ -11,7 +11,7 @@ pub struct RouteConfiguration {
     pub virtual_hosts: Vec<Arc<VirtualHost>>,
 }
 
-/// The routes of some hosts. The first route that matches is taken; whoever builds this sorts by its own API's precedence.
+/// The routes of some hosts. The first route that matches is taken; the builder sorts them by the precedence of its API.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct VirtualHost {
     pub name: Name,
@@ -148,7 +148,7 @@ impl Forward {
 }
 
 /// A client's requests go to the endpoint that answered its first (Envoy's filter `stateful_session`): the response carries a
-/// token that says which. A session whose endpoint takes no requests begins anew with another.
+/// token that says which. A session whose endpoint takes no requests starts over with another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SessionPersistence {
     pub carrier: SessionCarrier,

@@ -76,8 +76,8 @@ fn declared(h: &Headers, version: Version) -> Result<Option<Framing>, Bad> {
     content_length(h).map(|n| n.map(Framing::Length))
 }
 
-/// What is wrong with codings other than `chunked` alone: where it is the last the end of the body can be told, but not what is
-/// in it (RFC 9112 sections 6.1 and 6.3).
+/// Why codings other than `chunked` alone are refused. If `chunked` is the last one, the end of the body is known, but not its
+/// content (RFC 9112 sections 6.1 and 6.3).
 fn bad_coding(h: &Headers) -> Bad {
     let all = h.all(Known::TransferEncoding).collect::<Vec<_>>().join(&b',');
     let mut names: Vec<&[u8]> = all.split(|c| *c == b',').map(|name| name.trim_ascii()).collect();

@@ -65,7 +65,7 @@ impl Client {
         send(shared.clone(), &node, query, false, 0, Instant::now() + shared.options.timeout, counted);
     }
 
-    /// The server may be another one from now on: the next command dials anew. What waits for replies still gets them
+    /// The server may be another one from now on: the next command opens a new connection. What waits for replies still gets them
     /// on the old connections, which then close.
     pub fn renew(&self) {
         let s = &self.shared;

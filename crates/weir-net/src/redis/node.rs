@@ -28,9 +28,9 @@ pub(super) type Done = Box<dyn FnOnce(Answer)>;
 
 /// After a failure nothing is tried for this long, doubling up to the second; meanwhile commands fail.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// A failure that is known at once is told after this pause, so that a caller who tries again and again cannot spin.
+/// An immediate failure is reported after this pause, so that a caller in a retry loop cannot spin.
 const FAIL_PAUSE: Duration = Duration::from_millis(1);
-/// A connection whose handshake was refused is tried anew after this time: somebody may have mended the password.
+/// A refused handshake is tried again after this time: the password may have been corrected.
 const RETRY_HANDSHAKE: Duration = Duration::from_secs(1);
 const READ_SIZE: usize = 16 << 10;
 /// Reads in one turn of the loop.
@@ -56,7 +56,7 @@ struct Inner {
     pipeline: Pipeline<Done>,
     /// A task connects or drives.
     running: bool,
-    /// The task shall connect anew.
+    /// The task must connect again.
     reopen: bool,
     opened: Option<Instant>,
     /// Connections in a row that yielded no reply.

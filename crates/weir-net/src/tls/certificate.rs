@@ -81,7 +81,7 @@ impl Certificate {
         Ok(Certificate { key: Arc::new(key), details })
     }
 
-    /// Whether both are the same chain with the same key, so that nothing has to be told.
+    /// Whether both are the same chain with the same key, so that nothing has changed.
     pub fn same(&self, other: &Certificate) -> bool {
         self.key.cert == other.key.cert
     }

@@ -72,7 +72,7 @@ pub struct ServerOptions {
     pub demands: Demands,
 }
 
-/// Accepts TLS connections. Its certificates are read anew for each handshake, so exchanging them touches no connection.
+/// Accepts TLS connections. Each handshake reads the current certificates, so replacing them affects no connection.
 pub struct Server {
     config: Arc<ServerConfig>,
     certificates: Arc<Resolver>,

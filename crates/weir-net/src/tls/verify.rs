@@ -190,7 +190,7 @@ impl ClientCertVerifier for ClientByNames {
     signatures!();
 }
 
-/// Any certificate, or none, is let in: whoever stands behind decides by what it is told (`AllowInsecureFallback`).
+/// Accepts any certificate, or none; the upstream decides by the headers that it gets (`AllowInsecureFallback`).
 #[derive(Debug)]
 pub(super) struct AnyClient;
 

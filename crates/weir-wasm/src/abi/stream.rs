@@ -102,7 +102,7 @@ fn stream_type(stream: u32) -> Result<StreamType, Status> {
     })
 }
 
-/// Does something with the stream in effect; without one (a tick, a stream that has ended) nothing, and the guest is told `Ok`.
+/// Runs `f` on the stream in effect. Without one (a tick, a stream that has ended) it does nothing and returns `Ok` to the guest.
 fn with_stream(guest: &Guest<'_>, work: impl FnOnce(&dyn Stream)) -> Call {
     if let Some(stream) = guest.data().stream().cloned() {
         work(&*stream);

@@ -63,7 +63,7 @@ fn statuses_of_shared_data() {
     assert_eq!(running.proxy.said(), "1 0 0 text 1 8 0 0");
 }
 
-/// A limit survives a plugin's swap: the data belongs to the id, held by whoever wants it to last.
+/// A limit survives a plugin's swap: the data belongs to the id and lasts while something holds it.
 #[test]
 fn data_outlives_an_instance() {
     let body = r#"(data (i32.const 100) "k") (func (export "proxy_on_tick") (param i32)

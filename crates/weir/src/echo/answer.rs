@@ -11,7 +11,7 @@ use weir_config::reader::duration;
 
 pub type Answer = BoxBody<Bytes, io::Error>;
 
-/// Bytes of a request's body that are told back.
+/// Bytes of a request's body that the answer repeats.
 const MAX_BODY: usize = 1 << 20;
 /// IDs of `/flaky` that are remembered.
 const MAX_IDS: usize = 10_000;

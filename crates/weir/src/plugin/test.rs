@@ -138,7 +138,7 @@ async fn run_case(proxy: &Proxy, plugin: &Path, index: usize, case: &Case, log: 
     Ok(CaseReport::new(case, differences, began.elapsed(), log))
 }
 
-/// Waits until the plugin has been told of the end of every stream.
+/// Waits until the plugin has seen the end of every stream.
 async fn ended(proxy: &Proxy) {
     let deadline = Instant::now() + AFTERWARDS;
     loop {

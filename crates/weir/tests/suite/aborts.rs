@@ -201,7 +201,7 @@ fn nothing_stays_behind_whatever_ends_a_request() {
             let before = of_cluster(&weir, "h.test", "upstream_cx_protocol_error");
             assert_eq!(get("h.test", "/bad-chunk"), 502);
             cluster_becomes(&weir, "h.test", "upstream_cx_protocol_error", before + 1);
-            // Cut, or told where all of it came at once.
+            // Cut, or an error where all of it came at once.
             let told = begin(&weir, "GET /bad-chunk-later HTTP/1.1|host: h.test").answer();
             assert!(told.as_ref().map_or(true, |a| a.status == 502), "{told:?}");
             cluster_becomes(&weir, "h.test", "upstream_cx_protocol_error", before + 2);

@@ -295,7 +295,7 @@ spec:
     // The record changes; the next connections go to the new address without a change of any file.
     server.set("up.test", &["127.0.0.2"], 1);
     weir.get_until("in.test", "/", |a| a.status == 200 && a.json()["name"] == "two");
-    // The name goes, then the server falls silent: the last good address serves on.
+    // The name goes, then the server falls silent: the last good address stays in use.
     let asked = || server.questions.load(std::sync::atomic::Ordering::Relaxed);
     server.remove("up.test");
     let before = asked();

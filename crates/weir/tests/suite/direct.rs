@@ -75,7 +75,7 @@ fn links_to_the_plugin_are_followed_and_a_missing_file_changes_nothing() {
     weir.get_until("any.test", "/", |a| a.header("x-saluting").is_some());
     fs::write(folder.path().join("two"), says("x-hailing!")).unwrap();
     weir.get_until("any.test", "/", |a| a.header("x-hailing!").is_some());
-    // Its last good version serves on, and requests never pass without it.
+    // Its last good version stays in use, and no request passes without it.
     fs::remove_file(&plugin).unwrap();
     eventually("the loss", || weir.lines("cannot read").pop());
     assert!(weir.get("any.test", "/").header("x-hailing!").is_some());

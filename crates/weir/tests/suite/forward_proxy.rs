@@ -177,7 +177,7 @@ fn tunnel(protocol: &str, host: &str, port: u16) -> String {
     format!("tunnel: {{ {protocol}targetHost: {host}, targetPort: {port} }}")
 }
 
-/// Ends of the test's TLS are told from those of the gateway's TLS to the proxy by their certificates.
+/// The certificates tell the test's TLS apart from the gateway's TLS to the proxy.
 #[test]
 fn connections_leave_through_a_forward_proxy() {
     let ca = Authority::new();

@@ -236,7 +236,7 @@ fn interim_answers_reach_the_client() {
     }
 }
 
-/// Serves so many requests, then tells the client to go away and hears no more.
+/// Serves this many requests, then sends GOAWAY and reads no more.
 fn go_away(mut raw: Raw, most: u32, served: &AtomicU32) {
     let mut count = 0;
     while let Some(frame) = raw.next() {
@@ -471,14 +471,14 @@ fn an_upgrade_to_h2c_is_not_passed_on() {
     assert!(seen.get("upgrade").is_none() && seen.get("http2-settings").is_none(), "{seen}");
 }
 
-/// With the end of the gateway, streams under way finish and clients are told to go elsewhere.
+/// When the gateway stops, active streams finish and clients get GOAWAY.
 #[test]
 fn running_streams_finish_while_the_gateway_ends() {
     let mut weir = Start::new().file("gateway.yaml", to_h2c()).arg("--drain-time").arg("1s").run();
     let to: SocketAddr = weir.address();
     let served = Arc::new(AtomicU32::new(0));
     let count = served.clone();
-    // Clients as they should be: one that is told to go away opens another connection; who cannot connect stops.
+    // Well-behaved clients: after GOAWAY they open another connection; if they cannot connect, they stop.
     let client = move |count: Arc<AtomicU32>| async move {
         while let Ok(io) = tokio::net::TcpStream::connect(to).await {
             let Ok((client, connection)) = h2::client::handshake::<_>(io).await else { return };

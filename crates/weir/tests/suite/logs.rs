@@ -313,7 +313,7 @@ fn json_keeps_numbers_and_says_null() {
     assert!(record["duration"].is_u64() && record["bytes_sent"].is_u64() && record["request_id"].is_string(), "{line}");
 }
 
-/// When told so `by` a signal or the admin listener.
+/// Asked `by` a signal or the admin listener.
 fn goes_on_in_a_new_file(by: &str) {
     let folder = tempfile::tempdir().unwrap();
     let (file, moved) = (folder.path().join("access.log"), folder.path().join("access.log.1"));

@@ -1,4 +1,4 @@
-//! What of a message is the gateway's to change, by RFC 9110 and RFC 9112, where other gateways are known to differ: bytes in,
+//! Which parts of a message the gateway may change, by RFC 9110 and RFC 9112, where other gateways are known to differ: bytes in,
 //! bytes out, on both sides.
 use crate::{
     client::Connection,
@@ -76,7 +76,7 @@ fn an_upstream_is_told_what_is_meant_for_it() {
 
 #[test]
 fn a_client_is_told_what_is_meant_for_it() {
-    // Request, what the upstream answers, what the client is told first, and what not.
+    // Request, the upstream's answer, what the client gets first, and what it must not get.
     let get = "GET /x HTTP/1.1\r\nhost: h.test\r\n\r\n";
     let table: &[(&str, &str, &str, &[&str])] = &[
         (get, "HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n", "HTTP/1.1 204 ", &["content-length"]),
@@ -146,7 +146,7 @@ fn a_part_of_a_head_is_no_answer() {
 
 #[test]
 fn http2_says_the_same_as_http1() {
-    // A client that waits to be told to send its body.
+    // A client that waits for 100 Continue before its body.
     for yaml in [TO_ECHO.to_string(), to_h2c()] {
         let weir = Start::new().file("gateway.yaml", yaml).run();
         runtime().block_on(async {

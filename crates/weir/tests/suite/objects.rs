@@ -1,4 +1,4 @@
-//! What is wrong in a document is told where it stands, and harms nothing else. Every field of every kind is made wrong in
+//! A mistake in a document is reported at its place and affects nothing else. Every field of every kind is made wrong in
 //! every way that its type allows; `weir check` has to point at each.
 mod bases;
 mod files;
@@ -241,7 +241,7 @@ fn what_is_no_object_is_said_with_its_line() {
         let good = found.iter().any(|f| f["line"] == line + 2 && f.to_string().contains(part));
         assert!(good, "{what}: {found:#?}");
     }
-    // The same object in two places: the first stands, and the second is told of it.
+    // The same object in two places: the first applies, and the second is reported.
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.yaml"), route).unwrap();
     fs::write(folder.path().join("b.yaml"), format!("---\n{route}")).unwrap();

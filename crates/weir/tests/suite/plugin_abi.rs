@@ -346,7 +346,7 @@ fn actions_of_headers_by_abi_and_end() {
             let told = notes(&weir.get("h", "/tell"));
             (answer, told)
         };
-        // 0.1.0 is not told of the end in the callback of headers.
+        // ABI 0.1.0 does not pass the end of the stream to the callback of headers.
         let ends = |told: &str| if abi == "0_1_0" { told.replace("h!", "h").replace("H!", "H") } else { told.to_string() };
         let honest = abi == "0_2_100";
         for (action, with_body, without) in [

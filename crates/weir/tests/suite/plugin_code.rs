@@ -1,4 +1,4 @@
-//! Where a plugin's code comes from, and what becomes of requests while there is none.
+//! Where a plugin's code comes from, and how requests are answered while there is none.
 use crate::{
     harness::{Start, TO_ECHO, Weir, eventually, free_port},
     plugin_kit::{Certificate, guest, istio, marking, status, tried},
@@ -219,7 +219,7 @@ spec: { parentRefs: [{ name: gateway }], hostnames: [other.test], rules: [{ back
 
 #[test]
 fn a_server_that_hangs_delays_nothing_but_its_plugin() {
-    // It takes the request and answers when it is told to.
+    // It accepts the request and answers when the test says so.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/hung.wasm", listener.local_addr().unwrap());
     let (go, waits) = std::sync::mpsc::channel::<()>();
@@ -290,7 +290,7 @@ fn a_restart_neither_fetches_nor_compiles() {
         assert_eq!(weir.get("h", "/").header("x-kept"), Some("seen"));
         assert_eq!((counts(&weir), server.asked("/kept.wasm")), (wanted, asked));
     }
-    // An artifact that was damaged is not run: it is compiled anew.
+    // An artifact that was damaged is not run; it is compiled again.
     let damaged = walk(cache.path()).into_iter().find(|p| p.extension().is_some_and(|e| e == "cwasm")).unwrap();
     let mut bytes = std::fs::read(&damaged).unwrap();
     let middle = bytes.len() / 2;

@@ -313,7 +313,7 @@ fn replies_in_every_phase() {
 
 #[test]
 fn injected_bytes_keep_their_order_and_wait_for_a_slow_reader() {
-    // Each frame is swallowed and put in anew, with a mark before the first and behind the last.
+    // Each frame is consumed and injected again, with a mark before the first and behind the last.
     let code = r#"(func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32)
           (drop (call $remove (i32.const 2) [content-length]))
           (drop (call $inject [<] (i32.const 0)))
@@ -433,7 +433,7 @@ fn maps_beyond_their_limits_are_refused_and_change_nothing() {
     );
     // Memory that is not there is another mistake than a map that is none.
     assert_eq!(notes(&weir.get("h", "/tell")), "S2 S2 S2 S2 S6 S2 S2");
-    // What becomes of so many headers is the upstream's affair.
+    // Whether this many headers are too many is for the upstream to decide.
     client::request(weir.address(), "GET", "h", "/x", &[("x-full", "1")], b"").unwrap();
     assert_eq!(notes(&weir.get("h", "/tell")), "S2 S2 S2 S2 S6 S2 S2 S");
     assert_eq!(weir.stat("weir_wasm_traps.default/under-test"), 0);

@@ -167,7 +167,7 @@ fn servers_that_pause_and_connections_that_break() {
     let weir = gateway("").run();
     let headers = [("x-to", &*to), ("x-init", "1")];
     assert_eq!(ask(&weir, &headers, &["PING"]).body, "+PONG\r\n");
-    // Fifty wait; their connection is cut: each is told once, and the next command finds the server again.
+    // Fifty wait; their connection is cut: each gets one error, and the next command reaches the server again.
     let waiting: Vec<_> = (0..50)
         .map(|_| {
             let (address, to) = (weir.address(), to.clone());

@@ -1,4 +1,4 @@
-//! What instances share and what becomes of them: data and queues across workers and plugins, ticks, metrics, contexts, traps.
+//! What instances share, and when it ends: data and queues across workers and plugins, ticks, metrics, contexts, traps.
 use crate::{
     client::{self, Answer, Connection},
     harness::{Start, TO_ECHO, Weir, eventually},

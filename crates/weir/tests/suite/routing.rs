@@ -1,4 +1,4 @@
-//! Which route a request takes and what becomes of it there: tables of requests for each API, against the running gateway.
+//! Which route a request takes and how it is handled there: tables of requests for each API, against the running gateway.
 mod annotations;
 mod gateways;
 mod grpc_route;

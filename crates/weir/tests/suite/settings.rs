@@ -11,7 +11,7 @@ fn settings(downstream: &str, mesh: &str) -> String {
     )
 }
 
-/// The status for a request with one header of so many bytes.
+/// The status for a request with one header of this many bytes.
 fn with_header(weir: &Weir, bytes: usize) -> u16 {
     client::request(weir.address(), "GET", "h", "/", &[("x-long", &"x".repeat(bytes))], b"").unwrap().status
 }

@@ -21,7 +21,7 @@ fn no_request_is_lost() {
     let mut weir = Start::new().file("gateway.yaml", TO_ECHO).arg("--drain-time").arg("1s").run();
     let to = weir.address();
     let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
-    // Clients as they should be: one that is told to close opens another connection; who cannot connect stops.
+    // Well-behaved clients: after `connection: close` they open another connection; if they cannot connect, they stop.
     let clients: Vec<_> = (0..8)
         .map(|_| {
             let (stop, served) = (stop.clone(), served.clone());

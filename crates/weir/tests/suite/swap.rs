@@ -84,7 +84,7 @@ impl Traffic {
     }
 }
 
-/// Requests one after the other on one connection, until told to stop.
+/// Requests one after the other on one connection, until stopped.
 fn load(weir: &Weir, marked: fn(&Answer) -> bool, stop: &Arc<AtomicBool>, served: &Arc<AtomicU32>) -> JoinHandle<()> {
     let (to, stop, served) = (weir.address(), stop.clone(), served.clone());
     std::thread::spawn(move || {

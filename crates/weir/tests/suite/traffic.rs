@@ -91,7 +91,7 @@ fn what_fails_is_tried_again_as_the_route_says() {
             assert_eq!(of_cluster(&weir, host, stat), *expected, "{host}: {stat}");
         }
     }
-    // The upstream is told which try it sees, and another host is taken where one has failed.
+    // The upstream sees the number of the attempt, and a retry goes to another host.
     let told = get(&weir, "server.test", "/told", &[]).json();
     assert_eq!(told["headers"]["x-envoy-attempt-count"], "1");
     for i in 0..10 {
@@ -375,8 +375,7 @@ fn upstream_connections_and_answers_are_counted() {
     let line = weir.admin("/stats?filter=count.test.upstream_rq_time$").body;
     let slowest: f64 = line.rsplit("P100(nan,").next().unwrap().trim_end().trim_end_matches(')').parse().unwrap();
     assert!((250.0..1200.0).contains(&slowest), "{line}");
-    // What the upstream closes (a connection used before is not held against it: there is a second try), and what never
-    // comes to be.
+    // Connections that the upstream closes (a reused one is tried again), and connections that are never established.
     c.request("GET", "count.test", "/reset", &[], b"").unwrap();
     assert_eq!(
         (
@@ -497,7 +496,7 @@ fn faults_are_injected_by_their_share() {
     let a = client::request(weir.address(), "POST", "grpc.test", "/s/M", &[("content-type", "application/grpc")], b"").unwrap();
     assert_eq!((a.status, a.header("grpc-status")), (200, Some("14")));
     record(&weir, "/s/M", &["flags=FI"]);
-    // Whoever has gone is not waited for.
+    // Nothing waits for a client that has gone.
     drop(begin(&weir, "long.test", "/long", ""));
     record(&weir, "/long", &["code=0", "flags=DC,DI", "details=downstream_remote_disconnect"]);
 }

@@ -18,7 +18,7 @@ use tokio::{
 /// Frames without content that a peer may send at once; they are forgotten at [`PER_SECOND`].
 const BURST: u32 = 1000;
 const PER_SECOND: u32 = 200;
-/// A window update may come for so many bytes that were sent; most peers send one for half a window.
+/// One window update is allowed per this many bytes sent; most peers send one for half a window.
 const BYTES_PER_UPDATE: usize = 256;
 
 /// DATA frames with fewer bytes than this cost more memory than their content.

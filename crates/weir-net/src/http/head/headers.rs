@@ -42,7 +42,7 @@ struct Field {
 enum State {
     /// Exactly `name: value\r\n`: can be copied as it stands.
     Clean,
-    /// Other white space around the value: is written anew.
+    /// Other white space around the value: the line is rewritten.
     Untidy,
     Removed,
 }

@@ -39,7 +39,7 @@ impl CaseReport {
     }
 }
 
-/// Of a log, so many lines from its beginning and from its end; a crash in Go writes a hundred.
+/// Lines shown from the beginning and from the end of a log; a crash in Go writes a hundred.
 const SHOWN: (usize, usize) = (20, 5);
 
 /// What the plugin said, and what was said of it: without times, and with all lines of one record under each other.

@@ -58,7 +58,7 @@ impl Running {
         (upstream.into_iter().map(|(_, got)| got).collect(), calls)
     }
 
-    /// A gateway with the plugin on every request. The plugin has another name in each case, so that it starts anew.
+    /// A gateway with the plugin on every request. The plugin has another name in each case, so that it starts from scratch.
     pub fn config(&self, plugin: &Path, case: usize, configuration: &str) -> Result<Config> {
         let origin = Origin { object: "plugin test".into(), file: None, line: Default::default() };
         let plugin = wasm_plugin(plugin, case, configuration, &origin)?;

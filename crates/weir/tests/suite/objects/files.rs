@@ -101,7 +101,7 @@ fn files_are_edited_as_editors_do() {
     fs::remove_file(path(".one.yaml.swp")).unwrap();
     becomes(&weir, "one", "b");
 
-    // Emacs: a lock that is a link to nowhere, an automatic copy, the file written anew.
+    // Emacs: a lock that is a link to nowhere, an automatic copy, the file rewritten.
     symlink("user@host.1:2", path(".#one.yaml")).unwrap();
     fs::write(path("#one.yaml#"), redirect("one", "nothing")).unwrap();
     weir.write("one.yaml", &redirect("one", "c"));

@@ -425,7 +425,7 @@ fn what_is_not_supported_is_never_open() {
     all += &ingress("canary", "a.test", "mse.ingress.kubernetes.io", "canary: true\ncanary-weight: 100", ROOT);
     all += &ingress("off", "off.test", "nginx.ingress.kubernetes.io", "enable-modsecurity: false\nauth-realm: shop", ROOT);
     all += &ingress("guarded-canary", "a.test", "higress.io", "canary: true\ncanary-weight: 100\nauth-url: http://auth", ROOT);
-    // What of an Ingress in error can be read is closed; a path that cannot be read may be any.
+    // The readable paths of an Ingress in error are closed; an unreadable path could be any path.
     const GUARD: &str = "auth-url: http://auth";
     all += &ingress("number", "a.test", "higress.io", "limit-rps: 5", &["Prefix /number echo"]).replace("\"5\"", "5");
     all += &ingress("type", "a.test", "higress.io", GUARD, &["prefix /type echo"]);

@@ -375,7 +375,7 @@ fn timeouts_retries_and_mirrors_of_a_rule() {
         ],
     );
     eventually("the name of the rule in the log", || weir.lines("route=again").first().cloned());
-    // Rules without a name are told by their place.
+    // A rule without a name is identified by its position.
     weir.says("route=default/r/0");
     let mirrored = |n: &str| weir.stat(&format!("cluster.outbound|80||echo{n}.default.svc.cluster.local.upstream_rq_mirror_total"));
     for _ in 0..10 {

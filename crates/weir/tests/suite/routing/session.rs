@@ -54,7 +54,7 @@ fn sessions_stay_with_their_endpoint() {
         .file("more.yaml", second("$ECHO3"))
         .run();
     no_findings(&weir);
-    // Whoever has no session is spread over all.
+    // Clients without a session are spread over all endpoints.
     let names: Vec<String> = (0..60).map(|_| name(&ask(&weir, "/named", &[]))).collect();
     for one in ["echo", "echo2", "echo3"] {
         assert!(names.iter().any(|n| n == one), "{names:?}");
