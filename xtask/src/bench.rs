@@ -5,6 +5,7 @@
 //! drift of the machine's speed hits all alike. Ratios are to a plain TCP relay: the floor of anything that copies bytes.
 mod load;
 pub mod peers;
+mod scale;
 mod weir;
 
 use anyhow::{Context, Result, bail};
@@ -47,6 +48,9 @@ pub struct Args {
     /// Only what concerns configuration: start, memory, time from change to traffic
     #[arg(long)]
     config_only: bool,
+    /// Numbers of applications (a host, a route, a Service and endpoints each) for the table of configuration at scale
+    #[arg(long, value_delimiter = ',', default_value = "1000,10000,50000")]
+    sizes: Vec<usize>,
 }
 
 /// One kind of traffic and who takes part.
@@ -76,7 +80,7 @@ fn cases() -> Vec<Case> {
 
 pub fn run(root: &Path, args: &Args) -> Result<()> {
     for tool in ["nginx", "haproxy", "wrk", "h2load", "cc", "taskset"] {
-        if which(tool).is_none() {
+        if !args.config_only && which(tool).is_none() {
             bail!("{tool} is missing; Debian's packages nginx-light haproxy wrk nghttp2-client gcc util-linux have what this needs");
         }
     }
@@ -94,9 +98,10 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
         }
     }
     if args.only.is_empty() {
-        let part = weir::report(root, &weir)?;
-        println!("{part}");
-        table += &part;
+        for part in [weir::report(root, &weir)?, scale::report(&weir, &args.sizes)?] {
+            println!("{part}");
+            table += &part;
+        }
     }
     if let Some(out) = &args.out {
         let head = "# Benchmarks\n\nMade by `cargo xtask bench`: one worker pinned to one core, load generator and backend on the other, 64 keep-alive\nconnections, all of Weir's default features on with the access log written to a file, nginx without an access log. CPU time\nper request of the proxy's process is the figure to compare; it is the median over alternating rounds of one run.\n\n";

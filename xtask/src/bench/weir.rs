@@ -131,7 +131,7 @@ fn until(port: u16, host: &str, path: &str, wanted: &str) -> Result<()> {
 fn ask(port: u16, host: &str, path: &str) -> Result<String> {
     let mut s = TcpStream::connect(("127.0.0.1", port)).context("connect")?;
     s.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(s, "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")?;
+    s.write_all(format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").as_bytes())?;
     let mut text = String::new();
     s.read_to_string(&mut text)?;
     Ok(text)
