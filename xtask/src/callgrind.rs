@@ -3,7 +3,7 @@
 //! Two runs of the same gateway serve a different number of requests; the difference of their counts, divided, leaves
 //! start-up and shutdown out. The budget is for the development build, which the tests have at hand; the release build
 //! takes about a tenth of it.
-use crate::{bench::peers::wait_for, ports::free_port};
+use crate::bench::peers::wait_for;
 use anyhow::{Context, Result, bail};
 use clap::Args as ClapArgs;
 use std::{
@@ -14,6 +14,7 @@ use std::{
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
+use weir_test::free_port;
 
 #[derive(ClapArgs)]
 pub struct Args {

@@ -2,8 +2,6 @@
 mod bench;
 mod callgrind;
 mod fuzz;
-#[path = "../../crates/weir-net/tests/support/ports.rs"]
-mod ports;
 mod test;
 mod tidy;
 

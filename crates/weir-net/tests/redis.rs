@@ -1,10 +1,7 @@
 //! The Redis client against a real redis-server: the cases that need no plugin.
 #![allow(clippy::unwrap_used)]
-#[path = "support/redis_server.rs"]
-mod redis_server;
 
 use bytes::Bytes;
-use redis_server::{RedisServer, free_port};
 use std::{cell::RefCell, future::Future, io, pin::Pin, rc::Rc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -13,6 +10,7 @@ use tokio::{
     task::LocalSet,
 };
 use weir_net::redis::{Answer, Client, Dial, Duplex, Error, Options, Query, check, command};
+use weir_test::{RedisServer, free_port};
 
 type Dialled = Pin<Box<dyn Future<Output = io::Result<Box<dyn Duplex>>>>>;
 

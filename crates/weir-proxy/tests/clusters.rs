@@ -1,10 +1,9 @@
 //! Clusters through TCP proxies: DNS, TLS towards the upstream, endpoints that fail.
 #![allow(clippy::unwrap_used)]
 mod common;
-#[path = "../../weir-net/src/dns/test_server.rs"]
-mod dns;
 use common::*;
 use weir_config::{diagnostic::Severity, model::*};
+use weir_test::DnsServer;
 
 fn names(hosts: &[&str], port: u16) -> std::sync::Arc<ClusterLoadAssignment> {
     assignment(&hosts.iter().map(|h| Address::Name { host: (*h).to_string(), port }).collect::<Vec<_>>())
@@ -12,7 +11,7 @@ fn names(hosts: &[&str], port: u16) -> std::sync::Arc<ClusterLoadAssignment> {
 
 #[tokio::test]
 async fn names_are_followed_and_the_last_good_addresses_stay() {
-    let server = dns::DnsServer::start();
+    let server = DnsServer::start();
     let proxy = start_with(|o| o.dns_resolvers = vec![server.address]);
     let port = upstream("a:").await.port();
     server.set("a.test", &["127.0.0.1"], 1);
@@ -53,7 +52,7 @@ async fn names_are_followed_and_the_last_good_addresses_stay() {
 
 #[tokio::test]
 async fn a_request_names_its_endpoint() {
-    let server = dns::DnsServer::start();
+    let server = DnsServer::start();
     let proxy = start_with(|o| o.dns_resolvers = vec![server.address]);
     server.set("a.test", &["127.0.0.1"], 60);
     let (mut conf, ca) = (Conf::default(), Ca::new());
@@ -61,8 +60,8 @@ async fn a_request_names_its_endpoint() {
     conf.listener("l", loopback(), vec![tcp("c", &["*.test"], &[], "dynamic")]);
     proxy.apply(conf.cluster_with("dynamic", Discovery::DynamicForwardProxy { port: secure.port() }, |_| {}).arc()).await;
     // By the server name of a connection that is passed through.
-    expect(&mut connect_tls(&ca.client(), address_of(&proxy, "l"), "a.test").await.unwrap(), "secure:").await;
-    assert!(connect_tls(&ca.client(), address_of(&proxy, "l"), "b.test").await.is_err());
+    expect(&mut connect_tls(&trusting(&ca), address_of(&proxy, "l"), "a.test").await.unwrap(), "secure:").await;
+    assert!(connect_tls(&trusting(&ca), address_of(&proxy, "l"), "b.test").await.is_err());
     // By the host that a request names.
     let forward = proxy.shared().clusters.find("dynamic").unwrap().current().unwrap().forward.clone().unwrap();
     let first = forward.endpoint("A.test", 8080).await.unwrap();

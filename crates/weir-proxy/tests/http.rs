@@ -1,12 +1,9 @@
 //! HTTP/1 through a whole proxy, over real sockets: framing both ways, hostile input, reuse, retries, upgrades, timeouts.
 #![allow(clippy::unwrap_used)]
 
-#[path = "http/backend.rs"]
-mod backend;
 #[path = "http/client.rs"]
 mod client;
 
-use backend::{Backend, pattern};
 use client::{Answer, Conn};
 use std::{
     net::SocketAddr,
@@ -15,6 +12,7 @@ use std::{
 };
 use weir_config::model::*;
 use weir_proxy::{Options, Proxy};
+use weir_test::backend::{Backend, pattern};
 
 /// A proxy in front of a backend, with one route for everything.
 struct Rig {

@@ -26,7 +26,7 @@ async fn the_server_name_leads_to_its_chain_and_certificate() {
     ];
     let report = proxy.apply(conf.listener("l", loopback(), chains).arc()).await;
     assert_eq!(report.diagnostics, []);
-    let (address, client) = (address_of(&proxy, "l"), ca.client());
+    let (address, client) = (address_of(&proxy, "l"), trusting(&ca));
     for (name, greeting, pem) in [
         ("x.a.test", "a:", &certs[0].1),
         ("y.a.test", "a:", &certs[1].1),
@@ -53,7 +53,7 @@ async fn a_name_without_chain_is_turned_away() {
     let mut conf = Conf::default();
     conf.cluster("a", upstream("a:").await).certificate("a", &ca.sign(&["a.test"]));
     proxy.apply(conf.listener("l", loopback(), vec![tcp("a", &["a.test"], &["a"], "a")]).arc()).await;
-    assert!(connect_tls(&ca.client(), address_of(&proxy, "l"), "b.test").await.is_err());
+    assert!(connect_tls(&trusting(&ca), address_of(&proxy, "l"), "b.test").await.is_err());
     let mut plain = connect(address_of(&proxy, "l")).await;
     plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     assert!(closes(&mut plain).await);
@@ -71,7 +71,7 @@ async fn certificates_change_under_open_connections() {
     let address = address_of(&proxy, "l");
     let mut open = Vec::new();
     for _ in 0..20 {
-        let mut io = connect_tls(&ca.client(), address, "a.test").await.unwrap();
+        let mut io = connect_tls(&trusting(&ca), address, "a.test").await.unwrap();
         expect(&mut io, "a:").await;
         assert_eq!(serial(&io), serial_of(&old));
         open.push(io);
@@ -79,18 +79,19 @@ async fn certificates_change_under_open_connections() {
     let report = proxy.apply(conf.certificate("cert", &new).arc()).await;
     assert_eq!((report.version, report.diagnostics), (2, vec![]));
     assert_eq!(address_of(&proxy, "l"), address, "the socket stays");
-    let io = connect_tls(&ca.client(), address, "a.test").await.unwrap();
+    let io = connect_tls(&trusting(&ca), address, "a.test").await.unwrap();
     assert_eq!(serial(&io), serial_of(&new));
     for io in &mut open {
         ping(io, "still here").await;
     }
     // A broken one is refused alone: the last good one serves on.
-    let broken = Pem { chain: new.chain.clone(), key: old.key.clone() };
+    let mut broken = new.clone();
+    broken.key = old.key.clone();
     let report = proxy.apply(conf.certificate("cert", &broken).arc()).await;
     assert_eq!(report.diagnostics.len(), 1, "{:?}", report.diagnostics);
     let d = &report.diagnostics[0];
     assert!(d.severity == Severity::Error && d.message.contains("`cert`") && d.message.contains("does not match"), "{d:?}");
-    let io = connect_tls(&ca.client(), address, "a.test").await.unwrap();
+    let io = connect_tls(&trusting(&ca), address, "a.test").await.unwrap();
     assert_eq!(serial(&io), serial_of(&new));
     // It is said again as long as it is so, and no longer.
     assert_eq!(proxy.apply(conf.cluster("other", loopback()).arc()).await.diagnostics.len(), 1);
@@ -107,7 +108,7 @@ async fn a_secret_that_comes_later_completes_the_chain() {
     assert!(report.diagnostics.iter().any(|d| d.message.contains("there is no secret `late`")), "{:?}", report.diagnostics);
     let report = proxy.apply(conf.certificate("late", &ca.sign(&["a.test"])).arc()).await;
     assert_eq!(report.diagnostics, []);
-    expect(&mut connect_tls(&ca.client(), address_of(&proxy, "l"), "a.test").await.unwrap(), "a:").await;
+    expect(&mut connect_tls(&trusting(&ca), address_of(&proxy, "l"), "a.test").await.unwrap(), "a:").await;
 }
 
 #[tokio::test]
@@ -204,7 +205,7 @@ async fn the_proxy_protocol_is_read_and_demanded() {
         expect(&mut io, "a:payload").await;
         let mut io = connect(address).await;
         io.write_all(header).await.unwrap();
-        let mut io = within(ca.client().connect(io, "a.test", weir_net::tls::Alpn::None)).await.unwrap();
+        let mut io = within(trusting(&ca).connect(io, "a.test", weir_net::tls::Alpn::None)).await.unwrap();
         expect(&mut io, "a:").await;
     }
     let mut io = connect(address).await;
@@ -249,11 +250,11 @@ async fn client_certificates_are_asked_for() {
     };
     proxy.apply(conf.listener("l", loopback(), vec![tcp_with("c", &[], Some(tls(&["me.test"], Some("ca"))), "a")]).arc()).await;
     let address = address_of(&proxy, "l");
-    let with = |pem: Option<Pem>| {
+    let with = |pem: Option<Signed>| {
         weir_net::tls::Client::new(weir_net::tls::ClientOptions {
             trust: weir_net::tls::Trust::Anyone,
             subject_alt_names: vec![],
-            certificate: pem.map(|p| Arc::new(weir_net::tls::Certificate::from_pem(&p.chain, &p.key).unwrap())),
+            certificate: pem.map(|p| Arc::new(weir_net::tls::Certificate::from_pem(&p.pem, &p.key).unwrap())),
             server_name: None,
             min_version: None,
         })

@@ -1,6 +1,5 @@
 //! The proxies that are compared and the backend behind them, each started on a free port and stopped when dropped.
 use super::load::Load;
-use crate::ports::free_port;
 use anyhow::{Context, Result, bail};
 use std::{
     fs,
@@ -10,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
+use weir_test::free_port;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Peer {

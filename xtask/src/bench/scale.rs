@@ -4,7 +4,6 @@ use super::{
     median,
     peers::{self, Process},
 };
-use crate::ports::free_port;
 use anyhow::{Context, Result, bail};
 use std::{
     fmt::Write as _,
@@ -15,6 +14,7 @@ use std::{
     process::Command,
     time::{Duration, Instant},
 };
+use weir_test::free_port;
 
 /// Measurements of each kind of change.
 const ROUNDS: usize = 7;

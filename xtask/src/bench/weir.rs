@@ -3,7 +3,6 @@ use super::{
     median,
     peers::{self, Process},
 };
-use crate::ports::free_port;
 use anyhow::{Context, Result, bail};
 use std::{
     fmt::Write as _,
@@ -14,6 +13,7 @@ use std::{
     process::Command,
     time::{Duration, Instant},
 };
+use weir_test::free_port;
 
 pub fn report(root: &Path, weir: &Path) -> Result<String> {
     let mut out = "## Configuration\n\n| | |\n| --- | --- |\n".to_string();

@@ -1,9 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-
-#[path = "test_server.rs"]
-mod test_server;
-use test_server::DnsServer;
+use weir_test::DnsServer;
 
 fn resolver(server: &DnsServer, family: Family) -> Resolver {
     let options = Options {

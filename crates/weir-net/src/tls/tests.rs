@@ -1,27 +1,14 @@
 #![allow(clippy::unwrap_used, clippy::type_complexity)]
 use super::*;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use tokio::net::{TcpListener, TcpStream};
+use weir_test::{Ca, Signed};
 
-/// An authority, and what it signs.
-struct Ca(CertifiedIssuer<'static, KeyPair>);
+fn roots_of(ca: &Ca) -> Roots {
+    Roots::from_pem(&ca.pem(), None).unwrap()
+}
 
-impl Ca {
-    fn new() -> Ca {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Ca(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-    fn roots(&self) -> Roots {
-        Roots::from_pem(&self.0.pem(), None).unwrap()
-    }
-    fn sign(&self, names: &[&str], uri: Option<&str>) -> Arc<Certificate> {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(names.iter().map(|n| (*n).to_string()).collect::<Vec<_>>()).unwrap();
-        params.subject_alt_names.extend(uri.map(|u| SanType::URI(u.try_into().unwrap())));
-        let cert = params.signed_by(&key, &self.0).unwrap();
-        Arc::new(Certificate::from_pem(&cert.pem(), &key.serialize_pem()).unwrap())
-    }
+fn certificate(signed: &Signed) -> Arc<Certificate> {
+    Arc::new(Certificate::from_pem(&signed.pem, &signed.key).unwrap())
 }
 
 fn server(certificates: &[Arc<Certificate>], client_auth: ClientAuth, names: &[&str]) -> Server {
@@ -74,7 +61,8 @@ struct Shaken {
 #[tokio::test]
 async fn the_server_name_selects_the_certificate() {
     let ca = Ca::new();
-    let certificates = [ca.sign(&["first.test"], None), ca.sign(&["*.w.test", "w.test"], None), ca.sign(&["x.w.test"], None)];
+    let certificates =
+        [certificate(&ca.sign(&["first.test"])), certificate(&ca.sign(&["*.w.test", "w.test"])), certificate(&ca.sign(&["x.w.test"]))];
     let (s, c) = (server(&certificates, ClientAuth::None, &[]), client(Trust::Anyone, &[], None));
     for (name, expect) in [
         ("first.test", "first.test"),
@@ -94,12 +82,12 @@ async fn the_server_name_selects_the_certificate() {
 #[tokio::test]
 async fn certificates_are_exchanged_under_way() {
     let ca = Ca::new();
-    let s = server(&[ca.sign(&["a.test"], None)], ClientAuth::None, &[]);
-    let c = client(Trust::Roots(ca.roots()), &[], None);
+    let s = server(&[certificate(&ca.sign(&["a.test"]))], ClientAuth::None, &[]);
+    let c = client(Trust::Roots(roots_of(&ca)), &[], None);
     let old = shake(&s, &c, "a.test", Alpn::Auto).await.unwrap();
-    let new = ca.sign(&["a.test"], None);
+    let new = certificate(&ca.sign(&["a.test"]));
     s.set_certificates(CertificateTable::new(std::slice::from_ref(&new)));
-    let fresh = client(Trust::Roots(ca.roots()), &[], None);
+    let fresh = client(Trust::Roots(roots_of(&ca)), &[], None);
     let got = shake(&s, &fresh, "a.test", Alpn::Auto).await.unwrap();
     assert_ne!(got.leaf.serial, old.leaf.serial);
     assert_eq!(got.leaf.serial, new.details.serial);
@@ -114,18 +102,18 @@ async fn certificates_are_exchanged_under_way() {
 #[tokio::test]
 async fn upstreams_are_verified() {
     let (ca, other) = (Ca::new(), Ca::new());
-    let s = server(&[ca.sign(&["a.test"], Some("spiffe://cluster.local/ns/x/sa/y"))], ClientAuth::None, &[]);
-    let roots = || Trust::Roots(ca.roots());
+    let s = server(&[certificate(&ca.sign_uri(&["a.test"], "spiffe://cluster.local/ns/x/sa/y"))], ClientAuth::None, &[]);
+    let roots = || Trust::Roots(roots_of(&ca));
     let table: [(Trust, &[&str], &str, bool); 9] = [
         (roots(), &[], "a.test", true),
         (roots(), &[], "b.test", false),
-        (Trust::Roots(other.roots()), &[], "a.test", false),
+        (Trust::Roots(roots_of(&other)), &[], "a.test", false),
         (Trust::Anyone, &[], "b.test", true),
         (roots(), &["a.test"], "b.test", true),
         (roots(), &["c.test"], "a.test", false),
         (roots(), &["c.test", "spiffe://cluster.local/ns/x/sa/y"], "b.test", true),
         (roots(), &["spiffe://cluster.local/ns/x/sa/z"], "b.test", false),
-        (Trust::Roots(other.roots()), &["a.test"], "a.test", false),
+        (Trust::Roots(roots_of(&other)), &["a.test"], "a.test", false),
     ];
     for (trust, names, host, expect) in table {
         let got = shake(&s, &client(trust, names, None), host, Alpn::None).await;
@@ -136,11 +124,11 @@ async fn upstreams_are_verified() {
 #[tokio::test]
 async fn clients_are_verified() {
     let (ca, other) = (Ca::new(), Ca::new());
-    let own = [ca.sign(&["a.test"], None)];
-    let good = || Some(ca.sign(&["client.test"], None));
-    let bad = || Some(other.sign(&["client.test"], None));
-    let required = || ClientAuth::Required(ca.roots());
-    let optional = || ClientAuth::Optional(ca.roots());
+    let own = [certificate(&ca.sign(&["a.test"]))];
+    let good = || Some(certificate(&ca.sign(&["client.test"])));
+    let bad = || Some(certificate(&other.sign(&["client.test"])));
+    let required = || ClientAuth::Required(roots_of(&ca));
+    let optional = || ClientAuth::Optional(roots_of(&ca));
     let table: [(ClientAuth, &[&str], Option<Arc<Certificate>>, bool); 9] = [
         (ClientAuth::None, &[], None, true),
         (required(), &[], None, false),
@@ -168,7 +156,7 @@ async fn versions_are_bounded() {
     let ca = Ca::new();
     let make = |min, max| {
         let options = ServerOptions { min_version: min, max_version: max, ..ServerOptions::default() };
-        Server::new(options, CertificateTable::new(&[ca.sign(&["a.test"], None)]))
+        Server::new(options, CertificateTable::new(&[certificate(&ca.sign(&["a.test"]))]))
     };
     let c = client(Trust::Anyone, &[], None);
     for (min, max, expect) in [(None, None, "TLSv1_3"), (Some(Version::Tls13), None, "TLSv1_3"), (None, Some(Version::Tls12), "TLSv1_2")] {

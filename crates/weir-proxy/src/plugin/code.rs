@@ -319,5 +319,4 @@ fn is_link_local(ip: IpAddr) -> bool {
 }
 
 #[cfg(test)]
-#[path = "code/tests.rs"]
 mod tests;

@@ -1,11 +1,7 @@
 //! Manager and workers together, with guests written in WAT and streams that only note what is done to them.
 #![allow(clippy::unwrap_used)]
-#[path = "../../../weir-net/tests/support/redis_server.rs"]
-mod redis_server;
-
 use super::*;
 use crate::cluster::ClusterRegistry;
-use redis_server::RedisServer;
 use std::{
     cell::RefCell,
     collections::BTreeMap,
@@ -15,6 +11,7 @@ use std::{
 };
 use tokio::{runtime::Handle, task::LocalSet};
 use weir_config::model::{Origin, PluginPhase, WasmCode, WasmLimits};
+use weir_test::{RedisServer, free_port};
 use weir_wasm::{Action, BufferEdit, BufferType, LocalResponse, MapType, PropertyPath, Stream, StreamType, pairs::Pairs};
 
 /// Notes what a plugin does.
@@ -403,7 +400,7 @@ fn redis_by_every_name() {
 fn what_is_wrong_with_redis_is_said_at_load() {
     let server = RedisServer::start(&["--requirepass", "secret"]);
     run(async || {
-        let dead = format!("127.0.0.1:{}", redis_server::free_port());
+        let dead = format!("127.0.0.1:{}", free_port());
         for (name, password, says, reply) in [
             (server.address(), "wrong", "AUTH was refused: WRONGPASS", vec!["reply 1034 "]),
             (server.address(), "", "the server asks for a password", vec!["reply 1034 "]),

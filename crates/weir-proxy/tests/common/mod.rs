@@ -1,6 +1,5 @@
 //! What the tests of the running data plane share: upstreams, certificates, configurations, clients.
 #![allow(clippy::unwrap_used, dead_code)]
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -9,6 +8,7 @@ use tokio::{
 use weir_config::model::*;
 use weir_net::tls;
 use weir_proxy::{Options, Proxy};
+pub use weir_test::{Ca, Signed};
 
 pub fn start() -> Proxy {
     start_with(|_| {})
@@ -47,8 +47,8 @@ pub async fn upstream(name: &'static str) -> SocketAddr {
 }
 
 /// The same behind TLS.
-pub async fn tls_upstream(name: &'static str, certificate: &Pem) -> SocketAddr {
-    let certificate = Arc::new(tls::Certificate::from_pem(&certificate.chain, &certificate.key).unwrap());
+pub async fn tls_upstream(name: &'static str, certificate: &Signed) -> SocketAddr {
+    let certificate = Arc::new(tls::Certificate::from_pem(&certificate.pem, &certificate.key).unwrap());
     let server = Arc::new(tls::Server::new(tls::ServerOptions::default(), tls::CertificateTable::new(&[certificate])).unwrap());
     let listener = TcpListener::bind(loopback()).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -112,38 +112,16 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     panic!("{what}: not within 20 s");
 }
 
-pub struct Pem {
-    pub chain: String,
-    pub key: String,
-}
-
-pub struct Ca(CertifiedIssuer<'static, KeyPair>);
-
-impl Ca {
-    pub fn new() -> Ca {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Ca(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-    pub fn pem(&self) -> String {
-        self.0.pem()
-    }
-    pub fn sign(&self, names: &[&str]) -> Pem {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(names.iter().map(|n| (*n).to_string()).collect::<Vec<_>>()).unwrap();
-        Pem { chain: params.signed_by(&key, &self.0).unwrap().pem(), key: key.serialize_pem() }
-    }
-    /// A client that trusts this authority.
-    pub fn client(&self) -> tls::Client {
-        tls::Client::new(tls::ClientOptions {
-            trust: tls::Trust::Roots(tls::Roots::from_pem(&self.pem(), None).unwrap()),
-            subject_alt_names: vec![],
-            certificate: None,
-            server_name: None,
-            min_version: None,
-        })
-        .unwrap()
-    }
+/// A client that trusts this authority.
+pub fn trusting(ca: &Ca) -> tls::Client {
+    tls::Client::new(tls::ClientOptions {
+        trust: tls::Trust::Roots(tls::Roots::from_pem(&ca.pem(), None).unwrap()),
+        subject_alt_names: vec![],
+        certificate: None,
+        server_name: None,
+        min_version: None,
+    })
+    .unwrap()
 }
 
 pub type Tls = tokio_rustls::client::TlsStream<TcpStream>;
@@ -161,8 +139,8 @@ pub fn serial(io: &Tls) -> String {
     tls::Details::from_der(&io.get_ref().1.peer_certificates().unwrap()[0]).unwrap().serial
 }
 
-pub fn serial_of(pem: &Pem) -> String {
-    tls::Certificate::from_pem(&pem.chain, &pem.key).unwrap().details.serial
+pub fn serial_of(pem: &Signed) -> String {
+    tls::Certificate::from_pem(&pem.pem, &pem.key).unwrap().details.serial
 }
 
 /// A configuration that is changed step by step, sharing what stays.
@@ -198,8 +176,8 @@ impl Conf {
         self.0.listeners.insert(name.into(), Arc::new(listener));
         self
     }
-    pub fn certificate(&mut self, name: &str, pem: &Pem) -> &mut Self {
-        let content = SecretContent::TlsCertificate { certificate_chain: pem.chain.clone(), private_key: pem.key.clone() };
+    pub fn certificate(&mut self, name: &str, pem: &Signed) -> &mut Self {
+        let content = SecretContent::TlsCertificate { certificate_chain: pem.pem.clone(), private_key: pem.key.clone() };
         self.0.secrets.insert(name.into(), Arc::new(Secret { name: name.into(), content, origin: None }));
         self
     }

@@ -1,9 +1,4 @@
-//! Authorities, what they sign, and clients of TLS that show it.
-use crate::client::{Answer, Connection};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa, KeyIdMethod, KeyPair,
-    RevokedCertParams, SanType, SerialNumber, date_time_ymd,
-};
+//! Secrets with certificates, and TLS clients that present one.
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
@@ -11,66 +6,13 @@ use rustls::{
 use std::{
     io::{self, Write},
     net::{SocketAddr, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
-
-pub struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-/// Of the next certificate that any of them signs.
-static SERIAL: AtomicU64 = AtomicU64::new(1);
-
-/// A certificate with its key.
-pub struct Signed {
-    pub pem: String,
-    pub key: String,
-    pub der: CertificateDer<'static>,
-    serial: SerialNumber,
-}
-
-impl Authority {
-    pub fn new() -> Authority {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-    pub fn pem(&self) -> String {
-        self.0.pem()
-    }
-    pub fn sign(&self, names: &[&str], uri: Option<&str>) -> Signed {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
-        params.distinguished_name = Default::default();
-        params.distinguished_name.push(DnType::CommonName, names[0]);
-        params.distinguished_name.push(DnType::OrganizationName, "Weir");
-        params.subject_alt_names.extend(uri.map(|u| SanType::URI(u.try_into().unwrap())));
-        let serial = SerialNumber::from(SERIAL.fetch_add(1, Ordering::Relaxed));
-        params.serial_number = Some(serial.clone());
-        let made = params.signed_by(&key, &self.0).unwrap();
-        Signed { pem: made.pem(), key: key.serialize_pem(), der: made.der().clone(), serial }
-    }
-    /// The list of what it has revoked, good until the beginning of a year, as PEM.
-    pub fn revoke(&self, revoked: &[&Signed], until: i32) -> String {
-        let one = |signed: &&Signed| RevokedCertParams {
-            serial_number: signed.serial.clone(),
-            revocation_time: date_time_ymd(2024, 1, 1),
-            reason_code: None,
-            invalidity_date: None,
-        };
-        let params = CertificateRevocationListParams {
-            this_update: date_time_ymd(2024, 1, 1),
-            next_update: date_time_ymd(until, 1, 1),
-            crl_number: SerialNumber::from(1),
-            issuing_distribution_point: None,
-            revoked_certs: revoked.iter().map(one).collect(),
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        params.signed_by(&self.0).unwrap().pem().unwrap()
-    }
-}
+use weir_test::{
+    Signed,
+    client::{Answer, Connection},
+};
 
 /// A Secret or ConfigMap with these texts, and the start of the next document.
 pub fn holder(kind: &str, name: &str, texts: &[(&str, &str)]) -> String {

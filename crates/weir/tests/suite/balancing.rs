@@ -1,7 +1,4 @@
 //! Choosing an endpoint, from YAML: fair policies, hashes that stick, and names whose addresses change.
-#[path = "../../../weir-net/src/dns/test_server.rs"]
-mod dns;
-
 use crate::{
     client::{self, Answer, Connection},
     harness::{Start, Weir, echo_server, eventually, runtime},
@@ -12,6 +9,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
+use weir_test::DnsServer;
 
 const TEN: [&str; 10] = ["$ECHO", "$ECHO2", "$ECHO3", "$ECHO4", "$ECHO5", "$ECHO6", "$ECHO7", "$ECHO8", "$ECHO9", "$ECHO10"];
 
@@ -264,7 +262,7 @@ fn the_nearest_endpoints_serve_while_they_are_well() {
 
 #[test]
 fn names_are_followed_by_their_time_to_live() {
-    let server = dns::DnsServer::start();
+    let server = DnsServer::start();
     // The same port on two addresses, so that only the address tells them apart.
     let one = echo_server("one");
     let port = one.address().port();

@@ -1,6 +1,6 @@
 //! Connections that leave by a forward proxy: a proxy of the test's own, asked by CONNECT and POST in both versions of HTTP.
 use crate::{
-    authority::{Authority, Signed, holder},
+    authority::holder,
     client,
     harness::{Start, Weir, eventually, raw_upstream, runtime},
     tcp::upstream,
@@ -18,6 +18,7 @@ use tokio::{
     sync::mpsc,
 };
 use weir_net::tls;
+use weir_test::{Ca, Signed};
 
 /// What the proxy was asked for: `METHOD HOST:PORT VERSION`.
 type Asked = mpsc::UnboundedSender<String>;
@@ -180,15 +181,15 @@ fn tunnel(protocol: &str, host: &str, port: u16) -> String {
 /// The certificates tell the test's TLS apart from the gateway's TLS to the proxy.
 #[test]
 fn connections_leave_through_a_forward_proxy() {
-    let ca = Authority::new();
+    let ca = Ca::new();
     let names = ["connect.test", "post.test", "two.test", "twopost.test", "over.test", "overtwo.test", "refused.test"];
-    let own = ca.sign(&names, None);
+    let own = ca.sign(&names);
     let target = secure_echo("target", &own);
     let port = target.address().port();
     let (tell, mut asked) = mpsc::unbounded_channel();
     let proxy = |http2: bool, own: Option<&Signed>| proxy(http2, own, tell.clone());
     let (one, two) = (proxy(false, None), proxy(true, None));
-    let its = ca.sign(&["proxy.test"], None);
+    let its = ca.sign(&["proxy.test"]);
     let (over_one, over_two) = (proxy(false, Some(&its)), proxy(true, Some(&its)));
     let secure = ", tls: { mode: SIMPLE, sni: proxy.test, credentialName: ca }";
     let hosts = [

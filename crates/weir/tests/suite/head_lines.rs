@@ -1,11 +1,12 @@
 //! No value that comes from elsewhere ends the head line that it is written into: what an upstream of HTTP/1 receives is read
 //! byte by byte.
 use crate::{
-    authority::{Authority, Client, holder},
+    authority::{Client, holder},
     client::Connection,
     frames::{self, END_STREAM, HEADERS, RST_STREAM, Raw},
     harness::{Received, Start, TO_ECHO, Weir, eventually},
 };
+use weir_test::Ca;
 
 /// What is tried at each place; each contains or is followed by text that must never become a separate line.
 pub fn nasty() -> Vec<String> {
@@ -144,8 +145,8 @@ fn redirects_and_answers_have_whole_lines() {
 #[test]
 fn names_of_client_certificates_stay_within_their_element() {
     let (port, received) = Received::start();
-    let (servers, clients) = (Authority::new(), Authority::new());
-    let server = servers.sign(&["h.test"], None);
+    let (servers, clients) = (Ca::new(), Ca::new());
+    let server = servers.sign(&["h.test"]);
     let tls = [("tls.crt", server.pem.as_str()), ("tls.key", server.key.as_str())];
     let gateway = TO_ECHO.replace("$ECHO", &port.to_string()).replace(
         "protocol: HTTP }]",
@@ -160,7 +161,7 @@ fn names_of_client_certificates_stay_within_their_element() {
         (["a,By=evil"], "spiffe://a", r#";URI=spiffe://a;DNS="a,by=evil""#),
     ] {
         received.take();
-        let identity = clients.sign(&names, Some(uri));
+        let identity = clients.sign_uri(&names, uri);
         let trust = servers.pem();
         let client = Client { trust: Some(&trust), identity: Some(&identity), ..Client::default() };
         let asked = client.ask(weir.address(), "h.test", &[]).unwrap();

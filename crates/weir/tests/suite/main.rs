@@ -7,7 +7,6 @@ mod aborts;
 mod admin_access;
 mod authority;
 mod balancing;
-mod client;
 mod clock;
 mod command_line;
 mod conformance;
@@ -53,8 +52,6 @@ mod plugin_tools;
 mod plugin_traps;
 mod plugins;
 mod quickstart;
-#[path = "../../../weir-net/tests/support/redis_server.rs"]
-mod redis_server;
 mod refused;
 mod routing;
 mod samples;
@@ -71,3 +68,5 @@ mod trailers;
 mod typos;
 mod upgrades;
 mod upstream_answers;
+
+use weir_test::client;

@@ -1,7 +1,7 @@
 //! Several listeners of a Gateway on one port of TLS: a request whose Host belongs to another listener than its connection is
 //! asked to use another connection (421, RFC 9110 section 15.5.20).
 use crate::{
-    authority::{Authority, Client, Signed, holder},
+    authority::{Client, holder},
     harness::{Start, TO_ECHO, Weir, eventually, runtime},
 };
 use http::Request;
@@ -10,6 +10,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 use std::sync::Arc;
+use weir_test::{Ca, Signed};
 
 const LISTENERS: &str = "\
 apiVersion: gateway.networking.k8s.io/v1
@@ -64,10 +65,10 @@ const TABLE: [(&str, &str, u16); 15] = [
     ("unknown.test", "unknown.test", 404),
 ];
 
-fn secrets(ca: &Authority) -> String {
+fn secrets(ca: &Ca) -> String {
     let names = ["first.test", "second.test", "unknown.test", "*.w.test", "only.test", "istio.test"];
     let own = |signed: &Signed, name: &str| holder("Secret", name, &[("tls.crt", &signed.pem), ("tls.key", &signed.key)]);
-    own(&ca.sign(&names, None), "all") + &own(&ca.sign(&["fourth.w.test", "*.w.test"], None), "other")
+    own(&ca.sign(&names), "all") + &own(&ca.sign(&["fourth.w.test", "*.w.test"]), "other")
 }
 
 fn over_http1(weir: &Weir, trust: &str, sni: &str, host: &str) -> u16 {
@@ -98,7 +99,7 @@ fn over_http2(weir: &Weir, trust: &str, sni: &str, host: &str) -> u16 {
 
 #[test]
 fn a_host_of_another_listener_is_misdirected() {
-    let ca = Authority::new();
+    let ca = Ca::new();
     let weir = Start::new().file("all.yaml", format!("{}{LISTENERS}{TO_ECHO}", secrets(&ca))).run();
     let trust = ca.pem();
     for (sni, host, status) in TABLE {
@@ -114,7 +115,7 @@ fn a_host_of_another_listener_is_misdirected() {
 /// One listener alone, and Istio's servers, answer for the Host that is asked for.
 #[test]
 fn others_answer_by_the_host_alone() {
-    let ca = Authority::new();
+    let ca = Ca::new();
     let only = LISTENERS
         .lines()
         .filter(|l| {

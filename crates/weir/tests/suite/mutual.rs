@@ -1,11 +1,12 @@
 //! Mutual TLS beyond clients' certificates: the gateway's own, and those that were revoked.
 use crate::{
-    authority::{Authority, Client, Signed, holder},
+    authority::{Client, holder},
     client,
     harness::{Start, TO_ECHO, Weir, eventually},
     tls::{istio, secure_echo, server, service},
 };
 use std::{fs, net::SocketAddr};
+use weir_test::{Ca, Signed};
 
 /// What the admin listener says of a Gateway's references: the reason of the condition.
 fn resolved(weir: &Weir, gateway: &str) -> Option<String> {
@@ -19,9 +20,9 @@ fn resolved(weir: &Weir, gateway: &str) -> Option<String> {
 /// Two Gateways with the same routes, of which one has a certificate; the upstream is another gateway, which asks for one.
 #[test]
 fn a_gateway_shows_its_certificate_where_a_policy_is() {
-    let ca = Authority::new();
-    let own = ca.sign(&["up.test"], None);
-    let (first, second) = (ca.sign(&["client.test"], Some("spiffe://first")), ca.sign(&["client.test"], Some("spiffe://second")));
+    let ca = Ca::new();
+    let own = ca.sign(&["up.test"]);
+    let (first, second) = (ca.sign_uri(&["client.test"], "spiffe://first"), ca.sign_uri(&["client.test"], "spiffe://second"));
     let both = holder("Secret", "both", &[("tls.crt", &own.pem), ("tls.key", &own.key), ("ca.crt", &ca.pem())]);
     let up = Start::new().file("all.yaml", istio(&server("up.test", "mode: MUTUAL, credentialName: both")) + "---\n" + &both).run();
     let gateway = |name: &str, port: &str, tls: &str| {
@@ -82,9 +83,9 @@ fn a_gateway_shows_its_certificate_where_a_policy_is() {
 /// A list that revokes a client holds from the next handshake on, wherever it comes from; who is in stays in.
 #[test]
 fn revoked_clients_are_refused() {
-    let (ca, stranger) = (Authority::new(), Authority::new());
-    let own = ca.sign(&["secret.test", "files.test", "named.test"], None);
-    let (good, bad) = (ca.sign(&["good.test"], None), ca.sign(&["bad.test"], None));
+    let (ca, stranger) = (Ca::new(), Ca::new());
+    let own = ca.sign(&["secret.test", "files.test", "named.test"]);
+    let (good, bad) = (ca.sign(&["good.test"]), ca.sign(&["bad.test"]));
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     for (name, text) in [("chain.pem", &own.pem), ("key.pem", &own.key), ("ca.pem", &ca.pem()), ("crl.pem", &ca.revoke(&[], 2100))] {
@@ -162,8 +163,8 @@ fn revoked_clients_are_refused() {
 
 #[test]
 fn revoked_upstreams_are_refused() {
-    let ca = Authority::new();
-    let (own, other) = (ca.sign(&["up.test"], None), ca.sign(&["other.test"], None));
+    let ca = Ca::new();
+    let (own, other) = (ca.sign(&["up.test"]), ca.sign(&["other.test"]));
     let upstream = secure_echo("secure", &own);
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path().display();

@@ -3,8 +3,8 @@ use crate::{
     client::{self, Answer},
     harness::{Start, TO_ECHO, Weir, eventually, free_port},
     plugin_kit::{Certificate, built, guest_of, istio, of_file},
-    redis_server::RedisServer,
 };
+use weir_test::RedisServer;
 
 /// Sends the body of each request as one command to the server that `x-to` names, after an init where `x-init` is there
 /// (`x-user`, `x-password`); the reply is the answer. 504: a network failure; 400 and 500 with a status added: what init and

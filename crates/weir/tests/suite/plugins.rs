@@ -1,5 +1,4 @@
 //! Plugins behind the running gateway: the examples, built by their own toolchains, against real clients, upstreams and Redis.
-use crate::redis_server::RedisServer;
 use crate::{
     client::Connection,
     harness::{echo_server, eventually, root},
@@ -7,6 +6,7 @@ use crate::{
     swap::Traffic,
 };
 use std::fs;
+use weir_test::RedisServer;
 
 #[test]
 fn a_blacklist_in_redis() {

@@ -1,7 +1,7 @@
 //! Bytes without HTTP: routes of TCP with weights, TLS that ends here before them, and the PROXY protocol in front of everything
 //! and behind it.
 use crate::{
-    authority::{Authority, Client, holder},
+    authority::{Client, holder},
     client::{self, Connection},
     harness::{Start, TO_ECHO, Weir, eventually, free_port, raw_upstream},
 };
@@ -10,6 +10,7 @@ use std::{
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     time::Duration,
 };
+use weir_test::Ca;
 
 /// An upstream that says its name, sends everything back, and says goodbye when its client has ended.
 pub fn upstream(name: &'static str) -> u16 {
@@ -146,8 +147,8 @@ fn routes_of_tcp_split_and_carry_both_ways() {
 
 #[test]
 fn tls_ends_before_bytes() {
-    let ca = Authority::new();
-    let own = ca.sign(&["db.test"], None);
+    let ca = Ca::new();
+    let own = ca.sign(&["db.test"]);
     let objects = "\
 apiVersion: networking.istio.io/v1
 kind: Gateway
@@ -190,8 +191,8 @@ fn v2(command: u8) -> Vec<u8> {
 
 #[test]
 fn the_proxy_protocol_is_demanded_and_believed() {
-    let ca = Authority::new();
-    let own = ca.sign(&["h.test"], None);
+    let ca = Ca::new();
+    let own = ca.sign(&["h.test"]);
     let mesh = "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: istio }\ndata:\n  mesh: |\n    defaultConfig: { gatewayTopology: { proxyProtocol: {} } }\n---\n";
     let gateway = TO_ECHO.replace(
         "listeners: [{ name: http, port: $PORT, protocol: HTTP }]",

@@ -1,6 +1,6 @@
 //! Certificates: chosen by server name, changed under open connections; TLS towards upstreams.
 use crate::{
-    authority::{Authority, Client, Signed, Tls, holder, indented},
+    authority::{Client, Tls, holder, indented},
     client::Answer,
     harness::{Start, TO_ECHO, Weir, eventually, runtime},
 };
@@ -10,6 +10,7 @@ use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use std::{io, net::SocketAddr};
 use weir::echo;
+use weir_test::{Ca, Signed};
 
 /// A self-signed certificate.
 pub fn certificate(names: &[&str]) -> CertifiedKey<KeyPair> {
@@ -167,10 +168,10 @@ fn hex(bytes: &[u8]) -> String {
 
 #[test]
 fn client_certificates_are_asked_for_and_told_to_upstreams() {
-    let (ca, stranger) = (Authority::new(), Authority::new());
-    let own = ca.sign(HOSTS, None);
-    let (good, other) = (ca.sign(&["client.test"], Some("spiffe://mesh/ns/a/sa/b")), ca.sign(&["other.test"], None));
-    let foreign = stranger.sign(&["client.test"], None);
+    let (ca, stranger) = (Ca::new(), Ca::new());
+    let own = ca.sign(HOSTS);
+    let (good, other) = (ca.sign_uri(&["client.test"], "spiffe://mesh/ns/a/sa/b"), ca.sign(&["other.test"]));
+    let foreign = stranger.sign(&["client.test"]);
     let digest = hex(&Sha256::digest(&good.der));
     let colons: Vec<&str> = (0..32).map(|i| &digest[2 * i..2 * i + 2]).collect();
     let key = STANDARD.encode(weir_net::tls::Certificate::from_pem(&good.pem, &good.key).unwrap().details.key_digest);
@@ -234,9 +235,9 @@ fn client_certificates_are_asked_for_and_told_to_upstreams() {
 
 #[test]
 fn clients_are_validated_by_gateway_api_in_each_of_its_forms() {
-    let (ca, stranger) = (Authority::new(), Authority::new());
-    let own = ca.sign(HOSTS, None);
-    let (good, foreign) = (ca.sign(&["client.test"], None), stranger.sign(&["client.test"], None));
+    let (ca, stranger) = (Ca::new(), Ca::new());
+    let own = ca.sign(HOSTS);
+    let (good, foreign) = (ca.sign(&["client.test"]), stranger.sign(&["client.test"]));
     let listener = |name: &str, port: &str, more: &str| {
         format!(
             "  - {{ name: {name}, port: {port}, protocol: HTTPS, hostname: {name}.test, tls: {{ certificateRefs: [{{ name: own }}]{more} }} }}\n"
@@ -297,8 +298,8 @@ fn clients_are_validated_by_gateway_api_in_each_of_its_forms() {
 #[test]
 fn versions_and_cipher_suites_are_as_configured() {
     use rustls::version::{TLS12, TLS13};
-    let ca = Authority::new();
-    let own = ca.sign(HOSTS, None);
+    let ca = Ca::new();
+    let own = ca.sign(HOSTS);
     let suites = "cipherSuites: [ECDHE-ECDSA-AES256-GCM-SHA384, AES128-SHA]";
     let servers = [
         server("any.test", "mode: SIMPLE, credentialName: own"),
@@ -325,7 +326,7 @@ fn versions_and_cipher_suites_are_as_configured() {
 }
 
 /// What the client of a gateway is shown as its upstream's certificate, and who answered.
-pub fn through(weir: &Weir, port: usize, ca: &Authority, host: &str) -> Option<(CertificateDer<'static>, String)> {
+pub fn through(weir: &Weir, port: usize, ca: &Ca, host: &str) -> Option<(CertificateDer<'static>, String)> {
     let (pem, to) = (ca.pem(), SocketAddr::from(([127, 0, 0, 1], weir.ports[port])));
     let (mut c, leaf) = Client { trust: Some(&pem), ..Client::default() }.connect(to, host).ok()?;
     let name = c.request("GET", host, "/", &[], b"").ok()?.json()["name"].as_str().unwrap().to_string();
@@ -351,8 +352,8 @@ pub fn service(name: &str, port: u16) -> String {
 
 #[test]
 fn tls_is_passed_through_or_ends_by_its_server_name() {
-    let ca = Authority::new();
-    let certs = ["a.test", "x.b.test", "t.test", "h.test"].map(|name| ca.sign(&[name], None));
+    let ca = Ca::new();
+    let certs = ["a.test", "x.b.test", "t.test", "h.test"].map(|name| ca.sign(&[name]));
     let (a, b) = (secure_echo("a", &certs[0]), secure_echo("b", &certs[1]));
     let objects = [
         service("a", a.address().port()),
@@ -413,8 +414,8 @@ spec:
 
 #[test]
 fn backend_tls_policies_say_whom_to_trust() {
-    let (ca, stranger) = (Authority::new(), Authority::new());
-    let upstream = secure_echo("secure", &ca.sign(&["good.test", "10.0.0.1"], Some("spiffe://up")));
+    let (ca, stranger) = (Ca::new(), Ca::new());
+    let upstream = secure_echo("secure", &ca.sign_uri(&["good.test", "10.0.0.1"], "spiffe://up"));
     let named = service("echo", upstream.address().port()).replace("ports: [{ port: 80,", "ports: [{ name: web, port: 80,").replace(
         &format!("ports: [{{ port: {} }}]", upstream.address().port()),
         &format!("ports: [{{ name: web, port: {} }}]", upstream.address().port()),
@@ -467,8 +468,8 @@ fn backend_tls_policies_say_whom_to_trust() {
 /// Another gateway is the upstream: it tells what it was shown.
 #[test]
 fn upstreams_are_shown_a_certificate() {
-    let ca = Authority::new();
-    let (own, client) = (ca.sign(&["up.test"], None), ca.sign(&["client.test"], Some("spiffe://client")));
+    let ca = Ca::new();
+    let (own, client) = (ca.sign(&["up.test"]), ca.sign_uri(&["client.test"], "spiffe://client"));
     let both = holder("Secret", "both", &[("tls.crt", &own.pem), ("tls.key", &own.key), ("ca.crt", &ca.pem())]);
     let up = Start::new().file("all.yaml", istio(&server("up.test", "mode: MUTUAL, credentialName: both")) + "---\n" + &both).run();
     let folder = tempfile::tempdir().unwrap();
@@ -506,10 +507,10 @@ fn upstreams_are_shown_a_certificate() {
 
 #[test]
 fn a_server_name_says_the_cluster() {
-    let ca = Authority::new();
+    let ca = Ca::new();
     let name = |subset: &str, host: &str| format!("outbound_.80_.{subset}_.{host}.default.svc.cluster.local");
     let names = [("", "a"), ("v1", "b"), ("v2", "b"), ("", "other"), ("", "c")].map(|(subset, host)| name(subset, host));
-    let own = ca.sign(&names.each_ref().map(|s| &**s), None);
+    let own = ca.sign(&names.each_ref().map(|s| &**s));
     let [a, b1, b2, c] = ["a", "b1", "b2", "c"].map(|name| secure_echo(name, &own));
     let slice = |yaml: String, version: &str| yaml.replace("labels: { ", &format!("labels: {{ version: {version}, "));
     let second = service("b", b2.address().port()).split_once("---\n").unwrap().1.replace("metadata: { name: b", "metadata: { name: b-2");

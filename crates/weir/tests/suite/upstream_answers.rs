@@ -1,6 +1,6 @@
 //! Answers that only look whole, and what else an upstream may get wrong.
 use crate::{
-    authority::{Authority, holder},
+    authority::holder,
     client::Connection,
     frames::{self, DATA, END_HEADERS, END_STREAM, HEADERS},
     harness::{Start, TO_ECHO, raw_upstream},
@@ -11,9 +11,10 @@ use std::{
     net::TcpListener,
     sync::Arc,
 };
+use weir_test::Ca;
 
 /// An upstream of TLS that answers with a body up to the close of the connection; `polite`: it ends TLS before it closes.
-fn closing(identity: &crate::authority::Signed, polite: bool) -> u16 {
+fn closing(identity: &weir_test::Signed, polite: bool) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let key = rustls::pki_types::pem::PemObject::from_pem_slice(identity.key.as_bytes()).unwrap();
@@ -46,8 +47,8 @@ fn closing(identity: &crate::authority::Signed, polite: bool) -> u16 {
 /// An attacker who cuts the connection must not be able to shorten a body that ends with it.
 #[test]
 fn a_cut_of_tls_is_no_end_of_a_body() {
-    let ca = Authority::new();
-    let identity = ca.sign(&["h.test"], None);
+    let ca = Ca::new();
+    let identity = ca.sign(&["h.test"]);
     for polite in [true, false] {
         let port = closing(&identity, polite);
         let policy = format!(

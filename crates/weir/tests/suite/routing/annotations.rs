@@ -1,11 +1,12 @@
 //! Annotations of Ingress objects: each under both of its prefixes, wrong values, and what is refused.
 use super::{ask, came_to, check, no_findings, seen, services};
 use crate::{
-    authority::{Authority, Client, holder},
+    authority::{Client, holder},
     client::{Answer, Connection},
     harness::{Start, eventually},
 };
 use std::{fmt::Write, net::SocketAddr};
+use weir_test::Ca;
 
 const PREFIXES: [(&str, &str); 2] = [("nginx", "nginx.ingress.kubernetes.io"), ("higress", "higress.io")];
 
@@ -509,9 +510,9 @@ fn wrong_values_are_told() {
 
 #[test]
 fn clients_show_a_certificate_where_it_is_asked_for() {
-    let (ca, other) = (Authority::new(), Authority::new());
-    let own = ca.sign(&["a.test", "b.test", "c.test", "d.test"], None);
-    let (known, stranger) = (ca.sign(&["client.test"], None), other.sign(&["client.test"], None));
+    let (ca, other) = (Ca::new(), Ca::new());
+    let own = ca.sign(&["a.test", "b.test", "c.test", "d.test"]);
+    let (known, stranger) = (ca.sign(&["client.test"]), other.sign(&["client.test"]));
     let of_host = |name: &str, host: &str, annotations: &str, path: &str| {
         ingress(name, host, "nginx.ingress.kubernetes.io", annotations, &[path])
             .replace("spec:\n", &format!("spec:\n  tls: [{{ hosts: [{host}], secretName: own }}]\n"))

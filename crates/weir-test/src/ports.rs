@@ -10,7 +10,6 @@ use std::{
 
 /// A port that is free and stays so: below those that the kernel lends to connections, where the port that a test was told could be
 /// taken by any client before its program binds it, and never the same twice in a process.
-#[allow(clippy::unwrap_used)]
 pub fn free_port() -> u16 {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 22_000;

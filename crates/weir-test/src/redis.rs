@@ -1,8 +1,5 @@
-//! A real redis-server of a test's own, on a free port, gone with the value.
-#![allow(dead_code, clippy::unwrap_used)]
-#[path = "ports.rs"]
-mod ports;
-pub use ports::free_port;
+//! A real redis-server on a free port, which stops when its value is dropped.
+use crate::free_port;
 use std::{
     io::{BufRead, BufReader, Write},
     net::TcpStream,
@@ -13,7 +10,7 @@ use std::{
 pub struct RedisServer {
     child: Child,
     pub port: u16,
-    dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
 }
 
 impl RedisServer {
@@ -49,7 +46,7 @@ impl RedisServer {
             if let Ok(info) = ask(port, "INFO server")
                 && (info.contains(&format!("process_id:{}", child.id())) || info.starts_with("-NOAUTH"))
             {
-                return Some(RedisServer { child, port, dir });
+                return Some(RedisServer { child, port, _dir: dir });
             }
             std::thread::sleep(Duration::from_millis(20));
         }

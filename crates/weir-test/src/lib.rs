@@ -1,0 +1,20 @@
+//! What the tests of all crates share: free ports, servers to talk to, a strict HTTP/1 client, certificates, waiting.
+//! It depends on no other crate of the workspace, so that every one of them can use it.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+pub mod backend;
+pub mod certificates;
+pub mod client;
+pub mod dns;
+pub mod ports;
+pub mod received;
+pub mod redis;
+pub mod upstream;
+pub mod wait;
+
+pub use certificates::{Ca, Signed};
+pub use dns::DnsServer;
+pub use ports::free_port;
+pub use received::Received;
+pub use redis::RedisServer;
+pub use wait::{PATIENCE, eventually};
