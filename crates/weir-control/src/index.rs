@@ -6,11 +6,12 @@ mod table;
 
 use crate::{
     Options, Status,
+    api::settings::Settings,
     artifact::Artifacts,
     guard::{Panic, guarded},
     object::{Finding, Key, Object},
     store::Store,
-    translate::{Bind, Condition, Cx, Dep, Part, PluginPart, PortPart, Unit, settings::Settings},
+    translate::{Bind, Condition, Cx, Dep, Part, PluginPart, PortPart, Unit},
 };
 
 use std::{
@@ -137,7 +138,7 @@ impl Index {
         self.look(&Dep::Object(key.clone()), dirty);
         self.look(&Dep::Kind(key.kind), dirty);
         for object in [old, object].into_iter().flatten() {
-            for word in crate::store::index_keys(&object) {
+            for word in object.index_keys() {
                 self.look(&Dep::Word(key.kind, word), dirty);
             }
         }

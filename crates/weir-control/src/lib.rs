@@ -1,11 +1,22 @@
 //! The control plane: sources of objects, the index of what is derived from what, and translation into the model.
 //!
-//! [`source`] (files, watched) → [`object`] (decoded, small) → [`index`] (what depends on what) → [`translate`] (one
-//! module per API) → [`weir_config::model::Config`], which shares with the one before it all that did not change.
+//! Layers, lowest first; each uses only those before it:
+//!
+//! - [`object::meta`]: kinds, keys, metadata and documents
+//! - [`api`]: the types of each kind and the decoders that make them
+//! - [`object`]: an object of any kind
+//! - [`source`]: files and folders, read and watched
+//! - [`store`]: objects by key
+//! - [`translate`]: from objects to resources, one module per API
+//! - [`index`]: what is derived from what
+//! - [`control`]: all of it, as a thread
+//!
+//! The result is a [`weir_config::model::Config`], which shares with the one before it all that did not change.
 #![forbid(unsafe_code)]
 
+pub mod api;
 mod artifact;
-mod control;
+pub mod control;
 mod direct;
 mod guard;
 pub mod index;

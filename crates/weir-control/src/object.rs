@@ -1,113 +1,17 @@
 //! Decoded objects: what remains of a document once it was read. Small typed values, no trees, no source text.
+pub mod meta;
 mod unknown;
 
-use crate::translate::{endpoints, gateway_api, ingress, istio, kubernetes, plugin};
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU32, Ordering},
-};
+pub use meta::{Document, Finding, KINDS, Key, Kind, KindInfo, Meta};
+
+use crate::api::{gateway_api, ingress, istio, kubernetes, plugin};
+use std::sync::Arc;
 use weir_config::{
     diagnostic::{Diagnostic, Source},
-    model::{Line, Name, Origin},
+    model::{Name, Origin},
     node::{Chars, Node, Value},
-    reader::{self, Field, Reader},
+    reader::{self, Reader},
 };
-
-/// The kinds that Weir acts on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    GatewayClass,
-    Gateway,
-    HttpRoute,
-    GrpcRoute,
-    TlsRoute,
-    TcpRoute,
-    BackendTlsPolicy,
-    ReferenceGrant,
-    Ingress,
-    IngressClass,
-    Namespace,
-    Service,
-    EndpointSlice,
-    Endpoints,
-    Pod,
-    Secret,
-    ConfigMap,
-    IstioGateway,
-    VirtualService,
-    DestinationRule,
-    ServiceEntry,
-    WorkloadEntry,
-    WasmPlugin,
-    HigressWasmPlugin,
-}
-
-type Decode = fn(&reader::Object<'_>, &Meta) -> Option<Spec>;
-
-/// How a kind is spelled and read.
-pub struct KindInfo {
-    pub kind: Kind,
-    /// API group; empty for the core group.
-    pub group: &'static str,
-    /// Versions that are read; they have the same fields as far as Weir reads them.
-    pub versions: &'static [&'static str],
-    pub name: &'static str,
-    pub namespaced: bool,
-    /// Reads everything but apiVersion, kind, metadata and status.
-    decode: Decode,
-}
-
-macro_rules! kinds {
-    ($($kind:ident $group:literal $versions:tt $name:literal $scope:ident $decode:path;)*) => {
-        /// Every kind that Weir acts on, declared once.
-        pub const KINDS: &[KindInfo] = &[$(KindInfo {
-            kind: Kind::$kind, group: $group, versions: &$versions, name: $name, namespaced: kinds!(@ $scope), decode: $decode,
-        }),*];
-    };
-    (@ cluster) => { false };
-    (@ namespaced) => { true };
-}
-
-kinds! {
-    GatewayClass "gateway.networking.k8s.io" ["v1", "v1beta1"] "GatewayClass" cluster gateway_api::decode_class;
-    Gateway "gateway.networking.k8s.io" ["v1", "v1beta1"] "Gateway" namespaced gateway_api::decode_gateway;
-    HttpRoute "gateway.networking.k8s.io" ["v1", "v1beta1"] "HTTPRoute" namespaced gateway_api::decode_http_route;
-    GrpcRoute "gateway.networking.k8s.io" ["v1"] "GRPCRoute" namespaced gateway_api::decode_grpc_route;
-    TlsRoute "gateway.networking.k8s.io" ["v1", "v1alpha3", "v1alpha2"] "TLSRoute" namespaced gateway_api::decode_tls_route;
-    TcpRoute "gateway.networking.k8s.io" ["v1", "v1alpha2"] "TCPRoute" namespaced gateway_api::decode_tcp_route;
-    BackendTlsPolicy "gateway.networking.k8s.io" ["v1", "v1alpha3"] "BackendTLSPolicy" namespaced gateway_api::decode_backend_tls;
-    ReferenceGrant "gateway.networking.k8s.io" ["v1", "v1beta1"] "ReferenceGrant" namespaced gateway_api::decode_grant;
-    Ingress "networking.k8s.io" ["v1"] "Ingress" namespaced ingress::decode;
-    IngressClass "networking.k8s.io" ["v1"] "IngressClass" cluster ingress::decode_class;
-    Namespace "" ["v1"] "Namespace" cluster kubernetes::decode_namespace;
-    Service "" ["v1"] "Service" namespaced kubernetes::decode_service;
-    EndpointSlice "discovery.k8s.io" ["v1"] "EndpointSlice" namespaced kubernetes::decode_endpoint_slice;
-    Endpoints "" ["v1"] "Endpoints" namespaced endpoints::decode_endpoints;
-    Pod "" ["v1"] "Pod" namespaced endpoints::decode_pod;
-    Secret "" ["v1"] "Secret" namespaced kubernetes::decode_secret;
-    ConfigMap "" ["v1"] "ConfigMap" namespaced kubernetes::decode_config_map;
-    IstioGateway "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "Gateway" namespaced istio::decode_gateway;
-    VirtualService "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "VirtualService" namespaced istio::decode_virtual_service;
-    DestinationRule "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "DestinationRule" namespaced istio::decode_destination_rule;
-    ServiceEntry "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "ServiceEntry" namespaced istio::decode_service_entry;
-    WorkloadEntry "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "WorkloadEntry" namespaced istio::decode_workload_entry;
-    WasmPlugin "extensions.istio.io" ["v1alpha1"] "WasmPlugin" namespaced plugin::decode_istio;
-    HigressWasmPlugin "extensions.higress.io" ["v1alpha1"] "WasmPlugin" namespaced plugin::decode_higress;
-}
-
-impl KindInfo {
-    /// `GROUP/VERSION`
-    pub fn api_version(&self, version: &str) -> String {
-        if self.group.is_empty() { version.to_string() } else { format!("{}/{version}", self.group) }
-    }
-}
-
-impl Kind {
-    pub fn info(self) -> &'static KindInfo {
-        // The table is in the order of the enum; a test holds that.
-        &KINDS[self as usize]
-    }
-}
 
 /// What an object says, by kind.
 #[derive(Clone, Debug, PartialEq)]
@@ -126,8 +30,8 @@ pub enum Spec {
     Namespace,
     Service(Box<kubernetes::Service>),
     EndpointSlice(Box<kubernetes::EndpointSlice>),
-    Endpoints(Box<endpoints::Endpoints>),
-    Pod(Box<endpoints::Pod>),
+    Endpoints(Box<kubernetes::Endpoints>),
+    Pod(Box<kubernetes::Pod>),
     Secret(Box<kubernetes::Secret>),
     ConfigMap(kubernetes::ConfigMap),
     IstioGateway(Box<istio::Gateway>),
@@ -137,98 +41,6 @@ pub enum Spec {
     WorkloadEntry(Box<istio::WorkloadEntry>),
     /// Of both API groups.
     WasmPlugin(Box<plugin::Plugin>),
-}
-
-/// The identity of an object.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
-    pub kind: Kind,
-    /// Empty for kinds of the whole cluster.
-    pub namespace: Name,
-    pub name: Name,
-}
-
-impl Key {
-    pub fn new(kind: Kind, namespace: &str, name: &str) -> Key {
-        Key { kind, namespace: if kind.info().namespaced { namespace.into() } else { "".into() }, name: name.into() }
-    }
-}
-
-/// `HTTPRoute/default/shop`
-impl std::fmt::Display for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let info = self.kind.info();
-        match info.namespaced {
-            true => write!(f, "{}/{}/{}", info.name, self.namespace, self.name),
-            false => write!(f, "{}/{}", info.name, self.name),
-        }
-    }
-}
-
-/// One document of a file, after it was read.
-#[derive(Debug)]
-pub struct Document {
-    /// As it was named on the command line, or found in the folder that was.
-    pub file: Name,
-    /// Of its text.
-    pub hash: u64,
-    /// Where it starts in the file; moves without the document being read again, and is shared with what was made of the
-    /// versions of it before.
-    first_line: Mutex<Arc<AtomicU32>>,
-}
-
-/// The same text of the same file, wherever it stands in it.
-impl PartialEq for Document {
-    fn eq(&self, other: &Document) -> bool {
-        (self.hash, &self.file) == (other.hash, &other.file)
-    }
-}
-
-impl Document {
-    pub fn new(file: Name, hash: u64, first_line: u32) -> Document {
-        Document { file, hash, first_line: Mutex::new(Arc::new(first_line.into())) }
-    }
-    fn start(&self) -> MutexGuard<'_, Arc<AtomicU32>> {
-        self.first_line.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-    /// One-based.
-    pub fn first_line(&self) -> u32 {
-        self.start().load(Ordering::Relaxed)
-    }
-    pub fn move_to(&self, line: u32) {
-        self.start().store(line, Ordering::Relaxed);
-    }
-    /// Takes the place of an earlier version: what was made of that one moves with this one from now on.
-    pub fn follow(&self, before: &Document) {
-        if !std::ptr::eq(self, before) {
-            let line = self.first_line();
-            let start = before.start().clone();
-            start.store(line, Ordering::Relaxed);
-            *self.start() = start;
-        }
-    }
-}
-
-/// What is kept of `metadata`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Meta {
-    pub name: Name,
-    /// Empty for kinds of the whole cluster.
-    pub namespace: Name,
-    pub labels: Box<[(Box<str>, Box<str>)]>,
-    /// Without `kubectl.kubernetes.io/last-applied-configuration`.
-    pub annotations: Box<[(Box<str>, Box<str>)]>,
-    /// Text of `creationTimestamp` (RFC 3339 in UTC, so that texts sort as times); empty where there is none.
-    pub created: Box<str>,
-}
-
-impl Meta {
-    pub fn label(&self, name: &str) -> Option<&str> {
-        self.labels.iter().find(|(k, _)| &**k == name).map(|(_, v)| &**v)
-    }
-    pub fn annotation(&self, name: &str) -> Option<&str> {
-        self.annotations.iter().find(|(k, _)| &**k == name).map(|(_, v)| &**v)
-    }
 }
 
 /// A decoded object. Equal ones say the same, wherever they stand.
@@ -251,11 +63,7 @@ impl Object {
     }
     /// At a line of its document, counted from 1.
     pub fn origin_at(&self, line: u32) -> Origin {
-        Origin {
-            object: self.title.clone(),
-            file: Some(self.document.file.clone()),
-            line: Line::first(self.document.start().clone()).below(line.saturating_sub(1)),
-        }
+        Origin { object: self.title.clone(), file: Some(self.document.file.clone()), line: self.document.line(line) }
     }
     /// Sorts the oldest first, those of one age by name.
     pub fn age(&self) -> (&str, &Key) {
@@ -267,6 +75,27 @@ impl Object {
             Spec::WasmPlugin(plugin) => matches!(plugin.code, plugin::Code::Unusable(_)),
             Spec::Ingress(ingress) => ingress.closed,
             _ => false,
+        }
+    }
+    /// A finding made after reading; `field` is the path of the field at `span`.
+    pub fn finding(&self, span: Chars, field: impl Into<String>, diagnostic: Diagnostic) -> Finding {
+        Finding::new(&self.title, &self.document, span, field, diagnostic)
+    }
+    /// The keys that the object can be found by, beside its name.
+    pub fn index_keys(&self) -> Vec<Name> {
+        let meta = &self.meta;
+        match &self.spec {
+            Spec::EndpointSlice(_) => kubernetes::slice_index_keys(meta),
+            Spec::Pod(_) => kubernetes::pod_index_keys(meta),
+            Spec::VirtualService(v) => v.index_keys(),
+            Spec::DestinationRule(d) => d.index_keys(),
+            Spec::ServiceEntry(s) => s.index_keys(),
+            Spec::Ingress(i) => i.index_keys(meta),
+            Spec::HttpRoute(r) if self.key.kind == Kind::GrpcRoute => r.index_keys(meta),
+            Spec::BackendTlsPolicy(p) => p.index_keys(meta),
+            // By the namespace that it opens, or is looked for in.
+            Spec::ReferenceGrant(_) | Spec::WorkloadEntry(_) => vec![meta.namespace.clone()],
+            _ => Vec::new(),
         }
     }
     pub fn says_the_same(&self, other: &Object) -> bool {
@@ -325,14 +154,14 @@ fn decode_with(reader: &Reader, node: &Node, document: &Arc<Document>) -> Decode
         root.ignore_rest();
         return Decoded::Ignored;
     }
-    let Some(meta) = root.required("metadata").and_then(|m| decode_meta(&m, info)) else {
+    let Some(meta) = root.required("metadata").and_then(|m| meta::decode(&m, info)) else {
         root.ignore_rest();
         return Decoded::Ignored;
     };
     let key = Key { kind: info.kind, namespace: meta.namespace.clone(), name: meta.name.clone() };
     let title: Name = key.to_string().into();
     root.ignore(&["status"]);
-    let spec = (info.decode)(&root, &meta);
+    let spec = decode_spec(info.kind, &root, &meta);
     let line = root.field().line() + 1 - document.first_line();
     drop(root);
     let object = |spec| Box::new(Object { key: key.clone(), title, meta, spec, document: document.clone(), line });
@@ -352,81 +181,35 @@ fn decode_with(reader: &Reader, node: &Node, document: &Arc<Document>) -> Decode
     }
 }
 
-/// Fields of ObjectMeta that a cluster fills in and nothing here depends on.
-const META_OF_OTHERS: &[&str] = &[
-    "annotations",
-    "clusterName",
-    "creationTimestamp",
-    "deletionGracePeriodSeconds",
-    "deletionTimestamp",
-    "finalizers",
-    "generateName",
-    "generation",
-    "initializers",
-    "labels",
-    "managedFields",
-    "namespace",
-    "ownerReferences",
-    "resourceVersion",
-    "selfLink",
-    "uid",
-];
-
-fn decode_meta(field: &Field<'_>, info: &KindInfo) -> Option<Meta> {
-    let meta = field.object()?;
-    meta.ignore(META_OF_OTHERS);
-    let name = meta.required("name")?;
-    let text = name.str()?;
-    // A name goes into resource names, metrics and logs: keep it to what Kubernetes takes.
-    if text.is_empty() || text.len() > 253 || !text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':')) {
-        name.invalid("is not a name", "up to 253 letters, digits, - and .");
-        return None;
-    }
-    let namespace = match meta.get("namespace") {
-        Some(f) if info.namespaced => f.str()?,
-        None if info.namespaced => "default",
-        _ => "",
-    };
-    // Before anything more is found.
-    field.reader().set_object(Key { kind: info.kind, namespace: namespace.into(), name: text.into() }.to_string().into());
-    let texts = |name: &'static str| -> Box<[(Box<str>, Box<str>)]> {
-        let entries = meta.entries(name).into_iter().filter(|(k, _)| *k != "kubectl.kubernetes.io/last-applied-configuration");
-        entries.filter_map(|(k, v)| Some((k.into(), v.str()?.into()))).collect()
-    };
-    Some(Meta {
-        name: text.into(),
-        namespace: namespace.into(),
-        labels: texts("labels"),
-        annotations: texts("annotations"),
-        created: meta.str("creationTimestamp").unwrap_or_default().into(),
-    })
-}
-
-/// A finding made after reading: about an object, at a place in its document.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Finding {
-    pub diagnostic: Diagnostic,
-    pub document: Arc<Document>,
-    pub span: Chars,
-}
-
-impl Finding {
-    /// `field` is the path of the field at `span`.
-    pub fn new(object: &Object, span: Chars, field: impl Into<String>, diagnostic: Diagnostic) -> Finding {
-        let mut diagnostic = diagnostic.object(&object.title);
-        diagnostic.field = field.into();
-        Finding { diagnostic, document: object.document.clone(), span }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kinds_stand_in_the_order_of_their_enum() {
-        for (i, info) in KINDS.iter().enumerate() {
-            assert_eq!(info.kind as usize, i, "{}", info.name);
+/// Reads everything but apiVersion, kind, metadata and status.
+fn decode_spec(kind: Kind, root: &reader::Object<'_>, meta: &Meta) -> Option<Spec> {
+    Some(match kind {
+        Kind::GatewayClass => Spec::GatewayClass(gateway_api::decode_class(root)?),
+        Kind::Gateway => Spec::Gateway(Box::new(gateway_api::decode_gateway(root)?)),
+        Kind::HttpRoute => Spec::HttpRoute(Box::new(gateway_api::decode_http_route(root)?)),
+        Kind::GrpcRoute => Spec::HttpRoute(Box::new(gateway_api::decode_grpc_route(root)?)),
+        Kind::TlsRoute => Spec::L4Route(Box::new(gateway_api::decode_tls_route(root)?)),
+        Kind::TcpRoute => Spec::L4Route(Box::new(gateway_api::decode_tcp_route(root)?)),
+        Kind::BackendTlsPolicy => Spec::BackendTlsPolicy(Box::new(gateway_api::decode_backend_tls(root)?)),
+        Kind::ReferenceGrant => Spec::ReferenceGrant(gateway_api::decode_grant(root)?),
+        Kind::Ingress => Spec::Ingress(Box::new(ingress::decode(root)?)),
+        Kind::IngressClass => Spec::IngressClass(ingress::decode_class(root)?),
+        Kind::Namespace => {
+            root.ignore(&["spec"]);
+            Spec::Namespace
         }
-    }
+        Kind::Service => Spec::Service(Box::new(kubernetes::decode_service(root)?)),
+        Kind::EndpointSlice => Spec::EndpointSlice(Box::new(kubernetes::decode_endpoint_slice(root, meta)?)),
+        Kind::Endpoints => Spec::Endpoints(Box::new(kubernetes::decode_endpoints(root)?)),
+        Kind::Pod => Spec::Pod(Box::new(kubernetes::decode_pod(root)?)),
+        Kind::Secret => Spec::Secret(Box::new(kubernetes::decode_secret(root)?)),
+        Kind::ConfigMap => Spec::ConfigMap(kubernetes::decode_config_map(root, meta)?),
+        Kind::IstioGateway => Spec::IstioGateway(Box::new(istio::decode_gateway(root, meta)?)),
+        Kind::VirtualService => Spec::VirtualService(Box::new(istio::decode_virtual_service(root, meta)?)),
+        Kind::DestinationRule => Spec::DestinationRule(Box::new(istio::decode_destination_rule(root, meta)?)),
+        Kind::ServiceEntry => Spec::ServiceEntry(Box::new(istio::decode_service_entry(root)?)),
+        Kind::WorkloadEntry => Spec::WorkloadEntry(Box::new(istio::decode_workload_entry(root, meta)?)),
+        Kind::WasmPlugin => Spec::WasmPlugin(Box::new(plugin::decode(root, meta, false))),
+        Kind::HigressWasmPlugin => Spec::WasmPlugin(Box::new(plugin::decode(root, meta, true))),
+    })
 }

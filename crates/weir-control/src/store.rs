@@ -1,8 +1,5 @@
 //! Objects by key, with the indexes that translation asks by.
-use crate::{
-    object::{Key, Kind, Object, Spec},
-    translate::{endpoints, gateway_api, ingress, istio, kubernetes},
-};
+use crate::object::{Key, Kind, Object};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
@@ -12,7 +9,7 @@ use weir_config::model::Name;
 #[derive(Default)]
 pub struct Store {
     objects: BTreeMap<Key, Arc<Object>>,
-    /// (kind, word) to the objects that [`words`] files under it.
+    /// (kind, word) to the objects that [`Object::index_keys`] files under it.
     by_word: HashMap<(Kind, Name), BTreeSet<Key>>,
 }
 
@@ -37,7 +34,7 @@ impl Store {
             Some(o) => self.objects.insert(key.clone(), o.clone()),
             None => self.objects.remove(key),
         };
-        for word in old.iter().flat_map(|o| index_keys(o)) {
+        for word in old.iter().flat_map(|o| o.index_keys()) {
             let at = (key.kind, word);
             if let Some(keys) = self.by_word.get_mut(&at) {
                 keys.remove(key);
@@ -46,26 +43,9 @@ impl Store {
                 }
             }
         }
-        for word in object.iter().flat_map(|o| index_keys(o)) {
+        for word in object.iter().flat_map(|o| o.index_keys()) {
             self.by_word.entry((key.kind, word)).or_default().insert(key.clone());
         }
         old
-    }
-}
-
-/// The words that an object can be found by, beside its name.
-pub fn index_keys(object: &Object) -> Vec<Name> {
-    match &object.spec {
-        Spec::EndpointSlice(s) => kubernetes::index_keys(&object.meta, s),
-        Spec::Pod(_) => endpoints::index_keys(&object.meta),
-        Spec::VirtualService(v) => istio::virtual_service_index_keys(&object.meta, v),
-        Spec::DestinationRule(d) => istio::destination_rule_index_keys(&object.meta, d),
-        Spec::ServiceEntry(s) => istio::service_entry_index_keys(&object.meta, s),
-        Spec::Ingress(i) => ingress::index_keys(&object.meta, i),
-        Spec::HttpRoute(r) if object.key.kind == Kind::GrpcRoute => gateway_api::grpc_index_keys(&object.meta, r),
-        Spec::BackendTlsPolicy(p) => gateway_api::backend_tls_index_keys(&object.meta, p),
-        // By the namespace that it opens, or is looked for in.
-        Spec::ReferenceGrant(_) | Spec::WorkloadEntry(_) => vec![object.meta.namespace.clone()],
-        _ => Vec::new(),
     }
 }

@@ -1,23 +1,26 @@
 //! From objects to resources. Every object that acts is a unit of its own ([`Unit`]): its translator looks up what it
 //! refers to through a [`Cx`], which notes what was looked at, and fills a [`Part`]. When an object changes, only the units
 //! that looked at it (or looked for it) are translated again.
-pub mod cluster;
-pub mod endpoints;
-pub mod gateway_api;
-pub mod ingress;
-pub mod istio;
-pub mod kubernetes;
-pub mod plugin;
-pub mod secret;
-pub mod settings;
+mod cluster;
+mod draft;
+mod endpoints;
+mod gateway_api;
+mod ingress;
+mod istio;
+mod plugin;
+mod secret;
+mod settings;
 
 use crate::{
     Options,
+    api::{
+        kubernetes,
+        settings::{CONFIG_MAPS, Settings},
+    },
     artifact::{Artifact, Artifacts},
     object::{Finding, Key, Kind, Object, Spec},
     store::Store,
 };
-use settings::Settings;
 use std::{
     cell::RefCell,
     cmp::Reverse,
@@ -53,7 +56,7 @@ impl Unit {
         match key.kind {
             GatewayClass | Gateway | HttpRoute | GrpcRoute | TlsRoute | TcpRoute | Ingress => true,
             IstioGateway | VirtualService | WasmPlugin | HigressWasmPlugin => true,
-            ConfigMap => settings::CONFIG_MAPS.contains(&&*key.name),
+            ConfigMap => CONFIG_MAPS.contains(&&*key.name),
             _ => false,
         }
     }
@@ -252,7 +255,7 @@ impl Part {
     }
     /// Adds a finding about `object`; `field` is the path of the field at `span`.
     pub fn report(&mut self, object: &Object, span: Chars, field: impl Into<String>, diagnostic: Diagnostic) {
-        self.findings.push(Finding::new(object, span, field, diagnostic));
+        self.findings.push(object.finding(span, field, diagnostic));
     }
 }
 
@@ -415,7 +418,7 @@ impl Rank {
 pub enum Dep {
     Object(Key),
     Kind(Kind),
-    /// Of [`crate::store::words`].
+    /// Of [`Object::index_keys`].
     Word(Kind, Name),
     File(Arc<Path>),
 }

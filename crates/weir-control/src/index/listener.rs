@@ -1,8 +1,9 @@
 //! Listeners: what gateways, ingresses and servers ask of one port, put together.
 use crate::{
     Options,
+    api::settings::Settings,
     object::{Key, Kind},
-    translate::{Bind, PluginPart, PortKind, PortPart, Unit, http_table, settings::Settings},
+    translate::{Bind, PluginPart, PortKind, PortPart, Unit, http_table},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,6 +1,6 @@
 //! Documents that are not of a kind that Weir reads: mistakes (errors, so that what stood there before keeps serving), kinds
 //! that Weir does not support yet (warnings), and kinds that are no business of a gateway (nothing to say).
-use super::{KINDS, KindInfo};
+use super::meta::{KINDS, KindInfo};
 use weir_config::{
     node::{Node, Value},
     reader::{Field, nearest},

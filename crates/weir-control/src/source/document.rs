@@ -4,6 +4,7 @@ use crate::{
     object::{Decoded, Document, Key, Object, decode},
 };
 use std::{
+    collections::{HashMap, HashSet},
     hash::{DefaultHasher, Hasher},
     sync::Arc,
 };
@@ -148,6 +149,20 @@ impl Doc {
                 self.findings.push(panic.finding("reading this object").at(&node.span.place(source), ""));
                 self.unnamed = true;
             }
+        }
+    }
+}
+
+/// Lets documents go on where those were that held their objects before.
+pub fn follow<'a>(now: impl Iterator<Item = &'a Arc<Object>>, before: impl Iterator<Item = &'a Arc<Object>>) {
+    let mut before: HashMap<&Key, &Arc<Object>> = before.map(|o| (&o.key, o)).collect();
+    // Two that come of one cannot both go on from there.
+    let mut taken: HashSet<*const Document> = HashSet::new();
+    for object in now {
+        if let Some(old) = before.remove(&object.key)
+            && taken.insert(Arc::as_ptr(&old.document))
+        {
+            object.document.follow(&old.document);
         }
     }
 }

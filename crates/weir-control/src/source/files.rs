@@ -1,12 +1,12 @@
 //! Files and folders of YAML (and JSON). Knows what every file holds, so that a change of one costs the reading of its
 //! changed documents; what cannot be read keeps the last good version of what stood there.
 use super::{
-    document::{Doc, split},
+    document::{Doc, follow, split},
     placing::Sources,
     revise::{Revision, revise},
     text::{STANDARD_INPUT_NAME, Unreadable, check_regular, is_standard_input, read_settled},
 };
-use crate::object::{Document, Finding, Key, Object};
+use crate::object::{Finding, Key, Object};
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -392,20 +392,6 @@ fn read_docs(name: &Name, text: &str, old: Vec<Doc>) -> Vec<Doc> {
         }
     }
     docs
-}
-
-/// Lets documents go on where those were that held their objects before.
-pub fn follow<'a>(now: impl Iterator<Item = &'a Arc<Object>>, before: impl Iterator<Item = &'a Arc<Object>>) {
-    let mut before: HashMap<&Key, &Arc<Object>> = before.map(|o| (&o.key, o)).collect();
-    // Two that come of one cannot both go on from there.
-    let mut taken: HashSet<*const Document> = HashSet::new();
-    for object in now {
-        if let Some(old) = before.remove(&object.key)
-            && taken.insert(Arc::as_ptr(&old.document))
-        {
-            object.document.follow(&old.document);
-        }
-    }
 }
 
 /// What a file held before, to be taken from: mostly in the same order.

@@ -1,8 +1,5 @@
 //! A file of many documents of which few changed: the work of those, and a look at the others' hashes.
-use super::{
-    document::{Chunk, Doc},
-    files::follow,
-};
+use super::document::{Chunk, Doc, follow};
 use crate::object::{Key, Object};
 use std::{ops::Range, sync::Arc};
 use weir_config::model::Name;

@@ -1,37 +1,19 @@
 //! Clusters: one for every port of a service that a route refers to.
 use super::{
-    ClusterKey, Cx, Part, Purpose, endpoints, gateway_api, ingress, istio,
-    kubernetes::{EndpointSlice, PodRef, Service, ServicePort, SliceAddress, Target},
+    ClusterKey, Cx, Part, Purpose,
+    draft::{Draft, FoundBy},
+    endpoints::endpoints_of,
+    gateway_api, ingress, istio,
 };
-use crate::object::{Kind, Object, Spec};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    sync::Arc,
+use crate::{
+    api::kubernetes::{Service, ServicePort, Target},
+    object::{Kind, Object, Spec},
 };
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 use weir_config::{
     diagnostic::Diagnostic,
     model::{Address, Cluster, ClusterLoadAssignment, Discovery, Endpoint, UpstreamProtocol},
 };
-
-/// A cluster before subsets and traffic policy are applied to it.
-pub struct Draft {
-    /// Its `discovery` is filled in at the end, from the other two fields.
-    pub cluster: Cluster,
-    pub endpoints: Vec<Endpoint>,
-    pub found_by: FoundBy,
-}
-
-/// How the endpoints of a draft are found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FoundBy {
-    /// As they are listed; kept apart from the cluster, as they change more often.
-    List,
-    StrictDns,
-    LogicalDns,
-    /// By the request's host.
-    Request,
-}
 
 /// Every port of every Service and ServiceEntry, in order: what plugins can name in a callout is known to them alone.
 pub fn callable(cx: &Cx<'_>) -> Vec<ClusterKey> {
@@ -126,71 +108,6 @@ fn kubernetes_service(cx: &Cx<'_>, key: &ClusterKey, object: &Arc<Object>, part:
     Some(Draft { cluster, endpoints, found_by })
 }
 
-/// Whether there is somewhere to send requests for this port of a Service.
-pub fn has_endpoints(cx: &Cx<'_>, object: &Arc<Object>, port: u16) -> bool {
-    let Spec::Service(service) = &object.spec else { return false };
-    let listed = |port| endpoints_of(cx, object, service, port).is_some_and(|(endpoints, _)| !endpoints.is_empty());
-    service.external_name.is_some() || service.port(port).is_some_and(listed)
-}
-
-/// From the EndpointSlices of a Service, else its Endpoints, else its Pods; `None` where there is none of these.
-fn endpoints_of(cx: &Cx<'_>, object: &Arc<Object>, service: &Service, port: &ServicePort) -> Option<(Vec<Endpoint>, FoundBy)> {
-    let slices: Vec<(&Object, &EndpointSlice)> = cx
-        .by_word(Kind::EndpointSlice, &format!("{}/{}", object.key.namespace, object.key.name))
-        .filter_map(|o| match &o.spec {
-            Spec::EndpointSlice(s) => Some((&**o, &**s)),
-            _ => None,
-        })
-        .collect();
-    if slices.is_empty() {
-        let endpoints = listed(cx, object, port).or_else(|| selected(cx, object, service, port))?;
-        return Some((endpoints, FoundBy::List));
-    }
-    let found_by = if slices.iter().any(|(_, s)| s.fqdn) { FoundBy::StrictDns } else { FoundBy::List };
-    let endpoints = slices.into_iter().flat_map(|(object, slice)| slice_endpoints(cx, object, slice, port)).collect();
-    Some((endpoints, found_by))
-}
-
-/// The endpoints of the Endpoints object of a Service; `None` where there is none.
-fn listed(cx: &Cx<'_>, service: &Object, port: &ServicePort) -> Option<Vec<Endpoint>> {
-    let object = cx.get(Kind::Endpoints, &service.key.namespace, &service.key.name)?;
-    let Spec::Endpoints(all) = &object.spec else { return None };
-    let own = labels(object);
-    let mut endpoints = Vec::new();
-    for subset in &all.subsets {
-        let Some(number) = subset.ports.iter().find(|p| p.name == port.name).map(|p| p.port) else { continue };
-        for address in &subset.addresses {
-            let mut made = Endpoint::new(Address::Socket(SocketAddr::new(address.ip, number)));
-            made.labels = pod_labels(cx, object, address.pod.as_ref()).unwrap_or_else(|| own.clone());
-            endpoints.push(made);
-        }
-    }
-    Some(endpoints)
-}
-
-/// The Pods that a Service selects; `None` where there are none.
-fn selected(cx: &Cx<'_>, object: &Object, service: &Service, port: &ServicePort) -> Option<Vec<Endpoint>> {
-    let namespace = &object.key.namespace;
-    let (label, value) = service.selector.first_key_value()?;
-    let mut endpoints = Vec::new();
-    let mut any = false;
-    for pod in cx.by_word(Kind::Pod, &endpoints::word(namespace, label, value)) {
-        let Spec::Pod(spec) = &pod.spec else { continue };
-        if !service.selector.iter().all(|(label, value)| pod.meta.label(label) == Some(value)) {
-            continue;
-        }
-        any = true;
-        let number = match &port.target {
-            Target::Number(number) => Some(*number),
-            Target::Name(name) => spec.ports.iter().find(|(n, _)| n == name).map(|(_, number)| *number),
-        };
-        if let (Some(ip), Some(number)) = (spec.ip, number) {
-            endpoints.push(Endpoint { labels: labels_of(&pod.meta.labels), ..Endpoint::new(Address::Socket(SocketAddr::new(ip, number))) });
-        }
-    }
-    any.then_some(endpoints)
-}
-
 fn no_endpoints(object: &Object, service: &Service, part: &mut Part) {
     let key = &object.key;
     let name = format!("{}/{}", key.namespace, key.name);
@@ -210,44 +127,4 @@ fn plain_text(key: &ClusterKey, object: &Object, part: &mut Part) {
         let help = "add a BackendTLSPolicy, or a DestinationRule with trafficPolicy.tls.mode: SIMPLE (or DISABLE, to be plain about it)";
         part.report(object, service.place, "spec", Diagnostic::warning("PlainText", message).help(help));
     }
-}
-
-/// A service's port and a slice's port belong together by their name.
-fn slice_endpoints(cx: &Cx<'_>, object: &Object, slice: &EndpointSlice, port: &ServicePort) -> Vec<Endpoint> {
-    let Some(port) = slice.ports.iter().find(|p| p.name == port.name).map(|p| p.port) else { return Vec::new() };
-    let own = labels(object);
-    let mut endpoints = Vec::new();
-    for endpoint in &slice.endpoints {
-        let labels = pod_labels(cx, object, endpoint.pod.as_ref()).unwrap_or_else(|| own.clone());
-        for address in &endpoint.addresses {
-            let address = match address {
-                SliceAddress::Ip(ip) => Address::Socket(SocketAddr::new(*ip, port)),
-                SliceAddress::Name(name) => Address::Name { host: name.to_string(), port },
-            };
-            let mut made = Endpoint::new(address);
-            made.health = endpoint.health;
-            // Region, zone and subzone; a slice knows the zone.
-            made.locality = endpoint.zone.as_ref().map(|zone| format!("/{zone}").into());
-            made.labels.clone_from(&labels);
-            endpoints.push(made);
-        }
-    }
-    endpoints
-}
-
-/// What subsets select by: the labels of an endpoint's Pod, where that is there.
-fn pod_labels(cx: &Cx<'_>, owner: &Object, pod: Option<&PodRef>) -> Option<BTreeMap<String, String>> {
-    let PodRef { namespace, name } = pod?;
-    let pod = cx.get(Kind::Pod, namespace.as_ref().unwrap_or(&owner.key.namespace), name)?;
-    Some(labels_of(&pod.meta.labels))
-}
-
-fn labels_of(labels: &[(Box<str>, Box<str>)]) -> BTreeMap<String, String> {
-    labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
-}
-
-/// Without the Pod, the labels of the object that lists it stand for its own.
-fn labels(object: &Object) -> BTreeMap<String, String> {
-    let own = object.meta.labels.iter().filter(|(name, _)| !name.contains("kubernetes.io/"));
-    own.map(|(name, value)| (name.to_string(), value.to_string())).collect()
 }

@@ -1,116 +1,113 @@
-//! Endpoints and Pods (v1): where the endpoints of a Service are that has no EndpointSlice, and what labels they have.
-use super::kubernetes::{PodRef, SlicePort, TRANSPORTS, pod_ref};
-use crate::object::{Meta, Spec};
-use std::net::IpAddr;
-use weir_config::{
-    model::Name,
-    reader::{Field, Object},
+//! The endpoints of a port of a Service: from its EndpointSlices, its Endpoints or its Pods.
+use super::{Cx, draft::FoundBy};
+use crate::{
+    api::kubernetes::{EndpointSlice, PodRef, Service, ServicePort, SliceAddress, Target, pod_label_key},
+    object::{Kind, Object, Spec},
 };
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use weir_config::model::{Address, Endpoint};
 
-/// Of the Service of the same name.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Endpoints {
-    pub subsets: Vec<Subset>,
+/// Whether there is somewhere to send requests for this port of a Service.
+pub fn has_endpoints(cx: &Cx<'_>, object: &Arc<Object>, port: u16) -> bool {
+    let Spec::Service(service) = &object.spec else { return false };
+    let listed = |port| endpoints_of(cx, object, service, port).is_some_and(|(endpoints, _)| !endpoints.is_empty());
+    service.external_name.is_some() || service.port(port).is_some_and(listed)
 }
 
-/// Addresses that all have the same ports.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Subset {
-    pub addresses: Vec<EndpointAddress>,
-    pub ports: Vec<SlicePort>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct EndpointAddress {
-    pub ip: IpAddr,
-    pub pod: Option<PodRef>,
-}
-
-pub fn decode_endpoints(root: &Object<'_>, _: &Meta) -> Option<Spec> {
-    let subsets = root.list("subsets").iter().filter_map(subset).collect();
-    Some(Spec::Endpoints(Box::new(Endpoints { subsets })))
-}
-
-fn subset(field: &Field<'_>) -> Option<Subset> {
-    let subset = field.object()?;
-    subset.ignore(&["notReadyAddresses"]);
-    let ports = subset.list("ports").iter().filter_map(subset_port).collect();
-    let addresses = subset.list("addresses").iter().filter_map(address).collect();
-    Some(Subset { addresses, ports })
-}
-
-/// `None` for a port of another transport than TCP.
-fn subset_port(field: &Field<'_>) -> Option<SlicePort> {
-    let port = field.object()?;
-    port.ignore(&["appProtocol"]);
-    let tcp = port.choice("protocol", TRANSPORTS).unwrap_or(true);
-    let name = port.str("name").unwrap_or_default().into();
-    let number = port.required("port")?.port()?;
-    tcp.then_some(SlicePort { name, port: number })
-}
-
-fn address(field: &Field<'_>) -> Option<EndpointAddress> {
-    let address = field.object()?;
-    address.ignore(&["hostname", "nodeName"]);
-    let pod = pod_ref(&address);
-    Some(EndpointAddress { ip: ip(&address.required("ip")?)?, pod })
-}
-
-fn ip(field: &Field<'_>) -> Option<IpAddr> {
-    let text = field.str()?;
-    let ip = text.parse().ok();
-    if ip.is_none() {
-        field.invalid(format!("\"{text}\" is not an IP address"), "an IP address, as 10.0.0.1");
+/// From the EndpointSlices of a Service, else its Endpoints, else its Pods; `None` where there is none of these.
+pub fn endpoints_of(cx: &Cx<'_>, object: &Arc<Object>, service: &Service, port: &ServicePort) -> Option<(Vec<Endpoint>, FoundBy)> {
+    let slices: Vec<(&Object, &EndpointSlice)> = cx
+        .by_word(Kind::EndpointSlice, &format!("{}/{}", object.key.namespace, object.key.name))
+        .filter_map(|o| match &o.spec {
+            Spec::EndpointSlice(s) => Some((&**o, &**s)),
+            _ => None,
+        })
+        .collect();
+    if slices.is_empty() {
+        let endpoints = listed(cx, object, port).or_else(|| selected(cx, object, service, port))?;
+        return Some((endpoints, FoundBy::List));
     }
-    ip
+    let found_by = if slices.iter().any(|(_, s)| s.fqdn) { FoundBy::StrictDns } else { FoundBy::List };
+    let endpoints = slices.into_iter().flat_map(|(object, slice)| slice_endpoints(cx, object, slice, port)).collect();
+    Some((endpoints, found_by))
 }
 
-/// A Pod as it runs.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Pod {
-    /// `None` for one that takes no requests: not scheduled, not ready, or at its end.
-    pub ip: Option<IpAddr>,
-    /// Of its containers, by name.
-    pub ports: Vec<(Box<str>, u16)>,
-}
-
-/// Reads what concerns its endpoints; most of a Pod is no business of a gateway.
-pub fn decode_pod(root: &Object<'_>, _: &Meta) -> Option<Spec> {
-    let mut ports = Vec::new();
-    if let Some(spec) = root.object("spec") {
-        spec.ignore_rest();
-        // As Kubernetes, also those of containers that start before the others and go on beside them.
-        for container in spec.list("containers").iter().chain(&spec.list("initContainers")).filter_map(Field::object) {
-            container.ignore_rest();
-            for port in container.list("ports").iter().filter_map(Field::object) {
-                port.ignore_rest();
-                ports.extend(port.str("name").map(Box::from).zip(port.port("containerPort")));
-            }
+/// The endpoints of the Endpoints object of a Service; `None` where there is none.
+fn listed(cx: &Cx<'_>, service: &Object, port: &ServicePort) -> Option<Vec<Endpoint>> {
+    let object = cx.get(Kind::Endpoints, &service.key.namespace, &service.key.name)?;
+    let Spec::Endpoints(all) = &object.spec else { return None };
+    let own = labels(object);
+    let mut endpoints = Vec::new();
+    for subset in &all.subsets {
+        let Some(number) = subset.ports.iter().find(|p| p.name == port.name).map(|p| p.port) else { continue };
+        for address in &subset.addresses {
+            let mut made = Endpoint::new(Address::Socket(SocketAddr::new(address.ip, number)));
+            made.labels = pod_labels(cx, object, address.pod.as_ref()).unwrap_or_else(|| own.clone());
+            endpoints.push(made);
         }
     }
-    let ip = root.object("status").and_then(|status| serving_ip(&status));
-    Some(Spec::Pod(Box::new(Pod { ip, ports })))
+    Some(endpoints)
 }
 
-fn serving_ip(status: &Object<'_>) -> Option<IpAddr> {
-    status.ignore_rest();
-    let ready = |condition: &Field<'_>| {
-        let condition = condition.object()?;
-        condition.ignore_rest();
-        (condition.str("type")? == "Ready").then(|| condition.str("status") == Some("True"))
-    };
-    let conditions = status.list("conditions");
-    let ready = conditions.iter().find_map(ready).unwrap_or(true);
-    let ended = matches!(status.str("phase"), Some("Succeeded" | "Failed"));
-    let ip = ip(&status.get("podIP")?)?;
-    (ready && !ended).then_some(ip)
+/// The Pods that a Service selects; `None` where there are none.
+fn selected(cx: &Cx<'_>, object: &Object, service: &Service, port: &ServicePort) -> Option<Vec<Endpoint>> {
+    let namespace = &object.key.namespace;
+    let (label, value) = service.selector.first_key_value()?;
+    let mut endpoints = Vec::new();
+    let mut any = false;
+    for pod in cx.by_word(Kind::Pod, &pod_label_key(namespace, label, value)) {
+        let Spec::Pod(spec) = &pod.spec else { continue };
+        if !service.selector.iter().all(|(label, value)| pod.meta.label(label) == Some(value)) {
+            continue;
+        }
+        any = true;
+        let number = match &port.target {
+            Target::Number(number) => Some(*number),
+            Target::Name(name) => spec.ports.iter().find(|(n, _)| n == name).map(|(_, number)| *number),
+        };
+        if let (Some(ip), Some(number)) = (spec.ip, number) {
+            endpoints.push(Endpoint { labels: labels_of(&pod.meta.labels), ..Endpoint::new(Address::Socket(SocketAddr::new(ip, number))) });
+        }
+    }
+    any.then_some(endpoints)
 }
 
-/// A Pod is found by each of its labels, as `namespace/label=value`.
-pub fn index_keys(meta: &Meta) -> Vec<Name> {
-    meta.labels.iter().map(|(label, value)| word(&meta.namespace, label, value)).collect()
+/// A service's port and a slice's port belong together by their name.
+fn slice_endpoints(cx: &Cx<'_>, object: &Object, slice: &EndpointSlice, port: &ServicePort) -> Vec<Endpoint> {
+    let Some(port) = slice.ports.iter().find(|p| p.name == port.name).map(|p| p.port) else { return Vec::new() };
+    let own = labels(object);
+    let mut endpoints = Vec::new();
+    for endpoint in &slice.endpoints {
+        let labels = pod_labels(cx, object, endpoint.pod.as_ref()).unwrap_or_else(|| own.clone());
+        for address in &endpoint.addresses {
+            let address = match address {
+                SliceAddress::Ip(ip) => Address::Socket(SocketAddr::new(*ip, port)),
+                SliceAddress::Name(name) => Address::Name { host: name.to_string(), port },
+            };
+            let mut made = Endpoint::new(address);
+            made.health = endpoint.health;
+            // Region, zone and subzone; a slice knows the zone.
+            made.locality = endpoint.zone.as_ref().map(|zone| format!("/{zone}").into());
+            made.labels.clone_from(&labels);
+            endpoints.push(made);
+        }
+    }
+    endpoints
 }
 
-pub fn word(namespace: &str, label: &str, value: &str) -> Name {
-    format!("{namespace}/{label}={value}").into()
+/// What subsets select by: the labels of an endpoint's Pod, where that is there.
+fn pod_labels(cx: &Cx<'_>, owner: &Object, pod: Option<&PodRef>) -> Option<BTreeMap<String, String>> {
+    let PodRef { namespace, name } = pod?;
+    let pod = cx.get(Kind::Pod, namespace.as_ref().unwrap_or(&owner.key.namespace), name)?;
+    Some(labels_of(&pod.meta.labels))
+}
+
+fn labels_of(labels: &[(Box<str>, Box<str>)]) -> BTreeMap<String, String> {
+    labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+}
+
+/// Without the Pod, the labels of the object that lists it stand for its own.
+fn labels(object: &Object) -> BTreeMap<String, String> {
+    let own = object.meta.labels.iter().filter(|(name, _)| !name.contains("kubernetes.io/"));
+    own.map(|(name, value)| (name.to_string(), value.to_string())).collect()
 }

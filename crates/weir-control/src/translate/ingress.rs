@@ -1,55 +1,23 @@
-//! Kubernetes Ingress and IngressClass (networking.k8s.io/v1). An Ingress names no port: it is served on the port for HTTP,
+//! An Ingress names no port: it is served on the port for HTTP,
 //! and on the one for HTTPS for the hosts that any Ingress has a certificate for.
-pub mod annotations;
 mod canary;
-mod decode;
 mod routes;
 mod tls;
 mod upstream;
 
 pub use canary::names as canary_names;
-pub use decode::{Backend, Ingress, IngressClass, Path, PathType, PortRef, Rule, Tls, decode, decode_class};
 pub use upstream::apply as apply_to_cluster;
 
 use super::{Bind, Cx, Part, PortKind, PortPart};
-use crate::object::{Kind, Meta, Object, Spec};
-use annotations::Annotations;
+use crate::{
+    api::ingress::{CONTROLLERS, Ingress, IngressClass, annotations::Annotations},
+    object::{Kind, Object, Spec},
+};
 use std::sync::Arc;
-use weir_config::{diagnostic::Diagnostic, model::Name};
+use weir_config::diagnostic::Diagnostic;
 
-/// The `controller` of IngressClasses that are Weir's.
-pub const CONTROLLERS: [&str; 2] = ["weir.dev/ingress-controller", "higress.io/higress-controller"];
 const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
-
-/// An Ingress is found by the hosts that it has certificates for, by the hosts of its rules, and by the Services that it says something
-/// about.
-pub fn index_keys(meta: &Meta, ingress: &Ingress) -> Vec<Name> {
-    let mut index_keys = tls::index_keys(ingress);
-    index_keys.extend(canary::index_keys(ingress));
-    index_keys.extend(upstream::index_keys(meta, ingress));
-    index_keys.sort();
-    index_keys.dedup();
-    index_keys
-}
-
-/// The namespace whose Ingress objects Higress names without it.
-const SYSTEM_NAMESPACE: &str = "higress-system";
-
-/// The name of an Ingress' routes, as in Higress.
-fn route_name(namespace: &str, name: &str) -> Name {
-    if namespace == SYSTEM_NAMESPACE { name.into() } else { format!("{namespace}/{name}").into() }
-}
-
-/// The route names that a plugin's rule means by `named`: `namespace/name` of an Ingress, `name` of one in the plugin's own namespace,
-/// or the name of another API's route.
-pub fn route_names(named: &str, namespace: &str) -> Vec<String> {
-    let own = match named.split_once('/') {
-        Some((namespace, name)) => route_name(namespace, name),
-        None => route_name(namespace, named),
-    };
-    if *own == *named { vec![named.into()] } else { vec![own.to_string(), named.into()] }
-}
 
 pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, ingress: &Ingress, part: &mut Part) {
     if let Err(why) = class(cx, object, ingress) {

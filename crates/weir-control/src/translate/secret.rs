@@ -1,10 +1,9 @@
 //! Secrets of the model, from Secrets, ConfigMaps and files. Who refers to one reports what is wrong with it.
-use super::{
-    Cx, Part, SecretKey, SecretUse,
-    kubernetes::{is_certificates, is_revocation_lists},
+use super::{Cx, Part, SecretKey, SecretUse};
+use crate::{
+    api::kubernetes::pem::{is_certificates, is_private_key, is_revocation_lists},
+    object::{Object, Spec},
 };
-use crate::object::{Object, Spec};
-use rustls_pki_types::{PrivateKeyDer, pem::PemObject};
 use std::{path::Path, sync::Arc};
 use weir_config::model::{Secret, SecretContent};
 
@@ -76,7 +75,7 @@ fn read_files(cx: &Cx<'_>, key: &SecretKey) -> Result<SecretContent, String> {
     // Both are looked at, so that a change of either is seen.
     let (chain, private_key) = (certificates(chain), read(private));
     let private_key = private_key?;
-    if PrivateKeyDer::from_pem_slice(private_key.as_bytes()).is_err() {
+    if !is_private_key(&private_key) {
         return Err(format!("{private} holds no private key that can be read"));
     }
     Ok(SecretContent::TlsCertificate { certificate_chain: chain?, private_key })

@@ -14,7 +14,7 @@ use std::{
 };
 use url::Url;
 use weir_config::model::{AccessLog, LogFormat, LogSink, WasmLimits};
-use weir_control::translate::plugin::limits;
+use weir_control::api::plugin::limits;
 use weir_proxy::{
     access_log,
     app_log::{Level, Logger},

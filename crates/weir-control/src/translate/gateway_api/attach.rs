@@ -1,6 +1,10 @@
 //! Which listeners a route attaches to, and for which host names.
-use super::{CONTROLLER, From, Gateway, Listener, http_route::ParentRef};
 use crate::{
+    api::gateway_api::{
+        CONTROLLER,
+        gateway::{From, Gateway, Listener},
+        http_route::ParentRef,
+    },
     object::{Kind, Spec},
     translate::Cx,
 };

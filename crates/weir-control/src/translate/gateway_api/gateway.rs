@@ -1,6 +1,10 @@
 //! Gateways: what their listeners ask of ports.
-use super::{CONTROLLER, CertificateRef, Gateway, GatewayClass, Listener, Protocol, attach, permitted};
+use super::{attach, permitted::permitted};
 use crate::{
+    api::gateway_api::{
+        CONTROLLER, GatewayClass,
+        gateway::{CertificateRef, Gateway, Listener, Protocol},
+    },
     object::{Key, Object, Spec},
     translate::{
         Bind, Cx, Part, PortKind, PortPart, Rank, RankApi, RouteEntry, SecretKey, http_table,

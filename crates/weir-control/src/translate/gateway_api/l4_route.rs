@@ -1,56 +1,20 @@
 //! TLSRoute and TCPRoute: bytes to a weighted choice of backends, by the server name or by the port alone.
-use super::{
-    Listener, Protocol,
-    gateway::terminate,
-    hostname,
-    http_route::{Backend, ParentRef, decode_backend, decode_parents, tight},
-    routes,
-};
+use super::{gateway::terminate, routes};
 use crate::{
-    object::{Key, Meta, Object, Spec},
+    api::gateway_api::{
+        L4Route,
+        gateway::{Listener, Protocol},
+    },
+    object::{Key, Object, Spec},
     translate::{Cx, Part, PortKind, PortPart},
 };
 use std::{sync::Arc, time::Duration};
-use weir_config::{
-    model::{Name, TcpProxy},
-    reader::Object as Fields,
-};
+use weir_config::model::{Name, TcpProxy};
 
 /// Envoy's default.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Where connections go that a broken reference stands for: nowhere. Istio's name for it.
 const NOWHERE: &str = "BlackHoleCluster";
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct L4Route {
-    pub parents: Vec<ParentRef>,
-    /// Of a TLSRoute, in lower case; empty for any.
-    pub hostnames: Vec<Name>,
-    pub backends: Vec<Backend>,
-}
-
-pub fn decode_tls_route(root: &Fields<'_>, meta: &Meta) -> Option<Spec> {
-    decode(root, meta, true)
-}
-
-pub fn decode_tcp_route(root: &Fields<'_>, meta: &Meta) -> Option<Spec> {
-    decode(root, meta, false)
-}
-
-fn decode(root: &Fields<'_>, _: &Meta, named: bool) -> Option<Spec> {
-    let spec = root.required("spec")?.object()?;
-    spec.unsupported(&["useDefaultGateways"]);
-    let parents = decode_parents(&spec);
-    let hostnames = if named { tight(spec.list("hostnames").iter().filter_map(hostname)) } else { Vec::new() };
-    let rules = spec.required("rules")?.list();
-    for more in rules.iter().skip(1) {
-        more.error("InvalidValue", "a connection has nothing that a second rule could be chosen by", "one rule, with all backendRefs");
-    }
-    let rule = rules.first()?.object()?;
-    rule.ignore(&["name"]);
-    let backends = tight(rule.list("backendRefs").iter().filter_map(|f| decode_backend(f, &[])));
-    Some(Spec::L4Route(Box::new(L4Route { parents, hostnames, backends })))
-}
 
 pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, route: &L4Route, part: &mut Part) {
     let mut accepted = Vec::new();

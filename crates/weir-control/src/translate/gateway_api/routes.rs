@@ -2,13 +2,16 @@
 use super::{
     attach::{self, Attached, Refused},
     backend_tls,
-    filters::Filters,
-    http_route::{Backend, BackendKind, BackendRef, HttpRoute, Match, ParentRef, Rule},
-    permitted,
+    permitted::permitted,
 };
 use crate::{
+    api::gateway_api::{
+        backend_ref::{BackendKind, BackendRef},
+        filters::Filters,
+        http_route::{Backend, HttpRoute, Match, ParentRef, Rule},
+    },
     object::{Key, Kind, Object, Spec},
-    translate::{ClusterKey, Cx, Part, Purpose, Rank, RankApi, RouteEntry},
+    translate::{ClusterKey, Cx, Part, Purpose, Rank, RankApi, RankPath, RouteEntry},
 };
 use std::{
     cmp::Reverse,
@@ -327,9 +330,18 @@ fn retry(rule: &Rule) -> Option<Arc<RetryPolicy>> {
 }
 
 fn rank(matched: &Match, object: &Object, owner: &Name, rule: usize, nth: usize) -> Rank {
+    let grpc = object.key.kind == Kind::GrpcRoute;
+    let path = match &matched.matches.path {
+        PathMatch::Prefix(path) if path == "/" => RankPath::Prefix,
+        // Paths of methods are compared by the lengths of the names alone.
+        _ if grpc => RankPath::Exact,
+        PathMatch::Exact(_) => RankPath::Exact,
+        PathMatch::Regex(_) => RankPath::Regex,
+        PathMatch::Prefix(_) | PathMatch::PathSeparatedPrefix(_) => RankPath::Prefix,
+    };
     Rank {
-        api: if object.key.kind == Kind::GrpcRoute { RankApi::Grpc } else { RankApi::Specific },
-        path: matched.path,
+        api: if grpc { RankApi::Grpc } else { RankApi::Specific },
+        path,
         path_length: Reverse(matched.path_length),
         method: Reverse(matched.method),
         headers: Reverse(matched.headers),

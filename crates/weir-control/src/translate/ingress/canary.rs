@@ -1,12 +1,12 @@
 //! Canaries: Ingress objects that take a part of the requests of another one with the same hosts and paths.
-use super::{
-    Ingress, Rule,
-    annotations::{Annotations, Canary, Matching},
-    class,
-    decode::Path,
-    route_name,
-};
+use super::class;
 use crate::{
+    api::ingress::{
+        Ingress, Path, Rule,
+        annotations::{Annotations, Canary, Matching},
+        index_keys::{CANARIES_BY_HEADER, canary_key, host_key},
+        route_name,
+    },
     object::{Kind, Object, Spec},
     translate::{Cx, Part},
 };
@@ -21,24 +21,13 @@ pub struct Found<'a> {
     pub path: &'a Path,
 }
 
-/// An Ingress is found by the hosts of its rules; canaries apart, so that a change of another Ingress of a host is no concern.
-pub fn index_keys(ingress: &Ingress) -> Vec<Name> {
-    let canary = ingress.annotations.as_deref().and_then(|notes| notes.canary.as_ref());
-    let kind = if canary.is_some() { "canary" } else { "host" };
-    let named = canary.filter(|canary| canary.header.is_some()).map(|_| NAMED.into());
-    ingress.rules.iter().map(|rule| word(kind, rule.host.as_ref())).chain(named).collect()
-}
-
-/// Where canaries are found that have routes of their own, under their own names.
-const NAMED: &str = "canaries/by-header";
-
 /// The names of those routes, after the names of the routes that they take requests of.
 pub fn names(cx: &Cx<'_>) -> Vec<(Name, Name)> {
     let mut names = Vec::new();
-    for object in cx.by_word(Kind::Ingress, NAMED) {
+    for object in cx.by_word(Kind::Ingress, CANARIES_BY_HEADER) {
         let Spec::Ingress(ingress) = &object.spec else { continue };
         for rule in &ingress.rules {
-            for base in cx.by_word(Kind::Ingress, &word("host", rule.host.as_ref())) {
+            for base in cx.by_word(Kind::Ingress, &host_key(rule.host.as_ref())) {
                 let Spec::Ingress(other) = &base.spec else { continue };
                 if rule.paths.iter().any(|path| same(other, rule.host.as_ref(), path, ingress).next().is_some()) {
                     names.push((of_object(base), of_object(object)));
@@ -55,13 +44,9 @@ fn of_object(object: &Object) -> Name {
     route_name(&object.key.namespace, &object.key.name)
 }
 
-fn word(kind: &str, host: Option<&Name>) -> Name {
-    format!("{kind}/{}", host.map_or("*", |host| &**host)).into()
-}
-
 /// The canaries of a path, the oldest first.
 pub fn of<'a>(cx: &Cx<'a>, ingress: &Ingress, host: Option<&Name>, path: &Path) -> Vec<Found<'a>> {
-    let mut objects: Vec<&Arc<Object>> = cx.by_word(Kind::Ingress, &word("canary", host)).collect();
+    let mut objects: Vec<&Arc<Object>> = cx.by_word(Kind::Ingress, &canary_key(host)).collect();
     objects.sort_by_key(|object| object.age());
     let mut found = Vec::new();
     for object in objects {
@@ -103,7 +88,7 @@ pub fn check(cx: &Cx<'_>, object: &Arc<Object>, ingress: &Ingress, notes: &Annot
                 let Spec::Ingress(base) = &other.spec else { return false };
                 same(base, rule.host.as_ref(), path, ingress).next().is_some()
             };
-            if cx.by_word(Kind::Ingress, &word("host", rule.host.as_ref())).find(has).is_none() {
+            if cx.by_word(Kind::Ingress, &host_key(rule.host.as_ref())).find(has).is_none() {
                 let host = rule.host.as_deref().unwrap_or("any host");
                 let message = format!("no other Ingress has this path of {host}: this canary takes no requests of it");
                 let found = Diagnostic::warning("NoPrimaryIngress", message)

@@ -1,15 +1,13 @@
 //! The routes of an Ingress: one for each of its paths, with what its annotations say of them.
-use super::{
-    Ingress,
-    annotations::{Annotations, ServiceRef},
-    canary,
-    decode::{Backend, Path, PortRef},
-    route_name,
-    tls::secured,
-};
+use super::{canary, tls::secured};
 use crate::{
+    api::ingress::{
+        Backend, Ingress, Path, PortRef,
+        annotations::{Annotations, ServiceRef},
+        route_name,
+    },
     object::{Kind, Object},
-    translate::{Bind, ClusterKey, Cx, Part, Rank, RankApi, RankPath, RouteEntry, cluster, http_table},
+    translate::{Bind, ClusterKey, Cx, Part, Rank, RankApi, RankPath, RouteEntry, endpoints, http_table},
 };
 use std::{cmp::Reverse, sync::Arc};
 use weir_config::{
@@ -359,7 +357,7 @@ impl<'a> Maker<'a> {
     fn has_endpoints(&self, backend: &Backend) -> bool {
         let Ok(key) = self.look_up(&self.object.key.namespace, backend) else { return false };
         let service = key.kubernetes().and_then(|(namespace, name)| self.cx.get(Kind::Service, namespace, name));
-        service.is_some_and(|service| cluster::has_endpoints(self.cx, service, key.port))
+        service.is_some_and(|service| endpoints::has_endpoints(self.cx, service, key.port))
     }
 }
 

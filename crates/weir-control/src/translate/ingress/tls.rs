@@ -1,7 +1,8 @@
 //! TLS for the hosts of Ingress objects. Hosts are often spread over several objects, of which one has the certificate, or says how
 //! clients are to show one: of those that say so the oldest counts, for all. It counts for each setting by itself.
-use super::{Ingress, Tls, annotations::ClientAuth, class};
+use super::class;
 use crate::{
+    api::ingress::{Tls, annotations::ClientAuth},
     object::{Kind, Object, Spec},
     translate::{
         Bind, Cx, Part, PortKind, PortPart, SecretKey, SecretUse, https_table,
@@ -13,15 +14,6 @@ use weir_config::{
     diagnostic::Diagnostic,
     model::{ClientCertificate, DownstreamTls, Name, TlsVersion},
 };
-
-/// An Ingress is found by the hosts that it has certificates for; `*` for one without hosts.
-pub fn index_keys(ingress: &Ingress) -> Vec<Name> {
-    ingress.tls.iter().filter(|tls| tls.secret.is_some()).flat_map(hosts).collect()
-}
-
-fn hosts(tls: &Tls) -> Vec<Name> {
-    if tls.hosts.is_empty() { vec!["*".into()] } else { tls.hosts.clone() }
-}
 
 /// How a host is served over TLS.
 pub struct Secured<'a> {
@@ -103,7 +95,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, tls: &Tls, index: usize, par
     let certificate = part.use_secret(SecretKey::certificate(namespace, name));
     // Hosts without settings share a chain.
     let mut plain: Vec<Name> = Vec::new();
-    for host in hosts(tls) {
+    for host in tls.all_hosts() {
         let secured = of_host(cx, &host);
         if secured.settings.is_default() {
             plain.push(host);

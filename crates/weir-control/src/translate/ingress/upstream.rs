@@ -1,12 +1,12 @@
 //! How the gateway connects to the Services of an Ingress' backends. The settings apply to the Service: if several Ingress objects have
 //! some, the oldest one wins.
-use super::{
-    Ingress,
-    annotations::{Upstream, UpstreamTls},
-    class,
-};
+use super::class;
 use crate::{
-    object::{Kind, Meta, Object, Spec},
+    api::ingress::{
+        annotations::{Upstream, UpstreamTls},
+        index_keys::service_key,
+    },
+    object::{Kind, Object, Spec},
     translate::{
         ClusterKey, Cx, Part, SecretKey, SecretUse,
         secret::{self, Lacks},
@@ -15,22 +15,8 @@ use crate::{
 use std::sync::Arc;
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{self, Cluster, HashPolicy, Name, UpstreamVerification},
+    model::{self, Cluster, HashPolicy, UpstreamVerification},
 };
-
-fn word(namespace: &str, service: &str) -> Name {
-    format!("service/{namespace}/{service}").into()
-}
-
-/// An Ingress is found by the Services that it says something of.
-pub fn index_keys(meta: &Meta, ingress: &Ingress) -> Vec<Name> {
-    if ingress.annotations.as_deref().is_none_or(|notes| notes.upstream.is_none()) {
-        return Vec::new();
-    }
-    let paths = ingress.rules.iter().flat_map(|rule| &rule.paths).map(|path| &path.backend);
-    let backends = paths.chain(&ingress.default_backend);
-    backends.filter_map(|b| b.service.as_ref()).map(|(name, _)| word(&meta.namespace, name)).collect()
-}
 
 pub fn apply(cx: &Cx<'_>, key: &ClusterKey, cluster: &mut Cluster, part: &mut Part) {
     let Some((namespace, name)) = key.kubernetes() else { return };
@@ -38,7 +24,7 @@ pub fn apply(cx: &Cx<'_>, key: &ClusterKey, cluster: &mut Cluster, part: &mut Pa
         let (object, upstream) = upstream_of(object)?;
         Some((object, upstream))
     };
-    let found = cx.by_word(Kind::Ingress, &word(namespace, name)).filter_map(says);
+    let found = cx.by_word(Kind::Ingress, &service_key(namespace, name)).filter_map(says);
     let ours = found.filter(|(object, _)| matches!(&object.spec, Spec::Ingress(i) if class(cx, object, i).is_ok()));
     let Some((object, upstream)) = ours.min_by_key(|(object, _)| object.age()) else {
         return;

@@ -1,6 +1,7 @@
 //! Servers of `AUTO_PASSTHROUGH`: the server name says the cluster, as `outbound_.PORT_.SUBSET_.HOST`, without a VirtualService.
-use super::{gateway::Server, read::covers, stream::IDLE_TIMEOUT, upstream};
+use super::{place::IDLE_TIMEOUT, upstream};
 use crate::{
+    api::istio::{gateway::Server, read::covers},
     object::{Kind, Object, Spec},
     translate::{ClusterKey, Cx, Part, PortKind, Purpose},
 };

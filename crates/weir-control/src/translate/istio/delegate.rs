@@ -1,11 +1,10 @@
 //! Delegation: a route of one VirtualService stands for the routes of another one that has no hosts of its own.
-use super::{
-    VirtualService,
-    read::Headers,
-    route::Said,
-    virtual_service::{Action, Forward, HttpMatch, HttpRoute, Retry},
-};
 use crate::{
+    api::istio::{
+        VirtualService,
+        read::Headers,
+        virtual_service::{Action, Forward, HttpMatch, HttpRoute, Retry},
+    },
     object::{Kind, Object, Spec},
     translate::{Cx, Part},
 };
@@ -14,6 +13,14 @@ use weir_config::{
     diagnostic::Diagnostic,
     model::{HeaderEdits, PathMatch},
 };
+
+/// A route with the object that says it: the VirtualService itself or one that it delegates to.
+pub struct Said<'a> {
+    pub object: &'a Arc<Object>,
+    pub route: Cow<'a, HttpRoute>,
+    /// In the list of its object.
+    pub index: usize,
+}
 
 /// The routes of a VirtualService with those of its delegates in their places.
 pub fn unfold<'a>(cx: &Cx<'a>, object: &'a Arc<Object>, service: &'a VirtualService, part: &mut Part) -> Vec<Said<'a>> {

@@ -1,21 +1,10 @@
-//! `localityLbSetting`: which endpoints come first, and which get how much, by where they and this gateway are.
-use super::read::{At, Labels};
+//! Which endpoints come first, and which get how much, by where they and this gateway are.
+use crate::api::{istio::locality::LocalitySetting, labels::Labels};
 use std::collections::BTreeSet;
-use weir_config::{model::Endpoint, reader::Field};
+use weir_config::model::Endpoint;
 
 /// Where a workload is, in the labels of a Kubernetes node and of Istio.
 const PLACES: [&str; 3] = ["topology.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.istio.io/subzone"];
-
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct LocalitySetting {
-    pub enabled: bool,
-    distribute: Vec<(String, Vec<(String, u32)>)>,
-    /// Regions, from and to.
-    failover: Vec<(String, String)>,
-    /// Labels, the weightiest first, each perhaps with `=value`.
-    priority: Vec<String>,
-    pub at: At,
-}
 
 /// Region, zone and subzone; empty parts are not known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,38 +40,6 @@ impl Locality {
             (false, ..) => 3,
         }
     }
-}
-
-pub fn decode(field: &Field<'_>) -> Option<LocalitySetting> {
-    let object = field.object()?;
-    let distribute = object.list("distribute").iter().filter_map(distribution).collect::<Vec<_>>();
-    let pair = |f: &Field<'_>| {
-        let o = f.object()?;
-        Some((o.required("from")?.str()?.to_string(), o.required("to")?.str()?.to_string()))
-    };
-    let failover: Vec<_> = object.list("failover").iter().filter_map(pair).collect();
-    if !distribute.is_empty() && !failover.is_empty() {
-        field.invalid("says both distribute and failover", "one of them");
-    }
-    Some(LocalitySetting {
-        enabled: object.bool("enabled").unwrap_or(true),
-        distribute,
-        failover,
-        priority: object.strings("failoverPriority"),
-        at: At::of(field),
-    })
-}
-
-fn distribution(field: &Field<'_>) -> Option<(String, Vec<(String, u32)>)> {
-    let object = field.object()?;
-    let from = object.required("from")?.str()?.to_string();
-    let share = |(name, f): (&str, Field<'_>)| Some((name.to_string(), u32::try_from(f.int(0..=100)?).ok()?));
-    let to: Vec<_> = object.entries("to").into_iter().filter_map(share).collect();
-    let sum: u32 = to.iter().map(|(_, weight)| weight).sum();
-    if sum != 100 {
-        field.invalid(format!("the weights under to come to {sum}"), "weights that come to 100");
-    }
-    Some((from, to))
 }
 
 /// Gives endpoints their priorities or weights. `own` is where this gateway is, `labels` are its labels; without outlier

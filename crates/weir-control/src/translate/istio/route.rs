@@ -1,41 +1,24 @@
 //! VirtualServices to routes: in the order of their lists, once for each gateway and port.
 use super::{
-    VirtualService, delegate,
-    read::At,
-    server::{self, Serves},
-    stream, upstream,
-    virtual_service::{Action, Destination, Forward, HttpMatch, HttpRoute, Retry},
+    delegate::{self, Said},
+    destination::resolve,
+    place::{Place, Serves},
+    redirect, stream,
 };
 use crate::{
+    api::istio::{
+        VirtualService,
+        read::At,
+        virtual_service::{Action, Forward, HttpMatch, Retry},
+    },
     object::{Kind, Object, Spec},
-    translate::{Bind, ClusterKey, Cx, Part, Rank, RankApi, RankPath, RouteEntry},
+    translate::{Cx, Part, Rank, RankApi, RankPath, RouteEntry},
 };
 use std::{collections::HashMap, sync::Arc};
 use weir_config::{
     diagnostic::{Diagnostic, Severity},
     model::{self, HostRewrite, Mirror, Name, Origin, PathMatch, RetryPolicy, Route, RouteAction, RouteMatch, WeightedCluster},
 };
-
-/// Where routes stand: a port of a gateway.
-pub struct Place<'a> {
-    pub gateway: &'a Object,
-    pub bind: Bind,
-}
-
-impl Place<'_> {
-    /// As matches name the gateway.
-    pub fn name(&self) -> String {
-        format!("{}/{}", self.gateway.key.namespace, self.gateway.key.name)
-    }
-}
-
-/// A route with the object that says it: the VirtualService itself or one that it delegates to.
-pub struct Said<'a> {
-    pub object: &'a Arc<Object>,
-    pub route: std::borrow::Cow<'a, HttpRoute>,
-    /// In the list of its object.
-    pub index: usize,
-}
 
 /// A route with its place in the whole list, whichever of the list's routes hold at a gateway: two Gateways on one port put
 /// what each takes of it together.
@@ -61,7 +44,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, service: &VirtualService, pa
         }
         let mut bound = false;
         for server in &spec.servers {
-            let place = Place { gateway, bind: server.bind };
+            let place = Place { gateway, bind: server.bind() };
             let hosts = server.hosts_of(gateway, object, service);
             bound |= !hosts.is_empty();
             match server.serves(gateway) {
@@ -71,7 +54,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, service: &VirtualService, pa
                         .or_insert_with(|| said.iter().enumerate().flat_map(|(nth, s)| http_routes(cx, s, nth, &place, part)).collect());
                     put(object, &table, &hosts, routes, part);
                 }
-                Some(Serves::Redirect(table)) => put(object, &table, &hosts, &[(0, server::redirect_route(gateway, spec, server))], part),
+                Some(Serves::Redirect(table)) => put(object, &table, &hosts, &[(0, redirect::route(gateway, spec, server))], part),
                 Some(serves @ (Serves::Passthrough | Serves::Terminate | Serves::Bytes)) => {
                     stream::translate(cx, object, service, &place, server, &serves, part);
                 }
@@ -139,10 +122,6 @@ fn meets(cx: &Cx<'_>, object: &Arc<Object>, service: &VirtualService, part: &mut
             report(part, object, &service.at, Diagnostic::new(Severity::Info, "SharedHost", message).help(help));
         }
     }
-}
-
-fn report(part: &mut Part, object: &Object, at: &At, diagnostic: Diagnostic) {
-    part.report(object, at.span, &*at.field, diagnostic);
 }
 
 /// Reports matches by the labels of a source where it has none.
@@ -243,64 +222,6 @@ fn forward_to(
     }
 }
 
-/// The cluster of a destination: its port, or the only one of the service, or the one that the gateway listens on. What it
-/// does not find is reported; such a cluster is empty or missing, so that requests to it are answered with 503. `None` for
-/// one that is not the object's to see.
-pub fn resolve(cx: &Cx<'_>, object: &Object, to: &Destination, listens: u16, http: bool, part: &mut Part) -> Option<ClusterKey> {
-    let kubernetes = ClusterKey::host(0, to.host.clone());
-    let service = kubernetes.kubernetes().and_then(|(namespace, name)| cx.service(namespace, name));
-    let entries = if service.is_some() { Vec::new() } else { upstream::entries(cx, &to.host) };
-    let seen: Vec<_> = entries.iter().filter(|(owner, entry)| entry.export_to.sees(&owner.key.namespace, &object.key.namespace)).collect();
-    let ports: Vec<u16> = match service {
-        Some(service) => service.ports.iter().map(|p| p.port).collect(),
-        None => seen.iter().flat_map(|(_, entry)| entry.ports.iter().map(|p| p.number)).collect(),
-    };
-    let port = to.port.unwrap_or(if let [only] = ports[..] { only } else { listens });
-    let key = ClusterKey { subset: to.subset.clone(), ..ClusterKey::host(port, to.host.clone()) };
-    if service.is_none() && seen.is_empty() && !entries.is_empty() {
-        let message =
-            format!("the ServiceEntry of {} is not exported to {}: requests to it are answered with 503", to.host, object.key.namespace);
-        report(part, object, &to.at, Diagnostic::warning("HostNotFound", message).help("see its exportTo"));
-        return None;
-    }
-    let external = service.is_some_and(|s| s.external_name.is_some());
-    if service.is_none() && seen.is_empty() {
-        report(part, object, &to.at, unknown_host(cx, &to.host));
-    } else if !ports.contains(&port) && !external {
-        let list: Vec<String> = ports.iter().map(u16::to_string).collect();
-        let message = format!("{} has no port {port}: requests to it are answered with 503", to.host);
-        report(part, object, &to.at, Diagnostic::warning("PortNotFound", message).help(format!("one of {}", list.join(", "))));
-    } else if !to.subset.is_empty() && !upstream::has_subset(cx, &key) {
-        let message = format!("no DestinationRule for {} has a subset {}: requests to it are answered with 503", to.host, to.subset);
-        let help = "add the subset to the DestinationRule of this host";
-        report(part, object, &to.at, Diagnostic::warning("SubsetNotFound", message).help(help));
-    } else if http && upstream::is_tunnel(cx, &key) {
-        let message =
-            format!("the tunnel that a DestinationRule has for {} is for routes of tcp and tls: requests go to the host itself", to.host);
-        report(
-            part,
-            object,
-            &to.at,
-            Diagnostic::warning("UnusedField", message).help("route it by tcp or tls, or remove trafficPolicy.tunnel"),
-        );
-    } else if http {
-        let speaks_tls = seen.iter().any(|(_, entry)| entry.ports.iter().any(|p| p.number == port && p.tls));
-        if speaks_tls && upstream::settings(cx, &key).tls.is_none() {
-            let message = format!("port {port} of {} speaks TLS, and no DestinationRule originates it: plain text is sent there", to.host);
-            let help = "add a DestinationRule for the host with trafficPolicy.tls.mode: SIMPLE (or DISABLE, to be plain about it)";
-            report(part, object, &to.at, Diagnostic::warning("PlainText", message).help(help));
-        }
-    }
-    Some(key)
-}
-
-fn unknown_host(cx: &Cx<'_>, host: &str) -> Diagnostic {
-    let message = format!("there is no Service or ServiceEntry {host}: requests to it are answered with 503");
-    // `name.namespace` is what people write, and what Istio does not read either.
-    let short = host.split_once('.').filter(|(name, namespace)| !namespace.contains('.') && cx.service(namespace, name).is_some());
-    let help = match short {
-        Some(_) => format!("write {host}.svc.cluster.local"),
-        None => "add a Service with its EndpointSlice, or a ServiceEntry".into(),
-    };
-    Diagnostic::warning("HostNotFound", message).help(help)
+fn report(part: &mut Part, object: &Object, at: &At, diagnostic: Diagnostic) {
+    part.report(object, at.span, &*at.field, diagnostic);
 }

@@ -1,22 +1,16 @@
 //! `tls` and `tcp` of a VirtualService: bytes to a weighted choice of clusters.
 use super::{
-    VirtualService,
-    gateway::Server,
-    read::intersection,
-    route::{self, Place},
-    server::{self, Serves},
+    destination::resolve,
+    place::{IDLE_TIMEOUT, Place, Serves},
+    terminate::terminate,
     upstream,
-    virtual_service::L4Route,
 };
 use crate::{
+    api::istio::{VirtualService, gateway::Server, read::intersection, virtual_service::L4Route},
     object::Object,
     translate::{Cx, Part, PortKind, PortPart},
 };
-use std::time::Duration;
 use weir_config::model::{Name, TcpProxy};
-
-/// Envoy's default.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 pub fn translate(
     cx: &Cx<'_>,
@@ -42,7 +36,7 @@ pub fn translate(
                     Some(tls) => {
                         // What is wrong with it is said of the Gateway.
                         let mut own = Part::default();
-                        let Some(tls) = server::terminate(cx, place.gateway, tls, &mut own) else { return };
+                        let Some(tls) = terminate(cx, place.gateway, tls, &mut own) else { return };
                         own.secrets.into_iter().for_each(|key| drop(part.use_secret(key)));
                         PortKind::Tls { server_names: server.server_names(), tls, proxy }
                     }
@@ -66,7 +60,7 @@ fn proxy(cx: &Cx<'_>, object: &Object, place: &Place<'_>, route: &L4Route, part:
     let mut clusters: Vec<(Name, u32)> = Vec::new();
     let mut idle_timeout = IDLE_TIMEOUT;
     for to in &route.destinations {
-        let Some(key) = route::resolve(cx, object, to, place.bind.port, false, part) else { continue };
+        let Some(key) = resolve(cx, object, to, place.bind.port, false, part) else { continue };
         if let Some(pool) = upstream::settings(cx, &key).pool {
             idle_timeout = pool.tcp_idle_timeout.unwrap_or(idle_timeout);
         }

@@ -1,16 +1,20 @@
 //! Clusters: those of ServiceEntries, and what DestinationRules make of any.
 use super::{
-    destination_rule::{DestinationRule, Originate, Policy, Settings, Subset},
+    files::{beside, from_files, lacking},
     locality::{self, Locality},
-    read::{Labels, selects},
-    server::{beside, from_files, lacking},
-    service_entry::{self, EndpointAddress, Port, Resolution, ServiceEntry},
 };
 use crate::{
+    api::{
+        istio::{
+            destination_rule::{DestinationRule, Originate, Policy, Settings, Subset},
+            service_entry::{self, EndpointAddress, Port, Resolution, ServiceEntry},
+        },
+        labels::{Labels, selects},
+    },
     object::{Kind, Object, Spec},
     translate::{
         ClusterKey, Cx, Part, Purpose, SecretKey, SecretUse,
-        cluster::{Draft, FoundBy},
+        draft::{Draft, FoundBy},
         secret::{self, Lacks},
     },
 };

@@ -1,28 +1,10 @@
 //! What Istio's kinds share: matchers, header edits, visibility, names of hosts.
-use std::collections::BTreeMap;
+use crate::api::checks::header_name;
 use weir_config::{
     model::{Fraction, HeaderEdits, Name, StringMatch},
     node::Chars,
     reader::{Field, Object},
 };
-
-/// Labels, of something or to select by.
-pub type Labels = BTreeMap<String, String>;
-
-/// A map of labels; empty where the field is absent.
-pub fn labels(object: &Object<'_>, name: &'static str) -> Labels {
-    object.entries(name).into_iter().filter_map(|(k, v)| Some((k.to_string(), v.str()?.to_string()))).collect()
-}
-
-/// A `workloadSelector`: its map of labels is called `labels` or `matchLabels`.
-pub fn selector(field: &Field<'_>, name: &'static str) -> Option<Labels> {
-    Some(labels(&field.object()?, name))
-}
-
-/// Whether all labels of a selector are among those of something.
-pub fn selects(selector: &Labels, labels: &Labels) -> bool {
-    selector.iter().all(|(name, value)| labels.get(name) == Some(value))
-}
 
 /// Where a field stood, for findings that only translation can make.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -201,17 +183,4 @@ fn edits(field: &Field<'_>) -> Option<HeaderEdits> {
     };
     let remove = object.list("remove").iter().filter_map(|f| header_name(f.str()?, f)).collect();
     Some(HeaderEdits { remove, set: pairs("set"), add: pairs("add") })
-}
-
-/// A header's name in lower case.
-pub fn header_name(name: &str, at: &Field<'_>) -> Option<String> {
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    if name == ":authority" {
-        return Some(name.to_string());
-    }
-    if name.is_empty() || !name.bytes().all(token) {
-        at.invalid(format!("\"{name}\" is not the name of a header"), "letters, digits and -");
-        return None;
-    }
-    Some(name.to_ascii_lowercase())
 }

@@ -1,8 +1,6 @@
 //! Filters of HTTPRoute rules and backends.
-use super::{
-    hostname,
-    http_route::{BackendRef, check_path, decode_reference},
-};
+use super::backend_ref::{self, BackendRef};
+use crate::api::checks::{check_path, hostname};
 use std::time::Duration;
 use weir_config::{
     model::{Cors, Fraction, HeaderEdits, PathRewrite, Redirect, RedirectPort, StringMatch},
@@ -130,7 +128,7 @@ fn header_value<'a>(field: &Field<'a>) -> Option<&'a str> {
 
 fn decode_mirror(field: &Field<'_>) -> Option<(BackendRef, Fraction)> {
     let object = field.object()?;
-    let reference = decode_reference(&object.required("backendRef")?.object()?)?;
+    let reference = backend_ref::decode(&object.required("backendRef")?.object()?)?;
     let mut fraction = Fraction::ALL;
     if let Some(percent) = object.int("percent", 0..=100) {
         fraction = Fraction::percent(percent as f64);

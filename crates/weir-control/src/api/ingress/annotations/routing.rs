@@ -1,6 +1,6 @@
 //! Which requests an Ingress takes and where they go: matches, redirects, rewrites, canaries.
 use super::given::Given;
-use crate::translate::{gateway_api::check_regex, istio::header_name};
+use crate::api::checks::{check_regex, header_name};
 use weir_config::{
     model::{HeaderMatch, PathRewrite, QueryMatch, Redirect, RedirectPort, StringMatch, ValueMatch},
     reader::Field,

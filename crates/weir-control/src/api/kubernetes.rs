@@ -1,13 +1,18 @@
 //! Kubernetes' own kinds that routes refer to: Service, EndpointSlice, Secret, ConfigMap, Namespace.
+mod endpoints;
+pub mod pem;
+
+pub use endpoints::{Endpoints, Pod, decode_endpoints, decode_pod, index_keys as pod_index_keys, key as pod_label_key};
+
 use crate::{
-    object::{Meta, Spec},
-    translate::{
-        istio::{Labels, labels},
+    api::{
+        labels::{Labels, labels},
         settings::{self, Settings},
     },
+    object::meta::Meta,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject};
+use pem::{is_certificates, is_private_key, is_revocation_lists};
 use std::{collections::BTreeMap, net::IpAddr};
 use weir_config::{
     model::{HealthStatus, Name, UpstreamProtocol},
@@ -63,11 +68,6 @@ impl ServicePort {
     }
 }
 
-pub fn decode_namespace(root: &Object<'_>, _: &Meta) -> Option<Spec> {
-    root.ignore(&["spec"]);
-    Some(Spec::Namespace)
-}
-
 /// Transport protocols; `true` for the one that a gateway speaks.
 pub const TRANSPORTS: &[(&str, bool)] = &[("TCP", true), ("UDP", false), ("SCTP", false)];
 
@@ -91,7 +91,7 @@ const SERVICE_FIELDS_OF_OTHERS: &[&str] = &[
     "trafficDistribution",
 ];
 
-pub fn decode_service(root: &Object<'_>, _: &Meta) -> Option<Spec> {
+pub fn decode_service(root: &Object<'_>) -> Option<Service> {
     root.ignore(&["spec"]);
     let field = root.required("spec")?;
     let spec = field.object()?;
@@ -122,7 +122,7 @@ pub fn decode_service(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     let external = spec.choice("type", &words).unwrap_or(false);
     let given = if external { spec.required("externalName") } else { spec.get("externalName") };
     let external_name = given.and_then(|f| f.str()).filter(|_| external).map(|name| name.to_ascii_lowercase().into());
-    Some(Spec::Service(Box::new(Service { ports, selector, external_name, place: field.node().span })))
+    Some(Service { ports, selector, external_name, place: field.node().span })
 }
 
 /// A number, or the name of a port of the Pods' containers.
@@ -184,11 +184,11 @@ pub enum SliceAddress {
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// A slice is found by `namespace/service`.
-pub fn index_keys(meta: &Meta, _: &EndpointSlice) -> Vec<Name> {
+pub fn slice_index_keys(meta: &Meta) -> Vec<Name> {
     meta.label(SERVICE_NAME).map(|service| format!("{}/{service}", meta.namespace).into()).into_iter().collect()
 }
 
-pub fn decode_endpoint_slice(root: &Object<'_>, meta: &Meta) -> Option<Spec> {
+pub fn decode_endpoint_slice(root: &Object<'_>, meta: &Meta) -> Option<EndpointSlice> {
     if meta.label(SERVICE_NAME).is_none() {
         let message = format!("the label {SERVICE_NAME} is missing: these endpoints belong to no Service");
         let at = root.get("metadata").and_then(|m| m.object()).and_then(|m| {
@@ -214,7 +214,7 @@ pub fn decode_endpoint_slice(root: &Object<'_>, meta: &Meta) -> Option<Spec> {
         }
     }
     let endpoints = root.list("endpoints").iter().filter_map(|e| decode_endpoint(e, fqdn)).collect();
-    Some(Spec::EndpointSlice(Box::new(EndpointSlice { ports, endpoints, fqdn })))
+    Some(EndpointSlice { ports, endpoints, fqdn })
 }
 
 /// `None` for an endpoint that can take nothing.
@@ -280,7 +280,7 @@ const KEY: [&str; 2] = ["tls.key", "key"];
 const ROOTS: [&str; 2] = ["ca.crt", "cacert"];
 const REVOKED: [&str; 2] = ["ca.crl", "crl"];
 
-pub fn decode_secret(root: &Object<'_>, _: &Meta) -> Option<Spec> {
+pub fn decode_secret(root: &Object<'_>) -> Option<Secret> {
     root.ignore(&["immutable"]);
     let kind = root.get("type").and_then(|f| f.str()).unwrap_or("Opaque");
     let mut texts: BTreeMap<&str, String> = BTreeMap::new();
@@ -316,7 +316,7 @@ pub fn decode_secret(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     let mut take = |names: [&'static str; 2]| names.into_iter().find_map(|n| texts.remove(n));
     let secret = Secret { certificate_chain: take(CHAIN), private_key: take(KEY), trusted_ca: take(ROOTS), crl: take(REVOKED), data };
     check_secret(root, kind, &secret);
-    Some(Spec::Secret(Box::new(secret)))
+    Some(secret)
 }
 
 /// A text, without a report for what is none: a report shows the line, and these lines are secret.
@@ -331,7 +331,7 @@ fn check_secret(root: &Object<'_>, kind: &str, secret: &Secret) {
     if secret.certificate_chain.as_deref().is_some_and(|pem| !is_certificates(pem)) {
         report(root, "tls.crt holds no certificate that can be read".into(), "a PEM text with one or more CERTIFICATE blocks");
     }
-    if secret.private_key.as_deref().is_some_and(|pem| PrivateKeyDer::from_pem_slice(pem.as_bytes()).is_err()) {
+    if secret.private_key.as_deref().is_some_and(|pem| !is_private_key(pem)) {
         report(
             root,
             "tls.key holds no private key that can be read".into(),
@@ -353,21 +353,7 @@ fn report(root: &Object<'_>, message: String, help: &str) {
     }
 }
 
-pub fn is_certificates(pem: &str) -> bool {
-    is_all::<CertificateDer<'_>>(pem, |der| x509_parser::parse_x509_certificate(der).is_ok())
-}
-
-pub fn is_revocation_lists(pem: &str) -> bool {
-    is_all::<CertificateRevocationListDer<'_>>(pem, |der| x509_parser::parse_x509_crl(der).is_ok())
-}
-
-/// Whether a text has sections of a kind, and all of them are good.
-fn is_all<T: PemObject + AsRef<[u8]>>(pem: &str, good: impl Fn(&[u8]) -> bool) -> bool {
-    let mut all = T::pem_slice_iter(pem.as_bytes()).map(|section| section.is_ok_and(|der| good(der.as_ref()))).peekable();
-    all.peek().is_some() && all.all(|good| good)
-}
-
-pub fn decode_config_map(root: &Object<'_>, meta: &Meta) -> Option<Spec> {
+pub fn decode_config_map(root: &Object<'_>, meta: &Meta) -> Option<ConfigMap> {
     root.ignore(&["binaryData", "immutable"]);
     let found = root.entries("data").into_iter().find(|(key, _)| ROOTS.contains(key));
     let trusted_ca = match found {
@@ -380,5 +366,5 @@ pub fn decode_config_map(root: &Object<'_>, meta: &Meta) -> Option<Spec> {
             Some(pem.to_string())
         }
     };
-    Some(Spec::ConfigMap(ConfigMap { trusted_ca, settings: settings::decode(root, meta) }))
+    Some(ConfigMap { trusted_ca, settings: settings::decode(root, meta) })
 }

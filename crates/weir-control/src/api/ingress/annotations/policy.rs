@@ -1,6 +1,6 @@
 //! What happens to the requests of an Ingress on their way: headers, cross-origin sharing, limits, timeouts, retries, mirrors.
 use super::given::{Given, split};
-use crate::translate::istio::header_name;
+use crate::api::checks::header_name;
 use std::{sync::Arc, time::Duration};
 use weir_config::{
     model::{Cors, Fraction, HeaderEdits, LocalRateLimit, Name, Rbac, RetryOn, RetryPolicy, StringMatch, TokenBucket},

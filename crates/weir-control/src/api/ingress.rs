@@ -1,24 +1,27 @@
-//! Reading Ingress and IngressClass.
-use super::annotations::{self, Annotations};
-use crate::{
-    object::{Meta, Spec},
-    translate::gateway_api::{check_path, check_regex, hostname},
-};
+//! Kubernetes Ingress and IngressClass (networking.k8s.io/v1).
+pub mod annotations;
+pub mod index_keys;
+
+use crate::api::checks::{check_path, check_regex, hostname};
+use annotations::Annotations;
 use weir_config::{
     model::{Name, PathMatch},
     node::{Chars, Value},
     reader::{Field, Object},
 };
 
+/// The `controller` of IngressClasses that are Weir's.
+pub const CONTROLLERS: [&str; 2] = ["weir.dev/ingress-controller", "higress.io/higress-controller"];
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct IngressClass {
     pub controller: Box<str>,
 }
 
-pub fn decode_class(root: &Object<'_>, _: &Meta) -> Option<Spec> {
+pub fn decode_class(root: &Object<'_>) -> Option<IngressClass> {
     let spec = root.required("spec")?.object()?;
     spec.unsupported(&["parameters"]);
-    Some(Spec::IngressClass(IngressClass { controller: spec.required("controller")?.str()?.into() }))
+    Some(IngressClass { controller: spec.required("controller")?.str()?.into() })
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -112,7 +115,7 @@ impl std::fmt::Display for PortRef {
     }
 }
 
-pub fn decode(root: &Object<'_>, _: &Meta) -> Option<Spec> {
+pub fn decode(root: &Object<'_>) -> Option<Ingress> {
     let field = root.required("spec")?;
     let spec = field.object()?;
     let class = spec.get("ingressClassName");
@@ -124,7 +127,7 @@ pub fn decode(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     if rules.is_empty() && !spec.has("defaultBackend") {
         field.error("MissingField", "an Ingress has rules or a defaultBackend", "add one of them");
     }
-    let ingress = Ingress {
+    Some(Ingress {
         class: class.as_ref().and_then(|f| f.str()).map(Into::into),
         class_place: class.map_or(place, |f| f.node().span),
         default_backend: spec.get("defaultBackend").map(|f| decode_backend(&f).unwrap_or_else(|| Backend::nowhere(&f))),
@@ -132,8 +135,7 @@ pub fn decode(root: &Object<'_>, _: &Meta) -> Option<Spec> {
         rules: rules.iter().filter_map(|f| decode_rule(f, notes)).collect(),
         annotations,
         closed: false,
-    };
-    Some(Spec::Ingress(Box::new(ingress)))
+    })
 }
 
 fn decode_tls(field: &Field<'_>) -> Option<Tls> {
@@ -218,4 +220,22 @@ fn decode_backend(field: &Field<'_>) -> Option<Backend> {
     };
     made.service = Some((service.required("name")?.str()?.into(), port));
     Some(made)
+}
+
+/// The namespace whose Ingress objects Higress names without it.
+const SYSTEM_NAMESPACE: &str = "higress-system";
+
+/// The name of an Ingress' routes, as in Higress.
+pub fn route_name(namespace: &str, name: &str) -> Name {
+    if namespace == SYSTEM_NAMESPACE { name.into() } else { format!("{namespace}/{name}").into() }
+}
+
+/// The route names that a plugin's rule means by `named`: `namespace/name` of an Ingress, `name` of one in the plugin's own namespace,
+/// or the name of another API's route.
+pub fn route_names(named: &str, namespace: &str) -> Vec<String> {
+    let own = match named.split_once('/') {
+        Some((namespace, name)) => route_name(namespace, name),
+        None => route_name(namespace, named),
+    };
+    if *own == *named { vec![named.into()] } else { vec![own.to_string(), named.into()] }
 }

@@ -1,11 +1,13 @@
 //! VirtualService: how requests to some hosts are routed. All that needs no other object is in the model's terms already.
 mod action;
 
-use super::read::{At, ExportTo, Headers, Labels, Matcher, full_host, header_name, headers, host_field, labels, selects, string_match};
-use super::route::Place;
+use super::read::{At, ExportTo, Headers, Matcher, full_host, headers, host_field, string_match};
 use crate::{
-    Options,
-    object::{Meta, Spec},
+    api::{
+        checks::header_name,
+        labels::{Labels, labels},
+    },
+    object::meta::Meta,
 };
 use std::{sync::Arc, time::Duration};
 use weir_config::{
@@ -157,7 +159,14 @@ pub struct L4Route {
     pub at: At,
 }
 
-pub fn decode(root: &Object<'_>, meta: &Meta) -> Option<Spec> {
+impl VirtualService {
+    /// Its hosts: VirtualServices that share one are put together.
+    pub fn index_keys(&self) -> Vec<Name> {
+        self.hosts.clone()
+    }
+}
+
+pub fn decode(root: &Object<'_>, meta: &Meta) -> Option<VirtualService> {
     let first = root.field().line();
     let spec = root.required("spec")?.object()?;
     let hosts: Vec<Name> = spec.list("hosts").iter().filter_map(host_field).map(|host| full_host(&host, &meta.namespace)).collect();
@@ -176,7 +185,7 @@ pub fn decode(root: &Object<'_>, meta: &Meta) -> Option<Spec> {
     let http = spec.list("http").iter().filter_map(|f| http_route(f, meta, first)).collect();
     let tls = spec.list("tls").iter().filter_map(|f| l4_route(f, meta, true)).collect();
     let tcp = spec.list("tcp").iter().filter_map(|f| l4_route(f, meta, false)).collect();
-    Some(Spec::VirtualService(Box::new(VirtualService { hosts, gateways, export_to, http, tls, tcp, at: At::of(spec.field()) })))
+    Some(VirtualService { hosts, gateways, export_to, http, tls, tcp, at: At::of(spec.field()) })
 }
 
 /// `None` for `mesh`, whose sidecars are none of a gateway's business.
@@ -268,19 +277,6 @@ impl HttpMatch {
             headers: self.headers.clone(),
             query_parameters: self.query_parameters.clone(),
         }
-    }
-}
-
-impl Scope {
-    pub fn holds(&self, options: &Options, place: &Place<'_>) -> bool {
-        let source = |source: &Source| {
-            selects(&source.labels, &options.labels) && source.namespace.as_ref().is_none_or(|n| **n == *place.gateway.key.namespace)
-        };
-        self.port.is_none_or(|p| p == place.bind.port)
-            && match &self.gateways[..] {
-                [] => self.source.as_ref().is_none_or(source),
-                some => some.iter().any(|g| **g == *place.name()),
-            }
     }
 }
 

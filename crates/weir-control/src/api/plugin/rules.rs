@@ -1,17 +1,16 @@
 //! A plugin's configuration as its guest reads it. Higress' `matchRules` become the keys that its SDK matches by.
 use crate::{
-    object::{Key, Kind},
-    translate::ingress,
+    api::ingress,
+    object::meta::{Key, Kind},
 };
 use serde_json::{Map, Value};
 use weir_config::{
-    model::Name,
     node::{self, Chars, Node},
     reader::{Field, Object},
 };
 
 /// The key of a rule's route names.
-const ROUTES: &str = "_match_route_";
+pub const ROUTES: &str = "_match_route_";
 
 /// The JSON text; the inner `None` is a plugin that is switched off. `None` after an error. `namespace` is the plugin's.
 #[expect(clippy::option_option, reason = "an error and a plugin that is switched off are not the same")]
@@ -60,26 +59,6 @@ pub fn ingresses(spec: &Object<'_>) -> Vec<(Key, Chars)> {
         Some((Key::new(Kind::Ingress, namespace, text), name.span))
     });
     named.collect()
-}
-
-/// Adds each canary to the rules that name the Ingress it takes requests from, so that a header cannot lead past a plugin that
-/// guards a route. A canary that a rule names itself is left to that rule.
-pub fn with_canaries(configuration: String, canaries: impl FnOnce() -> Vec<(Name, Name)>) -> String {
-    if !configuration.contains(ROUTES) {
-        return configuration;
-    }
-    let canaries = canaries();
-    let Ok(mut read) = serde_json::from_str::<Value>(&configuration) else { return configuration };
-    let Some(rules) = read.get_mut("_rules_").and_then(Value::as_array_mut).filter(|_| !canaries.is_empty()) else { return configuration };
-    let has = |rule: &Value, name: &str| rule[ROUTES].as_array().is_some_and(|routes| routes.iter().any(|route| route == name));
-    let open: Vec<&(Name, Name)> = canaries.iter().filter(|(_, canary)| !rules.iter().any(|rule| has(rule, canary))).collect();
-    for rule in rules {
-        let found: Vec<Value> = open.iter().filter(|(base, _)| has(rule, base)).map(|(_, canary)| (**canary).into()).collect();
-        if let Some(routes) = rule.get_mut(ROUTES).and_then(Value::as_array_mut) {
-            routes.extend(found);
-        }
-    }
-    read.to_string()
 }
 
 /// Higress' flags are wrapped booleans, which some write as objects.

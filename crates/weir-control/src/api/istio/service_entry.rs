@@ -1,6 +1,9 @@
 //! ServiceEntry: hosts that no Kubernetes Service describes; and WorkloadEntry, which serves them.
-use super::read::{ExportTo, Labels, host_field, labels, selector};
-use crate::object::{Meta, Spec};
+use super::read::{ExportTo, host_field};
+use crate::{
+    api::labels::{Labels, labels, selector},
+    object::meta::Meta,
+};
 use std::net::IpAddr;
 use weir_config::{
     model::{Name, UpstreamProtocol},
@@ -55,7 +58,14 @@ pub enum EndpointAddress {
     Name(Box<str>),
 }
 
-pub fn decode(root: &Object<'_>, _: &Meta) -> Option<Spec> {
+impl ServiceEntry {
+    /// Its hosts; wildcards as they stand.
+    pub fn index_keys(&self) -> Vec<Name> {
+        self.hosts.clone()
+    }
+}
+
+pub fn decode(root: &Object<'_>) -> Option<ServiceEntry> {
     let spec = root.required("spec")?.object()?;
     // Virtual addresses and the place in the mesh concern sidecars.
     spec.ignore(&["addresses", "location"]);
@@ -99,7 +109,7 @@ pub fn decode(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     }
     let subject_alt_names = spec.strings("subjectAltNames");
     let export_to = ExportTo::decode(&spec);
-    Some(Spec::ServiceEntry(Box::new(ServiceEntry { hosts, ports, resolution, endpoints, selector, export_to, subject_alt_names })))
+    Some(ServiceEntry { hosts, ports, resolution, endpoints, selector, export_to, subject_alt_names })
 }
 
 fn port(field: &Field<'_>) -> Option<Port> {
@@ -136,10 +146,10 @@ fn by_name(name: &str) -> UpstreamProtocol {
 pub struct WorkloadEntry(pub Endpoint);
 
 /// Labels of the metadata count too, and before those of the spec.
-pub fn decode_workload(root: &Object<'_>, meta: &Meta) -> Option<Spec> {
+pub fn decode_workload(root: &Object<'_>, meta: &Meta) -> Option<WorkloadEntry> {
     let mut endpoint = endpoint(&root.required("spec")?, Resolution::Dns, None)?;
     endpoint.labels.extend(meta.labels.iter().map(|(k, v)| (k.to_string(), v.to_string())));
-    Some(Spec::WorkloadEntry(Box::new(WorkloadEntry(endpoint))))
+    Some(WorkloadEntry(endpoint))
 }
 
 /// The `ports` that it may name are unknown to a WorkloadEntry.

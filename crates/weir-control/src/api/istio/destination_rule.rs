@@ -1,7 +1,12 @@
 //! DestinationRule: how to talk to the endpoints of a host, and which of them a subset has.
-use super::locality::{self, LocalitySetting};
-use super::read::{At, CertificateFiles, ExportTo, Labels, ca_crl, certificate_files, full_host, host_field, labels, selector};
-use crate::object::{Meta, Spec};
+use super::{
+    locality::{self, LocalitySetting},
+    read::{At, CertificateFiles, ExportTo, ca_crl, certificate_files, full_host, host_field},
+};
+use crate::{
+    api::labels::{Labels, labels, selector},
+    object::meta::Meta,
+};
 use std::{net::IpAddr, time::Duration};
 use weir_config::{
     model::{
@@ -121,7 +126,14 @@ impl Policy {
     }
 }
 
-pub fn decode(root: &Object<'_>, meta: &Meta) -> Option<Spec> {
+impl DestinationRule {
+    /// Its full host; wildcards as they stand.
+    pub fn index_keys(&self) -> Vec<Name> {
+        vec![self.host.clone()]
+    }
+}
+
+pub fn decode(root: &Object<'_>, meta: &Meta) -> Option<DestinationRule> {
     let spec = root.required("spec")?.object()?;
     let selector = spec.get("workloadSelector").and_then(|f| Some((selector(&f, "matchLabels")?, At::of(&f))));
     let host = full_host(&host_field(&spec.required("host")?)?, &meta.namespace);
@@ -136,7 +148,7 @@ pub fn decode(root: &Object<'_>, meta: &Meta) -> Option<Spec> {
         subsets.push(Subset { name: name.into(), labels, policy, at: At::of(&item) });
     }
     let export_to = ExportTo::decode(&spec);
-    Some(Spec::DestinationRule(Box::new(DestinationRule { host, selector, export_to, policy, subsets })))
+    Some(DestinationRule { host, selector, export_to, policy, subsets })
 }
 
 fn policy(field: &Field<'_>) -> Option<Policy> {

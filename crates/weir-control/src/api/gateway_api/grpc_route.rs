@@ -1,32 +1,35 @@
 //! Reading GRPCRoute: an HTTPRoute whose paths are `/SERVICE/METHOD`.
 use super::{
+    backend_ref::BackendKind,
     filters::GRPC_TYPES,
-    http_route::{BackendKind, HttpRoute, Match, Rule, add_headers, check_regex, decode_parents, everything, tight},
+    http_route::{HttpRoute, Match, Rule, add_headers, decode_parents, everything, tight},
 };
 use crate::{
-    object::{Meta, Spec},
-    translate::RankPath,
+    api::checks::{check_regex, hostname},
+    object::meta::Meta,
 };
 use weir_config::{
     model::{HeaderMatch, Name, PathMatch, StringMatch, ValueMatch},
     reader::{Field, Object},
 };
 
-/// A GRPCRoute is found by the services that it sends requests to: these speak HTTP/2 unless they say otherwise.
-pub fn index_keys(meta: &Meta, route: &HttpRoute) -> Vec<Name> {
-    let services = route.rules.iter().flat_map(|r| &r.backends).map(|b| &b.reference).filter(|r| r.kind == BackendKind::Service);
-    let mut index_keys: Vec<Name> =
-        services.map(|r| format!("{}/{}", r.namespace.as_deref().unwrap_or(&meta.namespace), r.name).into()).collect();
-    index_keys.sort();
-    index_keys.dedup();
-    index_keys
+impl HttpRoute {
+    /// A GRPCRoute is found by the services that it sends requests to: these speak HTTP/2 unless they say otherwise.
+    pub fn index_keys(&self, meta: &Meta) -> Vec<Name> {
+        let services = self.rules.iter().flat_map(|r| &r.backends).map(|b| &b.reference).filter(|r| r.kind == BackendKind::Service);
+        let mut index_keys: Vec<Name> =
+            services.map(|r| format!("{}/{}", r.namespace.as_deref().unwrap_or(&meta.namespace), r.name).into()).collect();
+        index_keys.sort();
+        index_keys.dedup();
+        index_keys
+    }
 }
 
-pub fn decode(root: &Object<'_>, _: &Meta) -> Option<Spec> {
+pub fn decode(root: &Object<'_>) -> Option<HttpRoute> {
     let spec = root.required("spec")?.object()?;
     spec.unsupported(&["useDefaultGateways"]);
     let parents = decode_parents(&spec);
-    let hostnames = tight(spec.list("hostnames").iter().filter_map(super::hostname));
+    let hostnames = tight(spec.list("hostnames").iter().filter_map(hostname));
     let rule = |field: &Field<'_>| {
         let object = field.object()?;
         let mut rule = Rule::decode(&object, GRPC_TYPES, decode_match);
@@ -37,7 +40,7 @@ pub fn decode(root: &Object<'_>, _: &Meta) -> Option<Spec> {
     };
     // None is none: the API has no default here.
     let rules = tight(spec.distinct("rules", "name").iter().filter_map(rule));
-    Some(Spec::HttpRoute(Box::new(HttpRoute { parents, hostnames, rules })))
+    Some(HttpRoute { parents, hostnames, rules })
 }
 
 /// What is not gRPC is left to HTTPRoutes of the same host.
@@ -81,7 +84,6 @@ fn decode_method(field: &Field<'_>, made: &mut Match) -> Option<()> {
     let (service, method) = (part("service")?, part("method")?);
     let length = |text: Option<&str>| text.map_or(0, str::len).min(0xffff) as u32;
     made.path_length = length(service) << 16 | length(method);
-    made.path = RankPath::Exact;
     made.matches.path = match (service, method) {
         (None, None) => {
             field.error("MissingField", "a match of methods names a service or a method", "add service, method or both");

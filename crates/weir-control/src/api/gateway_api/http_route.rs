@@ -1,13 +1,11 @@
 //! Reading HTTPRoute, and what GRPCRoute shares with it.
 use super::{
     GROUP,
+    backend_ref::{self, BackendRef},
     filters::{Filters, HTTP_TYPES, Type, decode_filters},
-    hostname, session,
+    session,
 };
-use crate::{
-    object::{Key, Meta, Object, Spec},
-    translate::RankPath,
-};
+use crate::api::checks::{check_path, check_regex, hostname};
 use std::time::Duration;
 use weir_config::{
     model::{HeaderMatch, Name, PathMatch, QueryMatch, RetryOn, RetryPolicy, RouteMatch, SessionPersistence, StringMatch, ValueMatch},
@@ -34,13 +32,6 @@ pub struct ParentRef {
     pub place: Chars,
 }
 
-impl ParentRef {
-    /// Whether `route` means this Gateway by it.
-    pub fn is(&self, route: &Object, gateway: &Key) -> bool {
-        *self.name == *gateway.name && self.namespace.as_ref().unwrap_or(&route.key.namespace) == &gateway.namespace
-    }
-}
-
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
     pub name: Option<Name>,
@@ -60,7 +51,6 @@ pub struct Rule {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Match {
     pub matches: RouteMatch,
-    pub path: RankPath,
     pub path_length: u32,
     pub method: bool,
     pub headers: u16,
@@ -74,25 +64,7 @@ pub struct Backend {
     pub filters: Option<Box<Filters>>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct BackendRef {
-    pub kind: BackendKind,
-    pub namespace: Option<Name>,
-    pub name: Name,
-    pub port: Option<u16>,
-    pub place: Chars,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum BackendKind {
-    Service,
-    /// Istio's way to name a host of a ServiceEntry.
-    Hostname,
-    /// `Kind of the group GROUP`
-    Other(Box<str>),
-}
-
-pub fn decode_http_route(root: &Fields<'_>, _: &Meta) -> Option<Spec> {
+pub fn decode(root: &Fields<'_>) -> Option<HttpRoute> {
     let spec = root.required("spec")?.object()?;
     spec.unsupported(&["useDefaultGateways"]);
     let parents = decode_parents(&spec);
@@ -107,7 +79,7 @@ pub fn decode_http_route(root: &Fields<'_>, _: &Meta) -> Option<Spec> {
         // The API's default: everything, and nowhere to send it to.
         None => vec![Rule::to_nowhere(spec.field().document_line())],
     };
-    Some(Spec::HttpRoute(Box::new(HttpRoute { parents, hostnames, rules })))
+    Some(HttpRoute { parents, hostnames, rules })
 }
 
 pub fn decode_parents(spec: &Fields<'_>) -> Vec<ParentRef> {
@@ -116,13 +88,6 @@ pub fn decode_parents(spec: &Fields<'_>) -> Vec<ParentRef> {
         spec.field().warning("NoParents", "without parentRefs this route is attached to nothing", help);
     }
     tight(spec.list("parentRefs").iter().filter_map(decode_parent))
-}
-
-/// Without room to grow: there are many of these, and they stay.
-pub fn tight<T>(items: impl Iterator<Item = T>) -> Vec<T> {
-    let mut items: Vec<T> = items.collect();
-    items.shrink_to_fit();
-    items
 }
 
 fn decode_parent(field: &Field<'_>) -> Option<ParentRef> {
@@ -191,14 +156,14 @@ impl Rule {
 }
 
 pub fn everything() -> Match {
-    Match { matches: RouteMatch::any(), path: RankPath::Prefix, path_length: 1, method: false, headers: 0, query_parameters: 0 }
+    Match { matches: RouteMatch::any(), path_length: 1, method: false, headers: 0, query_parameters: 0 }
 }
 
 fn decode_match(field: &Field<'_>) -> Option<Match> {
     let object = field.object()?;
     let mut made = everything();
     if let Some(path) = object.get("path") {
-        (made.matches.path, made.path, made.path_length) = decode_path(&path)?;
+        (made.matches.path, made.path_length) = decode_path(&path)?;
     }
     if let Some(method) = object.get("method") {
         const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
@@ -234,49 +199,33 @@ pub fn add_headers(object: &Fields<'_>, made: &mut Match) -> Option<()> {
     Some(())
 }
 
-fn decode_path(field: &Field<'_>) -> Option<(PathMatch, RankPath, u32)> {
+#[derive(Clone, Copy, PartialEq)]
+enum PathType {
+    Exact,
+    PathPrefix,
+    RegularExpression,
+}
+
+/// With the length of what is matched.
+fn decode_path(field: &Field<'_>) -> Option<(PathMatch, u32)> {
     let object = field.object()?;
-    let words = [("Exact", RankPath::Exact), ("PathPrefix", RankPath::Prefix), ("RegularExpression", RankPath::Regex)];
-    let kind = object.get("type").map_or(Some(RankPath::Prefix), |f| f.choice(&words))?;
+    let words = [("Exact", PathType::Exact), ("PathPrefix", PathType::PathPrefix), ("RegularExpression", PathType::RegularExpression)];
+    let kind = object.get("type").map_or(Some(PathType::PathPrefix), |f| f.choice(&words))?;
     let value = object.get("value");
     let text = value.as_ref().map_or(Some("/"), |f| f.str())?;
     let at = value.as_ref().unwrap_or(field);
     let length = text.len() as u32;
-    if kind == RankPath::Regex {
+    if kind == PathType::RegularExpression {
         check_regex(at, text)?;
-        return Some((PathMatch::Regex(text.into()), kind, length));
+        return Some((PathMatch::Regex(text.into()), length));
     }
     check_path(at, text)?;
     let path = match (kind, text.trim_end_matches('/')) {
-        (RankPath::Exact, _) => PathMatch::Exact(text.into()),
+        (PathType::Exact, _) => PathMatch::Exact(text.into()),
         (_, "") => PathMatch::Prefix("/".into()),
-        (_, bare) => return Some((PathMatch::PathSeparatedPrefix(bare.into()), kind, bare.len() as u32)),
+        (_, bare) => return Some((PathMatch::PathSeparatedPrefix(bare.into()), bare.len() as u32)),
     };
-    Some((path, kind, length))
-}
-
-/// A path as it is after normalisation: anything else would never match.
-pub fn check_path(field: &Field<'_>, path: &str) -> Option<()> {
-    let lower = path.to_ascii_lowercase();
-    let bad = ["//", "/./", "/../", "%2f", "#", "?", " "].into_iter().find(|w| lower.contains(w));
-    let end = ["/..", "/."].into_iter().find(|w| path.ends_with(w));
-    if !path.starts_with('/') {
-        field.invalid(format!("the path \"{path}\" does not begin with /"), "an absolute path");
-        return None;
-    }
-    if let Some(bad) = bad.or(end) {
-        field.invalid(format!("a path never has \"{bad}\" when it is matched"), "a path without empty or dot segments, query and fragment");
-        return None;
-    }
-    Some(())
-}
-
-pub fn check_regex(field: &Field<'_>, pattern: &str) -> Option<()> {
-    let Err(e) = regex::Regex::new(pattern) else { return Some(()) };
-    let why = e.to_string();
-    let last = why.lines().last().unwrap_or_default().trim_start_matches("error: ");
-    field.invalid(format!("is not a regular expression: {last}"), "the syntax of RE2, which must match the whole text");
-    None
+    Some((path, length))
 }
 
 fn decode_value<'a>(field: &Field<'a>) -> Option<(&'a str, ValueMatch)> {
@@ -289,31 +238,6 @@ fn decode_value<'a>(field: &Field<'a>) -> Option<(&'a str, ValueMatch)> {
         check_regex(&value, &text)?;
     }
     Some((name, ValueMatch::Text(if regex { StringMatch::Regex(text) } else { StringMatch::Exact(text) })))
-}
-
-/// With filters of the `types` that the route's kind has.
-pub fn decode_backend(field: &Field<'_>, types: &[(&'static str, Type)]) -> Option<Backend> {
-    let object = field.object()?;
-    let reference = decode_reference(&object)?;
-    let weight = object.int("weight", 0..=1_000_000).unwrap_or(1) as u32;
-    let filters = object.get("filters").and_then(|f| decode_filters(&f, types)).map(Box::new);
-    Some(Backend { reference, weight, filters })
-}
-
-pub fn decode_reference(object: &Fields<'_>) -> Option<BackendRef> {
-    let (group, kind) = (object.str("group").unwrap_or_default(), object.str("kind").unwrap_or("Service"));
-    let kind = match (group, kind) {
-        ("" | "core", "Service") => BackendKind::Service,
-        ("networking.istio.io", "Hostname") => BackendKind::Hostname,
-        _ => BackendKind::Other(format!("{kind} of the group \"{group}\"").into()),
-    };
-    Some(BackendRef {
-        kind,
-        namespace: object.str("namespace").map(Into::into),
-        name: object.required("name")?.str()?.into(),
-        port: object.port("port"),
-        place: object.field().node().span,
-    })
 }
 
 /// Preflights are answered before a backend is chosen: the backends of a rule can only agree.
@@ -351,4 +275,20 @@ fn decode_retry(object: &Fields<'_>) -> Option<RetryPolicy> {
         backoff_max: backoff.saturating_mul(10),
         avoid_previous_hosts: true,
     })
+}
+
+/// With filters of the `types` that the route's kind has.
+pub fn decode_backend(field: &Field<'_>, types: &[(&'static str, Type)]) -> Option<Backend> {
+    let object = field.object()?;
+    let reference = backend_ref::decode(&object)?;
+    let weight = object.int("weight", 0..=1_000_000).unwrap_or(1) as u32;
+    let filters = object.get("filters").and_then(|f| decode_filters(&f, types)).map(Box::new);
+    Some(Backend { reference, weight, filters })
+}
+
+/// Without room to grow: there are many of these, and they stay.
+pub fn tight<T>(items: impl Iterator<Item = T>) -> Vec<T> {
+    let mut items: Vec<T> = items.collect();
+    items.shrink_to_fit();
+    items
 }

@@ -1,9 +1,8 @@
 //! Gateway: what is listened on.
-use super::read::{At, CertificateFiles, Labels, ca_crl, certificate_files, host_field, labels, selects};
+use super::read::{At, CertificateFiles, ca_crl, certificate_files, host_field};
 use crate::{
-    Options,
-    object::{Meta, Spec},
-    translate::Bind,
+    api::labels::{Labels, labels},
+    object::meta::Meta,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use std::net::IpAddr;
@@ -19,16 +18,11 @@ pub struct Gateway {
     pub servers: Vec<Server>,
 }
 
-impl Gateway {
-    /// Whether it is to be opened here: any is, where nothing was said about this workload's own labels.
-    pub fn is_here(&self, options: &Options) -> bool {
-        options.labels.is_empty() || selects(&self.selector, &options.labels)
-    }
-}
-
 #[derive(Clone, Debug, PartialEq)]
 pub struct Server {
-    pub bind: Bind,
+    pub port: u16,
+    /// `bind`; `None` for the default address.
+    pub address: Option<IpAddr>,
     pub protocol: Protocol,
     pub hosts: Vec<ServerHost>,
     pub tls: Option<Tls>,
@@ -81,10 +75,10 @@ pub enum Mode {
     AutoPassthrough,
 }
 
-pub fn decode(root: &Object<'_>, meta: &Meta) -> Option<Spec> {
+pub fn decode(root: &Object<'_>, meta: &Meta) -> Option<Gateway> {
     let spec = root.required("spec")?.object()?;
     let servers = spec.required("servers")?.list().iter().filter_map(|f| server(f, meta)).collect();
-    Some(Spec::IstioGateway(Box::new(Gateway { selector: labels(&spec, "selector"), servers })))
+    Some(Gateway { selector: labels(&spec, "selector"), servers })
 }
 
 fn server(field: &Field<'_>, meta: &Meta) -> Option<Server> {
@@ -120,7 +114,7 @@ fn server(field: &Field<'_>, meta: &Meta) -> Option<Server> {
         }
         _ => {}
     }
-    Some(Server { bind: Bind { port: number, address }, protocol, hosts, tls, at, line })
+    Some(Server { port: number, address, protocol, hosts, tls, at, line })
 }
 
 fn bind(field: &Field<'_>) -> Option<IpAddr> {

@@ -1,8 +1,8 @@
 //! What a route of a VirtualService does with its requests.
 use super::{Action, Forward, Retry, Rewrite, destination, destination_at};
 use crate::{
-    object::Meta,
-    translate::istio::read::{At, Matcher, fraction, regex, string_match},
+    api::istio::read::{At, Matcher, fraction, regex, string_match},
+    object::meta::Meta,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use std::{sync::Arc, time::Duration};

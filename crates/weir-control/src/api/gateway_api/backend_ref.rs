@@ -1,0 +1,36 @@
+//! References of routes to backends.
+use weir_config::{model::Name, node::Chars, reader::Object};
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackendRef {
+    pub kind: BackendKind,
+    pub namespace: Option<Name>,
+    pub name: Name,
+    pub port: Option<u16>,
+    pub place: Chars,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum BackendKind {
+    Service,
+    /// Istio's way to name a host of a ServiceEntry.
+    Hostname,
+    /// `Kind of the group GROUP`
+    Other(Box<str>),
+}
+
+pub fn decode(object: &Object<'_>) -> Option<BackendRef> {
+    let (group, kind) = (object.str("group").unwrap_or_default(), object.str("kind").unwrap_or("Service"));
+    let kind = match (group, kind) {
+        ("" | "core", "Service") => BackendKind::Service,
+        ("networking.istio.io", "Hostname") => BackendKind::Hostname,
+        _ => BackendKind::Other(format!("{kind} of the group \"{group}\"").into()),
+    };
+    Some(BackendRef {
+        kind,
+        namespace: object.str("namespace").map(Into::into),
+        name: object.required("name")?.str()?.into(),
+        port: object.port("port"),
+        place: object.field().node().span,
+    })
+}

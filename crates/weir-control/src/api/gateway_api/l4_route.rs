@@ -1,0 +1,35 @@
+//! TLSRoute and TCPRoute: bytes to a weighted choice of backends, by the server name or by the port alone.
+use super::http_route::{Backend, ParentRef, decode_backend, decode_parents, tight};
+use crate::api::checks::hostname;
+use weir_config::{model::Name, reader::Object as Fields};
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct L4Route {
+    pub parents: Vec<ParentRef>,
+    /// Of a TLSRoute, in lower case; empty for any.
+    pub hostnames: Vec<Name>,
+    pub backends: Vec<Backend>,
+}
+
+pub fn decode_tls(root: &Fields<'_>) -> Option<L4Route> {
+    decode(root, true)
+}
+
+pub fn decode_tcp(root: &Fields<'_>) -> Option<L4Route> {
+    decode(root, false)
+}
+
+fn decode(root: &Fields<'_>, named: bool) -> Option<L4Route> {
+    let spec = root.required("spec")?.object()?;
+    spec.unsupported(&["useDefaultGateways"]);
+    let parents = decode_parents(&spec);
+    let hostnames = if named { tight(spec.list("hostnames").iter().filter_map(hostname)) } else { Vec::new() };
+    let rules = spec.required("rules")?.list();
+    for more in rules.iter().skip(1) {
+        more.error("InvalidValue", "a connection has nothing that a second rule could be chosen by", "one rule, with all backendRefs");
+    }
+    let rule = rules.first()?.object()?;
+    rule.ignore(&["name"]);
+    let backends = tight(rule.list("backendRefs").iter().filter_map(|f| decode_backend(f, &[])));
+    Some(L4Route { parents, hostnames, backends })
+}

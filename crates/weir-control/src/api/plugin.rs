@@ -1,0 +1,226 @@
+//! WasmPlugin of `extensions.istio.io` and `extensions.higress.io`.
+pub mod limits;
+pub(crate) mod rules;
+
+use crate::object::meta::{Key, Kind, Meta};
+use weir_config::{
+    model::{FailStrategy, PluginPhase, WasmLimits},
+    node::Chars,
+    reader::{self, Field},
+};
+
+/// A plugin as it was read; where its code is a file, that file is looked at in translation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plugin {
+    pub code: Code,
+    pub code_at: Chars,
+    pub sha256: Option<String>,
+    pub root_id: Box<str>,
+    /// JSON, Higress' rules folded in; `None` where Higress would leave the plugin out.
+    pub configuration: Option<String>,
+    pub configuration_at: Chars,
+    pub environment: Vec<(String, String)>,
+    pub fail_strategy: FailStrategy,
+    pub phase: PluginPhase,
+    pub priority: Option<i32>,
+    pub limits: WasmLimits,
+    /// `None` for all gateways.
+    pub gateways: Option<Vec<(Key, Chars)>>,
+    /// Ports of the listeners; empty for all.
+    pub ports: Vec<u16>,
+    /// The Ingresses that its rules name.
+    pub ingresses: Vec<(Key, Chars)>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Code {
+    /// As it was written: relative to the folder of its file.
+    File(Box<str>),
+    Url(Box<str>),
+    /// The object is in error: why.
+    Unusable(Box<str>),
+}
+
+impl Default for Code {
+    fn default() -> Code {
+        Code::Unusable("".into())
+    }
+}
+
+impl Plugin {
+    /// What stands in for a plugin in error that has no good version: it runs nowhere, and its failStrategy decides.
+    pub fn unusable(self, why: &str) -> Plugin {
+        Plugin { code: Code::Unusable(why.into()), ..self }
+    }
+}
+
+/// `higress` says of which API group it is.
+pub fn decode(root: &reader::Object<'_>, meta: &Meta, higress: bool) -> Plugin {
+    let Some(spec) = root.required("spec").and_then(|f| f.object()) else {
+        return Plugin { configuration: Some(String::new()), ..Plugin::default() };
+    };
+    // There is one gateway, which every selector means; when to pull is a matter of images.
+    spec.ignore(&["selector", "imagePullPolicy"]);
+    spec.unsupported(&["imagePullSecret", "verificationKey"]);
+    let words = [
+        ("UNSPECIFIED_PHASE", PluginPhase::UnspecifiedPhase),
+        ("AUTHN", PluginPhase::Authn),
+        ("AUTHZ", PluginPhase::Authz),
+        ("STATS", PluginPhase::Stats),
+    ];
+    let phase = spec.choice("phase", &words).unwrap_or_default();
+    let words = [("FAIL_CLOSE", FailStrategy::FailClose), ("FAIL_OPEN", FailStrategy::FailOpen), ("FAIL_RELOAD", FailStrategy::FailReload)];
+    let fail_strategy = spec.choice("failStrategy", &words).unwrap_or_default();
+    let priority = spec.int("priority", i64::from(i32::MIN)..=i64::from(i32::MAX)).map(|n| n as i32);
+    let configuration = rules::configuration(&spec, higress, &meta.namespace);
+    let configured = ["pluginConfig", "defaultConfig", "matchRules"].iter().find_map(|name| spec.get(name));
+    let configuration_at = configured.map_or(spec.field().node().span, |f| f.node().span);
+    let environment = spec.object("vmConfig").map(|vm| vm.list("env").iter().filter_map(variable).collect()).unwrap_or_default();
+    let gateways = targets(&spec, meta);
+    let ports = ports(&spec);
+    let ingresses = if higress { rules::ingresses(&spec) } else { Vec::new() };
+    let limits = limits::read(root);
+    let sha256 = spec.get("sha256").and_then(|f| digest(&f));
+    let root_id = spec.str("pluginName").unwrap_or_default().into();
+    if spec.choice("type", &[("UNSPECIFIED_PLUGIN_TYPE", false), ("HTTP", false), ("NETWORK", true)]) == Some(true)
+        && let Some(field) = spec.get("type")
+    {
+        field.error("UnsupportedValue", "plugins of connections (NETWORK) are not supported yet", "HTTP");
+    }
+    let url = spec.required("url");
+    let code = url.as_ref().and_then(code).unwrap_or_default();
+    if let (Some(url), Code::Url(text), None) = (&url, &code, &sha256)
+        && text.starts_with("http://")
+    {
+        url.warning("Unverified", "code over plain HTTP without sha256 can be anybody's", "add sha256, or use https://");
+    }
+    let code_at = url.map_or(spec.field().node().span, |url| url.node().span);
+    Plugin {
+        code,
+        code_at,
+        sha256,
+        root_id,
+        // Where it is in error the plugin is not switched off.
+        configuration: configuration.unwrap_or_else(|| Some(String::new())),
+        configuration_at,
+        environment,
+        fail_strategy,
+        phase,
+        priority,
+        limits,
+        gateways,
+        ports,
+        ingresses,
+    }
+}
+
+/// `file://` with an absolute path or one relative to the folder of the file that says it; `http://` and `https://`.
+fn code(field: &Field<'_>) -> Option<Code> {
+    let text = field.str()?;
+    if let Some(path) = text.strip_prefix("file://") {
+        return Some(Code::File(path.into()));
+    }
+    if text.starts_with("http://") || text.starts_with("https://") {
+        return Some(Code::Url(text.into()));
+    }
+    if ["/", "./", "../"].iter().any(|start| text.starts_with(start)) {
+        return Some(Code::File(text.into()));
+    }
+    let help = "file:// with a path (relative ones start at this file's folder), or http(s):// with sha256";
+    match text.split_once("://") {
+        Some((scheme, _)) if scheme != "oci" => field.invalid(format!("the scheme {scheme} is unknown"), help),
+        // As Istio: without a scheme it is an image.
+        _ => field.error("UnsupportedValue", format!("images (oci://) are not supported yet: \"{text}\" is not fetched"), help),
+    }
+    None
+}
+
+/// 64 hexadecimal digits, lower case from here on.
+fn digest(field: &Field<'_>) -> Option<String> {
+    let text = field.str()?;
+    let digits = text.strip_prefix("sha256:").unwrap_or(text).to_ascii_lowercase();
+    if digits.is_empty() {
+        return None;
+    }
+    if digits.len() != 64 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        field.invalid("is not a SHA-256", "64 hexadecimal digits");
+        return None;
+    }
+    Some(digits)
+}
+
+fn variable(field: &Field<'_>) -> Option<(String, String)> {
+    let object = field.object()?;
+    let name = object.required("name")?.str()?;
+    let value = object.str("value");
+    let from_host = object.choice("valueFrom", &[("INLINE", false), ("HOST", true)]).unwrap_or(false);
+    if !from_host {
+        return Some((name.into(), value.unwrap_or_default().into()));
+    }
+    let found = std::env::var(name).ok();
+    if found.is_none() {
+        let message = format!("the environment has no {name}: the plugin does not see it");
+        field.warning("NotInEnvironment", message, "set it where Weir is started, or use value");
+    }
+    Some((name.into(), found?))
+}
+
+/// The gateways named by `targetRef` and `targetRefs`; `None` where neither is there.
+fn targets(spec: &reader::Object<'_>, meta: &Meta) -> Option<Vec<(Key, Chars)>> {
+    let mut refs: Vec<Field<'_>> = spec.get("targetRef").into_iter().collect();
+    refs.extend(spec.list("targetRefs"));
+    if refs.is_empty() {
+        return None;
+    }
+    Some(refs.iter().filter_map(|f| target(f, meta)).collect())
+}
+
+fn target(field: &Field<'_>, meta: &Meta) -> Option<(Key, Chars)> {
+    let object = field.object()?;
+    let (group, kind) = (object.str("group").unwrap_or_default(), object.required("kind")?.str()?);
+    let name = object.required("name")?.str()?;
+    if let Some(other) = object.get("namespace")
+        && other.str().is_some_and(|n| n != &*meta.namespace)
+    {
+        other.invalid("a target is in the plugin's own namespace", "leave it out");
+    }
+    let kind = match (group, kind) {
+        ("gateway.networking.k8s.io", "Gateway") => Kind::Gateway,
+        ("networking.istio.io", "Gateway") => Kind::IstioGateway,
+        _ => {
+            let message = format!("{kind} of the group \"{group}\" is not supported as a target yet: the plugin does not run for it");
+            field.warning("UnsupportedValue", message, "a Gateway of gateway.networking.k8s.io or networking.istio.io");
+            return None;
+        }
+    };
+    Some((Key::new(kind, &meta.namespace, name), field.node().span))
+}
+
+/// Ports of `match`; empty for all. A gateway is a client in Istio's words.
+fn ports(spec: &reader::Object<'_>) -> Vec<u16> {
+    let (mut ports, mut every) = (Vec::new(), true);
+    for item in spec.list("match") {
+        let Some(object) = item.object() else { continue };
+        let here =
+            object.choice("mode", &[("UNDEFINED", true), ("CLIENT", true), ("SERVER", false), ("CLIENT_AND_SERVER", true)]).unwrap_or(true);
+        let listed = object.list("ports");
+        let numbers: Vec<u16> = listed.iter().filter_map(|p| p.object()?.required("number")?.port()).collect();
+        if !here {
+            item.warning(
+                "MeshOnly",
+                "SERVER means a sidecar's own side: this match never holds at a gateway",
+                "CLIENT or CLIENT_AND_SERVER",
+            );
+            // Nothing listens on port 0.
+            ports.push(0);
+        } else if listed.is_empty() {
+            every = true;
+            ports.clear();
+            break;
+        } else {
+            ports.extend(numbers);
+        }
+        every = false;
+    }
+    if every { Vec::new() } else { ports }
+}

@@ -1,0 +1,292 @@
+//! Settings of the whole gateway: the ConfigMap `istio` (its key `mesh` is Istio's MeshConfig) and Higress' `higress-config`
+//! (the keys `mesh` and `higress`). What they do not say stays as it is by default; of several, `higress-config` comes last.
+mod inner;
+
+use crate::object::meta::Meta;
+use std::time::Duration;
+use weir_config::{
+    model::{ForwardClientCertDetails, LogFormat},
+    reader::{Field, Object},
+};
+
+/// The ConfigMaps that are read as settings, in the order in which they apply.
+pub const CONFIG_MAPS: [&str; 2] = ["istio", "higress-config"];
+
+/// What settings say; `None` where they say nothing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {
+    pub access_log_file: Option<String>,
+    pub access_log_json: Option<bool>,
+    pub access_log_format: Option<LogFormat>,
+    pub paths: Option<Paths>,
+    pub trusted_hops: Option<u32>,
+    pub client_certificates: Option<ForwardClientCertDetails>,
+    pub proxy_protocol: Option<bool>,
+    pub no_envoy_headers: Option<bool>,
+    pub real_ip: Option<bool>,
+    pub upstream_idle: Option<Duration>,
+    pub limits: Limits,
+    pub response_head_bytes: Option<u32>,
+    pub response_headers: Option<u32>,
+}
+
+/// `pathNormalization.normalization`
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Paths {
+    None,
+    Base,
+    MergeSlashes,
+    DecodeAndMergeSlashes,
+}
+
+/// `downstream` of Higress' settings, and the limits of Envoy that it has no word for, under Envoy's names.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Limits {
+    pub head_bytes: Option<u32>,
+    pub headers: Option<u32>,
+    pub buffer: Option<u32>,
+    pub connections: Option<u32>,
+    pub requests: Option<u32>,
+    pub streams: Option<u32>,
+    pub stream_window: Option<u32>,
+    pub connection_window: Option<u32>,
+    pub idle: Option<Duration>,
+    pub head: Option<Duration>,
+    pub request: Option<Duration>,
+    pub stream_idle: Option<Duration>,
+    pub route: Option<Duration>,
+}
+
+/// Reads the settings of a ConfigMap, if it is one that has some.
+pub fn decode(root: &Object<'_>, meta: &Meta) -> Option<Box<Settings>> {
+    if !CONFIG_MAPS.contains(&&*meta.name) {
+        return None;
+    }
+    let mut settings = Settings::default();
+    for (key, text) in root.entries("data") {
+        match key {
+            "mesh" => inner::read(&text, key, |mesh| settings.mesh(mesh)),
+            "higress" => inner::read(&text, key, |higress| settings.higress(higress)),
+            "meshNetworks" | "injectedConfig" => text.unsupported(),
+            _ => {}
+        }
+    }
+    Some(Box::new(settings))
+}
+
+impl Settings {
+    /// MeshConfig (istio.mesh.v1alpha1).
+    fn mesh(&mut self, mesh: &Object<'_>) {
+        if let Some(file) = mesh.str("accessLogFile") {
+            self.access_log_file = Some(file.to_string());
+        }
+        self.access_log_json = mesh.choice("accessLogEncoding", &[("TEXT", false), ("JSON", true)]);
+        if let Some(format) = mesh.get("accessLogFormat") {
+            self.access_log_format = log_format(&format, self.access_log_json == Some(true));
+        }
+        if let Some(paths) = mesh.object("pathNormalization") {
+            let words = [
+                ("DEFAULT", Paths::Base),
+                ("NONE", Paths::None),
+                ("BASE", Paths::Base),
+                ("MERGE_SLASHES", Paths::MergeSlashes),
+                ("DECODE_AND_MERGE_SLASHES", Paths::DecodeAndMergeSlashes),
+            ];
+            self.paths = paths.choice("normalization", &words);
+        }
+        if let Some(proxy) = mesh.object("defaultConfig") {
+            if let Some(topology) = proxy.object("gatewayTopology") {
+                let hops = topology.int("numTrustedProxies", 0..=255);
+                self.trusted_hops = hops.and_then(|n| u32::try_from(n).ok());
+                // An empty object switches it on.
+                if topology.object("proxyProtocol").is_some() {
+                    self.proxy_protocol = Some(true);
+                }
+                let words = [
+                    ("UNDEFINED", ForwardClientCertDetails::default()),
+                    ("SANITIZE", ForwardClientCertDetails::Sanitize),
+                    ("FORWARD_ONLY", ForwardClientCertDetails::ForwardOnly),
+                    ("APPEND_FORWARD", ForwardClientCertDetails::AppendForward),
+                    ("SANITIZE_SET", ForwardClientCertDetails::SanitizeSet),
+                    ("ALWAYS_FORWARD_ONLY", ForwardClientCertDetails::AlwaysForwardOnly),
+                ];
+                self.client_certificates = topology.choice("forwardClientCertDetails", &words);
+            }
+            proxy.unsupported(PROXY_CONFIG);
+        }
+        mesh.unsupported(MESH_CONFIG);
+    }
+
+    /// Higress' global configuration.
+    fn higress(&mut self, root: &Object<'_>) {
+        if let Some(downstream) = root.object("downstream") {
+            self.limits.read(&downstream);
+        }
+        if let Some(upstream) = root.object("upstream") {
+            self.response_head_bytes = head_bytes(&upstream, "maxResponseHeadersKb");
+            self.response_headers = headers(&upstream);
+            self.upstream_idle = upstream.get("idleTimeout").and_then(|f| seconds(&f));
+            // What is held of a body is the listener's to limit; there are no other buffers to set.
+            upstream.unsupported(&["connectionBufferLimits"]);
+        }
+        self.no_envoy_headers = root.bool("disableXEnvoyHeaders");
+        self.real_ip = root.bool("addXRealIpHeader");
+        root.unsupported(&["tracing", "gzip", "mcpServer"]);
+    }
+}
+
+impl Limits {
+    fn read(&mut self, from: &Object<'_>) {
+        let most = |name, bounds| from.int(name, bounds).and_then(|n| u32::try_from(n).ok());
+        self.head_bytes = head_bytes(from, "maxRequestHeadersKb");
+        self.headers = headers(from);
+        self.buffer = most("connectionBufferLimits", 1..=i64::from(u32::MAX));
+        self.connections = most("maxConnections", 1..=i64::from(u32::MAX));
+        self.requests = most("maxRequestsPerConnection", 0..=i64::from(u32::MAX));
+        self.idle = from.get("idleTimeout").and_then(|f| seconds(&f));
+        self.head = from.get("requestHeadersTimeout").and_then(|f| seconds(&f));
+        self.request = from.get("requestTimeout").and_then(|f| seconds(&f));
+        self.stream_idle = from.get("streamIdleTimeout").and_then(|f| seconds(&f));
+        if let Some(http2) = from.object("http2") {
+            let most = |name, bounds| http2.int(name, bounds).and_then(|n| u32::try_from(n).ok());
+            self.streams = most("maxConcurrentStreams", 1..=i64::from(i32::MAX));
+            self.stream_window = most("initialStreamWindowSize", 65535..=i64::from(i32::MAX));
+            self.connection_window = most("initialConnectionWindowSize", 65535..=i64::from(i32::MAX));
+        }
+        self.route = from.get("routeTimeout").and_then(|f| seconds(&f));
+    }
+}
+
+/// Within Envoy's bounds, as is the number of headers.
+fn head_bytes(from: &Object<'_>, name: &'static str) -> Option<u32> {
+    from.int(name, 1..=8192).and_then(|kb| u32::try_from(kb * 1024).ok())
+}
+
+fn headers(from: &Object<'_>) -> Option<u32> {
+    from.int("maxHeadersCount", 1..=65535).and_then(|n| u32::try_from(n).ok())
+}
+
+/// Higress writes whole seconds; `1m30s` is taken as well.
+fn seconds(field: &Field<'_>) -> Option<Duration> {
+    match field.node().as_str() {
+        Some(_) => field.duration(),
+        None => field.int(0..=31_536_000).and_then(|n| u64::try_from(n).ok()).map(Duration::from_secs),
+    }
+}
+
+/// A text of command operators, or (for the encoding JSON) a JSON object of them.
+fn log_format(field: &Field<'_>, json: bool) -> Option<LogFormat> {
+    let text = field.str()?;
+    if text.is_empty() {
+        return None;
+    }
+    if !json {
+        return Some(LogFormat::Text(format!("{}\n", text.trim_end_matches('\n'))));
+    }
+    let parsed: Option<serde_json::Map<String, serde_json::Value>> = serde_json::from_str(text).ok();
+    let pairs = parsed.and_then(|map| map.into_iter().map(|(key, value)| Some((key, value.as_str()?.to_string()))).collect());
+    if pairs.is_none() {
+        field.invalid("is not a JSON object of texts", "an object as {\"status\": \"%RESPONSE_CODE%\"}, or accessLogEncoding: TEXT");
+    }
+    pairs.map(LogFormat::Json)
+}
+
+/// Fields of MeshConfig that Weir does not honour.
+const MESH_CONFIG: &[&str] = &[
+    "authPolicy",
+    "disableMixerHttpReports",
+    "disablePolicyChecks",
+    "disableReportBatch",
+    "enableClientSidePolicyCheck",
+    "mixerCheckServer",
+    "mixerReportServer",
+    "policyCheckFailOpen",
+    "sdsRefreshDelay",
+    "sdsUdsPath",
+    "thriftConfig",
+    "proxyListenPort",
+    "proxyInboundListenPort",
+    "proxyHttpPort",
+    "connectTimeout",
+    "tcpKeepalive",
+    "ingressClass",
+    "ingressService",
+    "ingressControllerMode",
+    "ingressSelector",
+    "enableTracing",
+    "enableEnvoyAccessLogService",
+    "disableEnvoyListenerLog",
+    "outboundTrafficPolicy",
+    "inboundTrafficPolicy",
+    "configSources",
+    "enableAutoMtls",
+    "trustDomain",
+    "trustDomainAliases",
+    "caCertificates",
+    "defaultServiceExportTo",
+    "defaultVirtualServiceExportTo",
+    "defaultDestinationRuleExportTo",
+    "rootNamespace",
+    "localityLbSetting",
+    "dnsRefreshRate",
+    "h2UpgradePolicy",
+    "inboundClusterStatName",
+    "outboundClusterStatName",
+    "certificates",
+    "serviceSettings",
+    "enablePrometheusMerge",
+    "verifyCertificateAtClient",
+    "ca",
+    "extensionProviders",
+    "defaultProviders",
+    "discoverySelectors",
+    "defaultHttpRetryPolicy",
+    "meshMTLS",
+    "tlsDefaults",
+    "serviceScopeConfigs",
+    "hboneIdleTimeout",
+    "mseIngressGlobalConfig",
+];
+
+/// Fields of ProxyConfig that Weir does not honour.
+const PROXY_CONFIG: &[&str] = &[
+    "availabilityZone",
+    "caCertificatesPem",
+    "connectTimeout",
+    "customConfigFile",
+    "discoveryRefreshDelay",
+    "envoyMetricsServiceAddress",
+    "interceptionMode",
+    "parentShutdownDuration",
+    "proxyBootstrapTemplatePath",
+    "statNameLength",
+    "statsdUdpAddress",
+    "zipkinAddress",
+    "concurrency",
+    "configPath",
+    "binaryPath",
+    "serviceCluster",
+    "drainDuration",
+    "terminationDrainDuration",
+    "discoveryAddress",
+    "statusPort",
+    "tracing",
+    "tracingServiceName",
+    "proxyAdminPort",
+    "proxyStatsMatcher",
+    "proxyMetadata",
+    "runtimeValues",
+    "controlPlaneAuthPolicy",
+    "holdApplicationUntilProxyStarts",
+    "image",
+    "meshId",
+    "extraStatTags",
+    "envoyAccessLogService",
+    "envoyMetricsService",
+    "sds",
+    "readinessProbe",
+    "privateKeyProvider",
+    "proxyHeaders",
+    "fileFlushInterval",
+    "fileFlushMinSizeKb",
+];

@@ -1,0 +1,279 @@
+//! What every object has, whatever its kind: the kind, the key, the metadata and the document that it stands in.
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU32, Ordering},
+};
+use weir_config::{
+    diagnostic::Diagnostic,
+    model::{Line, Name},
+    node::Chars,
+    reader::Field,
+};
+
+/// The kinds that Weir acts on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    GatewayClass,
+    Gateway,
+    HttpRoute,
+    GrpcRoute,
+    TlsRoute,
+    TcpRoute,
+    BackendTlsPolicy,
+    ReferenceGrant,
+    Ingress,
+    IngressClass,
+    Namespace,
+    Service,
+    EndpointSlice,
+    Endpoints,
+    Pod,
+    Secret,
+    ConfigMap,
+    IstioGateway,
+    VirtualService,
+    DestinationRule,
+    ServiceEntry,
+    WorkloadEntry,
+    WasmPlugin,
+    HigressWasmPlugin,
+}
+
+/// How a kind is spelled and read.
+pub struct KindInfo {
+    pub kind: Kind,
+    /// API group; empty for the core group.
+    pub group: &'static str,
+    /// Versions that are read; they have the same fields as far as Weir reads them.
+    pub versions: &'static [&'static str],
+    pub name: &'static str,
+    pub namespaced: bool,
+}
+
+macro_rules! kinds {
+    ($($kind:ident $group:literal $versions:tt $name:literal $scope:ident;)*) => {
+        /// Every kind that Weir acts on, declared once.
+        pub const KINDS: &[KindInfo] = &[$(KindInfo {
+            kind: Kind::$kind, group: $group, versions: &$versions, name: $name, namespaced: kinds!(@ $scope),
+        }),*];
+    };
+    (@ cluster) => { false };
+    (@ namespaced) => { true };
+}
+
+kinds! {
+    GatewayClass "gateway.networking.k8s.io" ["v1", "v1beta1"] "GatewayClass" cluster;
+    Gateway "gateway.networking.k8s.io" ["v1", "v1beta1"] "Gateway" namespaced;
+    HttpRoute "gateway.networking.k8s.io" ["v1", "v1beta1"] "HTTPRoute" namespaced;
+    GrpcRoute "gateway.networking.k8s.io" ["v1"] "GRPCRoute" namespaced;
+    TlsRoute "gateway.networking.k8s.io" ["v1", "v1alpha3", "v1alpha2"] "TLSRoute" namespaced;
+    TcpRoute "gateway.networking.k8s.io" ["v1", "v1alpha2"] "TCPRoute" namespaced;
+    BackendTlsPolicy "gateway.networking.k8s.io" ["v1", "v1alpha3"] "BackendTLSPolicy" namespaced;
+    ReferenceGrant "gateway.networking.k8s.io" ["v1", "v1beta1"] "ReferenceGrant" namespaced;
+    Ingress "networking.k8s.io" ["v1"] "Ingress" namespaced;
+    IngressClass "networking.k8s.io" ["v1"] "IngressClass" cluster;
+    Namespace "" ["v1"] "Namespace" cluster;
+    Service "" ["v1"] "Service" namespaced;
+    EndpointSlice "discovery.k8s.io" ["v1"] "EndpointSlice" namespaced;
+    Endpoints "" ["v1"] "Endpoints" namespaced;
+    Pod "" ["v1"] "Pod" namespaced;
+    Secret "" ["v1"] "Secret" namespaced;
+    ConfigMap "" ["v1"] "ConfigMap" namespaced;
+    IstioGateway "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "Gateway" namespaced;
+    VirtualService "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "VirtualService" namespaced;
+    DestinationRule "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "DestinationRule" namespaced;
+    ServiceEntry "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "ServiceEntry" namespaced;
+    WorkloadEntry "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "WorkloadEntry" namespaced;
+    WasmPlugin "extensions.istio.io" ["v1alpha1"] "WasmPlugin" namespaced;
+    HigressWasmPlugin "extensions.higress.io" ["v1alpha1"] "WasmPlugin" namespaced;
+}
+
+impl KindInfo {
+    /// `GROUP/VERSION`
+    pub fn api_version(&self, version: &str) -> String {
+        if self.group.is_empty() { version.to_string() } else { format!("{}/{version}", self.group) }
+    }
+}
+
+impl Kind {
+    pub fn info(self) -> &'static KindInfo {
+        // The table is in the order of the enum; a test holds that.
+        &KINDS[self as usize]
+    }
+}
+
+/// The identity of an object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    pub kind: Kind,
+    /// Empty for kinds of the whole cluster.
+    pub namespace: Name,
+    pub name: Name,
+}
+
+impl Key {
+    pub fn new(kind: Kind, namespace: &str, name: &str) -> Key {
+        Key { kind, namespace: if kind.info().namespaced { namespace.into() } else { "".into() }, name: name.into() }
+    }
+}
+
+/// `HTTPRoute/default/shop`
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let info = self.kind.info();
+        match info.namespaced {
+            true => write!(f, "{}/{}/{}", info.name, self.namespace, self.name),
+            false => write!(f, "{}/{}", info.name, self.name),
+        }
+    }
+}
+
+/// One document of a file, after it was read.
+#[derive(Debug)]
+pub struct Document {
+    /// As it was named on the command line, or found in the folder that was.
+    pub file: Name,
+    /// Of its text.
+    pub hash: u64,
+    /// Where it starts in the file; moves without the document being read again, and is shared with what was made of the
+    /// versions of it before.
+    first_line: Mutex<Arc<AtomicU32>>,
+}
+
+/// The same text of the same file, wherever it stands in it.
+impl PartialEq for Document {
+    fn eq(&self, other: &Document) -> bool {
+        (self.hash, &self.file) == (other.hash, &other.file)
+    }
+}
+
+impl Document {
+    pub fn new(file: Name, hash: u64, first_line: u32) -> Document {
+        Document { file, hash, first_line: Mutex::new(Arc::new(first_line.into())) }
+    }
+    fn start(&self) -> MutexGuard<'_, Arc<AtomicU32>> {
+        self.first_line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// A line of this document (counted from 1 at its beginning) that moves with it.
+    pub fn line(&self, line: u32) -> Line {
+        Line::first(self.start().clone()).below(line.saturating_sub(1))
+    }
+    /// One-based.
+    pub fn first_line(&self) -> u32 {
+        self.start().load(Ordering::Relaxed)
+    }
+    pub fn move_to(&self, line: u32) {
+        self.start().store(line, Ordering::Relaxed);
+    }
+    /// Takes the place of an earlier version: what was made of that one moves with this one from now on.
+    pub fn follow(&self, before: &Document) {
+        if !std::ptr::eq(self, before) {
+            let line = self.first_line();
+            let start = before.start().clone();
+            start.store(line, Ordering::Relaxed);
+            *self.start() = start;
+        }
+    }
+}
+
+/// What is kept of `metadata`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Meta {
+    pub name: Name,
+    /// Empty for kinds of the whole cluster.
+    pub namespace: Name,
+    pub labels: Box<[(Box<str>, Box<str>)]>,
+    /// Without `kubectl.kubernetes.io/last-applied-configuration`.
+    pub annotations: Box<[(Box<str>, Box<str>)]>,
+    /// Text of `creationTimestamp` (RFC 3339 in UTC, so that texts sort as times); empty where there is none.
+    pub created: Box<str>,
+}
+
+impl Meta {
+    pub fn label(&self, name: &str) -> Option<&str> {
+        self.labels.iter().find(|(k, _)| &**k == name).map(|(_, v)| &**v)
+    }
+    pub fn annotation(&self, name: &str) -> Option<&str> {
+        self.annotations.iter().find(|(k, _)| &**k == name).map(|(_, v)| &**v)
+    }
+}
+
+/// Fields of ObjectMeta that a cluster fills in and nothing here depends on.
+const META_OF_OTHERS: &[&str] = &[
+    "annotations",
+    "clusterName",
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "finalizers",
+    "generateName",
+    "generation",
+    "initializers",
+    "labels",
+    "managedFields",
+    "namespace",
+    "ownerReferences",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+];
+
+/// Reads `metadata`.
+pub fn decode(field: &Field<'_>, info: &KindInfo) -> Option<Meta> {
+    let meta = field.object()?;
+    meta.ignore(META_OF_OTHERS);
+    let name = meta.required("name")?;
+    let text = name.str()?;
+    // A name goes into resource names, metrics and logs: keep it to what Kubernetes takes.
+    if text.is_empty() || text.len() > 253 || !text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':')) {
+        name.invalid("is not a name", "up to 253 letters, digits, - and .");
+        return None;
+    }
+    let namespace = match meta.get("namespace") {
+        Some(f) if info.namespaced => f.str()?,
+        None if info.namespaced => "default",
+        _ => "",
+    };
+    // Before anything more is found.
+    field.reader().set_object(Key { kind: info.kind, namespace: namespace.into(), name: text.into() }.to_string().into());
+    let texts = |name: &'static str| -> Box<[(Box<str>, Box<str>)]> {
+        let entries = meta.entries(name).into_iter().filter(|(k, _)| *k != "kubectl.kubernetes.io/last-applied-configuration");
+        entries.filter_map(|(k, v)| Some((k.into(), v.str()?.into()))).collect()
+    };
+    Some(Meta {
+        name: text.into(),
+        namespace: namespace.into(),
+        labels: texts("labels"),
+        annotations: texts("annotations"),
+        created: meta.str("creationTimestamp").unwrap_or_default().into(),
+    })
+}
+
+/// A finding made after reading: about an object, at a place in its document.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    pub diagnostic: Diagnostic,
+    pub document: Arc<Document>,
+    pub span: Chars,
+}
+
+impl Finding {
+    /// About the object `title` of `document`; `field` is the path of the field at `span`.
+    pub fn new(title: &Name, document: &Arc<Document>, span: Chars, field: impl Into<String>, diagnostic: Diagnostic) -> Finding {
+        let mut diagnostic = diagnostic.object(title);
+        diagnostic.field = field.into();
+        Finding { diagnostic, document: document.clone(), span }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_stand_in_the_order_of_their_enum() {
+        for (i, info) in KINDS.iter().enumerate() {
+            assert_eq!(info.kind as usize, i, "{}", info.name);
+        }
+    }
+}
