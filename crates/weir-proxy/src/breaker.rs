@@ -1,9 +1,9 @@
 //! Circuit breakers: the limits of one cluster over all workers, and the limit on connections of all clusters together.
-use crate::cluster::Breakers;
+use crate::{cluster::Breakers, stats::SharedCounter};
 use std::sync::{
     Arc,
     atomic::{
-        AtomicU32, AtomicU64,
+        AtomicU32,
         Ordering::{Relaxed, SeqCst},
     },
 };
@@ -18,7 +18,7 @@ pub struct UpstreamConnections {
     pub open: AtomicU32,
     pub limit: u32,
     /// Connections that were not made at once because of the limit.
-    pub overflow: AtomicU64,
+    pub overflow: SharedCounter,
     waiting: AtomicU32,
     freed: Notify,
 }
@@ -28,7 +28,7 @@ impl UpstreamConnections {
         UpstreamConnections {
             open: AtomicU32::new(0),
             limit,
-            overflow: AtomicU64::new(0),
+            overflow: SharedCounter::default(),
             waiting: AtomicU32::new(0),
             freed: Notify::new(),
         }

@@ -10,6 +10,7 @@ pub(crate) use accept::run as accept;
 pub(crate) use build::build;
 pub use tcp_proxy::TcpProxyRt;
 
+use crate::stats::ListenerStats;
 use arc_swap::ArcSwap;
 use std::{
     collections::HashMap,
@@ -98,55 +99,6 @@ impl DrainGroup {
 pub(crate) fn next_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-macro_rules! stats {
-    ($($id:ident = $name:literal: $doc:literal,)*) => {
-        /// What connections of a listener came to, under Envoy's names (`listener.<address>.…`).
-        #[derive(Default)]
-        pub struct ListenerStats { $(#[doc = $doc] pub $id: AtomicU64,)* }
-        impl ListenerStats {
-            /// A gauge, from the listener itself.
-            pub const ACTIVE: (&str, &str) = ("downstream_cx_active", "connections open now");
-            /// Names with their meaning, for the documentation.
-            pub const DOCS: &[(&str, &str)] = &[$(($name, $doc),)*];
-            /// Names with their values, in the order of the table.
-            pub fn values(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [$(($name, self.$id.load(Ordering::Relaxed)),)*].into_iter()
-            }
-        }
-    };
-}
-
-stats! {
-    downstream_cx_total = "downstream_cx_total": "connections accepted",
-    downstream_cx_destroy = "downstream_cx_destroy": "connections closed",
-    downstream_cx_overflow = "downstream_cx_overflow": "connections refused because the listener had its most open",
-    downstream_global_cx_overflow = "downstream_global_cx_overflow": "connections refused because the process had its most open",
-    downstream_cx_overload_reject = "downstream_cx_overload_reject": "connections refused because memory runs out",
-    downstream_pre_cx_timeout = "downstream_pre_cx_timeout": "connections that sent no PROXY protocol header or ClientHello in time",
-    downstream_listener_filter_error = "downstream_listener_filter_error": "connections with a malformed PROXY protocol header or ClientHello",
-    downstream_accept_error = "downstream_accept_error": "failures to accept, mostly for want of file descriptors",
-    no_filter_chain_match = "no_filter_chain_match": "connections that no filter chain is for",
-    proxy_proto_not_found_disallowed = "proxy_proto.not_found_disallowed": "connections without a PROXY protocol header that should begin with one",
-    ssl_handshake = "ssl.handshake": "TLS handshakes that succeeded",
-    ssl_connection_error = "ssl.connection_error": "TLS handshakes that failed for another reason than the client's certificate",
-    ssl_fail_verify_no_cert = "ssl.fail_verify_no_cert": "TLS handshakes refused because the client showed no certificate",
-    ssl_fail_verify_error = "ssl.fail_verify_error": "TLS handshakes refused because the client's certificate is not trusted, out of date or revoked",
-    ssl_fail_verify_san = "ssl.fail_verify_san": "TLS handshakes refused because the client's certificate is for other names",
-    ssl_fail_verify_cert_hash = "ssl.fail_verify_cert_hash": "TLS handshakes refused because the client's certificate is none of those pinned",
-    ssl_handshake_timeout = "ssl.handshake_timeout": "TLS handshakes that did not finish in time",
-    ssl_session_reused = "ssl.session_reused": "TLS handshakes that resumed a session",
-    ssl_no_certificate = "ssl.no_certificate": "TLS connections whose client showed no certificate",
-    tcp_downstream_cx_no_route = "tcp.downstream_cx_no_route": "connections to a TCP proxy whose cluster is missing or has no usable endpoint",
-    tcp_upstream_cx_connect_fail = "tcp.upstream_cx_connect_fail": "TCP proxy connections whose upstream could not be reached",
-    tcp_downstream_cx_rx_bytes_total = "tcp.downstream_cx_rx_bytes_total": "bytes from clients through TCP proxies",
-    tcp_downstream_cx_tx_bytes_total = "tcp.downstream_cx_tx_bytes_total": "bytes to clients through TCP proxies",
-    tcp_idle_timeout = "tcp.idle_timeout": "TCP proxy connections closed because no byte moved",
-}
-
-pub(crate) fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 impl ListenerRt {

@@ -23,8 +23,9 @@ pub use manager::{CODE_UNAVAILABLE, Loading, Manager, ManagerOptions};
 pub use status::{PluginState, Status, UpstreamStatus};
 pub use worker::{Waiting, WorkerPlugins};
 
+use crate::stats::PluginStats;
 use arc_swap::{ArcSwap, ArcSwapOption};
-use metrics::{Shard, Shards};
+use metrics::Shards;
 use rollback::Probation;
 use std::{
     collections::HashMap,
@@ -158,7 +159,7 @@ impl PluginSlot {
         self.epoch.load(Ordering::Acquire)
     }
 
-    fn add_shard(&self) -> Arc<Shard> {
+    fn add_stats(&self) -> Arc<PluginStats> {
         self.shards.add()
     }
 }

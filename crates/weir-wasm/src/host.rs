@@ -91,7 +91,7 @@ pub enum PeerType {
     Remote = 2,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u32)]
 pub enum MetricType {
     Counter = 0,

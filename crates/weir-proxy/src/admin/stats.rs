@@ -6,9 +6,7 @@ pub use process::PROCESS;
 use super::{Query, Reply};
 use crate::{
     Shared,
-    listener::ListenerStats,
-    plugin::metrics,
-    stats::{BUCKETS_MS, Declared, Kind, QUANTILES, Scopes, Table, Total, Totals},
+    stats::{BUCKETS_MS, DOWNSTREAM_CX_ACTIVE, Declared, Kind, ListenerStats, QUANTILES, Scopes, Table, Total, Totals},
 };
 use hyper::StatusCode;
 use serde_json::json;
@@ -200,14 +198,13 @@ fn scopes<T: Table>(scopes: &Scopes<T>, out: &mut Vec<Sample>) {
 /// What plugins count, and what is counted of them. Prometheus gets a plugin's own metrics by the plugin's own names, as
 /// from Envoy (its stat namespace `wasmcustom`).
 fn plugins(shared: &Shared, out: &mut Vec<Sample>) {
-    shared.plugins.metrics(&mut |name, labels, kind, value| {
+    shared.plugins.metrics(&mut |name, labels, value| {
         let bare = name.strip_prefix("wasmcustom.").unwrap_or(name);
         let mut family = bare.replace(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':', "_");
         if family.starts_with(|c: char| c.is_ascii_digit()) || family.is_empty() {
             family.insert(0, '_');
         }
         let name = labels.iter().fold(name.to_string(), |name, (_, value)| format!("{name}.{value}"));
-        let value = if kind == metrics::Kind::Gauge { Total::Gauge(value as i64) } else { Total::Counter(value) };
         out.push(Sample { name, family, labels: labels.iter().map(|(l, v)| (*l, v.to_string())).collect(), value });
     });
 }
@@ -220,8 +217,8 @@ fn listeners(shared: &Shared, out: &mut Vec<Sample>) {
             let family = format!("envoy_listener_{}", stat.replace('.', "_"));
             out.push(Sample { name: format!("listener.{address}.{stat}"), family, labels, value });
         };
-        add(ListenerStats::ACTIVE.0, Total::Gauge(i64::from(slot.open.load(Ordering::Relaxed))));
-        slot.stats.values().for_each(|(stat, value)| add(stat, Total::Counter(value)));
+        add(DOWNSTREAM_CX_ACTIVE.name, Total::Gauge(i64::from(slot.open.load(Ordering::Relaxed))));
+        ListenerStats::sum(&[&slot.stats], &mut |declared, total| add(declared.name, total));
     }
 }
 

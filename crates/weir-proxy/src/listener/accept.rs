@@ -1,6 +1,6 @@
 //! Accepting on one worker: limits, the PROXY protocol, the look at the ClientHello, the filter chain, the handshake.
-use super::{ChainRt, ListenerRt, ListenerSlot, ListenerStats, Total, count, info, next_id, tcp_proxy};
-use crate::{app_log::Logger, conn::ConnInfo, worker_thread::Local};
+use super::{ChainRt, ListenerRt, ListenerSlot, Total, info, next_id, tcp_proxy};
+use crate::{app_log::Logger, conn::ConnInfo, stats::ListenerStats, worker_thread::Local};
 use std::{
     io,
     net::SocketAddr,
@@ -49,7 +49,7 @@ pub(crate) async fn run(local: Rc<Local>, slot: Arc<ListenerSlot>, listener: Tcp
             // The client gave up while it waited; the next one may be fine.
             Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
             Err(e) => {
-                count(&slot.stats.downstream_accept_error);
+                slot.stats.downstream_accept_error.inc();
                 Logger::Connection.warning(format_args!("listener `{}` cannot accept: {e}; next try in {back_off:?}", slot.name));
                 tokio::time::sleep(back_off).await;
                 back_off = (back_off * 2).min(BACK_OFF_LAST);
@@ -69,14 +69,14 @@ pub(crate) async fn run(local: Rc<Local>, slot: Arc<ListenerSlot>, listener: Tcp
 }
 
 fn take(local: &Rc<Local>, slot: &Arc<ListenerSlot>, io: TcpStream, peer: SocketAddr) {
-    count(&slot.stats.downstream_cx_total);
+    slot.stats.downstream_cx_total.inc();
     if local.shared.overload.refuses_connections() {
-        count(&slot.stats.downstream_cx_overload_reject);
-        return count(&slot.stats.downstream_cx_destroy);
+        slot.stats.downstream_cx_overload_reject.inc();
+        return slot.stats.downstream_cx_destroy.inc();
     }
     match Guard::enter(slot) {
         Some(guard) => drop(spawn_local(connection(local.clone(), guard, io, peer))),
-        None => count(&slot.stats.downstream_cx_destroy),
+        None => slot.stats.downstream_cx_destroy.inc(),
     }
 }
 
@@ -109,13 +109,13 @@ impl Guard {
         let limit = slot.current.load().config.max_connections;
         if slot.open.fetch_add(1, Ordering::Relaxed) >= limit {
             slot.open.fetch_sub(1, Ordering::Relaxed);
-            count(&slot.stats.downstream_cx_overflow);
+            slot.stats.downstream_cx_overflow.inc();
             return None;
         }
         if slot.total.open.fetch_add(1, Ordering::Relaxed) >= slot.total.limit {
             slot.open.fetch_sub(1, Ordering::Relaxed);
             slot.total.leave();
-            count(&slot.stats.downstream_global_cx_overflow);
+            slot.stats.downstream_global_cx_overflow.inc();
             return None;
         }
         Some(Guard { slot: slot.clone() })
@@ -126,7 +126,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         self.slot.open.fetch_sub(1, Ordering::Relaxed);
         self.slot.total.leave();
-        count(&self.slot.stats.downstream_cx_destroy);
+        self.slot.stats.downstream_cx_destroy.inc();
     }
 }
 
@@ -161,15 +161,15 @@ async fn connection(local: Rc<Local>, guard: Guard, io: TcpStream, peer: SocketA
             Ok(Err(e)) => {
                 // A client that leaves before its first byte (a health check by TCP) is no error.
                 if e.kind() != io::ErrorKind::UnexpectedEof {
-                    count(&slot.stats.downstream_listener_filter_error);
+                    slot.stats.downstream_listener_filter_error.inc();
                 }
                 return;
             }
-            Err(_) => return count(&slot.stats.downstream_pre_cx_timeout),
+            Err(_) => return slot.stats.downstream_pre_cx_timeout.inc(),
         }
     }
     let chain = if looks { listener.find(arrival.hello.as_ref()) } else { listener.only() };
-    let Some(chain) = chain.cloned() else { return count(&slot.stats.no_filter_chain_match) };
+    let Some(chain) = chain.cloned() else { return slot.stats.no_filter_chain_match.inc() };
     drop(listener);
     serve(&local, &guard, chain, io, arrival).await;
 }
@@ -200,7 +200,7 @@ async fn prepare(
         }
         let header = peek(io, proxy_protocol::MAX_HEADER_BYTES, proxy_protocol::parse).await?;
         let header = header.map_err(|why| {
-            count(&slot.stats.proxy_proto_not_found_disallowed);
+            slot.stats.proxy_proto_not_found_disallowed.inc();
             io::Error::new(io::ErrorKind::InvalidData, why)
         })?;
         skip(io, header.length)?;
@@ -263,29 +263,30 @@ async fn handshake(local: &Local, stats: &ListenerStats, server: &tls::Server, i
         Ok(Some(Ok(stream))) => stream,
         Ok(None) => return None,
         Ok(Some(Err(e))) => {
-            count(match tls::refusal(&e) {
+            let failed = match tls::refusal(&e) {
                 None => &stats.ssl_connection_error,
                 Some(Refusal::NoCertificate) => &stats.ssl_fail_verify_no_cert,
                 Some(Refusal::Invalid) => &stats.ssl_fail_verify_error,
                 Some(Refusal::Name) => &stats.ssl_fail_verify_san,
                 Some(Refusal::Pin) => &stats.ssl_fail_verify_cert_hash,
-            });
+            };
+            failed.inc();
             Logger::Connection.debug(format_args!("{}: TLS handshake with {}: {e}", conn.listener, conn.peer));
             return None;
         }
         Err(_) => {
-            count(&stats.ssl_handshake_timeout);
+            stats.ssl_handshake_timeout.inc();
             return None;
         }
     };
-    count(&stats.ssl_handshake);
+    stats.ssl_handshake.inc();
     let session = stream.get_ref().1;
     if session.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
-        count(&stats.ssl_session_reused);
+        stats.ssl_session_reused.inc();
     }
     let tls = info::tls(session, server);
     if tls.peer_certificate.is_none() {
-        count(&stats.ssl_no_certificate);
+        stats.ssl_no_certificate.inc();
     }
     if conn.requested_server_name.is_none() {
         conn.requested_server_name = tls.sni.clone();

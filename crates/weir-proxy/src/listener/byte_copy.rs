@@ -1,11 +1,10 @@
 //! Bytes both ways between two connections, with no buffer held while none wait.
-use crate::stats::Counter;
+use crate::stats::{Counter, SharedCounter};
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
     io,
     pin::Pin,
-    sync::atomic::{AtomicU64, Ordering},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -24,7 +23,7 @@ thread_local! {
 /// Where the bytes of one direction are counted while they move.
 #[derive(Clone, Copy)]
 pub(super) struct Moved<'a> {
-    pub listener: &'a AtomicU64,
+    pub listener: &'a SharedCounter,
     /// Of this worker.
     pub cluster: &'a Counter,
 }
@@ -117,7 +116,7 @@ impl<'a> Pump<'a> {
             return Err(io::ErrorKind::WriteZero.into());
         }
         self.unflushed = true;
-        self.bytes.listener.fetch_add(n as u64, Ordering::Relaxed);
+        self.bytes.listener.add(n as u64);
         self.bytes.cluster.add(n as u64);
         self.moved.set(Instant::now());
         Ok(())
@@ -161,7 +160,7 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-    fn of(listener: &AtomicU64) -> Moved<'_> {
+    fn of(listener: &SharedCounter) -> Moved<'_> {
         static CLUSTER: Counter = Counter::new();
         Moved { listener, cluster: &CLUSTER }
     }
@@ -170,7 +169,7 @@ mod tests {
     #[tokio::test]
     async fn all_bytes_arrive_and_ends_are_passed_on() {
         let ((client, a), (b, server)) = (duplex(100), duplex(7));
-        let (forth, back) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (forth, back) = (SharedCounter::default(), SharedCounter::default());
         let sent: Vec<u8> = (0..200_000u32).map(|i| (i * 7 / 3) as u8).collect();
         let (mut client_read, mut client_write) = tokio::io::split(client);
         let client = async {
@@ -192,13 +191,13 @@ mod tests {
         let (end, answer, got) = tokio::join!(tunnel(a, b, Duration::ZERO, of(&forth), of(&back)), client, server);
         end.unwrap();
         assert!(got == sent && answer == "a late answer");
-        assert_eq!((forth.into_inner(), back.into_inner()), (200_000, 13));
+        assert_eq!((forth.get(), back.get()), (200_000, 13));
     }
 
     #[tokio::test]
     async fn it_ends_when_nothing_moves() {
         let ((mut client, a), (b, _server)) = (duplex(100), duplex(100));
-        let (forth, back) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (forth, back) = (SharedCounter::default(), SharedCounter::default());
         let start = Instant::now();
         let moving = async {
             for _ in 0..3 {

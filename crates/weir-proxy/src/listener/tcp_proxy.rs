@@ -1,9 +1,8 @@
 //! The TCP proxy: bytes both ways between a client and one endpoint of a weighted choice of clusters.
 use super::{
-    ChainRt, ListenerStats,
+    ChainRt,
     byte_copy::{Moved, tunnel},
     connect_tunnel::{self, Tunnel},
-    count,
 };
 use crate::{
     app_log::Logger,
@@ -11,6 +10,7 @@ use crate::{
     cluster::{ClusterRegistry, ClusterRt, ClusterSlot, EndpointRt, ForwardProxy},
     conn::ConnInfo,
     drain::Phase,
+    stats::ListenerStats,
     upstream::{ConnStats, send_header},
     worker_thread::Local,
 };
@@ -58,7 +58,7 @@ impl TcpProxyRt {
 pub(super) async fn serve(local: &Local, chain: &ChainRt, client: Io, conn: &ConnInfo, stats: &ListenerStats) {
     let Some(tcp) = &chain.tcp else { return };
     let Some(cluster) = tcp.pick(conn.requested_server_name.as_deref(), local.worker.random()) else {
-        return count(&stats.tcp_downstream_cx_no_route);
+        return stats.tcp_downstream_cx_no_route.inc();
     };
     let worker = &local.worker;
     let of_cluster = worker.shared.stats.cluster(&cluster.config.name, worker.index);
@@ -69,7 +69,8 @@ pub(super) async fn serve(local: &Local, chain: &ChainRt, client: Io, conn: &Con
             Some(forward) => named(forward, &cluster, conn).await.filter(|_| tried.is_empty()),
         };
         let Some(endpoint) = endpoint else {
-            return count(if tried.is_empty() { &stats.tcp_downstream_cx_no_route } else { &stats.tcp_upstream_cx_connect_fail });
+            let failed = if tried.is_empty() { &stats.tcp_downstream_cx_no_route } else { &stats.tcp_upstream_cx_connect_fail };
+            return failed.inc();
         };
         let permit = loop {
             match cluster.breakers.connect(&cluster.config.circuit_breakers) {
@@ -77,10 +78,10 @@ pub(super) async fn serve(local: &Local, chain: &ChainRt, client: Io, conn: &Con
                 Err(Full::Process) if worker.close_idle() => tokio::task::yield_now().await,
                 Err(full) => {
                     if full == Full::Process {
-                        count(&local.shared.upstreams.overflow);
+                        local.shared.upstreams.overflow.inc();
                     }
                     of_cluster.upstream_cx_overflow.inc();
-                    return count(&stats.tcp_downstream_cx_no_route);
+                    return stats.tcp_downstream_cx_no_route.inc();
                 }
             }
         };
@@ -100,7 +101,7 @@ pub(super) async fn serve(local: &Local, chain: &ChainRt, client: Io, conn: &Con
                 Logger::Upstream.debug(format_args!("cluster `{}`: {}: {why}", cluster.config.name, endpoint.address));
                 tried.push(endpoint);
                 if tried.len() == ATTEMPTS {
-                    return count(&stats.tcp_upstream_cx_connect_fail);
+                    return stats.tcp_upstream_cx_connect_fail.inc();
                 }
             }
         }
@@ -117,7 +118,7 @@ pub(super) async fn serve(local: &Local, chain: &ChainRt, client: Io, conn: &Con
     tokio::select! {
         end = moving => {
             if end.is_err_and(|e| e.kind() == io::ErrorKind::TimedOut) {
-                count(&stats.tcp_idle_timeout);
+                stats.tcp_idle_timeout.inc();
             }
         }
         // A TCP proxy does not know when its bytes are done: they flow until nothing is waited for any more.

@@ -4,7 +4,7 @@ use super::{
     callout::{self, Callouts},
     grpc::{self, Event, INTERNAL},
     instance::Hosted,
-    metrics::{Custom, Defined, Shard, add, add_time},
+    metrics::{Custom, Defined},
     property,
     redis::{self, Pool, Server},
     startup::{Ask, Asked},
@@ -14,6 +14,7 @@ use super::{
 use crate::{
     app_log::{Level, Logger},
     cluster::ClusterRegistry,
+    stats::PluginStats,
     worker::Worker,
 };
 use bytes::Bytes;
@@ -54,7 +55,7 @@ pub(super) struct HostServices {
     slot: usize,
     generation: Arc<Generation>,
     common: Rc<Common>,
-    pub shard: Arc<Shard>,
+    pub stats: Arc<PluginStats>,
     pub link: Link,
     defined: RefCell<Defined>,
     redis: RefCell<HashMap<String, Rc<Server>>>,
@@ -67,12 +68,12 @@ pub(super) struct HostServices {
 
 impl HostServices {
     /// For an instance that has started, with what it has asked for. [`HostServices::carry_out`] then makes its calls.
-    pub fn new(slot: usize, generation: Arc<Generation>, common: Rc<Common>, shard: Arc<Shard>, asked: &mut Asked) -> HostServices {
+    pub fn new(slot: usize, generation: Arc<Generation>, common: Rc<Common>, stats: Arc<PluginStats>, asked: &mut Asked) -> HostServices {
         HostServices {
             slot,
             generation,
             common,
-            shard,
+            stats,
             link: Link::default(),
             defined: RefCell::new(std::mem::take(&mut asked.defined)),
             redis: RefCell::default(),
@@ -142,7 +143,7 @@ impl HostServices {
 
     fn take_place(&self) -> Result<(), Status> {
         if self.outstanding.get() >= self.generation.plugin.limits.max_callouts as usize {
-            add(&self.shard.callout_overflows, 1);
+            self.stats.callout_overflows.inc();
             return Err(Status::InternalFailure);
         }
         self.outstanding.set(self.outstanding.get() + 1);
@@ -162,7 +163,7 @@ impl HostServices {
         })?;
         let head = grpc::request(call).ok_or(Status::ParseFailure)?;
         let worker = self.begin()?;
-        add(&self.shard.grpc_calls, 1);
+        self.stats.grpc_calls.inc();
         let (mut handle, out) = grpc::queue();
         if unary {
             handle.send(call.message, true);
@@ -204,7 +205,7 @@ impl HostServices {
             self.free_place();
         }
         if !well {
-            add(&self.shard.grpc_failures, 1);
+            self.stats.grpc_failures.inc();
         }
     }
 
@@ -297,7 +298,7 @@ impl Services for HostServices {
         log(&self.generation.plugin, level, message);
     }
     fn log_dropped(&self, records: u64) {
-        add(&self.shard.log_dropped, records);
+        self.stats.log_dropped.add(records);
         self.say(|| dropped_lines(records));
     }
     fn log_level(&self) -> LogLevel {
@@ -315,14 +316,14 @@ impl Services for HostServices {
         })?;
         let request = callout::request(&call).ok_or(Status::BadArgument)?;
         let worker = self.begin()?;
-        add(&self.shard.http_calls, 1);
-        let (link, shard, callouts) = (self.link.clone(), self.shard.clone(), self.common.callouts.clone());
+        self.stats.http_calls.inc();
+        let (link, stats, callouts) = (self.link.clone(), self.stats.clone(), self.common.callouts.clone());
         let (timeout, begun) = (call.timeout, Instant::now());
         spawn_local(async move {
             let answer = callouts.call(worker, to, request, timeout).await;
-            add_time(&shard.http_call_nanoseconds, begun.elapsed());
+            stats.http_call_nanoseconds.add_time(begun.elapsed());
             let answer = answer.unwrap_or_else(|e| {
-                add(&shard.http_call_failures, 1);
+                stats.http_call_failures.inc();
                 Logger::Wasm.debug(format_args!("HTTP call: {e}"));
                 HttpAnswer::failed()
             });
@@ -367,13 +368,13 @@ impl Services for HostServices {
     fn redis_call(&self, token: u32, cluster: &str, query: &[u8]) -> Result<(), Status> {
         let server = self.server(cluster)?;
         self.take_place()?;
-        add(&self.shard.redis_commands, 1);
-        let (link, shard, begun) = (self.link.clone(), self.shard.clone(), Instant::now());
+        self.stats.redis_commands.inc();
+        let (link, stats, begun) = (self.link.clone(), self.stats.clone(), Instant::now());
         let query = match Query::new(Bytes::copy_from_slice(query)) {
             Ok(query) => query,
             Err(e) => {
                 let reply = refusal(&e);
-                add(&shard.redis_errors, 1);
+                stats.redis_errors.inc();
                 spawn_local(async move {
                     HostServices::answer(&link, |hosted| hosted.on_redis_call_response(token, Some(reply)));
                 });
@@ -381,11 +382,11 @@ impl Services for HostServices {
             }
         };
         server.call(query, move |answer| {
-            add_time(&shard.redis_nanoseconds, begun.elapsed());
+            stats.redis_nanoseconds.add_time(begun.elapsed());
             match &answer {
-                Ok(reply) if reply.starts_with(b"-") => add(&shard.redis_errors, 1),
+                Ok(reply) if reply.starts_with(b"-") => stats.redis_errors.inc(),
                 Ok(_) => {}
-                Err(_) => add(&shard.redis_failures, 1),
+                Err(_) => stats.redis_failures.inc(),
             }
             HostServices::answer(&link, |hosted| {
                 if let Err(e) = &answer {

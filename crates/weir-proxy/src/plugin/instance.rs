@@ -3,7 +3,6 @@ use super::{
     Generation, PluginSlot,
     grpc::Event,
     host_services::HostServices,
-    metrics::{add, add_time},
     startup::{Asked, explain},
     worker::Entry,
 };
@@ -49,7 +48,7 @@ pub(super) struct Hosted {
     /// It has been given a stream.
     pub seen: Cell<bool>,
     /// As it was added to the gauge.
-    pub memory: Cell<u64>,
+    pub memory: Cell<i64>,
 }
 
 impl Hosted {
@@ -69,7 +68,7 @@ impl Hosted {
             memory: Cell::new(0),
         });
         let _ = hosted.services.link.set(Rc::downgrade(&hosted));
-        add(&hosted.services.shard.instances, 1);
+        hosted.services.stats.instances.inc();
         hosted.measure();
         hosted.services.carry_out(asked.asks);
         hosted
@@ -152,8 +151,8 @@ impl Hosted {
 
     /// Brings the memory gauge up to date.
     pub fn measure(&self) {
-        let now = self.instance.try_borrow().ok().map_or(self.memory.get(), |i| i.as_ref().map_or(0, |i| i.memory_bytes() as u64));
-        add(&self.services.shard.memory_bytes, now.wrapping_sub(self.memory.replace(now)));
+        let now = self.instance.try_borrow().ok().map_or(self.memory.get(), |i| i.as_ref().map_or(0, |i| i.memory_bytes() as i64));
+        self.services.stats.memory_bytes.add(now - self.memory.replace(now));
     }
 
     /// Runs guest code. `None`: there was a trap, now or before.
@@ -165,9 +164,9 @@ impl Hosted {
         let instance = place.as_mut()?;
         let begun = Instant::now();
         let result = call(instance);
-        let shard = &self.services.shard;
-        add(&shard.calls, 1);
-        add_time(&shard.call_nanoseconds, begun.elapsed());
+        let stats = &self.services.stats;
+        stats.calls.inc();
+        stats.call_nanoseconds.add_time(begun.elapsed());
         match result {
             Ok(value) => Some(value),
             Err(trap) => {
@@ -187,11 +186,11 @@ impl Hosted {
     /// Fails the streams that the instance holds, since nothing else would resume them, and those whose response it still had to see.
     /// The others continue, and fail at their next callback if they have one.
     fn trapped(self: &Rc<Hosted>, trap: Trap, waiting: Vec<Rc<Attached>>) {
-        let shard = &self.services.shard;
-        add(&shard.traps, 1);
+        let stats = &self.services.stats;
+        stats.traps.inc();
         match trap.kind {
-            TrapKind::Deadline => add(&shard.deadlines, 1),
-            TrapKind::Memory => add(&shard.memory_limits, 1),
+            TrapKind::Deadline => stats.deadlines.inc(),
+            TrapKind::Memory => stats.memory_limits.inc(),
             _ => {}
         }
         let text = explain(trap, &self.generation.plugin, "call-deadline");
@@ -240,13 +239,13 @@ impl Hosted {
         if attached.failed.replace(true) {
             return;
         }
-        let (shard, stream) = (&self.services.shard, &attached.stream);
+        let (stats, stream) = (&self.services.stats, &attached.stream);
         if self.slot.fail_strategy() == FailStrategy::FailOpen {
-            add(&shard.skipped_streams, 1);
+            stats.skipped_streams.inc();
             stream.continue_stream(StreamType::Request);
             stream.continue_stream(StreamType::Response);
         } else {
-            add(&shard.failed_streams, 1);
+            stats.failed_streams.inc();
             stream.send_local_response(LocalResponse {
                 status: 503,
                 details: self.slot.failure.as_bytes(),
@@ -260,9 +259,9 @@ impl Hosted {
 
 impl Drop for Hosted {
     fn drop(&mut self) {
-        let shard = &self.services.shard;
-        add(&shard.instances, 1u64.wrapping_neg());
-        add(&shard.memory_bytes, self.memory.get().wrapping_neg());
+        let stats = &self.services.stats;
+        stats.instances.dec();
+        stats.memory_bytes.add(-self.memory.get());
         self.services.tick_changed.notify_one();
     }
 }
@@ -298,7 +297,7 @@ pub struct PluginStream {
 impl PluginStream {
     pub(super) fn new(hosted: Rc<Hosted>, stream: Rc<dyn Stream>) -> PluginStream {
         hosted.enter();
-        add(&hosted.services.shard.streams, 1);
+        hosted.services.stats.streams.inc();
         let (slot, generation) = (hosted.slot.clone(), hosted.generation.clone());
         let attached = Rc::new(Attached { stream, failed: Cell::new(false), responded: Cell::new(false) });
         PluginStream { slot, generation, hosted: RefCell::new(hosted), attached, context: Cell::new(None), ended: Cell::new(false) }
@@ -345,7 +344,7 @@ impl PluginStream {
 
     /// Counts a body that outgrew its limit.
     pub fn body_overflow(&self) {
-        add(&self.hosted.borrow().services.shard.body_overflows, 1);
+        self.hosted.borrow().services.stats.body_overflows.inc();
     }
 
     pub fn on_request_headers(&self, end_of_stream: bool) -> Action {

@@ -2,7 +2,7 @@
 use super::{
     Generation, PluginSlot, PluginState, Status, UpstreamStatus,
     code::{self, CodeError, FetchOptions},
-    metrics::{Custom, Fetches, Kind},
+    metrics::{Custom, Fetches},
     redis,
     rollback::{Probation, WINDOW},
     startup::{For, Outcome, RedisWish, Startup},
@@ -11,6 +11,7 @@ use super::{
 use crate::{
     app_log::{Level, Logger},
     cluster::ClusterRegistry,
+    stats::{PluginStats, Table, Total},
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -33,7 +34,7 @@ use weir_config::{
     model::{Name, WasmCode, WasmPlugin},
 };
 use weir_wasm::{
-    Engine, EngineOptions, Limits, Module, PluginSpec,
+    Engine, EngineOptions, Limits, MetricType, Module, PluginSpec,
     cache::{self, Cache},
 };
 
@@ -73,7 +74,7 @@ impl ManagerOptions {
 }
 
 /// Takes one metric: name, labels, kind, value.
-pub type EachMetric<'a> = dyn FnMut(&str, &[(&'static str, &str)], Kind, u64) + 'a;
+pub type EachMetric<'a> = dyn FnMut(&str, &[(&'static str, &str)], Total) + 'a;
 
 /// Opens the cache in a folder. Plugins also work without a cache.
 fn opened(dir: &Path) -> Option<Cache> {
@@ -223,15 +224,11 @@ impl Manager {
     pub fn metrics(&self, each: &mut EachMetric<'_>) {
         for slot in self.slots() {
             let labels = [("plugin", &*slot.name)];
-            let unavailable = u64::from(slot.current.load().is_none());
-            each("weir_wasm_unavailable", &labels, Kind::Gauge, unavailable);
-            each("weir_wasm_refused_versions", &labels, Kind::Counter, slot.refused_versions.load(Ordering::Relaxed));
-            each("weir_wasm_stream_overflows", &labels, Kind::Counter, slot.stream_overflows.load(Ordering::Relaxed));
-            each("weir_wasm_rollbacks", &labels, Kind::Counter, slot.rollbacks.load(Ordering::Relaxed));
-            slot.shards.each(&mut |name, value| {
-                let gauge = matches!(name, "weir_wasm_instances" | "weir_wasm_memory_bytes");
-                each(name, &labels, if gauge { Kind::Gauge } else { Kind::Counter }, value);
-            });
+            each("weir_wasm_unavailable", &labels, Total::Gauge(slot.current.load().is_none().into()));
+            each("weir_wasm_refused_versions", &labels, Total::Counter(slot.refused_versions.load(Ordering::Relaxed)));
+            each("weir_wasm_stream_overflows", &labels, Total::Counter(slot.stream_overflows.load(Ordering::Relaxed)));
+            each("weir_wasm_rollbacks", &labels, Total::Counter(slot.rollbacks.load(Ordering::Relaxed)));
+            slot.shards.each(&mut |declared, total| each(&format!("{}_{}", PluginStats::PREFIX, declared.name), &labels, total));
         }
         let of = |n: &AtomicU64| n.load(Ordering::Relaxed);
         let fetches = &self.fetches;
@@ -245,16 +242,18 @@ impl Manager {
             ("weir_wasm_compiled", None, compiled),
             ("weir_wasm_artifacts_loaded", None, loaded),
         ] {
-            each(name, label.as_slice(), Kind::Counter, value);
+            each(name, label.as_slice(), Total::Counter(value));
         }
         self.custom.each(&mut |name, kind, value| {
             let name = format!("wasmcustom.{name}");
             let now = value.value.load(Ordering::Relaxed);
-            if kind == Kind::Histogram {
-                each(&format!("{name}_sum"), &[], Kind::Counter, now);
-                each(&format!("{name}_count"), &[], Kind::Counter, value.count.load(Ordering::Relaxed));
-            } else {
-                each(&name, &[], kind, now);
+            match kind {
+                MetricType::Counter => each(&name, &[], Total::Counter(now)),
+                MetricType::Gauge => each(&name, &[], Total::Gauge(now.cast_signed())),
+                MetricType::Histogram => {
+                    each(&format!("{name}_sum"), &[], Total::Counter(now));
+                    each(&format!("{name}_count"), &[], Total::Counter(value.count.load(Ordering::Relaxed)));
+                }
             }
         });
     }

@@ -1,80 +1,15 @@
-//! What is counted of plugins: per plugin by each worker in a shard of its own, and what plugins define themselves.
-use serde::Serialize;
+//! The shards of a plugin's statistics, and the metrics that plugins define.
+use crate::stats::{Declared, PluginStats, Table, Total};
 use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
 };
 use weir_wasm::{MetricType, Status};
 
-macro_rules! counters {
-    ($($field:ident: $doc:literal,)*) => {
-        /// One worker's counts for one plugin. Only that worker writes.
-        #[derive(Debug, Default)]
-        pub struct Shard { $(#[doc = $doc] pub $field: AtomicU64,)* }
-        impl Shard {
-            /// Names (`weir_wasm_…`) and what they mean.
-            pub const DOCS: &[(&str, &str)] = &[$((concat!("weir_wasm_", stringify!($field)), $doc),)*];
-            fn values(&self) -> [u64; Self::DOCS.len()] {
-                [$(self.$field.load(Relaxed),)*]
-            }
-        }
-    };
-}
-
-counters! {
-    streams: "streams that the plugin has seen",
-    calls: "callbacks run in the guest",
-    call_nanoseconds: "wall time in them",
-    traps: "instances that ended in a trap",
-    deadlines: "traps among them because a callback took too long",
-    memory_limits: "traps among them because the guest wanted more memory than its limit",
-    failed_streams: "streams answered with 503 because the plugin could not run",
-    skipped_streams: "streams that went on without the plugin, as failStrategy FAIL_OPEN says",
-    starts: "instances started",
-    start_nanoseconds: "wall time of these starts",
-    start_failures: "instances that did not start",
-    waited_streams: "streams that waited for an instance to start",
-    rebuilds: "instances replaced because the guest asked for it",
-    vm_reload_success: "instances started after a trap",
-    vm_reload_failure: "instances that did not start after a trap",
-    vm_reload_backoff: "times that an instance was asked for during the pause after one that could not start",
-    instances: "instances alive now, spares and retiring ones included",
-    memory_bytes: "linear memory of the instances now",
-    log_dropped: "log records dropped because a callback wrote more than its limit",
-    body_overflows: "bodies that outgrew the plugin's buffer limit",
-    http_calls: "HTTP callouts",
-    http_call_failures: "those without an answer",
-    http_call_nanoseconds: "time to their answers",
-    grpc_calls: "gRPC callouts and streams",
-    grpc_failures: "those that ended with another status than 0",
-    callout_overflows: "callouts and commands refused because too many were under way",
-    redis_commands: "Redis commands",
-    redis_failures: "those without a reply",
-    redis_errors: "error replies",
-    redis_nanoseconds: "time to the replies",
-}
-
-/// Of a plugin as a whole.
-pub const SLOT_DOCS: &[(&str, &str)] = &[
-    ("weir_wasm_unavailable", "1 while no version of the plugin serves: failStrategy decides"),
-    ("weir_wasm_refused_versions", "versions that could not be fetched, compiled, started or configured, retries included"),
-    ("weir_wasm_stream_overflows", "edits refused because the plugin would have added more to a stream than its limit"),
-    ("weir_wasm_rollbacks", "versions that trapped soon after they took streams and gave way to the one before"),
-];
-
-/// Of all plugins together, under the names of Istio's agent.
-pub const CODE_DOCS: &[(&str, &str)] = &[
-    ("wasm_remote_fetch_count", "fetches of code, by `result`: success, download_failure, checksum_mismatched"),
-    ("wasm_cache_lookup_count", "remote code looked for on disk, by `hit`: true, false"),
-    ("weir_wasm_compiled", "modules compiled since their artifact was not on disk"),
-    ("weir_wasm_artifacts_loaded", "modules loaded from compiled artifacts on disk"),
-];
-
-/// What fetching came to.
+/// Results of fetches and cache lookups.
 #[derive(Debug, Default)]
 pub(super) struct Fetches {
     pub success: AtomicU64,
@@ -84,55 +19,30 @@ pub(super) struct Fetches {
     pub disk_miss: AtomicU64,
 }
 
-/// Adds to a counter that nobody else writes.
-pub(super) fn add(counter: &AtomicU64, n: u64) {
-    counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
-}
-
-pub(super) fn add_time(counter: &AtomicU64, time: Duration) {
-    add(counter, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
-}
-
 /// All shards of a plugin.
-#[derive(Debug, Default)]
-pub(super) struct Shards(Mutex<Vec<Arc<Shard>>>);
+#[derive(Default)]
+pub(super) struct Shards(Mutex<Vec<Arc<PluginStats>>>);
 
 impl Shards {
-    pub fn add(&self) -> Arc<Shard> {
-        let shard = Arc::new(Shard::default());
+    pub fn add(&self) -> Arc<PluginStats> {
+        let shard = Arc::new(PluginStats::default());
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(shard.clone());
         shard
     }
     pub fn streams(&self) -> u64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|shard| shard.streams.load(Relaxed)).sum()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|shard| shard.streams.get()).sum()
     }
-    pub fn each(&self, each: &mut dyn FnMut(&'static str, u64)) {
+    pub fn each(&self, each: &mut dyn FnMut(&'static Declared, Total)) {
         let shards = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut sums = [0u64; Shard::DOCS.len()];
-        for shard in shards.iter() {
-            for (sum, value) in sums.iter_mut().zip(shard.values()) {
-                *sum = sum.wrapping_add(value);
-            }
-        }
-        for ((name, _), sum) in Shard::DOCS.iter().zip(sums) {
-            each(name, sum);
-        }
+        let shards: Vec<&PluginStats> = shards.iter().map(|s| &**s).collect();
+        PluginStats::sum(&shards, each);
     }
 }
 
 /// Metrics that plugins define, by kind and name; shown as `wasmcustom.NAME`. Kept as long as the process, so that a new
 /// generation counts on.
 #[derive(Debug, Default)]
-pub struct Custom(Mutex<HashMap<(Kind, String), Arc<Value>>>);
-
-/// As [`MetricType`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    Counter,
-    Gauge,
-    Histogram,
-}
+pub struct Custom(Mutex<HashMap<(MetricType, String), Arc<Value>>>);
 
 /// Of one metric, over all workers.
 #[derive(Debug, Default)]
@@ -150,7 +60,7 @@ const MAX_NAME: usize = 1024;
 impl Custom {
     pub(super) fn define(&self, kind: MetricType, name: &str) -> Result<Arc<Value>, Status> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (Kind::from(kind), name.to_string());
+        let key = (kind, name.to_string());
         if let Some(value) = all.get(&key) {
             return Ok(value.clone());
         }
@@ -161,21 +71,11 @@ impl Custom {
     }
 
     /// In the order of names.
-    pub fn each(&self, each: &mut dyn FnMut(&str, Kind, &Value)) {
+    pub fn each(&self, each: &mut dyn FnMut(&str, MetricType, &Value)) {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut sorted: Vec<_> = all.iter().collect();
         sorted.sort_by(|a, b| (&a.0.1, a.0.0).cmp(&(&b.0.1, b.0.0)));
         sorted.into_iter().for_each(|((kind, name), value)| each(name, *kind, value));
-    }
-}
-
-impl From<MetricType> for Kind {
-    fn from(kind: MetricType) -> Kind {
-        match kind {
-            MetricType::Counter => Kind::Counter,
-            MetricType::Gauge => Kind::Gauge,
-            MetricType::Histogram => Kind::Histogram,
-        }
     }
 }
 
@@ -253,13 +153,19 @@ mod tests {
     fn shards_add_up() {
         let shards = Shards::default();
         let (a, b) = (shards.add(), shards.add());
-        add(&a.calls, 2);
-        add(&b.calls, 3);
-        add_time(&b.call_nanoseconds, Duration::from_micros(1));
+        a.calls.add(2);
+        b.calls.add(3);
+        b.call_nanoseconds.add_time(std::time::Duration::from_micros(1));
+        a.instances.inc();
         let mut seen = HashMap::new();
-        shards.each(&mut |name, value| {
-            seen.insert(name, value);
+        shards.each(&mut |declared, total| {
+            let value = match total {
+                Total::Counter(n) => n as i64,
+                Total::Gauge(n) => n,
+                _ => panic!("{}", declared.name),
+            };
+            seen.insert(declared.name, value);
         });
-        assert_eq!((seen["weir_wasm_calls"], seen["weir_wasm_call_nanoseconds"], seen["weir_wasm_traps"]), (5, 1000, 0));
+        assert_eq!((seen["calls"], seen["call_nanoseconds"], seen["traps"], seen["instances"]), (5, 1000, 0, 1));
     }
 }

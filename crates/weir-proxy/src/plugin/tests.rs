@@ -1,7 +1,7 @@
 //! Manager and workers together, with guests written in WAT and streams that only note what is done to them.
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::cluster::ClusterRegistry;
+use crate::{cluster::ClusterRegistry, stats::Total};
 use std::{
     cell::RefCell,
     collections::BTreeMap,
@@ -165,7 +165,11 @@ impl Rig {
 
     fn metric(&self, wanted: &str) -> u64 {
         let mut found = 0;
-        self.manager.metrics(&mut |name, _, _, value| found = if name == wanted { value } else { found });
+        self.manager.metrics(&mut |name, _, total| match total {
+            Total::Counter(n) if name == wanted => found = n,
+            Total::Gauge(n) if name == wanted => found = n as u64,
+            _ => {}
+        });
         found
     }
 

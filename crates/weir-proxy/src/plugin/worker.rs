@@ -4,11 +4,10 @@ use super::{
     callout::Callouts,
     host_services::{Common, HostServices},
     instance::Hosted,
-    metrics::{Shard, add, add_time},
     redis::Pool,
     startup::{Asked, For, Outcome},
 };
-use crate::{app_log::Logger, worker::Worker};
+use crate::{app_log::Logger, stats::PluginStats, worker::Worker};
 use std::{
     cell::{Cell, RefCell},
     rc::{Rc, Weak},
@@ -57,7 +56,7 @@ pub struct WorkerPlugins {
 pub(super) struct Entry {
     manager: Arc<Manager>,
     pub slot: Arc<PluginSlot>,
-    shard: Arc<Shard>,
+    stats: Arc<PluginStats>,
     common: Rc<Common>,
     /// Takes new streams.
     active: RefCell<Option<Active>>,
@@ -121,11 +120,11 @@ impl WorkerPlugins {
         let Some(hosted) = entry.active() else {
             return match slot.fail_strategy() {
                 FailStrategy::FailOpen => {
-                    add(&entry.shard.skipped_streams, 1);
+                    entry.stats.skipped_streams.inc();
                     PluginEntry::Skip
                 }
                 FailStrategy::FailClose | FailStrategy::FailReload => {
-                    add(&entry.shard.failed_streams, 1);
+                    entry.stats.failed_streams.inc();
                     PluginEntry::Fail
                 }
             };
@@ -153,7 +152,7 @@ impl WorkerPlugins {
         let entry = Rc::new(Entry {
             manager: self.manager.clone(),
             slot: slot.clone(),
-            shard: slot.add_shard(),
+            stats: slot.add_stats(),
             common: self.common.clone(),
             active: RefCell::default(),
             spare: RefCell::default(),
@@ -250,7 +249,7 @@ impl Waiting {
 
     /// Counts a stream that waits.
     pub fn count(&self) {
-        add(&self.entry.shard.waited_streams, 1);
+        self.entry.stats.waited_streams.inc();
     }
 
     /// Waits until the start has ended, well or not.
@@ -285,7 +284,7 @@ impl Entry {
             // Another version has a clean record.
             self.failures.set(0);
         } else if self.pauses() {
-            add(&self.shard.vm_reload_backoff, 1);
+            self.stats.vm_reload_backoff.inc();
             return;
         }
         self.start(&newest);
@@ -319,10 +318,10 @@ impl Entry {
             self.starting.set(None);
         }
         if let Some(Outcome { started, asked }) = outcome {
-            add(&self.shard.starts, 1);
-            add_time(&self.shard.start_nanoseconds, took);
+            self.stats.starts.inc();
+            self.stats.start_nanoseconds.add_time(took);
             if started.is_err() {
-                add(&self.shard.start_failures, 1);
+                self.stats.start_failures.inc();
             }
             match started {
                 Ok(_) if self.slot.current().is_none_or(|g| g.number != generation.number) => {}
@@ -343,9 +342,9 @@ impl Entry {
             return;
         }
         if serves.is_some() {
-            add(&self.shard.rebuilds, 1);
+            self.stats.rebuilds.inc();
         } else if self.failures.get() > 0 || self.has_trapped() {
-            add(&self.shard.vm_reload_success, 1);
+            self.stats.vm_reload_success.inc();
         }
         let generation = hosted.generation.clone();
         self.activate(hosted);
@@ -362,7 +361,7 @@ impl Entry {
     fn not_started(self: &Rc<Entry>, generation: &Arc<Generation>, why: &str) {
         let first = self.failures.get() == 0;
         if !first || self.has_trapped() {
-            add(&self.shard.vm_reload_failure, 1);
+            self.stats.vm_reload_failure.inc();
         }
         self.fail(generation.number);
         if self.active().is_some_and(|a| a.generation.number == generation.number) {
@@ -375,7 +374,7 @@ impl Entry {
     }
 
     pub fn services(&self, generation: &Arc<Generation>, asked: &mut Asked) -> HostServices {
-        HostServices::new(self.slot.id, generation.clone(), self.common.clone(), self.shard.clone(), asked)
+        HostServices::new(self.slot.id, generation.clone(), self.common.clone(), self.stats.clone(), asked)
     }
 
     fn activate(self: &Rc<Entry>, hosted: Rc<Hosted>) {

@@ -55,6 +55,7 @@ impl<T: Table> Scopes<T> {
         // Copied, so that no worker waits for a reader.
         let names: Vec<(Name, Vec<Arc<T>>)> = self.lock().iter().map(|(n, s)| (n.clone(), s.iter().flatten().cloned().collect())).collect();
         for (name, shards) in names {
+            let shards: Vec<&T> = shards.iter().map(|s| &**s).collect();
             T::sum(&shards, &mut |declared, total| each(&name, declared, total));
         }
     }
@@ -66,7 +67,10 @@ impl<T: Table> Scopes<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{ListenerStats, PluginStats},
+        *,
+    };
 
     #[test]
     fn workers_count_apart_and_are_read_together() {
@@ -95,7 +99,7 @@ mod tests {
 
     #[test]
     fn names_stand_once() {
-        for declared in [HttpStats::DECLARED, ClusterStats::DECLARED] {
+        for declared in [HttpStats::DECLARED, ClusterStats::DECLARED, ListenerStats::DECLARED, PluginStats::DECLARED] {
             let names: std::collections::HashSet<_> = declared.iter().map(|d| d.name).collect();
             assert_eq!(names.len(), declared.len());
         }

@@ -12,7 +12,7 @@ use crate::{
 };
 use bytes::Bytes;
 use h2::client::SendRequest;
-use std::{io, net::SocketAddr, rc::Rc, sync::atomic::Ordering, time::Duration};
+use std::{io, net::SocketAddr, rc::Rc, time::Duration};
 use tokio::net::{TcpSocket, TcpStream};
 use weir_config::model::{ProxyProtocolVersion, UpstreamProtocol};
 use weir_net::{
@@ -227,7 +227,7 @@ impl Checkout<'_> {
                     }
                     w.shared.release_any_connection(w.index);
                     let shed = shed.get_or_insert_with(|| {
-                        w.shared.upstreams.overflow.fetch_add(1, Ordering::Relaxed);
+                        w.shared.upstreams.overflow.inc();
                         Box::pin(tokio::time::sleep(WAIT_FOR_PROCESS))
                     });
                     tokio::select! {

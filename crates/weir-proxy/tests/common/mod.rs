@@ -7,7 +7,10 @@ use tokio::{
 };
 use weir_config::model::*;
 use weir_net::tls;
-use weir_proxy::{Options, Proxy};
+use weir_proxy::{
+    Options, Proxy,
+    stats::{ListenerStats, Table, Total},
+};
 pub use weir_test::{Ca, Signed};
 
 pub fn start() -> Proxy {
@@ -217,5 +220,10 @@ pub fn address_of(proxy: &Proxy, listener: &str) -> SocketAddr {
 pub fn counter(proxy: &Proxy, listener: &str, name: &str) -> u64 {
     let listeners = proxy.shared().listeners.load();
     let slot = listeners.iter().find(|l| &*l.name == listener).unwrap();
-    slot.stats.values().find(|(n, _)| *n == name).unwrap().1
+    let mut found = None;
+    ListenerStats::sum(&[&slot.stats], &mut |declared, total| match total {
+        Total::Counter(n) if declared.name == name => found = Some(n),
+        _ => {}
+    });
+    found.unwrap()
 }

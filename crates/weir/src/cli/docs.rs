@@ -5,8 +5,7 @@ use clap::{Arg, Args as ClapArgs, Command, CommandFactory, ValueEnum};
 use std::{fmt::Write, process::ExitCode};
 use weir_proxy::{
     admin::{MEMBERSHIP, PROCESS},
-    listener::ListenerStats,
-    stats::{ClusterStats, Declared, HttpStats, Kind, Table},
+    stats::{ClusterStats, DOWNSTREAM_CX_ACTIVE, Declared, HttpStats, Kind, ListenerStats, PLUGIN, PLUGIN_CODE, PluginStats, Table},
 };
 
 /// Print a generated page of the documentation
@@ -58,14 +57,15 @@ fn metrics() -> String {
     declared::<HttpStats>("HTTP connection managers", "stat_prefix", &mut out);
     declared::<ClusterStats>("Clusters", "name", &mut out);
     MEMBERSHIP.iter().for_each(|gauge| row(gauge, &mut out));
-    let _ = writeln!(out, "\n## Listeners\n\n`listener.<address>.` and:\n\n| | |\n| --- | --- |");
-    pairs(&[ListenerStats::ACTIVE], &mut out);
-    pairs(ListenerStats::DOCS, &mut out);
-    let _ = writeln!(out, "\n## Plugins\n\nWith the label `plugin`:\n\n| | |\n| --- | --- |");
-    pairs(weir_proxy::plugin::metrics::SLOT_DOCS, &mut out);
-    pairs(weir_proxy::plugin::metrics::Shard::DOCS, &mut out);
-    let _ = writeln!(out, "\nOf all plugins together:\n\n| | |\n| --- | --- |");
-    pairs(weir_proxy::plugin::metrics::CODE_DOCS, &mut out);
+    declared::<ListenerStats>("Listeners", "address", &mut out);
+    row(&DOWNSTREAM_CX_ACTIVE, &mut out);
+    let _ = writeln!(out, "\n## Plugins\n\nWith the label `plugin`:\n\n| | | |\n| --- | --- | --- |");
+    PLUGIN.iter().for_each(|d| row(d, &mut out));
+    for d in PluginStats::DECLARED {
+        let _ = writeln!(out, "| `{}_{}` | {} | {} |", PluginStats::PREFIX, d.name, kind(d), cell(d.help));
+    }
+    let _ = writeln!(out, "\nOf all plugins together:\n\n| | | |\n| --- | --- | --- |");
+    PLUGIN_CODE.iter().for_each(|d| row(d, &mut out));
     out
 }
 
@@ -75,11 +75,16 @@ fn declared<T: Table>(title: &str, varies: &str, out: &mut String) {
 }
 
 fn row(d: &Declared, out: &mut String) {
-    let (name, kind) = match d.kind {
-        Kind::Codes => (format!("{}<status>", d.name), "counter".into()),
-        kind => (d.name.into(), format!("{kind:?}").to_lowercase()),
-    };
-    let _ = writeln!(out, "| `{name}` | {kind} | {} |", cell(d.help));
+    let rest = if d.kind == Kind::Codes { "<status>" } else { "" };
+    let _ = writeln!(out, "| `{}{rest}` | {} | {} |", d.name, kind(d), cell(d.help));
+}
+
+fn kind(d: &Declared) -> &'static str {
+    match d.kind {
+        Kind::Counter | Kind::Codes => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Histogram => "histogram",
+    }
 }
 
 fn access_log() -> String {

@@ -60,7 +60,7 @@ pub const PROCESS: &[Single] = &[
         Counter,
         "server.upstream_cx_overflow",
         "requests that had to wait for an upstream connection, and TCP connections that were closed, because of the limit",
-        |n| load(&n.shared.upstreams.overflow),
+        |n| n.shared.upstreams.overflow.get(),
     ),
     single(Gauge, "server.memory_allocated", "resident memory in bytes", |n| n.memory.1),
     single(Gauge, "server.memory_heap_size", "size of the data segments in bytes, resident or not", |n| n.memory.0),

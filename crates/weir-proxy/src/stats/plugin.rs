@@ -1,0 +1,72 @@
+//! Statistics of plugins.
+use super::{
+    Counter, Declared, Gauge, Kind, Table, Total,
+    table::{kind, table, total},
+};
+
+table! {
+    /// Statistics of a plugin, `weir_wasm_….<plugin>`.
+    PluginStats, "weir_wasm", "plugin";
+    streams: Counter = "streams" "streams that the plugin has seen",
+    calls: Counter = "calls" "callbacks run in the guest",
+    call_nanoseconds: Counter = "call_nanoseconds" "time spent in callbacks",
+    traps: Counter = "traps" "instances that trapped",
+    deadlines: Counter = "deadlines" "traps because a callback exceeded its time limit",
+    memory_limits: Counter = "memory_limits" "traps because the guest exceeded its memory limit",
+    failed_streams: Counter = "failed_streams" "streams answered with 503 because the plugin could not run",
+    skipped_streams: Counter = "skipped_streams" "streams that continued without the plugin (`failStrategy: FAIL_OPEN`)",
+    starts: Counter = "starts" "instances started",
+    start_nanoseconds: Counter = "start_nanoseconds" "time spent in starts",
+    start_failures: Counter = "start_failures" "instances that failed to start",
+    waited_streams: Counter = "waited_streams" "streams that waited for an instance to start",
+    rebuilds: Counter = "rebuilds" "instances replaced because the guest asked for it",
+    vm_reload_success: Counter = "vm_reload_success" "instances started after a trap",
+    vm_reload_failure: Counter = "vm_reload_failure" "instances that failed to start after a trap",
+    vm_reload_backoff: Counter = "vm_reload_backoff" "times that an instance was needed during the pause after a failed start",
+    instances: Gauge = "instances" "instances now, including spare and retiring ones",
+    memory_bytes: Gauge = "memory_bytes" "linear memory of the instances now",
+    log_dropped: Counter = "log_dropped" "log records dropped because a callback wrote more than its limit",
+    body_overflows: Counter = "body_overflows" "bodies that exceeded the buffer limit of the plugin",
+    http_calls: Counter = "http_calls" "HTTP callouts",
+    http_call_failures: Counter = "http_call_failures" "HTTP callouts without a response",
+    http_call_nanoseconds: Counter = "http_call_nanoseconds" "time until the responses of HTTP callouts",
+    grpc_calls: Counter = "grpc_calls" "gRPC callouts and streams",
+    grpc_failures: Counter = "grpc_failures" "gRPC callouts and streams that ended with a status other than 0",
+    callout_overflows: Counter = "callout_overflows" "callouts and commands rejected because too many were in progress",
+    redis_commands: Counter = "redis_commands" "Redis commands",
+    redis_failures: Counter = "redis_failures" "Redis commands without a reply",
+    redis_errors: Counter = "redis_errors" "error replies of Redis",
+    redis_nanoseconds: Counter = "redis_nanoseconds" "time until the replies of Redis",
+}
+
+const fn declared(name: &'static str, kind: Kind, help: &'static str) -> Declared {
+    Declared { name, kind, help }
+}
+
+/// Statistics that are kept per plugin and not per worker, with their full names.
+pub const PLUGIN: &[Declared] = &[
+    declared("weir_wasm_unavailable", Kind::Gauge, "1 while no version of the plugin is in use; `failStrategy` decides"),
+    declared(
+        "weir_wasm_refused_versions",
+        Kind::Counter,
+        "versions that could not be fetched, compiled, started or configured, including retries",
+    ),
+    declared(
+        "weir_wasm_stream_overflows",
+        Kind::Counter,
+        "edits rejected because the plugin would have added more to a stream than its limit",
+    ),
+    declared(
+        "weir_wasm_rollbacks",
+        Kind::Counter,
+        "versions that trapped soon after they took streams and were replaced by the previous one",
+    ),
+];
+
+/// Statistics of all plugins together, under the names of Istio's agent where it has them.
+pub const PLUGIN_CODE: &[Declared] = &[
+    declared("wasm_remote_fetch_count", Kind::Counter, "fetches of code, by `result`: success, download_failure, checksum_mismatched"),
+    declared("wasm_cache_lookup_count", Kind::Counter, "lookups of remote code on disk, by `hit`: true, false"),
+    declared("weir_wasm_compiled", Kind::Counter, "modules compiled because no artifact was on disk"),
+    declared("weir_wasm_artifacts_loaded", Kind::Counter, "modules loaded from compiled artifacts on disk"),
+];
