@@ -19,10 +19,13 @@ pub enum ResourceKind {
     Listener,
 }
 
-/// What identifies a resource. A virtual host is named `route configuration/virtual host`, as in Envoy's VHDS.
+/// What identifies a resource.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Id {
     pub kind: ResourceKind,
+    /// The route configuration of a virtual host; `None` for all other kinds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route_config: Option<Name>,
     pub name: Name,
 }
 
@@ -65,10 +68,10 @@ pub struct Verdict {
 pub enum State {
     /// In use by every worker.
     Live,
-    /// Accepted, and waiting: for a name to resolve, a plugin to start, a secret to come, a port to be free. The version before it
-    /// (if any) stays in use.
+    /// Accepted, and waiting: for a name to resolve, a plugin to start, a secret to come, a port to be free. What does not wait is in
+    /// use; of the rest, the version before it (if any) stays in use.
     Warming,
-    /// Not used. The version before it (if any) stays in use.
+    /// Not used, or not all of it: the findings say which part. Of that part, the version before it (if any) stays in use.
     Refused,
 }
 
@@ -82,16 +85,16 @@ impl Resource {
             Resource::VirtualHost(table, host) => return Id::virtual_host(table, &host.name),
             Resource::Listener(l) => (ResourceKind::Listener, l.name.clone()),
         };
-        Id { kind, name }
+        Id::new(kind, name)
     }
 }
 
 impl Id {
     pub fn new(kind: ResourceKind, name: Name) -> Id {
-        Id { kind, name }
+        Id { kind, route_config: None, name }
     }
-    pub fn virtual_host(route_configuration: &str, host: &str) -> Id {
-        Id { kind: ResourceKind::VirtualHost, name: format!("{route_configuration}/{host}").into() }
+    pub fn virtual_host(route_config: &Name, host: &Name) -> Id {
+        Id { kind: ResourceKind::VirtualHost, route_config: Some(route_config.clone()), name: host.clone() }
     }
 }
 
@@ -105,7 +108,10 @@ impl std::fmt::Display for Id {
             ResourceKind::VirtualHost => "virtual host",
             ResourceKind::Listener => "listener",
         };
-        write!(f, "{kind} `{}`", self.name)
+        match &self.route_config {
+            Some(routes) => write!(f, "{kind} `{routes}/{}`", self.name),
+            None => write!(f, "{kind} `{}`", self.name),
+        }
     }
 }
 
@@ -152,6 +158,26 @@ impl Delta {
     pub fn is_empty(&self) -> bool {
         self.set.is_empty() && self.gone.is_empty()
     }
+
+    /// Takes in a delta that follows this one: both together do what one after the other does.
+    pub fn merge(&mut self, later: Delta) {
+        if self.is_empty() {
+            *self = Delta { revision: later.revision.max(self.revision), ..later };
+            return;
+        }
+        let mut all: BTreeMap<Id, Option<Resource>> = BTreeMap::new();
+        for delta in [std::mem::take(self), later] {
+            self.revision = self.revision.max(delta.revision);
+            all.extend(delta.set.into_iter().map(|r| (r.id(), Some(r))));
+            all.extend(delta.gone.into_iter().map(|id| (id, None)));
+        }
+        for (id, resource) in all {
+            match resource {
+                Some(resource) => self.set.push(resource),
+                None => self.gone.push(id),
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -186,8 +212,21 @@ mod tests {
         let delta = Delta::between(&old, &new, 2);
         let set: Vec<String> = delta.set.iter().map(|r| r.id().to_string()).collect();
         assert_eq!(set, ["cluster `b`", "cluster `c`", "virtual host `http.80/x`"]);
-        assert_eq!(delta.gone, [Id::virtual_host("http.80", "y")]);
+        assert_eq!(delta.gone, [Id::virtual_host(&"http.80".into(), &"y".into())]);
         assert!(Delta::between(&old, &old, 3).is_empty());
         assert_eq!(Delta::of(&old, 1).set.len(), 4);
+        // One after the other is the same as both at once, whatever the order in which a resource comes and goes.
+        let mut both = Delta::between(&Config::default(), &old, 1);
+        both.merge(delta);
+        both.merge(Delta::between(&new, &old, 3));
+        both.merge(Delta::between(&old, &new, 4));
+        let set: Vec<String> = both.set.iter().map(|r| r.id().to_string()).collect();
+        assert_eq!(
+            (both.revision, set),
+            (4, ["a", "b", "c"].map(|n| format!("cluster `{n}`")).into_iter().chain(["virtual host `http.80/x`".into()]).collect())
+        );
+        let host_x = both.set.iter().find_map(|r| if let Resource::VirtualHost(_, h) = r { Some(h) } else { None });
+        assert!(host_x.is_some_and(|h| Arc::ptr_eq(h, &new.routes["http.80"].virtual_hosts[0])));
+        assert_eq!(both.gone, [Id::virtual_host(&"http.80".into(), &"y".into())]);
     }
 }

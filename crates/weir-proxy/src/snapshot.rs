@@ -3,10 +3,10 @@ use crate::{
     access_log::AccessLogger,
     cluster::{ClusterRegistry, ClusterSlot},
     plugin::PluginSlot,
-    route::RouteTable,
+    route::{RouteConfigRt, RouteTable, matcher::Patterns},
 };
 use std::{collections::HashMap, sync::Arc, time::SystemTime};
-use weir_config::model::{Config, FilterChain, HttpConnectionManager, Name, NetworkFilter, RouteConfiguration, VirtualHost};
+use weir_config::model::{Config, FilterChain, HttpConnectionManager, Name, NetworkFilter, VirtualHost};
 
 /// Published by `ArcSwap`; a worker compares its pointer at each request. What did not change is shared with the
 /// snapshot before it.
@@ -60,7 +60,7 @@ pub struct HcmRt {
     /// In the order in which requests meet them.
     pub plugins: Vec<Arc<PluginSlot>>,
     /// A virtual host for each of the `server_domains`.
-    servers: Option<RouteTable>,
+    servers: Option<Arc<RouteTable>>,
 }
 
 impl HcmRt {
@@ -105,13 +105,14 @@ impl HcmRt {
     }
 }
 
-fn servers(domains: &[String]) -> RouteTable {
-    let host = |domain: &String| {
+fn servers(domains: &[String]) -> Arc<RouteTable> {
+    let mut config = RouteConfigRt::new("server_domains".into());
+    for domain in domains {
         let (name, domains) = (domain.as_str().into(), vec![domain.clone()]);
-        Arc::new(VirtualHost { name, domains, routes: Vec::new(), include_request_attempt_count: false, fall_back_to_wildcard: false })
-    };
-    let config = RouteConfiguration { name: "server_domains".into(), virtual_hosts: domains.iter().map(host).collect() };
-    RouteTable::compile(&config, None, &mut |name| Arc::new(ClusterSlot::new(name.clone(), u32::MAX))).0
+        let host = VirtualHost { name, domains, routes: Vec::new(), include_request_attempt_count: false, fall_back_to_wildcard: false };
+        config.set(&Arc::new(host), &mut |name| Arc::new(ClusterSlot::new(name.clone(), u32::MAX)), &mut Patterns::default());
+    }
+    config.table().clone()
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 use crate::{
     access_log::{AccessLogger, Sinks},
     cluster::ClusterRegistry,
-    route::RouteTable,
+    route::{RouteConfigRt, RouteTable, matcher::Patterns},
 };
 use std::{collections::HashMap, sync::Arc};
 use weir_config::{
+    delta::{Delta, Resource},
     diagnostic::Diagnostic,
     model::{AccessLog, Config, HttpConnectionManager, Name, RouteConfiguration},
 };
@@ -22,7 +23,7 @@ type CompiledLogs = (Vec<AccessLog>, Arc<[AccessLogger]>, Vec<Diagnostic>);
 
 struct Entry {
     config: Arc<RouteConfiguration>,
-    table: Arc<RouteTable>,
+    hosts: RouteConfigRt,
     findings: Vec<Diagnostic>,
 }
 
@@ -31,20 +32,32 @@ impl Tables {
     pub fn update(&mut self, config: &Config, clusters: &ClusterRegistry) {
         self.tables.retain(|name, _| config.routes.contains_key(name));
         for (name, new) in &config.routes {
-            let old = self.tables.get(name);
-            if old.is_some_and(|e| Arc::ptr_eq(&e.config, new)) {
-                continue;
+            let empty = || Entry {
+                config: Arc::new(RouteConfiguration { name: name.clone(), virtual_hosts: Vec::new() }),
+                hosts: RouteConfigRt::new(name.clone()),
+                findings: Vec::new(),
+            };
+            let entry = self.tables.entry(name.clone()).or_insert_with(empty);
+            let of = |c: &RouteConfiguration| Config { routes: [(name.clone(), Arc::new(c.clone()))].into(), ..Config::default() };
+            let (delta, mut patterns) = (Delta::between(&of(&entry.config), &of(new), 0), Patterns::default());
+            for resource in &delta.set {
+                if let Resource::VirtualHost(_, host) = resource {
+                    entry.hosts.set(host, &mut |name| clusters.slot(name), &mut patterns);
+                }
             }
-            let (table, findings) = RouteTable::compile(new, old.map(|e| &*e.table), &mut |name| clusters.slot(name));
-            self.tables.insert(name.clone(), Entry { config: new.clone(), table: Arc::new(table), findings });
+            for host in entry.config.virtual_hosts.iter().filter(|h| !new.virtual_hosts.iter().any(|n| n.name == h.name)) {
+                entry.hosts.remove(&host.name);
+            }
+            entry.config = new.clone();
+            entry.findings = new.virtual_hosts.iter().flat_map(|h| entry.hosts.findings(&h.name)).collect();
         }
     }
     /// The table of a name; an empty one where there is none.
     pub fn get(&self, name: &Name) -> Arc<RouteTable> {
-        self.tables.get(name).map_or_else(|| self.empty.clone(), |e| e.table.clone())
+        self.tables.get(name).map_or_else(|| self.empty.clone(), |e| e.hosts.table().clone())
     }
     pub fn all(&self) -> HashMap<Name, Arc<RouteTable>> {
-        self.tables.iter().map(|(n, e)| (n.clone(), e.table.clone())).collect()
+        self.tables.iter().map(|(n, e)| (n.clone(), e.hosts.table().clone())).collect()
     }
     /// The access logs of a connection manager. One that cannot be compiled or opened is left out and said.
     pub fn logs(&mut self, hcm: &HttpConnectionManager, sinks: &Sinks) -> Arc<[AccessLogger]> {

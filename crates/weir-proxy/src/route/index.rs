@@ -30,7 +30,7 @@ impl Hasher for Fast {
 }
 
 /// A map whose keys come from the configuration.
-pub type Map<V> = HashMap<Box<[u8]>, V, BuildHasherDefault<Fast>>;
+type Map<V> = HashMap<Box<[u8]>, V, BuildHasherDefault<Fast>>;
 
 /// Route numbers, ascending.
 type Numbers = Vec<u32>;

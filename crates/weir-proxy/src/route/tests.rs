@@ -1,7 +1,12 @@
 #![allow(clippy::unwrap_used)]
-use super::{rewrite::*, *};
-use crate::{cluster::ClusterSlot, head_access::fake::Request};
-use weir_config::model::*;
+use super::{matcher::Patterns, rewrite::*, *};
+use crate::{
+    balance::Random,
+    cluster::ClusterSlot,
+    head_access::{RequestView, fake::Request},
+};
+use std::{collections::BTreeMap, sync::Arc};
+use weir_config::{diagnostic::Diagnostic, model::*};
 
 fn route(name: &str, path: PathMatch) -> Route {
     let origin = Origin { object: format!("Test/default/{name}").into(), file: None, line: Default::default() };
@@ -27,11 +32,20 @@ fn host(name: &str, domains: &[&str], routes: Vec<Route>) -> Arc<VirtualHost> {
 fn slots() -> impl FnMut(&Name) -> Arc<ClusterSlot> {
     |name| Arc::new(ClusterSlot::new(name.clone(), 0))
 }
-fn compile(hosts: Vec<Arc<VirtualHost>>, previous: Option<&RouteTable>) -> (RouteTable, Vec<Diagnostic>) {
-    RouteTable::compile(&RouteConfiguration { name: "r".into(), virtual_hosts: hosts }, previous, &mut slots())
+/// Takes over the hosts, and tells what is wrong with them.
+fn set(config: &mut RouteConfigRt, hosts: &[Arc<VirtualHost>]) -> Vec<Diagnostic> {
+    for host in hosts {
+        config.set(host, &mut slots(), &mut Patterns::default());
+    }
+    hosts.iter().flat_map(|h| config.findings(&h.name)).collect()
 }
-fn table(routes: Vec<Route>) -> RouteTable {
-    let (table, findings) = compile(vec![host("v", &["*"], routes)], None);
+fn compile(hosts: Vec<Arc<VirtualHost>>) -> (Arc<RouteTable>, Vec<Diagnostic>) {
+    let mut config = RouteConfigRt::new("r".into());
+    let findings = set(&mut config, &hosts);
+    (config.table().clone(), findings)
+}
+fn table(routes: Vec<Route>) -> Arc<RouteTable> {
+    let (table, findings) = compile(vec![host("v", &["*"], routes)]);
     assert_eq!(findings, []);
     table
 }
@@ -53,7 +67,7 @@ fn hosts_by_exactness_and_length() {
         &["port.test:8080"],
     ];
     let hosts = domains.iter().map(|d| host(d[0], d, vec![route(d[0], prefix("/"))])).collect();
-    let (table, findings) = compile(hosts, None);
+    let (table, findings) = compile(hosts);
     assert_eq!(findings, []);
     let expected = [
         ("shop.test", "shop.test"),
@@ -90,7 +104,7 @@ fn duplicate_domains_are_told_and_the_first_keeps_them() {
         host("one", &["a.test", "*"], vec![route("one", prefix("/"))]),
         host("two", &["A.test", "*", "b.test", "b.test"], vec![route("two", prefix("/"))]),
     ];
-    let (table, findings) = compile(hosts, None);
+    let (table, findings) = compile(hosts);
     let told: Vec<_> = findings.iter().map(|f| (f.message.as_str(), f.object.as_deref().unwrap())).collect();
     assert_eq!(
         told,
@@ -152,7 +166,7 @@ fn the_first_route_that_matches_is_taken() {
     for (path, route) in expected {
         assert_eq!(name(&table, &Request::get("h", path)), Some(route), "{path}");
     }
-    let empty = compile(vec![host("v", &["h"], vec![])], None).0;
+    let empty = compile(vec![host("v", &["h"], vec![])]).0;
     assert_eq!(name(&empty, &Request::get("h", "/")), None);
     assert_eq!(name(&empty, &Request::get("other", "/")), None);
     assert_eq!(name(&RouteTable::default(), &Request::get("h", "/")), None);
@@ -274,13 +288,15 @@ fn headers_and_queries_are_conditions() {
 fn what_did_not_change_is_taken_over_and_bad_routes_keep_their_last_version() {
     let (a, b) =
         (host("a", &["a"], vec![route("a", prefix("/"))]), host("b", &["b"], vec![route("one", exact("/1")), route("two", exact("/2"))]));
-    let (first, _) = compile(vec![a.clone(), b.clone()], None);
+    let mut config = RouteConfigRt::new("r".into());
+    set(&mut config, &[a.clone(), b.clone()]);
+    let first = config.table().clone();
     let mut changed = (*b).clone();
     changed.routes[0] = Arc::new(route("one", regex("(")));
     changed.routes.push(Arc::new(route("three", regex("/3/["))));
-    let changed = Arc::new(changed);
-    let (second, findings) = compile(vec![a.clone(), changed.clone()], Some(&first));
-    assert!(Arc::ptr_eq(&first.hosts()[0], &second.hosts()[0]));
+    let findings = set(&mut config, &[Arc::new(changed)]);
+    let second = config.table().clone();
+    assert!(Arc::ptr_eq(first.host(b"a").unwrap(), second.host(b"a").unwrap()));
     let at = |t: &RouteTable, p: &str| t.find(&Request::get("b", p), true).1.cloned();
     assert!(Arc::ptr_eq(&at(&first, "/1").unwrap(), &at(&second, "/1").unwrap()));
     assert!(Arc::ptr_eq(&at(&first, "/2").unwrap(), &at(&second, "/2").unwrap()));
@@ -290,9 +306,73 @@ fn what_did_not_change_is_taken_over_and_bad_routes_keep_their_last_version() {
         findings[0].message.contains("route `one`: match") && findings[0].object.as_deref() == Some("Test/default/one"),
         "{findings:?}"
     );
-    // Told again as long as they are there.
-    let (_, again) = compile(vec![a, changed], Some(&second));
-    assert_eq!(again, findings);
+    assert_eq!(config.findings(&"b".into()), findings);
+    assert_eq!(config.findings(&"a".into()), []);
+}
+
+/// Hosts that are set and removed in any order lead to the table that the hosts that are left lead to, one by one.
+#[test]
+fn edits_equal_a_fresh_build() {
+    let mut random = Random::new(3);
+    let domains: Vec<String> = (0..40)
+        .map(|n| match n % 4 {
+            0 => format!("h{n}.test"),
+            1 => format!("*.w{}.test", n % 3),
+            2 => format!("p{}.*", "x".repeat(n % 5)),
+            _ => format!("H{}.test", n % 7),
+        })
+        .chain(["*".to_string()])
+        .collect();
+    let probes: Vec<String> = domains.iter().map(|d| d.replace('*', "some")).chain(["other".into(), "a.b.w1.test".into()]).collect();
+    let (mut config, mut left) = (RouteConfigRt::new("r".into()), BTreeMap::new());
+    for step in 0..3000 {
+        let name = format!("v{}", random.next() % 12);
+        let mut touched = if random.next().is_multiple_of(4) {
+            left.remove(&name);
+            config.remove(&name.as_str().into())
+        } else {
+            let own: Vec<&str> = (0..1 + random.next() % 4).map(|_| &*domains[(random.next() % 41) as usize]).collect();
+            let host = host(&name, &own, vec![route(&format!("{name}-{step}"), prefix("/"))]);
+            left.insert(name, host.clone());
+            config.set(&host, &mut slots(), &mut Patterns::default())
+        };
+        if step % 10 != 0 {
+            continue;
+        }
+        let mut fresh = RouteConfigRt::new("r".into());
+        let mut findings = BTreeMap::new();
+        set(&mut fresh, &left.values().cloned().collect::<Vec<_>>());
+        for name in left.keys() {
+            let name: Name = name.as_str().into();
+            findings.insert(name.clone(), fresh.findings(&name));
+            assert_eq!(config.findings(&name), fresh.findings(&name), "step {step}, {name}");
+        }
+        for probe in &probes {
+            let route = |t: &RouteTable| t.find(&Request::get(probe, "/"), true).1.map(|r| r.name().to_string());
+            assert_eq!(route(config.table()), route(fresh.table()), "step {step}, {probe}");
+        }
+        touched.retain(|n| left.contains_key(&**n));
+        assert!(touched.iter().all(|n| findings.contains_key(n)));
+    }
+}
+
+#[test]
+fn a_change_compiles_one_host_and_shares_the_rest() {
+    let mut config = RouteConfigRt::new("r".into());
+    let make = |n: usize, path: &str| host(&format!("h{n}.test"), &[&format!("h{n}.test")], vec![route("r", prefix(path))]);
+    for n in 0..10_000 {
+        config.set(&make(n, "/"), &mut slots(), &mut Patterns::default());
+    }
+    let (before, compiled) = (config.table().clone(), config.compiled);
+    config.set(&make(7, "/new"), &mut slots(), &mut Patterns::default());
+    assert_eq!(config.compiled, compiled + 1);
+    let same = |n: usize| {
+        let name = format!("h{n}.test").into_bytes();
+        Arc::ptr_eq(before.host(&name).unwrap(), config.table().host(&name).unwrap())
+    };
+    assert!(!same(7) && (0..10_000).filter(|n| *n != 7).all(same));
+    assert_eq!(name(&before, &Request::get("h7.test", "/")), Some("r"), "the table of before stays as it was");
+    assert_eq!(name(config.table(), &Request::get("h7.test", "/")), None);
 }
 
 #[test]
@@ -304,7 +384,7 @@ fn a_rewrite_to_no_host_is_reported() {
         forward.host_rewrite = Some(HostRewrite::Literal(literal.into()));
         let mut r = route("r", prefix("/"));
         r.action = RouteAction::Forward(forward.into());
-        let findings = compile(vec![host("v", &["*"], vec![r])], None).1;
+        let findings = compile(vec![host("v", &["*"], vec![r])]).1;
         let reasons: Vec<_> = findings.iter().map(|f| (f.reason, f.object.as_deref())).collect();
         let expected: &[_] = if accepted { &[] } else { &[("InvalidValue", Some("Test/default/r"))] };
         assert_eq!(reasons, expected, "{literal}");
