@@ -7,11 +7,14 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-pub fn pattern(n: usize) -> Vec<u8> {
-    b"0123456789abcdef".iter().copied().cycle().take(n).collect()
+/// A body of `n` bytes.
+pub fn pattern(n: usize) -> String {
+    let mut text = "0123456789abcdef".repeat(n.div_ceil(16));
+    text.truncate(n);
+    text
 }
 
 #[derive(Default)]
@@ -56,13 +59,6 @@ impl Backend {
     }
     pub fn hosts(&self) -> Vec<String> {
         self.seen.hosts.lock().unwrap().clone()
-    }
-    pub fn wait_for(&self, path: &str, times: usize) {
-        let begun = Instant::now();
-        while self.seen(path) < times {
-            assert!(begun.elapsed() < Duration::from_secs(10), "{path} was seen {} times", self.seen(path));
-            std::thread::sleep(Duration::from_millis(5));
-        }
     }
 }
 
@@ -134,7 +130,7 @@ fn serve(io: TcpStream, seen: &Seen) -> std::io::Result<()> {
             "len" => {
                 write!(io, "HTTP/1.1 200 OK\r\nContent-Length: {n}\r\n\r\n")?;
                 if !bodiless {
-                    for piece in pattern(n).chunks(1 << 20) {
+                    for piece in pattern(n).as_bytes().chunks(1 << 20) {
                         io.write_all(piece)?;
                         seen.sent.fetch_add(piece.len(), SeqCst);
                     }
@@ -146,7 +142,7 @@ fn serve(io: TcpStream, seen: &Seen) -> std::io::Result<()> {
                 while at < n {
                     let piece = &whole[at..n.min(at + step)];
                     write!(io, "{:x}\r\n", piece.len())?;
-                    io.write_all(piece)?;
+                    io.write_all(piece.as_bytes())?;
                     io.write_all(b"\r\n")?;
                     at += step;
                     step = (step * 3).min(40_000);
@@ -155,7 +151,7 @@ fn serve(io: TcpStream, seen: &Seen) -> std::io::Result<()> {
             }
             "close" => {
                 io.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
-                io.write_all(&pattern(n))?;
+                io.write_all(pattern(n).as_bytes())?;
                 return Ok(());
             }
             "echo" => {

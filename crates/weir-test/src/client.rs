@@ -1,4 +1,4 @@
-//! An HTTP/1.1 client that says exactly what it is told to say, and reads the answer with care.
+//! An HTTP/1.1 client that sends exact bytes and reads answers strictly.
 use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
@@ -87,6 +87,11 @@ impl<S: Read + Write> Connection<S> {
         }
         Ok(self.held.drain(..count).collect())
     }
+    /// Everything until the peer closes.
+    pub fn rest(&mut self) -> io::Result<Vec<u8>> {
+        while self.more()? {}
+        Ok(std::mem::take(&mut self.held))
+    }
     /// The head of an answer.
     pub fn head(&mut self) -> io::Result<Answer> {
         let line = self.line()?;
@@ -100,6 +105,9 @@ impl<S: Read + Write> Connection<S> {
             answer = self.head()?;
         }
         let mut body = Vec::new();
+        if matches!(answer.status, 101 | 204 | 304) {
+            return Ok(answer);
+        }
         if answer.header("transfer-encoding").is_some_and(|v| v.eq_ignore_ascii_case("chunked")) {
             while let Some(mut piece) = self.chunk()? {
                 body.append(&mut piece);
@@ -107,9 +115,8 @@ impl<S: Read + Write> Connection<S> {
             answer.trailers = self.fields()?;
         } else if let Some(length) = answer.header("content-length") {
             body = self.bytes(length.parse().map_err(io::Error::other)?)?;
-        } else if !matches!(answer.status, 101 | 204 | 304) {
-            while self.more()? {}
-            body = std::mem::take(&mut self.held);
+        } else {
+            body = self.rest()?;
         }
         answer.body = String::from_utf8_lossy(&body).into_owned();
         Ok(answer)
