@@ -2,6 +2,7 @@
 //! with the one before it everything that did not change, so that "what changed" is a comparison of pointers.
 mod access;
 mod cluster;
+mod compressor;
 mod listener;
 mod plugin;
 mod route;
@@ -9,6 +10,7 @@ mod secret;
 
 pub use access::*;
 pub use cluster::*;
+pub use compressor::*;
 pub use listener::*;
 pub use plugin::*;
 pub use route::*;

@@ -3,6 +3,7 @@
 mod cell;
 mod cluster;
 mod codes;
+mod compressor;
 mod histogram;
 mod http;
 mod listener;
@@ -13,6 +14,7 @@ mod table;
 pub use cell::{Counter, Gauge, SharedCounter};
 pub use cluster::ClusterStats;
 pub use codes::Codes;
+pub use compressor::{CompressorStats, CompressorsStats};
 pub use histogram::{BUCKETS_MS, Histogram, QUANTILES, Totals};
 pub use http::HttpStats;
 pub use listener::{DOWNSTREAM_CX_ACTIVE, ListenerStats};

@@ -1,6 +1,6 @@
 //! Statistics of HTTP connection managers.
 use super::{
-    Counter, Declared, Gauge, Histogram, Kind, Table, Total, Totals,
+    CompressorsStats, Counter, Declared, Gauge, Histogram, Kind, Table, Total, Totals,
     table::{kind, table, total},
 };
 
@@ -63,6 +63,8 @@ table! {
     local_rate_limit_rate_limited: Counter = "http_local_rate_limit.rate_limited" "requests beyond the local rate limit (429)",
     rq_redirect: Counter = "rq_redirect" "requests redirected by the route",
     rq_reset_after_downstream_response_started: Counter = "rq_reset_after_downstream_response_started" "responses that were cut off",
+    ;
+    compressors: CompressorsStats,
 }
 
 impl HttpStats {

@@ -68,12 +68,12 @@ macro_rules! kind {
     };
 }
 
-/// `field: cell = "name" "help"`, once for the code, for `/stats` and for the documentation.
+/// `field: cell = "name" "help"`, once for the code, for `/stats` and for the documentation. Groups have a declaration of their own.
 macro_rules! table {
-    ($(#[$doc:meta])* $name:ident, $prefix:literal, $label:literal; $($id:ident: $kind:ident = $text:literal $help:literal,)*) => {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal, $label:literal; $($id:ident: $kind:ident = $text:literal $help:literal,)* $(; $group:ident: $of:ident,)*) => {
         $(#[$doc])*
         #[derive(Default)]
-        pub struct $name { $(#[doc = $help] pub $id: $kind,)* }
+        pub struct $name { $(#[doc = $help] pub $id: $kind,)* $(pub $group: $of,)* }
         impl Table for $name {
             const PREFIX: &'static str = $prefix;
             const LABEL: &'static str = $label;
@@ -81,6 +81,7 @@ macro_rules! table {
             fn sum(shards: &[&Self], each: &mut dyn FnMut(&'static Declared, Total)) {
                 let mut declared = Self::DECLARED.iter();
                 $(if let Some(d) = declared.next() { each(d, total!($kind, shards, $id)); })*
+                $($of::sum(&shards.iter().map(|s| &s.$group).collect::<Vec<_>>(), each);)*
             }
         }
     };

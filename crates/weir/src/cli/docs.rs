@@ -5,7 +5,10 @@ use clap::{Arg, Args as ClapArgs, Command, CommandFactory, ValueEnum};
 use std::{fmt::Write, process::ExitCode};
 use weir_proxy::{
     admin::{MEMBERSHIP, PROCESS},
-    stats::{ClusterStats, DOWNSTREAM_CX_ACTIVE, Declared, HttpStats, Kind, ListenerStats, PLUGIN, PLUGIN_CODE, PluginStats, Table},
+    stats::{
+        ClusterStats, CompressorsStats, DOWNSTREAM_CX_ACTIVE, Declared, HttpStats, Kind, ListenerStats, PLUGIN, PLUGIN_CODE, PluginStats,
+        Table,
+    },
 };
 
 /// Print a generated page of the documentation
@@ -55,6 +58,7 @@ fn metrics() -> String {
     let _ = writeln!(out, "\n## The process\n\nUnder these names:\n\n| | | |\n| --- | --- | --- |");
     PROCESS.iter().for_each(|single| row(&single.declared, &mut out));
     declared::<HttpStats>("HTTP connection managers", "stat_prefix", &mut out);
+    CompressorsStats::declared().for_each(|d| row(d, &mut out));
     declared::<ClusterStats>("Clusters", "name", &mut out);
     MEMBERSHIP.iter().for_each(|gauge| row(gauge, &mut out));
     declared::<ListenerStats>("Listeners", "address", &mut out);
