@@ -9,6 +9,7 @@ use std::{
 };
 use weir_config::model::{Config, SecretContent, WasmCode};
 use weir_control::{Control, Options, Update};
+use weir_test::self_signed;
 
 const GATEWAY: &str = r#"
 apiVersion: networking.istio.io/v1
@@ -113,10 +114,10 @@ fn a_rewritten_plugin_is_a_change_of_the_plugin_alone() {
 #[test]
 fn broken_certificate_files_leave_the_last_good_ones_serving() {
     let dir = tempfile::tempdir().unwrap();
-    let made = || rcgen::generate_simple_self_signed(vec!["shop.test".to_string()]).unwrap();
+    let made = || self_signed(&["shop.test"]);
     let (old, new) = (made(), made());
-    write(dir.path(), "tls.crt", old.cert.pem().as_bytes());
-    write(dir.path(), "tls.key", old.signing_key.serialize_pem().as_bytes());
+    write(dir.path(), "tls.crt", old.pem.as_bytes());
+    write(dir.path(), "tls.key", old.key.as_bytes());
     let gateway = "{apiVersion: networking.istio.io/v1, kind: Gateway, metadata: {name: gw}, spec: {servers: [{port: {number: 443, name: a, protocol: HTTPS}, hosts: [shop.test], tls: {mode: SIMPLE, serverCertificate: tls.crt, privateKey: tls.key}}]}}";
     write(dir.path(), "gateway.yaml", gateway.as_bytes());
     let chain = |c: &Config| match c.secrets.values().next().map(|s| &s.content) {
@@ -125,15 +126,15 @@ fn broken_certificate_files_leave_the_last_good_ones_serving() {
     };
     let mut control = Control::new(Options::default());
     let first = control.load_and_watch(&[dir.path().into()]);
-    assert_eq!(chain(&first.config), old.cert.pem());
+    assert_eq!(chain(&first.config), old.pem);
 
     write(dir.path(), "tls.crt", b"half");
     let broken = until(&mut control, |u| u.diagnostics.iter().any(|d| d.reason == "InvalidCertificateRef"));
-    assert_eq!(chain(&broken.config), old.cert.pem());
+    assert_eq!(chain(&broken.config), old.pem);
     assert!(Arc::ptr_eq(&first.config.listeners["0.0.0.0_443"], &broken.config.listeners["0.0.0.0_443"]));
 
-    write(dir.path(), "tls.key", new.signing_key.serialize_pem().as_bytes());
-    write(dir.path(), "tls.crt", new.cert.pem().as_bytes());
-    let mended = until(&mut control, |u| chain(&u.config) == new.cert.pem());
+    write(dir.path(), "tls.key", new.key.as_bytes());
+    write(dir.path(), "tls.crt", new.pem.as_bytes());
+    let mended = until(&mut control, |u| chain(&u.config) == new.pem);
     assert!(mended.diagnostics.is_empty(), "{:?}", mended.diagnostics);
 }

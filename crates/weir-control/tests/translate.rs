@@ -44,14 +44,14 @@ fn check(group: &str) {
 
 /// `cert.pem` and `key.pem`; in `secrets.yaml` `Secret/default/cert` (a.test), `other/cert`, both of the type kubernetes.io/tls.
 fn certificates() -> Vec<(&'static str, String)> {
-    let key = rcgen::generate_simple_self_signed(vec!["a.test".to_string()]).unwrap();
-    let (chain, private) = (indent(&key.cert.pem()), indent(&key.signing_key.serialize_pem()));
+    let key = weir_test::self_signed(&["a.test"]);
+    let (chain, private) = (indent(&key.pem), indent(&key.key));
     let secret = |namespace: &str| {
         format!(
             "apiVersion: v1\nkind: Secret\nmetadata: {{name: cert, namespace: {namespace}}}\ntype: kubernetes.io/tls\nstringData:\n  ca.crt: |\n{chain}\n  tls.crt: |\n{chain}\n  tls.key: |\n{private}\n"
         )
     };
-    let files = [("cert.pem", key.cert.pem()), ("key.pem", key.signing_key.serialize_pem())];
+    let files = [("cert.pem", key.pem), ("key.pem", key.key)];
     let mut all = vec![("secrets.yaml", format!("{}---\n{}", secret("default"), secret("other")))];
     all.extend(files);
     all

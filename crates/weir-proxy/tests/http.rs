@@ -170,7 +170,7 @@ fn connections_are_kept_and_requests_pipelined() {
     assert_eq!(field(&c.answer().unwrap(), "body"), "3");
     assert_eq!(c.answer().unwrap().body, "012");
     for b in b"POST /echo HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1;x=\"y\"\r\nd\r\n0\r\n\r\n" {
-        c.send(&[*b]).unwrap();
+        c.send([*b]).unwrap();
     }
     assert_eq!(field(&c.answer().unwrap(), "body"), "4", "byte by byte");
     assert_eq!(get(&mut c, "/drip").body, "ok");

@@ -70,13 +70,11 @@ impl Ca {
     }
 }
 
-impl Signed {
-    /// A certificate that is its own authority.
-    pub fn by_itself(names: &[&str]) -> Signed {
-        let (params, key, serial) = leaf(names, |_| {});
-        let made = params.self_signed(&key).unwrap();
-        Signed { pem: made.pem(), key: key.serialize_pem(), der: made.der().clone(), serial }
-    }
+/// A certificate that is its own authority.
+pub fn self_signed(names: &[&str]) -> Signed {
+    let (params, key, serial) = leaf(names, |_| {});
+    let made = params.self_signed(&key).unwrap();
+    Signed { pem: made.pem(), key: key.serialize_pem(), der: made.der().clone(), serial }
 }
 
 fn leaf(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> (CertificateParams, KeyPair, SerialNumber) {

@@ -12,7 +12,7 @@ pub mod redis;
 pub mod upstream;
 pub mod wait;
 
-pub use certificates::{Ca, Signed};
+pub use certificates::{Ca, Signed, self_signed};
 pub use dns::DnsServer;
 pub use ports::free_port;
 pub use received::Received;

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
-use weir_test::free_port;
+use weir_test::{free_port, self_signed};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
@@ -264,11 +264,10 @@ static_resources:
 
 /// A certificate for localhost.
 fn certificate(folder: &Path) -> Result<()> {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_string()])?;
-    let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
-    fs::write(folder.join("cert.pem"), &cert)?;
-    fs::write(folder.join("key.pem"), &key)?;
-    fs::write(folder.join("both.pem"), cert + &key)?;
+    let made = self_signed(&["localhost"]);
+    fs::write(folder.join("cert.pem"), &made.pem)?;
+    fs::write(folder.join("key.pem"), &made.key)?;
+    fs::write(folder.join("both.pem"), made.pem + &made.key)?;
     Ok(())
 }
 

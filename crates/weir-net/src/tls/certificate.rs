@@ -195,12 +195,10 @@ pub(super) fn certificates(pem: &str, what: &str) -> Result<Vec<CertificateDer<'
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use rcgen::{CertificateParams, KeyPair};
 
     fn make(names: &[&str]) -> (String, String) {
-        let key = KeyPair::generate().unwrap();
-        let cert = CertificateParams::new(names.iter().map(|n| (*n).to_string()).collect::<Vec<_>>()).unwrap().self_signed(&key).unwrap();
-        (cert.pem(), key.serialize_pem())
+        let made = weir_test::self_signed(names);
+        (made.pem, made.key)
     }
 
     #[test]
@@ -219,13 +217,13 @@ mod tests {
     #[test]
     fn subjects_are_written_as_in_rfc_2253() {
         use rcgen::DnType::{CommonName, CountryName, OrganizationName};
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name = Default::default();
-        for (kind, value) in [(CountryName, "DE"), (OrganizationName, "A, \"B\" + C"), (CommonName, " x#\r\né")] {
-            params.distinguished_name.push(kind, value);
-        }
-        let key = KeyPair::generate().unwrap();
-        let details = Details::from_der(params.self_signed(&key).unwrap().der()).unwrap();
+        let made = weir_test::Ca::new().sign_with(&[], |params| {
+            params.distinguished_name = Default::default();
+            for (kind, value) in [(CountryName, "DE"), (OrganizationName, "A, \"B\" + C"), (CommonName, " x#\r\né")] {
+                params.distinguished_name.push(kind, value);
+            }
+        });
+        let details = Details::from_der(&made.der).unwrap();
         assert_eq!(details.subject, r#"CN=\ x#\0D\0A\C3\A9,O=A\, \"B\" \+ C,C=DE"#);
     }
 

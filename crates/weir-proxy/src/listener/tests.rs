@@ -21,9 +21,8 @@ fn chain(name: &str, server_names: &[&str], terminates: bool) -> Arc<FilterChain
 }
 
 fn listener(chains: Vec<Arc<FilterChain>>) -> ListenerRt {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let cert = rcgen::CertificateParams::new(vec!["a.test".to_string()]).unwrap().self_signed(&key).unwrap();
-    let content = SecretContent::TlsCertificate { certificate_chain: cert.pem(), private_key: key.serialize_pem() };
+    let made = weir_test::self_signed(&["a.test"]);
+    let content = SecretContent::TlsCertificate { certificate_chain: made.pem, private_key: made.key };
     let mut config = Config::default();
     config.secrets.insert("cert".into(), Arc::new(Secret { name: "cert".into(), content, origin: None }));
     let mut secrets = Secrets::default();

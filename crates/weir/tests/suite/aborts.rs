@@ -5,12 +5,13 @@ use crate::{
     frames::{self, DATA, END_HEADERS, GOAWAY, HEADERS, OK, RST_STREAM, Raw, block, frame},
     harness::{Weir, eventually, free_port},
     mesh::{Mesh, cluster_becomes, of_cluster},
-    tls::{certificate, secret},
+    tls::secret,
 };
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
 };
+use weir_test::self_signed;
 
 /// An upstream that does what the path says.
 fn upstream() -> u16 {
@@ -129,7 +130,7 @@ fn stream(weir: &Weir, path: &str) -> Raw {
 
 #[test]
 fn nothing_stays_behind_whatever_ends_a_request() {
-    let certificate = certificate(&["tls.test"]);
+    let certificate = self_signed(&["tls.test"]);
     let tls = "---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: { name: tls }\nspec:\n  selector: { istio: ingressgateway }\n  servers: [{ port: { number: $PORT2, name: https, protocol: HTTPS }, hosts: [tls.test], tls: { mode: SIMPLE, credentialName: tls } }]\n---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: { name: tls }\nspec:\n  hosts: [tls.test]\n  gateways: [tls]\n  http: [{ route: [{ destination: { host: h.test } }] }]\n";
     let none = "retries: { attempts: 0 }";
     let pool = "connectionPool: { http: { idleTimeout: 1s } }";

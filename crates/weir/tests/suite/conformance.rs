@@ -4,6 +4,7 @@ use crate::{
     tls,
 };
 use std::{path::PathBuf, process::Command};
+use weir_test::self_signed;
 
 fn h2spec() -> PathBuf {
     let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("h2spec");
@@ -20,7 +21,7 @@ fn h2spec() -> PathBuf {
 
 #[test]
 fn h2spec_passes() {
-    let made = tls::certificate(&["h.test"]);
+    let made = self_signed(&["h.test"]);
     let secure = TO_ECHO.replace("protocol: HTTP }", "protocol: HTTPS, tls: { certificateRefs: [{ name: h }] } }");
     let secured = Start::new().file("gateway.yaml", secure).file("h.yaml", tls::secret("h", &made)).run();
     passes(&Start::new().file("gateway.yaml", TO_ECHO).run(), &[]);

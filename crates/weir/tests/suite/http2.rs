@@ -19,6 +19,7 @@ use std::{
 };
 use tokio::sync::mpsc;
 use weir::echo;
+use weir_test::self_signed;
 
 /// To an upstream of HTTP/2 without TLS at `$ECHO`.
 pub fn to_h2c() -> String {
@@ -50,11 +51,11 @@ async fn read(mut body: RecvStream) -> Result<(Vec<u8>, HeaderMap), h2::Error> {
 
 #[test]
 fn bodies_and_trailers_pass_both_ways() {
-    let made = rcgen::generate_simple_self_signed(vec!["up.test".to_string()]).unwrap();
+    let made = self_signed(&["up.test"]);
     let folder = tempfile::tempdir().unwrap();
     let files = (folder.path().join("c.pem"), folder.path().join("k.pem"));
-    std::fs::write(&files.0, made.cert.pem()).unwrap();
-    std::fs::write(&files.1, made.signing_key.serialize_pem()).unwrap();
+    std::fs::write(&files.0, &made.pem).unwrap();
+    std::fs::write(&files.1, &made.key).unwrap();
     let options = echo::Options { name: "tls".into(), tls: Some(files), ..echo::Options::default() };
     let tls = runtime().block_on(echo::Server::start(options)).unwrap();
     let named = TO_ECHO

@@ -5,19 +5,20 @@ use crate::{
     harness::{Start, TO_ECHO, Weir, eventually},
     tls::secret,
 };
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
+use rcgen::{DnType, SanType};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName},
+    pki_types::{PrivateKeyDer, ServerName, pem::PemObject},
 };
 use std::{
     collections::{BTreeMap, HashSet},
     fs,
     io::Read,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream},
     sync::{Arc, Mutex},
 };
 use weir_proxy::access_log::{ARGUMENT_DOCS, PLAIN_DOCS};
+use weir_test::{Ca, self_signed};
 
 /// What a value must be.
 #[derive(Clone, Copy, Debug)]
@@ -172,24 +173,20 @@ spec:
 
 /// A certificate authority, the gateway's certificate, and a client of both.
 fn mutual() -> (String, ClientConfig) {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let server = crate::tls::certificate(&["in.test"]);
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(vec!["client.test".to_string()]).unwrap();
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, "the client");
-    params.subject_alt_names.push(SanType::URI("spiffe://cluster.local/ns/a/sa/b".try_into().unwrap()));
-    params.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3))));
-    let leaf: CertificateDer<'static> = params.signed_by(&key, &ca).unwrap().der().clone();
+    let ca = Ca::new();
+    let server = self_signed(&["in.test"]);
+    let leaf = ca.sign_with(&["client.test", "10.1.2.3"], |params| {
+        params.distinguished_name = Default::default();
+        params.distinguished_name.push(DnType::CommonName, "the client");
+        params.subject_alt_names.insert(1, SanType::URI("spiffe://cluster.local/ns/a/sa/b".try_into().unwrap()));
+    });
     let mut roots = RootCertStore::empty();
-    roots.add(server.cert.der().clone()).unwrap();
+    roots.add(server.der.clone()).unwrap();
     let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
-        .with_client_auth_cert(vec![leaf], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+        .with_client_auth_cert(vec![leaf.der.clone()], PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).unwrap())
         .unwrap();
     let roots: String = ca.pem().lines().map(|l| format!("    {l}\n")).collect();
     (format!("{}  ca.crt: |\n{roots}", secret("gateway", &server)), config)

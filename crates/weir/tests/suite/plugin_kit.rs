@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Mutex, OnceLock, PoisonError},
 };
+use weir_test::self_signed;
 use weir_wasm::{
     Engine, EngineOptions,
     cache::{Cache, DEFAULT_MAX_BYTES},
@@ -268,10 +269,10 @@ pub struct Certificate {
 
 impl Certificate {
     pub fn new(name: &str) -> Certificate {
-        let made = rcgen::generate_simple_self_signed(vec![name.to_string()]).unwrap();
+        let made = self_signed(&[name]);
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("cert.pem"), made.cert.pem()).unwrap();
-        fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        fs::write(folder.path().join("cert.pem"), &made.pem).unwrap();
+        fs::write(folder.path().join("key.pem"), &made.key).unwrap();
         Certificate { folder }
     }
     pub fn chain(&self) -> PathBuf {

@@ -3,7 +3,7 @@ use crate::{
     client::{self, Connection},
     harness::{Start, TO_ECHO, Weir, eventually, runtime},
     plugin_kit::{guest, guest_of, istio, on_headers, shown, with_guest},
-    tls::{certificate, connect, secret},
+    tls::{connect, secret},
 };
 use sha2::{Digest, Sha256};
 use weir::echo;
@@ -26,6 +26,7 @@ enum Is {
     Absent,
 }
 use Is::{Absent, Number, Pair, Positive, SomeNumber, SomeText, Text, Truth};
+use weir_test::self_signed;
 
 fn judge(path: &str, value: Option<Vec<u8>>, is: &Is) {
     let Some(value) = value else {
@@ -344,7 +345,7 @@ fn what_a_plugin_sets_reaches_the_access_log() {
 
 #[test]
 fn tls_is_seen_in_properties() {
-    let made = certificate(&["shop.test"]);
+    let made = self_signed(&["shop.test"]);
     let shows: String = ["connection\\0tls_version", "connection\\0requested_server_name", "connection\\0mtls", "request\\0scheme"]
         .iter()
         .enumerate()
@@ -360,7 +361,7 @@ fn tls_is_seen_in_properties() {
         .file("guest.wat", guest(&on_headers("response", &shows)))
         .file("plugin.yaml", istio("under-test", "url: file://guest.wat"))
         .run();
-    let (mut client, _) = connect(&weir, "shop.test", made.cert.der()).unwrap();
+    let (mut client, _) = connect(&weir, "shop.test", &made.der).unwrap();
     let answer = client.request("GET", "shop.test", "/", &[], b"").unwrap();
     let seen: Vec<_> = (0..4).map(|i| shown(answer.header(&format!("x-p{i}")).unwrap()).unwrap()).collect();
     assert_eq!(seen, [&b"TLSv1.3"[..], b"shop.test", &[0], b"https"]);
@@ -368,16 +369,16 @@ fn tls_is_seen_in_properties() {
 
 #[test]
 fn the_upstreams_certificate_is_seen_in_properties() {
-    let made = certificate(&["good.test"]);
+    let made = self_signed(&["good.test"]);
     let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: String| {
+    let file = |name: &str, text: &str| {
         std::fs::write(folder.path().join(name), text).unwrap();
         folder.path().join(name)
     };
-    let (chain, key) = (file("c.pem", made.cert.pem()), file("k.pem", made.signing_key.serialize_pem()));
+    let (chain, key) = (file("c.pem", &made.pem), file("k.pem", &made.key));
     let options = echo::Options { name: "tls".into(), tls: Some((chain.clone(), key)), ..echo::Options::default() };
     let upstream = runtime().block_on(echo::Server::start(options)).unwrap();
-    let digest: String = Sha256::digest(made.cert.der()).iter().map(|b| format!("{b:02x}")).collect();
+    let digest: String = Sha256::digest(&made.der).iter().map(|b| format!("{b:02x}")).collect();
     let rows = [
         ("upstream.tls_version", Text("TLSv1.3".into())),
         ("upstream.subject_peer_certificate", SomeText),

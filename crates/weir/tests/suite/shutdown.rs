@@ -3,7 +3,7 @@ use crate::{
     client::Connection,
     frames::Raw,
     harness::{Start, TO_ECHO, Weir, eventually},
-    tls::{certificate, secret},
+    tls::secret,
 };
 use std::{
     fs,
@@ -15,6 +15,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
+use weir_test::self_signed;
 
 #[test]
 fn no_request_is_lost() {
@@ -153,7 +154,7 @@ fn a_termination_closes_what_is_idle_and_waits_for_the_rest() {
 /// Clients that have begun a handshake may finish it; silent ones are closed soon, also those that have agreed on HTTP/2.
 #[test]
 fn a_termination_lets_handshakes_end() {
-    let made = certificate(&["h"]);
+    let made = self_signed(&["h"]);
     let yaml = TO_ECHO.replace("protocol: HTTP }", "protocol: HTTPS, tls: { certificateRefs: [{ name: c }] } }");
     let mut weir = Start::new()
         .file("gateway.yaml", yaml)
@@ -165,7 +166,7 @@ fn a_termination_lets_handshakes_end() {
         .run();
     let client = |alpn: &[u8]| {
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(made.cert.der().clone()).unwrap();
+        roots.add(made.der.clone()).unwrap();
         let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()

@@ -5,23 +5,17 @@ use crate::{
     harness::{Start, TO_ECHO, Weir, eventually, runtime},
 };
 use base64::{Engine, prelude::BASE64_STANDARD as STANDARD};
-use rcgen::{CertifiedKey, KeyPair};
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use std::{io, net::SocketAddr};
 use weir::echo;
-use weir_test::{Ca, Signed};
+use weir_test::{Ca, Signed, self_signed};
 
-/// A self-signed certificate.
-pub fn certificate(names: &[&str]) -> CertifiedKey<KeyPair> {
-    rcgen::generate_simple_self_signed(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap()
-}
-
-pub fn secret(name: &str, made: &CertifiedKey<KeyPair>) -> String {
+pub fn secret(name: &str, made: &Signed) -> String {
     format!(
         "apiVersion: v1\nkind: Secret\nmetadata: {{ name: {name} }}\ntype: kubernetes.io/tls\nstringData:\n  tls.crt: |\n{}  tls.key: |\n{}",
-        indented(&made.cert.pem()),
-        indented(&made.signing_key.serialize_pem())
+        indented(&made.pem),
+        indented(&made.key)
     )
 }
 
@@ -49,7 +43,7 @@ fn get(c: &mut Tls, host: &str) -> Answer {
 
 #[test]
 fn certificates_are_chosen_by_name_and_changed_under_open_connections() {
-    let (a, b) = (certificate(&["a.test"]), certificate(&["*.b.test"]));
+    let (a, b) = (self_signed(&["a.test"]), self_signed(&["*.b.test"]));
     let backend = TO_ECHO.split_once("---\n").unwrap().1;
     let weir = Start::new()
         .file("gateway.yaml", GATEWAY)
@@ -57,16 +51,16 @@ fn certificates_are_chosen_by_name_and_changed_under_open_connections() {
         .file("a.yaml", secret("a", &a))
         .file("b.yaml", secret("b", &b))
         .run();
-    let (mut open, leaf) = connect(&weir, "a.test", a.cert.der()).unwrap();
-    assert_eq!(&leaf, a.cert.der());
+    let (mut open, leaf) = connect(&weir, "a.test", &a.der).unwrap();
+    assert_eq!(leaf, a.der);
     assert_eq!(get(&mut open, "a.test").json()["headers"]["x-forwarded-proto"], "https");
-    let (_, leaf) = connect(&weir, "x.b.test", b.cert.der()).unwrap();
-    assert_eq!(&leaf, b.cert.der());
-    assert!(connect(&weir, "x.b.test", a.cert.der()).is_err());
+    let (_, leaf) = connect(&weir, "x.b.test", &b.der).unwrap();
+    assert_eq!(leaf, b.der);
+    assert!(connect(&weir, "x.b.test", &a.der).is_err());
 
-    let renewed = certificate(&["a.test"]);
+    let renewed = self_signed(&["a.test"]);
     weir.write("a.yaml", &secret("a", &renewed));
-    eventually("the new certificate", || connect(&weir, "a.test", renewed.cert.der()).ok());
+    eventually("the new certificate", || connect(&weir, "a.test", &renewed.der).ok());
     assert_eq!(get(&mut open, "a.test").status, 200, "the open connection was touched");
 
     // A certificate that is none is refused with its name; the last good one keeps serving.
@@ -75,14 +69,14 @@ fn certificates_are_chosen_by_name_and_changed_under_open_connections() {
     eventually("a word about the bad certificate", || {
         weir.lines("Secret/default/a").first().cloned().or(weir.lines("a.yaml").first().cloned())
     });
-    assert!(connect(&weir, "a.test", renewed.cert.der()).is_ok());
+    assert!(connect(&weir, "a.test", &renewed.der).is_ok());
 }
 
 #[test]
 fn many_certificates_on_one_port() {
     let mut files = Vec::new();
     let mut listeners = String::new();
-    let made: Vec<_> = (0..60).map(|i| certificate(&[&format!("h{i}.test")])).collect();
+    let made: Vec<_> = (0..60).map(|i| self_signed(&[&format!("h{i}.test")])).collect();
     for (i, c) in made.iter().enumerate() {
         listeners += &format!(
             "  - {{ name: l{i}, port: $PORT, protocol: HTTPS, hostname: h{i}.test, tls: {{ certificateRefs: [{{ name: c{i} }}] }} }}\n"
@@ -97,20 +91,20 @@ fn many_certificates_on_one_port() {
         .run();
     for (i, c) in made.iter().enumerate() {
         let name = format!("h{i}.test");
-        let (mut connection, leaf) = connect(&weir, &name, c.cert.der()).unwrap();
-        assert_eq!(&leaf, c.cert.der());
+        let (mut connection, leaf) = connect(&weir, &name, &c.der).unwrap();
+        assert_eq!(leaf, c.der);
         assert_eq!(get(&mut connection, &name).status, 200);
     }
 }
 
 #[test]
 fn upstream_certificates_are_verified() {
-    let made = certificate(&["good.test"]);
+    let made = self_signed(&["good.test"]);
     let folder = tempfile::tempdir().unwrap();
     let (chain, key, ca) = (folder.path().join("c.pem"), folder.path().join("k.pem"), folder.path().join("ca.pem"));
-    std::fs::write(&chain, made.cert.pem()).unwrap();
-    std::fs::write(&ca, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    std::fs::write(&chain, &made.pem).unwrap();
+    std::fs::write(&ca, &made.pem).unwrap();
+    std::fs::write(&key, &made.key).unwrap();
     let upstream = runtime()
         .block_on(echo::Server::start(echo::Options { name: "tls".into(), tls: Some((chain, key)), ..echo::Options::default() }))
         .unwrap();

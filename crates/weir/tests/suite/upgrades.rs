@@ -5,7 +5,7 @@ use crate::{
     harness::{Start, TO_ECHO, Weir, eventually, raw_upstream, runtime},
     http2::to_h2c,
     streams::h2c,
-    tls::{certificate, connect, secret},
+    tls::{connect, secret},
 };
 use bytes::Bytes;
 use h2::ext::Protocol;
@@ -17,6 +17,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
+use weir_test::self_signed;
 
 const UPGRADE: &str = "GET /x HTTP/1.1\r\nhost: h.test\r\nconnection: upgrade\r\nupgrade: bytes/1\r\n\r\n";
 
@@ -138,10 +139,10 @@ fn a_length_beside_a_switch_of_protocols_is_dropped() {
 
 #[test]
 fn bytes_pass_under_tls() {
-    let made = certificate(&["h.test"]);
+    let made = self_signed(&["h.test"]);
     let yaml = TO_ECHO.replace("protocol: HTTP }", "protocol: HTTPS, tls: { certificateRefs: [{ name: c }] } }");
     let weir = Start::new().file("gateway.yaml", yaml).file("secret.yaml", secret("c", &made)).run();
-    let (mut c, _) = connect(&weir, "h.test", made.cert.der()).unwrap();
+    let (mut c, _) = connect(&weir, "h.test", &made.der).unwrap();
     c.send(UPGRADE).unwrap();
     assert_eq!(c.head().unwrap().status, 101);
     let data = noise(65_537);

@@ -4,6 +4,7 @@ use crate::{
     harness::{Start, eventually},
     tls,
 };
+use weir_test::{Signed, self_signed};
 
 fn ingress(name: &str, metadata: &str, spec: &str) -> String {
     format!("---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{ name: {name}{metadata} }}\nspec:\n{spec}")
@@ -142,7 +143,7 @@ fn classes_decide_whose_an_ingress_is() {
 
 #[test]
 fn hosts_with_a_certificate_are_served_over_tls_too() {
-    let (a, wild) = (tls::certificate(&["a.test"]), tls::certificate(&["*.w.test"]));
+    let (a, wild) = (self_signed(&["a.test"]), self_signed(&["*.w.test"]));
     let host = |name: &str, tls: &str, service: &str| {
         ingress(&name.replace(['*', '.'], "x"), "", &format!("{tls}  rules:\n{}", rule(name, &[path("Prefix", "/", service)])))
     };
@@ -165,8 +166,8 @@ fn hosts_with_a_certificate_are_served_over_tls_too() {
         .arg("--http-port")
         .arg("$PORT2")
         .run();
-    let secure = |name: &str, trust: &rcgen::CertifiedKey<rcgen::KeyPair>| {
-        let (mut c, _) = tls::connect(&weir, name, trust.cert.der()).ok()?;
+    let secure = |name: &str, trust: &Signed| {
+        let (mut c, _) = tls::connect(&weir, name, &trust.der).ok()?;
         Some(came_to(&c.request("GET", name, "/", &[], b"").unwrap()))
     };
     assert_eq!(secure("a.test", &a).as_deref(), Some("echo"));
@@ -182,7 +183,7 @@ fn hosts_with_a_certificate_are_served_over_tls_too() {
     );
     weir.says("there is no Secret default/nowhere");
     // The certificate comes, and the host is served.
-    let lost = tls::certificate(&["lost.test"]);
+    let lost = self_signed(&["lost.test"]);
     weir.write("nowhere.yaml", &tls::secret("nowhere", &lost));
     eventually("the certificate", || (secure("lost.test", &lost).as_deref() == Some("echo")).then_some(()));
 }
