@@ -4,8 +4,8 @@
 use libfuzzer_sys::fuzz_target;
 use std::sync::Arc;
 use weir_config::{
-    diagnostic::Source,
     node::{self, Node},
+    source::Source,
 };
 
 fuzz_target!(|text: &str| {

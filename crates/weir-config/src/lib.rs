@@ -10,4 +10,5 @@ pub mod model;
 pub mod node;
 pub mod reader;
 pub mod redact;
+pub mod source;
 pub mod text;

@@ -5,7 +5,7 @@ mod flow;
 
 pub use build::parse;
 
-use crate::diagnostic::{Place, Source};
+use crate::source::{Place, Source};
 use std::sync::Arc;
 
 /// A value and its place.

@@ -2,8 +2,10 @@
 //! for is an error, with the nearest name that was asked for, and each that is known but not supported is a warning. All
 //! findings are collected, never just the first.
 use crate::{
-    diagnostic::{Diagnostic, Severity, Source},
+    diagnostic::{Diagnostic, Severity},
     node::{Chars, Node, Value},
+    source::Source,
+    text::placeholder,
 };
 use std::{
     cell::{Cell, RefCell},
@@ -28,17 +30,6 @@ const UNKNOWN_FIELD: &str = "UnknownField";
 const DURATION: &str = "a number with a unit h, m, s or ms, as 1h30m, 1.5s or 250ms";
 /// What durations are bounded by: so that sums and small multiples of them fit every clock.
 const MAX_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-
-/// What to do about a text that some other program was to replace.
-pub fn placeholder(text: &str) -> Option<&'static str> {
-    if text.contains("${") {
-        Some("Weir does not replace variables: run envsubst first")
-    } else if text.contains("{{") {
-        Some("Weir does not render templates: run helm template (or the like) first")
-    } else {
-        None
-    }
-}
 
 /// The way to a value, as a list towards the root.
 #[derive(Clone)]

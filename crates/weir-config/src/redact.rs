@@ -5,16 +5,16 @@
 //!   and of a pair such as `{ name: authorization, value: … }`. Booleans and nulls are shown.
 //! - what Kubernetes and Envoy say is one: `data` and `stringData` of a Secret, `env` of a plugin.
 //! - in any text: the user and password of a URL, query parameters with a secret name, and bearer and basic credentials.
+pub(crate) mod cut;
 mod yaml;
 
+pub use cut::REDACTED;
+pub(crate) use yaml::shown;
 pub use yaml::source;
-pub(crate) use yaml::{secrets, shown};
 
+use cut::Cut;
 use regex::{Captures, Regex};
-use std::{borrow::Cow, ops::Range, sync::LazyLock};
-
-/// What Envoy prints for a field that is marked as sensitive.
-pub const REDACTED: &str = "[redacted]";
+use std::{borrow::Cow, sync::LazyLock};
 
 /// Words that make a name secret wherever they are in it.
 const ANYWHERE: [&str; 7] = ["password", "passwd", "passphrase", "pwd", "secret", "credential", "private"];
@@ -92,19 +92,6 @@ pub fn is_secret_name(name: &str) -> bool {
 /// The value of a header or variable, hidden where its name says that it is secret.
 pub fn value<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
     if is_secret_name(name) && !value.is_empty() { REDACTED.into() } else { text(value) }
-}
-
-/// What to hide in a text, and what to show instead.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Cut {
-    bytes: Range<usize>,
-    shown: &'static str,
-}
-
-impl Cut {
-    fn of(bytes: Range<usize>) -> Cut {
-        Cut { bytes, shown: REDACTED }
-    }
 }
 
 /// In their order, without one that is within another.

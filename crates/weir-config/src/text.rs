@@ -4,3 +4,14 @@
 pub fn counted(n: usize, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
+
+/// What to do about a text that some other program was to replace.
+pub fn placeholder(text: &str) -> Option<&'static str> {
+    if text.contains("${") {
+        Some("Weir does not replace variables: run envsubst first")
+    } else if text.contains("{{") {
+        Some("Weir does not render templates: run helm template (or the like) first")
+    } else {
+        None
+    }
+}

@@ -7,10 +7,11 @@ pub use meta::{Document, Finding, KINDS, Key, Kind, KindInfo, Meta};
 use crate::api::{gateway_api, ingress, istio, kubernetes, plugin};
 use std::sync::Arc;
 use weir_config::{
-    diagnostic::{Diagnostic, Source},
+    diagnostic::Diagnostic,
     model::{Name, Origin},
     node::{Chars, Node, Value},
     reader::{self, Reader},
+    source::Source,
 };
 
 /// What an object says, by kind.

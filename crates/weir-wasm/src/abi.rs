@@ -7,11 +7,9 @@ mod metrics;
 mod shared;
 mod stream;
 
-pub(crate) use context::nanoseconds;
-
 use crate::{
+    functions::Functions,
     memory::{Guest, finish},
-    module::Functions,
 };
 
 /// Declares host functions: name, implementation and its parameters; each yields a status.

@@ -3,10 +3,7 @@
 //! An artifact is machine code that will run in this process, so the folder must belong to this user alone. Each file is named by the
 //! digest of the code and the engine's settings and version, and beside it lies the digest of its content. One that does not match
 //! (torn, a failing disk) is compiled again, and so is anything that the engine refuses.
-use crate::{
-    engine::Engine,
-    module::{Module, ModuleError},
-};
+use crate::{declared::ModuleError, engine::Engine, module::Module};
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},

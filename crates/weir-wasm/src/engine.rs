@@ -3,7 +3,7 @@ use crate::shared::{Shared, SharedLimits};
 use std::{
     sync::{Arc, OnceLock},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 /// How often a running guest is looked at, and so the precision of its deadlines.
@@ -85,4 +85,10 @@ pub(crate) fn monotonic() -> Duration {
     static START: OnceLock<Instant> = OnceLock::new();
     // A clock that shows 0 looks unset to some guests.
     START.get_or_init(Instant::now).elapsed() + Duration::from_nanos(1)
+}
+
+/// Since the beginning of 1970.
+pub(crate) fn nanoseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,5 +1,8 @@
 //! What a module is, without running or compiling it: for `weir plugin inspect` and messages.
-use crate::module::{Abi, Callbacks, Functions, ModuleError};
+use crate::{
+    declared::{Abi, Callbacks, ModuleError},
+    module::host_functions,
+};
 use serde::Serialize;
 use std::{collections::BTreeSet, sync::OnceLock};
 use wasmparser::{ExternalKind, Parser, Payload, TypeRef, Validator};
@@ -139,5 +142,5 @@ fn producers(data: &[u8], offset: usize) -> Vec<String> {
 /// Every function that a module may import, by module and name.
 pub fn known_imports() -> &'static BTreeSet<(&'static str, &'static str)> {
     static KNOWN: OnceLock<BTreeSet<(&'static str, &'static str)>> = OnceLock::new();
-    KNOWN.get_or_init(|| Functions::all(&wasmtime::Engine::default()).names().into_iter().collect())
+    KNOWN.get_or_init(|| host_functions(&wasmtime::Engine::default()).names().into_iter().collect())
 }

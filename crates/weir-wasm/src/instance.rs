@@ -2,8 +2,9 @@
 mod exports;
 
 use crate::{
+    declared::Abi,
     host::{Action, ContextId, HttpAnswer, PeerType, PluginSpec, RedisAnswer, Services, Status, Stream, StreamType},
-    module::{Abi, Module},
+    module::Module,
     state::{Answer, Host, ROOT, on_tick},
     trap::{Circumstances, StartError, Stop, Trap},
 };

@@ -4,7 +4,9 @@
 //! [`Instance`] per plugin configuration and worker; an instance may start on any thread, then stays on one, as does all that it calls.
 mod abi;
 pub mod cache;
+mod declared;
 pub mod engine;
+mod functions;
 pub mod host;
 pub mod inspect;
 mod instance;
@@ -17,8 +19,9 @@ mod state;
 pub mod trap;
 mod wasi;
 
+pub use declared::{Abi, Callbacks, ModuleError};
 pub use engine::{Engine, EngineError, EngineOptions};
 pub use host::*;
 pub use instance::{Instance, Started};
-pub use module::{Abi, Callbacks, Module, ModuleError};
+pub use module::Module;
 pub use trap::{StartError, Trap, TrapKind};

@@ -1,8 +1,8 @@
 //! What a store holds for its guest: the contexts, the one in effect, answers held for a callback, and bounds.
 use crate::{
+    declared::Abi,
     engine,
     host::{ContextId, LogLevel, PluginSpec, Services, Stream, StreamType},
-    module::Abi,
     pairs,
     shared::{Shared, Vm},
     trap::Stop,

@@ -1,11 +1,10 @@
 //! The part of WASI preview 1 that guests of the usual toolchains import, under both of its module names. There are no files, sockets
 //! or arguments; a guest gets its environment, clocks, random numbers and its log.
 use crate::{
-    abi,
-    engine::monotonic,
+    engine::{monotonic, nanoseconds},
+    functions::Functions,
     host::{LogLevel, Status},
     memory::{Guest, View, view},
-    module::Functions,
     state::MAX_RECORD,
     trap::Stop,
 };
@@ -184,7 +183,7 @@ fn args_sizes_get(guest: &mut Guest<'_>, count: u32, bytes: u32) -> Call {
 
 fn clock_time_get(guest: &mut Guest<'_>, id: u32, _: u64, out: u32) -> Call {
     let now = match id {
-        0 => abi::nanoseconds(guest.data().services().now()),
+        0 => nanoseconds(guest.data().services().now()),
         1 => u64::try_from(monotonic().as_nanos()).unwrap_or(u64::MAX),
         _ => return Err(Errno(NOTSUP)),
     };

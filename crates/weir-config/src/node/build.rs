@@ -1,6 +1,7 @@
 //! From the parser's events to nodes: aliases, merge keys and limits.
 use super::{Chars, Key, Node, Value, explain, flow};
-use crate::diagnostic::{Diagnostic, Source};
+use crate::diagnostic::Diagnostic;
+use crate::source::Source;
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span};
 use std::{
     collections::{HashMap, HashSet},

@@ -1,7 +1,8 @@
 //! What a text that is no YAML most likely is: a template, a merge with conflicts, another program's configuration.
 use crate::{
-    diagnostic::{Diagnostic, Place, Source},
-    reader::placeholder,
+    diagnostic::Diagnostic,
+    source::{Place, Source},
+    text::placeholder,
 };
 use std::sync::Arc;
 

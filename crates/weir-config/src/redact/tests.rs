@@ -1,9 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::{
-    diagnostic::{Diagnostic, Source},
-    node,
-};
+use crate::{diagnostic::Diagnostic, node, source::Source};
 use std::sync::Arc;
 
 #[test]
@@ -150,7 +147,7 @@ fn characters_of_several_bytes_before_a_key_do_no_harm() {
 
 #[test]
 fn a_place_within_a_secret_is_where_the_secret_was() {
-    let source = std::sync::Arc::new(crate::diagnostic::Source::new("f.yaml", "a\u{35e}password: a\u{35e}password: x: ", 1));
+    let source = std::sync::Arc::new(crate::source::Source::new("f.yaml", "a\u{35e}password: a\u{35e}password: x: ", 1));
     let error = crate::node::parse(&source).unwrap_err();
     let drawn = error.snippet(false);
     let (line, caret) = (drawn.lines().find(|l| l.contains("[redacted]")).unwrap(), drawn.lines().find(|l| l.contains('^')).unwrap());

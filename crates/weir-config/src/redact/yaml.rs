@@ -1,8 +1,12 @@
 //! Secrets in a text of YAML or JSON, by the keys that they are under.
-use super::{Cut, MEMBERS, REDACTED, credentials, is_secret_name, matches, sorted, without};
+use super::{
+    MEMBERS, credentials,
+    cut::{Cut, REDACTED},
+    is_secret_name, matches, sorted, without,
+};
 use crate::{
-    diagnostic::{Place, Source},
     node::{self, Node, Value},
+    source::{Place, Source},
 };
 use std::{borrow::Cow, ops::Range, sync::Arc};
 
@@ -23,7 +27,7 @@ pub(crate) fn shown(place: &Place) -> (Cow<'_, str>, Range<usize>, Vec<&str>) {
     let end = place.bytes.end.clamp(start, text.len());
     let from = text[..start].rfind('\n').map_or(0, |i| i + 1);
     let to = text[end..].find('\n').map_or(text.len(), |i| end + i);
-    let all = place.source.secrets();
+    let all = place.source.secrets.get_or_init(|| secrets(&place.source).into());
     let first = all.partition_point(|c| c.bytes.end <= from);
     let last = all.partition_point(|c| c.bytes.start < to);
     let mut within: Vec<Cut> = all.get(first..last).unwrap_or_default().to_vec();
@@ -49,7 +53,7 @@ pub(crate) fn shown(place: &Place) -> (Cow<'_, str>, Range<usize>, Vec<&str>) {
 }
 
 /// All of a source, in their order.
-pub(crate) fn secrets(source: &Arc<Source>) -> Vec<Cut> {
+fn secrets(source: &Arc<Source>) -> Vec<Cut> {
     let text = &*source.text;
     let mut all = credentials(text);
     match node::parse(source) {

@@ -9,9 +9,10 @@ use std::{
     sync::Arc,
 };
 use weir_config::{
-    diagnostic::{Diagnostic, Severity, Source},
+    diagnostic::{Diagnostic, Severity},
     model::Name,
     node::{self, Node, Value},
+    source::Source,
 };
 
 /// One document's text.

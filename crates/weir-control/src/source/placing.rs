@@ -6,10 +6,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
 };
-use weir_config::{
-    diagnostic::{Diagnostic, Source},
-    model::Name,
-};
+use weir_config::{diagnostic::Diagnostic, model::Name, source::Source};
 
 /// Texts of documents that have findings, by file and hash.
 #[derive(Default)]

@@ -1,11 +1,13 @@
 //! Host functions about the instance itself: log, time, configuration, properties, contexts.
 use crate::{
+    declared::Abi,
+    engine::nanoseconds,
+    functions::Functions,
     host::{LogLevel, PropertyPath, Status},
     memory::{Call, Guest, give, view, with_scratch},
-    module::{Abi, Functions},
     trap::Stop,
 };
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 const LEVELS: [LogLevel; 6] = [LogLevel::Trace, LogLevel::Debug, LogLevel::Info, LogLevel::Warn, LogLevel::Error, LogLevel::Critical];
 
@@ -28,11 +30,6 @@ pub(super) fn get_status(guest: &mut Guest<'_>, code: u32, pp: u32, lp: u32) -> 
 pub(super) fn get_current_time(guest: &mut Guest<'_>, out: u32) -> Call {
     let now = nanoseconds(guest.data().services().now());
     Ok(view(guest)?.put_u64(out, now)?)
-}
-
-pub(crate) fn nanoseconds(time: SystemTime) -> u64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 pub(super) fn set_tick_period(guest: &mut Guest<'_>, ms: u32) -> Call {

@@ -1,28 +1,22 @@
 //! What each request is answered with.
-use super::{Shared, body, upgrade};
+use super::{
+    Shared,
+    body::{self, Answer, full},
+    upgrade,
+};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use url::form_urlencoded;
 use weir_config::reader::duration;
-
-pub type Answer = BoxBody<Bytes, io::Error>;
 
 /// Bytes of a request's body that the answer repeats.
 const MAX_BODY: usize = 1 << 20;
 /// IDs of `/flaky` that are remembered.
 const MAX_IDS: usize = 10_000;
-
-pub fn full(bytes: impl Into<Bytes>) -> Answer {
-    Full::new(bytes.into()).map_err(|e: Infallible| match e {}).boxed()
-}
-
-pub fn empty() -> Answer {
-    full(Bytes::new())
-}
 
 pub async fn answer(
     request: Request<Incoming>,

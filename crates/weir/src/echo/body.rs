@@ -1,14 +1,27 @@
-//! A body that is made while it is sent.
+//! Bodies of answers: at once, or made while they are sent.
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use std::{
+    convert::Infallible,
     io,
     pin::Pin,
     task::{Context, Poll},
 };
 use tokio::sync::mpsc;
 
+pub type Answer = BoxBody<Bytes, io::Error>;
+
+pub fn full(bytes: impl Into<Bytes>) -> Answer {
+    Full::new(bytes.into()).map_err(|e: Infallible| match e {}).boxed()
+}
+
+pub fn empty() -> Answer {
+    full(Bytes::new())
+}
+
+/// Made while it is sent.
 pub struct Sent {
     frames: mpsc::Receiver<io::Result<Frame<Bytes>>>,
 }

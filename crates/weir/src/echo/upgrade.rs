@@ -1,5 +1,5 @@
 //! Upgrades: every message of a WebSocket comes back, and every byte of any other protocol.
-use super::answer::{Answer, empty};
+use super::body::{Answer, empty};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};

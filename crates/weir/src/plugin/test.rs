@@ -3,6 +3,7 @@
 mod cases;
 mod expect;
 mod http;
+mod matcher;
 mod redis;
 mod report;
 mod world;
@@ -11,9 +12,10 @@ pub use report::{CaseReport, print};
 
 use anyhow::{Result, anyhow, bail};
 use cases::{Case, Cases, Expect, Request, Step};
-use expect::{Difference, Matcher, Outcome};
+use expect::{Difference, Outcome};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
+use matcher::Matcher;
 use std::{
     fs,
     io::{ErrorKind, IsTerminal},

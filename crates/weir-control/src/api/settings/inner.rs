@@ -1,9 +1,10 @@
 //! A YAML text within a value of another: read with the places of the file that holds both.
 use std::sync::Arc;
 use weir_config::{
-    diagnostic::{Diagnostic, Source},
+    diagnostic::Diagnostic,
     node,
     reader::{Field, Object, Reader},
+    source::Source,
 };
 
 /// Reads the object that the text at `data.KEY` holds.

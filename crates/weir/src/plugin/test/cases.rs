@@ -1,11 +1,12 @@
 //! The file of `weir plugin test`: what is sent, what stands in for the world, what must come of it.
-use super::expect::Matcher;
+use super::matcher::Matcher;
 use crate::plugin::test::{http::Rule, redis::Script};
 use std::{path::Path, sync::Arc, time::Duration};
 use weir_config::{
-    diagnostic::{Diagnostic, Severity, Source},
+    diagnostic::{Diagnostic, Severity},
     node::{self, Value},
     reader::{Field, Object, Reader},
+    source::Source,
 };
 
 /// A file, read.

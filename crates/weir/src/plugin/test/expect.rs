@@ -2,19 +2,10 @@
 use super::{
     cases::{Expect, RequestExpect, Seen},
     http::Got,
+    matcher::Matcher,
 };
 use serde::Serialize;
-use std::fmt::{self, Display};
-
-/// What a value must be.
-#[derive(Clone, Debug)]
-pub enum Matcher {
-    Text(String),
-    Regex(regex::Regex),
-    /// The value parsed as JSON.
-    Json(serde_json::Value),
-    Absent,
-}
+use std::fmt::Display;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
@@ -36,36 +27,6 @@ pub struct Outcome {
     /// Calls to services, by the name that was called.
     pub calls: Vec<(String, Got)>,
     pub log: Vec<String>,
-}
-
-impl Matcher {
-    pub fn holds(&self, actual: Option<&str>) -> bool {
-        match (self, actual) {
-            (Matcher::Absent, actual) => actual.is_none(),
-            (_, None) => false,
-            (Matcher::Text(text), Some(actual)) => text == actual,
-            (Matcher::Regex(regex), Some(actual)) => regex.is_match(actual),
-            (Matcher::Json(json), Some(actual)) => serde_json::from_str::<serde_json::Value>(actual).is_ok_and(|a| a == *json),
-        }
-    }
-    /// As `holds`, for a line that only has to contain a text.
-    pub fn is_in(&self, line: &str) -> bool {
-        match self {
-            Matcher::Text(text) => line.contains(text.as_str()),
-            other => other.holds(Some(line)),
-        }
-    }
-}
-
-impl Display for Matcher {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Matcher::Text(text) => write!(f, "{text:?}"),
-            Matcher::Regex(regex) => write!(f, "~{regex}"),
-            Matcher::Json(json) => write!(f, "{json}"),
-            Matcher::Absent => f.write_str("nothing"),
-        }
-    }
 }
 
 /// Everything in which an outcome is not as expected. Redis is compared by its owner, see [`value`].

@@ -1,5 +1,5 @@
 //! A stand-in for an HTTP service: answers by rules, and remembers what it was asked.
-use super::expect::Matcher;
+use super::matcher::Matcher;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};

@@ -76,7 +76,7 @@ fn the_same_objects_make_the_same_configuration_wherever_they_stand() {
     }
     // Words with a dollar sign stay texts in JSON, and numbers once they are replaced.
     let as_json = |document: &str| {
-        let source = weir_config::diagnostic::Source::new("x", document, 1);
+        let source = weir_config::source::Source::new("x", document, 1);
         let nodes = weir_config::node::parse(&std::sync::Arc::new(source)).unwrap();
         serde_json::to_string_pretty(&json(&nodes[0])).unwrap().replace("\"$PORT\"", "$PORT").replace("\"$ECHO\"", "$ECHO")
     };
