@@ -3,6 +3,7 @@
 mod access;
 mod cluster;
 mod compressor;
+mod filter;
 mod listener;
 mod plugin;
 mod route;
@@ -11,6 +12,7 @@ mod secret;
 pub use access::*;
 pub use cluster::*;
 pub use compressor::*;
+pub use filter::*;
 pub use listener::*;
 pub use plugin::*;
 pub use route::*;

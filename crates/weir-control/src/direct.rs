@@ -16,12 +16,11 @@ use std::{
 use tokio::sync::mpsc;
 use url::{Host, Url};
 use weir_config::{
-    delta::Delta,
     diagnostic::Diagnostic,
     model::{
         Address, Cluster, ClusterLoadAssignment, Config, Discovery, Endpoint, FailStrategy, FilterChain, Forward, HostRewrite,
-        HttpConnectionManager, Listener, Name, NetworkFilter, Origin, PathRewrite, PluginPhase, Route, RouteAction, RouteConfiguration,
-        RouteMatch, UpstreamProtocol, UpstreamTls, VirtualHost, WasmCode, WasmLimits, WasmPlugin, WeightedCluster,
+        HttpConnectionManager, HttpFilter, Listener, Name, NetworkFilter, Origin, PathRewrite, PluginPhase, Route, RouteAction,
+        RouteConfiguration, RouteMatch, UpstreamProtocol, UpstreamTls, VirtualHost, WasmCode, WasmLimits, WasmPlugin, WeightedCluster,
     },
 };
 
@@ -44,16 +43,9 @@ impl Direct {
         let (send, receive) = mpsc::channel(1);
         let follow = move || {
             let mut file = self.plugin.as_deref().map(Followed::new);
-            let mut before = Config::default();
-            for revision in 1.. {
+            loop {
                 let unwatched = file.as_ref().and_then(Followed::unwatched);
-                let began = Instant::now();
-                let mut diagnostics: Vec<Diagnostic> = unwatched.into_iter().collect();
-                let config = self.config(&options, &mut diagnostics);
-                let delta = Delta::between(&before, &config, revision);
-                before = config;
-                let update = Update { delta, diagnostics, objects: 1, translated: 1, took: began.elapsed(), read: None };
-                if send.blocking_send(update).is_err() {
+                if send.blocking_send(self.update(&options, unwatched)).is_err() {
                     return;
                 }
                 while !file.as_mut().is_some_and(|f| f.changed(PATIENCE)) {
@@ -70,6 +62,13 @@ impl Direct {
         Ok(receive)
     }
 
+    fn update(&self, options: &Options, unwatched: Option<Diagnostic>) -> Update {
+        let began = Instant::now();
+        let mut diagnostics: Vec<Diagnostic> = unwatched.into_iter().collect();
+        let config = Arc::new(self.config(options, &mut diagnostics));
+        Update { config, diagnostics, objects: 1, translated: 1, took: began.elapsed(), read: None }
+    }
+
     fn config(&self, options: &Options, diagnostics: &mut Vec<Diagnostic>) -> Config {
         let name: Name = "direct".into();
         let origin = Origin { object: "--to".into(), file: None, line: Default::default() };
@@ -84,7 +83,7 @@ impl Direct {
                 String::new()
             });
             let plugin = self.plugin(path, digest, &origin);
-            hcm.plugins.push(plugin.name.clone());
+            hcm.http_filters = HttpFilter::list([(plugin.phase, plugin.name.clone())]);
             plugins.insert(plugin.name.clone(), Arc::new(plugin));
         }
         let chain =
@@ -97,13 +96,7 @@ impl Direct {
             max_connections: u32::MAX,
             origins: vec![origin.clone()],
         };
-        let host = VirtualHost {
-            name: name.clone(),
-            domains: vec!["*".into()],
-            routes: vec![Arc::new(self.route(&cluster.name, origin))],
-            include_request_attempt_count: false,
-            fall_back_to_wildcard: false,
-        };
+        let host = VirtualHost::new(name.clone(), vec!["*".into()], vec![Arc::new(self.route(&cluster.name, origin))]);
         let routes = RouteConfiguration { name: name.clone(), virtual_hosts: vec![Arc::new(host)] };
         Config {
             listeners: [(name.clone(), Arc::new(listener))].into(),

@@ -48,10 +48,11 @@ fn manager(h: &HttpConnectionManager) -> String {
     // Here null differs from the default: a limit that is switched off.
     let changed = without(&json(h), &json(&default));
     let changed = match changed {
-        Value::Object(map) => render(&Value::Object(map.into_iter().filter(|(k, _)| k != "plugins").collect())),
+        Value::Object(map) => render(&Value::Object(map.into_iter().filter(|(k, _)| k != "http_filters").collect())),
         _ => String::new(),
     };
-    let plugins = if h.plugins.is_empty() { String::new() } else { format!(" plugins {}", h.plugins.join(" ")) };
+    let plugins: Vec<&str> = h.http_filters.iter().filter(|f| matches!(f.config, HttpFilterConfig::Wasm(_))).map(|f| &*f.name).collect();
+    let plugins = if plugins.is_empty() { String::new() } else { format!(" plugins {}", plugins.join(" ")) };
     format!("{}{plugins} {changed}", h.route_config)
 }
 

@@ -4,31 +4,13 @@ mod hash;
 mod maglev;
 mod ring;
 
-pub use hash::{NewCookie, for_split, hash_bytes, hash_connection, hash_request};
+pub use hash::{NewCookie, for_split, hash_bytes, hash_request};
 
+use crate::core::{Random, mix};
 use maglev::Maglev;
 use ring::Ring;
 use std::{cmp::Reverse, collections::BinaryHeap};
 use weir_config::model::{HealthStatus, LbPolicy};
-
-/// A small fast generator (splitmix64) for choices that no one gains by guessing.
-#[derive(Clone, Debug)]
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-    #[allow(clippy::should_implement_trait)]
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        hash::mix(self.0)
-    }
-    /// Below `n`, which is not 0.
-    pub fn below(&mut self, n: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
-    }
-}
 
 /// One endpoint as its source describes it.
 #[derive(Clone, Debug)]
@@ -163,7 +145,7 @@ impl Balancer {
         if let [100] = self.loads[..] {
             return Some(0);
         }
-        let at = pick.hash.map_or_else(|| self.random.next(), hash::mix);
+        let at = pick.hash.map_or_else(|| self.random.next(), mix);
         let mut at = ((u128::from(at) * 100) >> 64) as u32;
         self.loads.iter().position(|load| {
             let here = at < *load;

@@ -3,7 +3,6 @@ mod active_stream;
 mod body;
 mod clock;
 mod encode;
-mod filter_chain;
 mod h1;
 mod h2;
 mod interim;
@@ -15,8 +14,6 @@ mod router;
 mod upgrade;
 mod upstream_request;
 mod wait;
-
-pub use filter_chain::{Chain, Filter, Part};
 
 use crate::{
     conn::ConnInfo,

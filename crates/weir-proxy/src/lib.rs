@@ -10,6 +10,7 @@ pub mod breaker;
 mod budget;
 pub mod cluster;
 pub mod conn;
+mod core;
 mod diff;
 pub mod drain;
 pub mod filter;
@@ -35,10 +36,7 @@ mod worker_thread;
 pub use proxy::{Proxy, Shared, State};
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
-use weir_config::{
-    diagnostic::Diagnostic,
-    model::{CidrRange, Name},
-};
+use weir_config::{diagnostic::Diagnostic, model::Name};
 
 /// How a proxy runs; fixed while it does.
 #[derive(Clone, Debug)]
@@ -59,8 +57,6 @@ pub struct Options {
     pub shutdown_timeout: Duration,
     /// Name servers to ask; empty asks those of `/etc/resolv.conf`.
     pub dns_resolvers: Vec<SocketAddr>,
-    /// Link-local, metadata and other protected addresses that plugins, clients and URLs may lead to all the same.
-    pub allowed_upstream_addresses: Vec<CidrRange>,
     /// Client connections open at once, over all listeners and workers; `None` for a share of the file descriptors.
     pub max_connections: Option<u32>,
     /// Connections to upstreams open at once, over all clusters and workers; `None` likewise.
@@ -98,7 +94,6 @@ impl Default for Options {
             drain_time: Duration::from_secs(5),
             shutdown_timeout: Duration::from_secs(20),
             dns_resolvers: Vec::new(),
-            allowed_upstream_addresses: Vec::new(),
             max_connections: None,
             max_upstream_connections: None,
             max_memory: None,

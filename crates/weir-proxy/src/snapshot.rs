@@ -2,7 +2,7 @@
 use crate::{
     access_log::AccessLogger,
     cluster::{ClusterRegistry, ClusterSlot},
-    plugin::PluginSlot,
+    filter::config::FilterList,
     route::{RouteConfigRt, RouteTable, matcher::Patterns},
 };
 use std::{collections::HashMap, sync::Arc, time::SystemTime};
@@ -57,24 +57,22 @@ pub struct HcmRt {
     /// Empty where its route configuration is missing: every request is answered 404.
     pub table: Arc<RouteTable>,
     pub access_logs: Arc<[AccessLogger]>,
-    /// In the order in which requests meet them.
-    pub plugins: Vec<Arc<PluginSlot>>,
+    pub filters: Arc<FilterList>,
     /// A virtual host for each of the `server_domains`.
     servers: Option<Arc<RouteTable>>,
 }
 
 impl HcmRt {
-    /// `None` where the chain ends in something else. `plugin` finds the places of plugins; one that is missing is left out.
+    /// `None` where the chain ends in something else.
     pub(crate) fn new(
         chain: &Arc<FilterChain>,
         table: Arc<RouteTable>,
         access_logs: Arc<[AccessLogger]>,
-        plugin: impl Fn(&Name) -> Option<Arc<PluginSlot>>,
+        filters: Arc<FilterList>,
     ) -> Option<HcmRt> {
         let NetworkFilter::HttpConnectionManager(hcm) = &chain.filter else { return None };
-        let plugins = hcm.plugins.iter().filter_map(plugin).collect();
         let servers = (!hcm.server_domains.is_empty()).then(|| servers(&hcm.server_domains));
-        Some(HcmRt { chain: chain.clone(), table, access_logs, plugins, servers })
+        Some(HcmRt { chain: chain.clone(), table, access_logs, filters, servers })
     }
     /// Whether a request for `host` arrived on a connection that was opened for another server.
     pub fn is_misdirected(&self, sni: Option<&str>, host: &[u8]) -> bool {
@@ -90,12 +88,10 @@ impl HcmRt {
     }
     /// Whether `other` would do the same.
     pub(crate) fn same(&self, other: &HcmRt) -> bool {
-        let same_plugins =
-            self.plugins.len() == other.plugins.len() && self.plugins.iter().zip(&other.plugins).all(|(a, b)| Arc::ptr_eq(a, b));
         Arc::ptr_eq(&self.chain, &other.chain)
             && Arc::ptr_eq(&self.table, &other.table)
             && Arc::ptr_eq(&self.access_logs, &other.access_logs)
-            && same_plugins
+            && Arc::ptr_eq(&self.filters, &other.filters)
     }
     pub fn config(&self) -> &HttpConnectionManager {
         match &self.chain.filter {
@@ -108,8 +104,7 @@ impl HcmRt {
 fn servers(domains: &[String]) -> Arc<RouteTable> {
     let mut config = RouteConfigRt::new("server_domains".into());
     for domain in domains {
-        let (name, domains) = (domain.as_str().into(), vec![domain.clone()]);
-        let host = VirtualHost { name, domains, routes: Vec::new(), include_request_attempt_count: false, fall_back_to_wildcard: false };
+        let host = VirtualHost::new(domain.as_str().into(), vec![domain.clone()], Vec::new());
         config.set(&Arc::new(host), &mut |name| Arc::new(ClusterSlot::new(name.clone(), u32::MAX)), &mut Patterns::default());
     }
     config.table().clone()

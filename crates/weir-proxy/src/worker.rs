@@ -3,34 +3,28 @@
 use crate::{
     Shared,
     access_log::WorkerLogs,
-    balance::Random,
     cluster::ClusterSlot,
-    hcm::{Filter, Hcm},
-    plugin::{PluginEntry, WorkerPlugins},
-    snapshot::{HcmKey, HcmRt, Snapshot},
-    stream::{Stream, View},
+    core::Core,
+    hcm::Hcm,
+    plugin::WorkerPlugins,
+    snapshot::{HcmKey, Snapshot},
+    stream::Stream,
     upstream::{WorkerCluster, mirror::Copies},
 };
 use arc_swap::{ArcSwap, Cache};
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    hash::{BuildHasher, RandomState},
+    ops::Deref,
     rc::{Rc, Weak},
     sync::{self, Arc},
-    time::{Duration, Instant, SystemTime},
+    time::Duration,
 };
-use weir_net::{http::buf::BufPool, timer::Timers};
 
-/// Read buffers: large enough that a busy body needs few system calls.
-const BUFFER_BYTES: usize = 64 * 1024;
-/// Free buffers, and free streams, that a worker keeps.
+/// Free streams that a worker keeps.
 const KEEP: usize = 256;
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(20);
-
-/// Where the two digits of each byte stand in a UUID's text.
-const UUID_BYTES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
 
 /// A cluster as a worker knows it.
 #[derive(Clone)]
@@ -40,10 +34,8 @@ struct Known {
 }
 
 pub struct Worker {
-    pub index: usize,
+    pub core: Rc<Core>,
     pub shared: Arc<Shared>,
-    pub bufs: BufPool,
-    pub timers: Rc<Timers>,
     current: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     /// Connection managers of the current snapshot that were asked for.
     hcms: RefCell<(u64, HashMap<HcmKey, Rc<Hcm>>)>,
@@ -55,22 +47,22 @@ pub struct Worker {
     pub copies: Copies,
     /// Whether requests are refused (see [`crate::overload`]), as of the last tick.
     pub is_overloaded: Cell<bool>,
-    /// What `now` counts from.
-    epoch: Instant,
-    /// Nanoseconds from 1970 to the epoch; corrected once a second, since the system's clock may be set.
-    wall: Cell<u64>,
-    moment: Cell<u64>,
-    random: RefCell<Random>,
     next_stream: Cell<u64>,
+}
+
+impl Deref for Worker {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.core
+    }
 }
 
 impl Worker {
     /// To be called on the worker's thread, inside its runtime.
     pub fn new(index: usize, shared: Arc<Shared>) -> Rc<Worker> {
         let worker = Rc::new_cyclic(|worker| Worker {
-            index,
-            bufs: BufPool::new(BUFFER_BYTES, KEEP),
-            timers: Rc::default(),
+            core: Rc::new(Core::new(index, shared.started)),
             current: RefCell::new(Cache::new(shared.snapshot.clone())),
             hcms: RefCell::default(),
             clusters: RefCell::default(),
@@ -79,11 +71,6 @@ impl Worker {
             logs: RefCell::default(),
             copies: Copies::default(),
             is_overloaded: Cell::new(false),
-            // One epoch for all workers: outlier detection compares their times.
-            epoch: shared.started,
-            wall: Cell::new(wall_of_epoch(SystemTime::now(), shared.started.elapsed())),
-            moment: Cell::new(shared.started.elapsed().as_nanos() as u64),
-            random: RefCell::new(Random::new(RandomState::new().hash_one(index))),
             next_stream: Cell::new((index as u64) << 48),
             shared,
         });
@@ -177,48 +164,6 @@ impl Worker {
         }
     }
 
-    /// Nanoseconds since the worker started.
-    pub fn now(&self) -> u64 {
-        let now = self.epoch.elapsed().as_nanos() as u64;
-        self.moment.set(now);
-        now
-    }
-    /// What [`Worker::now`] said last, at most a tick ago: for what follows at once upon something whose time was taken.
-    /// A look at the clock costs as much as finding a route.
-    pub fn moment(&self) -> u64 {
-        self.moment.get()
-    }
-    /// Nanoseconds since 1970 for a value of `now`.
-    pub fn wall(&self, now: u64) -> u64 {
-        self.wall.get() + now
-    }
-    /// Unique enough for ids and choices; not secret.
-    pub fn random(&self) -> u64 {
-        self.random.borrow_mut().next()
-    }
-    /// A random UUID as text.
-    pub fn uuid(&self) -> [u8; 36] {
-        let bits = (u128::from(self.random()) << 64 | u128::from(self.random())) & !(0xf << 76) & !(3 << 62) | 4 << 76 | 2 << 62;
-        let mut out = [b'-'; 36];
-        for (b, at) in bits.to_be_bytes().into_iter().zip(UUID_BYTES) {
-            out[at] = b"0123456789abcdef"[usize::from(b >> 4)];
-            out[at + 1] = b"0123456789abcdef"[usize::from(b & 15)];
-        }
-        out
-    }
-    /// The plugins of a connection manager on a new stream. The error is the detail of a plugin that must run and cannot.
-    pub fn filters(&self, hcm: &HcmRt, stream: &Rc<Stream>) -> Result<Vec<Box<dyn Filter>>, String> {
-        let mut filters: Vec<Box<dyn Filter>> = Vec::with_capacity(hcm.plugins.len());
-        for slot in &hcm.plugins {
-            let view = Rc::new(View::new(stream.clone(), filters.len(), slot.clone()));
-            match self.plugins.stream(slot, view) {
-                PluginEntry::Run(plugin) => filters.push(Box::new(plugin)),
-                PluginEntry::Skip => {}
-                PluginEntry::Fail => return Err(slot.failure.to_string()),
-            }
-        }
-        Ok(filters)
-    }
     /// Once a second: idle upstream connections that the peer closed or that waited too long. What became of a cluster is
     /// learnt here as well: its next request may come to this worker late, or never.
     fn sweep(self: &Rc<Self>, now: u64) {
@@ -234,12 +179,6 @@ impl Worker {
     }
 }
 
-/// The wall clock's time `elapsed` before `wall`, in nanoseconds since 1970.
-fn wall_of_epoch(wall: SystemTime, elapsed: Duration) -> u64 {
-    let since = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    since.saturating_sub(elapsed).as_nanos() as u64
-}
-
 /// The work of the coarse tick; ends with the worker.
 async fn tick(worker: Weak<Worker>) {
     let mut every = tokio::time::interval(TICK);
@@ -252,7 +191,7 @@ async fn tick(worker: Weak<Worker>) {
         w.is_overloaded.set(w.shared.overload.refuses_requests());
         w.logs.borrow_mut().flush();
         if count.is_multiple_of(50) {
-            w.wall.set(wall_of_epoch(SystemTime::now(), w.epoch.elapsed()));
+            w.correct_wall();
             w.sweep(now);
         }
     }

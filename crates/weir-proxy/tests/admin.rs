@@ -241,7 +241,7 @@ async fn a_plugin_that_cannot_be_loaded_is_said_and_shown() {
     let mut conf = Conf::default();
     conf.0.plugins.insert("default/gone".into(), plugin.into());
     let mut hcm = HttpConnectionManager::new("http".into(), "none".into());
-    hcm.plugins = vec!["default/gone".into()];
+    hcm.http_filters = HttpFilter::list([(PluginPhase::Authn, "default/gone".into())]);
     let filter = NetworkFilter::HttpConnectionManager(hcm);
     conf.listener("l", loopback(), vec![FilterChain { name: "c".into(), server_names: vec![], tls: None, filter }.into()]);
     let report = within(proxy.apply(conf.arc())).await;
@@ -250,5 +250,5 @@ async fn a_plugin_that_cannot_be_loaded_is_said_and_shown() {
     let json = ask(proxy.admin_address().unwrap(), "GET", "/plugins").await.json();
     assert_eq!((&json["plugins"][0]["name"], &json["plugins"][0]["state"]), (&Value::from("default/gone"), &Value::from("failed")));
     let snapshot = proxy.shared().snapshot.load();
-    assert_eq!(&*snapshot.hcms.values().next().unwrap().plugins[0].name, "default/gone");
+    assert_eq!(&*snapshot.hcms.values().next().unwrap().filters.plugins().next().unwrap().name, "default/gone");
 }

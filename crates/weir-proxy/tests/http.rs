@@ -40,13 +40,7 @@ fn rig(edit: impl FnOnce(&mut HttpConnectionManager, &mut Route, &mut Cluster)) 
         max_connections: 1000,
         origins: vec![origin],
     };
-    let host = VirtualHost {
-        name: "v".into(),
-        domains: vec!["*".into()],
-        routes: vec![Arc::new(route)],
-        include_request_attempt_count: true,
-        fall_back_to_wildcard: false,
-    };
+    let host = VirtualHost { include_request_attempt_count: true, ..VirtualHost::new("v".into(), vec!["*".into()], vec![Arc::new(route)]) };
     let routes = RouteConfiguration { name: "rc".into(), virtual_hosts: vec![Arc::new(host)] };
     let mut config = Config::default();
     config.listeners.insert("l".into(), Arc::new(listener));

@@ -65,9 +65,10 @@ impl Serialize for CidrRange {
 }
 
 /// At most so many requests of a route (Envoy's filter `local_ratelimit`), over all workers. More are answered with 429.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LocalRateLimit {
-    pub token_bucket: TokenBucket,
+    /// `None` sets no limit.
+    pub token_bucket: Option<TokenBucket>,
 }
 
 /// `type.v3.TokenBucket`: full at first, and filled little by little.

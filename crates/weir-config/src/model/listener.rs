@@ -1,5 +1,5 @@
 //! Listeners, filter chains and the HTTP connection manager (`config.listener.v3`, `http_connection_manager.v3`).
-use super::{Name, Origin, maybe_seconds, seconds};
+use super::{HttpFilter, Name, Origin, maybe_seconds, seconds};
 use serde::Serialize;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -44,18 +44,11 @@ pub struct TcpProxy {
     pub sni_clusters: Vec<Name>,
     #[serde(serialize_with = "seconds")]
     pub idle_timeout: Duration,
-    /// Endpoints that are tried before the client is turned away.
-    pub max_connect_attempts: u32,
     pub access_log: Vec<AccessLog>,
 }
 
-impl TcpProxy {
-    /// What files get: a connection to a dead endpoint goes to another one. Envoy's own default is 1.
-    pub const MAX_CONNECT_ATTEMPTS: u32 = 3;
-}
-
 /// TLS towards the client (`DownstreamTlsContext`).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct DownstreamTls {
     /// Secrets with certificates; the one whose names fit the server name is served, else the first.
     pub certificates: Vec<Name>,
@@ -87,7 +80,7 @@ pub const CIPHER_SUITES: &[&str] = &[
     "ECDHE-RSA-CHACHA20-POLY1305",
 ];
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientCertificate {
     #[default]
@@ -113,7 +106,7 @@ pub enum ForwardClientCertDetails {
     AlwaysForwardOnly,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum TlsVersion {
     #[serde(rename = "TLSv1_2")]
     V1_2,
@@ -121,14 +114,14 @@ pub enum TlsVersion {
     V1_3,
 }
 
-/// The HTTP connection manager: protocol limits, the route configuration, the plugins.
+/// The HTTP connection manager: protocol limits, the route configuration, the filters.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct HttpConnectionManager {
     pub stat_prefix: Name,
     /// Name of a [`super::RouteConfiguration`]. One that is missing answers 404 with the flag `NR`.
     pub route_config: Name,
-    /// Names of [`super::WasmPlugin`]s in the order in which requests meet them.
-    pub plugins: Vec<Name>,
+    /// In the order in which requests pass them.
+    pub http_filters: Vec<HttpFilter>,
     pub access_log: Vec<AccessLog>,
     /// How many proxies in front of this one are trusted: their `x-forwarded-for` and `x-forwarded-proto` count.
     pub xff_num_trusted_hops: u32,
@@ -152,8 +145,8 @@ pub struct HttpConnectionManager {
     pub strip_any_host_port: bool,
     /// Where TLS is terminated for several hosts apart from each other (listeners of a Gateway): their domains, as those of a
     /// virtual host. A request whose Host belongs to another one than the server name of its connection is answered with 421.
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    pub server_domains: Arc<[String]>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub server_domains: Vec<String>,
     pub limits: HttpLimits,
     pub timeouts: HttpTimeouts,
 }
@@ -237,12 +230,12 @@ impl Default for HttpTimeouts {
 }
 
 impl HttpConnectionManager {
-    /// A connection manager with every default, for `route_config`.
+    /// A connection manager with every default and no plugins, for `route_config`.
     pub fn new(stat_prefix: Name, route_config: Name) -> Self {
         HttpConnectionManager {
             stat_prefix,
             route_config,
-            plugins: Vec::new(),
+            http_filters: HttpFilter::list([]),
             access_log: Vec::new(),
             xff_num_trusted_hops: 0,
             use_remote_address: true,
@@ -256,7 +249,7 @@ impl HttpConnectionManager {
             merge_slashes: false,
             escaped_slashes: EscapedSlashes::KeepUnchanged,
             strip_any_host_port: true,
-            server_domains: Arc::default(),
+            server_domains: Vec::new(),
             limits: HttpLimits::default(),
             timeouts: HttpTimeouts::default(),
         }

@@ -1,5 +1,5 @@
 //! Route configurations (`config.route.v3`).
-use super::{Fraction, LocalRateLimit, Name, Origin, Rbac, StringMatch, maybe_seconds, seconds};
+use super::{FilterOverride, Fraction, HttpFilterConfig, Name, Origin, PerFilterConfig, StringMatch, maybe_seconds, seconds};
 use serde::Serialize;
 use std::{sync::Arc, time::Duration};
 
@@ -23,6 +23,14 @@ pub struct VirtualHost {
     /// Requests that no route here matches are tried with the virtual host of the wildcard that covers the name, if that says the same
     /// (Ingress).
     pub fall_back_to_wildcard: bool,
+    pub per_filter_config: PerFilterConfig,
+}
+
+impl VirtualHost {
+    pub fn new(name: Name, domains: Vec<String>, routes: Vec<Arc<Route>>) -> VirtualHost {
+        let (include_request_attempt_count, fall_back_to_wildcard, per_filter_config) = Default::default();
+        VirtualHost { name, domains, routes, include_request_attempt_count, fall_back_to_wildcard, per_filter_config }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -34,10 +42,8 @@ pub struct Route {
     pub action: RouteAction,
     pub request_headers: HeaderEdits,
     pub response_headers: HeaderEdits,
-    pub cors: Option<Arc<Cors>>,
-    pub fault: Option<Arc<Fault>>,
-    pub rbac: Option<Arc<Rbac>>,
-    pub local_rate_limit: Option<Arc<LocalRateLimit>>,
+    /// Goes before that of the virtual host.
+    pub per_filter_config: PerFilterConfig,
     pub origin: Origin,
 }
 
@@ -51,11 +57,14 @@ pub struct RouteMatch {
 }
 
 impl Route {
-    /// One that changes no headers.
+    /// One that changes no headers and configures no filters.
     pub fn new(name: Name, matches: RouteMatch, action: RouteAction, origin: Origin) -> Route {
-        let (request_headers, response_headers) = Default::default();
-        let (cors, fault, rbac, local_rate_limit) = Default::default();
-        Route { name, matches, action, request_headers, response_headers, cors, fault, rbac, local_rate_limit, origin }
+        let (request_headers, response_headers, per_filter_config) = Default::default();
+        Route { name, matches, action, request_headers, response_headers, per_filter_config, origin }
+    }
+    /// Configures a filter for this route, under its usual name.
+    pub fn set_filter(&mut self, config: HttpFilterConfig) {
+        self.per_filter_config.insert(config.usual_name(), FilterOverride::Config(config));
     }
 }
 

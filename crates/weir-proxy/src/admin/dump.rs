@@ -1,6 +1,7 @@
 //! `/config_dump`: the served configuration in the frame of Envoy's `envoy.admin.v3.ConfigDump`, its resources in the shapes of
 //! Envoy's messages, with the objects that they come from in their metadata.
 mod cluster;
+mod filter;
 mod route;
 mod sensitive;
 mod shape;

@@ -1,14 +1,10 @@
 //! Hashes for the ring and for maglev. The same in every worker, process and version: an affinity outlives restarts.
-use crate::head_access::{RequestView, cookie, query_parameter};
+use crate::{
+    core::mix,
+    head_access::{RequestView, cookie, query_parameter},
+};
 use std::{fmt::Write, net::IpAddr, time::Duration};
 use weir_config::model::{HashOf, HashPolicy};
-
-/// Spreads a number over all 64 bits (the finalizer of splitmix64).
-pub(super) fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
 
 /// A hash of bytes.
 pub fn hash_bytes(bytes: &[u8]) -> u64 {
@@ -50,18 +46,6 @@ impl NewCookie {
     }
 }
 
-fn hash_address(source: IpAddr) -> u64 {
-    match source.to_canonical() {
-        IpAddr::V4(a) => hash_bytes(&a.octets()),
-        IpAddr::V6(a) => hash_bytes(&a.octets()),
-    }
-}
-
-/// The hash of a connection: of all that a policy may name, only the source address is known of it.
-pub fn hash_connection(policy: &[HashPolicy], source: IpAddr) -> Option<u64> {
-    policy.iter().any(|step| matches!(step.of, HashOf::SourceIp)).then(|| hash_address(source))
-}
-
 /// The hash of a request by the first step that yields one. `random` makes the value of a new cookie.
 pub fn hash_request(policy: &[HashPolicy], request: &dyn RequestView, source: IpAddr, random: u64) -> (Option<u64>, Option<NewCookie>) {
     for step in policy {
@@ -80,7 +64,10 @@ pub fn hash_request(policy: &[HashPolicy], request: &dyn RequestView, source: Ip
                 }
                 found
             }
-            HashOf::SourceIp => Some(hash_address(source)),
+            HashOf::SourceIp => Some(match source.to_canonical() {
+                IpAddr::V4(a) => hash_bytes(&a.octets()),
+                IpAddr::V6(a) => hash_bytes(&a.octets()),
+            }),
             HashOf::QueryParameter(name) => request.query().and_then(|q| query_parameter(q, name.as_bytes())).map(hash_bytes),
         };
         if found.is_some() || step.terminal {

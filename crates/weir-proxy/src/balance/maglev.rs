@@ -1,6 +1,7 @@
 //! Maglev's table (Eisenbud et al., NSDI 2016, section 3.4): each endpoint has a permutation of the places of its own and takes
 //! the next free one of it in its turn, so that all have nearly the same share and few places move when one comes or goes.
-use super::hash::{hash_bytes, mix};
+use super::hash::hash_bytes;
+use crate::core::mix;
 
 #[derive(Default)]
 pub(super) struct Maglev {

@@ -1,5 +1,6 @@
 //! A hash ring (as ketama's): each endpoint stands at many places, a request goes to the next place after its hash.
-use super::hash::{hash_bytes, mix};
+use super::hash::hash_bytes;
+use crate::core::mix;
 
 /// No ring is longer, whatever the configuration says: a megabyte and a half per worker.
 const LONGEST: u64 = 1 << 17;

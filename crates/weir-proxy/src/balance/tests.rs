@@ -110,7 +110,7 @@ fn a_maglev_table_is_even_and_follows_weights() {
     turned.reverse();
     let (mut a, mut b) = (balancer(MAGLEV, &[1; 10]), of(MAGLEV, &turned));
     for key in 0..1_000 {
-        let pick = Pick { hash: Some(hash::mix(key)), ..PLAIN };
+        let pick = Pick { hash: Some(crate::core::mix(key)), ..PLAIN };
         assert_eq!(a.pick(&pick).map(|h| 9 - h), b.pick(&pick));
     }
 }
@@ -125,7 +125,7 @@ fn rings_are_bounded_and_spread() {
     assert!(counts.iter().all(|c| (2_700..3_300).contains(c)), "{counts:?}");
     // Every endpoint has a place, however small the ring is to be.
     let mut b = balancer(LbPolicy::RingHash { minimum_ring_size: 1, maximum_ring_size: 1 }, &[1; 20]);
-    let reached: std::collections::HashSet<_> = (0..9_000).map(|k| b.pick(&Pick { hash: Some(hash::mix(k)), ..PLAIN })).collect();
+    let reached: std::collections::HashSet<_> = (0..9_000).map(|k| b.pick(&Pick { hash: Some(crate::core::mix(k)), ..PLAIN })).collect();
     assert_eq!(reached.len(), 20);
 }
 

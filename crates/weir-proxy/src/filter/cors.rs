@@ -1,11 +1,49 @@
 //! Cross-origin resource sharing (Fetch standard, section 3.2; Envoy's `CorsPolicy`).
+use super::{FilterContext, Flow};
 use crate::{
     head_access::{FieldsMut, RequestView},
+    info::Flags,
     route::matcher::{Patterns, Text},
+    stream::Reply,
 };
-use weir_config::model::{Cors, StringMatch};
+use std::sync::Arc;
+use weir_config::model::{self, StringMatch};
+use weir_net::http::Headers;
 
-/// A compiled [`Cors`].
+pub struct Cors {
+    config: Arc<CorsRt>,
+    request: Request,
+}
+
+impl Cors {
+    pub fn new(config: Arc<CorsRt>) -> Cors {
+        Cors { config, request: Request::Plain }
+    }
+
+    /// Answers preflight requests.
+    pub fn decode_headers(&mut self, cx: &FilterContext) -> Flow {
+        let req = cx.stream.req.borrow();
+        self.request = self.config.on_request(&*req);
+        let mut headers = Headers::default();
+        match self.request {
+            Request::Plain | Request::Allowed => return Flow::Continue,
+            Request::Preflight => self.config.preflight_response(&*req, &mut headers),
+            Request::Refused => {}
+        }
+        let mut reply = Reply::new(200, "cors_preflight");
+        reply.headers = headers.iter().map(|(n, v)| (n.to_vec(), v.to_vec())).collect();
+        Flow::Reply(Box::new(reply), Flags::default())
+    }
+
+    pub fn encode_headers(&self, cx: &FilterContext) -> Flow {
+        if self.request == Request::Allowed {
+            self.config.on_response(&*cx.stream.req.borrow(), &mut cx.stream.resp.borrow_mut().headers);
+        }
+        Flow::Continue
+    }
+}
+
+/// A compiled [`model::Cors`].
 #[derive(Debug)]
 pub struct CorsRt {
     origins: Box<[Text]>,
@@ -33,7 +71,7 @@ pub enum Request {
 
 impl CorsRt {
     /// The error is about a regular expression.
-    pub fn compile(of: &Cors, patterns: &mut Patterns) -> Result<CorsRt, String> {
+    pub fn compile(of: &model::Cors, patterns: &mut Patterns) -> Result<CorsRt, String> {
         let origins = of.allow_origins.iter().map(|o| Text::compile(o, false, patterns)).collect::<Result<_, _>>()?;
         Ok(CorsRt {
             origins,
@@ -115,14 +153,14 @@ mod tests {
     use crate::head_access::fake;
     use std::time::Duration;
 
-    fn cors(change: impl FnOnce(&mut Cors)) -> CorsRt {
-        let mut of = Cors {
+    fn cors(change: impl FnOnce(&mut model::Cors)) -> CorsRt {
+        let mut of = model::Cors {
             allow_origins: vec![StringMatch::Exact("https://shop.test".into()), StringMatch::Regex("https://.*\\.shop\\.test".into())],
             allow_methods: vec!["GET".into(), "PUT".into()],
             allow_headers: vec!["x-a".into(), "x-b".into()],
             expose_headers: vec!["x-c".into()],
             max_age: Some(Duration::from_secs(60)),
-            ..Cors::default()
+            ..model::Cors::default()
         };
         change(&mut of);
         CorsRt::compile(&of, &mut Patterns::default()).unwrap()

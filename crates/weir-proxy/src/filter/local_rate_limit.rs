@@ -1,6 +1,45 @@
-//! Limits how many requests a route takes, by one token bucket that all workers share.
-use std::sync::atomic::{AtomicI64, Ordering};
+//! Limits how many requests are let through, by one token bucket that all workers share (Envoy's filter `local_ratelimit`).
+use super::{FilterContext, Flow};
+use crate::{info::Flags, stream::Reply};
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
 use weir_config::model;
+
+/// A compiled [`model::LocalRateLimit`].
+#[derive(Debug)]
+pub struct LocalRateLimitRt {
+    bucket: Option<TokenBucket>,
+}
+
+impl LocalRateLimitRt {
+    pub fn compile(of: &model::LocalRateLimit) -> LocalRateLimitRt {
+        LocalRateLimitRt { bucket: of.token_bucket.as_ref().map(TokenBucket::new) }
+    }
+}
+
+pub struct LocalRateLimit {
+    config: Arc<LocalRateLimitRt>,
+}
+
+impl LocalRateLimit {
+    pub fn new(config: Arc<LocalRateLimitRt>) -> LocalRateLimit {
+        LocalRateLimit { config }
+    }
+
+    pub fn decode_headers(&self, cx: &FilterContext) -> Flow {
+        let Some(bucket) = &self.config.bucket else { return Flow::Continue };
+        cx.stats.local_rate_limit_enabled.inc();
+        if bucket.take(cx.core.now()) {
+            cx.stats.local_rate_limit_ok.inc();
+            return Flow::Continue;
+        }
+        cx.stats.local_rate_limit_rate_limited.inc();
+        let reply = Reply::new(429, "local_rate_limited").body(&b"local_rate_limited"[..]);
+        Flow::Reply(Box::new(reply), Flags::RATE_LIMITED)
+    }
+}
 
 /// A token bucket in one number, `filled`: the bucket holds one token for each `token` nanoseconds that have passed since then.
 #[derive(Debug)]

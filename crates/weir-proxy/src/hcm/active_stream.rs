@@ -2,17 +2,16 @@
 use super::{
     After, Client, Hcm,
     clock::{Clock, Late},
-    filter_chain::{Chain, Stop},
     h1, ns,
 };
 use crate::{
-    filter::cors,
+    filter::{Chain, FilterContext, chain::Ended},
     head_access::host_without_port,
     info::Flags,
     route::{ActionRt, RouteRt, rewrite::RedirectRt},
     session::Session,
     stream::{Direction, Reached, Reply, Stream},
-    upstream::{UpstreamError, WorkerCluster},
+    upstream::WorkerCluster,
     worker::Worker,
 };
 use std::{borrow::Cow, pin::Pin, rc::Rc, sync::Arc, task::Context};
@@ -36,10 +35,6 @@ impl End {
     pub fn reply(status: u16, flags: Flags, details: impl Into<Cow<'static, str>>) -> End {
         End::Reply(Reply::new(status, details), flags)
     }
-    /// The answer to a request that got nothing from its upstream.
-    pub fn upstream(error: &UpstreamError) -> End {
-        End::reply(error.status(), error.flag(), error.details())
-    }
     pub fn client_gone(h2: bool) -> End {
         match h2 {
             true => End::Gone(Flags::DOWNSTREAM_REMOTE_RESET, "downstream_remote_reset".into()),
@@ -53,7 +48,7 @@ pub(super) struct Exchange<'a> {
     pub w: &'a Rc<Worker>,
     pub hcm: &'a Rc<Hcm>,
     pub s: &'a Rc<Stream>,
-    /// `None` without plugins.
+    /// `None` without filters.
     pub chain: Option<Box<Chain>>,
     /// How the request's body is delimited on HTTP/1, until something reads it.
     pub framing: Framing,
@@ -61,7 +56,6 @@ pub(super) struct Exchange<'a> {
     pub route: Option<Arc<RouteRt>>,
     /// Chosen for the request.
     pub cluster: Option<Rc<WorkerCluster>>,
-    pub cors: cors::Request,
     /// To be set, for sessions that stick to a host.
     pub cookie: Option<String>,
     /// That the request has, and its route keeps.
@@ -118,7 +112,6 @@ impl<'a> Exchange<'a> {
             framing: Framing::NONE,
             route: None,
             cluster: None,
-            cors: cors::Request::Plain,
             cookie: None,
             session: None,
             out,
@@ -221,30 +214,16 @@ impl<'a> Exchange<'a> {
             return Err(End::reply(421, Flags::default(), "misdirected_request"));
         }
         self.find_route();
-        self.guard()?;
-        self.preflight()?;
-        if !self.hcm.rt.plugins.is_empty() {
-            self.begin_filters().await?;
-        }
+        self.begin_filters();
         if self.chain.is_some() {
             self.decode().await?;
             self.w.now();
-        }
-        if self.s.route_stale.replace(false) {
-            let before = self.route.take();
-            self.find_route();
-            if self.route.as_ref().map(Arc::as_ptr) != before.as_ref().map(Arc::as_ptr) {
-                self.guard()?;
-            }
         }
         self.hcm.stats.rq_total.inc();
         let Some(route) = self.route.clone() else {
             self.hcm.stats.no_route.inc();
             return Err(End::reply(404, Flags::NO_ROUTE_FOUND, "route_not_found"));
         };
-        if route.fault.is_some() {
-            self.fault(&route).await?;
-        }
         match &route.action {
             ActionRt::Forward(forward) => self.forward(&route, forward).await,
             ActionRt::Redirect(redirect) => Err(self.redirect(&route, redirect)),
@@ -269,12 +248,33 @@ impl<'a> Exchange<'a> {
         self.route = route.cloned();
         self.attempt_count = host.is_some_and(|h| h.config().include_request_attempt_count);
         // Plugins ask for the names.
-        if !self.hcm.rt.plugins.is_empty() {
+        if self.hcm.rt.filters.has_plugins {
             self.s.set_route(host.map(|h| &**h), route.map(|r| &**r));
         }
     }
 
-    /// The plugins have seen the whole head, or one has answered.
+    /// Makes the filters of the request's route.
+    fn begin_filters(&mut self) {
+        let rt = &self.hcm.rt;
+        if !rt.filters.is_used(self.route.as_ref().map(|r| &r.filters)) {
+            return;
+        }
+        // Nobody has asked for a limit: each plugin has its own.
+        self.s.held_limit.iter().for_each(|l| l.set(usize::MAX));
+        if rt.filters.has_plugins {
+            *self.s.hcm.borrow_mut() = Some(rt.clone());
+        }
+        let cx = FilterContext {
+            stream: self.s.clone(),
+            core: self.w.core.clone(),
+            stats: self.hcm.stats.clone(),
+            rt: rt.clone(),
+            plugins: Rc::downgrade(&self.w.plugins),
+        };
+        self.chain = Some(Box::new(Chain::new(cx, self.route.clone())));
+    }
+
+    /// The filters have seen the whole head, or one has answered.
     async fn decode(&mut self) -> Result<(), End> {
         let ends = self.reader.is_done();
         if let Some(chain) = &mut self.chain {
@@ -283,6 +283,10 @@ impl<'a> Exchange<'a> {
         let deadline = self.clock;
         deadline.arm(&self.c.deadline);
         std::future::poll_fn(|cx| self.poll_decode(cx)).await?;
+        let settled = self.chain.as_mut().map_or(Ok(false), |chain| chain.settle_route());
+        if settled.map_err(|ended| self.ended(ended))? {
+            self.find_route();
+        }
         if self.chain.as_ref().is_some_and(|c| c.is_unsized(Direction::Request)) {
             // The new length, if it is known by now, is set with the framing.
             self.s.req.borrow_mut().headers.remove(Known::ContentLength);
@@ -290,17 +294,21 @@ impl<'a> Exchange<'a> {
         Ok(())
     }
 
-    /// What plugins asked for, as the end of the exchange where it is one.
-    pub fn run_events(&mut self, cx: &Context) -> Result<(), End> {
+    /// What filters asked for, as the end of the exchange where it is one.
+    pub fn run_events(&mut self, cx: &mut Context) -> Result<(), End> {
         let Some(chain) = &mut self.chain else { return Ok(()) };
         if let Some(end) = self.over.take() {
             return Err(end);
         }
         self.s.watch(cx);
-        chain.run_events().map_err(|stop| match stop {
-            Stop::Reply(reply) => End::Reply(reply, Flags::default()),
-            Stop::Reset => End::Gone(Flags::LOCAL_RESET, "wasm_close_stream".into()),
-            Stop::TooLarge(direction, plugin) => {
+        chain.run_events(cx).map_err(|ended| self.ended(ended))
+    }
+
+    fn ended(&self, ended: Ended) -> End {
+        match ended {
+            Ended::Reply(reply, flags) => End::Reply(reply, flags),
+            Ended::Reset => End::Gone(Flags::LOCAL_RESET, "wasm_close_stream".into()),
+            Ended::TooLarge(direction, filter) => {
                 let (status, details) = match direction {
                     Direction::Request => (413, "request_payload_too_large"),
                     Direction::Response => (500, "response_payload_too_large"),
@@ -308,10 +316,10 @@ impl<'a> Exchange<'a> {
                 if direction == Direction::Request {
                     self.hcm.stats.downstream_rq_too_large.inc();
                 }
-                let body = format!("payload too large: the plugin {plugin} wants the whole body, which is over its limit\n");
+                let body = format!("payload too large: the filter {filter} wants the whole body, which is over its limit\n");
                 End::Reply(Reply::new(status, details).body(body.into_bytes()), Flags::default())
             }
-        })
+        }
     }
 
     /// Ends the exchange when one of its deadlines has passed.

@@ -34,7 +34,7 @@ fn grpc_code(status: u16) -> i32 {
 }
 
 impl Exchange<'_> {
-    /// Sends an answer of the gateway's own, past the plugins if they have not begun with another.
+    /// Sends an answer of the gateway's own, past the filters. Plugins that have begun with another response do not see it.
     pub(super) async fn reply(&mut self, reply: Reply, flags: Flags) -> After {
         let encoding = self.s.reached[Direction::Response as usize].get() != Reached::Nothing;
         let mut body = self.compose(&reply, flags);
@@ -42,19 +42,18 @@ impl Exchange<'_> {
         self.clock.unbind();
         self.clock.route = self.w.now().saturating_add(REPLY_TIMEOUT.as_nanos() as u64);
         self.clock.arm(&self.c.deadline);
-        if let Some(chain) = &mut self.chain {
-            chain.restart_response();
-            let shown = if encoding { None } else { Some(self.encode(body.is_empty(), &body, None).await) };
-            match shown {
-                Some(Ok(())) => {}
-                // A reply that a plugin sends instead skips all plugins, or two could replace each other's for ever.
-                Some(Err(GivenUp::End(End::Reply(other, flags)))) => {
-                    body = self.compose(&other, flags);
-                    self.bypass_response(&body);
-                }
-                Some(Err(GivenUp::End(End::Gone(flags, details)))) => return self.cut(flags, details),
-                None | Some(Err(GivenUp::Late(_))) => self.bypass_response(&body),
+        // A reply that a plugin sends in place of another skips all plugins, or two could replace each other's for ever.
+        let mut plugins = !encoding;
+        while let Some(chain) = &mut self.chain {
+            chain.restart_response(plugins);
+            match self.encode(body.is_empty(), &body, None).await {
+                Ok(()) => break,
+                Err(GivenUp::End(End::Reply(other, flags))) if plugins => body = self.compose(&other, flags),
+                Err(GivenUp::Late(_)) if plugins => {}
+                Err(GivenUp::End(End::Gone(flags, details))) => return self.cut(flags, details),
+                Err(_) => return self.cut(Flags::LOCAL_RESET, "local_reply_held".into()),
             }
+            plugins = false;
         }
         let sent = self.send_reply(&body).await;
         match sent {
@@ -75,13 +74,6 @@ impl Exchange<'_> {
         }
     }
 
-    /// Lets the response through without showing it to the plugins.
-    fn bypass_response(&mut self, body: &[u8]) {
-        if let Some(chain) = &mut self.chain {
-            chain.bypass_response(body);
-        }
-    }
-
     /// Makes the reply the stream's response; returns the body.
     fn compose(&mut self, reply: &Reply, flags: Flags) -> Vec<u8> {
         {
@@ -90,9 +82,7 @@ impl Exchange<'_> {
             info.details = reply.details.clone();
         }
         let grpc = self.s.req.borrow().is_grpc() && (reply.grpc_status.is_none_or(|s| s >= 0));
-        let body = self.reply_head(reply, grpc);
-        self.edit_cors();
-        body
+        self.reply_head(reply, grpc)
     }
 
     /// Writes the head into the stream; gives the body.
@@ -202,7 +192,7 @@ impl Exchange<'_> {
         let (req, resp) = (self.s.req.borrow(), self.s.resp.borrow());
         let trailers = self.s.trailers[Direction::Response as usize].borrow();
         let record = Record {
-            request: Some(&*req),
+            request: &*req,
             response: (resp.status != 0).then_some(&resp.headers as &dyn crate::head_access::Fields),
             trailers: Some(&*trailers),
             info,

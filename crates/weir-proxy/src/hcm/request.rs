@@ -1,18 +1,8 @@
 //! The request's head on its way in: normalised, checked, and given the headers that say whence it came.
-use super::{
-    active_stream::{End, Exchange},
-    filter_chain::{Chain, Filter},
-};
-use crate::{
-    conn::ConnInfo,
-    filter::{cors, fault, guard},
-    info::Flags,
-    plugin::Waiting,
-    route::RouteRt,
-    stream::Reply,
-};
+use super::active_stream::{End, Exchange};
+use crate::{conn::ConnInfo, info::Flags, stream::Reply};
 use std::net::{IpAddr, SocketAddr};
-use weir_config::model::{Abort, ForwardClientCertDetails};
+use weir_config::model::ForwardClientCertDetails;
 use weir_net::http::{
     Headers, Known, Method, Version, body,
     names::HOP_BY_HOP,
@@ -111,106 +101,6 @@ impl Exchange<'_> {
             req.headers.remove(Known::Expect);
         }
         Ok(())
-    }
-
-    /// Whether the route accepts the request: by the client's address, and by its rate limit.
-    pub(super) fn guard(&self) -> Result<(), End> {
-        let Some(guard) = self.route.as_ref().and_then(|r| r.guard.as_ref()) else { return Ok(()) };
-        let client = self.s.info.borrow().remote_address.unwrap_or(self.c.conn.peer).ip();
-        let (verdict, stats) = (guard.check(client, self.w.now()), &self.hcm.stats);
-        if guard.has_rbac() {
-            let counted = if verdict == guard::Verdict::Denied { &stats.rbac_denied } else { &stats.rbac_allowed };
-            counted.inc();
-        }
-        if guard.has_rate_limit() && verdict != guard::Verdict::Denied {
-            stats.local_rate_limit_enabled.inc();
-            let limited = verdict == guard::Verdict::RateLimited;
-            let counted = if limited { &stats.local_rate_limit_rate_limited } else { &stats.local_rate_limit_ok };
-            counted.inc();
-        }
-        match verdict {
-            guard::Verdict::Pass => Ok(()),
-            guard::Verdict::Denied => {
-                let reply = Reply::new(403, "rbac_access_denied_matched_policy[none]").body(&b"RBAC: access denied"[..]);
-                Err(End::Reply(reply, Flags::default()))
-            }
-            guard::Verdict::RateLimited => {
-                let reply = Reply::new(429, "local_rate_limited").body(&b"local_rate_limited"[..]);
-                Err(End::Reply(reply, Flags::RATE_LIMITED))
-            }
-        }
-    }
-
-    /// Answers CORS preflights; notes what the response needs.
-    pub(super) fn preflight(&mut self) -> Result<(), End> {
-        let Some(cors) = self.route.as_ref().and_then(|r| r.cors.as_ref()) else { return Ok(()) };
-        let req = self.s.req.borrow();
-        self.cors = cors.on_request(&*req);
-        let refused = match self.cors {
-            cors::Request::Plain | cors::Request::Allowed => return Ok(()),
-            cors::Request::Preflight => false,
-            cors::Request::Refused => true,
-        };
-        let mut headers = Headers::default();
-        if !refused {
-            cors.preflight_response(&*req, &mut headers);
-        }
-        let mut reply = Reply::new(200, "cors_preflight");
-        reply.headers = headers.iter().map(|(n, v)| (n.to_vec(), v.to_vec())).collect();
-        Err(End::Reply(reply, Flags::default()))
-    }
-
-    pub(super) async fn begin_filters(&mut self) -> Result<(), End> {
-        if let Some(waiting) = self.w.plugins.missing(&self.hcm.rt.plugins) {
-            // Rare, so it is kept out of the state of every request.
-            Box::pin(self.wait_for_plugins(waiting)).await?;
-        }
-        // Nobody has asked for a limit: each plugin has its own.
-        self.s.held_limit.iter().for_each(|l| l.set(usize::MAX));
-        let filters: Vec<Box<dyn Filter>> =
-            self.w.filters(&self.hcm.rt, self.s).map_err(|details| End::reply(503, Flags::default(), details))?;
-        if !filters.is_empty() {
-            *self.s.hcm.borrow_mut() = Some(self.hcm.rt.clone());
-            self.chain = Some(Box::new(Chain::new(self.s.clone(), filters)));
-        }
-        Ok(())
-    }
-
-    /// Waits until all plugins have started or failed to, for at most [`Waiting::patience`].
-    async fn wait_for_plugins(&mut self, waiting: Waiting) -> Result<(), End> {
-        waiting.count();
-        let until = tokio::time::Instant::now() + waiting.patience();
-        let mut next = Some(waiting);
-        while let Some(waiting) = next {
-            let over = tokio::time::timeout_at(until, waiting.over());
-            if self.meanwhile(over).await?.is_err() {
-                return Ok(());
-            }
-            next = self.w.plugins.missing(&self.hcm.rt.plugins);
-        }
-        Ok(())
-    }
-
-    /// Fault injection: waits, then perhaps answers.
-    pub(super) async fn fault(&mut self, route: &RouteRt) -> Result<(), End> {
-        let Some(fault) = &route.fault else { return Ok(()) };
-        let verdict = fault::decide(fault, self.w.random());
-        if let Some(delay) = verdict.delay {
-            self.s.info.borrow_mut().set_flag(Flags::DELAY_INJECTED);
-            self.pause(delay).await?;
-        }
-        match verdict.abort {
-            None => Ok(()),
-            Some(Abort::HttpStatus(status)) => {
-                let reply = Reply::new(status, "fault_filter_abort").body(&b"fault filter abort"[..]);
-                Err(End::Reply(reply, Flags::FAULT_INJECTED))
-            }
-            Some(Abort::GrpcStatus(code)) => {
-                let mut reply = Reply::new(200, "fault_filter_abort");
-                reply.grpc_status = Some(i32::from(code));
-                Err(End::Reply(reply, Flags::FAULT_INJECTED))
-            }
-        }
     }
 }
 

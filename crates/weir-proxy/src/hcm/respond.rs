@@ -10,7 +10,6 @@ use super::{
     upstream_request::Try,
 };
 use crate::{
-    filter::cors,
     info::Flags,
     stream::{Direction, Reached},
 };
@@ -137,16 +136,6 @@ impl Exchange<'_> {
         }
         if let Some(cookie) = self.cookie.take() {
             resp.headers.add(Known::SetCookie, &[cookie.as_bytes()]);
-        }
-        drop(resp);
-        self.edit_cors();
-    }
-
-    pub(super) fn edit_cors(&mut self) {
-        if self.cors == cors::Request::Allowed
-            && let Some(cors) = self.route.as_ref().and_then(|r| r.cors.as_ref())
-        {
-            cors.on_response(&*self.s.req.borrow(), &mut self.s.resp.borrow_mut().headers);
         }
     }
 

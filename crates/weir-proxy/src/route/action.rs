@@ -6,8 +6,7 @@ use super::{
 use crate::{
     cluster::ClusterSlot,
     filter::{
-        cors::CorsRt,
-        guard::Guard,
+        config::Overrides,
         headers::{Edits, no_host},
     },
     head_access::RequestView,
@@ -19,9 +18,7 @@ use regex::bytes::Regex;
 use std::{sync::Arc, time::Duration};
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{
-        Fault, Forward, Fraction, HeaderEdits, HostRewrite, Mirror, Name, PathMatch, Route, RouteAction, RouteMatch, SessionPersistence,
-    },
+    model::{Forward, Fraction, HeaderEdits, HostRewrite, Mirror, Name, PathMatch, Route, RouteAction, RouteMatch, SessionPersistence},
 };
 use weir_net::http::parse::is_authority;
 
@@ -32,9 +29,8 @@ pub struct RouteRt {
     /// `None` where there is nothing to edit.
     pub request_headers: Option<Edits>,
     pub response_headers: Option<Edits>,
-    pub cors: Option<CorsRt>,
-    pub fault: Option<Arc<Fault>>,
-    pub guard: Option<Box<Guard>>,
+    /// In place of the configurations of the connection manager.
+    pub filters: Overrides,
     condition: Condition,
     pub(super) findings: Vec<Diagnostic>,
 }
@@ -105,6 +101,7 @@ impl RouteRt {
     /// The error is what keeps the route from being used.
     pub(super) fn compile(
         config: &Arc<Route>,
+        host_filters: &Overrides,
         clusters: &mut dyn FnMut(&Name) -> Arc<ClusterSlot>,
         patterns: &mut Patterns,
     ) -> Result<RouteRt, Diagnostic> {
@@ -123,12 +120,11 @@ impl RouteRt {
             RouteAction::DirectResponse { status, body } => ActionRt::Direct { status: *status, body: Bytes::from(body.clone()) },
         };
         let condition = Condition::compile(&config.matches, patterns).map_err(wrong("match"))?;
-        let cors = config.cors.as_ref().map(|c| CorsRt::compile(c, patterns)).transpose().map_err(wrong("cors"))?;
+        let filters = Overrides::compile(&config.per_filter_config, host_filters, patterns).map_err(wrong("per_filter_config"))?;
         let request_headers = Edits::compile(&config.request_headers, &mut findings);
         let response_headers = Edits::compile(&config.response_headers, &mut findings);
         let findings = findings.into_iter().map(|f| f.from_origin(&config.origin)).collect();
-        let (config, fault, guard) = (config.clone(), config.fault.clone(), Guard::compile(config));
-        Ok(RouteRt { config, action, request_headers, response_headers, cors, fault, guard, condition, findings })
+        Ok(RouteRt { config: config.clone(), action, request_headers, response_headers, filters, condition, findings })
     }
 
     pub fn name(&self) -> &Name {

@@ -1,6 +1,6 @@
 //! A virtual host at run time.
 use super::{RouteRt, index::PathIndex, matcher::Patterns};
-use crate::{cluster::ClusterSlot, head_access::RequestView};
+use crate::{cluster::ClusterSlot, filter::config::Overrides, head_access::RequestView};
 use std::{collections::HashMap, sync::Arc};
 use weir_config::{
     diagnostic::Diagnostic,
@@ -11,6 +11,8 @@ use weir_config::{
 pub struct HostRt {
     config: Arc<VirtualHost>,
     routes: Box<[Arc<RouteRt>]>,
+    /// Part of those of each route.
+    filters: Overrides,
     paths: PathIndex,
 }
 
@@ -26,13 +28,20 @@ impl HostRt {
         let old: HashMap<*const Route, &Arc<RouteRt>> =
             before.into_iter().flat_map(|h| &h.routes).map(|r| (Arc::as_ptr(&r.config), r)).collect();
         let (mut routes, mut findings) = (Vec::with_capacity(config.routes.len()), Vec::new());
+        let same_filters = before.filter(|b| b.config.per_filter_config == config.per_filter_config);
+        let filters = match (Overrides::compile(&config.per_filter_config, &Overrides::default(), patterns), same_filters) {
+            (Err(why), _) => return HostRt::without_filters(config, before, &why),
+            // With their state.
+            (Ok(_), Some(before)) => before.filters.clone(),
+            (Ok(filters), None) => filters,
+        };
         for route in &config.routes {
-            if let Some(same) = old.get(&Arc::as_ptr(route)) {
+            if let Some(same) = old.get(&Arc::as_ptr(route)).filter(|_| same_filters.is_some()) {
                 findings.extend_from_slice(&same.findings);
                 routes.push((*same).clone());
                 continue;
             }
-            match RouteRt::compile(route, clusters, patterns) {
+            match RouteRt::compile(route, &filters, clusters, patterns) {
                 Ok(compiled) => {
                     findings.extend_from_slice(&compiled.findings);
                     routes.push(Arc::new(compiled));
@@ -44,7 +53,17 @@ impl HostRt {
             }
         }
         let paths = PathIndex::build(routes.iter().map(|r| &r.config.matches));
-        (HostRt { config: config.clone(), routes: routes.into(), paths }, findings)
+        (HostRt { config: config.clone(), routes: routes.into(), filters, paths }, findings)
+    }
+
+    /// For a host whose filters cannot be compiled: the routes as they were before, or none. Filters may refuse requests, so no request
+    /// passes without them.
+    fn without_filters(config: &Arc<VirtualHost>, before: Option<&HostRt>, why: &str) -> (HostRt, Vec<Diagnostic>) {
+        let finding = Diagnostic::error("InvalidValue", format!("virtual host `{}`: {why}", config.name));
+        let finding = config.routes.first().map_or(finding.clone(), |r| finding.from_origin(&r.origin));
+        let (routes, filters) = before.map_or_else(Default::default, |b| (b.routes.clone(), b.filters.clone()));
+        let paths = PathIndex::build(routes.iter().map(|r| &r.config.matches));
+        (HostRt { config: config.clone(), routes, filters, paths }, vec![finding])
     }
 
     pub fn config(&self) -> &Arc<VirtualHost> {

@@ -93,7 +93,7 @@ impl<V: Clone> Sharded<V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::Random;
+    use crate::core::Random;
     use std::collections::HashMap;
 
     #[test]

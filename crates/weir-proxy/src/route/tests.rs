@@ -1,8 +1,8 @@
 #![allow(clippy::unwrap_used)]
 use super::{matcher::Patterns, rewrite::*, *};
 use crate::{
-    balance::Random,
     cluster::ClusterSlot,
+    core::Random,
     head_access::{RequestView, fake::Request},
 };
 use std::{collections::BTreeMap, sync::Arc};
@@ -27,7 +27,7 @@ fn regex(p: &str) -> PathMatch {
 fn host(name: &str, domains: &[&str], routes: Vec<Route>) -> Arc<VirtualHost> {
     let domains = domains.iter().map(|d| d.to_string()).collect();
     let routes = routes.into_iter().map(Arc::new).collect();
-    Arc::new(VirtualHost { name: name.into(), domains, routes, include_request_attempt_count: false, fall_back_to_wildcard: false })
+    Arc::new(VirtualHost::new(name.into(), domains, routes))
 }
 fn slots() -> impl FnMut(&Name) -> Arc<ClusterSlot> {
     |name| Arc::new(ClusterSlot::new(name.clone(), 0))
@@ -175,10 +175,10 @@ fn the_first_route_that_matches_is_taken() {
 /// The index must find what a walk over the list would.
 #[test]
 fn the_index_agrees_with_a_walk() {
-    let mut random = crate::balance::Random::new(3);
+    let mut random = crate::core::Random::new(3);
     let words = ["a", "ab", "b", "abc", "", "c-d", "x"];
     for _ in 0..300 {
-        let path = |random: &mut crate::balance::Random| {
+        let path = |random: &mut crate::core::Random| {
             (0..=random.below(3)).map(|_| format!("/{}", words[random.below(7) as usize])).collect::<String>()
         };
         let paths: Vec<PathMatch> = (0..random.below(25))
@@ -477,7 +477,7 @@ fn requests_are_split_by_weight() {
     for weights in [&[90, 10][..], &[1, 0, 3], &[5], &[0, 1]] {
         let t = forward(weights);
         let ActionRt::Forward(f) = &t.find(&Request::get("h", "/"), true).1.unwrap().action else { panic!("forward") };
-        let (mut random, mut counts) = (crate::balance::Random::new(1), vec![0.0; weights.len()]);
+        let (mut random, mut counts) = (crate::core::Random::new(1), vec![0.0; weights.len()]);
         for _ in 0..10_000 {
             let target = f.choose(random.next()).unwrap();
             counts[f.targets().iter().position(|t| std::ptr::eq(t, target)).unwrap()] += 1.0;

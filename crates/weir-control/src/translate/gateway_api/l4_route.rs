@@ -42,8 +42,6 @@ fn port(cx: &Cx<'_>, gateway: &Arc<Object>, listener: &Listener, domains: &[Name
     match listener.protocol {
         Protocol::Tcp => Some(PortKind::Tcp { proxy }),
         Protocol::TlsTerminate => {
-            // All of the Gateway is read.
-            cx.find(&gateway.key);
             let mut own = Part::default();
             let tls = terminate(cx, gateway, listener, "", &mut own)?;
             own.secrets.into_iter().for_each(|key| drop(part.use_secret(key)));
@@ -66,7 +64,6 @@ fn make(cx: &Cx<'_>, object: &Arc<Object>, route: &L4Route, client: Option<Arc<K
         clusters,
         sni_clusters: Vec::new(),
         idle_timeout: IDLE_TIMEOUT,
-        max_connect_attempts: TcpProxy::MAX_CONNECT_ATTEMPTS,
         access_log: cx.options.access_log.clone(),
     }
 }

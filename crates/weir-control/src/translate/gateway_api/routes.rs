@@ -21,8 +21,8 @@ use std::{
 use weir_config::{
     diagnostic::Diagnostic,
     model::{
-        Cors, Forward, HostRewrite, Mirror, Name, Origin, PathMatch, PathRewrite, RetryPolicy, Route, RouteAction, SessionCarrier,
-        SessionPersistence, WeightedCluster,
+        Cors, Forward, HostRewrite, HttpFilterConfig, Mirror, Name, Origin, PathMatch, PathRewrite, RetryPolicy, Route, RouteAction,
+        SessionCarrier, SessionPersistence, WeightedCluster,
     },
 };
 
@@ -64,7 +64,7 @@ pub fn attach_parent<'a>(
         part.report(object, parent.place, format!("spec.parentRefs[{index}]"), found);
         None
     };
-    let found = attach::gateway(cx, namespace, parent);
+    let found = cx.get(Kind::Gateway, namespace, &parent.name);
     let Some((owner, Spec::Gateway(gateway))) = found.map(|o| (o, &o.spec)) else {
         return refuse(cx.missing(Kind::Gateway, namespace, &parent.name, "NoMatchingParent"));
     };
@@ -131,12 +131,13 @@ impl Maker<'_> {
         let line = self.origin.line.below(rule.line.saturating_sub(self.object.line));
         for (nth, matched) in rule.matches.iter().enumerate() {
             let origin = Origin { line: line.clone(), ..self.origin.clone() };
-            let route = Arc::new(Route {
+            let mut route = Route {
                 request_headers: filters.request.clone(),
                 response_headers: filters.response.clone(),
-                cors: cors.clone(),
                 ..Route::new(name.clone(), matched.matches.clone(), self.fit(&action, matched), origin)
-            });
+            };
+            cors.iter().for_each(|cors| route.set_filter(HttpFilterConfig::Cors(cors.clone())));
+            let route = Arc::new(route);
             for (table, domain) in places {
                 let rank = rank(matched, self.object, &owner, index, nth);
                 part.routes.push(RouteEntry { table: table.clone(), domain: domain.clone(), rank, route: Some(route.clone()) });
@@ -278,7 +279,7 @@ impl Maker<'_> {
                     let message = format!("the Service {namespace}/{name} is in another namespace, without a ReferenceGrant");
                     return Err(("RefNotPermitted", message, help));
                 }
-                let Some(service) = self.cx.service_port(namespace, name, reference.port.unwrap_or_default()) else {
+                let Some(service) = self.cx.service(namespace, name) else {
                     return Err((
                         "BackendNotFound",
                         format!("there is no Service {namespace}/{name}"),
@@ -287,7 +288,6 @@ impl Maker<'_> {
                 };
                 let port = port("Service")?;
                 if service.port(port).is_none() && service.external_name.is_none() {
-                    self.cx.service(namespace, name);
                     let ports: Vec<String> = service.ports.iter().map(|p| p.port.to_string()).collect();
                     let help = format!("its ports are {}", ports.join(", "));
                     return Err(("BackendNotFound", format!("the Service {namespace}/{name} has no port {port}"), help));

@@ -13,8 +13,8 @@ use std::{cmp::Reverse, sync::Arc};
 use weir_config::{
     diagnostic::Diagnostic,
     model::{
-        Forward, HeaderEdits, HeaderMatch, HostRewrite, Mirror, Name, Origin, PathMatch, PathRewrite, Redirect, RedirectPort, Route,
-        RouteAction, RouteMatch, StringMatch, ValueMatch, WeightedCluster,
+        Forward, HeaderEdits, HeaderMatch, HostRewrite, HttpFilterConfig, Mirror, Name, Origin, PathMatch, PathRewrite, Redirect,
+        RedirectPort, Route, RouteAction, RouteMatch, StringMatch, ValueMatch, WeightedCluster,
     },
 };
 
@@ -246,20 +246,22 @@ impl<'a> Maker<'a> {
             draft.action,
             origin(draft.object, draft.line),
         );
-        made.rbac.clone_from(&self.notes.rbac);
+        self.notes.rbac.iter().for_each(|rbac| made.set_filter(HttpFilterConfig::Rbac(rbac.clone())));
+        let source_ranges = made.per_filter_config.clone();
         if closed {
             made.action = CLOSED;
         } else {
             (made.request_headers, made.response_headers) = (draft.request_headers, draft.response_headers);
-            made.cors.clone_from(&self.notes.cors);
-            made.local_rate_limit.clone_from(&self.notes.local_rate_limit);
+            let cors = self.notes.cors.clone().map(HttpFilterConfig::Cors);
+            let limit = self.notes.local_rate_limit.clone().map(HttpFilterConfig::LocalRateLimit);
+            cors.into_iter().chain(limit).for_each(|filter| made.set_filter(filter));
         }
         // Twice the index: what goes before a route has a place of its own.
         let rank = Rank { index: rank.index * 2 + 1, ..rank };
         let plain = http_table(Bind::port(self.cx.options.http_port));
         if !closed && (self.notes.redirects.https || guarded) {
             let port = if secured.is_some() { self.cx.options.https_port } else { 443 };
-            let mut to_https = Route { action: https_redirect(port), local_rate_limit: None, cors: None, ..made.clone() };
+            let mut to_https = Route { action: https_redirect(port), per_filter_config: source_ranges, ..made.clone() };
             if !guarded {
                 // A trusted proxy in front may have had TLS.
                 let value = ValueMatch::Text(StringMatch::Exact("http".into()));
@@ -339,11 +341,7 @@ impl<'a> Maker<'a> {
         let Some((name, port)) = &backend.service else {
             return Err(("a resource is no backend yet".into(), "use a service".into()));
         };
-        let found = match port {
-            PortRef::Number(number) => self.cx.service_port(namespace, name, *number),
-            PortRef::Name(_) => self.cx.service(namespace, name),
-        };
-        let Some(service) = found else {
+        let Some(service) = self.cx.service(namespace, name) else {
             return Err((format!("there is no Service {namespace}/{name}"), "add it, or change the name".into()));
         };
         let number = match port {
@@ -352,7 +350,6 @@ impl<'a> Maker<'a> {
             PortRef::Name(name) => service.ports.iter().find(|p| p.name == *name).map(|p| p.port),
         };
         let Some(number) = number else {
-            self.cx.service(namespace, name);
             let ports: Vec<String> = service.ports.iter().map(|p| format!("{} {}", p.port, p.name).trim_end().to_string()).collect();
             return Err((format!("the Service {namespace}/{name} has no port {port}"), format!("its ports are {}", ports.join(", "))));
         };

@@ -11,14 +11,15 @@ use crate::{
         read::At,
         virtual_service::{Action, Forward, HttpMatch, Retry},
     },
-    aspect::Aspect,
     object::{Kind, Object, Spec},
     translate::{Cx, Part, Rank, RankApi, RankPath, RouteEntry},
 };
 use std::{collections::HashMap, sync::Arc};
 use weir_config::{
     diagnostic::{Diagnostic, Severity},
-    model::{self, HostRewrite, Mirror, Name, Origin, PathMatch, RetryPolicy, Route, RouteAction, RouteMatch, WeightedCluster},
+    model::{
+        self, HostRewrite, HttpFilterConfig, Mirror, Name, Origin, PathMatch, RetryPolicy, Route, RouteAction, RouteMatch, WeightedCluster,
+    },
 };
 
 /// A route with its place in the whole list, whichever of the list's routes hold at a gateway: two Gateways on one port put
@@ -34,7 +35,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, service: &VirtualService, pa
     said.iter().for_each(|s| sources(cx, s, part));
     let mut made: HashMap<(String, u16), Vec<Placed>> = HashMap::new();
     for reference in &service.gateways {
-        let found = cx.aspects(Kind::IstioGateway, &reference.namespace, &reference.name, &[Aspect::General]);
+        let found = cx.get(Kind::IstioGateway, &reference.namespace, &reference.name);
         let Some((gateway, Spec::IstioGateway(spec))) = found.map(|g| (g, &g.spec)) else {
             let found = cx.missing(Kind::IstioGateway, &reference.namespace, &reference.name, "GatewayNotFound");
             report(part, object, &reference.at, found);
@@ -167,14 +168,14 @@ fn http_routes(cx: &Cx<'_>, said: &Said<'_>, nth: usize, place: &Place<'_>, part
             // Unfolded before, or without a VirtualService to go to.
             Action::Delegate { .. } => RouteAction::DirectResponse { status: 503, body: String::new() },
         };
-        let route = Arc::new(Route {
+        let mut made = Route {
             request_headers: route.headers.request.clone(),
             response_headers: route.headers.response.clone(),
-            cors: route.cors.clone(),
-            fault: route.fault.clone(),
             ..Route::new(name.into(), matches, action, origin.clone())
-        });
-        (((nth as u32) << 16) | index as u32, route)
+        };
+        let cors = route.cors.clone().map(HttpFilterConfig::Cors);
+        cors.into_iter().chain(route.fault.clone().map(HttpFilterConfig::Fault)).for_each(|filter| made.set_filter(filter));
+        (((nth as u32) << 16) | index as u32, Arc::new(made))
     });
     made.collect()
 }

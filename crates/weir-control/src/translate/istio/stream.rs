@@ -34,8 +34,7 @@ pub fn translate(
                 let kind = match server.tls.as_ref().filter(|_| *serves == Serves::Terminate) {
                     None => PortKind::Tcp { proxy },
                     Some(tls) => {
-                        // What is wrong with it is said of the Gateway, all of which is read here.
-                        cx.find(&place.gateway.key);
+                        // What is wrong with it is said of the Gateway.
                         let mut own = Part::default();
                         let Some(tls) = terminate(cx, place.gateway, tls, &mut own) else { return };
                         own.secrets.into_iter().for_each(|key| drop(part.use_secret(key)));
@@ -72,7 +71,6 @@ fn proxy(cx: &Cx<'_>, object: &Object, place: &Place<'_>, route: &L4Route, part:
         clusters,
         sni_clusters: Vec::new(),
         idle_timeout,
-        max_connect_attempts: TcpProxy::MAX_CONNECT_ATTEMPTS,
         access_log: cx.options.access_log.clone(),
     }
 }

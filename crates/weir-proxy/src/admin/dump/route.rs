@@ -1,5 +1,8 @@
 //! Route configurations in the shapes of `config.route.v3`.
-use super::shape::{Message, string_match, variant};
+use super::{
+    filter,
+    shape::{Message, string_match, variant},
+};
 use serde_json::{Value, json};
 
 /// `RouteConfiguration`.
@@ -8,6 +11,7 @@ pub fn route_configuration(value: Value) -> Value {
     table.each("virtual_hosts", "virtual_hosts", |host| {
         let mut host = Message::of(host, "");
         host.each("routes", "routes", route);
+        host.rename("per_filter_config", "typed_per_filter_config", filter::per_filter_config);
         host.done()
     });
     table.done()
@@ -28,16 +32,7 @@ fn route(value: Value) -> Value {
         }
     }
     header_edits(&mut route);
-    let mut filters = Message::of(json!({}), "");
-    for (from, name) in [
-        ("cors", "envoy.filters.http.cors"),
-        ("fault", "envoy.filters.http.fault"),
-        ("rbac", "envoy.filters.http.rbac"),
-        ("local_rate_limit", "envoy.filters.http.local_ratelimit"),
-    ] {
-        filters.put(name, route.take(from).map(|policy| Message::of(policy, "").done()).unwrap_or_default());
-    }
-    route.put("typed_per_filter_config", filters.done());
+    route.rename("per_filter_config", "typed_per_filter_config", filter::per_filter_config);
     route.done()
 }
 

@@ -1,6 +1,7 @@
 //! The model's JSON in the shapes of Envoy's messages, as tools that read its dumps expect them. Fields are renamed and
 //! moved; one that has no place in Envoy's message, or that nobody thought of here, stays under the model's name: nothing
 //! that is configured is left out of a dump.
+use super::filter;
 use serde_json::{Map, Value, json};
 
 const TYPES: &str = "type.googleapis.com/envoy.";
@@ -212,7 +213,7 @@ fn tcp_proxy(value: Value) -> Value {
 fn connection_manager(value: Value) -> Value {
     let mut manager = Message::of(value, "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager");
     manager.rename("route_config", "rds", |name| json!({ "route_config_name": name }));
-    let mut filters: Vec<Value> = manager.list("plugins").into_iter().map(|name| json!({ "name": name })).collect();
+    let mut filters: Vec<Value> = manager.list("http_filters").into_iter().map(filter::http_filter).collect();
     filters.push(json!({ "name": "envoy.filters.http.router" }));
     manager.put("http_filters", filters);
     manager.rename("normalize_path", "normalize_path", |v| v);

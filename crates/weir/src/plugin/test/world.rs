@@ -14,8 +14,8 @@ use std::{
 };
 use weir_config::model::{
     Address, Cluster, ClusterLoadAssignment, Config, Discovery, Endpoint, FailStrategy, FilterChain, Forward, HttpConnectionManager,
-    Listener, Name, NetworkFilter, Origin, PluginPhase, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, WasmCode,
-    WasmLimits, WasmPlugin, WeightedCluster,
+    HttpFilter, Listener, Name, NetworkFilter, Origin, PluginPhase, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
+    WasmCode, WasmLimits, WasmPlugin, WeightedCluster,
 };
 
 /// What the route's upstream is called among those who were asked.
@@ -64,7 +64,7 @@ impl Running {
         let plugin = wasm_plugin(plugin, case, configuration, &origin)?;
         let name: Name = "test".into();
         let mut hcm = HttpConnectionManager::new(name.clone(), name.clone());
-        hcm.plugins.push(plugin.name.clone());
+        hcm.http_filters = HttpFilter::list([(plugin.phase, plugin.name.clone())]);
         let filter = NetworkFilter::HttpConnectionManager(hcm);
         let chain = FilterChain { name: name.clone(), server_names: Vec::new(), tls: None, filter };
         let listener = Listener {
@@ -75,13 +75,7 @@ impl Running {
             max_connections: u32::MAX,
             origins: vec![origin.clone()],
         };
-        let host = VirtualHost {
-            name: name.clone(),
-            domains: vec!["*".into()],
-            routes: vec![Arc::new(route(origin))],
-            include_request_attempt_count: false,
-            fall_back_to_wildcard: false,
-        };
+        let host = VirtualHost::new(name.clone(), vec!["*".into()], vec![Arc::new(route(origin))]);
         let routes = RouteConfiguration { name: name.clone(), virtual_hosts: vec![Arc::new(host)] };
         let mut config = Config {
             listeners: [(name.clone(), Arc::new(listener))].into(),

@@ -153,7 +153,8 @@ pub fn rate_limit(given: &Given<'_>) -> Option<LocalRateLimit> {
         (None, None) => return None,
     };
     let fill_interval = Duration::from_secs(interval);
-    Some(LocalRateLimit { token_bucket: TokenBucket { max_tokens: tokens.saturating_mul(burst), tokens_per_fill: tokens, fill_interval } })
+    let token_bucket = TokenBucket { max_tokens: tokens.saturating_mul(burst), tokens_per_fill: tokens, fill_interval };
+    Some(LocalRateLimit { token_bucket: Some(token_bucket) })
 }
 
 pub fn traffic(given: &Given<'_>) -> Traffic {

@@ -42,7 +42,7 @@ fn agrees(of: &Compression, data: &[u8], body: &[u8]) -> bool {
 
 fn text(len: usize) -> Vec<u8> {
     let words = ["weir ", "the quick brown fox ", "{\"id\": 7} ", "\n"];
-    let mut random = crate::balance::Random::new(3);
+    let mut random = crate::core::Random::new(3);
     let mut out = Vec::with_capacity(len + 20);
     while out.len() < len {
         out.extend_from_slice(words[(random.next() >> 40) as usize % words.len()].as_bytes());
@@ -52,7 +52,7 @@ fn text(len: usize) -> Vec<u8> {
 }
 
 fn noise(len: usize) -> Vec<u8> {
-    let mut random = crate::balance::Random::new(5);
+    let mut random = crate::core::Random::new(5);
     (0..len).map(|_| (random.next() >> 40) as u8).collect()
 }
 

@@ -1,22 +1,18 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use std::{cell::RefCell, collections::VecDeque};
-use weir_wasm::Action::*;
+use crate::{core::Core, filter::config::FilterList, route::RouteTable, snapshot::HcmRt, stream::Stream};
+use std::{cell::RefCell, collections::VecDeque, rc::Weak, task::Waker, time::Instant};
+use weir_config::model::{FilterChain, HttpConnectionManager, HttpFilter, HttpFilterConfig, NetworkFilter};
 
 /// Answers as told and writes down what it was shown.
-struct Scripted {
+pub struct Scripted {
     name: &'static str,
-    answers: VecDeque<Action>,
+    answers: VecDeque<Flow>,
     log: Rc<RefCell<Vec<String>>>,
-    seen: Vec<usize>,
 }
 
-impl Filter for Scripted {
-    fn wants(&self, _: Direction, _: Part) -> bool {
-        true
-    }
-    fn call(&mut self, d: Direction, part: Part, size: usize, end: bool) -> Action {
-        self.seen.push(size);
+impl Scripted {
+    pub fn call(&mut self, d: Direction, part: Part, size: usize, end: bool) -> Flow {
         let end = if end { "!" } else { "" };
         let d = if d == Direction::Request { "" } else { "<" };
         self.log.borrow_mut().push(match part {
@@ -24,9 +20,41 @@ impl Filter for Scripted {
             Part::Body => format!("{d}{}.b{size}{end}", self.name),
             Part::Trailers => format!("{d}{}.t", self.name),
         });
-        self.answers.pop_front().unwrap_or(Continue)
+        self.answers.pop_front().unwrap_or(Flow::Continue)
     }
-    fn end(&mut self) {}
+}
+
+/// The answers of a filter, short enough for a table.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Answer {
+    Go,
+    End,
+    Hold(Stop),
+    Refuse(u16),
+}
+use Answer::*;
+use Stop::*;
+
+impl From<Answer> for Flow {
+    fn from(answer: Answer) -> Flow {
+        match answer {
+            Go => Flow::Continue,
+            End => Flow::ContinueAndEndStream,
+            Hold(stop) => Flow::Stop(stop),
+            Refuse(status) => Flow::Reply(Box::new(Reply::new(status, "no")), Flags::RATE_LIMITED),
+        }
+    }
+}
+
+fn context(stream: Rc<Stream>) -> FilterContext {
+    let hcm = HttpConnectionManager::new("t".into(), "r".into());
+    let filter = NetworkFilter::HttpConnectionManager(hcm);
+    let chain = FilterChain { name: "f".into(), server_names: Vec::new(), tls: None, filter };
+    let named = |name: &str| HttpFilter { name: name.into(), config: HttpFilterConfig::Fault(Arc::default()), disabled: false };
+    let filters = FilterList::compile(&["a", "b", "c"].map(named), None, |_| None).unwrap();
+    let rt = HcmRt::new(&Arc::new(chain), Arc::new(RouteTable::default()), Arc::new([]), filters).unwrap();
+    let core = Rc::new(Core::new(0, Instant::now()));
+    FilterContext { stream, core, stats: Arc::default(), rt: Arc::new(rt), plugins: Weak::new() }
 }
 
 struct Rig {
@@ -35,14 +63,14 @@ struct Rig {
     log: Rc<RefCell<Vec<String>>>,
 }
 
-fn rig(scripts: &[&[Action]]) -> Rig {
+fn rig(scripts: &[&[Answer]]) -> Rig {
     let (stream, log) = (Rc::new(Stream::default()), Rc::new(RefCell::default()));
     stream.clear();
     let filters = scripts.iter().zip(["a", "b", "c"]).map(|(answers, name)| {
-        let answers = answers.iter().copied().collect();
-        Box::new(Scripted { name, answers, log: Rc::clone(&log), seen: Vec::new() }) as Box<dyn Filter>
+        let answers = answers.iter().copied().map(Flow::from).collect();
+        Some(Filter::Scripted(Scripted { name, answers, log: Rc::clone(&log) }))
     });
-    Rig { chain: Chain::new(stream.clone(), filters.collect()), stream, log }
+    Rig { chain: Chain::with(context(stream.clone()), None, filters.collect()), stream, log }
 }
 
 impl Rig {
@@ -51,7 +79,10 @@ impl Rig {
     }
     fn resume(&mut self, plugin: usize, direction: Direction) {
         self.stream.post(Event::Resume { plugin, direction });
-        self.chain.run_events().unwrap();
+        self.run().unwrap();
+    }
+    fn run(&mut self) -> Result<(), Ended> {
+        self.chain.run_events(&mut Context::from_waker(Waker::noop()))
     }
     fn out(&mut self) -> String {
         let o = &mut self.chain.out[0];
@@ -80,8 +111,8 @@ fn everything_passes_plugins_that_only_look() {
 
 #[test]
 fn a_head_without_a_body_is_held_and_resumed() {
-    for stop in [StopIteration, StopAllIterationAndWatermark, StopAllIterationAndBuffer] {
-        let mut r = rig(&[&[stop], &[]]);
+    for stop in [Iteration, AllAndWatermark, AllAndBuffer] {
+        let mut r = rig(&[&[Hold(stop)], &[]]);
         r.chain.head(Request, true);
         assert_eq!((r.said().as_str(), r.out().as_str()), ("a.h!", "- "));
         r.resume(1, Request);
@@ -95,7 +126,7 @@ fn a_head_without_a_body_is_held_and_resumed() {
 
 #[test]
 fn stop_iteration_lets_the_body_be_seen() {
-    let mut r = rig(&[&[StopIteration, StopIterationAndBuffer, StopIterationAndBuffer], &[]]);
+    let mut r = rig(&[&[Hold(Iteration), Hold(Iteration), Hold(Iteration)], &[]]);
     r.chain.head(Request, false);
     r.chain.data(Request, b"12", false);
     r.chain.data(Request, b"3", true);
@@ -106,7 +137,7 @@ fn stop_iteration_lets_the_body_be_seen() {
 
 #[test]
 fn going_on_in_the_body_lets_the_head_go_on() {
-    let mut r = rig(&[&[StopIteration, StopIterationAndBuffer, Continue], &[]]);
+    let mut r = rig(&[&[Hold(Iteration), Hold(Iteration), Go], &[]]);
     r.chain.head(Request, false);
     r.chain.data(Request, b"12", false);
     r.chain.data(Request, b"3", true);
@@ -115,7 +146,7 @@ fn going_on_in_the_body_lets_the_head_go_on() {
 
 #[test]
 fn stop_all_shows_the_body_after_resuming() {
-    let mut r = rig(&[&[StopAllIterationAndWatermark], &[]]);
+    let mut r = rig(&[&[Hold(AllAndWatermark)], &[]]);
     r.chain.head(Request, false);
     r.chain.data(Request, b"12", false);
     r.chain.data(Request, b"3", true);
@@ -126,7 +157,7 @@ fn stop_all_shows_the_body_after_resuming() {
 
 #[test]
 fn trailers_end_the_body_and_can_be_held() {
-    let mut r = rig(&[&[Continue, Continue, StopIteration], &[]]);
+    let mut r = rig(&[&[Go, Go, Hold(Iteration)], &[]]);
     r.chain.head(Request, false);
     r.chain.data(Request, b"1", false);
     r.stream.trailers[0].borrow_mut().add_named(b"x", b"y");
@@ -135,7 +166,7 @@ fn trailers_end_the_body_and_can_be_held() {
     r.resume(0, Request);
     assert_eq!((r.said().as_str(), r.out().as_str()), ("b.t", "head !t"));
 
-    let mut r = rig(&[&[StopAllIterationAndBuffer], &[]]);
+    let mut r = rig(&[&[Hold(AllAndBuffer)], &[]]);
     r.chain.head(Request, false);
     r.chain.data(Request, b"1", false);
     r.chain.trailers(Request);
@@ -145,43 +176,89 @@ fn trailers_end_the_body_and_can_be_held() {
 
 #[test]
 fn a_buffering_plugin_has_a_limit_and_a_watermark_has_none() {
-    for (stop, error) in [(StopIterationAndBuffer, true), (StopIterationAndWatermark, false)] {
-        let mut r = rig(&[&[Continue, stop, stop]]);
+    for (stop, error) in [(Iteration, true), (Watermark, false)] {
+        let mut r = rig(&[&[Go, Hold(stop), Hold(stop)]]);
         r.stream.held_limit[0].set(4);
         r.chain.head(Request, false);
         r.chain.data(Request, b"123", false);
         assert!(r.chain.has_room(Request, 100));
         r.chain.data(Request, b"45", false);
         assert_eq!(r.chain.has_room(Request, 100), error);
-        assert_eq!(matches!(r.chain.run_events(), Err(Stop::TooLarge(Request, _))), error);
+        assert_eq!(matches!(r.run(), Err(Ended::TooLarge(Request, _))), error);
     }
 }
 
 #[test]
 fn bytes_can_be_swallowed_and_injected() {
-    let mut r = rig(&[&[], &[Continue, StopIterationNoBuffer, StopIterationNoBuffer]]);
+    let mut r = rig(&[&[], &[Go, Hold(NoBuffer), Hold(NoBuffer)]]);
     r.chain.head(Response, false);
     r.chain.data(Response, b"one", false);
     r.chain.data(Response, b"two", true);
     assert_eq!(r.said(), "<b.h <a.h <b.b3 <b.b3!");
     r.stream.post(Event::Inject { plugin: 1, data: b"ONE".to_vec(), end: false });
     r.stream.post(Event::Inject { plugin: 1, data: b"TWO".to_vec(), end: true });
-    r.chain.run_events().unwrap();
+    r.run().unwrap();
     assert_eq!(r.said(), "<a.b3 <a.b3!");
     assert_eq!((&r.chain.out[1].body[..], r.chain.out[1].end), (&b"ONETWO"[..], true));
     assert_eq!(r.stream.injected(1), 6, "they count until they leave");
     r.chain.out[1].body.clear();
-    r.chain.run_events().unwrap();
+    r.run().unwrap();
     assert_eq!(r.stream.injected(1), 0);
 }
 
 #[test]
 fn a_reply_stops_the_chain_where_it_is() {
-    let mut r = rig(&[&[Continue], &[]]);
+    let mut r = rig(&[&[Go], &[]]);
     r.stream.post(Event::Reply(Reply::new(403, "no")));
     r.stream.post(Event::Reply(Reply::new(404, "ignored")));
     r.chain.head(Request, true);
     assert_eq!(r.said(), "a.h!", "whatever the plugin returned");
-    assert!(matches!(r.chain.run_events(), Err(Stop::Reply(r)) if r.status == 403));
-    assert!(r.chain.run_events().is_ok());
+    assert!(matches!(r.run(), Err(Ended::Reply(r, _)) if r.status == 403));
+    assert!(r.run().is_ok());
+}
+
+#[test]
+fn a_filter_answers_or_ends_the_stream_itself() {
+    let mut r = rig(&[&[Refuse(429)], &[]]);
+    r.chain.head(Request, false);
+    r.chain.data(Request, b"12", true);
+    assert_eq!((r.said().as_str(), r.out().as_str()), ("a.h", "- "), "nobody behind it sees the request");
+    assert!(matches!(r.run(), Err(Ended::Reply(r, flags)) if r.status == 429 && flags.has(Flags::RATE_LIMITED)));
+
+    let mut r = rig(&[&[Go], &[Go, Refuse(400)], &[]]);
+    r.chain.head(Request, false);
+    r.chain.data(Request, b"12", true);
+    assert_eq!((r.said().as_str(), r.out().as_str()), ("a.h b.h c.h a.b2! b.b2!", "head "));
+    assert!(matches!(r.run(), Err(Ended::Reply(r, _)) if r.status == 400));
+
+    let mut r = rig(&[&[], &[End], &[]]);
+    r.chain.head(Request, false);
+    r.chain.data(Request, b"12", true);
+    assert_eq!((r.said().as_str(), r.out().as_str()), ("a.h b.h c.h! a.b2!", "head! !"), "its body is dropped");
+}
+
+#[test]
+fn positions_that_the_route_does_not_run_cost_nothing() {
+    let mut r = rig(&[&[], &[], &[Hold(Iteration), Hold(Iteration)]]);
+    r.chain.filters[1] = None;
+    r.chain.head(Request, false);
+    r.chain.data(Request, b"12", true);
+    r.resume(2, Request);
+    assert_eq!((r.said().as_str(), r.out().as_str()), ("a.h c.h a.b2! c.b2!", "head 12!"));
+    r.chain.head(Response, false);
+    r.chain.data(Response, b"345", true);
+    assert_eq!((r.said().as_str(), &r.chain.out[1].body[..]), ("<c.h <a.h <c.b3! <a.b3!", &b"345"[..]));
+}
+
+#[test]
+fn another_response_begins_again() {
+    let mut r = rig(&[&[], &[Go, Hold(AllAndBuffer)]]);
+    r.chain.head(Request, true);
+    r.chain.head(Response, false);
+    r.chain.data(Response, b"old", false);
+    assert_eq!(r.said(), "a.h! b.h! <b.h");
+    r.chain.restart_response(true);
+    r.chain.head(Response, false);
+    r.chain.data(Response, b"new", true);
+    assert_eq!((r.said().as_str(), &r.chain.out[1].body[..]), ("<b.h <a.h <b.b3! <a.b3!", &b"new"[..]));
 }

@@ -1,0 +1,98 @@
+//! HTTP filters: the list of a connection manager, and what virtual hosts and routes change about it.
+use super::{Cors, Fault, LocalRateLimit, Name, PluginPhase, Rbac};
+use serde::Serialize;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
+
+/// One filter of a connection manager (`http_connection_manager.v3.HttpFilter`). Requests pass the list in order, responses in
+/// reverse. The router is not listed: it is always last.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct HttpFilter {
+    /// Unique in its list. Virtual hosts and routes refer to the filter by this name.
+    pub name: Name,
+    pub config: HttpFilterConfig,
+    /// The filter runs only where a virtual host or route has a configuration for it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub disabled: bool,
+}
+
+/// What a filter does.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HttpFilterConfig {
+    Cors(Arc<Cors>),
+    Fault(Arc<Fault>),
+    Rbac(Arc<Rbac>),
+    LocalRateLimit(Arc<LocalRateLimit>),
+    /// The name of a [`super::WasmPlugin`].
+    Wasm(Name),
+}
+
+/// What a virtual host or a route has in place of a filter's own configuration. The route's entry goes before that of its host.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FilterOverride {
+    /// Must be of the same kind as the filter. Enables a filter that is disabled.
+    Config(HttpFilterConfig),
+    Disabled,
+}
+
+/// By the names of filters (`typed_per_filter_config`). A name that the connection manager does not list has no effect.
+pub type PerFilterConfig = BTreeMap<Name, FilterOverride>;
+
+macro_rules! names {
+    ($($name:ident = $text:literal;)*) => {
+        $(static $name: LazyLock<Name> = LazyLock::new(|| $text.into());)*
+    };
+}
+
+names! {
+    CORS = "envoy.filters.http.cors";
+    FAULT = "envoy.filters.http.fault";
+    RBAC = "envoy.filters.http.rbac";
+    LOCAL_RATE_LIMIT = "envoy.filters.http.local_ratelimit";
+}
+
+impl HttpFilterConfig {
+    /// The usual name of a filter of this kind: Envoy's, or that of the plugin.
+    pub fn usual_name(&self) -> Name {
+        match self {
+            HttpFilterConfig::Cors(_) => CORS.clone(),
+            HttpFilterConfig::Fault(_) => FAULT.clone(),
+            HttpFilterConfig::Rbac(_) => RBAC.clone(),
+            HttpFilterConfig::LocalRateLimit(_) => LOCAL_RATE_LIMIT.clone(),
+            HttpFilterConfig::Wasm(plugin) => plugin.clone(),
+        }
+    }
+}
+
+impl HttpFilter {
+    /// A filter under the usual name.
+    pub fn new(config: HttpFilterConfig) -> HttpFilter {
+        HttpFilter { name: config.usual_name(), config, disabled: false }
+    }
+
+    /// A filter that runs only where a virtual host or route configures it.
+    fn on_demand(config: HttpFilterConfig) -> HttpFilter {
+        HttpFilter { disabled: true, ..HttpFilter::new(config) }
+    }
+
+    /// The filters of a connection manager that translation makes, in their order. `plugins` are in the order of their phases.
+    ///
+    /// - Source ranges and rate limits of routes come first: a request that they refuse costs nothing else.
+    /// - CORS comes before all plugins, since a preflight request carries no credentials that a plugin could check.
+    /// - Plugins follow in Istio's phases: AUTHN, AUTHZ, STATS, and those without a phase.
+    /// - Fault injection is last, as in Istio, so that it acts on the route that the request finally takes.
+    pub fn list(plugins: impl IntoIterator<Item = (PluginPhase, Name)>) -> Vec<HttpFilter> {
+        let mut filters = vec![
+            HttpFilter::on_demand(HttpFilterConfig::Rbac(Arc::default())),
+            HttpFilter::on_demand(HttpFilterConfig::LocalRateLimit(Arc::default())),
+            HttpFilter::on_demand(HttpFilterConfig::Cors(Arc::default())),
+        ];
+        filters.extend(plugins.into_iter().map(|(_, plugin)| HttpFilter::new(HttpFilterConfig::Wasm(plugin))));
+        filters.push(HttpFilter::on_demand(HttpFilterConfig::Fault(Arc::default())));
+        filters
+    }
+}

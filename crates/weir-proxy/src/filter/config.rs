@@ -1,0 +1,168 @@
+//! Compiled configurations of filters: the list of a connection manager, and what virtual hosts and routes have in place of its entries.
+use super::{cors::CorsRt, local_rate_limit::LocalRateLimitRt};
+use crate::{plugin::PluginSlot, route::matcher::Patterns};
+use std::{
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    mem::discriminant,
+    ops::Range,
+    sync::Arc,
+};
+use weir_config::model::{Fault, FilterOverride, HttpFilter, HttpFilterConfig, Name, PerFilterConfig, Rbac};
+
+/// A compiled [`HttpFilterConfig`].
+#[derive(Clone)]
+pub enum FilterConfig {
+    Cors(Arc<CorsRt>),
+    Fault(Arc<Fault>),
+    Rbac(Arc<Rbac>),
+    LocalRateLimit(Arc<LocalRateLimitRt>),
+    Wasm(Arc<PluginSlot>),
+}
+
+impl FilterConfig {
+    /// `None` for a plugin, whose place is looked up elsewhere. The error is about a regular expression.
+    fn compile(of: &HttpFilterConfig, patterns: &mut Patterns) -> Result<Option<FilterConfig>, String> {
+        Ok(Some(match of {
+            HttpFilterConfig::Cors(config) => FilterConfig::Cors(Arc::new(CorsRt::compile(config, patterns)?)),
+            HttpFilterConfig::Fault(config) => FilterConfig::Fault(config.clone()),
+            HttpFilterConfig::Rbac(config) => FilterConfig::Rbac(config.clone()),
+            HttpFilterConfig::LocalRateLimit(config) => FilterConfig::LocalRateLimit(Arc::new(LocalRateLimitRt::compile(config))),
+            HttpFilterConfig::Wasm(_) => return Ok(None),
+        }))
+    }
+}
+
+/// A filter's name as a number: requests compare no texts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct FilterId(u64);
+
+impl FilterId {
+    fn of(name: &Name) -> FilterId {
+        FilterId(BuildHasherDefault::<DefaultHasher>::default().hash_one(&**name))
+    }
+}
+
+/// What a route has in place of the configurations in the list. It includes what its virtual host has.
+#[derive(Clone, Default)]
+pub struct Overrides(Box<[(FilterId, Override)]>);
+
+#[derive(Clone)]
+enum Override {
+    Config(FilterConfig),
+    /// A plugin that the list disables runs.
+    Enabled,
+    Disabled,
+}
+
+impl Overrides {
+    /// The error says which filter's configuration cannot be used.
+    pub fn compile(of: &PerFilterConfig, host: &Overrides, patterns: &mut Patterns) -> Result<Overrides, String> {
+        let mut entries = Vec::with_capacity(of.len() + host.0.len());
+        for (name, entry) in of {
+            let entry = match entry {
+                FilterOverride::Disabled => Override::Disabled,
+                FilterOverride::Config(config) => {
+                    let compiled = FilterConfig::compile(config, patterns).map_err(|e| format!("filter `{name}`: {e}"))?;
+                    compiled.map_or(Override::Enabled, Override::Config)
+                }
+            };
+            entries.push((FilterId::of(name), entry));
+        }
+        let own = entries.len();
+        for entry in &host.0 {
+            if !entries[..own].iter().any(|(id, _)| *id == entry.0) {
+                entries.push(entry.clone());
+            }
+        }
+        Ok(Overrides(entries.into()))
+    }
+
+    fn get(&self, id: FilterId) -> Option<&Override> {
+        self.0.iter().find(|(other, _)| *other == id).map(|(_, entry)| entry)
+    }
+}
+
+/// The compiled `http_filters` of a connection manager.
+#[derive(Default)]
+pub struct FilterList {
+    filters: Box<[Listed]>,
+    /// Some run where the route says nothing about them.
+    on_by_default: bool,
+    pub has_plugins: bool,
+}
+
+struct Listed {
+    of: HttpFilter,
+    id: FilterId,
+    config: FilterConfig,
+}
+
+impl FilterList {
+    /// What did not change is that of `before`, with its state. `plugin` finds the places of plugins; one that is missing is left out. The
+    /// error says which filter's configuration cannot be used.
+    pub fn compile(
+        of: &[HttpFilter],
+        before: Option<&Arc<FilterList>>,
+        plugin: impl Fn(&Name) -> Option<Arc<PluginSlot>>,
+    ) -> Result<Arc<FilterList>, String> {
+        let mut patterns = Patterns::default();
+        let mut filters = Vec::with_capacity(of.len());
+        let mut same = before.is_some();
+        for filter in of {
+            let old = before.and_then(|b| b.filters.iter().find(|l| l.of == *filter));
+            let config = match (&filter.config, old) {
+                (HttpFilterConfig::Wasm(name), _) => plugin(name).map(FilterConfig::Wasm),
+                (_, Some(old)) => Some(old.config.clone()),
+                (config, None) => FilterConfig::compile(config, &mut patterns).map_err(|e| format!("filter `{}`: {e}", filter.name))?,
+            };
+            let Some(config) = config else { continue };
+            same &= match (old.map(|o| &o.config), &config) {
+                (Some(FilterConfig::Wasm(old)), FilterConfig::Wasm(new)) => Arc::ptr_eq(old, new),
+                (old, _) => old.is_some(),
+            };
+            filters.push(Listed { of: filter.clone(), id: FilterId::of(&filter.name), config });
+        }
+        let in_order = |b: &Arc<FilterList>| b.filters.iter().map(|l| &l.of).eq(filters.iter().map(|l| &l.of));
+        if let Some(before) = before.filter(|b| same && in_order(b)) {
+            return Ok(before.clone());
+        }
+        let on_by_default = filters.iter().any(|l| !l.of.disabled);
+        let has_plugins = filters.iter().any(|l| matches!(l.config, FilterConfig::Wasm(_)));
+        Ok(Arc::new(FilterList { filters: filters.into(), on_by_default, has_plugins }))
+    }
+
+    pub fn positions(&self) -> Range<usize> {
+        0..self.filters.len()
+    }
+
+    pub fn name(&self, position: usize) -> &Name {
+        &self.filters[position].of.name
+    }
+
+    pub fn plugins(&self) -> impl Iterator<Item = &Arc<PluginSlot>> {
+        self.filters.iter().filter_map(|l| match &l.config {
+            FilterConfig::Wasm(slot) => Some(slot),
+            _ => None,
+        })
+    }
+
+    /// Whether any filter runs.
+    pub fn is_used(&self, overrides: Option<&Overrides>) -> bool {
+        match overrides.filter(|o| !o.0.is_empty()) {
+            None => self.on_by_default,
+            overrides => self.positions().any(|position| self.config(position, overrides).is_some()),
+        }
+    }
+
+    /// The configuration with which a filter runs; `None` where it does not.
+    pub fn config<'a>(&'a self, position: usize, overrides: Option<&'a Overrides>) -> Option<&'a FilterConfig> {
+        let listed = &self.filters[position];
+        match overrides.and_then(|o| o.get(listed.id)) {
+            Some(Override::Disabled) => None,
+            Some(Override::Enabled) => Some(&listed.config),
+            Some(Override::Config(config)) if discriminant(config) == discriminant(&listed.config) => Some(config),
+            // One of another kind says nothing about this filter.
+            Some(Override::Config(_)) | None => (!listed.of.disabled).then_some(&listed.config),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! A wasm plugin in the chain. It speaks proxy-wasm; its actions become [`Flow`] here, and the chain knows nothing of them.
+use super::{FilterContext, Flow, Part, Stop};
+use crate::{
+    plugin::{PluginEntry, PluginSlot, PluginStream, WorkerPlugins},
+    stream::{Direction, View},
+};
+use std::{rc::Rc, sync::Arc};
+use weir_wasm::Action;
+
+pub struct Wasm {
+    slot: Arc<PluginSlot>,
+    /// `None` until the chain has reached its first plugin, and for a plugin that the stream skips.
+    stream: Option<PluginStream>,
+}
+
+impl Wasm {
+    pub fn new(slot: Arc<PluginSlot>) -> Wasm {
+        Wasm { slot, stream: None }
+    }
+
+    pub fn slot(&self) -> &Arc<PluginSlot> {
+        &self.slot
+    }
+
+    /// Enters the plugin as filter number `position`. The error is the detail of a plugin that must run and cannot.
+    pub fn start(&mut self, cx: &FilterContext, plugins: &WorkerPlugins, position: usize) -> Result<(), String> {
+        let view = Rc::new(View::new(cx.stream.clone(), position, self.slot.clone()));
+        match plugins.stream(&self.slot, view) {
+            PluginEntry::Run(stream) => self.stream = Some(stream),
+            PluginEntry::Skip => {}
+            PluginEntry::Fail => return Err(self.slot.failure.to_string()),
+        }
+        Ok(())
+    }
+
+    pub fn wants(&self, direction: Direction, part: Part) -> bool {
+        let Some(stream) = &self.stream else { return false };
+        let c = stream.callbacks();
+        match (direction, part) {
+            (Direction::Request, Part::Headers) => c.request_headers,
+            (Direction::Request, Part::Body) => c.request_body,
+            (Direction::Request, Part::Trailers) => c.request_trailers,
+            (Direction::Response, Part::Headers) => c.response_headers,
+            (Direction::Response, Part::Body) => c.response_body,
+            (Direction::Response, Part::Trailers) => c.response_trailers,
+        }
+    }
+
+    pub fn headers(&self, direction: Direction, end: bool) -> Flow {
+        let Some(stream) = &self.stream else { return Flow::Continue };
+        let action = match direction {
+            Direction::Request => stream.on_request_headers(end),
+            Direction::Response => stream.on_response_headers(end),
+        };
+        match action {
+            Action::StopIteration => Flow::Stop(Stop::Iteration),
+            Action::StopAllIterationAndBuffer => Flow::Stop(Stop::AllAndBuffer),
+            Action::StopAllIterationAndWatermark => Flow::Stop(Stop::AllAndWatermark),
+            Action::ContinueAndEndStream => Flow::ContinueAndEndStream,
+            _ => Flow::Continue,
+        }
+    }
+
+    /// `size`: all that the plugin can read, what is held included.
+    pub fn body(&self, direction: Direction, size: usize, end: bool) -> Flow {
+        let Some(stream) = &self.stream else { return Flow::Continue };
+        let action = match direction {
+            Direction::Request => stream.on_request_body(size, end),
+            Direction::Response => stream.on_response_body(size, end),
+        };
+        match action {
+            Action::Continue | Action::ContinueAndEndStream => Flow::Continue,
+            Action::StopIterationAndWatermark => Flow::Stop(Stop::Watermark),
+            Action::StopIterationNoBuffer => Flow::Stop(Stop::NoBuffer),
+            _ => Flow::Stop(Stop::Iteration),
+        }
+    }
+
+    pub fn trailers(&self, direction: Direction) -> Flow {
+        let Some(stream) = &self.stream else { return Flow::Continue };
+        let action = match direction {
+            Direction::Request => stream.on_request_trailers(),
+            Direction::Response => stream.on_response_trailers(),
+        };
+        if action.stops() { Flow::Stop(Stop::Iteration) } else { Flow::Continue }
+    }
+
+    /// Body bytes that the plugin may hold, unless it asks for another limit itself.
+    pub fn limit(&self) -> usize {
+        self.stream.as_ref().map_or(usize::MAX, |s| s.limits().body_buffer_bytes as usize)
+    }
+
+    /// Counts a body that was larger than the limit.
+    pub fn count_overflow(&self) {
+        self.stream.iter().for_each(PluginStream::body_overflow);
+    }
+
+    /// Whether it is known to change the length of bodies after their heads.
+    pub fn resizes(&self, direction: Direction) -> bool {
+        self.stream.as_ref().is_some_and(|s| s.resizes(direction))
+    }
+
+    /// Notes that it has done so.
+    pub fn has_resized(&self, direction: Direction) {
+        self.stream.iter().for_each(|s| s.has_resized(direction));
+    }
+
+    pub fn end(&self) {
+        self.stream.iter().for_each(PluginStream::end);
+    }
+}
