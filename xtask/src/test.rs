@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 #[derive(ClapArgs)]
@@ -20,68 +20,67 @@ const PROGRAMS: &[(&str, &str)] =
     &[("redis-server", "redis-server"), ("redis-cli", "redis-tools"), ("valgrind", "valgrind"), ("g++", "g++"), ("openssl", "openssl")];
 
 pub fn run(root: &Path, args: &Args) -> Result<()> {
-    let began = Instant::now();
-    step("packages", packages)?;
-    step("rust components", || {
+    let mut steps = Steps::default();
+    let result = all(root, args, &mut steps);
+    steps.print();
+    result
+}
+
+fn all(root: &Path, args: &Args, steps: &mut Steps) -> Result<()> {
+    steps.run("packages", packages)?;
+    steps.run("rust components", || {
         cargo_like(root, "rustup", &["target", "add", "wasm32-wasip1"])?;
         cargo_like(root, "rustup", &["component", "add", "rustfmt", "clippy"])
     })?;
-    step("format", || cargo(root, &["fmt", "--all", "--check"]))?;
-    step("tidy", || super::tidy::run(root))?;
-    step("clippy", || cargo(root, &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
-    step("build", || cargo(root, &["build", "--workspace"]))?;
-    step("tests", || tests(root))?;
-    step("fuzz", || super::fuzz::run(root, &super::fuzz::Args::all(args.fuzz_seconds)))?;
-    step("instructions per request", || super::callgrind::run(root, &super::callgrind::Args::checked(binary(root))))?;
-    println!("all passed in {} min", began.elapsed().as_secs() / 60);
+    steps.run("format", || cargo(root, &["fmt", "--all", "--check"]))?;
+    steps.run("tidy", || super::tidy::run(root))?;
+    steps.run("clippy", || cargo(root, &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    steps.run("build", || cargo(root, &["build", "--workspace", "--all-targets"]))?;
+    let mut passed = 0;
+    steps.run("tests", || tests(root, &mut passed))?;
+    steps.run("fuzz", || super::fuzz::run(root, &super::fuzz::Args::all(args.fuzz_seconds)))?;
+    steps.run("instructions per request", || super::callgrind::run(root, &super::callgrind::Args::checked(binary(root))))?;
+    println!("== all passed, {passed} tests");
     Ok(())
 }
 
-fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
-    println!("== {name}");
-    let began = Instant::now();
-    work().with_context(|| name.to_string())?;
-    println!("== {name}: {:.0} s", began.elapsed().as_secs_f64());
-    Ok(())
-}
+/// What was done so far, and how long it took.
+#[derive(Default)]
+struct Steps(Vec<(&'static str, Duration)>);
 
-/// So many failures may be a busy machine's; more are not.
-const DOUBTFUL: usize = 3;
-
-/// All tests. One that fails is asked once more, alone: on a machine that others share, a deadline may pass for no fault of the
-/// code. It is named, so that it gets mended, and counts as passed only if it then does.
-fn tests(root: &Path) -> Result<()> {
-    let failed = match failing(root, &["test", "--workspace", "--no-fail-fast"])? {
-        Run { success: true, .. } => return Ok(()),
-        Run { failed, .. } if failed.is_empty() || failed.len() > DOUBTFUL => bail!("{} tests failed", failed.len()),
-        Run { failed, .. } => failed,
-    };
-    for name in &failed {
-        println!("== once more, alone: {name}");
-        let again = failing(root, &["test", "--workspace", "--no-fail-fast", "--", "--exact", name, "--test-threads", "1"])?;
-        if !again.success {
-            bail!("{name} failed twice");
-        }
+impl Steps {
+    fn run(&mut self, name: &'static str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        println!("== {name}");
+        let began = Instant::now();
+        let result = work().with_context(|| name.to_string());
+        self.0.push((name, began.elapsed()));
+        result
     }
-    println!("== failed beside others and passed alone: {}; find out why", failed.join(", "));
-    Ok(())
+    fn print(&self) {
+        println!();
+        for (name, took) in &self.0 {
+            println!("{name:<26}{:>6.0} s", took.as_secs_f64());
+        }
+        println!("{:<26}{:>6.0} s", "in all", self.0.iter().map(|(_, took)| took.as_secs_f64()).sum::<f64>());
+    }
 }
 
-struct Run {
-    success: bool,
-    /// Names of tests.
-    failed: Vec<String>,
-}
-
-fn failing(root: &Path, args: &[&str]) -> Result<Run> {
-    let mut child = Command::new("cargo").args(args).current_dir(root).stdout(Stdio::piped()).spawn().context("cargo is missing")?;
+/// Runs all tests. A test that fails makes the command fail: one that passes only sometimes has a fault, or the code has.
+fn tests(root: &Path, passed: &mut usize) -> Result<()> {
+    let mut command = Command::new("cargo");
+    command.args(["test", "--workspace", "--no-fail-fast"]).current_dir(root).stdout(Stdio::piped());
+    let mut child = command.spawn().context("cargo is missing")?;
     let mut failed = Vec::new();
     for line in child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines().map_while(Result::ok)) {
         println!("{line}");
         failed.extend(line.strip_prefix("test ").and_then(|l| l.strip_suffix(" ... FAILED")).map(str::to_string));
+        let passed_here = line.strip_prefix("test result: ").and_then(|l| l.split_once(" passed;")?.0.rsplit(' ').next()?.parse().ok());
+        *passed += passed_here.unwrap_or(0);
     }
-    failed.dedup();
-    Ok(Run { success: child.wait()?.success(), failed })
+    if !child.wait()?.success() {
+        bail!("{} failed: {}", failed.len(), failed.join(", "));
+    }
+    Ok(())
 }
 
 fn binary(root: &Path) -> PathBuf {

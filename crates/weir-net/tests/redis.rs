@@ -2,7 +2,14 @@
 #![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
-use std::{cell::RefCell, future::Future, io, pin::Pin, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell,
+    future::Future,
+    io,
+    pin::Pin,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -235,19 +242,22 @@ fn a_command_within_an_answer_does_not_spin() {
     // Higress #4034: a failed answer whose callback asks again, without end.
     run(async {
         let c = Client::new(patient(), dial(free_port()));
-        let asked = Rc::new(RefCell::new(0u32));
-        fn again(c: &Client, asked: &Rc<RefCell<u32>>) {
-            *asked.borrow_mut() += 1;
-            let (c2, asked2) = (c.clone(), asked.clone());
+        fn again(c: &Client, left: u32, done: oneshot::Sender<()>) {
+            let inner = c.clone();
             c.call(Query::new(command(&[b"PING"])).unwrap(), move |answer| {
                 assert!(answer.is_err());
-                again(&c2, &asked2);
+                match left {
+                    0 => done.send(()).unwrap(),
+                    _ => again(&inner, left - 1, done),
+                }
             });
         }
-        again(&c, &asked);
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let n = *asked.borrow();
-        assert!((2..=400).contains(&n), "{n} commands in 300 ms");
+        let (done, all) = oneshot::channel();
+        let began = Instant::now();
+        again(&c, 100, done);
+        all.await.unwrap();
+        // Each failed answer takes a millisecond at least.
+        assert!(began.elapsed() > Duration::from_millis(50), "100 commands in {:?}", began.elapsed());
     });
     let server = RedisServer::start(&[]);
     run(async move {

@@ -2,6 +2,7 @@
 use crate::{
     client,
     harness::{Start, TO_ECHO, cache_in, echo_server, eventually, free_port, weir},
+    yaml::ToEcho,
 };
 use std::{
     fs,
@@ -137,7 +138,7 @@ fn standard_input_is_read_whole() {
 fn a_gateway_runs_from_standard_input() {
     let upstream = echo_server("echo");
     let port = free_port();
-    let text = TO_ECHO.replace("$ECHO", &upstream.address().port().to_string()).replace("$PORT", &port.to_string());
+    let text = ToEcho::new().upstream(upstream.address().port()).port(port).text();
     let folder = tempfile::tempdir().unwrap();
     let mut run = weir();
     run.args(["run", "-", "--workers", "1", "--admin", "127.0.0.1:0", "--cache-dir"]).arg(cache_in(folder.path()));

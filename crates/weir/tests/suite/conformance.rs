@@ -2,6 +2,7 @@
 use crate::{
     harness::{Start, TO_ECHO, Weir, root},
     tls,
+    yaml::ToEcho,
 };
 use std::{path::PathBuf, process::Command};
 use weir_test::self_signed;
@@ -22,7 +23,7 @@ fn h2spec() -> PathBuf {
 #[test]
 fn h2spec_passes() {
     let made = self_signed(&["h.test"]);
-    let secure = TO_ECHO.replace("protocol: HTTP }", "protocol: HTTPS, tls: { certificateRefs: [{ name: h }] } }");
+    let secure = ToEcho::new().tls("h").text();
     let secured = Start::new().file("gateway.yaml", secure).file("h.yaml", tls::secret("h", &made)).run();
     passes(&Start::new().file("gateway.yaml", TO_ECHO).run(), &[]);
     passes(&secured, &["-t", "-k"]);

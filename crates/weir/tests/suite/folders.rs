@@ -1,5 +1,8 @@
 //! What a gateway reports about its folders and files, and how it treats those that it cannot read.
-use crate::harness::{Start, TO_ECHO, eventually, weir};
+use crate::{
+    harness::{Start, TO_ECHO, eventually, weir},
+    yaml::ToEcho,
+};
 use std::{
     fs,
     os::unix::{
@@ -79,7 +82,7 @@ fn devices_and_pipes_in_a_folder_stop_nothing() {
     // Later changes are seen.
     weir.write(
         "gateway.yaml",
-        &TO_ECHO.replace("- name: echo\n", "").replace("rules: [{", "rules: [{ matches: [{ path: { value: /only } }],"),
+        &ToEcho::new().rules(&["matches: [{ path: { value: /only } }], backendRefs: [{ name: echo, port: 80 }]"]).text(),
     );
     eventually("the change", || (weir.get("h", "/").status == 404 && weir.get("h", "/only").status == 200).then_some(()));
 }

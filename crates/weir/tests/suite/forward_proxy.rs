@@ -1,10 +1,10 @@
 //! Connections that leave by a forward proxy: a proxy of the test's own, asked by CONNECT and POST in both versions of HTTP.
 use crate::{
-    authority::holder,
     client,
     harness::{Start, Weir, eventually, raw_upstream, runtime},
     tcp::upstream,
     tls::{secure_echo, through},
+    yaml::holder,
 };
 use bytes::Bytes;
 use std::{

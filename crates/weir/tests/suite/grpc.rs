@@ -2,9 +2,9 @@
 use crate::{
     client::{self, Connection},
     frames::{self, ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, OK, PING, Raw, SETTINGS},
-    harness::{Start, TO_ECHO, free_port, runtime},
-    http2::to_h2c,
+    harness::{Start, free_port, runtime},
     streams::h2c,
+    yaml::{Service, ToEcho},
 };
 use http::Request;
 use std::{
@@ -58,8 +58,8 @@ fn is_alive(raw: &mut Raw) {
 #[test]
 fn streams_of_thousands_of_small_messages_live() {
     const COUNT: usize = 6000;
-    for (name, yaml) in [("HTTP/1", TO_ECHO.to_string()), ("HTTP/2", to_h2c())] {
-        let weir = Start::new().file("gateway.yaml", yaml).run();
+    for (name, yaml) in [("HTTP/1", ToEcho::new()), ("HTTP/2", ToEcho::new().h2c())] {
+        let weir = yaml.start().run();
         let mut raw = settled(weir.address());
         raw.send(many_messages("/stream", COUNT, true)).unwrap();
         let mut got = Vec::new();
@@ -86,7 +86,7 @@ fn small_messages_to_an_upstream_that_does_not_read_end_nothing() {
             let _held = &raw;
         }
     });
-    let weir = Start::new().file("gateway.yaml", to_h2c().replace("$ECHO", &port.to_string())).upstreams(0).run();
+    let weir = ToEcho::new().upstream(port).h2c().start().run();
     let mut raw = settled(weir.address());
     // Less than the window of a stream.
     raw.send(many_messages("/x", 20_000, false)).unwrap();
@@ -94,7 +94,7 @@ fn small_messages_to_an_upstream_that_does_not_read_end_nothing() {
     // The same while nothing is connected to yet.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
-    let weir = Start::new().file("gateway.yaml", TO_ECHO.replace("$ECHO", &port.to_string())).upstreams(0).run();
+    let weir = ToEcho::new().upstream(port).start().run();
     let mut raw = settled(weir.address());
     raw.send(many_messages("/x", 20_000, false)).unwrap();
     is_alive(&mut raw);
@@ -119,7 +119,7 @@ fn small_messages_of_an_upstream_end_nothing() {
             }
         }
     });
-    let weir = Start::new().file("gateway.yaml", to_h2c().replace("$ECHO", &port.to_string())).upstreams(0).workers(1).run();
+    let weir = ToEcho::new().upstream(port).h2c().start().workers(1).run();
     let mut raw = settled(weir.address());
     // Reads as much as its window of 64 KiB holds, and gives none of it back.
     raw.send(frames::get(1, "/many")).unwrap();
@@ -137,16 +137,15 @@ fn small_messages_of_an_upstream_end_nothing() {
 
 /// Three routes: to nothing that answers, to nothing that listens, and none.
 fn routes(hang: u16, dead: u16) -> String {
-    let service = |name: &str, port: u16| {
-        format!(
-            "---\napiVersion: v1\nkind: Service\nmetadata: {{ name: {name} }}\nspec: {{ ports: [{{ port: 80, targetPort: {port}, appProtocol: kubernetes.io/h2c }}] }}\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{ name: {name}, labels: {{ kubernetes.io/service-name: {name} }} }}\naddressType: IPv4\nports: [{{ port: {port} }}]\nendpoints: [{{ addresses: [127.0.0.1] }}]\n"
-        )
-    };
-    format!(
-        "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{ name: gateway }}\nspec: {{ gatewayClassName: weir, listeners: [{{ name: http, port: $PORT, protocol: HTTP }}] }}\n---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{ name: r }}\nspec:\n  parentRefs: [{{ name: gateway }}]\n  rules:\n  - {{ matches: [{{ path: {{ value: /slow.S/ }} }}], timeouts: {{ request: 300ms }}, backendRefs: [{{ name: hang, port: 80 }}] }}\n  - {{ matches: [{{ path: {{ value: /try.S/ }} }}], timeouts: {{ request: 60s, backendRequest: 300ms }}, backendRefs: [{{ name: hang, port: 80 }}] }}\n  - {{ matches: [{{ path: {{ value: /long.S/ }} }}], backendRefs: [{{ name: hang, port: 80 }}] }}\n  - {{ matches: [{{ path: {{ value: /dead.S/ }} }}], backendRefs: [{{ name: dead, port: 80 }}] }}\n{}{}",
-        service("hang", hang),
-        service("dead", dead)
-    )
+    let rule = |path: &str, to: &str| format!("matches: [{{ path: {{ value: {path} }} }}], backendRefs: [{{ name: {to}, port: 80 }}]");
+    let rules = [
+        rule("/slow.S/", "hang") + ", timeouts: { request: 300ms }",
+        rule("/try.S/", "hang") + ", timeouts: { request: 60s, backendRequest: 300ms }",
+        rule("/long.S/", "hang"),
+        rule("/dead.S/", "dead"),
+    ];
+    let services = [Service::new("hang", hang), Service::new("dead", dead)].map(|s| s.h2c().text()).concat();
+    ToEcho::new().rules(&rules.each_ref().map(|r| &**r)).routes() + &services
 }
 
 #[test]

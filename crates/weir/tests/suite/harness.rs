@@ -1,4 +1,5 @@
 //! Starts `weir run` on a folder of its own and free ports, and stops it when dropped.
+pub use crate::yaml::TO_ECHO;
 use std::{
     fs,
     io::{BufRead, BufReader},
@@ -113,13 +114,6 @@ pub fn runtime() -> &'static tokio::runtime::Runtime {
 
 pub fn echo_server(name: &str) -> echo::Server {
     runtime().block_on(echo::Server::start(echo::Options { name: name.into(), ..echo::Options::default() })).unwrap()
-}
-
-/// [`TO_ECHO`], with `/sized` sent to `$SIZED`.
-pub fn to_echo_and_sized() -> String {
-    let service = TO_ECHO.split("---").skip(2).collect::<Vec<_>>().join("---").replace("echo", "sized").replace("$ECHO", "$SIZED");
-    let rule = "rules: [{ matches: [{ path: { value: /sized } }], backendRefs: [{ name: sized, port: 80 }] }, {";
-    format!("{}---{service}", TO_ECHO.replace("rules: [{", rule))
 }
 
 /// The binary under test.
@@ -273,6 +267,18 @@ impl Weir {
         let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
+    /// Waits until it has nothing to do: what it could read or write, it has.
+    #[track_caller]
+    pub fn rests(&self) {
+        let tasks = format!("/proc/{}/task", self.pid());
+        let running = |stat: String| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('S'));
+        let mut asleep = 0;
+        eventually("all threads asleep", || {
+            let busy = fs::read_dir(&tasks).unwrap().flatten().any(|t| fs::read_to_string(t.path().join("stat")).is_ok_and(running));
+            asleep = if busy { 0 } else { asleep + 1 };
+            (asleep == 50).then_some(())
+        });
+    }
     pub fn signal(&self, name: &str) {
         assert!(Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap().success());
     }
@@ -310,32 +316,3 @@ fn collect(from: impl std::io::Read + Send + 'static, into: Arc<Mutex<Vec<String
         }
     });
 }
-
-/// A gateway on `$PORT` that sends everything to the echo upstream.
-pub const TO_ECHO: &str = "\
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: { name: gateway }
-spec:
-  gatewayClassName: weir
-  listeners: [{ name: http, port: $PORT, protocol: HTTP }]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: { name: echo }
-spec:
-  parentRefs: [{ name: gateway }]
-  rules: [{ backendRefs: [{ name: echo, port: 80 }] }]
----
-apiVersion: v1
-kind: Service
-metadata: { name: echo }
-spec: { ports: [{ port: 80, targetPort: $ECHO }] }
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: { name: echo, labels: { kubernetes.io/service-name: echo } }
-addressType: IPv4
-ports: [{ port: $ECHO }]
-endpoints: [{ addresses: [127.0.0.1] }]
-";

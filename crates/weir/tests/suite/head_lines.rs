@@ -1,10 +1,11 @@
 //! No value that comes from elsewhere ends the head line that it is written into: what an upstream of HTTP/1 receives is read
 //! byte by byte.
 use crate::{
-    authority::{Client, holder},
     client::Connection,
     frames::{self, END_STREAM, HEADERS, RST_STREAM, Raw},
-    harness::{Received, Start, TO_ECHO, Weir, eventually},
+    harness::{Received, Start, Weir, eventually},
+    tls_client::Client,
+    yaml::{ToEcho, holder},
 };
 use weir_test::Ca;
 
@@ -40,7 +41,7 @@ spec:
     sessionPersistence: { sessionName: stick }
     backendRefs: [{ name: echo, port: 80 }]
 ";
-    Start::new().file("gateway.yaml", TO_ECHO.replace("$ECHO", &port.to_string())).file("route.yaml", route).upstreams(0).run()
+    ToEcho::new().upstream(port).start().file("route.yaml", route).run()
 }
 
 /// What an upstream got of one try is at most one request, of the path that was asked for, and no line of ours.
@@ -148,10 +149,12 @@ fn names_of_client_certificates_stay_within_their_element() {
     let (servers, clients) = (Ca::new(), Ca::new());
     let server = servers.sign(&["h.test"]);
     let tls = [("tls.crt", server.pem.as_str()), ("tls.key", server.key.as_str())];
-    let gateway = TO_ECHO.replace("$ECHO", &port.to_string()).replace(
-        "protocol: HTTP }]",
-        "protocol: HTTPS, tls: { certificateRefs: [{ name: server }] } }]\n  tls: { frontend: { default: { validation: { caCertificateRefs: [{ kind: ConfigMap, group: '', name: clients }] } } } }",
-    );
+    let validation = "{ caCertificateRefs: [{ kind: ConfigMap, group: '', name: clients }] }";
+    let gateway = ToEcho::new()
+        .upstream(port)
+        .tls("server")
+        .gateway(&format!("tls: {{ frontend: {{ default: {{ validation: {validation} }} }} }}"))
+        .text();
     let files = holder("Secret", "server", &tls) + &holder("ConfigMap", "clients", &[("ca.crt", &clients.pem())]) + &gateway;
     let weir = Start::new().file("gateway.yaml", files).upstreams(0).run();
     for (names, uri, expected) in [

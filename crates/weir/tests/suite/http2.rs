@@ -4,6 +4,7 @@ use crate::{
     frames::{self, ACK, END_HEADERS, END_STREAM, GOAWAY, HEADERS, OK, PING, RST_STREAM, Raw, SETTINGS},
     harness::{Start, TO_ECHO, Weir, eventually, runtime},
     streams::{h2c, says, websocket},
+    yaml::ToEcho,
 };
 use bytes::Bytes;
 use h2::{Reason, RecvStream, ext::Protocol};
@@ -21,14 +22,9 @@ use tokio::sync::mpsc;
 use weir::echo;
 use weir_test::self_signed;
 
-/// To an upstream of HTTP/2 without TLS at `$ECHO`.
-pub fn to_h2c() -> String {
-    TO_ECHO.replace("targetPort: $ECHO }", "targetPort: $ECHO, appProtocol: kubernetes.io/h2c }")
-}
-
-/// The same by another port than the echo upstream's.
+/// A gateway in front of an upstream of HTTP/2 without TLS.
 fn to_port(port: u16) -> Weir {
-    Start::new().file("gateway.yaml", to_h2c().replace("$ECHO", &port.to_string())).upstreams(0).run()
+    ToEcho::new().upstream(port).h2c().start().run()
 }
 
 /// By Istio's objects: the ServiceEntry's protocol and the DestinationRule's traffic policy.
@@ -58,12 +54,10 @@ fn bodies_and_trailers_pass_both_ways() {
     std::fs::write(&files.1, &made.key).unwrap();
     let options = echo::Options { name: "tls".into(), tls: Some(files), ..echo::Options::default() };
     let tls = runtime().block_on(echo::Server::start(options)).unwrap();
-    let named = TO_ECHO
-        .replace("ports: [{ port: 80, targetPort: $ECHO }]", "ports: [{ name: http2-web, port: 80, targetPort: $ECHO }]")
-        .replace("ports: [{ port: $ECHO }]", "ports: [{ name: http2-web, port: $ECHO }]");
+    let named = ToEcho::new().service(|s| s.port_name("http2-web")).text();
     let skip = "{ tls: { mode: SIMPLE, insecureSkipVerify: true } }";
     let table = [
-        ("appProtocol", to_h2c()),
+        ("appProtocol", ToEcho::new().h2c().text()),
         ("the port's name", named),
         ("protocol GRPC", istio("$ECHO", "GRPC", "{}")),
         ("h2UpgradePolicy", istio("$ECHO", "HTTP", "{ connectionPool: { http: { h2UpgradePolicy: UPGRADE } } }")),
@@ -211,7 +205,7 @@ fn interim_answers_reach_the_client() {
     let over_http1 = crate::harness::raw_upstream(|_| {
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nConnection: close\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </b.css>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".into()
     });
-    let http1 = Start::new().file("gateway.yaml", TO_ECHO.replace("$ECHO", &over_http1.to_string())).upstreams(0).run();
+    let http1 = ToEcho::new().upstream(over_http1).start().run();
     for (name, weir) in [("HTTP/2", to_port(port)), ("HTTP/1", http1)] {
         let mut c = Connection::open(weir.address()).unwrap();
         c.send("GET /hints HTTP/1.1\r\nHost: h.test\r\n\r\n").unwrap();
@@ -351,7 +345,7 @@ fn an_upstream_gets_no_more_streams_than_it_allows() {
 
 #[test]
 fn a_slow_reader_stalls_nobody_else() {
-    let weir = Start::new().file("gateway.yaml", to_h2c()).run();
+    let weir = ToEcho::new().h2c().start().run();
     let before = weir.resident_kb();
     // Clients of HTTP/1 that read nothing share the connections to the upstream with all others.
     let stalled: Vec<_> = (0..24)
@@ -362,7 +356,7 @@ fn a_slow_reader_stalls_nobody_else() {
             c
         })
         .collect();
-    std::thread::sleep(Duration::from_millis(300));
+    weir.rests();
     for _ in 0..20 {
         assert_eq!(weir.get("h.test", "/bytes/300000").body.len(), 300_000);
     }
@@ -415,8 +409,8 @@ async fn exactly(body: &mut RecvStream, count: usize) -> Vec<u8> {
 
 #[test]
 fn websockets_cross_between_the_versions() {
-    for (upstream, yaml) in [("HTTP/1", TO_ECHO.to_string()), ("HTTP/2", to_h2c())] {
-        let weir = Start::new().file("gateway.yaml", yaml).run();
+    for (upstream, yaml) in [("HTTP/1", ToEcho::new()), ("HTTP/2", ToEcho::new().h2c())] {
+        let weir = yaml.start().run();
         runtime().block_on(async {
             // From HTTP/1.
             let mut socket = websocket(weir.address()).await;
@@ -475,7 +469,7 @@ fn an_upgrade_to_h2c_is_not_passed_on() {
 /// When the gateway stops, active streams finish and clients get GOAWAY.
 #[test]
 fn running_streams_finish_while_the_gateway_ends() {
-    let mut weir = Start::new().file("gateway.yaml", to_h2c()).arg("--drain-time").arg("1s").run();
+    let mut weir = ToEcho::new().h2c().start().arg("--drain-time").arg("1s").run();
     let to: SocketAddr = weir.address();
     let served = Arc::new(AtomicU32::new(0));
     let count = served.clone();

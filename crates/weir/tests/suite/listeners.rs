@@ -2,6 +2,7 @@
 use crate::{
     client,
     harness::{Start, TO_ECHO, Weir, eventually, free_port},
+    yaml::ToEcho,
 };
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
@@ -35,16 +36,12 @@ fn ready(weir: &Weir) -> (u16, String) {
 #[test]
 fn a_port_that_is_taken_at_the_start_is_waited_for() {
     let (holder, port) = taken();
-    let second = format!("\n  - {{ name: taken, port: {port}, protocol: HTTP }}\n---");
-    let yaml = TO_ECHO.replace(
-        "  listeners: [{ name: http, port: $PORT, protocol: HTTP }]\n---",
-        &format!("  listeners:\n  - {{ name: http, port: $PORT, protocol: HTTP }}{second}"),
-    );
+    let yaml = ToEcho::new().listener(&format!("name: taken, port: {port}, protocol: HTTP")).text();
     let weir = Start::new().file("gateway.yaml", yaml).unready().run();
     // All other listeners serve; the failure is reported once, with the line of the port.
     eventually("the other listener", || (status(weir.ports[0]) == Some(200)).then_some(()));
     let told = weir.says(&format!("cannot listen on 0.0.0.0:{port}"));
-    assert!(weir.printed().contains("gateway.yaml:8"), "{}", weir.printed());
+    assert!(weir.printed().contains("gateway.yaml:6"), "{}", weir.printed());
     assert_eq!(ready(&weir), (503, "INITIALIZING".into()));
     assert!(!weir.admin("/listeners").body.contains(&port.to_string()));
     assert_eq!(weir.stat("listener_manager.total_listeners_warming"), 1);
@@ -69,7 +66,7 @@ fn a_port_changed_to_one_that_is_taken_leaves_the_old_one_open() {
     let mut kept = client::Connection::open(at(old)).unwrap();
     assert_eq!(kept.request("GET", "h", "/", &[], b"").unwrap().status, 200);
     let (holder, port) = taken();
-    weir.write("gateway.yaml", &TO_ECHO.replace("$PORT", &port.to_string()));
+    weir.write("gateway.yaml", &ToEcho::new().port(port).text());
     assert!(weir.says("live after")[0].ends_with(" 1 error"), "{}", weir.printed());
     // Also while other things change.
     weir.write("more.yaml", "apiVersion: v1\nkind: Service\nmetadata: { name: more }\nspec: { ports: [{ port: 80 }] }\n");
@@ -94,16 +91,14 @@ fn a_port_changed_to_one_that_is_taken_leaves_the_old_one_open() {
 #[test]
 fn a_listener_that_is_removed_closes_although_another_waits() {
     let (_holder, port) = taken();
-    let with = |others: &str| {
-        let waiting = format!("  listeners:\n  - {{ name: waiting, port: {port}, protocol: HTTP }}\n");
-        TO_ECHO.replace("  listeners: [{ name: http, port: $PORT, protocol: HTTP }]\n", &(waiting + others))
-    };
-    let (first, second) = ("  - { name: a, port: $PORT, protocol: HTTP }\n", "  - { name: b, port: $PORT2, protocol: HTTP }\n");
-    let weir = Start::new().file("gateway.yaml", with(&format!("{first}{second}"))).unready().run();
+    let waiting = format!("name: waiting, port: {port}, protocol: HTTP");
+    let (first, second) = ("name: a, port: $PORT, protocol: HTTP", "name: b, port: $PORT2, protocol: HTTP");
+    let with = |others: &[&str]| ToEcho::new().listeners(&[&[&*waiting], others].concat()).text();
+    let weir = Start::new().file("gateway.yaml", with(&[first, second])).unready().run();
     for port in [weir.ports[0], weir.ports[1]] {
         eventually("both listeners", || (status(port) == Some(200)).then_some(()));
     }
-    weir.write("gateway.yaml", &with(second));
+    weir.write("gateway.yaml", &with(&[second]));
     eventually("the removed listener's end", || TcpStream::connect(at(weir.ports[0])).is_err().then_some(()));
     assert_eq!(status(weir.ports[1]), Some(200));
 }
@@ -114,7 +109,7 @@ fn requests_on_a_removed_listener_keep_its_routes() {
     let weir = Start::new().file("gateway.yaml", TO_ECHO).run();
     let mut kept = client::Connection::open(weir.address()).unwrap();
     assert_eq!(kept.request("GET", "h", "/", &[], b"").unwrap().status, 200);
-    weir.write("gateway.yaml", &TO_ECHO.replace("$PORT", "$PORT2"));
+    weir.write("gateway.yaml", &ToEcho::new().port("$PORT2").text());
     eventually("the new port", || (status(weir.ports[1]) == Some(200)).then_some(()));
     let answer = kept.request("GET", "h", "/", &[], b"").unwrap();
     assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
@@ -144,7 +139,7 @@ fn the_first_request_is_routed() {
         let own = free_port();
         current.store(own, Ordering::Release);
         let before = served.load(Ordering::Acquire);
-        let weir = Start::new().file("gateway.yaml", TO_ECHO.replace("$PORT", &own.to_string())).run();
+        let weir = Start::new().file("gateway.yaml", ToEcho::new().port(own).text()).run();
         eventually("an answer", || (served.load(Ordering::Acquire) > before || client.is_finished()).then_some(()));
         current.store(0, Ordering::Release);
         drop(weir);

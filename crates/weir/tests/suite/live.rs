@@ -2,6 +2,7 @@
 use crate::{
     client::Connection,
     harness::{Start, TO_ECHO, eventually},
+    yaml::ToEcho,
 };
 use std::time::{Duration, Instant};
 
@@ -70,7 +71,7 @@ fn a_listener_comes_and_goes_beside_open_connections() {
 fn an_endpoint_moves_without_an_error() {
     let weir = Start::new().file("gateway.yaml", TO_ECHO).upstreams(2).run();
     assert_eq!(weir.get("h", "/").json()["name"], "echo");
-    weir.write("gateway.yaml", &TO_ECHO.replace("$ECHO", "$ECHO2"));
+    weir.write("gateway.yaml", &ToEcho::new().upstream("$ECHO2").text());
     weir.get_until("h", "/", |a| {
         assert_eq!(a.status, 200, "{a:?}");
         a.json()["name"] == "echo2"

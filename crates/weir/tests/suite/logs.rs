@@ -4,6 +4,7 @@ use crate::{
     client::{self, Connection},
     harness::{Start, TO_ECHO, Weir, eventually},
     tls::secret,
+    yaml::ToEcho,
 };
 use rcgen::{DnType, SanType};
 use rustls::{
@@ -366,7 +367,7 @@ fn a_log_that_cannot_be_reopened_goes_on_in_the_old_file() {
 
 #[test]
 fn a_text_log_says_why_a_request_failed() {
-    let gateway = TO_ECHO.replace("$ECHO", "$PORT2");
+    let gateway = ToEcho::new().upstream("$PORT2").text();
     let weir = Start::new().file("gateway.yaml", gateway).run();
     assert_eq!(weir.get("h.test", "/dead").status, 503);
     let line = weir.says("GET /dead").remove(0);

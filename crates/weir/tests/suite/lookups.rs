@@ -3,6 +3,7 @@ use crate::{
     client::Connection,
     frames::{END_HEADERS, END_STREAM, HEADERS, Raw, block, frame},
     harness::{Start, Weir, eventually},
+    mesh::Mesh,
 };
 use std::{
     collections::HashSet,
@@ -11,21 +12,7 @@ use std::{
     thread,
 };
 
-const EVERY_NAME: &str = "\
-apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: { name: gateway }
-spec:
-  selector: { a: b }
-  servers: [{ port: { number: $PORT, name: http, protocol: HTTP }, hosts: ['*'] }]
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: { name: v }
-spec:
-  hosts: ['*.names.test']
-  gateways: [gateway]
-  http: [{ route: [{ destination: { host: '*.names.test' } }] }]
+const NAMES: &str = "\
 ---
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
@@ -50,7 +37,8 @@ fn silent() -> (Weir, Arc<Mutex<HashSet<Vec<u8>>>>) {
             names.lock().unwrap().insert(label);
         }
     });
-    let start = Start::new().file("names.yaml", EVERY_NAME).arg("--dns-resolver").arg(address.to_string());
+    let every_name = Mesh::new().routes("'*.names.test'", "- route: [{ destination: { host: '*.names.test' } }]").raw(NAMES).text();
+    let start = Start::new().file("names.yaml", every_name).arg("--dns-resolver").arg(address.to_string());
     (start.descriptors(1024, 1024).run(), asked)
 }
 

@@ -1,11 +1,9 @@
 //! The binary, run as its users run it, with real clients, upstreams and plugins around it. One test program for all, so that
 //! it is linked once.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
-#![allow(dead_code, reason = "the harness offers more than the tests of today ask for")]
 
 mod aborts;
 mod admin_access;
-mod authority;
 mod balancing;
 mod clock;
 mod command_line;
@@ -62,11 +60,13 @@ mod streams;
 mod swap;
 mod tcp;
 mod tls;
+mod tls_client;
 mod traffic;
 mod traffic_gateway;
 mod trailers;
 mod typos;
 mod upgrades;
 mod upstream_answers;
+mod yaml;
 
 use weir_test::client;

@@ -3,13 +3,12 @@ use crate::{
     client::{self, Connection},
     frames::{self, PREFACE, Raw, SETTINGS, WINDOW_UPDATE, frame},
     harness::{Start, TO_ECHO, Weir, eventually},
-    http2::to_h2c,
     mesh::{Mesh, cluster_becomes, of_cluster},
+    yaml::ToEcho,
 };
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     thread,
-    time::Duration,
 };
 
 /// A client of HTTP/2 that allows as much as there can be, asks for much more, and never reads.
@@ -24,17 +23,8 @@ fn greedy(to: SocketAddr) -> Raw {
 
 /// The gateway's memory in kB once it no longer grows.
 fn settled(weir: &Weir) -> u64 {
-    let (mut last, mut still) = (weir.resident_kb(), 0);
-    for _ in 0..600 {
-        thread::sleep(Duration::from_millis(50));
-        let now = weir.resident_kb();
-        still = if now <= last + 64 { still + 1 } else { 0 };
-        last = last.max(now);
-        if still == 20 {
-            break;
-        }
-    }
-    last
+    weir.rests();
+    weir.resident_kb()
 }
 
 #[test]
@@ -54,7 +44,7 @@ fn a_client_that_never_reads_holds_a_bounded_amount() {
 
 #[test]
 fn near_the_memory_limit_requests_are_refused_until_there_is_room() {
-    let weir = Start::new().file("gateway.yaml", to_h2c()).arg("--max-memory").arg("200Mi").run();
+    let weir = ToEcho::new().h2c().start().arg("--max-memory").arg("200Mi").run();
     let mut kept = Connection::open(weir.address()).unwrap();
     assert_eq!(kept.request("GET", "h", "/", &[], b"").unwrap().status, 200);
     let pressure = || weir.stat("overload.envoy.resource_monitors.fixed_heap.pressure");

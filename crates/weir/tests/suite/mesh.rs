@@ -27,7 +27,7 @@ impl Mesh {
             self.0,
             "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{ name: {} }}\nspec:\n  hosts: [{host}]\n  \
              resolution: STATIC\n  ports: [{{ number: 80, name: http, protocol: HTTP }}]\n  endpoints:",
-            host.replace('.', "-")
+            object_name(host)
         );
         for endpoint in endpoints {
             let (port, labels) = endpoint.split_once(' ').unwrap_or((endpoint, "{}"));
@@ -41,7 +41,7 @@ impl Mesh {
             self.0,
             "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{ name: {} }}\nspec:\n  hosts: [{host}]\n  \
              gateways: [gateway]\n  http:\n{}",
-            host.replace('.', "-"),
+            object_name(host),
             indented(http, 2)
         );
         self
@@ -56,7 +56,7 @@ impl Mesh {
         let _ = writeln!(
             self.0,
             "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{ name: {} }}\nspec:\n  host: {host}\n{}",
-            host.replace('.', "-"),
+            object_name(host),
             indented(spec, 2)
         );
         self
@@ -78,6 +78,11 @@ impl Mesh {
     pub fn start<'a>(self) -> Start<'a> {
         Start::new().file("mesh.yaml", self.0).arg("--access-log-format").arg(FORMAT)
     }
+}
+
+/// The name of a host's objects.
+fn object_name(host: &str) -> String {
+    host.trim_matches('\'').replace('.', "-").replace('*', "any")
 }
 
 fn indented(text: &str, by: usize) -> String {

@@ -3,9 +3,9 @@
 use crate::{
     client::Connection,
     frames::{self, END_HEADERS, END_STREAM, HEADERS, Raw, block, frame},
-    harness::{Start, TO_ECHO, Weir, raw_upstream, runtime},
-    http2::to_h2c,
+    harness::{Weir, raw_upstream, runtime},
     streams::h2c,
+    yaml::ToEcho,
 };
 use bytes::Bytes;
 use http::Request;
@@ -24,7 +24,7 @@ fn answering(answer: &'static str) -> (Weir, Arc<Mutex<Vec<String>>>) {
         heads.lock().unwrap().push(head.to_ascii_lowercase());
         answer.into()
     });
-    (Start::new().file("gateway.yaml", TO_ECHO.replace("$ECHO", &port.to_string())).upstreams(0).run(), seen)
+    (ToEcho::new().upstream(port).start().run(), seen)
 }
 
 #[test]
@@ -140,15 +140,15 @@ fn a_part_of_a_head_is_no_answer() {
             let _ = io.write_all(b"HTTP/1.1 200 OK\r\ncontent-le");
         }
     });
-    let weir = Start::new().file("gateway.yaml", TO_ECHO.replace("$ECHO", &port.to_string())).upstreams(0).run();
+    let weir = ToEcho::new().upstream(port).start().run();
     assert_eq!(weir.get("h.test", "/x").status, 502);
 }
 
 #[test]
 fn http2_says_the_same_as_http1() {
     // A client that waits for 100 Continue before its body.
-    for yaml in [TO_ECHO.to_string(), to_h2c()] {
-        let weir = Start::new().file("gateway.yaml", yaml).run();
+    for yaml in [ToEcho::new(), ToEcho::new().h2c()] {
+        let weir = yaml.start().run();
         runtime().block_on(async {
             let mut client = h2c(weir.address()).await.ready().await.unwrap();
             let request = Request::post("http://h.test/x").header("expect", "100-continue").body(()).unwrap();
@@ -160,7 +160,7 @@ fn http2_says_the_same_as_http1() {
         });
     }
     // Bytes that HTTP/1 tolerates in a target are escaped where they cannot be said.
-    let weir = Start::new().file("gateway.yaml", to_h2c()).run();
+    let weir = ToEcho::new().h2c().start().run();
     let mut c = Connection::open(weir.address()).unwrap();
     let told = c.request("GET", "h.test", "/a<b>`c|d^{e}?q=\"f\"<g>|h", &[], b"").unwrap().json();
     assert_eq!(told["path"], "/a%3Cb%3E%60c%7Cd%5E%7Be%7D");
@@ -177,7 +177,7 @@ fn http2_says_the_same_as_http1() {
                 }
             }
         });
-        let weir = Start::new().file("gateway.yaml", to_h2c().replace("$ECHO", &port.to_string())).upstreams(0).run();
+        let weir = ToEcho::new().upstream(port).h2c().start().run();
         assert_eq!(weir.get("h.test", "/x").status, status, "{name}");
     }
 }

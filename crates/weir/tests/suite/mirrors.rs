@@ -1,38 +1,20 @@
 //! Copies of requests, and splits: what a copy's Host is, and who goes where.
 use crate::{
     client,
-    harness::{Received, Start, TO_ECHO, eventually},
-    http2::istio,
+    harness::{Received, Start, eventually},
+    mesh::Mesh,
+    yaml::{Service, ToEcho},
 };
 use std::collections::BTreeSet;
 
 /// Gateway API does not specify the Host of a copy; Istio adds `-shadow` before the port.
 #[test]
 fn the_host_of_a_copy() {
-    let route = "\
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: { name: mirrored }
-spec:
-  parentRefs: [{ name: gateway }]
-  rules:
-  - filters: [{ type: RequestMirror, requestMirror: { backendRef: { name: raw, port: 80 } } }]
-    backendRefs: [{ name: echo, port: 80 }]
----
-";
-    let service = "apiVersion: v1\nkind: Service\nmetadata: { name: raw }\nspec: { ports: [{ port: 80, targetPort: $RAW }] }\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: { name: raw, labels: { kubernetes.io/service-name: raw } }\naddressType: IPv4\nports: [{ port: $RAW }]\nendpoints: [{ addresses: [127.0.0.1] }]\n---\n";
-    let plain = TO_ECHO.replace(
-        "  rules: [{ backendRefs: [{ name: echo, port: 80 }] }]",
-        "  hostnames: [none.test]\n  rules: [{ backendRefs: [{ name: echo, port: 80 }] }]",
-    );
-    let gateway = format!("{route}{service}{plain}");
-    let virtual_service = format!(
-        "{service}{}",
-        istio("$ECHO", "HTTP", "{}").replace(
-            "route: [{ destination: { host: up.test, port: { number: 80 } } }]",
-            "route: [{ destination: { host: up.test, port: { number: 80 } } }], mirror: { host: raw, port: { number: 80 } }"
-        )
-    );
+    let raw = Service::new("raw", "$RAW").text();
+    let rule = "filters: [{ type: RequestMirror, requestMirror: { backendRef: { name: raw, port: 80 } } }], backendRefs: [{ name: echo, port: 80 }]";
+    let gateway = raw.clone() + &ToEcho::new().rules(&[rule]).text();
+    let mirror = "- route: [{ destination: { host: up.test } }]\n  mirror: { host: raw, port: { number: 80 } }";
+    let virtual_service = raw + &Mesh::new().upstream("up.test", &["$ECHO"]).routes("'*'", mirror).text();
     for (name, yaml, table) in [
         ("HTTPRoute", gateway, [("b.test:8080", "b.test:8080"), ("b.test", "b.test"), ("[::1]:80", "[::1]:80")]),
         (
@@ -56,18 +38,18 @@ spec:
 /// Consistent hashing holds across the subsets of a split: a user stays with one, and all users together keep the weights.
 #[test]
 fn a_consistent_hash_chooses_the_subset() {
-    let yaml = |policy: &str, weights: (u32, u32)| {
-        let route = format!(
-            "route: [{{ destination: {{ host: up.test, subset: v1 }}, weight: {} }}, {{ destination: {{ host: up.test, subset: v2 }}, weight: {} }}]",
-            weights.0, weights.1
-        );
-        istio("$ECHO", "HTTP", &format!("{policy}\n  subsets: [{{ name: v1, labels: {{ v: one }} }}, {{ name: v2, labels: {{ v: two }} }}]"))
-            .replace("route: [{ destination: { host: up.test, port: { number: 80 } } }]", &route)
-            .replace("endpoints: [{ address: 127.0.0.1, ports: { web: $ECHO } }]", "endpoints: [{ address: 127.0.0.1, ports: { web: $ECHO }, labels: { v: one } }, { address: 127.0.0.1, ports: { web: $ECHO2 }, labels: { v: two } }]")
+    let yaml = |hash: &str, (one, two): (u32, u32)| {
+        let to = |subset: &str, weight: u32| format!("{{ destination: {{ host: up.test, subset: {subset} }}, weight: {weight} }}");
+        let subsets = "subsets: [{ name: v1, labels: { v: one } }, { name: v2, labels: { v: two } }]";
+        Mesh::new()
+            .upstream("up.test", &["$ECHO { v: one }", "$ECHO2 { v: two }"])
+            .routes("'*'", &format!("- route: [{}, {}]", to("v1", one), to("v2", two)))
+            .rule("up.test", &format!("trafficPolicy: {{ loadBalancer: {{ consistentHash: {hash} }} }}\n{subsets}"))
+            .text()
     };
     for (weights, low, high) in [((50, 50), 60, 140), ((90, 10), 150, 198)] {
-        let policy = "{ loadBalancer: { consistentHash: { httpHeaderName: x-user } } }";
-        let weir = Start::new().upstreams(2).file("all.yaml", yaml(policy, weights)).run();
+        let hash = "{ httpHeaderName: x-user }";
+        let weir = Start::new().upstreams(2).file("all.yaml", yaml(hash, weights)).run();
         let ask = |headers: &[(&str, &str)]| {
             let answer = client::request(weir.address(), "GET", "h.test", "/", headers, b"").unwrap();
             answer.json()["name"].as_str().unwrap().to_string()
@@ -83,8 +65,8 @@ fn a_consistent_hash_chooses_the_subset() {
         assert_eq!(seen.len(), 2, "{weights:?}");
     }
     // A cookie that is made for the choice leads back to it.
-    let policy = "{ loadBalancer: { consistentHash: { httpCookie: { name: who, ttl: 60s } } } }";
-    let weir = Start::new().upstreams(2).file("all.yaml", yaml(policy, (50, 50))).run();
+    let hash = "{ httpCookie: { name: who, ttl: 60s } }";
+    let weir = Start::new().upstreams(2).file("all.yaml", yaml(hash, (50, 50))).run();
     for _ in 0..10 {
         let first = client::get(weir.address(), "h.test", "/").unwrap();
         let cookie = first.header("set-cookie").unwrap().split(';').next().unwrap().to_string();

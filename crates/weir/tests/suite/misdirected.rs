@@ -1,8 +1,9 @@
 //! Several listeners of a Gateway on one port of TLS: a request whose Host belongs to another listener than its connection is
 //! asked to use another connection (421, RFC 9110 section 15.5.20).
 use crate::{
-    authority::{Client, holder},
     harness::{Start, TO_ECHO, Weir, eventually, runtime},
+    tls_client::Client,
+    yaml::holder,
 };
 use http::Request;
 use rustls::{
@@ -12,39 +13,31 @@ use rustls::{
 use std::sync::Arc;
 use weir_test::{Ca, Signed};
 
-const LISTENERS: &str = "\
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: { name: tls }
-spec:
-  gatewayClassName: weir
-  listeners:
-  - { name: any, port: $PORT2, protocol: HTTPS, tls: { certificateRefs: [{ name: all }] } }
-  - { name: second, port: $PORT2, protocol: HTTPS, hostname: second.test, tls: { certificateRefs: [{ name: all }] } }
-  - { name: wild, port: $PORT2, protocol: HTTPS, hostname: '*.w.test', tls: { certificateRefs: [{ name: all }] } }
-  - { name: fourth, port: $PORT2, protocol: HTTPS, hostname: fourth.w.test, tls: { certificateRefs: [{ name: other }] } }
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: { name: a }
-spec: { parentRefs: [{ name: tls, sectionName: any }], hostnames: [first.test], rules: [{ backendRefs: [{ name: echo, port: 80 }] }] }
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: { name: b }
-spec: { parentRefs: [{ name: tls, sectionName: second }], rules: [{ backendRefs: [{ name: echo, port: 80 }] }] }
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: { name: c }
-spec: { parentRefs: [{ name: tls, sectionName: wild }], rules: [{ backendRefs: [{ name: echo, port: 80 }] }] }
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: { name: d }
-spec: { parentRefs: [{ name: tls, sectionName: fourth }], rules: [{ backendRefs: [{ name: echo, port: 80 }] }] }
----
-";
+/// Listeners of one Gateway on `$PORT2`: name, hostname, Secret; the hostnames of its route.
+const LISTENERS: [(&str, &str, &str, &str); 4] = [
+    ("any", "", "all", "hostnames: [first.test], "),
+    ("second", "hostname: second.test, ", "all", ""),
+    ("wild", "hostname: '*.w.test', ", "all", ""),
+    ("fourth", "hostname: fourth.w.test, ", "other", ""),
+];
+
+/// A Gateway with some of the listeners, and a route of each.
+fn listeners(names: &[&str]) -> String {
+    let chosen = || LISTENERS.iter().filter(|l| names.contains(&l.0));
+    let listeners = chosen().map(|(name, hostname, secret, _)| {
+        format!("  - {{ name: {name}, port: $PORT2, protocol: HTTPS, {hostname}tls: {{ certificateRefs: [{{ name: {secret} }}] }} }}\n")
+    });
+    let routes = chosen().map(|(name, _, _, hostnames)| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{ name: {name} }}\nspec: {{ parentRefs: [{{ name: tls, sectionName: {name} }}], {hostnames}rules: [{{ backendRefs: [{{ name: echo, port: 80 }}] }}] }}\n---\n"
+        )
+    });
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{ name: tls }}\nspec:\n  gatewayClassName: weir\n  listeners:\n{}---\n{}",
+        listeners.collect::<String>(),
+        routes.collect::<String>()
+    )
+}
 
 /// Server name, Host, status.
 const TABLE: [(&str, &str, u16); 15] = [
@@ -100,15 +93,14 @@ fn over_http2(weir: &Weir, trust: &str, sni: &str, host: &str) -> u16 {
 #[test]
 fn a_host_of_another_listener_is_misdirected() {
     let ca = Ca::new();
-    let weir = Start::new().file("all.yaml", format!("{}{LISTENERS}{TO_ECHO}", secrets(&ca))).run();
+    let weir = Start::new().file("all.yaml", [&*secrets(&ca), &listeners(&["any", "second", "wild", "fourth"]), TO_ECHO].concat()).run();
     let trust = ca.pem();
     for (sni, host, status) in TABLE {
         assert_eq!(over_http1(&weir, &trust, sni, host), status, "HTTP/1: {sni} > {host}");
         assert_eq!(over_http2(&weir, &trust, sni, host), status, "HTTP/2: {sni} > {host}");
     }
     // Listeners come and go while connections live.
-    let fewer: String = LISTENERS.lines().filter(|l| !l.contains("name: second,")).map(|l| format!("{l}\n")).collect();
-    weir.write("all.yaml", &format!("{}{fewer}{TO_ECHO}", secrets(&ca)));
+    weir.write("all.yaml", &[&*secrets(&ca), &listeners(&["any", "wild", "fourth"]), TO_ECHO].concat());
     eventually("the change", || (over_http1(&weir, &trust, "first.test", "second.test") == 404).then_some(()));
 }
 
@@ -116,15 +108,6 @@ fn a_host_of_another_listener_is_misdirected() {
 #[test]
 fn others_answer_by_the_host_alone() {
     let ca = Ca::new();
-    let only = LISTENERS
-        .lines()
-        .filter(|l| {
-            !["second", "wild", "fourth"]
-                .iter()
-                .any(|name| l.contains(&format!("name: {name},")) || l.contains(&format!("sectionName: {name} ")))
-        })
-        .map(|l| format!("{l}\n"))
-        .collect::<String>();
     let istio = "\
 apiVersion: networking.istio.io/v1
 kind: Gateway
@@ -140,7 +123,7 @@ metadata: { name: v }
 spec: { hosts: [first.test, second.test], gateways: [istio], http: [{ route: [{ destination: { host: echo, port: { number: 80 } } }] }] }
 ---
 ";
-    for (name, yaml, host) in [("one listener", &*only, "first.test"), ("Istio", istio, "second.test")] {
+    for (name, yaml, host) in [("one listener", &*listeners(&["any"]), "first.test"), ("Istio", istio, "second.test")] {
         let weir = Start::new().file("all.yaml", format!("{}{yaml}{TO_ECHO}", secrets(&ca))).run();
         assert_eq!(over_http1(&weir, &ca.pem(), "first.test", host), 200, "{name}");
     }

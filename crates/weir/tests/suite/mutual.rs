@@ -1,9 +1,10 @@
 //! Mutual TLS beyond clients' certificates: the gateway's own, and those that were revoked.
 use crate::{
-    authority::{Client, holder},
     client,
-    harness::{Start, TO_ECHO, Weir, eventually},
-    tls::{istio, secure_echo, server, service},
+    harness::{Start, Weir, eventually},
+    tls::{istio, secure_echo, server},
+    tls_client::Client,
+    yaml::{Service, ToEcho, holder},
 };
 use std::{fs, net::SocketAddr};
 use weir_test::{Ca, Signed};
@@ -36,8 +37,8 @@ fn a_gateway_shows_its_certificate_where_a_policy_is() {
         "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: { name: r }\nspec:\n  parentRefs: [{ name: shows }, { name: silent }]\n  rules:\n  - backendRefs: [{ name: secure, port: 80 }]\n  - { matches: [{ path: { value: /plain } }], backendRefs: [{ name: echo, port: 80 }] }\n---\n".into(),
         "apiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: { name: p }\nspec:\n  targetRefs: [{ group: '', kind: Service, name: secure }]\n  validation: { hostname: up.test, caCertificateRefs: [{ group: '', kind: ConfigMap, name: ca }] }\n---\n".into(),
         holder("ConfigMap", "ca", &[("ca.crt", &ca.pem())]),
-        service("secure", up.ports[0]),
-        service("echo", 0).replace("port: 0 }", "port: $ECHO }").replace("targetPort: 0", "targetPort: $ECHO"),
+        Service::new("secure", up.ports[0]).text(),
+        Service::new("echo", "$ECHO").text(),
     ];
     let secret = |made: &Signed| holder("Secret", "client", &[("tls.crt", &made.pem), ("tls.key", &made.key)]);
     let apart = secret(&second).replace("name: client", "name: client, namespace: apart");
@@ -179,7 +180,7 @@ fn revoked_upstreams_are_refused() {
     let secret = |crl: &str| holder("Secret", "roots", &[("cacert", &ca.pem()), ("crl", crl)]);
     let weir = Start::new()
         .upstreams(0)
-        .file("all.yaml", TO_ECHO.replace("$ECHO", &upstream.address().port().to_string()))
+        .file("all.yaml", ToEcho::new().upstream(upstream.address().port()).text())
         .file("rule.yaml", rule(&format!("sni: up.test, caCertificates: {at}/ca.pem, caCrl: {at}/crl.pem")))
         .file("secret.yaml", secret(&list(&[])))
         .arg("--access-log-format")

@@ -3,7 +3,10 @@
 mod bases;
 mod files;
 
-use crate::harness::{Start, TO_ECHO, weir};
+use crate::{
+    harness::{Start, TO_ECHO, weir},
+    yaml::ToEcho,
+};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -266,7 +269,7 @@ fn hundreds_of_wrong_documents_harm_nobody() {
     crate::harness::eventually("a word about the last one", || gateway.lines(&format!("m{}.json", number - 1)).first().cloned());
     assert_eq!(gateway.get("h", "/").status, 200);
     // It still follows changes.
-    gateway.write("gateway.yaml", &TO_ECHO.replace("{ backendRefs:", "{ name: again, filters: [{ type: RequestHeaderModifier, requestHeaderModifier: { set: [{ name: x-now, value: '1' }] } }], backendRefs:"));
+    gateway.write("gateway.yaml", &ToEcho::new().rules(&["name: again, filters: [{ type: RequestHeaderModifier, requestHeaderModifier: { set: [{ name: x-now, value: '1' }] } }], backendRefs: [{ name: echo, port: 80 }]"]).text());
     gateway.get_until("h", "/", |a| a.status == 200 && a.json()["headers"]["x-now"] == "1");
 }
 

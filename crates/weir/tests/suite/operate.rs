@@ -2,6 +2,7 @@
 use crate::{
     client,
     harness::{Start, TO_ECHO, eventually, weir},
+    yaml::ToEcho,
 };
 use std::collections::{HashMap, HashSet};
 
@@ -125,13 +126,14 @@ fn the_access_log_says_what_happened() {
 fn check_prints_every_finding_with_its_place() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("shop.yaml");
-    let text = TO_ECHO.replace("$PORT", "8080").replace("$ECHO", "9000");
+    let text = ToEcho::new().port(8080).upstream(9000).text();
     std::fs::write(&file, &text).unwrap();
     let good = weir().arg("check").arg(&file).output().unwrap();
     assert!(good.status.success(), "{good:?}");
-    let bad = text
-        .replace("backendRefs: [{ name: echo, port: 80 }]", "backendRef: [{ name: echo, port: 80 }], timeouts: { request: 5 s }")
-        .replace("protocol: HTTP }", "protocol: HTTPX }");
+    let bad = ToEcho::new()
+        .listeners(&["name: http, port: 8080, protocol: HTTPX"])
+        .rules(&["backendRef: [{ name: echo, port: 80 }], timeouts: { request: 5 s }"])
+        .text();
     std::fs::write(&file, bad).unwrap();
     let out = weir().arg("check").arg(&file).output().unwrap();
     let printed = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);

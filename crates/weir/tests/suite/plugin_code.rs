@@ -2,6 +2,7 @@
 use crate::{
     harness::{Start, TO_ECHO, Weir, eventually, free_port},
     plugin_kit::{Certificate, guest, istio, marking, status, tried},
+    yaml::{Service, ToEcho},
 };
 use rustls::{
     ServerConfig, ServerConnection, StreamOwned,
@@ -237,10 +238,7 @@ fn a_server_that_hangs_delays_nothing_but_its_plugin() {
     weir.get_until("other.test", "/", |a| a.status == 200 && a.header("x-hung").is_none());
     weir.write(
         "gateway.yaml",
-        &TO_ECHO.replace(
-            "backendRefs: [{ name: echo, port: 80 }]",
-            "matches: [{ path: { value: /only } }], backendRefs: [{ name: echo, port: 80 }]",
-        ),
+        &ToEcho::new().rules(&["matches: [{ path: { value: /only } }], backendRefs: [{ name: echo, port: 80 }]"]).text(),
     );
     weir.get_until("h", "/", |a| a.status == 404);
     assert_eq!(status(&weir, "hung").unwrap()["generation"], 0, "it is still on its way");
@@ -269,7 +267,7 @@ fn a_refusal_is_not_asked_for_again_unless_what_was_missing_may_come() {
     eventually("three tries of the others", || (tries("unreachable") >= 3 && tries("asks") >= 3).then_some(()));
     assert_eq!((tries("refuses"), weir.says("no, thank you").len()), (1, 1));
     assert_eq!(status(&weir, "refuses").unwrap()["state"], "failed");
-    let service = TO_ECHO[TO_ECHO.find("apiVersion: v1").unwrap()..].replace("name: echo", "name: later");
+    let service = Service::new("later", "$ECHO").text();
     let route = OTHER.replace("name: echo", "name: later");
     weir.write("later.yaml", &format!("{service}{route}"));
     eventually("what it asked for", || (status(&weir, "asks")?["state"] == "active").then_some(()));

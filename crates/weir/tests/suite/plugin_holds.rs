@@ -3,9 +3,10 @@ use crate::{
     aborts::{descriptors, left},
     client::{Answer, Connection},
     frames::{DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, Raw, block, frame},
-    harness::{Start, Weir, eventually, runtime, sized_upstream, to_echo_and_sized},
+    harness::{Start, Weir, eventually, runtime, sized_upstream},
     plugin_kit::{guest_of, istio},
     streams::h2c,
+    yaml::ToEcho,
 };
 use bytes::Bytes;
 use http::Request;
@@ -84,7 +85,7 @@ fn gateway(bodies: bool) -> Weir {
         .map(|(name, priority, file)| istio(name, &format!("url: file://{file}.wat\npriority: {priority}")))
         .collect();
     Start::new()
-        .file("gateway.yaml", to_echo_and_sized())
+        .file("gateway.yaml", ToEcho::and_sized())
         .word("SIZED", sized_upstream())
         .file("holds.wat", holding(bodies))
         .file("watches.wat", watching())

@@ -1,9 +1,10 @@
 //! Whatever a plugin writes, a head line ends where it should: at the upstream, at the target of a callout, at the client.
 use crate::{
-    harness::{Received, Start, TO_ECHO},
+    harness::{Received, Start},
     head_lines::{is_sane, nasty},
     plugin_kit::{guest, istio},
     plugin_replies::ask,
+    yaml::ToEcho,
 };
 
 /// A guest that writes `nasty()[i]` where the header `x-PLACE-i` of a request says.
@@ -53,7 +54,7 @@ fn writing() -> String {
 fn plugins_write_whole_lines() {
     let (port, received) = Received::start();
     let weir = Start::new()
-        .file("gateway.yaml", TO_ECHO.replace("$ECHO", &port.to_string()))
+        .file("gateway.yaml", ToEcho::new().upstream(port).text())
         .file("guest.wat", writing())
         .file("plugin.yaml", istio("writing", "url: file://guest.wat"))
         .upstreams(0)

@@ -5,6 +5,7 @@ use crate::{
     harness::{Start, TO_ECHO, Weir, eventually, raw_upstream, runtime},
     plugin_kit::{guest, guest_of, istio, notes, on_headers, on_one_worker, shown},
     streams::{h2c, says, websocket},
+    yaml::ToEcho,
 };
 use bytes::Bytes;
 use http::Request;
@@ -135,10 +136,7 @@ fn bodies_by_action_size_and_protocol() {
 fn interim_answers_and_what_follows_an_upgrade_are_not_shown() {
     let early = raw_upstream(|_| "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".into());
     let weir = Start::new()
-        .file(
-            "gateway.yaml",
-            TO_ECHO.replace("targetPort: $ECHO", &format!("targetPort: {early}")).replace("port: $ECHO", &format!("port: {early}")),
-        )
+        .file("gateway.yaml", ToEcho::new().upstream(early).text())
         .file("guest.wat", guest(&noting("")))
         .file("plugin.yaml", istio("under-test", "url: file://guest.wat"))
         .workers(1)
@@ -376,7 +374,7 @@ fn headers_of_any_bytes_and_repeated_ones() {
         )
     });
     let weir = Start::new()
-        .file("gateway.yaml", TO_ECHO.replace("$ECHO", &raw.to_string()))
+        .file("gateway.yaml", ToEcho::new().upstream(raw).text())
         .file("guest.wat", guest(&code))
         .file("plugin.yaml", istio("under-test", "url: file://guest.wat"))
         .run();

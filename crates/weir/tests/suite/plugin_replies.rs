@@ -2,9 +2,10 @@
 use crate::{
     aborts::left,
     client::{self, Answer, Connection},
-    harness::{Start, TO_ECHO, Weir, eventually, runtime, sized_upstream, to_echo_and_sized},
+    harness::{Start, Weir, eventually, runtime, sized_upstream},
     plugin_kit::{guest, guest_of, istio, on_headers, shown},
     streams::{h2c, says, websocket},
+    yaml::ToEcho,
 };
 use http::Request;
 
@@ -77,7 +78,7 @@ fn a_plugin_answers_in_place_of_any_answer() {
         .map(|(name, priority)| istio(name, &format!("url: file://{name}.wat\npriority: {priority}")))
         .collect();
     let weir = Start::new()
-        .file("gateway.yaml", TO_ECHO.replace("  rules:", "  hostnames: [h.test]\n  rules:") + HOSTS)
+        .file("gateway.yaml", ToEcho::new().hostnames("h.test").text() + HOSTS)
         .file("outer.wat", guest(&answering("outer")))
         .file("inner.wat", guest(&answering("inner")))
         .file("plugins.yaml", plugins)
@@ -119,7 +120,7 @@ fn a_plugin_answers_in_place_of_any_answer() {
 fn plugins_tell_an_upstreams_response_from_the_gateways_own() {
     let show = guest(&on_headers("response", "(call $show [response\\0code_details] [x-details])"));
     let weir = Start::new()
-        .file("gateway.yaml", TO_ECHO.replace("  rules:", "  hostnames: [h.test]\n  rules:") + HOSTS)
+        .file("gateway.yaml", ToEcho::new().hostnames("h.test").text() + HOSTS)
         .file("guest.wat", show)
         .file("plugin.yaml", istio("under-test", "url: file://guest.wat"))
         .run();
@@ -153,7 +154,7 @@ fn holding_responses() -> String {
 #[test]
 fn a_held_switch_of_protocols_keeps_its_deadline_and_notices_the_client() {
     let weir = Start::new()
-        .file("gateway.yaml", TO_ECHO.replace("rules: [{ ", "rules: [{ matches: [{ headers: [{ name: x-late, value: '1' }] }], timeouts: { request: 300ms }, backendRefs: [{ name: echo, port: 80 }] }, { "))
+        .file("gateway.yaml", ToEcho::new().rule("matches: [{ headers: [{ name: x-late, value: '1' }] }], timeouts: { request: 300ms }, backendRefs: [{ name: echo, port: 80 }]").text())
         .file("guest.wat", holding_responses())
         .file("plugin.yaml", istio("under-test", "url: file://guest.wat"))
         .workers(1)
@@ -215,7 +216,7 @@ fn resizing() -> String {
 #[test]
 fn a_body_whose_length_a_plugin_changes_arrives_whole() {
     let weir = Start::new()
-        .file("gateway.yaml", to_echo_and_sized())
+        .file("gateway.yaml", ToEcho::and_sized())
         .word("SIZED", sized_upstream())
         .file("guest.wat", resizing())
         .file("plugin.yaml", istio("under-test", "url: file://guest.wat"))

@@ -1,8 +1,9 @@
 //! Which plugin meets which request: Higress' rules as its own SDK matches them, phases and priorities, ports, targets.
 use crate::{
     client,
-    harness::{Start, TO_ECHO, Weir, eventually},
+    harness::{Start, Weir, eventually},
     plugin_kit::{built, guest, higress, istio, on_headers, shown},
+    yaml::ToEcho,
 };
 use std::net::SocketAddr;
 
@@ -242,12 +243,9 @@ fn a_plugin_is_told_of_the_hosts_of_its_route() {
     let hosts = "(if (call $get_hosts (i32.const 4) (i32.const 8)) (then (drop (call $add (i32.const 2) [x-hosts] [-])))
         (else (drop (call $add (i32.const 2) [x-hosts]
           (call $hex (i32.load (i32.const 4)) (i32.load (i32.const 8))) (i32.mul (i32.load (i32.const 8)) (i32.const 2))))))";
-    let draining = "endpoints: [{ addresses: [127.0.0.1] }, { addresses: [127.0.0.2], conditions: { ready: false, serving: true, terminating: true } }]";
+    let draining = "{ addresses: [127.0.0.1] }, { addresses: [127.0.0.2], conditions: { ready: false, serving: true, terminating: true } }";
     let weir = Start::new()
-        .file(
-            "gateway.yaml",
-            TO_ECHO.replace("endpoints: [{ addresses: [127.0.0.1] }]", draining).replace("  rules:", "  hostnames: [h]\n  rules:"),
-        )
+        .file("gateway.yaml", ToEcho::new().hostnames("h").service(|s| s.endpoints(draining)).text())
         .file("guest.wat", guest(&on_headers("response", hosts)))
         .file("plugin.yaml", istio("under-test", "url: file://guest.wat"))
         .run();

@@ -4,6 +4,7 @@ use crate::{
     harness::{Start, TO_ECHO, Weir, eventually, runtime},
     plugin_kit::{guest, guest_of, istio, on_headers, shown, with_guest},
     tls::{connect, secret},
+    yaml::ToEcho,
 };
 use sha2::{Digest, Sha256};
 use weir::echo;
@@ -351,10 +352,7 @@ fn tls_is_seen_in_properties() {
         .enumerate()
         .map(|(i, path)| format!("(call $show [{path}] [x-p{i}])"))
         .collect();
-    let gateway = TO_ECHO.replace(
-        "listeners: [{ name: http, port: $PORT, protocol: HTTP }]",
-        "listeners: [{ name: https, port: $PORT, protocol: HTTPS, tls: { certificateRefs: [{ name: shop }] } }]",
-    );
+    let gateway = ToEcho::new().tls("shop").text();
     let weir = Start::new()
         .file("gateway.yaml", gateway)
         .file("secret.yaml", secret("shop", &made))
@@ -393,7 +391,7 @@ fn the_upstreams_certificate_is_seen_in_properties() {
         chain.display()
     );
     let weir = Start::new()
-        .file("gateway.yaml", TO_ECHO.replace("$ECHO", &upstream.address().port().to_string()) + &rule)
+        .file("gateway.yaml", ToEcho::new().upstream(upstream.address().port()).text() + &rule)
         .file("guest.wat", guest(&on_headers("response", &shows)))
         .file("plugin.yaml", istio("under-test", "url: file://guest.wat"))
         .run();

@@ -1,8 +1,9 @@
 //! Requests that make a plugin trap, and slow starts of plugins: how other requests fare.
 use crate::{
     client::{Answer, Connection},
-    harness::{Start, TO_ECHO, eventually},
+    harness::{Start, eventually},
     plugin_kit::{guest, istio, marking, on_headers, on_one_worker, tried},
+    yaml::ToEcho,
 };
 use std::{
     net::SocketAddr,
@@ -97,7 +98,7 @@ fn a_slow_start_holds_nobody_up() {
     // Far below the three seconds, far above what a busy machine takes.
     const BOUND: Duration = Duration::from_secs(1);
     let plain = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: { name: plain }\nspec:\n  gatewayClassName: weir\n  listeners: [{ name: http, port: $PORT2, protocol: HTTP }]\n";
-    let routes = TO_ECHO.replace("parentRefs: [{ name: gateway }]", "parentRefs: [{ name: gateway }, { name: plain }]");
+    let routes = ToEcho::new().parent("name: plain").text();
     let target = "targetRef: { group: gateway.networking.k8s.io, kind: Gateway, name: gateway }";
     let object = |name: &str| istio(name, &format!("url: file://{name}.wat\n{target}"));
     let weir = Start::new()

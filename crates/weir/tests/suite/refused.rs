@@ -2,11 +2,12 @@
 use crate::{
     client::Connection,
     harness::{Received, Start, TO_ECHO, Weir},
+    yaml::ToEcho,
 };
 
 /// A gateway in front of an upstream that keeps what it receives.
 fn recorded((port, received): (u16, Received)) -> (Weir, Received) {
-    (Start::new().file("gateway.yaml", TO_ECHO.replace("$ECHO", &port.to_string())).upstreams(0).run(), received)
+    (ToEcho::new().upstream(port).start().run(), received)
 }
 
 const GET: &str = "GET / HTTP/1.1\r\n";

@@ -2,6 +2,7 @@
 use crate::{
     client::{self, Connection},
     harness::{Start, TO_ECHO, Weir, eventually},
+    yaml::ToEcho,
 };
 use std::fs;
 
@@ -72,15 +73,14 @@ fn the_mesh_says_how_paths_and_clients_are_seen() {
 /// What `higress` says beside `downstream`, and its `routeTimeout`.
 #[test]
 fn higress_says_what_upstreams_and_clients_are_told() {
-    let rule = |path: &str, more: &str| {
-        format!("  - {{ matches: [{{ path: {{ value: {path} }} }}], backendRefs: [{{ name: echo, port: 80 }}]{more} }}\n")
-    };
+    let rule =
+        |path: &str, more: &str| format!("matches: [{{ path: {{ value: {path} }} }}], backendRefs: [{{ name: echo, port: 80 }}]{more}");
     let rules = [
         rule("/", ""),
         rule("/own", ", timeouts: { request: 60s }"),
         rule("/old", ", filters: [{ type: URLRewrite, urlRewrite: { path: { type: ReplacePrefixMatch, replacePrefixMatch: /new } } }]"),
     ];
-    let gateway = TO_ECHO.replace("  rules: [{ backendRefs: [{ name: echo, port: 80 }] }]\n", &format!("  rules:\n{}", rules.concat()));
+    let gateway = ToEcho::new().rules(&rules.each_ref().map(|r| &**r)).text();
     let weir = Start::new().file("gateway.yaml", gateway).run();
     let write = |higress: &str| {
         let topology = "mesh: 'defaultConfig: { gatewayTopology: { numTrustedProxies: 1 } }'";

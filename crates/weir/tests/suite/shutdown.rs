@@ -4,6 +4,7 @@ use crate::{
     frames::Raw,
     harness::{Start, TO_ECHO, Weir, eventually},
     tls::secret,
+    yaml::ToEcho,
 };
 use std::{
     fs,
@@ -155,7 +156,7 @@ fn a_termination_closes_what_is_idle_and_waits_for_the_rest() {
 #[test]
 fn a_termination_lets_handshakes_end() {
     let made = self_signed(&["h"]);
-    let yaml = TO_ECHO.replace("protocol: HTTP }", "protocol: HTTPS, tls: { certificateRefs: [{ name: c }] } }");
+    let yaml = ToEcho::new().tls("c").text();
     let mut weir = Start::new()
         .file("gateway.yaml", yaml)
         .file("secret.yaml", secret("c", &made))

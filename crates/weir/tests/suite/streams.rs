@@ -1,7 +1,8 @@
 //! What is longer than a request and an answer: WebSocket, server-sent events, gRPC, trailers, large bodies both ways.
 use crate::{
     client::Connection,
-    harness::{Start, TO_ECHO, Weir, runtime},
+    harness::{Start, TO_ECHO, Weir, free_port, runtime},
+    yaml::ToEcho,
 };
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -99,7 +100,7 @@ fn bodies_of_any_size_pass_both_ways() {
     let mut slow = Connection::open(weir.address()).unwrap();
     slow.send("GET /bytes/400000000 HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
     slow.bytes(1_000_000).unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    weir.rests();
     assert!(weir.resident_kb() < before + 20_000, "a slow reader makes the gateway hold {} kB", weir.resident_kb() - before);
 }
 
@@ -153,10 +154,7 @@ async fn grpc(to: SocketAddr, messages: &[&str], status: &str) -> (Vec<Bytes>, H
 
 #[test]
 fn grpc_streams_talk_in_turns_and_end_with_trailers() {
-    let to_grpc = TO_ECHO
-        .replace("targetPort: $ECHO }", "targetPort: $ECHO, appProtocol: kubernetes.io/h2c }")
-        .replace("ports: [{ port: $ECHO }]", "ports: [{ port: $ECHO, appProtocol: kubernetes.io/h2c }]");
-    let weir = Start::new().file("gateway.yaml", to_grpc).run();
+    let weir = ToEcho::new().h2c().start().run();
     runtime().block_on(async {
         let (answers, trailers) = grpc(weir.address(), &["one", "two", "three"], "7").await;
         assert_eq!(answers, [message("one"), message("two"), message("three")]);
@@ -166,7 +164,7 @@ fn grpc_streams_talk_in_turns_and_end_with_trailers() {
 
 #[test]
 fn grpc_callers_learn_of_a_dead_upstream_in_their_own_words() {
-    let weir = Start::new().file("gateway.yaml", TO_ECHO.replace("$ECHO", &crate::harness::free_port().to_string())).run();
+    let weir = ToEcho::new().upstream(free_port()).start().run();
     runtime().block_on(async {
         let mut client = h2c(weir.address()).await.ready().await.unwrap();
         let request = Request::post("http://h/echo.Echo/Talk").header("content-type", "application/grpc").body(()).unwrap();

@@ -1,9 +1,10 @@
 //! Bytes without HTTP: routes of TCP with weights, TLS that ends here before them, and the PROXY protocol in front of everything
 //! and behind it.
 use crate::{
-    authority::{Client, holder},
     client::{self, Connection},
-    harness::{Start, TO_ECHO, Weir, eventually, free_port, raw_upstream},
+    harness::{Start, Weir, eventually, free_port, raw_upstream},
+    tls_client::Client,
+    yaml::{Service, ToEcho, holder},
 };
 use std::{
     io::{self, Read, Write},
@@ -52,11 +53,7 @@ fn rest(mut io: impl Read) -> io::Result<String> {
 
 /// A Service `name` with these ports of 127.0.0.1 as endpoints.
 fn service(name: &str, ports: &[u16]) -> String {
-    let slices = ports.iter().enumerate().map(|(i, port)| {
-        format!(
-            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{ name: {name}-{i}, labels: {{ kubernetes.io/service-name: {name} }} }}\naddressType: IPv4\nports: [{{ port: {port} }}]\nendpoints: [{{ addresses: [127.0.0.1] }}]\n---\n"
-        )
-    });
+    let slices = ports.iter().enumerate().map(|(i, port)| Service::new(name, port).slice(&format!("{name}-{i}")));
     format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{ name: {name} }}\nspec: {{ ports: [{{ port: 80 }}] }}\n---\n{}",
         slices.collect::<String>()
@@ -194,10 +191,10 @@ fn the_proxy_protocol_is_demanded_and_believed() {
     let ca = Ca::new();
     let own = ca.sign(&["h.test"]);
     let mesh = "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: istio }\ndata:\n  mesh: |\n    defaultConfig: { gatewayTopology: { proxyProtocol: {} } }\n---\n";
-    let gateway = TO_ECHO.replace(
-        "listeners: [{ name: http, port: $PORT, protocol: HTTP }]",
-        "listeners: [{ name: http, port: $PORT, protocol: HTTP }, { name: https, port: $PORT2, protocol: HTTPS, tls: { certificateRefs: [{ name: own }] } }, { name: tcp, port: $PORT3, protocol: TCP }]",
-    );
+    let gateway = ToEcho::new()
+        .listener("name: https, port: $PORT2, protocol: HTTPS, tls: { certificateRefs: [{ name: own }] }")
+        .listener("name: tcp, port: $PORT3, protocol: TCP")
+        .text();
     let tcp = "apiVersion: gateway.networking.k8s.io/v1\nkind: TCPRoute\nmetadata: { name: t }\nspec: { parentRefs: [{ name: gateway, sectionName: tcp }], rules: [{ backendRefs: [{ name: a, port: 80 }] }] }\n---\n";
     let weir = Start::new()
         .file("gateway.yaml", gateway)
@@ -270,9 +267,7 @@ fn upstreams_are_told_by_the_proxy_protocol() {
         format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{first}", first.len())
     });
     let tcp = "apiVersion: gateway.networking.k8s.io/v1\nkind: TCPRoute\nmetadata: { name: t }\nspec: { parentRefs: [{ name: gateway, sectionName: tcp }], rules: [{ backendRefs: [{ name: a, port: 80 }] }] }\n---\n";
-    let gateway = TO_ECHO
-        .replace("protocol: HTTP }]", "protocol: HTTP }, { name: tcp, port: $PORT2, protocol: TCP }]")
-        .replace("$ECHO", &http.to_string());
+    let gateway = ToEcho::new().listener("name: tcp, port: $PORT2, protocol: TCP").upstream(http).text();
     let weir = Start::new()
         .upstreams(0)
         .file("gateway.yaml", gateway)

@@ -1,8 +1,9 @@
 //! Certificates: chosen by server name, changed under open connections; TLS towards upstreams.
 use crate::{
-    authority::{Client, Tls, holder, indented},
     client::Answer,
-    harness::{Start, TO_ECHO, Weir, eventually, runtime},
+    harness::{Start, Weir, eventually, runtime},
+    tls_client::{Client, Tls},
+    yaml::{Service, ToEcho, holder, indented},
 };
 use base64::{Engine, prelude::BASE64_STANDARD as STANDARD};
 use rustls::pki_types::CertificateDer;
@@ -44,10 +45,9 @@ fn get(c: &mut Tls, host: &str) -> Answer {
 #[test]
 fn certificates_are_chosen_by_name_and_changed_under_open_connections() {
     let (a, b) = (self_signed(&["a.test"]), self_signed(&["*.b.test"]));
-    let backend = TO_ECHO.split_once("---\n").unwrap().1;
     let weir = Start::new()
         .file("gateway.yaml", GATEWAY)
-        .file("rest.yaml", backend)
+        .file("rest.yaml", ToEcho::new().backend())
         .file("a.yaml", secret("a", &a))
         .file("b.yaml", secret("b", &b))
         .run();
@@ -87,7 +87,7 @@ fn many_certificates_on_one_port() {
     let weir = Start::new()
         .file("gateway.yaml", gateway)
         .file("secrets.yaml", files.join("---\n"))
-        .file("rest.yaml", TO_ECHO.split_once("---\n").unwrap().1)
+        .file("rest.yaml", ToEcho::new().backend())
         .run();
     for (i, c) in made.iter().enumerate() {
         let name = format!("h{i}.test");
@@ -128,7 +128,7 @@ fn upstream_certificates_are_verified() {
 pub fn istio(servers: &str) -> String {
     format!(
         "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{ name: g }}\nspec:\n  servers:\n{servers}---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{ name: v }}\nspec:\n  hosts: ['*']\n  gateways: [g]\n  http: [{{ route: [{{ destination: {{ host: echo, port: {{ number: 80 }} }} }}] }}]\n---\n{}",
-        TO_ECHO.splitn(3, "---\n").nth(2).unwrap()
+        Service::new("echo", "$ECHO").text()
     )
 }
 
@@ -254,11 +254,8 @@ fn clients_are_validated_by_gateway_api_in_each_of_its_forms() {
     .concat();
     let holders =
         [holder("Secret", "own", &[("tls.crt", &own.pem), ("tls.key", &own.key)]), holder("ConfigMap", "ca", &[("ca.crt", &ca.pem())])];
-    let weir = Start::new()
-        .file("gateway.yaml", gateway)
-        .file("rest.yaml", TO_ECHO.split_once("---\n").unwrap().1)
-        .file("holders.yaml", holders.concat())
-        .run();
+    let weir =
+        Start::new().file("gateway.yaml", gateway).file("rest.yaml", ToEcho::new().backend()).file("holders.yaml", holders.concat()).run();
     assert!(weir.lines("warning").is_empty() && weir.lines("error").is_empty(), "{}", weir.printed());
     let pem = ca.pem();
     for (host, port, lets_in, tells) in [
@@ -336,25 +333,17 @@ pub fn secure_echo(name: &str, own: &Signed) -> echo::Server {
     runtime().block_on(echo::Server::start(echo::Options { name: name.into(), tls: Some(files), ..echo::Options::default() })).unwrap()
 }
 
-pub fn service(name: &str, port: u16) -> String {
-    let rest = TO_ECHO.splitn(3, "---\n").nth(2).unwrap();
-    rest.replace("name: echo", &format!("name: {name}"))
-        .replace("service-name: echo", &format!("service-name: {name}"))
-        .replace("$ECHO", &port.to_string())
-        + "---\n"
-}
-
 #[test]
 fn tls_is_passed_through_or_ends_by_its_server_name() {
     let ca = Ca::new();
     let certs = ["a.test", "x.b.test", "t.test", "h.test"].map(|name| ca.sign(&[name]));
     let (a, b) = (secure_echo("a", &certs[0]), secure_echo("b", &certs[1]));
     let objects = [
-        service("a", a.address().port()),
-        service("b", b.address().port()),
+        Service::new("a", a.address().port()).text(),
+        Service::new("b", b.address().port()).text(),
         holder("Secret", "t", &[("tls.crt", &certs[2].pem), ("tls.key", &certs[2].key)]),
         holder("Secret", "h", &[("tls.crt", &certs[3].pem), ("tls.key", &certs[3].key)]),
-        TO_ECHO.splitn(3, "---\n").nth(2).unwrap().to_string(),
+        Service::new("echo", "$ECHO").text(),
     ]
     .concat();
     let istio = "\
@@ -410,10 +399,7 @@ spec:
 fn backend_tls_policies_say_whom_to_trust() {
     let (ca, stranger) = (Ca::new(), Ca::new());
     let upstream = secure_echo("secure", &ca.sign_uri(&["good.test", "10.0.0.1"], "spiffe://up"));
-    let named = service("echo", upstream.address().port()).replace("ports: [{ port: 80,", "ports: [{ name: web, port: 80,").replace(
-        &format!("ports: [{{ port: {} }}]", upstream.address().port()),
-        &format!("ports: [{{ name: web, port: {} }}]", upstream.address().port()),
-    );
+    let echo = ToEcho::new().upstream(upstream.address().port()).service(|s| s.port_name("web"));
     let policy = |validation: &str, section: &str| {
         format!(
             "apiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: {{ name: p }}\nspec:\n  targetRefs: [{{ group: '', kind: Service, name: echo{section} }}]\n  validation: {validation}\n"
@@ -421,9 +407,7 @@ fn backend_tls_policies_say_whom_to_trust() {
     };
     let absent = "{ hostname: good.test, caCertificateRefs: [{ group: '', kind: ConfigMap, name: absent }] }";
     let rest = [
-        TO_ECHO.splitn(3, "---\n").take(2).collect::<Vec<_>>().join("---\n"),
-        "---\n".to_string(),
-        named,
+        echo.text() + "---\n",
         holder("ConfigMap", "ca", &[("ca.crt", &ca.pem())]),
         holder("Secret", "ca", &[("ca.crt", &ca.pem())]),
         holder("ConfigMap", "stranger", &[("ca.crt", &stranger.pem())]),
@@ -479,7 +463,7 @@ fn upstreams_are_shown_a_certificate() {
     let credential = holder("Secret", "client", &[("tls.crt", &client.pem), ("tls.key", &client.key), ("ca.crt", &ca.pem())]);
     let weir = Start::new()
         .upstreams(0)
-        .file("all.yaml", TO_ECHO.replace("$ECHO", &up.ports[0].to_string()))
+        .file("all.yaml", ToEcho::new().upstream(up.ports[0]).text())
         .file("secret.yaml", credential)
         .file("rule.yaml", rule("mode: MUTUAL, credentialName: absent"))
         .run();
@@ -506,12 +490,12 @@ fn a_server_name_says_the_cluster() {
     let names = [("", "a"), ("v1", "b"), ("v2", "b"), ("", "other"), ("", "c")].map(|(subset, host)| name(subset, host));
     let own = ca.sign(&names.each_ref().map(|s| &**s));
     let [a, b1, b2, c] = ["a", "b1", "b2", "c"].map(|name| secure_echo(name, &own));
-    let slice = |yaml: String, version: &str| yaml.replace("labels: { ", &format!("labels: {{ version: {version}, "));
-    let second = service("b", b2.address().port()).split_once("---\n").unwrap().1.replace("metadata: { name: b", "metadata: { name: b-2");
+    let [first, second] =
+        [("v1", &b1), ("v2", &b2)].map(|(version, up)| Service::new("b", up.address().port()).labels(&format!("version: {version}, ")));
     let objects = [
-        service("a", a.address().port()),
-        slice(service("b", b1.address().port()), "v1"),
-        slice(second, "v2"),
+        Service::new("a", a.address().port()).text(),
+        first.text(),
+        second.slice("b-2"),
         // What would be a handshake within the client's own is for others.
         "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: { name: b }\nspec:\n  host: b\n  trafficPolicy: { tls: { mode: SIMPLE } }\n  subsets: [{ name: v1, labels: { version: v1 } }, { name: v2, labels: { version: v2 } }]\n---\n".into(),
         "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: { name: other }\nspec:\n  hosts: [other.default.svc.cluster.local, elsewhere.test]\n  ports: [{ number: 80, name: tls, protocol: TLS }]\n  resolution: STATIC\n  endpoints: [{ address: 127.0.0.1, ports: { tls: $C } }]\n---\n".into(),
@@ -537,6 +521,6 @@ fn a_server_name_says_the_cluster() {
     assert!(weir.stat(&format!("listener.0.0.0.0_{}.tcp.downstream_cx_no_route", weir.ports[0])) >= 2);
     // A new Service needs nothing else.
     assert_eq!(answers(0, &name("", "c")), None);
-    weir.write("c.yaml", &service("c", c.address().port()));
+    weir.write("c.yaml", &Service::new("c", c.address().port()).text());
     eventually("the new cluster", || answers(0, &name("", "c")).filter(|found| found == "c"));
 }

@@ -3,8 +3,8 @@ use crate::{
     client::Connection,
     frames::{self, DATA, END_STREAM, HEADERS, Raw},
     harness::{Received, Start, TO_ECHO, Weir, raw_upstream},
-    http2::to_h2c,
     streams::h2c,
+    yaml::ToEcho,
 };
 
 /// Trailers that forge what upstreams trust, between two that may pass.
@@ -28,7 +28,7 @@ const FORGED: [&str; 16] = [
 ];
 
 fn to(port: u16) -> Weir {
-    Start::new().file("gateway.yaml", TO_ECHO.replace("$ECHO", &port.to_string())).upstreams(0).run()
+    ToEcho::new().upstream(port).start().run()
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn answers_with_forbidden_trailers_are_whole() {
 /// Towards upstreams of HTTP/2 as well.
 #[test]
 fn http2_upstreams_get_no_forged_trailers() {
-    let weir = Start::new().file("gateway.yaml", to_h2c()).run();
+    let weir = ToEcho::new().h2c().start().run();
     let mut c = Connection::open(weir.address()).unwrap();
     let forged = FORGED.join("\r\n");
     c.send(format!(

@@ -1,5 +1,8 @@
 //! A typo is an error: `weir check` fails, and a running gateway keeps serving the last good version of the object.
-use crate::harness::{Start, TO_ECHO, weir};
+use crate::{
+    harness::{Start, weir},
+    yaml::ToEcho,
+};
 use serde_json::Value;
 use std::fs;
 
@@ -59,16 +62,7 @@ fn check_fails_for_a_typo() {
 
 #[test]
 fn the_last_good_version_serves_until_a_typo_is_mended() {
-    let weir = Start::new()
-        .file(
-            "gateway.yaml",
-            TO_ECHO.replace(
-                "name: echo }\nspec:\n  parentRefs: [{ name: gateway }]",
-                "name: echo }\nspec:\n  parentRefs: [{ name: gateway }]\n  hostnames: [other.test]",
-            ),
-        )
-        .file("route.yaml", ROUTE)
-        .run();
+    let weir = Start::new().file("gateway.yaml", ToEcho::new().hostnames("other.test").text()).file("route.yaml", ROUTE).run();
     let get = |headers: &[(&str, &str)], path: &str| {
         let mut c = crate::client::Connection::open(weir.address()).unwrap();
         c.request("GET", "admin.test", path, headers, b"").unwrap().status
@@ -96,7 +90,7 @@ fn the_last_good_version_serves_until_a_typo_is_mended() {
 #[test]
 fn warnings_are_errors_where_they_are_asked_to_be() {
     let route = ROUTE.replace("spec:\n", "spec:\n  useDefaultGateways: All\n");
-    let text = format!("{}---\n{route}", TO_ECHO.replace("$PORT", "80").replace("$ECHO", "3000"));
+    let text = format!("{}---\n{route}", ToEcho::new().port(80).upstream(3000).text());
     for (args, code) in [(&[][..], 0), (&["--strict"], 1)] {
         let (got, found) = check(&text, args);
         assert_eq!((got, found.len(), &found[0]["severity"]), (Some(code), 1, &Value::from("warning")), "{found:#?}");
@@ -109,7 +103,7 @@ fn warnings_are_errors_where_they_are_asked_to_be() {
 
 #[test]
 fn a_misspelt_gateway_is_named() {
-    let base = TO_ECHO.replace("$PORT", "80").replace("$ECHO", "3000");
+    let base = ToEcho::new().port(80).upstream(3000).text();
     for (name, severity, help) in [("gatway", "error", "did you mean gateway?"), ("nothing", "warning", "add it")] {
         let (code, found) = check(&format!("{base}---\n{}", ROUTE.replace("name: gateway", &format!("name: {name}"))), &[]);
         assert_eq!(code, Some(i32::from(severity == "error")), "{found:#?}");

@@ -2,10 +2,10 @@
 //! versions and TLS; a slow reader makes the other side wait.
 use crate::{
     client::Connection,
-    harness::{Start, TO_ECHO, Weir, eventually, raw_upstream, runtime},
-    http2::to_h2c,
+    harness::{Start, Weir, eventually, raw_upstream, runtime},
     streams::h2c,
     tls::{connect, secret},
+    yaml::ToEcho,
 };
 use bytes::Bytes;
 use h2::ext::Protocol;
@@ -37,7 +37,7 @@ fn noise(len: usize) -> Vec<u8> {
 }
 
 fn gateways() -> [(&'static str, Weir); 2] {
-    [("HTTP/1", TO_ECHO.to_string()), ("HTTP/2", to_h2c())].map(|(up, yaml)| (up, Start::new().file("gateway.yaml", yaml).run()))
+    [("HTTP/1", ToEcho::new()), ("HTTP/2", ToEcho::new().h2c())].map(|(up, yaml)| (up, yaml.start().run()))
 }
 
 /// Writes all of it in pieces, then ends; reads all that comes back meanwhile.
@@ -121,7 +121,7 @@ fn a_length_beside_a_switch_of_protocols_is_dropped() {
     let switch =
         "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: bytes/1\r\nContent-Length: 5\r\nX-Kept: 1\r\n\r\nhello";
     let port = raw_upstream(|_| switch.into());
-    let weir = Start::new().file("gateway.yaml", TO_ECHO.replace("$ECHO", &port.to_string())).upstreams(0).run();
+    let weir = ToEcho::new().upstream(port).start().run();
     let mut c = Connection::open(weir.address()).unwrap();
     c.send(UPGRADE).unwrap();
     let head = c.head().unwrap();
@@ -140,7 +140,7 @@ fn a_length_beside_a_switch_of_protocols_is_dropped() {
 #[test]
 fn bytes_pass_under_tls() {
     let made = self_signed(&["h.test"]);
-    let yaml = TO_ECHO.replace("protocol: HTTP }", "protocol: HTTPS, tls: { certificateRefs: [{ name: c }] } }");
+    let yaml = ToEcho::new().tls("c").text();
     let weir = Start::new().file("gateway.yaml", yaml).file("secret.yaml", secret("c", &made)).run();
     let (mut c, _) = connect(&weir, "h.test", &made.der).unwrap();
     c.send(UPGRADE).unwrap();

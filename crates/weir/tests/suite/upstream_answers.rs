@@ -1,10 +1,9 @@
 //! Answers that only look whole, and what else an upstream may get wrong.
 use crate::{
-    authority::holder,
     client::Connection,
     frames::{self, DATA, END_HEADERS, END_STREAM, HEADERS},
-    harness::{Start, TO_ECHO, raw_upstream},
-    http2::to_h2c,
+    harness::raw_upstream,
+    yaml::{ToEcho, holder},
 };
 use std::{
     io::{Read, Write},
@@ -55,8 +54,7 @@ fn a_cut_of_tls_is_no_end_of_a_body() {
             "{}apiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: {{ name: p }}\nspec:\n  targetRefs: [{{ group: '', kind: Service, name: echo }}]\n  validation: {{ hostname: h.test, caCertificateRefs: [{{ group: '', kind: ConfigMap, name: ca }}] }}\n",
             holder("ConfigMap", "ca", &[("ca.crt", &ca.pem())])
         );
-        let weir =
-            Start::new().file("gateway.yaml", TO_ECHO.replace("$ECHO", &port.to_string())).file("policy.yaml", policy).upstreams(0).run();
+        let weir = ToEcho::new().upstream(port).start().file("policy.yaml", policy).run();
         let mut c = Connection::open(weir.address()).unwrap();
         c.send("GET /cut HTTP/1.1\r\nHost: h.test\r\n\r\n").unwrap();
         let answer = c.answer();
@@ -88,7 +86,7 @@ fn a_wrong_length_from_http2_is_a_bad_gateway() {
                 }
             }
         });
-        let weir = Start::new().file("gateway.yaml", to_h2c().replace("$ECHO", &port.to_string())).upstreams(0).run();
+        let weir = ToEcho::new().upstream(port).h2c().start().run();
         let mut c = Connection::open(weir.address()).unwrap();
         let told = c.request("GET", "h.test", "/", &[], b"").unwrap();
         assert_eq!(told.status, 502, "{name}: {told:?}");
@@ -103,7 +101,7 @@ fn interim_answers_have_an_end() {
         let port = raw_upstream(move |_| {
             "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n".repeat(count) + "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
         });
-        let weir = Start::new().file("gateway.yaml", TO_ECHO.replace("$ECHO", &port.to_string())).upstreams(0).run();
+        let weir = ToEcho::new().upstream(port).start().run();
         let mut c = Connection::open(weir.address()).unwrap();
         assert_eq!(c.request("GET", "h.test", "/", &[], b"").unwrap().status, status, "{count}");
         let counted = weir.stat("cluster.outbound|80||echo.default.svc.cluster.local.upstream_cx_protocol_error");
@@ -124,7 +122,7 @@ fn a_long_head_from_http2_ends_one_stream() {
             }
         }
     });
-    let weir = Start::new().file("gateway.yaml", to_h2c().replace("$ECHO", &port.to_string())).upstreams(0).workers(1).run();
+    let weir = ToEcho::new().upstream(port).h2c().start().workers(1).run();
     assert_eq!(weir.get("h.test", "/").status, 502);
     assert_eq!(weir.get("h.test", "/").status, 200);
     assert_eq!(weir.stat("cluster.outbound|80||echo.default.svc.cluster.local.upstream_cx_total"), 1);

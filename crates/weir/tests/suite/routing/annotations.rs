@@ -1,9 +1,10 @@
 //! Annotations of Ingress objects: each under both of its prefixes, wrong values, and what is refused.
 use super::{ask, came_to, check, no_findings, seen, services};
 use crate::{
-    authority::{Client, holder},
     client::{Answer, Connection},
     harness::{Start, eventually},
+    tls_client::Client,
+    yaml::holder,
 };
 use std::{fmt::Write, net::SocketAddr};
 use weir_test::Ca;

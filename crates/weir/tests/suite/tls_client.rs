@@ -1,4 +1,4 @@
-//! Secrets with certificates, and TLS clients that present one.
+//! TLS clients, with a certificate of their own or without.
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
@@ -13,17 +13,6 @@ use weir_test::{
     Signed,
     client::{Answer, Connection},
 };
-
-/// A Secret or ConfigMap with these texts, and the start of the next document.
-pub fn holder(kind: &str, name: &str, texts: &[(&str, &str)]) -> String {
-    let field = if kind == "Secret" { "stringData" } else { "data" };
-    let texts: String = texts.iter().map(|(key, text)| format!("  {key}: |\n{}", indented(text))).collect();
-    format!("apiVersion: v1\nkind: {kind}\nmetadata: {{ name: {name} }}\n{field}:\n{texts}---\n")
-}
-
-pub fn indented(text: &str) -> String {
-    text.lines().map(|l| format!("    {l}\n")).collect()
-}
 
 pub type Tls = Connection<StreamOwned<ClientConnection, TcpStream>>;
 
