@@ -180,6 +180,49 @@ impl Delta {
     }
 }
 
+impl Config {
+    /// Takes over a delta. Virtual hosts are kept in the order of their names.
+    pub fn apply(&mut self, delta: &Delta) {
+        let mut hosts: BTreeMap<&Name, BTreeMap<&Name, Option<&Arc<VirtualHost>>>> = BTreeMap::new();
+        for id in &delta.gone {
+            let name = &id.name;
+            match id.kind {
+                ResourceKind::Secret => drop(self.secrets.remove(name)),
+                ResourceKind::Cluster => drop(self.clusters.remove(name)),
+                ResourceKind::Endpoints => drop(self.endpoints.remove(name)),
+                ResourceKind::Plugin => drop(self.plugins.remove(name)),
+                ResourceKind::Listener => drop(self.listeners.remove(name)),
+                ResourceKind::VirtualHost => {
+                    if let Some(table) = &id.route_config {
+                        hosts.entry(table).or_default().insert(name, None);
+                    }
+                }
+            }
+        }
+        for resource in &delta.set {
+            match resource {
+                Resource::Secret(r) => drop(self.secrets.insert(r.name.clone(), r.clone())),
+                Resource::Cluster(r) => drop(self.clusters.insert(r.name.clone(), r.clone())),
+                Resource::Endpoints(name, r) => drop(self.endpoints.insert(name.clone(), r.clone())),
+                Resource::Plugin(r) => drop(self.plugins.insert(r.name.clone(), r.clone())),
+                Resource::Listener(r) => drop(self.listeners.insert(r.name.clone(), r.clone())),
+                Resource::VirtualHost(table, host) => drop(hosts.entry(table).or_default().insert(&host.name, Some(host))),
+            }
+        }
+        for (table, changed) in hosts {
+            let old = self.routes.get(table);
+            let kept = old.into_iter().flat_map(|t| &t.virtual_hosts).filter(|h| !changed.contains_key(&h.name));
+            let mut virtual_hosts: Vec<Arc<VirtualHost>> = kept.chain(changed.values().filter_map(|h| *h)).cloned().collect();
+            virtual_hosts.sort_by(|a, b| a.name.cmp(&b.name));
+            let name = table.clone();
+            match virtual_hosts.is_empty() {
+                true => drop(self.routes.remove(&name)),
+                false => drop(self.routes.insert(name.clone(), Arc::new(RouteConfiguration { name, virtual_hosts }))),
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,5 +263,12 @@ mod tests {
         let host_x = both.set.iter().find_map(|r| if let Resource::VirtualHost(_, h) = r { Some(h) } else { None });
         assert!(host_x.is_some_and(|h| Arc::ptr_eq(h, &new.routes["http.80"].virtual_hosts[0])));
         assert_eq!(both.gone, [Id::virtual_host(&"http.80".into(), &"y".into())]);
+        let mut config = Config::default();
+        for delta in [Delta::of(&old, 1), Delta::between(&old, &new, 2)] {
+            config.apply(&delta);
+        }
+        assert_eq!(config, new);
+        config.apply(&Delta::between(&new, &Config::default(), 3));
+        assert_eq!(config, Config::default());
     }
 }

@@ -9,7 +9,6 @@ use std::{
     path::{Path, PathBuf},
     time::SystemTime,
 };
-use weir_config::model::{Name, SecretContent};
 
 /// The lower case hexadecimal SHA-256 of a file's content, or why there is none.
 pub type Artifact = Result<String, String>;
@@ -17,8 +16,6 @@ pub type Artifact = Result<String, String>;
 #[derive(Default)]
 pub struct Artifacts {
     known: RefCell<HashMap<PathBuf, (Stamp, String)>>,
-    /// Secrets made of files, by resource name: what serves while the files are being rewritten.
-    pub good: RefCell<HashMap<Name, SecretContent>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

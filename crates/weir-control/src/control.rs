@@ -1,7 +1,7 @@
 //! Files to configuration, once or for as long as they change.
 use crate::{
     Options,
-    index::Index,
+    index::{Applied, Index},
     source::{
         files::{Changes, Files},
         watch::{Batch, Watch},
@@ -10,22 +10,21 @@ use crate::{
 use std::{
     collections::{BTreeMap, HashSet},
     path::PathBuf,
-    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
-use weir_config::{diagnostic::Diagnostic, model::Config};
+use weir_config::{delta::Delta, diagnostic::Diagnostic, model::Config};
 
 /// How often a thread that watches looks whether anybody still listens.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
 /// Updates that nobody took yet; the thread waits beyond that.
 const UPDATES: usize = 16;
 
-/// The configuration as of now, and all that is wrong with what it was made of.
+/// A change of the configuration, and all that is wrong as of now with what it is made of.
 #[derive(Clone, Debug)]
 pub struct Update {
-    /// Shares with the one before it every resource that did not change; is the same where none did.
-    pub config: Arc<Config>,
+    /// What changed since the update before; everything, in the first one.
+    pub delta: Delta,
     /// Errors first, then by file and line.
     pub diagnostics: Vec<Diagnostic>,
     /// Objects that came, changed or went.
@@ -91,8 +90,9 @@ impl Control {
         // What changed between the reading of a folder and its watch would go unnoticed.
         while self.follow() {
             let changes = self.scan();
-            update = self.update(changes, &[], start);
-            update.read = Some(self.read());
+            let mut later = self.update(changes, &[], start);
+            update.delta.merge(std::mem::take(&mut later.delta));
+            update = Update { delta: update.delta, read: Some(self.read()), ..later };
         }
         update
     }
@@ -140,6 +140,11 @@ impl Control {
         Ok(receive)
     }
 
+    /// The whole configuration as of now. Costs the work of all of it.
+    pub fn config(&self) -> Config {
+        self.index.config()
+    }
+
     pub fn index(&self) -> &Index {
         &self.index
     }
@@ -166,10 +171,10 @@ impl Control {
 
     fn update(&mut self, changes: Changes, files: &[PathBuf], start: Instant) -> Update {
         let objects = changes.len();
-        let translated = self.index.apply(changes, files);
+        let Applied { delta, translated } = self.index.apply(changes, files);
         let diagnostics = self.diagnostics();
         self.index.status().set_findings(&diagnostics);
-        Update { config: self.index.config().clone(), diagnostics, objects, translated, took: start.elapsed(), read: None }
+        Update { delta, diagnostics, objects, translated, took: start.elapsed(), read: None }
     }
 
     pub(crate) fn diagnostics(&mut self) -> Vec<Diagnostic> {

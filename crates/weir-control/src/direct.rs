@@ -16,6 +16,7 @@ use std::{
 use tokio::sync::mpsc;
 use url::{Host, Url};
 use weir_config::{
+    delta::Delta,
     diagnostic::Diagnostic,
     model::{
         Address, Cluster, ClusterLoadAssignment, Config, Discovery, Endpoint, FailStrategy, FilterChain, Forward, HostRewrite,
@@ -43,9 +44,16 @@ impl Direct {
         let (send, receive) = mpsc::channel(1);
         let follow = move || {
             let mut file = self.plugin.as_deref().map(Followed::new);
-            loop {
+            let mut before = Config::default();
+            for revision in 1.. {
                 let unwatched = file.as_ref().and_then(Followed::unwatched);
-                if send.blocking_send(self.update(&options, unwatched)).is_err() {
+                let began = Instant::now();
+                let mut diagnostics: Vec<Diagnostic> = unwatched.into_iter().collect();
+                let config = self.config(&options, &mut diagnostics);
+                let delta = Delta::between(&before, &config, revision);
+                before = config;
+                let update = Update { delta, diagnostics, objects: 1, translated: 1, took: began.elapsed(), read: None };
+                if send.blocking_send(update).is_err() {
                     return;
                 }
                 while !file.as_mut().is_some_and(|f| f.changed(PATIENCE)) {
@@ -60,13 +68,6 @@ impl Direct {
         };
         std::thread::Builder::new().name("weir-files".into()).spawn(follow)?;
         Ok(receive)
-    }
-
-    fn update(&self, options: &Options, unwatched: Option<Diagnostic>) -> Update {
-        let began = Instant::now();
-        let mut diagnostics: Vec<Diagnostic> = unwatched.into_iter().collect();
-        let config = Arc::new(self.config(options, &mut diagnostics));
-        Update { config, diagnostics, objects: 1, translated: 1, took: began.elapsed(), read: None }
     }
 
     fn config(&self, options: &Options, diagnostics: &mut Vec<Diagnostic>) -> Config {

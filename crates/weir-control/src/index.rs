@@ -1,71 +1,67 @@
 //! What is derived from what. Holds the objects, the units made of them with everything they looked at, and the resources
 //! that several units share (route tables, listeners). A change costs the work of the units that looked at what changed,
 //! and of the domains and ports that those units have a part in; all else keeps its `Arc`.
+mod catalog;
 mod listener;
 mod table;
+mod units;
 
 use crate::{
     Options, Status,
     api::settings::Settings,
     artifact::Artifacts,
+    aspect,
     guard::{Panic, guarded},
-    object::{Finding, Key, Object},
+    object::{Finding, Key, Kind, Object},
     store::Store,
-    translate::{Bind, Condition, Cx, Dep, Part, PluginPart, PortPart, Unit},
+    translate::{Bind, Condition, Cx, Fingerprints, Look, Looks, Part, PluginPart, PortPart, Unit},
 };
 
+use catalog::Catalog;
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
 use table::Tables;
+use units::{Rare, UnitId, Units, Watchers};
 use weir_config::{
+    delta::Delta,
     diagnostic::Diagnostic,
     model::{Cluster, Config, Discovery, Listener, Name, Origin},
 };
-
-/// What is kept of a unit's last translation; its routes, ports and resources are where they are used.
-#[derive(Default)]
-struct UnitState {
-    deps: Box<[Dep]>,
-    /// (table, domain)
-    hosts: Box<[(Name, Name)]>,
-    ports: Box<[Bind]>,
-    needs: Box<[Unit]>,
-    findings: Box<[Finding]>,
-    conditions: Arc<[Condition]>,
-}
 
 pub struct Index {
     options: Options,
     store: Store,
     artifacts: Artifacts,
-    units: BTreeMap<Unit, UnitState>,
+    fingerprints: Fingerprints,
+    units: Units,
+    watchers: Watchers,
+    /// Files that units looked at, and how many did.
+    files: BTreeMap<Arc<Path>, u32>,
     /// Units with findings: few, among many.
-    with_findings: BTreeSet<Unit>,
-    /// Who looked at what.
-    watchers: HashMap<Dep, Vec<Unit>>,
-    /// How many units ask for a cluster or secret.
-    demand: HashMap<Unit, u32>,
+    with_findings: BTreeSet<Arc<Unit>>,
+    /// Units that nothing may need any more.
+    unneeded: Vec<UnitId>,
     tables: Tables,
-    ports: BTreeMap<Bind, BTreeMap<Unit, Vec<PortPart>>>,
-    /// Units whose translation failed by a bug: what was made of them before stays.
-    panics: BTreeMap<Unit, Diagnostic>,
+    ports: BTreeMap<Bind, BTreeMap<Arc<Unit>, Vec<PortPart>>>,
     /// What is wrong with how parts meet on a port.
     port_findings: BTreeMap<Bind, Vec<Diagnostic>>,
-    plugins: BTreeMap<Unit, Vec<PluginPart>>,
+    plugins: BTreeMap<Arc<Unit>, Vec<PluginPart>>,
     /// By the name of their ConfigMap, so that they come in the order in which they apply.
-    settings: BTreeMap<(Reverse<Name>, Unit), Box<Settings>>,
+    settings: BTreeMap<(Reverse<Name>, Arc<Unit>), Box<Settings>>,
     /// Clusters with an idle timeout of their own.
     own_idle: BTreeSet<Name>,
-    config: Arc<Config>,
+    catalog: Catalog,
 }
 
-/// Resources to put together again, found while units are translated.
+/// What is to be translated and put together.
 #[derive(Default)]
-struct Touched {
+struct Work {
+    /// In the order of [`Unit`]: objects come first, then the clusters and secrets that these ask for.
+    dirty: BTreeSet<Arc<Unit>>,
     ports: BTreeSet<Bind>,
     /// Objects of which something else is to be said.
     status: Vec<Key>,
@@ -74,172 +70,169 @@ struct Touched {
     settings: bool,
 }
 
+/// What a change came to.
+pub struct Applied {
+    pub delta: Delta,
+    /// How many units were translated.
+    pub translated: usize,
+}
+
 impl Index {
     pub fn new(options: Options) -> Index {
         Index {
             options,
             store: Store::default(),
             artifacts: Artifacts::default(),
-            units: BTreeMap::new(),
+            fingerprints: Fingerprints::default(),
+            units: Units::default(),
+            watchers: Watchers::default(),
+            files: BTreeMap::new(),
             with_findings: BTreeSet::new(),
-            watchers: HashMap::new(),
-            demand: HashMap::new(),
+            unneeded: Vec::new(),
             tables: Tables::default(),
             ports: BTreeMap::new(),
-            panics: BTreeMap::new(),
             port_findings: BTreeMap::new(),
             plugins: BTreeMap::new(),
             settings: BTreeMap::new(),
             own_idle: BTreeSet::new(),
-            config: Arc::default(),
+            catalog: Catalog::default(),
         }
     }
 
-    pub fn config(&self) -> &Arc<Config> {
-        &self.config
+    /// The whole configuration. Costs the work of all of it.
+    pub fn config(&self) -> Config {
+        Config { routes: self.tables.route_configurations(), ..self.catalog.resources().clone() }
     }
 
-    /// Takes over changed objects (`None` for removed ones) and changed files that objects name. Returns how many units
-    /// were translated.
-    pub fn apply(&mut self, objects: Vec<(Key, Option<Arc<Object>>)>, files: &[PathBuf]) -> usize {
-        let mut dirty = BTreeSet::new();
+    /// Takes over changed objects (`None` for removed ones) and changed files that objects name.
+    pub fn apply(&mut self, objects: Vec<(Key, Option<Arc<Object>>)>, files: &[PathBuf]) -> Applied {
+        let mut work = Work::default();
         for (key, object) in objects {
-            self.set(key, object, &mut dirty);
+            self.set(key, object, &mut work);
         }
         for path in files {
             self.artifacts.forget(path);
-            self.look(&Dep::File(path.as_path().into()), &mut dirty);
+            self.look(&Look::File(path), &mut work);
         }
-        if dirty.is_empty() {
-            return 0;
+        let mut translated = 0;
+        while let Some(unit) = work.dirty.pop_first() {
+            translated += usize::from(self.translate(unit, &mut work));
         }
-        let mut config = Config::clone(&self.config);
-        let mut touched = Touched::default();
-        let mut count = 0;
-        // In the order of the enum: objects come first, then the clusters and secrets that these ask for.
-        while let Some(unit) = dirty.pop_first() {
-            count += 1;
-            self.translate(unit, &mut config, &mut touched, &mut dirty);
+        self.drop_unneeded(&mut work);
+        if work.settings {
+            self.set_clusters();
         }
-        self.drop_unneeded(&mut config, &mut touched);
-        if touched.settings {
-            self.set_clusters(&mut config);
-        }
-        self.tables.build(&mut config);
-        self.publish(std::mem::take(&mut touched.status));
-        self.build_listeners(&mut config, touched);
-        self.config = Arc::new(config);
-        count
+        self.tables.build(&mut self.catalog);
+        self.publish(std::mem::take(&mut work.status));
+        self.build_listeners(work);
+        Applied { delta: self.catalog.delta(), translated }
     }
 
-    fn set(&mut self, key: Key, object: Option<Arc<Object>>, dirty: &mut BTreeSet<Unit>) {
-        let present = object.is_some();
+    fn set(&mut self, key: Key, object: Option<Arc<Object>>, work: &mut Work) {
         let old = self.store.set(&key, object.clone());
-        self.look(&Dep::Object(key.clone()), dirty);
-        self.look(&Dep::Kind(key.kind), dirty);
-        for object in [old, object].into_iter().flatten() {
-            for word in object.index_keys() {
-                self.look(&Dep::Word(key.kind, word), dirty);
-            }
+        let (kind, namespace, name) = (key.kind, &*key.namespace, &*key.name);
+        self.look(&Look::Object(kind, namespace, name), work);
+        self.look(&Look::Kind(kind), work);
+        if old.is_some() != object.is_some() {
+            self.look(&Look::Names(kind), work);
         }
+        for word in [&old, &object].into_iter().flatten().flat_map(|o| o.index_keys()) {
+            self.look(&Look::Word(kind, &word), work);
+        }
+        // Grants of a namespace are read as one.
+        let name = if kind == Kind::ReferenceGrant { "" } else { name };
+        let mut changed = |aspect: aspect::Aspect<'_>| self.look(&Look::Aspect(kind, namespace, name, aspect), work);
+        aspect::compare(kind, old.as_deref(), object.as_deref(), &mut changed);
         let acts = Unit::acts(&key);
         let unit = Unit::Object(key);
-        if acts && (present || self.units.contains_key(&unit)) {
-            dirty.insert(unit);
+        if acts && (object.is_some() || self.units.id(&unit).is_some()) {
+            work.dirty.insert(Arc::new(unit));
         }
     }
 
-    fn look(&self, dep: &Dep, dirty: &mut BTreeSet<Unit>) {
-        if let Some(units) = self.watchers.get(dep) {
-            dirty.extend(units.iter().cloned());
-        }
+    fn look(&self, look: &Look<'_>, work: &mut Work) {
+        let units = self.watchers.of(self.fingerprints.of(look)).filter_map(|id| self.units.get(id));
+        work.dirty.extend(units.map(|state| state.unit.clone()));
     }
 
-    fn translate(&mut self, unit: Unit, config: &mut Config, touched: &mut Touched, dirty: &mut BTreeSet<Unit>) {
-        let cx = Cx::new(&self.store, &self.artifacts, &self.options);
+    /// False for one that nothing needs any more.
+    fn translate(&mut self, unit: Arc<Unit>, work: &mut Work) -> bool {
+        let (id, _) = self.units.ensure(&unit);
+        let is_object = matches!(*unit, Unit::Object(_));
+        if !is_object && self.units.get(id).is_none_or(|state| state.demand == 0) {
+            return false;
+        }
+        let cx = Cx::new(&self.store, &self.artifacts, &self.fingerprints, &self.catalog.resources().secrets, &self.options);
         let part = guarded(|| unit.translate(&cx));
-        let mut deps = cx.into_deps();
-        if let Unit::Object(key) = &unit {
-            // Its own change is noticed without that.
-            deps.remove(&Dep::Object(key.clone()));
+        let looks = cx.into_looks();
+        match part {
+            Ok(part) => self.put(id, &unit, part, looks, work),
+            Err(panic) => self.keep(id, &unit, &panic, looks),
         }
-        let part = match part {
-            Ok(part) => part,
-            Err(panic) => return self.keep(unit, &panic, deps),
-        };
-        self.panics.remove(&unit);
-        self.put(unit, part, deps, config, touched, dirty);
+        if is_object && !self.exists(&unit) {
+            self.put(id, &unit, Part::default(), Looks::default(), work);
+            self.units.remove(id);
+        }
+        true
     }
 
     /// Leaves a unit as it was when its translation fails by a bug, until something that it looked at changes.
-    fn keep(&mut self, unit: Unit, panic: &Panic, mut deps: HashSet<Dep>) {
+    fn keep(&mut self, id: UnitId, unit: &Arc<Unit>, panic: &Panic, mut looks: Looks) {
         let found = panic.finding("translating this object");
         let found = match unit.object().and_then(|key| self.store.get(&key)) {
             Some(object) => found.from_origin(&object.origin()),
             None => found,
         };
-        let mut state = self.units.remove(&unit).unwrap_or_default();
-        deps.extend(state.deps.iter().cloned());
-        self.watch(&unit, &state.deps, &deps);
-        state.deps = deps.into_iter().collect();
-        self.panics.insert(unit.clone(), found);
-        self.units.insert(unit, state);
+        let Some(state) = self.units.get_mut(id) else { return };
+        let rare = state.rare.get_or_insert_default();
+        rare.panic = Some(found);
+        looks.deps.extend(state.deps.iter().copied());
+        looks.files.extend(rare.files.iter().cloned());
+        self.with_findings.insert(unit.clone());
+        self.watch(id, looks);
     }
 
     /// Replaces what a unit holds by `part`, and notes what that touches.
-    fn put(&mut self, unit: Unit, part: Part, deps: HashSet<Dep>, config: &mut Config, touched: &mut Touched, dirty: &mut BTreeSet<Unit>) {
-        let old = self.units.remove(&unit).unwrap_or_default();
-        if let Unit::Object(key) = &unit {
-            touched.status.push(key.clone());
+    fn put(&mut self, id: UnitId, unit: &Arc<Unit>, part: Part, mut looks: Looks, work: &mut Work) {
+        if let Unit::Object(key) = &**unit {
+            // Its own change is noticed without that.
+            looks.deps.remove(&self.fingerprints.of(&Look::Object(key.kind, &key.namespace, &key.name)));
+            work.status.push(key.clone());
         }
-        match part.findings.is_empty() {
-            true => self.with_findings.remove(&unit),
+        self.watch(id, looks);
+        self.put_needs(id, part.calls, part.clusters, part.secrets, work);
+        let kind = unit.object().map(|key| key.kind);
+        let old = self.units.get_mut(id).map(|state| (std::mem::take(&mut state.hosts), state.rare.take()));
+        let (old_hosts, rare) = old.unwrap_or_default();
+        let mut rare = rare.map_or_else(Rare::default, |rare| *rare);
+        let hosts = self.tables.put(id, kind, &old_hosts, part.routes);
+        rare.ports = self.put_ports(unit, &rare.ports, part.ports, work);
+        self.put_plugins(unit, part.plugins, work);
+        self.put_settings(unit, part.settings, work);
+        match &**unit {
+            Unit::Cluster(key) => {
+                let name = key.name();
+                match part.own_idle_timeout {
+                    true => self.own_idle.insert(name.clone()),
+                    false => self.own_idle.remove(&name),
+                };
+                let cluster = part.cluster.map(|c| self.with_settings(c));
+                self.catalog.set_cluster(name.clone(), cluster);
+                self.catalog.set_endpoints(name, part.endpoints);
+            }
+            Unit::Secret(key) => self.catalog.set_secret(key.resource(), part.secret),
+            Unit::Object(_) | Unit::Callable => {}
+        }
+        (rare.findings, rare.panic) = (part.findings, None);
+        match rare.findings.is_empty() {
+            true => self.with_findings.remove(unit),
             false => self.with_findings.insert(unit.clone()),
         };
-        self.watch(&unit, &old.deps, &deps);
-        let clusters = part.calls.then_some(Unit::Callable).into_iter().chain(part.clusters.into_iter().map(Unit::Cluster));
-        let needs: Box<[Unit]> = clusters.chain(part.secrets.into_iter().map(Unit::Secret)).collect();
-        for need in &needs {
-            let count = self.demand.entry(need.clone()).or_default();
-            *count += 1;
-            if *count == 1 && !self.units.contains_key(need) {
-                dirty.insert(need.clone());
-            }
+        if let Some(state) = self.units.get_mut(id) {
+            state.hosts = hosts;
+            state.conditions = part.conditions.into();
+            state.rare = (rare != Rare::default()).then(|| Box::new(rare));
         }
-        for need in &old.needs {
-            if let Some(count) = self.demand.get_mut(need) {
-                *count -= 1;
-            }
-        }
-        let hosts = self.tables.put(&unit, &old.hosts, part.routes);
-        let ports = self.put_ports(&unit, &old.ports, part.ports, touched);
-        self.put_plugins(&unit, part.plugins, config, touched);
-        self.put_settings(&unit, part.settings, touched);
-        if let Unit::Cluster(key) = &unit {
-            let name = key.name();
-            match part.own_idle_timeout {
-                true => self.own_idle.insert(name.clone()),
-                false => self.own_idle.remove(&name),
-            };
-            put(&mut config.clusters, &name, part.cluster.map(|c| self.with_settings(c)));
-            put(&mut config.endpoints, &name, part.endpoints);
-        }
-        if let Unit::Secret(key) = &unit {
-            put(&mut config.secrets, &key.resource(), part.secret);
-        }
-        if matches!(unit, Unit::Object(_)) && !self.exists(&unit) {
-            self.watch(&unit, &deps.into_iter().collect::<Vec<_>>(), &HashSet::new());
-            return;
-        }
-        let state = UnitState {
-            deps: deps.into_iter().collect(),
-            hosts,
-            ports,
-            needs,
-            findings: part.findings.into(),
-            conditions: part.conditions.into(),
-        };
-        self.units.insert(unit, state);
     }
 
     /// Whether its object is still there.
@@ -247,28 +240,69 @@ impl Index {
         matches!(unit, Unit::Object(key) if self.store.get(key).is_some())
     }
 
-    fn watch(&mut self, unit: &Unit, old: &[Dep], new: &HashSet<Dep>) {
-        for dep in old.iter().filter(|d| !new.contains(d)) {
-            if let Some(units) = self.watchers.get_mut(dep) {
-                units.retain(|u| u != unit);
-                if units.is_empty() {
-                    self.watchers.remove(dep);
+    /// From now on a unit depends on what it looked at.
+    fn watch(&mut self, id: UnitId, looks: Looks) {
+        let Some(state) = self.units.get_mut(id) else { return };
+        self.watchers.replace(id, &state.deps, &looks.deps);
+        state.deps = looks.deps.into_iter().collect();
+        let old = match &mut state.rare {
+            Some(rare) => std::mem::replace(&mut rare.files, looks.files.iter().cloned().collect()),
+            None if looks.files.is_empty() => return,
+            rare => {
+                *rare = Some(Box::new(Rare { files: looks.files.iter().cloned().collect(), ..Rare::default() }));
+                Vec::new()
+            }
+        };
+        for path in looks.files {
+            *self.files.entry(path).or_default() += 1;
+        }
+        for path in old {
+            if let Some(count) = self.files.get_mut(&path) {
+                *count -= 1;
+                if *count == 0 {
+                    self.files.remove(&path);
                 }
             }
         }
-        let known: HashSet<&Dep> = old.iter().collect();
-        for dep in new.iter().filter(|d| !known.contains(d)) {
-            self.watchers.entry(dep.clone()).or_insert_with(|| Vec::with_capacity(1)).push(unit.clone());
+    }
+
+    fn put_needs(
+        &mut self,
+        id: UnitId,
+        calls: bool,
+        clusters: Vec<crate::translate::ClusterKey>,
+        secrets: Vec<crate::translate::SecretKey>,
+        work: &mut Work,
+    ) {
+        let clusters = calls.then_some(Unit::Callable).into_iter().chain(clusters.into_iter().map(Unit::Cluster));
+        let mut needs = Vec::new();
+        for unit in clusters.chain(secrets.into_iter().map(Unit::Secret)).map(Arc::new) {
+            let (need, new) = self.units.ensure(&unit);
+            if new {
+                work.dirty.insert(unit);
+            }
+            if let Some(state) = self.units.get_mut(need) {
+                state.demand += 1;
+            }
+            needs.push(need);
+        }
+        let Some(state) = self.units.get_mut(id) else { return };
+        for need in std::mem::replace(&mut state.needs, needs.into()) {
+            let Some(state) = self.units.get_mut(need) else { continue };
+            state.demand -= 1;
+            if state.demand == 0 {
+                self.unneeded.push(need);
+            }
         }
     }
 
-    fn put_ports(&mut self, unit: &Unit, old: &[Bind], parts: Vec<PortPart>, touched: &mut Touched) -> Box<[Bind]> {
+    fn put_ports(&mut self, unit: &Arc<Unit>, old: &[Bind], parts: Vec<PortPart>, work: &mut Work) -> Vec<Bind> {
         let mut new: BTreeMap<Bind, Vec<PortPart>> = BTreeMap::new();
         for part in parts {
             new.entry(part.bind).or_default().push(part);
         }
         for port in old.iter().filter(|p| !new.contains_key(p)) {
-            touched.ports.insert(*port);
+            work.ports.insert(*port);
             if let Some(units) = self.ports.get_mut(port) {
                 units.remove(unit);
             }
@@ -278,13 +312,13 @@ impl Index {
             let units = self.ports.entry(port).or_default();
             if units.get(unit) != Some(&parts) {
                 units.insert(unit.clone(), parts);
-                touched.ports.insert(port);
+                work.ports.insert(port);
             }
         }
         ports
     }
 
-    fn put_plugins(&mut self, unit: &Unit, parts: Vec<PluginPart>, config: &mut Config, touched: &mut Touched) {
+    fn put_plugins(&mut self, unit: &Arc<Unit>, parts: Vec<PluginPart>, work: &mut Work) {
         let old = self.plugins.remove(unit).unwrap_or_default();
         if old == parts {
             if !parts.is_empty() {
@@ -292,23 +326,24 @@ impl Index {
             }
             return;
         }
-        touched.all_ports = true;
+        work.all_ports = true;
         for part in old.iter().filter(|o| !parts.iter().any(|n| n.plugin.name == o.plugin.name)) {
-            config.plugins.remove(&part.plugin.name);
+            self.catalog.set_plugin(part.plugin.name.clone(), None);
         }
         for part in &parts {
-            put(&mut config.plugins, &part.plugin.name, Some(part.plugin.as_ref().clone()));
+            self.catalog.set_plugin(part.plugin.name.clone(), Some(part.plugin.as_ref().clone()));
         }
         if !parts.is_empty() {
             self.plugins.insert(unit.clone(), parts);
         }
     }
 
-    fn put_settings(&mut self, unit: &Unit, new: Option<Box<Settings>>, touched: &mut Touched) {
-        let Unit::Object(key) = unit else { return };
+    fn put_settings(&mut self, unit: &Arc<Unit>, new: Option<Box<Settings>>, work: &mut Work) {
+        let Unit::Object(key) = &**unit else { return };
         let at = (Reverse(key.name.clone()), unit.clone());
-        touched.settings |= self.settings.get(&at) != new.as_ref();
-        touched.all_ports |= touched.settings;
+        let changed = self.settings.get(&at) != new.as_ref();
+        work.settings |= changed;
+        work.all_ports |= changed;
         match new {
             Some(new) => self.settings.insert(at, new),
             None => self.settings.remove(&at),
@@ -325,46 +360,41 @@ impl Index {
         Cluster { response_limits, idle_timeout, ..cluster }
     }
 
-    fn set_clusters(&self, config: &mut Config) {
-        let all: Vec<Arc<Cluster>> = config.clusters.values().cloned().collect();
+    fn set_clusters(&mut self) {
+        let all: Vec<Arc<Cluster>> = self.catalog.resources().clusters.values().cloned().collect();
         for cluster in all {
-            put(&mut config.clusters, &cluster.name, Some(self.with_settings(Cluster::clone(&cluster))));
+            let new = self.with_settings(Cluster::clone(&cluster));
+            self.catalog.set_cluster(cluster.name.clone(), Some(new));
         }
     }
 
-    /// Clusters and secrets that nobody asks for any more, and what only those asked for.
-    fn drop_unneeded(&mut self, config: &mut Config, touched: &mut Touched) {
-        loop {
-            let unneeded: Vec<Unit> = self.demand.extract_if(|_, count| *count == 0).map(|(unit, _)| unit).collect();
-            if unneeded.is_empty() {
-                return;
-            }
-            for unit in unneeded {
-                self.put(unit.clone(), Part::default(), HashSet::new(), config, touched, &mut BTreeSet::new());
-                self.units.remove(&unit);
-                self.panics.remove(&unit);
-                if let Unit::Secret(key) = &unit {
-                    self.artifacts.good.borrow_mut().remove(&key.resource());
-                }
+    /// Clusters and secrets that nothing needs any more, and what only those needed.
+    fn drop_unneeded(&mut self, work: &mut Work) {
+        while let Some(id) = self.unneeded.pop() {
+            let Some(state) = self.units.get(id).filter(|state| state.demand == 0) else { continue };
+            let unit = state.unit.clone();
+            if !matches!(*unit, Unit::Object(_)) {
+                self.put(id, &unit, Part::default(), Looks::default(), work);
+                self.units.remove(id);
             }
         }
     }
 
-    fn build_listeners(&mut self, config: &mut Config, touched: Touched) {
-        let ports: Vec<Bind> = if touched.all_ports { self.ports.keys().copied().collect() } else { touched.ports.into_iter().collect() };
+    fn build_listeners(&mut self, work: Work) {
+        let ports: Vec<Bind> = if work.all_ports { self.ports.keys().copied().collect() } else { work.ports.into_iter().collect() };
         for port in ports {
             let name: Name = listener::name(&self.options, port);
             let parts = self.ports.get(&port).filter(|units| !units.is_empty());
             let (listener, findings) = match parts {
                 Some(units) => {
                     let settings: Vec<&Settings> = self.settings.values().map(|s| &**s).collect();
-                    listener::build(&self.options, &settings, port, units, &self.plugins, config.listeners.get(&name))
+                    listener::build(&self.options, &settings, port, units, &self.plugins, self.catalog.resources().listeners.get(&name))
                 }
                 None => (None, Vec::new()),
             };
             let listener = listener.map(|l| Listener { origins: self.origins(parts), ..l });
-            put(&mut config.listeners, &name, listener);
-            let place = |(unit, found): (Unit, Diagnostic)| match &unit {
+            self.catalog.set_listener(name, listener);
+            let place = |(unit, found): (Arc<Unit>, Diagnostic)| match &*unit {
                 Unit::Object(key) => self.store.get(key).map_or(found.clone(), |o| found.clone().from_origin(&o.origin())),
                 _ => found,
             };
@@ -377,8 +407,8 @@ impl Index {
     }
 
     /// The objects that have a part in a listener.
-    fn origins(&self, units: Option<&BTreeMap<Unit, Vec<PortPart>>>) -> Vec<Origin> {
-        let objects = units.into_iter().flatten().filter_map(|(unit, parts)| match unit {
+    fn origins(&self, units: Option<&BTreeMap<Arc<Unit>, Vec<PortPart>>>) -> Vec<Origin> {
+        let objects = units.into_iter().flatten().filter_map(|(unit, parts)| match &**unit {
             Unit::Object(key) => Some((self.store.get(key)?, parts)),
             _ => None,
         });
@@ -391,27 +421,26 @@ impl Index {
 
     /// Everything that is wrong as of now, beside what reading found.
     pub fn findings(&self) -> (Vec<&Finding>, Vec<&Diagnostic>) {
-        (
-            self.with_findings
-                .iter()
-                .filter(|u| !self.is_only_callable(u))
-                .filter_map(|u| self.units.get(u))
-                .flat_map(|u| &*u.findings)
-                .collect(),
-            self.port_findings.values().flatten().chain(self.panics.values()).collect(),
-        )
+        let callable = self.only_callable();
+        let states = self.with_findings.iter().filter_map(|unit| self.units.get(self.units.id(unit)?));
+        let rare: Vec<&Rare> = states.filter(|state| !callable.contains(&*state.unit)).filter_map(|s| s.rare.as_deref()).collect();
+        let panics = rare.iter().filter_map(|rare| rare.panic.as_ref());
+        (rare.iter().flat_map(|rare| &rare.findings).collect(), self.port_findings.values().flatten().chain(panics).collect())
     }
 
-    /// A cluster that exists only because a plugin might call it: its findings are hidden.
-    fn is_only_callable(&self, unit: &Unit) -> bool {
-        self.demand.get(unit) == Some(&1) && self.units.get(&Unit::Callable).is_some_and(|all| all.needs.binary_search(unit).is_ok())
+    /// Clusters that exist only because a plugin might call them: their findings are hidden.
+    fn only_callable(&self) -> HashSet<&Unit> {
+        let all = self.units.id(&Unit::Callable).and_then(|id| self.units.get(id));
+        let needs = all.into_iter().flat_map(|state| &state.needs).filter_map(|id| self.units.get(*id));
+        needs.filter(|state| state.demand == 1).map(|state| &*state.unit).collect()
     }
 
     /// Tells what became of some objects.
     fn publish(&self, changed: Vec<Key>) {
         let now = |key: &Key| {
             let object = self.store.get(key)?.clone();
-            Some((object, self.units.get(&Unit::Object(key.clone()))?.conditions.clone()))
+            let id = self.units.id(&Unit::Object(key.clone()))?;
+            Some((object, self.units.get(id)?.conditions.clone()))
         };
         self.options.status.set(changed.into_iter().map(|key| {
             let now = now(&key);
@@ -425,7 +454,7 @@ impl Index {
 
     /// Status conditions by object.
     pub fn conditions(&self) -> impl Iterator<Item = (&Key, &[Condition])> {
-        self.units.iter().filter_map(|(unit, state)| match unit {
+        self.units.iter().filter_map(|state| match &*state.unit {
             Unit::Object(key) if !state.conditions.is_empty() => Some((key, &*state.conditions)),
             _ => None,
         })
@@ -433,25 +462,7 @@ impl Index {
 
     /// Files that objects name: to be watched beside the configuration's own.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.watchers.keys().filter_map(|dep| match dep {
-            Dep::File(path) => Some(&**path),
-            _ => None,
-        })
-    }
-}
-
-/// Puts, replaces or removes a resource; an equal one keeps its `Arc`.
-fn put<T: PartialEq>(map: &mut BTreeMap<Name, Arc<T>>, name: &Name, new: Option<T>) {
-    match new {
-        None => {
-            map.remove(name);
-        }
-        Some(new) => match map.get(name) {
-            Some(old) if **old == new => {}
-            _ => {
-                map.insert(name.clone(), Arc::new(new));
-            }
-        },
+        self.files.keys().map(|path| &**path)
     }
 }
 
@@ -475,7 +486,7 @@ mod tests {
             fs::write(dir.path().join("b.yaml"), gateway(port, "").replace("name: g", "name: h").replace("port: 8", "port: 9")).unwrap();
             let update = control.load(&[dir.path().into()]);
             let found: Vec<String> = update.diagnostics.iter().map(|d| format!("{} {}", d.reason, d.message)).collect();
-            (update.config.listeners.keys().map(|name| name.to_string()).collect::<Vec<_>>(), found)
+            (control.config().listeners.keys().map(|name| name.to_string()).collect::<Vec<_>>(), found)
         };
         let panics = ", annotations: { test/panic: please }";
         assert_eq!(load(80, ""), (vec!["0.0.0.0_80".to_string(), "0.0.0.0_90".to_string()], vec![]));
@@ -487,6 +498,6 @@ mod tests {
         load(83, panics);
         fs::remove_file(dir.path().join("a.yaml")).unwrap();
         let update = control.load(&[dir.path().into()]);
-        assert_eq!((update.config.listeners.len(), update.diagnostics.len()), (1, 0), "{:?}", update.diagnostics);
+        assert_eq!((control.config().listeners.len(), update.diagnostics.len()), (1, 0), "{:?}", update.diagnostics);
     }
 }

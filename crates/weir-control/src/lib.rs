@@ -5,17 +5,19 @@
 //! - [`object::meta`]: kinds, keys, metadata and documents
 //! - [`api`]: the types of each kind and the decoders that make them
 //! - [`object`]: an object of any kind
+//! - `aspect`: the parts of objects that others depend on
 //! - [`source`]: files and folders, read and watched
 //! - [`store`]: objects by key
 //! - [`translate`]: from objects to resources, one module per API
 //! - [`index`]: what is derived from what
 //! - [`control`]: all of it, as a thread
 //!
-//! The result is a [`weir_config::model::Config`], which shares with the one before it all that did not change.
+//! The result is a [`weir_config::delta::Delta`] for each change.
 #![forbid(unsafe_code)]
 
 pub mod api;
 mod artifact;
+mod aspect;
 pub mod control;
 mod direct;
 mod guard;

@@ -1,7 +1,7 @@
 //! Objects by key, with the indexes that translation asks by.
 use crate::object::{Key, Kind, Object};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 use weir_config::model::Name;
@@ -9,8 +9,14 @@ use weir_config::model::Name;
 #[derive(Default)]
 pub struct Store {
     objects: BTreeMap<Key, Arc<Object>>,
-    /// (kind, word) to the objects that [`Object::index_keys`] files under it.
-    by_word: HashMap<(Kind, Name), BTreeSet<Key>>,
+    /// By kind and word, the objects that [`Object::index_keys`] files under it, in the order of their keys.
+    by_word: HashMap<Kind, HashMap<Name, Filed>>,
+}
+
+/// Objects under one word: mostly one.
+enum Filed {
+    One(Arc<Object>),
+    More(BTreeMap<Key, Arc<Object>>),
 }
 
 impl Store {
@@ -24,28 +30,61 @@ impl Store {
         self.objects.range(first..).take_while(move |(k, _)| k.kind == kind).map(|(_, o)| o)
     }
 
-    pub fn by_word(&self, kind: Kind, word: &Name) -> impl Iterator<Item = &Arc<Object>> {
-        self.by_word.get(&(kind, word.clone())).into_iter().flatten().filter_map(|k| self.objects.get(k))
+    pub fn by_word(&self, kind: Kind, word: &str) -> impl Iterator<Item = &Arc<Object>> + use<'_> {
+        let (one, more) = match self.by_word.get(&kind).and_then(|words| words.get(word)) {
+            None => (None, None),
+            Some(Filed::One(object)) => (Some(object), None),
+            Some(Filed::More(all)) => (None, Some(all)),
+        };
+        one.into_iter().chain(more.into_iter().flat_map(BTreeMap::values))
     }
 
-    /// Puts or removes an object; returns the one that stood there.
+    /// Puts or removes an object; returns the one that was there.
     pub fn set(&mut self, key: &Key, object: Option<Arc<Object>>) -> Option<Arc<Object>> {
         let old = match &object {
             Some(o) => self.objects.insert(key.clone(), o.clone()),
             None => self.objects.remove(key),
         };
         for word in old.iter().flat_map(|o| o.index_keys()) {
-            let at = (key.kind, word);
-            if let Some(keys) = self.by_word.get_mut(&at) {
-                keys.remove(key);
-                if keys.is_empty() {
-                    self.by_word.remove(&at);
+            self.take_out(&word, key);
+        }
+        if let Some(object) = object {
+            for word in object.index_keys() {
+                self.file(word, &object);
+            }
+        }
+        old
+    }
+
+    fn file(&mut self, word: Name, object: &Arc<Object>) {
+        let words = self.by_word.entry(object.key.kind).or_default();
+        match words.get_mut(&word) {
+            None => _ = words.insert(word, Filed::One(object.clone())),
+            Some(Filed::More(all)) => _ = all.insert(object.key.clone(), object.clone()),
+            Some(filed) => {
+                let Filed::One(other) = filed else { return };
+                if other.key == object.key {
+                    *other = object.clone();
+                } else {
+                    let both = [other, object].map(|o| (o.key.clone(), o.clone()));
+                    *filed = Filed::More(both.into());
                 }
             }
         }
-        for word in object.iter().flat_map(|o| o.index_keys()) {
-            self.by_word.entry((key.kind, word)).or_default().insert(key.clone());
+    }
+
+    fn take_out(&mut self, word: &Name, key: &Key) {
+        let Some(words) = self.by_word.get_mut(&key.kind) else { return };
+        let empty = match words.get_mut(word) {
+            None => false,
+            Some(Filed::One(object)) => object.key == *key,
+            Some(Filed::More(all)) => {
+                all.remove(key);
+                all.is_empty()
+            }
+        };
+        if empty {
+            words.remove(word);
         }
-        old
     }
 }

@@ -2,6 +2,7 @@
 //! refers to through a [`Cx`], which notes what was looked at, and fills a [`Part`]. When an object changes, only the units
 //! that looked at it (or looked for it) are translated again.
 mod cluster;
+mod context;
 mod draft;
 mod endpoints;
 mod gateway_api;
@@ -11,29 +12,17 @@ mod plugin;
 mod secret;
 mod settings;
 
+pub use context::{Cx, Dep, Fingerprints, Look, Looks};
+
 use crate::{
-    Options,
-    api::{
-        kubernetes,
-        settings::{CONFIG_MAPS, Settings},
-    },
-    artifact::{Artifact, Artifacts},
+    api::settings::{CONFIG_MAPS, Settings},
     object::{Finding, Key, Kind, Object, Spec},
-    store::Store,
 };
-use std::{
-    cell::RefCell,
-    cmp::Reverse,
-    collections::{HashMap, HashSet},
-    net::IpAddr,
-    path::Path,
-    sync::Arc,
-};
+use std::{cmp::Reverse, net::IpAddr, path::Path, sync::Arc};
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{Cluster, ClusterLoadAssignment, DownstreamTls, Name, Route, Secret, SecretContent, TcpProxy, WasmPlugin},
+    model::{Cluster, ClusterLoadAssignment, DownstreamTls, Name, Route, Secret, TcpProxy, WasmPlugin},
     node::Chars,
-    reader::nearest,
 };
 
 /// What is translated as one.
@@ -409,91 +398,6 @@ impl Rank {
             created: created.into(),
             object,
             index,
-        }
-    }
-}
-
-/// Something that a unit looked at.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Dep {
-    Object(Key),
-    Kind(Kind),
-    /// Of [`Object::index_keys`].
-    Word(Kind, Name),
-    File(Arc<Path>),
-}
-
-/// What a translator may look at; everything asked for is noted, found or not.
-pub struct Cx<'a> {
-    store: &'a Store,
-    artifacts: &'a Artifacts,
-    pub options: &'a Options,
-    deps: RefCell<HashSet<Dep>>,
-}
-
-impl<'a> Cx<'a> {
-    pub fn new(store: &'a Store, artifacts: &'a Artifacts, options: &'a Options) -> Cx<'a> {
-        Cx { store, artifacts, options, deps: RefCell::default() }
-    }
-    pub fn into_deps(self) -> HashSet<Dep> {
-        self.deps.into_inner()
-    }
-    fn note(&self, dep: Dep) {
-        self.deps.borrow_mut().insert(dep);
-    }
-
-    pub fn find(&self, key: &Key) -> Option<&'a Arc<Object>> {
-        self.note(Dep::Object(key.clone()));
-        self.store.get(key)
-    }
-    pub fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<&'a Arc<Object>> {
-        self.find(&Key::new(kind, namespace, name))
-    }
-    /// All objects of a kind: the unit is translated again when any of them changes. Prefer [`Cx::by_word`] for kinds
-    /// that come by the thousand.
-    pub fn all(&self, kind: Kind) -> impl Iterator<Item = &'a Arc<Object>> + use<'a> {
-        self.note(Dep::Kind(kind));
-        self.store.all(kind)
-    }
-    /// What to say of a reference to an object that is not there: an error where its name is nearly that of another one.
-    pub fn missing(&self, kind: Kind, namespace: &str, name: &str, reason: &'static str) -> Diagnostic {
-        let message = format!("there is no {} {namespace}/{name}", kind.info().name);
-        let all: Vec<&Key> = self.all(kind).map(|o| &o.key).collect();
-        let here = all.iter().filter(|key| *key.namespace == *namespace).map(|key| &*key.name);
-        if let Some(near) = nearest(name, here) {
-            return Diagnostic::error(reason, message).help(format!("did you mean {near}?"));
-        }
-        match all.iter().find(|key| *key.name == *name) {
-            Some(key) => Diagnostic::warning(reason, message).help(format!("there is one in the namespace {}", key.namespace)),
-            None => Diagnostic::warning(reason, message).help("add it, or change the name or namespace"),
-        }
-    }
-    /// The objects filed under a word, as the slices of a service or the DestinationRules of a host.
-    pub fn by_word(&self, kind: Kind, word: &str) -> impl Iterator<Item = &'a Arc<Object>> + use<'a> {
-        let word: Name = word.into();
-        self.note(Dep::Word(kind, word.clone()));
-        let found: Vec<_> = self.store.by_word(kind, &word).collect();
-        found.into_iter()
-    }
-    /// A file that an object names, as a plugin's code: its digest. The unit is translated again when the file changes.
-    pub fn artifact(&self, path: &Path) -> Artifact {
-        self.note(Dep::File(path.into()));
-        self.artifacts.read(path)
-    }
-    /// As [`Cx::artifact`], its text.
-    pub fn text(&self, path: &Path) -> Result<String, String> {
-        self.artifact(path)?;
-        std::fs::read_to_string(path).map_err(|e| e.to_string())
-    }
-    /// What certificate files held when they last were good.
-    pub fn good(&self) -> &RefCell<HashMap<Name, SecretContent>> {
-        &self.artifacts.good
-    }
-
-    pub fn service(&self, namespace: &str, name: &str) -> Option<&'a kubernetes::Service> {
-        match &self.get(Kind::Service, namespace, name)?.spec {
-            Spec::Service(s) => Some(s),
-            _ => None,
         }
     }
 }

@@ -4,6 +4,7 @@
 mod dump;
 
 use std::{fs, time::Duration};
+use weir_config::model::Config;
 use weir_control::{Control, Options, Update};
 
 const EDITS: usize = 300;
@@ -44,9 +45,9 @@ fn edit(documents: &mut Vec<String>, numbers: &mut Numbers) {
 }
 
 /// What of an update does not depend on the way to it.
-fn said(update: &Update) -> String {
+fn said(update: &Update, config: &Config) -> String {
     let findings: Vec<String> = update.diagnostics.iter().map(|d| d.line()).collect();
-    format!("{}{}", dump::dump(&update.config), findings.join("\n"))
+    format!("{}{}", dump::dump(config), findings.join("\n"))
 }
 
 #[test]
@@ -60,12 +61,15 @@ fn edits_come_to_what_the_file_says() {
     let file = folder.path().join("routes.yaml");
     fs::write(&file, documents.join("---\n")).unwrap();
     let mut control = Control::new(Options::default());
-    control.load_and_watch(&paths);
+    let mut config = Config::default();
+    config.apply(&control.load_and_watch(&paths).delta);
     for nth in 0..EDITS {
         edit(&mut documents, &mut numbers);
         fs::write(&file, documents.join("---\n")).unwrap();
-        let fresh = said(&Control::new(Options::default()).load(&paths));
+        let mut fresh = Control::new(Options::default());
+        let fresh = said(&fresh.load(&paths), &fresh.config());
         let update = control.next(Duration::from_secs(20)).expect("an update");
-        assert_eq!(said(&update), fresh, "after edit {nth}");
+        config.apply(&update.delta);
+        assert_eq!(said(&update, &config), fresh, "after edit {nth}");
     }
 }

@@ -19,6 +19,8 @@ const SOON: Duration = Duration::from_secs(20);
 struct Folder {
     dir: TempDir,
     control: Control,
+    /// What the deltas of all updates come to.
+    config: Config,
     last: Update,
 }
 
@@ -35,7 +37,9 @@ impl Folder {
     fn load(dir: TempDir, paths: &[PathBuf]) -> Folder {
         let mut control = Control::new(Options::default());
         let last = control.load_and_watch(paths);
-        Folder { dir, control, last }
+        let mut config = Config::default();
+        config.apply(&last.delta);
+        Folder { dir, control, config, last }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -47,7 +51,7 @@ impl Folder {
 
     /// The ports that are listened on.
     fn ports(&self) -> Vec<u16> {
-        self.last.config.listeners.values().map(|l| l.address.port()).collect()
+        self.config.listeners.values().map(|l| l.address.port()).collect()
     }
 
     /// Takes updates until these ports, and no others, are listened on.
@@ -62,9 +66,11 @@ impl Folder {
 
     fn until(&mut self, what: &str, done: impl Fn(&Config, &[String]) -> bool) {
         let end = Instant::now() + SOON;
-        while !done(&self.last.config, &self.found()) {
+        while !done(&self.config, &self.found()) {
             assert!(Instant::now() < end, "{what} did not come: {:?} {:#?}", self.ports(), self.found());
             if let Some(update) = self.control.next(Duration::from_millis(200)) {
+                self.config.apply(&update.delta);
+                assert_eq!(self.config, self.control.config());
                 self.last = update;
             }
         }
@@ -106,11 +112,11 @@ fn files_come_change_and_go() {
 #[test]
 fn what_did_not_change_is_the_same() {
     let mut folder = Folder::new(&[("a.yaml", gateway("a", 1001) + "---\n" + &gateway("b", 1002))]);
-    let before = folder.last.config.clone();
+    let before = folder.config.clone();
     folder.write("a.yaml", &(gateway("a", 1001) + "---\n" + &gateway("b", 1003)));
     folder.becomes(&[1001, 1003]);
     let same = |name: &str, c: &Config| c.listeners[name].clone();
-    assert!(Arc::ptr_eq(&same("0.0.0.0_1001", &before), &same("0.0.0.0_1001", &folder.last.config)));
+    assert!(Arc::ptr_eq(&same("0.0.0.0_1001", &before), &same("0.0.0.0_1001", &folder.config)));
     assert_eq!((folder.last.objects, folder.last.translated), (1, 1));
     // Lines that move are no change.
     folder.write("a.yaml", &("# a remark\n---\n".to_string() + &gateway("a", 1001) + "---\n" + &gateway("b", 1004)));
@@ -348,12 +354,14 @@ fn a_file_that_cannot_be_read_keeps_what_it_held() {
 fn updates_come_by_a_channel() {
     let dir = tempfile::tempdir().unwrap();
     write(&dir.path().join("a.yaml"), &gateway("a", 1001));
+    let names = |update: &Update| update.delta.set.iter().map(|r| r.id().to_string()).collect::<Vec<_>>();
     let mut updates = Control::new(Options::default()).spawn(vec![dir.path().to_path_buf()]).unwrap();
     let first = updates.blocking_recv().unwrap();
-    assert_eq!(first.config.listeners.len(), 1);
+    assert_eq!(names(&first), ["listener `0.0.0.0_1001`"]);
     write(&dir.path().join("b.yaml"), &gateway("b", 1002));
     let second = updates.blocking_recv().unwrap();
-    assert_eq!(second.config.listeners.len(), 2);
+    assert_eq!(names(&second), ["listener `0.0.0.0_1002`"]);
+    assert!(second.delta.revision > first.delta.revision);
 }
 
 #[test]
@@ -417,12 +425,12 @@ fn a_plugins_code_is_followed() {
     let mut folder = Folder::new(&[("a.yaml", gateway("gw", 1001) + "---\n" + plugin), ("code/p.wasm", "one".into())]);
     assert_eq!(folder.found(), [""; 0]);
     let digest = |config: &Config| config.plugins.values().map(|p| format!("{:?}", p.code)).collect::<Vec<_>>();
-    let first = digest(&folder.last.config);
+    let first = digest(&folder.config);
     assert_eq!(first.len(), 1);
     // A build removes the file, and writes it again. The plugin stays: what to do without code is its failStrategy's to say.
     fs::remove_file(folder.path("code/p.wasm")).unwrap();
     folder.says("spec.url");
-    assert_eq!(folder.last.config.plugins.len(), 1);
+    assert_eq!(folder.config.plugins.len(), 1);
     folder.write("code/p.wasm", "two");
     folder.until("another digest", |config, found| digest(config) != first && found.is_empty());
     // With the object, it goes.

@@ -46,14 +46,26 @@ fn write(folder: &Path, name: &str, text: &[u8]) {
     fs::rename(beside, folder.join(name)).unwrap();
 }
 
+/// An update, and the configuration then.
+struct Seen {
+    update: Update,
+    config: Config,
+}
+
+fn load(control: &mut Control, folder: &Path) -> Seen {
+    let update = control.load_and_watch(&[folder.into()]);
+    Seen { config: control.config(), update }
+}
+
 /// Follows changes until one satisfies `good`.
-fn until(control: &mut Control, good: impl Fn(&Update) -> bool) -> Update {
+fn until(control: &mut Control, good: impl Fn(&Seen) -> bool) -> Seen {
     let deadline = Instant::now() + Duration::from_secs(20);
     while Instant::now() < deadline {
-        if let Some(update) = control.next(Duration::from_millis(100))
-            && good(&update)
-        {
-            return update;
+        if let Some(update) = control.next(Duration::from_millis(100)) {
+            let seen = Seen { config: control.config(), update };
+            if good(&seen) {
+                return seen;
+            }
         }
     }
     panic!("the change was not seen");
@@ -69,22 +81,22 @@ fn what_is_referred_to_may_come_later() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), "gateway.yaml", GATEWAY.as_bytes());
     let mut control = Control::new(Options::default());
-    let first = control.load_and_watch(&[dir.path().into()]);
-    assert!(first.diagnostics.iter().any(|d| d.reason == "HostNotFound"), "{:?}", first.diagnostics);
+    let first = load(&mut control, dir.path());
+    assert!(first.update.diagnostics.iter().any(|d| d.reason == "HostNotFound"), "{:?}", first.update.diagnostics);
     assert!(endpoints(&first.config).is_empty());
 
     write(dir.path(), "entry.yaml", ENTRY.as_bytes());
-    let update = until(&mut control, |u| u.diagnostics.iter().any(|d| d.reason == "SubsetNotFound"));
+    let update = until(&mut control, |u| u.update.diagnostics.iter().any(|d| d.reason == "SubsetNotFound"));
     assert!(endpoints(&update.config).is_empty(), "an unknown subset has no endpoints");
 
     write(dir.path(), "rule.yaml", rule("1").as_bytes());
     let one = until(&mut control, |u| endpoints(&u.config).len() == 1);
-    assert!(one.diagnostics.is_empty(), "{:?}", one.diagnostics);
+    assert!(one.update.diagnostics.is_empty(), "{:?}", one.update.diagnostics);
 
     write(dir.path(), "rule.yaml", rule("2").as_bytes());
     let two = until(&mut control, |u| endpoints(&u.config) == ["Socket(10.0.0.2:80)"]);
-    let table = |c: &Config| c.routes["http.80"].clone();
-    assert!(Arc::ptr_eq(&table(&one.config), &table(&two.config)), "other labels leave the routes alone");
+    let host = |c: &Config| c.routes["http.80"].virtual_hosts[0].clone();
+    assert!(Arc::ptr_eq(&host(&one.config), &host(&two.config)), "other labels leave the routes alone");
 }
 
 #[test]
@@ -99,15 +111,15 @@ fn a_rewritten_plugin_is_a_change_of_the_plugin_alone() {
         WasmCode::File { sha256, .. } => sha256.clone(),
         WasmCode::Http { .. } | WasmCode::Unusable { .. } => String::new(),
     };
-    let first = control.load_and_watch(&[dir.path().into()]);
+    let first = load(&mut control, dir.path());
     let before = digest(&first.config);
     write(dir.path(), "auth.wasm", b"two");
     let update = until(&mut control, |u| digest(&u.config) != before);
     assert!(Arc::ptr_eq(&first.config.listeners["0.0.0.0_80"], &update.config.listeners["0.0.0.0_80"]));
-    assert_eq!(update.translated, 1, "only the plugin");
+    assert_eq!(update.update.translated, 1, "only the plugin");
 
     fs::remove_file(dir.path().join("auth.wasm")).unwrap();
-    let gone = until(&mut control, |u| u.diagnostics.iter().any(|d| d.reason == "CodeNotFound"));
+    let gone = until(&mut control, |u| u.update.diagnostics.iter().any(|d| d.reason == "CodeNotFound"));
     assert!(gone.config.plugins.contains_key("default/auth"), "it is its failStrategy that says what comes of it");
 }
 
@@ -125,16 +137,24 @@ fn broken_certificate_files_leave_the_last_good_ones_serving() {
         _ => String::new(),
     };
     let mut control = Control::new(Options::default());
-    let first = control.load_and_watch(&[dir.path().into()]);
+    let first = load(&mut control, dir.path());
     assert_eq!(chain(&first.config), old.pem);
 
     write(dir.path(), "tls.crt", b"half");
-    let broken = until(&mut control, |u| u.diagnostics.iter().any(|d| d.reason == "InvalidCertificateRef"));
+    let broken = until(&mut control, |u| u.update.diagnostics.iter().any(|d| d.reason == "InvalidCertificateRef"));
     assert_eq!(chain(&broken.config), old.pem);
     assert!(Arc::ptr_eq(&first.config.listeners["0.0.0.0_443"], &broken.config.listeners["0.0.0.0_443"]));
 
     write(dir.path(), "tls.key", new.key.as_bytes());
     write(dir.path(), "tls.crt", new.pem.as_bytes());
     let mended = until(&mut control, |u| chain(&u.config) == new.pem);
-    assert!(mended.diagnostics.is_empty(), "{:?}", mended.diagnostics);
+    assert!(mended.update.diagnostics.is_empty(), "{:?}", mended.update.diagnostics);
+
+    // Without an object that names them nothing of them is kept, not even when they come back broken.
+    fs::remove_file(dir.path().join("gateway.yaml")).unwrap();
+    until(&mut control, |u| u.config.secrets.is_empty());
+    write(dir.path(), "tls.crt", b"half");
+    write(dir.path(), "gateway.yaml", gateway.as_bytes());
+    let back = until(&mut control, |u| !u.update.diagnostics.is_empty());
+    assert!(back.config.secrets.is_empty() && back.config.listeners.is_empty());
 }

@@ -22,8 +22,9 @@ fn check(group: &str) {
             fs::write(dir.path().join(name), content).unwrap();
         }
         fs::write(dir.path().join("plugin.wasm"), b"\0asm\x01\0\0\0").unwrap();
-        let update = Control::new(Options::default()).load(&[file, dir.path().join("secrets.yaml")]);
-        let dump = dump::dump(&update.config).replace(&format!("{}/", dir.path().display()), "");
+        let mut control = Control::new(Options::default());
+        let update = control.load(&[file, dir.path().join("secrets.yaml")]);
+        let dump = dump::dump(&control.config()).replace(&format!("{}/", dir.path().display()), "");
         writeln!(got, "#### {name}\n{}", dump.trim_end()).unwrap();
         for found in &update.diagnostics {
             let line = found.line().replace(&format!("{}/", dir.path().display()), "");

@@ -58,17 +58,20 @@ pub fn run(options: Options) -> Result<ExitCode> {
         let proxy = Proxy::start(weir_proxy::Options { objects: Some(objects), ..options.proxy }).context("cannot start")?;
         let mut updates = updates(options.source, options.control)?;
         let (mut printer, mut applying) = (Printer::default(), JoinSet::new());
+        let mut config = Config::default();
         let wanted = loop {
             tokio::select! {
                 update = updates.recv() => match update {
                     Some(update) => {
-                        let (began, report) = (Instant::now(), proxy.apply(update.config.clone()));
-                        applying.spawn(async move { (report.await, update, began.elapsed()) });
+                        config.apply(&update.delta);
+                        let config = Arc::new(config.clone());
+                        let (began, report) = (Instant::now(), proxy.apply(config.clone()));
+                        applying.spawn(async move { (report.await, update, config, began.elapsed()) });
                     }
                     // That thread ends only with its receiver, or by a bug: what comes after would go unnoticed.
                     None => bail!("the thread that reads the configuration has ended"),
                 },
-                Some(Ok((report, update, took))) = applying.join_next() => printer.applied(&proxy, &update, report, took),
+                Some(Ok((report, update, config, took))) = applying.join_next() => printer.applied(&proxy, &update, &config, report, took),
                 end = signals.next(&proxy) => if let Some(end) = end { break end },
                 () = proxy.quit_requested() => break End::Terminate,
             }
@@ -160,7 +163,7 @@ struct Printer {
 }
 
 impl Printer {
-    fn applied(&mut self, proxy: &Proxy, update: &Update, report: weir_proxy::Report, took: Duration) {
+    fn applied(&mut self, proxy: &Proxy, update: &Update, config: &Config, report: weir_proxy::Report, took: Duration) {
         let colour = std::io::stderr().is_terminal();
         let all = findings(&update.diagnostics, report.diagnostics);
         for d in &all {
@@ -188,7 +191,7 @@ impl Printer {
             )
         } else {
             self.greeted = true;
-            greet(&mut out, proxy, update)
+            greet(&mut out, proxy, update, config)
         };
     }
 }
@@ -200,8 +203,7 @@ pub fn findings(read: &[Diagnostic], applied: Vec<Diagnostic>) -> Vec<Diagnostic
     read.iter().cloned().chain(applied).collect()
 }
 
-fn greet(out: &mut impl Write, proxy: &Proxy, update: &Update) -> std::io::Result<()> {
-    let config = &update.config;
+fn greet(out: &mut impl Write, proxy: &Proxy, update: &Update, config: &Config) -> std::io::Result<()> {
     if let Some(read) = &update.read {
         writeln!(out, "{}", summary(read, config))?;
     }

@@ -48,7 +48,7 @@ pub struct TcpProxy {
 }
 
 /// TLS towards the client (`DownstreamTlsContext`).
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct DownstreamTls {
     /// Secrets with certificates; the one whose names fit the server name is served, else the first.
     pub certificates: Vec<Name>,
@@ -80,7 +80,7 @@ pub const CIPHER_SUITES: &[&str] = &[
     "ECDHE-RSA-CHACHA20-POLY1305",
 ];
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientCertificate {
     #[default]
@@ -106,7 +106,7 @@ pub enum ForwardClientCertDetails {
     AlwaysForwardOnly,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum TlsVersion {
     #[serde(rename = "TLSv1_2")]
     V1_2,
@@ -145,8 +145,8 @@ pub struct HttpConnectionManager {
     pub strip_any_host_port: bool,
     /// Where TLS is terminated for several hosts apart from each other (listeners of a Gateway): their domains, as those of a
     /// virtual host. A request whose Host belongs to another one than the server name of its connection is answered with 421.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub server_domains: Vec<String>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    pub server_domains: Arc<[String]>,
     pub limits: HttpLimits,
     pub timeouts: HttpTimeouts,
 }
@@ -249,7 +249,7 @@ impl HttpConnectionManager {
             merge_slashes: false,
             escaped_slashes: EscapedSlashes::KeepUnchanged,
             strip_any_host_port: true,
-            server_domains: Vec::new(),
+            server_domains: Arc::default(),
             limits: HttpLimits::default(),
             timeouts: HttpTimeouts::default(),
         }

@@ -6,7 +6,7 @@ use crate::{
     translate::{Bind, PluginPart, PortKind, PortPart, Unit, http_table},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::SocketAddr,
     sync::Arc,
 };
@@ -28,27 +28,30 @@ pub fn build(
     options: &Options,
     settings: &[&Settings],
     bind: Bind,
-    units: &BTreeMap<Unit, Vec<PortPart>>,
-    plugins: &BTreeMap<Unit, Vec<PluginPart>>,
+    units: &BTreeMap<Arc<Unit>, Vec<PortPart>>,
+    plugins: &BTreeMap<Arc<Unit>, Vec<PluginPart>>,
     old: Option<&Arc<Listener>>,
-) -> (Option<Listener>, Vec<(Unit, Diagnostic)>) {
+) -> (Option<Listener>, Vec<(Arc<Unit>, Diagnostic)>) {
     let mut findings = Vec::new();
-    let mut chains: Vec<Draft> = Vec::new();
+    let mut drafts = Drafts::default();
     for (unit, parts) in units {
         for part in parts {
-            if let Err(why) = add(&mut chains, unit, part) {
+            if let Err(why) = drafts.add(unit, part) {
                 let found = Diagnostic::error("PortConflict", format!("port {} {why}", bind.port));
                 findings.push((unit.clone(), found.help("take another port or other hostnames for one of them").object(&part.object)));
             }
         }
     }
     let listener = name(options, bind);
-    let domains = domains_of_listeners(units);
+    let domains: Arc<[String]> = domains_of_listeners(units).into();
     let filter_chains: Vec<Arc<FilterChain>> =
-        chains.into_iter().map(|draft| Arc::new(draft.finish(options, settings, bind, &listener, plugins, &domains))).collect();
+        drafts.chains.into_iter().map(|draft| Arc::new(draft.finish(options, settings, bind, &listener, plugins, &domains))).collect();
+    // Chains of one name have different server names.
+    let known: HashMap<(&Name, &[String]), &Arc<FilterChain>> =
+        old.into_iter().flat_map(|l| &l.filter_chains).map(|c| ((&c.name, &*c.server_names), c)).collect();
     let keep = |chain: Arc<FilterChain>| {
-        let same = old.and_then(|l| l.filter_chains.iter().find(|c| **c == chain));
-        same.cloned().unwrap_or(chain)
+        let same = known.get(&(&chain.name, &*chain.server_names)).filter(|c| ***c == chain);
+        same.copied().cloned().unwrap_or(chain)
     };
     let mut listener = Listener {
         name: listener,
@@ -63,9 +66,9 @@ pub fn build(
 }
 
 /// The hostnames of the HTTPS listeners of Gateways on one port, `*` for any, where there are several.
-fn domains_of_listeners(units: &BTreeMap<Unit, Vec<PortPart>>) -> Vec<String> {
+fn domains_of_listeners(units: &BTreeMap<Arc<Unit>, Vec<PortPart>>) -> Vec<String> {
     let mut all = BTreeSet::new();
-    for (_, parts) in units.iter().filter(|(unit, _)| matches!(unit, Unit::Object(key) if is_gateway(key))) {
+    for (_, parts) in units.iter().filter(|(unit, _)| matches!(&***unit, Unit::Object(key) if is_gateway(key))) {
         for part in parts {
             match &part.kind {
                 PortKind::Https { server_names, .. } if server_names.is_empty() => drop(all.insert("*".to_string())),
@@ -84,51 +87,123 @@ fn is_gateway(key: &Key) -> bool {
 
 struct Draft {
     kind: PortKind,
-    gateways: Vec<Key>,
+    gateways: HashSet<Key>,
     object: Name,
+    /// It has the server names of more parts than that which made it.
+    grown: bool,
 }
 
-/// Adds a part to a chain that it can share, or as a new one.
-fn add(chains: &mut Vec<Draft>, unit: &Unit, part: &PortPart) -> Result<(), String> {
-    let mut new = Draft { kind: part.kind.clone(), gateways: Vec::new(), object: part.object.clone() };
-    if let Unit::Object(key) = unit {
-        new.gateways.push(key.clone());
+/// The chains of a port so far, and what they are found by.
+#[derive(Default)]
+struct Drafts {
+    chains: Vec<Draft>,
+    /// The first chain with a server name; the empty name is that of chains for any.
+    by_name: HashMap<String, usize>,
+    /// The HTTPS chain with these server names, of those that did not grow.
+    by_names: HashMap<Vec<String>, usize>,
+    /// The first HTTPS chain with server names that has these certificates, options and table.
+    by_options: HashMap<(DownstreamTls, Name), usize>,
+}
+
+impl Drafts {
+    /// Adds a part to a chain that it can share, or as a new one.
+    fn add(&mut self, unit: &Unit, part: &PortPart) -> Result<(), String> {
+        let gateway = match unit {
+            Unit::Object(key) => Some(key.clone()),
+            _ => None,
+        };
+        if let Some(first) = self.chains.first_mut() {
+            match (&first.kind, &part.kind) {
+                (PortKind::Http, PortKind::Http) => {
+                    first.gateways.extend(gateway);
+                    return Ok(());
+                }
+                (old, new) if by_name(old) && by_name(new) => {}
+                _ => return Err(format!("already speaks {} for {}", protocol(&first.kind), first.object)),
+            }
+        }
+        let names = server_names(&part.kind).unwrap_or_default();
+        let shared = self.shared_name(names);
+        if let PortKind::Https { tls, table, .. } = &part.kind {
+            let same = self.by_names.get(names).copied();
+            let options = self.by_options.get(&(tls.clone(), table.clone())).copied().filter(|_| !names.is_empty());
+            let found = same.into_iter().chain(options).min();
+            // The first chain that has to do with the part decides.
+            if let Some(at) = found.filter(|at| shared.as_ref().is_none_or(|(other, _)| at <= other)) {
+                self.join(at, tls, table, names)?;
+                self.chains[at].gateways.extend(gateway);
+                return Ok(());
+            }
+        }
+        if let Some((other, name)) = shared {
+            return Err(format!("already has {name} from {}", self.chains[other].object));
+        }
+        let at = self.chains.len();
+        self.chains.push(Draft {
+            kind: part.kind.clone(),
+            gateways: gateway.into_iter().collect(),
+            object: part.object.clone(),
+            grown: false,
+        });
+        self.note_names(at, names);
+        if let PortKind::Https { tls, table, .. } = &part.kind {
+            self.by_names.insert(names.to_vec(), at);
+            self.note_options(at, tls, table, names);
+        }
+        Ok(())
     }
-    for chain in chains.iter_mut() {
-        match (&mut chain.kind, &mut new.kind) {
-            (PortKind::Http, PortKind::Http) => {
-                chain.gateways.append(&mut new.gateways);
-                return Ok(());
-            }
-            (PortKind::Https { server_names, tls, table }, PortKind::Https { server_names: names, tls: theirs, table: their_table })
-                if server_names == names || (tls == theirs && table == their_table && !names.is_empty() && !server_names.is_empty()) =>
-            {
-                if !compatible(tls, theirs) || table != their_table {
-                    return Err(format!("has TLS with other options for {} from {}", words(names), chain.object));
-                }
-                for certificate in &theirs.certificates {
-                    if !tls.certificates.contains(certificate) {
-                        tls.certificates.push(certificate.clone());
-                    }
-                }
-                for name in names {
-                    if !server_names.contains(name) {
-                        server_names.push(name.clone());
-                    }
-                }
-                chain.gateways.append(&mut new.gateways);
-                return Ok(());
-            }
-            (old, new) if by_name(old) && by_name(new) => {
-                if let Some(name) = shared_name(old, new) {
-                    return Err(format!("already has {name} from {}", chain.object));
-                }
-            }
-            _ => return Err(format!("already speaks {} for {}", protocol(&chain.kind), chain.object)),
+
+    /// The first chain that answers for one of these server names, with the name.
+    fn shared_name(&self, names: &[String]) -> Option<(usize, String)> {
+        if names.is_empty() {
+            return self.by_name.get("").map(|at| (*at, words(names)));
+        }
+        let found = names.iter().filter_map(|name| Some((*self.by_name.get(name)?, name)));
+        found.min_by_key(|(at, _)| *at).map(|(at, name)| (at, name.clone()))
+    }
+
+    fn note_names(&mut self, at: usize, names: &[String]) {
+        if names.is_empty() {
+            self.by_name.entry(String::new()).or_insert(at);
+        }
+        for name in names {
+            self.by_name.entry(name.clone()).or_insert(at);
         }
     }
-    chains.push(new);
-    Ok(())
+
+    fn note_options(&mut self, at: usize, tls: &DownstreamTls, table: &Name, names: &[String]) {
+        if !names.is_empty() {
+            self.by_options.entry((tls.clone(), table.clone())).or_insert(at);
+        }
+    }
+
+    /// Adds certificates and server names to an HTTPS chain.
+    fn join(&mut self, at: usize, theirs: &DownstreamTls, their_table: &Name, names: &[String]) -> Result<(), String> {
+        let Draft { kind, object, grown, .. } = &mut self.chains[at];
+        let PortKind::Https { server_names, tls, table } = kind else { return Ok(()) };
+        if !compatible(tls, theirs) || table != their_table {
+            return Err(format!("has TLS with other options for {} from {object}", words(names)));
+        }
+        let new: Vec<String> = names.iter().filter(|name| self.by_name.get(*name) != Some(&at)).cloned().collect();
+        if !new.is_empty() && !std::mem::replace(grown, true) {
+            self.by_names.remove(server_names);
+        }
+        server_names.extend(new.iter().cloned());
+        let certificates: Vec<Name> = theirs.certificates.iter().filter(|c| !tls.certificates.contains(c)).cloned().collect();
+        if !certificates.is_empty() {
+            let before = (tls.clone(), table.clone());
+            tls.certificates.extend(certificates);
+            let (now, names) = ((tls.clone(), table.clone()), !server_names.is_empty());
+            if self.by_options.get(&before) == Some(&at) {
+                self.by_options.remove(&before);
+            }
+            if names {
+                self.by_options.entry(now).or_insert(at);
+            }
+        }
+        self.note_names(at, &new);
+        Ok(())
+    }
 }
 
 fn compatible(a: &DownstreamTls, b: &DownstreamTls) -> bool {
@@ -147,15 +222,6 @@ fn server_names(kind: &PortKind) -> Option<&[String]> {
 /// Whether it shares its port with others by the server names of TLS.
 fn by_name(kind: &PortKind) -> bool {
     server_names(kind).is_some()
-}
-
-/// A server name that both would answer for.
-fn shared_name(a: &PortKind, b: &PortKind) -> Option<String> {
-    let (a, b) = (server_names(a)?, server_names(b)?);
-    if a.is_empty() && b.is_empty() {
-        return Some(words(a));
-    }
-    a.iter().find(|n| b.contains(n)).cloned()
 }
 
 fn words(names: &[String]) -> String {
@@ -183,16 +249,16 @@ impl Draft {
         settings: &[&Settings],
         bind: Bind,
         listener: &Name,
-        plugins: &BTreeMap<Unit, Vec<PluginPart>>,
-        domains: &[String],
+        plugins: &BTreeMap<Arc<Unit>, Vec<PluginPart>>,
+        domains: &Arc<[String]>,
     ) -> FilterChain {
         let port = bind.port;
-        let domains = if self.has_apart() { domains } else { &[] };
+        let domains = if self.has_apart() { domains.clone() } else { Arc::default() };
         let http = |table: Name| {
             let mut manager = HttpConnectionManager::new(listener.clone(), table);
             manager.access_log.clone_from(&options.access_log);
             manager.http_filters = HttpFilter::list(chain_plugins(&self.gateways, port, plugins));
-            manager.server_domains = domains.to_vec();
+            manager.server_domains = domains.clone();
             settings.iter().for_each(|s| s.apply_to_manager(&mut manager));
             NetworkFilter::HttpConnectionManager(manager)
         };
@@ -227,7 +293,7 @@ fn chain_name(protocol: &str, port: u16, server_names: &[String]) -> Name {
 }
 
 /// The plugins that run for any of these gateways, in the order in which requests meet them.
-fn chain_plugins(gateways: &[Key], port: u16, plugins: &BTreeMap<Unit, Vec<PluginPart>>) -> Vec<(PluginPhase, Name)> {
+fn chain_plugins(gateways: &HashSet<Key>, port: u16, plugins: &BTreeMap<Arc<Unit>, Vec<PluginPart>>) -> Vec<(PluginPhase, Name)> {
     let here = |part: &&PluginPart| part.gateways.as_ref().is_none_or(|only| only.iter().any(|g| gateways.contains(g)));
     let listed = |part: &&PluginPart| part.ports.is_empty() || part.ports.contains(&port);
     let mut found: Vec<&PluginPart> = plugins.values().flatten().filter(here).filter(listed).collect();

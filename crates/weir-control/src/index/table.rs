@@ -1,137 +1,164 @@
 //! Route tables: the routes of all units, by table and domain.
+use super::{catalog::Catalog, units::UnitId};
 use crate::{
     object::Kind,
-    translate::{Rank, RouteEntry, Unit},
+    translate::{Rank, RouteEntry},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
-use weir_config::model::{Config, Name, Route, RouteAction, RouteConfiguration, VirtualHost};
+use weir_config::model::{Name, Route, RouteAction, RouteConfiguration, VirtualHost};
 
 #[derive(Default)]
 pub struct Tables {
     tables: BTreeMap<Name, BTreeMap<Name, Domain>>,
-    touched: BTreeSet<(Name, Name)>,
+    /// (table, domain)
+    changes: BTreeMap<(Name, Name), Change>,
 }
 
 #[derive(Default)]
 struct Domain {
-    /// In order, but for those that came since it was built: these stand at the end.
+    /// In order.
     entries: Vec<Entry>,
-    ordered: usize,
     built: Option<Arc<VirtualHost>>,
 }
 
-/// More new entries than this are sorted with the others, instead of being put in one by one.
-const FEW: usize = 64;
-
-impl Domain {
-    fn take(&mut self, unit: &Unit) -> Vec<Entry> {
-        let ordered = self.ordered;
-        let mut at = 0;
-        let taken = self.entries.extract_if(.., |e| {
-            let own = e.unit == *unit;
-            if own && at < ordered {
-                self.ordered -= 1;
-            }
-            at += 1;
-            own
-        });
-        taken.collect()
-    }
-
-    /// The cost is that of what is new.
-    fn order(&mut self) {
-        if self.entries.len() - self.ordered > FEW {
-            self.entries.sort_by(|a, b| (&a.rank, &a.unit).cmp(&(&b.rank, &b.unit)));
-        } else {
-            for entry in self.entries.split_off(self.ordered) {
-                let at = self.entries.partition_point(|e| (&e.rank, &e.unit) <= (&entry.rank, &entry.unit));
-                self.entries.insert(at, entry);
-            }
-        }
-        self.ordered = self.entries.len();
-    }
+/// What units changed in a domain since it was built.
+#[derive(Default)]
+struct Change {
+    /// What these had there is replaced.
+    units: BTreeSet<UnitId>,
+    new: Vec<Entry>,
 }
 
 #[derive(PartialEq)]
 struct Entry {
     rank: Rank,
     route: Option<Arc<Route>>,
-    unit: Unit,
+    kind: Option<Kind>,
+    unit: UnitId,
+}
+
+/// More new entries than this are sorted with the others, instead of being put in one by one.
+const FEW: usize = 64;
+
+impl Entry {
+    /// Units of a kind have ranks of their own, by their names.
+    fn order(&self) -> (&Rank, Option<Kind>) {
+        (&self.rank, self.kind)
+    }
 }
 
 impl Tables {
     /// Replaces the routes of a unit, which had a part in the domains `old`; returns the domains it has a part in now.
-    /// Routes that say what they said keep their `Arc`.
-    pub fn put(&mut self, unit: &Unit, old: &[(Name, Name)], routes: Vec<RouteEntry>) -> Box<[(Name, Name)]> {
-        let mut by_domain: BTreeMap<(Name, Name), Vec<Entry>> = old.iter().map(|at| (at.clone(), Vec::new())).collect();
+    pub fn put(&mut self, unit: UnitId, kind: Option<Kind>, old: &[(Name, Name)], routes: Vec<RouteEntry>) -> Box<[(Name, Name)]> {
+        for at in old {
+            let change = self.changes.entry(at.clone()).or_default();
+            if !change.units.insert(unit) {
+                // The second time since the domain was built.
+                change.new.retain(|e| e.unit != unit);
+            }
+        }
+        let mut by_domain: BTreeMap<(Name, Name), Vec<Entry>> = BTreeMap::new();
         for RouteEntry { table, domain, rank, route } in routes {
-            by_domain.entry((table, domain)).or_default().push(Entry { rank, route, unit: unit.clone() });
+            by_domain.entry((table, domain)).or_default().push(Entry { rank, route, kind, unit });
         }
         let mut now = Vec::with_capacity(by_domain.len());
-        for ((table, name), mut new) in by_domain {
+        for (at, mut new) in by_domain {
             // An object may reach a domain in two ways (by two listeners of one port): once is enough.
             new.sort_by(|a, b| a.rank.cmp(&b.rank));
             new.dedup();
-            let domain = self.tables.entry(table.clone()).or_default().entry(name.clone()).or_default();
-            let before: Vec<Entry> = match old.iter().any(|(t, d)| *t == table && *d == name) {
-                true => domain.take(unit),
-                false => Vec::new(),
-            };
-            if !new.is_empty() {
-                now.push((table.clone(), name.clone()));
-            }
-            if before == new {
-                domain.entries.extend(before);
-                continue;
-            }
-            for entry in &mut new {
-                if let Some(same) = before.iter().find(|b| b.route == entry.route) {
-                    entry.route.clone_from(&same.route);
-                }
-            }
-            domain.entries.extend(new);
-            self.touched.insert((table, name));
+            // The names are those of the table and the domain, where they exist: many units share them.
+            let at = self.shared(at);
+            let change = self.changes.entry(at.clone()).or_default();
+            change.units.insert(unit);
+            change.new.extend(new);
+            now.push(at);
         }
         now.into()
     }
 
-    /// Builds the virtual hosts and route configurations that were touched.
-    pub fn build(&mut self, config: &mut Config) {
-        let touched = std::mem::take(&mut self.touched);
-        let mut changed: BTreeSet<Name> = BTreeSet::new();
-        for (table, name) in touched {
-            let Some(domains) = self.tables.get_mut(&table) else { continue };
-            let Some(domain) = domains.get_mut(&name) else { continue };
+    fn shared(&self, (table, domain): (Name, Name)) -> (Name, Name) {
+        let Some((table, domains)) = self.tables.get_key_value(&table) else { return (table, domain) };
+        let domain = domains.get_key_value(&domain).map_or(domain, |(name, _)| name.clone());
+        (table.clone(), domain)
+    }
+
+    /// Builds the virtual hosts in whose domains something changed.
+    pub fn build(&mut self, catalog: &mut Catalog) {
+        for ((table, name), change) in std::mem::take(&mut self.changes) {
+            let domains = self.tables.entry(table.clone()).or_default();
+            let domain = domains.entry(name.clone()).or_default();
+            domain.apply(change);
+            let before = domain.built.is_some();
             if domain.entries.is_empty() {
                 domains.remove(&name);
-                changed.insert(table);
+                if domains.is_empty() {
+                    self.tables.remove(&table);
+                }
+                if before {
+                    catalog.set_host(table, name, None);
+                }
                 continue;
             }
-            domain.order();
-            let routes: Vec<_> = domain.entries.iter().filter_map(|e| e.route.clone()).collect();
-            let host = VirtualHost {
-                // As Istio has it; where nothing is tried twice there is nothing to count.
-                include_request_attempt_count: routes.iter().any(|r| tries_again(r)),
-                fall_back_to_wildcard: domain.entries.iter().all(|e| matches!(&e.unit, Unit::Object(key) if key.kind == Kind::Ingress)),
-                ..VirtualHost::new(name.clone(), vec![name.to_string()], routes)
-            };
+            let host = domain.host(&name);
             if !domain.built.as_deref().is_some_and(|built| same_routes(built, &host)) {
-                domain.built = Some(Arc::new(host));
-                changed.insert(table);
+                let host = Arc::new(host);
+                domain.built = Some(host.clone());
+                catalog.set_host(table, name, Some(host));
             }
         }
-        for table in changed {
-            let hosts: Vec<Arc<VirtualHost>> = self.tables.get(&table).into_iter().flatten().filter_map(|(_, d)| d.built.clone()).collect();
-            if hosts.is_empty() {
-                self.tables.remove(&table);
-                config.routes.remove(&table);
-            } else {
-                let name = table.clone();
-                config.routes.insert(table, Arc::new(RouteConfiguration { name, virtual_hosts: hosts }));
+    }
+
+    /// The tables as route configurations. Costs the work of all domains.
+    pub fn route_configurations(&self) -> BTreeMap<Name, Arc<RouteConfiguration>> {
+        let one = |(name, domains): (&Name, &BTreeMap<Name, Domain>)| {
+            let virtual_hosts = domains.values().filter_map(|d| d.built.clone()).collect();
+            (name.clone(), Arc::new(RouteConfiguration { name: name.clone(), virtual_hosts }))
+        };
+        self.tables.iter().map(one).collect()
+    }
+}
+
+impl Domain {
+    fn apply(&mut self, Change { units, mut new }: Change) {
+        let before: Vec<Entry> = self.entries.extract_if(.., |e| units.contains(&e.unit)).collect();
+        keep_routes(&before, &mut new);
+        if new.len() > FEW {
+            self.entries.append(&mut new);
+            self.entries.sort_by(|a, b| a.order().cmp(&b.order()));
+        } else {
+            for entry in new {
+                let at = self.entries.partition_point(|e| e.order() <= entry.order());
+                self.entries.insert(at, entry);
             }
+        }
+        self.entries.shrink_to_fit();
+    }
+
+    fn host(&self, name: &Name) -> VirtualHost {
+        let routes: Vec<_> = self.entries.iter().filter_map(|e| e.route.clone()).collect();
+        VirtualHost {
+            // As Istio has it; where nothing is tried twice there is nothing to count.
+            include_request_attempt_count: routes.iter().any(|r| tries_again(r)),
+            fall_back_to_wildcard: self.entries.iter().all(|e| e.kind == Some(Kind::Ingress)),
+            ..VirtualHost::new(name.clone(), vec![name.to_string()], routes)
+        }
+    }
+}
+
+/// Routes that say what they said keep their `Arc`.
+fn keep_routes(before: &[Entry], new: &mut [Entry]) {
+    let mut by_name: HashMap<(UnitId, &Name), Vec<&Arc<Route>>> = HashMap::new();
+    for (entry, route) in before.iter().filter_map(|e| Some((e, e.route.as_ref()?))) {
+        by_name.entry((entry.unit, &route.name)).or_default().push(route);
+    }
+    for entry in new {
+        let Some(route) = &mut entry.route else { continue };
+        let candidates = by_name.get(&(entry.unit, &route.name)).into_iter().flatten();
+        if let Some(same) = candidates.copied().find(|old| **old == *route) {
+            *route = same.clone();
         }
     }
 }

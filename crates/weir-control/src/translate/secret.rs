@@ -2,9 +2,10 @@
 use super::{Cx, Part, SecretKey, SecretUse};
 use crate::{
     api::kubernetes::pem::{is_certificates, is_private_key, is_revocation_lists},
+    aspect::Aspect,
     object::{Object, Spec},
 };
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 use weir_config::model::{Secret, SecretContent};
 
 /// Why a reference to a secret leads nowhere.
@@ -16,22 +17,27 @@ pub enum Lacks {
 
 /// Whether the secret is there and holds what it is asked for.
 pub fn check(cx: &Cx<'_>, key: &SecretKey) -> Result<(), Lacks> {
-    let object = cx.get(key.source, &key.namespace, &key.name).ok_or(Lacks::Object)?;
-    content(object, key).map(|_| ()).ok_or(Lacks::Content)
+    let aspect = if key.content == SecretUse::Roots { Aspect::Roots } else { Aspect::Certificate };
+    let object = cx.aspects(key.source, &key.namespace, &key.name, &[aspect]).ok_or(Lacks::Object)?;
+    content(object, key.content).map(|_| ()).ok_or(Lacks::Content)
 }
 
+/// Files that are in error leave the secret as it is served.
 pub fn translate(cx: &Cx<'_>, key: &SecretKey, part: &mut Part) {
+    let name = key.resource();
     if matches!(key.content, SecretUse::CertificateFiles | SecretUse::RootsFile) {
-        let content = files(cx, key).0;
-        part.secret = content.map(|content| Secret { name: key.resource(), content, origin: None });
+        let served = || cx.served(&name).map(|secret| secret.content.clone());
+        let content = read_files(cx, key).ok().or_else(served);
+        part.secret = content.map(|content| Secret { name, content, origin: None });
         return;
     }
     let Some(object) = cx.get(key.source, &key.namespace, &key.name) else { return };
-    part.secret = content(object, key).map(|content| Secret { name: key.resource(), content, origin: Some(object.origin()) });
+    part.secret = content(object, key.content).map(|content| Secret { name, content, origin: Some(object.origin()) });
 }
 
-fn content(object: &Arc<Object>, key: &SecretKey) -> Option<SecretContent> {
-    match (&object.spec, key.content) {
+/// What an object holds for a use.
+fn content(object: &Object, asked: SecretUse) -> Option<SecretContent> {
+    match (&object.spec, asked) {
         (Spec::Secret(s), SecretUse::Certificate) => {
             Some(SecretContent::TlsCertificate { certificate_chain: s.certificate_chain.clone()?, private_key: s.private_key.clone()? })
         }
@@ -43,15 +49,11 @@ fn content(object: &Arc<Object>, key: &SecretKey) -> Option<SecretContent> {
     }
 }
 
-/// What the files of a secret hold: what they held when they last were good, where they are not now, with what is wrong.
-pub fn files(cx: &Cx<'_>, key: &SecretKey) -> (Option<SecretContent>, Option<String>) {
-    let name = key.resource();
+/// Whether the files of a secret are good, or were when the secret that is served was made of them; and what is wrong with them.
+pub fn files(cx: &Cx<'_>, key: &SecretKey) -> (bool, Option<String>) {
     match read_files(cx, key) {
-        Ok(content) => {
-            cx.good().borrow_mut().insert(name, content.clone());
-            (Some(content), None)
-        }
-        Err(why) => (cx.good().borrow().get(&name).cloned(), Some(why)),
+        Ok(_) => (true, None),
+        Err(why) => (cx.served(&key.resource()).is_some(), Some(why)),
     }
 }
 

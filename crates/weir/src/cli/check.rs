@@ -39,14 +39,15 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if paths.is_empty() {
         bail!("nothing to check: give files or folders (weir check PATH), or - for standard input");
     }
-    let update = weir_control::Control::new(Options::default()).load(&paths);
-    let mut found = update.diagnostics;
-    if !args.no_plugins && !update.config.plugins.is_empty() {
+    let mut control = weir_control::Control::new(Options::default());
+    let mut found = control.load(&paths).diagnostics;
+    let config = control.config();
+    if !args.no_plugins && !config.plugins.is_empty() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         // What plugins log is not a finding.
         weir_proxy::app_log::divert(|_| ());
         let cache_dir = args.cache_dir.or_else(cache_dir);
-        let plugins = runtime.block_on(weir_proxy::plugin::check::check(&update.config, cache_dir))?;
+        let plugins = runtime.block_on(weir_proxy::plugin::check::check(&config, cache_dir))?;
         runtime.shutdown_background();
         found = crate::run::findings(&found, plugins);
         found.sort_by_key(|d| std::cmp::Reverse(d.severity));

@@ -5,15 +5,16 @@ use crate::{
         gateway::{From, Gateway, Listener},
         http_route::ParentRef,
     },
-    object::{Kind, Spec},
+    aspect::Aspect,
+    object::{Kind, Object, Spec},
     translate::Cx,
 };
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use weir_config::model::Name;
 
 /// Whether a class is Weir's, as any is that no GatewayClass object gives to another controller; else why not.
 pub fn class(cx: &Cx<'_>, name: &str) -> Result<(), String> {
-    match cx.get(Kind::GatewayClass, "", name).map(|o| &o.spec) {
+    match cx.aspects(Kind::GatewayClass, "", name, &[Aspect::General]).map(|o| &o.spec) {
         Some(Spec::GatewayClass(class)) if *class.controller != *CONTROLLER => {
             Err(format!("the GatewayClass {name} belongs to the controller {}", class.controller))
         }
@@ -59,6 +60,27 @@ impl Refused {
     }
 }
 
+/// The Gateway of a parent. Of its listeners only those are read that [`attach`] asks for.
+pub fn gateway<'a>(cx: &Cx<'a>, namespace: &str, parent: &ParentRef) -> Option<&'a Arc<Object>> {
+    let aspects = |aspects: &[Aspect<'_>]| cx.aspects(Kind::Gateway, namespace, &parent.name, aspects);
+    let object = aspects(&[Aspect::General])?;
+    let Spec::Gateway(gateway) = &object.spec else { return None };
+    let ports: Vec<u16> = match (&parent.section, parent.port) {
+        (Some(section), _) => {
+            aspects(&[Aspect::Section(section)]);
+            gateway.listeners.iter().filter(|l| l.name == *section).map(|l| l.port).collect()
+        }
+        (None, Some(port)) => vec![port],
+        (None, None) => {
+            aspects(&[Aspect::Ports]);
+            gateway.listeners.iter().map(|l| l.port).collect()
+        }
+    };
+    let ports: BTreeSet<u16> = ports.into_iter().collect();
+    aspects(&ports.into_iter().map(Aspect::Port).collect::<Vec<_>>());
+    Some(object)
+}
+
 /// Attaches a `route` (its kind and namespace) with `hostnames` to what `parent` says of a gateway.
 pub fn attach<'a>(
     cx: &Cx<'_>,
@@ -100,14 +122,17 @@ fn allows(cx: &Cx<'_>, from: &From, gateway_namespace: &str, namespace: &str) ->
     match from {
         From::Same => gateway_namespace == namespace,
         From::All => true,
-        From::Selector(requirements) => match cx.get(Kind::Namespace, "", namespace) {
-            Some(object) => requirements.iter().all(|r| r.holds(&object.meta)),
-            // Folders seldom hold Namespace objects: what can be told by the name alone still is.
-            None => {
-                let meta = crate::object::Meta { name: namespace.into(), ..Default::default() };
-                requirements.iter().all(|r| r.holds(&meta))
+        From::Selector(requirements) => {
+            let labels: Vec<Aspect<'_>> = requirements.iter().map(|r| Aspect::Label(&r.key)).collect();
+            match cx.aspects(Kind::Namespace, "", namespace, &labels) {
+                Some(object) => requirements.iter().all(|r| r.holds(&object.meta)),
+                // Folders seldom hold Namespace objects: what can be told by the name alone still is.
+                None => {
+                    let meta = crate::object::Meta { name: namespace.into(), ..Default::default() };
+                    requirements.iter().all(|r| r.holds(&meta))
+                }
             }
-        },
+        }
     }
 }
 

@@ -42,6 +42,8 @@ fn port(cx: &Cx<'_>, gateway: &Arc<Object>, listener: &Listener, domains: &[Name
     match listener.protocol {
         Protocol::Tcp => Some(PortKind::Tcp { proxy }),
         Protocol::TlsTerminate => {
+            // All of the Gateway is read.
+            cx.find(&gateway.key);
             let mut own = Part::default();
             let tls = terminate(cx, gateway, listener, "", &mut own)?;
             own.secrets.into_iter().for_each(|key| drop(part.use_secret(key)));

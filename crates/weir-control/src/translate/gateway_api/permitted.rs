@@ -1,9 +1,5 @@
 //! References across namespaces, which a ReferenceGrant must allow.
-use crate::{
-    api::gateway_api::GROUP,
-    object::{Kind, Spec},
-    translate::Cx,
-};
+use crate::{api::gateway_api::GROUP, object::Spec, translate::Cx};
 
 /// What is referred to: (group, kind, namespace, name).
 pub type Target<'a> = (&'a str, &'a str, &'a str, &'a str);
@@ -13,7 +9,7 @@ pub fn permitted(cx: &Cx<'_>, from: (&str, &str), to: Target<'_>) -> bool {
     let (kind, namespace) = from;
     let (to_group, to_kind, to_namespace, to_name) = to;
     namespace == to_namespace
-        || cx.by_word(Kind::ReferenceGrant, to_namespace).any(|object| {
+        || cx.grants(from, to).any(|object| {
             let Spec::ReferenceGrant(grant) = &object.spec else { return false };
             grant.from.iter().any(|(g, k, n)| (&**g, &**k, &**n) == (GROUP, kind, namespace))
                 && grant

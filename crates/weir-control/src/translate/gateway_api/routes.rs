@@ -64,7 +64,7 @@ pub fn attach_parent<'a>(
         part.report(object, parent.place, format!("spec.parentRefs[{index}]"), found);
         None
     };
-    let found = cx.get(Kind::Gateway, namespace, &parent.name);
+    let found = attach::gateway(cx, namespace, parent);
     let Some((owner, Spec::Gateway(gateway))) = found.map(|o| (o, &o.spec)) else {
         return refuse(cx.missing(Kind::Gateway, namespace, &parent.name, "NoMatchingParent"));
     };
@@ -279,7 +279,7 @@ impl Maker<'_> {
                     let message = format!("the Service {namespace}/{name} is in another namespace, without a ReferenceGrant");
                     return Err(("RefNotPermitted", message, help));
                 }
-                let Some(service) = self.cx.service(namespace, name) else {
+                let Some(service) = self.cx.service_port(namespace, name, reference.port.unwrap_or_default()) else {
                     return Err((
                         "BackendNotFound",
                         format!("there is no Service {namespace}/{name}"),
@@ -288,6 +288,7 @@ impl Maker<'_> {
                 };
                 let port = port("Service")?;
                 if service.port(port).is_none() && service.external_name.is_none() {
+                    self.cx.service(namespace, name);
                     let ports: Vec<String> = service.ports.iter().map(|p| p.port.to_string()).collect();
                     let help = format!("its ports are {}", ports.join(", "));
                     return Err(("BackendNotFound", format!("the Service {namespace}/{name} has no port {port}"), help));

@@ -341,7 +341,11 @@ impl<'a> Maker<'a> {
         let Some((name, port)) = &backend.service else {
             return Err(("a resource is no backend yet".into(), "use a service".into()));
         };
-        let Some(service) = self.cx.service(namespace, name) else {
+        let found = match port {
+            PortRef::Number(number) => self.cx.service_port(namespace, name, *number),
+            PortRef::Name(_) => self.cx.service(namespace, name),
+        };
+        let Some(service) = found else {
             return Err((format!("there is no Service {namespace}/{name}"), "add it, or change the name".into()));
         };
         let number = match port {
@@ -350,6 +354,7 @@ impl<'a> Maker<'a> {
             PortRef::Name(name) => service.ports.iter().find(|p| p.name == *name).map(|p| p.port),
         };
         let Some(number) = number else {
+            self.cx.service(namespace, name);
             let ports: Vec<String> = service.ports.iter().map(|p| format!("{} {}", p.port, p.name).trim_end().to_string()).collect();
             return Err((format!("the Service {namespace}/{name} has no port {port}"), format!("its ports are {}", ports.join(", "))));
         };

@@ -14,12 +14,12 @@ pub fn beside(object: &Object, path: &str) -> PathBuf {
 
 /// A secret of files. What is wrong with them is reported; files that were good before go on with what they held.
 pub fn from_files(cx: &Cx<'_>, object: &Object, key: SecretKey, at: &At, part: &mut Part) -> Option<Name> {
-    let (content, trouble) = secret::files(cx, &key);
+    let (usable, trouble) = secret::files(cx, &key);
     if let Some(why) = trouble {
         let help = "a PEM file; a relative path starts at the folder of this file";
         part.report(object, at.span, &*at.field, Diagnostic::error("InvalidCertificateRef", why).help(help));
     }
-    content.map(|_| part.use_secret(key))
+    usable.then(|| part.use_secret(key))
 }
 
 /// Reports a Secret that is not there or does not hold what it should.

@@ -11,6 +11,7 @@ use crate::{
         read::At,
         virtual_service::{Action, Forward, HttpMatch, Retry},
     },
+    aspect::Aspect,
     object::{Kind, Object, Spec},
     translate::{Cx, Part, Rank, RankApi, RankPath, RouteEntry},
 };
@@ -35,7 +36,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, service: &VirtualService, pa
     said.iter().for_each(|s| sources(cx, s, part));
     let mut made: HashMap<(String, u16), Vec<Placed>> = HashMap::new();
     for reference in &service.gateways {
-        let found = cx.get(Kind::IstioGateway, &reference.namespace, &reference.name);
+        let found = cx.aspects(Kind::IstioGateway, &reference.namespace, &reference.name, &[Aspect::General]);
         let Some((gateway, Spec::IstioGateway(spec))) = found.map(|g| (g, &g.spec)) else {
             let found = cx.missing(Kind::IstioGateway, &reference.namespace, &reference.name, "GatewayNotFound");
             report(part, object, &reference.at, found);

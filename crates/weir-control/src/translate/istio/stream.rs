@@ -34,7 +34,8 @@ pub fn translate(
                 let kind = match server.tls.as_ref().filter(|_| *serves == Serves::Terminate) {
                     None => PortKind::Tcp { proxy },
                     Some(tls) => {
-                        // What is wrong with it is said of the Gateway.
+                        // What is wrong with it is said of the Gateway, all of which is read here.
+                        cx.find(&place.gateway.key);
                         let mut own = Part::default();
                         let Some(tls) = terminate(cx, place.gateway, tls, &mut own) else { return };
                         own.secrets.into_iter().for_each(|key| drop(part.use_secret(key)));
