@@ -177,7 +177,7 @@ impl Control {
         Update { delta, diagnostics, objects, translated, took: start.elapsed(), read: None }
     }
 
-    pub(crate) fn diagnostics(&mut self) -> Vec<Diagnostic> {
+    pub fn diagnostics(&mut self) -> Vec<Diagnostic> {
         let (late, ports) = self.index.findings();
         let mut all = self.files.diagnostics(late);
         all.extend(ports.into_iter().cloned());
