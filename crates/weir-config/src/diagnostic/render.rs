@@ -50,14 +50,11 @@ impl Diagnostic {
         }
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         let drawn = renderer.render(&[group]).to_string();
-        if lines.contains(redact::REDACTED) {
-            // The column that was drawn is that of the redacted line.
-            let at = format!("{}:{}:", place.source.name, place.line);
-            let (_, rest) = drawn.split_once(&at).unwrap_or_default();
-            let column = rest.bytes().take_while(u8::is_ascii_digit).count();
-            return drawn.replacen(&format!("{at}{}", &rest[..column]), &format!("{at}{}", place.column), 1);
-        }
-        drawn
+        // The column that was drawn is that of the line as it is shown.
+        let at = format!("{}:{}:", place.source.name, place.line);
+        let (_, rest) = drawn.split_once(&at).unwrap_or_default();
+        let column = rest.bytes().take_while(u8::is_ascii_digit).count();
+        drawn.replacen(&format!("{at}{}", &rest[..column]), &format!("{at}{}", place.column), 1)
     }
 
     /// The lines of the place, the place in them, and the secrets of the place; see [`redact::shown`].

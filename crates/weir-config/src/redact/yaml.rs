@@ -10,6 +10,10 @@ use crate::{
 };
 use std::{borrow::Cow, ops::Range, sync::Arc};
 
+/// Of longer lines so much is shown on both sides of the place, in bytes.
+const WINDOW: usize = 200;
+/// In place of the rest.
+const CUT: &str = "…";
 /// For what is written without quotes: brackets alone would be a list.
 const QUOTED: &str = "\"[redacted]\"";
 /// Keys of a pair whose other member is its value.
@@ -25,12 +29,15 @@ pub(crate) fn shown(place: &Place) -> (Cow<'_, str>, Range<usize>, Vec<&str>) {
     let text = &*place.source.text;
     let start = place.bytes.start.min(text.len());
     let end = place.bytes.end.clamp(start, text.len());
-    let from = text[..start].rfind('\n').map_or(0, |i| i + 1);
-    let to = text[end..].find('\n').map_or(text.len(), |i| end + i);
+    let before = text.floor_char_boundary(start.saturating_sub(WINDOW));
+    let after = text.ceil_char_boundary(end.saturating_add(WINDOW));
+    let from = text[before..start].rfind('\n').map_or(before, |i| before + i + 1);
+    let to = text[end..after].find('\n').map_or(after, |i| end + i);
     let all = place.source.secrets.get_or_init(|| secrets(&place.source).into());
     let first = all.partition_point(|c| c.bytes.end <= from);
     let last = all.partition_point(|c| c.bytes.start < to);
-    let mut within: Vec<Cut> = all.get(first..last).unwrap_or_default().to_vec();
+    let whole = all.get(first..last).unwrap_or_default();
+    let mut within: Vec<Cut> = whole.to_vec();
     within.iter_mut().for_each(|c| c.bytes = c.bytes.start.max(from)..c.bytes.end.min(to));
     let moved = |at: usize, ends: bool| {
         let (mut out, mut done) = (0, from);
@@ -46,10 +53,19 @@ pub(crate) fn shown(place: &Place) -> (Cow<'_, str>, Range<usize>, Vec<&str>) {
         }
         out + at.saturating_sub(done)
     };
-    let span = moved(start, false)..moved(end, true);
-    let secrets = within.iter().filter(|c| c.bytes.start < end && c.bytes.end > start);
+    let mut span = moved(start, false)..moved(end, true);
+    let mut lines = without(&text[from..to], from, &within);
+    if from > 0 && !text[..from].ends_with('\n') {
+        lines = format!("{CUT}{lines}").into();
+        span = span.start + CUT.len()..span.end + CUT.len();
+    }
+    if to < text.len() && !text[to..].starts_with('\n') {
+        lines = format!("{lines}{CUT}").into();
+    }
+    // Whole ones, and what of them is in these lines.
+    let secrets = whole.iter().chain(&within).filter(|c| c.bytes.start < end && c.bytes.end > start);
     let secrets = secrets.map(|c| text[c.bytes.clone()].trim_matches(['"', '\''])).filter(|s| s.len() > 2).collect();
-    (without(&text[from..to], from, &within), span, secrets)
+    (lines, span, secrets)
 }
 
 /// All of a source, in their order.
