@@ -87,8 +87,12 @@ impl Direct {
             hcm.http_filters = HttpFilter::list([(plugin.phase, plugin.name.clone())]);
             plugins.insert(plugin.name.clone(), Arc::new(plugin));
         }
-        let chain =
-            FilterChain { name: name.clone(), server_names: Vec::new(), tls: None, filter: NetworkFilter::HttpConnectionManager(hcm) };
+        let chain = FilterChain {
+            name: name.clone(),
+            server_names: Vec::new(),
+            tls: None,
+            filters: vec![NetworkFilter::HttpConnectionManager(Arc::new(hcm))],
+        };
         let listener = Listener {
             name: name.clone(),
             address: self.listen,

@@ -33,11 +33,13 @@ fn listener(out: &mut String, l: &Listener) {
     for chain in &l.filter_chains {
         let names = if chain.server_names.is_empty() { String::new() } else { format!(" for {}", chain.server_names.join(" ")) };
         let tls = chain.tls.as_ref().map_or(String::new(), |tls| format!(" tls {}", terse(tls, &[])));
-        let to = match &chain.filter {
+        let filter = |filter: &NetworkFilter| match filter {
+            NetworkFilter::Rbac(rbac) => format!("rbac {}", terse(rbac, &[])),
             NetworkFilter::HttpConnectionManager(h) => manager(h),
             NetworkFilter::TcpProxy(t) if !t.sni_clusters.is_empty() => format!("tcp by server name {}", t.sni_clusters.join(" ")),
             NetworkFilter::TcpProxy(t) => format!("tcp {}", terse(&t.clusters, &[])),
         };
+        let to = chain.filters.iter().map(filter).collect::<Vec<_>>().join(" -> ");
         line(out, format_args!("  {}{names}{tls} -> {to}", chain.name));
     }
 }

@@ -23,7 +23,7 @@ use std::{
 use tables::Tables;
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{Config, Listener, Name, NetworkFilter},
+    model::{Config, Listener, Name},
 };
 use weir_net::listen;
 
@@ -293,7 +293,7 @@ impl Applier {
             let stays = !config.listeners.contains_key(&slot.name);
             let rt = fresh.get(&slot.id).copied().unwrap_or(&current);
             for chain in rt.chains() {
-                let NetworkFilter::HttpConnectionManager(hcm) = &chain.config.filter else { continue };
+                let Some(hcm) = chain.config.http_connection_manager() else { continue };
                 let key = HcmKey { listener: slot.name.clone(), chain: chain.config.name.clone() };
                 if stays {
                     hcms.extend(before.hcms.get(&key).map(|hcm| (key, hcm.clone())));
@@ -306,7 +306,7 @@ impl Applier {
                     hcms.extend(old.map(|hcm| (key, hcm.clone())));
                     continue;
                 };
-                let Some(hcm) = HcmRt::new(&chain.config, table, logs, filters) else { continue };
+                let hcm = HcmRt::new(hcm, table, logs, filters);
                 let kept = old.filter(|h| h.same(&hcm)).cloned();
                 hcms.insert(key, kept.unwrap_or_else(|| Arc::new(hcm)));
             }

@@ -20,12 +20,14 @@ use crate::{
     core::Core,
     info::Flags,
     plugin::WorkerPlugins,
+    reply::Reply,
     snapshot::HcmRt,
     stats::HttpStats,
-    stream::{Direction, Reply, Stream},
+    stream::{Direction, Stream},
 };
 use std::{
     net::IpAddr,
+    ops::Deref,
     rc::{Rc, Weak},
     sync::Arc,
     task::{Context, Poll},
@@ -67,13 +69,26 @@ pub enum Part {
     Trailers,
 }
 
-/// What filters may use of the stream and of the worker.
-pub struct FilterContext {
-    pub stream: Rc<Stream>,
+/// What filters may use of the connection manager and of the worker (Envoy's `FactoryContext`).
+pub struct FactoryContext {
     pub core: Rc<Core>,
     pub stats: Arc<HttpStats>,
     pub rt: Arc<HcmRt>,
     pub plugins: Weak<WorkerPlugins>,
+}
+
+/// What the filters of one stream may use.
+pub struct FilterContext {
+    pub stream: Rc<Stream>,
+    pub factory: Rc<FactoryContext>,
+}
+
+impl Deref for FilterContext {
+    type Target = FactoryContext;
+
+    fn deref(&self) -> &FactoryContext {
+        &self.factory
+    }
 }
 
 impl FilterContext {

@@ -1,6 +1,7 @@
 //! The HTTP connection manager: what happens on a connection between its first byte and its last.
 mod active_stream;
 mod body;
+mod cache;
 mod clock;
 mod encode;
 mod h1;
@@ -15,26 +16,26 @@ mod upgrade;
 mod upstream_request;
 mod wait;
 
+pub use cache::{Hcm, HcmCache};
+
 use crate::{
     conn::ConnInfo,
     drain::{IDLE_GRACE, Phase},
-    snapshot::{HcmKey, HcmRt, Snapshot},
+    snapshot::HcmKey,
     stats::HttpStats,
     stream::Stream,
     worker::Worker,
 };
+use cache::{Waits, ns};
 use std::{
     future::poll_fn,
     rc::{Rc, Weak},
-    sync::Arc,
     task::Poll,
-    time::Duration,
 };
-use weir_config::model::{EscapedSlashes, HttpConnectionManager};
 use weir_net::{
-    http::{Headers, h2::PREFACE, parse, path, relay::Peer, wire::Wire},
+    http::{Headers, h2::PREFACE, relay::Peer, wire::Wire},
     io::Io,
-    timer::{Deadline, nanos},
+    timer::Deadline,
 };
 
 /// What a connection speaks.
@@ -54,53 +55,6 @@ impl Protocol {
             Some(_) => Protocol::Http1,
             None => Protocol::Detect,
         }
-    }
-}
-
-/// A connection manager as a worker uses it, for one version of the configuration.
-pub struct Hcm {
-    pub rt: Arc<HcmRt>,
-    pub snapshot: Arc<Snapshot>,
-    pub stats: Arc<HttpStats>,
-    path: path::Options,
-    head: parse::Limits,
-    waits: Waits,
-    /// An access log asks for trailers: bodies that may have some are not passed unread.
-    logs_trailers: bool,
-}
-
-/// What a connection needs to know between requests; it does not hold on to a configuration while it is idle.
-#[derive(Clone, Copy)]
-struct Waits {
-    idle: u64,
-    head: u64,
-    limits: parse::Limits,
-}
-
-fn ns(d: Option<Duration>) -> u64 {
-    d.map_or(u64::MAX, nanos)
-}
-
-impl Hcm {
-    pub fn new(rt: Arc<HcmRt>, snapshot: Arc<Snapshot>, stats: Arc<HttpStats>) -> Hcm {
-        let c = rt.config();
-        let path = path::Options {
-            normalize: c.normalize_path,
-            merge_slashes: c.merge_slashes,
-            escaped_slashes: match c.escaped_slashes {
-                EscapedSlashes::KeepUnchanged => path::Slashes::Keep,
-                EscapedSlashes::RejectRequest => path::Slashes::Reject,
-                EscapedSlashes::UnescapeAndRedirect => path::Slashes::Redirect,
-                EscapedSlashes::UnescapeAndForward => path::Slashes::Unescape,
-            },
-        };
-        let head = parse::Limits { bytes: c.limits.max_request_headers_bytes as usize, fields: c.limits.max_headers_count as usize };
-        let waits = Waits { idle: ns(c.timeouts.idle_timeout), head: ns(c.timeouts.request_headers_timeout), limits: head };
-        let logs_trailers = rt.access_logs.iter().any(|l| l.reads_trailers());
-        Hcm { path, head, waits, logs_trailers, rt, snapshot, stats }
-    }
-    pub fn config(&self) -> &HttpConnectionManager {
-        self.rt.config()
     }
 }
 
@@ -124,14 +78,15 @@ struct Connection {
     conn: Rc<ConnInfo>,
     key: HcmKey,
     worker: Rc<Worker>,
+    hcms: Rc<HcmCache>,
     ip: Rc<[u8]>,
 }
 
 /// Serves a connection to its end.
-pub async fn serve(io: Io, conn: Rc<ConnInfo>, worker: Rc<Worker>, key: HcmKey, protocol: Protocol) {
+pub async fn serve(io: Io, conn: Rc<ConnInfo>, worker: Rc<Worker>, hcms: Rc<HcmCache>, key: HcmKey, protocol: Protocol) {
     let ip: Rc<[u8]> = conn.peer.ip().to_canonical().to_string().into_bytes().into();
     let mut known = Weak::new();
-    let Some(hcm) = worker.hcm(&key, &mut known) else { return };
+    let Some(hcm) = hcms.get(&key, &mut known) else { return };
     let stats = hcm.stats.clone();
     let begun = worker.now();
     stats.downstream_cx_total.inc();
@@ -141,7 +96,7 @@ pub async fn serve(io: Io, conn: Rc<ConnInfo>, worker: Rc<Worker>, key: HcmKey, 
         stats.downstream_cx_ssl_active.inc();
     }
     let tls = conn.tls.is_some();
-    let c = Connection { conn, key, worker, ip };
+    let c = Connection { conn, key, worker, hcms, ip };
     let mut wire = Wire::new(io);
     let first = match protocol {
         Protocol::Http1 => Ok((false, None)),

@@ -22,6 +22,7 @@ pub mod outlier;
 pub mod overload;
 pub mod plugin;
 mod proxy;
+pub mod reply;
 pub mod retry;
 pub mod route;
 pub mod secrets;

@@ -4,6 +4,7 @@ mod build;
 mod byte_copy;
 mod connect_tunnel;
 mod info;
+mod network_filters;
 mod tcp_proxy;
 
 pub(crate) use accept::run as accept;

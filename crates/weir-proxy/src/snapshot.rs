@@ -6,7 +6,7 @@ use crate::{
     route::{RouteConfigRt, RouteTable, matcher::Patterns},
 };
 use std::{collections::HashMap, sync::Arc, time::SystemTime};
-use weir_config::model::{Config, FilterChain, HttpConnectionManager, Name, NetworkFilter, VirtualHost};
+use weir_config::model::{Config, HttpConnectionManager, Name, VirtualHost};
 
 /// Published by `ArcSwap`; a worker compares its pointer at each request. What did not change is shared with the
 /// snapshot before it.
@@ -52,8 +52,7 @@ pub struct HcmKey {
 
 /// An HTTP connection manager with everything that its requests need.
 pub struct HcmRt {
-    /// Its filter is an HTTP connection manager.
-    chain: Arc<FilterChain>,
+    config: Arc<HttpConnectionManager>,
     /// Empty where its route configuration is missing: every request is answered 404.
     pub table: Arc<RouteTable>,
     pub access_logs: Arc<[AccessLogger]>,
@@ -63,16 +62,14 @@ pub struct HcmRt {
 }
 
 impl HcmRt {
-    /// `None` where the chain ends in something else.
     pub(crate) fn new(
-        chain: &Arc<FilterChain>,
+        config: &Arc<HttpConnectionManager>,
         table: Arc<RouteTable>,
         access_logs: Arc<[AccessLogger]>,
         filters: Arc<FilterList>,
-    ) -> Option<HcmRt> {
-        let NetworkFilter::HttpConnectionManager(hcm) = &chain.filter else { return None };
-        let servers = (!hcm.server_domains.is_empty()).then(|| servers(&hcm.server_domains));
-        Some(HcmRt { chain: chain.clone(), table, access_logs, filters, servers })
+    ) -> HcmRt {
+        let servers = (!config.server_domains.is_empty()).then(|| servers(&config.server_domains));
+        HcmRt { config: config.clone(), table, access_logs, filters, servers }
     }
     /// Whether a request for `host` arrived on a connection that was opened for another server.
     pub fn is_misdirected(&self, sni: Option<&str>, host: &[u8]) -> bool {
@@ -88,16 +85,13 @@ impl HcmRt {
     }
     /// Whether `other` would do the same.
     pub(crate) fn same(&self, other: &HcmRt) -> bool {
-        Arc::ptr_eq(&self.chain, &other.chain)
+        Arc::ptr_eq(&self.config, &other.config)
             && Arc::ptr_eq(&self.table, &other.table)
             && Arc::ptr_eq(&self.access_logs, &other.access_logs)
             && Arc::ptr_eq(&self.filters, &other.filters)
     }
     pub fn config(&self) -> &HttpConnectionManager {
-        match &self.chain.filter {
-            NetworkFilter::HttpConnectionManager(hcm) => hcm,
-            NetworkFilter::TcpProxy(_) => unreachable!("checked by `new`"),
-        }
+        &self.config
     }
 }
 

@@ -9,11 +9,11 @@ use crate::{
     cluster::ClusterSlot,
     conn::ConnInfo,
     info::Info,
+    reply::Reply,
     route::{ActionRt, HostRt, RouteRt},
     snapshot::HcmRt,
 };
 use std::{
-    borrow::Cow,
     cell::{Cell, RefCell},
     collections::VecDeque,
     net::SocketAddr,
@@ -29,32 +29,6 @@ use weir_net::http::{Headers, RequestHead, ResponseHead};
 pub enum Direction {
     Request = 0,
     Response = 1,
-}
-
-/// An answer of the gateway's own.
-#[derive(Debug, Default)]
-pub struct Reply {
-    pub status: u16,
-    pub body: Cow<'static, [u8]>,
-    pub headers: Vec<(Vec<u8>, Vec<u8>)>,
-    /// For the access log.
-    pub details: Cow<'static, str>,
-    /// For gRPC requests; by default from the HTTP status.
-    pub grpc_status: Option<i32>,
-}
-
-impl Reply {
-    pub fn new(status: u16, details: impl Into<Cow<'static, str>>) -> Reply {
-        Reply { status, details: details.into(), ..Reply::default() }
-    }
-    pub fn body(mut self, body: impl Into<Cow<'static, [u8]>>) -> Reply {
-        self.body = body.into();
-        self
-    }
-    pub fn header(mut self, name: &str, value: &[u8]) -> Reply {
-        self.headers.push((name.into(), value.into()));
-        self
-    }
 }
 
 /// What a plugin asked for, during a callback or at any other time.

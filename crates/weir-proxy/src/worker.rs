@@ -5,16 +5,12 @@ use crate::{
     access_log::WorkerLogs,
     cluster::ClusterSlot,
     core::Core,
-    hcm::Hcm,
     plugin::WorkerPlugins,
-    snapshot::{HcmKey, Snapshot},
     stream::Stream,
     upstream::{WorkerCluster, mirror::Copies},
 };
-use arc_swap::{ArcSwap, Cache};
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
     ops::Deref,
     rc::{Rc, Weak},
     sync::{self, Arc},
@@ -36,9 +32,6 @@ struct Known {
 pub struct Worker {
     pub core: Rc<Core>,
     pub shared: Arc<Shared>,
-    current: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
-    /// Connection managers of the current snapshot that were asked for.
-    hcms: RefCell<(u64, HashMap<HcmKey, Rc<Hcm>>)>,
     /// By the numbers of their slots, which live only as long as the configuration has them.
     clusters: RefCell<Vec<Option<Known>>>,
     streams: RefCell<Vec<Rc<Stream>>>,
@@ -53,6 +46,7 @@ pub struct Worker {
 impl Deref for Worker {
     type Target = Core;
 
+    #[inline(always)]
     fn deref(&self) -> &Core {
         &self.core
     }
@@ -63,8 +57,6 @@ impl Worker {
     pub fn new(index: usize, shared: Arc<Shared>) -> Rc<Worker> {
         let worker = Rc::new_cyclic(|worker| Worker {
             core: Rc::new(Core::new(index, shared.started)),
-            current: RefCell::new(Cache::new(shared.snapshot.clone())),
-            hcms: RefCell::default(),
             clusters: RefCell::default(),
             streams: RefCell::default(),
             plugins: WorkerPlugins::new(&shared.plugins, worker.clone()),
@@ -76,34 +68,6 @@ impl Worker {
         });
         tokio::task::spawn_local(tick(Rc::downgrade(&worker)));
         worker
-    }
-
-    pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.current.borrow_mut().load().clone()
-    }
-
-    /// The connection manager as it is now. `known` is what the connection remembers between requests, so that usually
-    /// nothing is looked up; it keeps no old configuration alive. `None`: it is gone.
-    pub fn hcm(&self, key: &HcmKey, known: &mut Weak<Hcm>) -> Option<Rc<Hcm>> {
-        let mut current = self.current.borrow_mut();
-        let snapshot = current.load();
-        let mut hcms = self.hcms.borrow_mut();
-        if hcms.0 != snapshot.version {
-            hcms.1.clear();
-            hcms.0 = snapshot.version;
-        } else if let Some(hcm) = known.upgrade() {
-            return Some(hcm);
-        }
-        if let Some(hcm) = hcms.1.get(key) {
-            *known = Rc::downgrade(hcm);
-            return Some(hcm.clone());
-        }
-        let rt = snapshot.hcm(key)?.clone();
-        let stats = self.shared.stats.http(&rt.config().stat_prefix, self.index);
-        let hcm = Rc::new(Hcm::new(rt, snapshot.clone(), stats));
-        hcms.1.insert(key.clone(), hcm.clone());
-        *known = Rc::downgrade(&hcm);
-        Some(hcm)
     }
 
     /// This worker's side of a cluster, up to date with its slot. `None`: there is no such cluster.

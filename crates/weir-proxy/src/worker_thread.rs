@@ -4,7 +4,7 @@ use crate::{
     Shared,
     conn::ConnInfo,
     drain::{Drain, Phase},
-    hcm,
+    hcm::{self, HcmCache},
     listener::{self, DrainGroup, ListenerSlot},
     snapshot::HcmKey,
     worker::Worker,
@@ -75,6 +75,7 @@ impl Handle {
 pub(crate) struct Local {
     pub shared: Arc<Shared>,
     pub worker: Rc<Worker>,
+    hcms: Rc<HcmCache>,
     drains: RefCell<HashMap<u64, Rc<Drain>>>,
     /// For connections whose filter chain is not known yet.
     arriving: Rc<Drain>,
@@ -83,7 +84,8 @@ pub(crate) struct Local {
 impl Local {
     fn new(index: usize, shared: Arc<Shared>) -> Rc<Local> {
         let worker = Worker::new(index, shared.clone());
-        Rc::new(Local { worker, shared, drains: RefCell::default(), arriving: Rc::default() })
+        let hcms = Rc::new(HcmCache::new(worker.clone()));
+        Rc::new(Local { worker, hcms, shared, drains: RefCell::default(), arriving: Rc::default() })
     }
 
     async fn run(self: Rc<Self>, mut commands: mpsc::UnboundedReceiver<Command>) {
@@ -139,7 +141,7 @@ impl Local {
     pub async fn serve_http(self: &Rc<Self>, io: Io, conn: ConnInfo) {
         let key = HcmKey { listener: conn.listener.clone(), chain: conn.chain.clone() };
         let protocol = hcm::Protocol::of(&io);
-        hcm::serve(io, Rc::new(conn), self.worker.clone(), key, protocol).await;
+        hcm::serve(io, Rc::new(conn), self.worker.clone(), self.hcms.clone(), key, protocol).await;
     }
 }
 

@@ -242,8 +242,8 @@ async fn a_plugin_that_cannot_be_loaded_is_said_and_shown() {
     conf.0.plugins.insert("default/gone".into(), plugin.into());
     let mut hcm = HttpConnectionManager::new("http".into(), "none".into());
     hcm.http_filters = HttpFilter::list([(PluginPhase::Authn, "default/gone".into())]);
-    let filter = NetworkFilter::HttpConnectionManager(hcm);
-    conf.listener("l", loopback(), vec![FilterChain { name: "c".into(), server_names: vec![], tls: None, filter }.into()]);
+    let filter = NetworkFilter::HttpConnectionManager(hcm.into());
+    conf.listener("l", loopback(), vec![FilterChain { name: "c".into(), server_names: vec![], tls: None, filters: vec![filter] }.into()]);
     let report = within(proxy.apply(conf.arc())).await;
     let d = report.diagnostics.iter().find(|d| d.reason == "PluginCodeUnavailable").unwrap();
     assert!(d.severity == Severity::Error && d.message.contains("default/gone") && d.message.contains("/nonexistent/plugin.wasm"), "{d:?}");

@@ -31,7 +31,12 @@ fn rig(edit: impl FnOnce(&mut HttpConnectionManager, &mut Route, &mut Cluster)) 
     let mut route = Route::new("r".into(), RouteMatch::any(), RouteAction::Forward(Box::new(forward)), origin.clone());
     let mut hcm = HttpConnectionManager::new("t".into(), "rc".into());
     edit(&mut hcm, &mut route, &mut cluster);
-    let chain = FilterChain { name: "f".into(), server_names: Vec::new(), tls: None, filter: NetworkFilter::HttpConnectionManager(hcm) };
+    let chain = FilterChain {
+        name: "f".into(),
+        server_names: Vec::new(),
+        tls: None,
+        filters: vec![NetworkFilter::HttpConnectionManager(Arc::new(hcm))],
+    };
     let listener = Listener {
         name: "l".into(),
         address: SocketAddr::from(([127, 0, 0, 1], 0)),

@@ -17,7 +17,7 @@ use tokio::{
 };
 use weir_config::{
     diagnostic::{Diagnostic, Severity},
-    model::{Config, HeaderMatch, NetworkFilter, PathMatch, Route, RouteAction, StringMatch, ValueMatch},
+    model::{Config, HeaderMatch, PathMatch, Route, RouteAction, StringMatch, ValueMatch},
     redact,
     text::counted,
 };
@@ -239,7 +239,7 @@ fn curl_lines(config: &Config, open: &[BoundListener]) -> Vec<String> {
     let mut lines = Vec::new();
     for listener in config.listeners.values().filter(|l| open.iter().any(|o| o.name == l.name)) {
         for chain in &listener.filter_chains {
-            let NetworkFilter::HttpConnectionManager(hcm) = &chain.filter else { continue };
+            let Some(hcm) = chain.http_connection_manager() else { continue };
             let Some(routes) = config.routes.get(&hcm.route_config) else { continue };
             for host in &routes.virtual_hosts {
                 for route in &host.routes {

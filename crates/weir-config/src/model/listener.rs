@@ -1,5 +1,5 @@
 //! Listeners, filter chains and the HTTP connection manager (`config.listener.v3`, `http_connection_manager.v3`).
-use super::{HttpFilter, Name, Origin, maybe_seconds, seconds};
+use super::{HttpFilter, Name, Origin, Rbac, maybe_seconds, seconds};
 use serde::Serialize;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -25,14 +25,39 @@ pub struct FilterChain {
     pub server_names: Vec<String>,
     /// Terminates TLS where present. A chain with `server_names` and without TLS passes it through.
     pub tls: Option<DownstreamTls>,
-    pub filter: NetworkFilter,
+    /// A connection passes them in order. The last one is an HTTP connection manager or a TCP proxy, and only the last one.
+    pub filters: Vec<NetworkFilter>,
+}
+
+impl FilterChain {
+    pub fn http_connection_manager(&self) -> Option<&Arc<HttpConnectionManager>> {
+        match self.filters.last() {
+            Some(NetworkFilter::HttpConnectionManager(hcm)) => Some(hcm),
+            _ => None,
+        }
+    }
+    pub fn tcp_proxy(&self) -> Option<&TcpProxy> {
+        match self.filters.last() {
+            Some(NetworkFilter::TcpProxy(proxy)) => Some(proxy),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NetworkFilter {
-    HttpConnectionManager(HttpConnectionManager),
+    /// Closes connections that it does not allow. It knows nothing of requests.
+    Rbac(Arc<Rbac>),
+    HttpConnectionManager(Arc<HttpConnectionManager>),
     TcpProxy(TcpProxy),
+}
+
+impl NetworkFilter {
+    /// Whether it serves connections itself, so that no filter follows it.
+    pub fn is_terminal(&self) -> bool {
+        matches!(self, NetworkFilter::HttpConnectionManager(_) | NetworkFilter::TcpProxy(_))
+    }
 }
 
 /// Bytes both ways to a weighted choice of clusters.

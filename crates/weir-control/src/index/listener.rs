@@ -260,25 +260,25 @@ impl Draft {
             manager.http_filters = HttpFilter::list(chain_plugins(&self.gateways, port, plugins));
             manager.server_domains = domains.clone();
             settings.iter().for_each(|s| s.apply_to_manager(&mut manager));
-            NetworkFilter::HttpConnectionManager(manager)
+            vec![NetworkFilter::HttpConnectionManager(Arc::new(manager))]
         };
         let tcp = |mut proxy: TcpProxy| {
             settings.iter().for_each(|s| s.apply_to_log(&mut proxy.access_log));
-            NetworkFilter::TcpProxy(proxy)
+            vec![NetworkFilter::TcpProxy(proxy)]
         };
         match self.kind {
-            PortKind::Http => FilterChain { name: http_table(bind), server_names: Vec::new(), tls: None, filter: http(http_table(bind)) },
+            PortKind::Http => FilterChain { name: http_table(bind), server_names: Vec::new(), tls: None, filters: http(http_table(bind)) },
             PortKind::Https { server_names, tls, table } => {
-                FilterChain { name: chain_name("https", port, &server_names), filter: http(table), server_names, tls: Some(tls) }
+                FilterChain { name: chain_name("https", port, &server_names), filters: http(table), server_names, tls: Some(tls) }
             }
             PortKind::Passthrough { server_names, proxy } => {
-                FilterChain { name: chain_name("tls", port, &server_names), server_names, tls: None, filter: tcp(proxy) }
+                FilterChain { name: chain_name("tls", port, &server_names), server_names, tls: None, filters: tcp(proxy) }
             }
             PortKind::Tls { server_names, tls, proxy } => {
-                FilterChain { name: chain_name("tls", port, &server_names), server_names, tls: Some(tls), filter: tcp(proxy) }
+                FilterChain { name: chain_name("tls", port, &server_names), server_names, tls: Some(tls), filters: tcp(proxy) }
             }
             PortKind::Tcp { proxy } => {
-                FilterChain { name: chain_name("tcp", port, &[]), server_names: Vec::new(), tls: None, filter: tcp(proxy) }
+                FilterChain { name: chain_name("tcp", port, &[]), server_names: Vec::new(), tls: None, filters: tcp(proxy) }
             }
         }
     }

@@ -2,6 +2,7 @@
 //! Envoy's messages, with the objects that they come from in their metadata.
 mod cluster;
 mod filter;
+mod listener;
 mod route;
 mod sensitive;
 mod shape;
@@ -76,7 +77,7 @@ fn lists(shared: &Shared, wanted: &dyn Fn(&str) -> bool, eds: bool) -> Vec<List>
         let (version, at) = (version.clone(), at.clone());
         move |_: &str, resource: Value| json!({ "version_info": version, field: shape(resource), "last_updated": at })
     };
-    let listener = |name: &str, resource: Value| json!({ "name": name, "active_state": { "version_info": version, "listener": shape::listener(resource), "last_updated": at } });
+    let listener = |name: &str, resource: Value| json!({ "name": name, "active_state": { "version_info": version, "listener": listener::listener(resource), "last_updated": at } });
     let secret = |name: &str, resource: Value| json!({ "name": name, "version_info": version, "last_updated": at, "secret": shape::secret(resource) });
     let routes = entry("route_config", route::route_configuration);
     let (clusters, plugins) = (entry("cluster", cluster::cluster), entry("ecds_filter", shape::plugin));

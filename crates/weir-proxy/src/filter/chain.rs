@@ -3,14 +3,15 @@
 //! Each filter has a state in each direction. A head, body bytes, the end and trailers arrive at a filter, are shown to it, and go on to
 //! the next filter or stay. What has passed the last one waits in `out` to be forwarded. The response meets the filters in reverse order.
 //!
-//! Filters are numbered by their positions in the list of the connection manager, so that a plugin keeps its number whatever the route
-//! disables. A filter's configuration is that of the route at the moment when the request reaches the filter.
-use super::{Filter, FilterContext, Flow, Part, Stop};
+//! A filter's configuration is that of the route at the moment when the request reaches the filter. Filters are known outside by their
+//! positions in the list of the connection manager, so that one keeps its number when the request gets another route.
+use super::{Filter, FilterConfig, FilterContext, Flow, Part, Stop};
 use crate::{
     info::Flags,
     plugin::{PluginSlot, Waiting, WorkerPlugins},
+    reply::Reply,
     route::RouteRt,
-    stream::{Direction, Event, Reached, Reply},
+    stream::{Direction, Event, Reached},
 };
 use std::{
     borrow::Cow,
@@ -80,17 +81,32 @@ pub enum Ended {
 /// What the head of the request waits for at one filter.
 enum Work {
     None,
-    /// The decision of the filter at this position.
+    /// The decision of this filter.
     Filter(usize),
-    /// The start of plugins. Then the filter at this position is shown the head; with `true` if the head is all there is.
+    /// The start of plugins. Then this filter is shown the head; with `true` if the head is all there is.
     Plugins(Pin<Box<dyn Future<Output = ()>>>, usize, bool),
+}
+
+/// A filter that runs, with its position in the list.
+struct Active {
+    position: usize,
+    filter: Filter,
+}
+
+/// Whether the head of the request goes into a filter.
+enum Prepared {
+    Ready,
+    /// Other filters come next.
+    Rerouted,
+    /// It waits, or the stream ends.
+    Waits,
 }
 
 pub struct Chain {
     cx: FilterContext,
     route: Option<Arc<RouteRt>>,
-    /// By position; `None` for those that the route does not run.
-    filters: Vec<Option<Filter>>,
+    /// In the order of the list.
+    filters: Vec<Active>,
     states: [Vec<FilterState>; 2],
     pub out: [Out; 2],
     work: Work,
@@ -109,23 +125,23 @@ pub struct Chain {
 impl Chain {
     /// The filters that run on a request of this route.
     pub fn new(cx: FilterContext, route: Option<Arc<RouteRt>>) -> Chain {
-        let list = &cx.rt.filters;
-        let overrides = route.as_ref().map(|r| &r.filters);
-        let filters = list.positions().map(|position| list.config(position, overrides).map(Filter::new)).collect();
+        let mut filters = Vec::new();
+        cx.rt.filters.chosen(0, route.as_ref().map(|r| &r.filters), |position, config| {
+            filters.push(Active { position, filter: Filter::new(config) });
+        });
         Chain::with(cx, route, filters)
     }
 
-    fn with(cx: FilterContext, route: Option<Arc<RouteRt>>, filters: Vec<Option<Filter>>) -> Chain {
-        let n = filters.len();
-        let states = || (0..n).map(|_| FilterState::default()).collect();
-        for d in 0..2 {
-            cx.stream.held[d].borrow_mut().resize_with(n, Vec::new);
+    fn with(cx: FilterContext, route: Option<Arc<RouteRt>>, filters: Vec<Active>) -> Chain {
+        let states = || filters.iter().map(|_| FilterState::default()).collect();
+        for held in &cx.stream.held {
+            held.borrow_mut().resize_with(cx.rt.filters.len(), Vec::new);
         }
-        let mut chain = Chain {
+        Chain {
             cx,
             route,
-            filters,
             states: [states(), states()],
+            filters,
             out: Default::default(),
             work: Work::None,
             plugins_entered: false,
@@ -135,15 +151,13 @@ impl Chain {
             too_large: None,
             wants_body: [false; 2],
             fed: [false; 2],
-        };
-        chain.note_wants(Direction::Request);
-        chain
+        }
     }
 
     /// Notes whether any filter wants the body, which may depend on the head.
     fn note_wants(&mut self, d: Direction) {
         let wants = |f: &Filter| (f.wants(d, Part::Body) || f.wants(d, Part::Trailers)) && !self.skips(d, f);
-        self.wants_body[d as usize] = self.filters.iter().flatten().any(wants);
+        self.wants_body[d as usize] = self.filters.iter().any(|a| wants(&a.filter));
     }
 
     /// Whether the filter is a plugin that must not see this response.
@@ -166,15 +180,15 @@ impl Chain {
 
     /// Whether the head must not give the length of the body: a plugin has changed it, or is known to do so.
     pub fn is_unsized(&self, d: Direction) -> bool {
-        let resizes = |f: &Filter| matches!(f, Filter::Wasm(f) if f.resizes(d));
-        let will = || self.wants_body(d) && !self.out[d as usize].head_ends && self.filters.iter().flatten().any(resizes);
+        let resizes = |a: &Active| matches!(&a.filter, Filter::Wasm(f) if f.resizes(d));
+        let will = || self.wants_body(d) && !self.out[d as usize].head_ends && self.filters.iter().any(resizes);
         self.cx.stream.edited[d as usize].get().is_some() || will()
     }
 
     /// Notes that the length of the body differs from that in its head. Returns the name of the filter that changed it last.
     pub fn has_resized(&self, d: Direction) -> Option<String> {
         let position = self.cx.stream.edited[d as usize].get()?;
-        if let Some(Some(Filter::Wasm(plugin))) = self.filters.get(position) {
+        if let Some(Filter::Wasm(plugin)) = self.filters.iter().find(|a| a.position == position).map(|a| &a.filter) {
             plugin.has_resized(d);
         }
         Some(self.cx.rt.filters.name(position).to_string())
@@ -182,19 +196,36 @@ impl Chain {
 
     /// To be called when the head of the request is about to leave. Whether the request has got another route on its way.
     pub fn settle_route(&mut self) -> Result<bool, Ended> {
-        self.follow_route();
+        if self.cx.stream.route_stale.get() && self.find_route() {
+            let all = self.cx.rt.filters.len();
+            self.ask_again(all);
+        }
         match self.reply.take() {
             Some((reply, flags)) => Err(Ended::Reply(reply, flags)),
             None => Ok(std::mem::take(&mut self.rerouted)),
         }
     }
 
-    /// The position of the filter that a direction meets as number `k`.
-    fn position(&self, d: Direction, k: usize) -> usize {
+    /// Which filter a direction meets as number `k`, and back.
+    fn index(&self, d: Direction, k: usize) -> usize {
         match d {
             Direction::Request => k,
             Direction::Response => self.filters.len() - 1 - k,
         }
+    }
+
+    fn filter(&self, d: Direction, k: usize) -> &Filter {
+        &self.filters[self.index(d, k)].filter
+    }
+
+    fn position(&self, d: Direction, k: usize) -> usize {
+        self.filters[self.index(d, k)].position
+    }
+
+    /// As what number a direction meets the filter at a position.
+    fn number(&self, d: Direction, position: usize) -> Option<usize> {
+        let found = self.filters.iter().position(|a| a.position == position)?;
+        Some(self.index(d, found))
     }
 
     fn state(&mut self, d: Direction, k: usize) -> &mut FilterState {
@@ -215,8 +246,9 @@ impl Chain {
     }
 
     fn call(&mut self, d: Direction, k: usize, part: Part, end: bool) -> Flow {
-        let p = self.position(d, k);
-        let Some(filter) = &mut self.filters[p] else { return Flow::Continue };
+        let index = self.index(d, k);
+        let Active { position: p, filter } = &mut self.filters[index];
+        let p = *p;
         let skipped = self.skips_plugins && d == Direction::Response && matches!(filter, Filter::Wasm(_));
         if skipped || !filter.wants(d, part) {
             return Flow::Continue;
@@ -252,9 +284,15 @@ impl Chain {
     }
 
     fn pass_head(&mut self, d: Direction, from: usize, mut end: bool) {
-        for k in from..self.filters.len() {
-            if d == Direction::Request && !self.prepare(k, end) {
-                return;
+        let mut k = from;
+        // The request may get more filters on its way.
+        while k < self.filters.len() {
+            if d == Direction::Request {
+                match self.prepare(k, end) {
+                    Prepared::Ready => {}
+                    Prepared::Rerouted => continue,
+                    Prepared::Waits => return,
+                }
             }
             let st = self.state(d, k);
             st.head_came = true;
@@ -272,9 +310,15 @@ impl Chain {
             if self.hold_head(d, k, &flow) {
                 return;
             }
+            k += 1;
         }
-        if d == Direction::Request && !self.follow_route() {
-            return;
+        if d == Direction::Request && self.cx.stream.route_stale.get() {
+            if !self.follow_route(k) {
+                return;
+            }
+            if k < self.filters.len() {
+                return self.pass_head(d, k, end);
+            }
         }
         let out = &mut self.out[d as usize];
         out.head = true;
@@ -285,7 +329,6 @@ impl Chain {
     /// Keeps the head at a filter that stops it.
     fn hold_head(&mut self, d: Direction, k: usize, flow: &Flow) -> bool {
         let Flow::Stop(stop) = flow else { return false };
-        let p = self.position(d, k);
         let st = &mut self.states[d as usize][k];
         (st.hold, st.watermark) = match stop {
             Stop::AllAndBuffer => (Hold::All, false),
@@ -294,76 +337,96 @@ impl Chain {
         };
         // What ends with the head goes on with the head.
         st.end_passed = false;
-        if self.filters[p].as_ref().is_some_and(Filter::is_working) {
-            self.work = Work::Filter(p);
+        if self.filter(d, k).is_working() {
+            self.work = Work::Filter(self.index(d, k));
         }
         true
     }
 
-    /// Before the head of the request reaches a filter. `false`: it waits there, or the stream ends.
-    fn prepare(&mut self, k: usize, end: bool) -> bool {
-        match &self.filters[k] {
-            Some(Filter::Wasm(_)) if !self.plugins_entered => {
-                let Some(plugins) = self.cx.plugins.upgrade() else { return true };
-                let Some(waiting) = plugins.missing(self.plugins()) else { return self.enter_plugins() };
-                self.work = Work::Plugins(Box::pin(wait(waiting, plugins, self.plugins().cloned().collect())), k, end);
-                let st = self.state(Direction::Request, k);
-                (st.head_came, st.hold, st.watermark) = (true, Hold::All, true);
-                st.end_came |= end;
-                false
-            }
-            // The route decides nothing about plugins that were entered.
-            Some(Filter::Wasm(_)) => true,
-            _ => self.follow_route(),
+    /// Before the head of the request reaches a filter.
+    fn prepare(&mut self, k: usize, end: bool) -> Prepared {
+        // The route decides nothing about plugins, but about filters before this one.
+        let plugin = matches!(self.filters[k].filter, Filter::Wasm(_));
+        let next = k.checked_sub(1).map_or(0, |before| self.filters[before].position + 1);
+        if self.cx.stream.route_stale.get() && (!plugin || next < self.filters[k].position) {
+            return if self.follow_route(k) { Prepared::Rerouted } else { Prepared::Waits };
         }
+        if !plugin || self.plugins_entered {
+            return Prepared::Ready;
+        }
+        let Some(plugins) = self.cx.plugins.upgrade() else { return Prepared::Ready };
+        let Some(waiting) = plugins.missing(self.plugins()) else {
+            return if self.enter_plugins(&plugins) { Prepared::Ready } else { Prepared::Waits };
+        };
+        self.work = Work::Plugins(Box::pin(wait(waiting, plugins.clone(), self.plugins().cloned().collect())), k, end);
+        let st = self.state(Direction::Request, k);
+        (st.head_came, st.hold, st.watermark) = (true, Hold::All, true);
+        st.end_came |= end;
+        Prepared::Waits
     }
 
     /// Those that run on this stream.
     fn plugins(&self) -> impl Iterator<Item = &Arc<PluginSlot>> {
-        self.filters.iter().flatten().filter_map(|f| if let Filter::Wasm(plugin) = f { Some(plugin.slot()) } else { None })
+        self.filters.iter().filter_map(|a| if let Filter::Wasm(plugin) = &a.filter { Some(plugin.slot()) } else { None })
     }
 
     /// Enters all plugins. `false`: one that must run cannot.
-    fn enter_plugins(&mut self) -> bool {
+    fn enter_plugins(&mut self, plugins: &WorkerPlugins) -> bool {
         self.plugins_entered = true;
-        let Some(plugins) = self.cx.plugins.upgrade() else { return true };
-        for (position, filter) in self.filters.iter_mut().enumerate() {
-            let Some(Filter::Wasm(plugin)) = filter else { continue };
-            if let Err(details) = plugin.start(&self.cx, &plugins, position) {
+        for Active { position, filter } in &mut self.filters {
+            let Filter::Wasm(plugin) = filter else { continue };
+            if let Err(details) = plugin.start(&self.cx, plugins, *position) {
                 self.reply = Some((Reply::new(503, details), Flags::default()));
                 return false;
             }
         }
-        self.note_wants(Direction::Request);
         true
     }
 
-    /// Looks for the route again if a plugin has changed what it depends on. Filters that the request has not reached follow the new
-    /// route, and those that let the request in are asked again. `false`: one of them refuses it.
-    fn follow_route(&mut self) -> bool {
-        if !self.cx.stream.route_stale.replace(false) {
+    /// Looks for the route again, since a plugin has changed what it depends on. Filters from number `k` on follow the new route.
+    /// `false`: the request is refused.
+    fn follow_route(&mut self, k: usize) -> bool {
+        if !self.find_route() {
             return true;
         }
-        let rt = self.cx.rt.clone();
-        let route = rt.table.find(&*self.cx.stream.req.borrow(), rt.config().strip_any_host_port).1.cloned();
-        if route.as_ref().map(Arc::as_ptr) == self.route.as_ref().map(Arc::as_ptr) {
-            return true;
+        let passed = k.checked_sub(1).map_or(0, |last| self.filters[last].position + 1);
+        if !self.ask_again(passed) {
+            return false;
         }
-        (self.route, self.rerouted) = (route, true);
-        let route = self.route.clone();
-        for position in 0..self.filters.len() {
-            let reached = self.states[0][position].head_came;
-            let mut new = rt.filters.config(position, route.as_ref().map(|r| &r.filters)).map(Filter::new);
-            match (&self.filters[position], &mut new) {
-                (Some(Filter::Wasm(_)), _) | (_, Some(Filter::Wasm(_))) => {}
-                (_, Some(new)) if reached && new.guards() => {
-                    if let Flow::Reply(reply, flags) = new.decode_headers(&self.cx, false) {
-                        self.reply = Some((*reply, flags));
-                        return false;
-                    }
-                }
-                _ if reached => {}
-                _ => self.filters[position] = new,
+        // A plugin stays, since it may have been entered.
+        let behind = self.filters.split_off(k);
+        self.filters.extend(behind.into_iter().filter(|a| matches!(a.filter, Filter::Wasm(_))));
+        self.cx.rt.filters.chosen(passed, self.route.as_ref().map(|r| &r.filters), |position, config| {
+            if !matches!(config, FilterConfig::Wasm(_)) {
+                self.filters.push(Active { position, filter: Filter::new(config) });
+            }
+        });
+        self.filters.sort_by_key(|a| a.position);
+        self.states.iter_mut().for_each(|states| states.resize_with(self.filters.len(), FilterState::default));
+        true
+    }
+
+    /// Whether the request has another route now.
+    fn find_route(&mut self) -> bool {
+        self.cx.stream.route_stale.set(false);
+        let rt = &self.cx.rt;
+        let route = rt.table.find(&*self.cx.stream.req.borrow(), rt.config().strip_any_host_port).1;
+        if route.map(Arc::as_ptr) == self.route.as_ref().map(Arc::as_ptr) {
+            return false;
+        }
+        (self.route, self.rerouted) = (route.cloned(), true);
+        true
+    }
+
+    /// Asks those filters before a position that decide who is let in, with their configurations for the new route. `false`: one of them
+    /// refuses the request.
+    fn ask_again(&mut self, passed: usize) -> bool {
+        for position in 0..passed {
+            let config = self.cx.rt.filters.config(position, self.route.as_ref().map(|r| &r.filters));
+            let Some(mut guard) = config.map(Filter::new).filter(Filter::guards) else { continue };
+            if let Flow::Reply(reply, flags) = guard.decode_headers(&self.cx, false) {
+                self.reply = Some((*reply, flags));
+                return false;
             }
         }
         true
@@ -384,10 +447,6 @@ impl Chain {
                 return;
             }
             st.end_came |= end;
-            if self.filters[p].is_none() {
-                self.state(d, k).end_passed |= end;
-                continue;
-            }
             self.cx.stream.held[d as usize].borrow_mut()[p].extend_from_slice(&data);
             if self.state(d, k).hold == Hold::All {
                 self.check(d, k);
@@ -486,8 +545,7 @@ impl Chain {
     }
 
     /// The filter lets its stream go on.
-    fn resume(&mut self, d: Direction, position: usize) {
-        let k = self.position(d, position);
+    fn resume(&mut self, d: Direction, k: usize) {
         let st = self.state(d, k);
         let (hold, stopped, trailers) = (st.hold, st.stopped, st.trailers);
         let ends = st.end_came && !st.end_passed;
@@ -528,19 +586,21 @@ impl Chain {
         }
     }
 
-    /// The filter at `position`, which has held the head of the request, has decided.
-    fn decide(&mut self, position: usize, flow: Flow) {
+    /// The filter that has held the head of the request has decided.
+    fn decide(&mut self, k: usize, flow: Flow) {
         let d = Direction::Request;
+        self.note_wants(d);
         let Some(flow) = self.accept(flow) else { return };
         if let Flow::ContinueAndEndStream = flow {
-            self.take_held(d, position);
-            let st = self.state(d, position);
+            self.take_held(d, k);
+            let st = self.state(d, k);
             (st.hold, st.cut, st.end_passed) = (Hold::No, true, true);
-            self.head_from(d, position + 1, true);
-        } else if !self.hold_head(d, position, &flow) {
-            self.resume(d, position);
-        } else if self.state(d, position).hold == Hold::Head && self.held(d, position) > 0 {
-            self.data_from(d, position, &[], self.states[0][position].end_came);
+            self.head_from(d, k + 1, true);
+        } else if !self.hold_head(d, k, &flow) {
+            self.resume(d, k);
+        } else if self.state(d, k).hold == Hold::Head && self.held(d, k) > 0 {
+            let end = self.state(d, k).end_came;
+            self.data_from(d, k, &[], end);
         }
     }
 
@@ -549,20 +609,18 @@ impl Chain {
         loop {
             match std::mem::replace(&mut self.work, Work::None) {
                 Work::None => return,
-                Work::Filter(position) => {
-                    let Some(filter) = &mut self.filters[position] else { return };
-                    match filter.poll(cx) {
-                        Poll::Ready(flow) => self.decide(position, flow),
-                        Poll::Pending => return self.work = Work::Filter(position),
-                    }
-                }
-                Work::Plugins(mut started, position, end) => {
+                Work::Filter(k) => match self.filters[k].filter.poll(cx) {
+                    Poll::Ready(flow) => self.decide(k, flow),
+                    Poll::Pending => return self.work = Work::Filter(k),
+                },
+                Work::Plugins(mut started, k, end) => {
                     if started.as_mut().poll(cx).is_pending() {
-                        return self.work = Work::Plugins(started, position, end);
+                        return self.work = Work::Plugins(started, k, end);
                     }
-                    if self.enter_plugins() {
-                        let flow = self.call(Direction::Request, position, Part::Headers, end);
-                        self.decide(position, flow);
+                    let Some(plugins) = self.cx.plugins.upgrade() else { return };
+                    if self.enter_plugins(&plugins) {
+                        let flow = self.call(Direction::Request, k, Part::Headers, end);
+                        self.decide(k, flow);
                     }
                 }
             }
@@ -572,7 +630,7 @@ impl Chain {
     /// Bytes that a plugin puts into the response behind itself.
     fn inject(&mut self, position: usize, data: &[u8], end: bool) {
         let d = Direction::Response;
-        let k = self.position(d, position);
+        let Some(k) = self.number(d, position) else { return };
         let st = self.state(d, k);
         if !st.head_came || st.cut {
             return;
@@ -594,7 +652,7 @@ impl Chain {
     fn check(&mut self, d: Direction, k: usize) {
         if !self.state(d, k).watermark && self.held(d, k) > self.limit(d, k) && self.too_large.is_none() {
             let position = self.position(d, k);
-            if let Some(Filter::Wasm(plugin)) = &self.filters[position] {
+            if let Filter::Wasm(plugin) = self.filter(d, k) {
                 plugin.count_overflow();
             }
             self.too_large = Some((d, self.cx.rt.filters.name(position).to_string()));
@@ -603,8 +661,8 @@ impl Chain {
 
     /// A plugin's own word for its stream goes before its configuration.
     fn limit(&self, d: Direction, k: usize) -> usize {
-        match (self.cx.stream.held_limit[d as usize].get(), &self.filters[self.position(d, k)]) {
-            (usize::MAX, Some(Filter::Wasm(plugin))) => plugin.limit(),
+        match (self.cx.stream.held_limit[d as usize].get(), self.filter(d, k)) {
+            (usize::MAX, Filter::Wasm(plugin)) => plugin.limit(),
             (usize::MAX, _) => self.cx.rt.config().limits.buffer_limit_bytes as usize,
             (asked, _) => asked,
         }
@@ -636,7 +694,11 @@ impl Chain {
                 Some(Event::Reply(r)) => return Err(Ended::Reply(r, Flags::default())),
                 Some(Event::Reset) => return Err(Ended::Reset),
                 Some(Event::Resume { direction: Direction::Response, .. } | Event::Inject { .. }) if self.skips_plugins => {}
-                Some(Event::Resume { plugin, direction }) => self.resume(direction, plugin),
+                Some(Event::Resume { plugin, direction }) => {
+                    if let Some(k) = self.number(direction, plugin) {
+                        self.resume(direction, k);
+                    }
+                }
                 Some(Event::Inject { plugin, data, end }) => self.inject(plugin, &data, end),
             }
         }
@@ -660,7 +722,7 @@ impl Chain {
 
     /// Every filter learns that the stream is over.
     pub fn end(&mut self) {
-        self.filters.iter_mut().flatten().for_each(Filter::end);
+        self.filters.iter_mut().for_each(|a| a.filter.end());
     }
 }
 

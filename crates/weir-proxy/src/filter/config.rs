@@ -4,7 +4,6 @@ use crate::{plugin::PluginSlot, route::matcher::Patterns};
 use std::{
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
     mem::discriminant,
-    ops::Range,
     sync::Arc,
 };
 use weir_config::model::{Fault, FilterOverride, HttpFilter, HttpFilterConfig, Name, PerFilterConfig, Rbac};
@@ -86,8 +85,8 @@ impl Overrides {
 #[derive(Default)]
 pub struct FilterList {
     filters: Box<[Listed]>,
-    /// Some run where the route says nothing about them.
-    on_by_default: bool,
+    /// Positions of those that run where the route says nothing about them.
+    on_by_default: Box<[usize]>,
     pub has_plugins: bool,
 }
 
@@ -126,13 +125,17 @@ impl FilterList {
         if let Some(before) = before.filter(|b| same && in_order(b)) {
             return Ok(before.clone());
         }
-        let on_by_default = filters.iter().any(|l| !l.of.disabled);
+        let on_by_default = filters.iter().enumerate().filter(|(_, l)| !l.of.disabled).map(|(position, _)| position).collect();
         let has_plugins = filters.iter().any(|l| matches!(l.config, FilterConfig::Wasm(_)));
         Ok(Arc::new(FilterList { filters: filters.into(), on_by_default, has_plugins }))
     }
 
-    pub fn positions(&self) -> Range<usize> {
-        0..self.filters.len()
+    pub fn len(&self) -> usize {
+        self.filters.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.filters.is_empty()
     }
 
     pub fn name(&self, position: usize) -> &Name {
@@ -149,8 +152,22 @@ impl FilterList {
     /// Whether any filter runs.
     pub fn is_used(&self, overrides: Option<&Overrides>) -> bool {
         match overrides.filter(|o| !o.0.is_empty()) {
-            None => self.on_by_default,
-            overrides => self.positions().any(|position| self.config(position, overrides).is_some()),
+            None => !self.on_by_default.is_empty(),
+            overrides => (0..self.len()).any(|position| self.config(position, overrides).is_some()),
+        }
+    }
+
+    /// The filters that run, from a position on, each with its own.
+    pub fn chosen<'a>(&'a self, from: usize, overrides: Option<&'a Overrides>, mut with: impl FnMut(usize, &'a FilterConfig)) {
+        match overrides.filter(|o| !o.0.is_empty()) {
+            None => self.on_by_default.iter().filter(|p| **p >= from).for_each(|p| with(*p, &self.filters[*p].config)),
+            overrides => {
+                for position in from..self.len() {
+                    if let Some(config) = self.config(position, overrides) {
+                        with(position, config);
+                    }
+                }
+            }
         }
     }
 

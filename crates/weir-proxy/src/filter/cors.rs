@@ -3,8 +3,8 @@ use super::{FilterContext, Flow};
 use crate::{
     head_access::{FieldsMut, RequestView},
     info::Flags,
+    reply::Reply,
     route::matcher::{Patterns, Text},
-    stream::Reply,
 };
 use std::sync::Arc;
 use weir_config::model::{self, StringMatch};

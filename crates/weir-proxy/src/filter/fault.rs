@@ -1,6 +1,6 @@
 //! Fault injection (Envoy's filter `fault`): delays requests, and answers some in place of the upstream.
 use super::{FilterContext, Flow, Stop};
-use crate::{info::Flags, stream::Reply};
+use crate::{info::Flags, reply::Reply};
 use std::{
     future::Future,
     pin::Pin,

@@ -1,6 +1,6 @@
 //! Limits how many requests are let through, by one token bucket that all workers share (Envoy's filter `local_ratelimit`).
 use super::{FilterContext, Flow};
-use crate::{info::Flags, stream::Reply};
+use crate::{info::Flags, reply::Reply};
 use std::sync::{
     Arc,
     atomic::{AtomicI64, Ordering},

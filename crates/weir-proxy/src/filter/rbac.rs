@@ -1,6 +1,6 @@
 //! Access to routes (Envoy's filter `rbac`).
 use super::{FilterContext, Flow};
-use crate::{info::Flags, stream::Reply};
+use crate::{info::Flags, reply::Reply};
 use std::sync::Arc;
 use weir_config::model;
 

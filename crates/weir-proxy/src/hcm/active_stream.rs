@@ -8,9 +8,10 @@ use crate::{
     filter::{Chain, FilterContext, chain::Ended},
     head_access::host_without_port,
     info::Flags,
+    reply::Reply,
     route::{ActionRt, RouteRt, rewrite::RedirectRt},
     session::Session,
-    stream::{Direction, Reached, Reply, Stream},
+    stream::{Direction, Reached, Stream},
     upstream::WorkerCluster,
     worker::Worker,
 };
@@ -264,13 +265,7 @@ impl<'a> Exchange<'a> {
         if rt.filters.has_plugins {
             *self.s.hcm.borrow_mut() = Some(rt.clone());
         }
-        let cx = FilterContext {
-            stream: self.s.clone(),
-            core: self.w.core.clone(),
-            stats: self.hcm.stats.clone(),
-            rt: rt.clone(),
-            plugins: Rc::downgrade(&self.w.plugins),
-        };
+        let cx = FilterContext { stream: self.s.clone(), factory: self.hcm.filters.clone() };
         self.chain = Some(Box::new(Chain::new(cx, self.route.clone())));
     }
 

@@ -3,10 +3,7 @@ use super::{
     active_stream::{End, Exchange, bad},
     trailers_of,
 };
-use crate::{
-    info::Flags,
-    stream::{Direction, Reply},
-};
+use crate::{info::Flags, reply::Reply, stream::Direction};
 use std::{
     future::Future,
     task::{Context, Poll, ready},

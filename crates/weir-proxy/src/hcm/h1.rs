@@ -42,7 +42,7 @@ pub enum Ended {
 
 /// `since`: when its first byte came, if it has.
 pub async fn serve(wire: Wire, mut since: Option<u64>, connection: Connection, mut known: Weak<Hcm>, mut waits: Waits) -> Ended {
-    let Connection { conn, key, worker: w, ip } = connection;
+    let Connection { conn, key, worker: w, hcms, ip } = connection;
     let mut c = Client { peer: Peer::H1(wire), deadline: w.timers.deadline(), conn, ip };
     let (mut last, mut requests) = (None, 0u32);
     let drain = c.conn.drain.watch();
@@ -52,7 +52,7 @@ pub async fn serve(wire: Wire, mut since: Option<u64>, connection: Connection, m
             Err(ended) => return ended,
         };
         // A connection manager that is gone serves what it has begun.
-        let Some(hcm) = w.hcm(&key, &mut known).or_else(|| last.take()) else { return Ended::Local };
+        let Some(hcm) = hcms.get(&key, &mut known).or_else(|| last.take()) else { return Ended::Local };
         waits = hcm.waits;
         requests += 1;
         hcm.stats.downstream_rq_http1_total.inc();

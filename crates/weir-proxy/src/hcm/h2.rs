@@ -173,8 +173,8 @@ async fn stream(shared: Rc<Shared>, request: Request<RecvStream>, respond: SendR
 }
 
 async fn serve_stream(shared: &Shared, request: Request<RecvStream>, mut respond: SendResponse<bytes::Bytes>) {
-    let Connection { conn, key, worker: w, ip } = &shared.connection;
-    let Some(hcm) = w.hcm(key, &mut shared.known.borrow_mut()) else {
+    let Connection { conn, key, worker: w, hcms, ip } = &shared.connection;
+    let Some(hcm) = hcms.get(key, &mut shared.known.borrow_mut()) else {
         return respond.send_reset(Reason::REFUSED_STREAM);
     };
     hcm.stats.downstream_rq_http2_total.inc();

@@ -9,7 +9,8 @@ use crate::{
     access_log::Record,
     filter::headers::{Edits, Values},
     info::{Flags, Info},
-    stream::{Direction, Reached, Reply},
+    reply::Reply,
+    stream::{Direction, Reached},
 };
 use std::{
     future::poll_fn,

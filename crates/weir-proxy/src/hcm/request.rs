@@ -1,6 +1,6 @@
 //! The request's head on its way in: normalised, checked, and given the headers that say whence it came.
 use super::active_stream::{End, Exchange};
-use crate::{conn::ConnInfo, info::Flags, stream::Reply};
+use crate::{conn::ConnInfo, info::Flags, reply::Reply};
 use std::net::{IpAddr, SocketAddr};
 use weir_config::model::ForwardClientCertDetails;
 use weir_net::http::{

@@ -11,10 +11,11 @@ use crate::{
     breaker::{Permit, Resource},
     cluster::Unresolved,
     info::Flags,
+    reply::Reply,
     retry::RetryRt,
     route::{ForwardRt, RouteRt, Target},
     session::{self, Session},
-    stream::{Direction, Reached, Reply},
+    stream::{Direction, Reached},
     upstream::{Host, Protocol, WorkerCluster, mirror},
 };
 use std::rc::Rc;

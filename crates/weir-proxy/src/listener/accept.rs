@@ -1,5 +1,5 @@
 //! Accepting on one worker: limits, the PROXY protocol, the look at the ClientHello, the filter chain, the handshake.
-use super::{ChainRt, ListenerRt, ListenerSlot, Total, info, next_id, tcp_proxy};
+use super::{ChainRt, ListenerRt, ListenerSlot, Total, info, network_filters, next_id, tcp_proxy};
 use crate::{app_log::Logger, conn::ConnInfo, stats::ListenerStats, worker_thread::Local};
 use std::{
     io,
@@ -14,7 +14,6 @@ use tokio::{
     task::spawn_local,
     time::timeout,
 };
-use weir_config::model::NetworkFilter;
 use weir_net::{
     io::Io,
     peek::{peek, skip},
@@ -244,9 +243,12 @@ async fn serve(local: &Rc<Local>, guard: &Guard, chain: Arc<ChainRt>, io: TcpStr
             None => return,
         },
     };
-    match &chain.config.filter {
-        NetworkFilter::TcpProxy(_) => tcp_proxy::serve(local, &chain, io, &conn, stats).await,
-        NetworkFilter::HttpConnectionManager(_) => local.serve_http(io, conn).await,
+    if !network_filters::admit(&chain.config.filters, &conn, stats) {
+        return;
+    }
+    match &chain.tcp {
+        Some(_) => tcp_proxy::serve(local, &chain, io, &conn, stats).await,
+        None => local.serve_http(io, conn).await,
     }
 }
 

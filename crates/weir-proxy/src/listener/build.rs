@@ -83,17 +83,22 @@ fn chain(
             }
         }
     };
-    let same_kind = |o: &&ChainRt| std::mem::discriminant(&o.config.filter) == std::mem::discriminant(&config.filter);
-    let drain_timeout = match &config.filter {
-        NetworkFilter::HttpConnectionManager(hcm) => hcm.timeouts.drain_timeout,
-        NetworkFilter::TcpProxy(_) => HttpTimeouts::default().drain_timeout,
-    };
+    check_filters(config)?;
+    let same_kind = |o: &&ChainRt| o.config.tcp_proxy().is_some() == config.tcp_proxy().is_some();
+    let http_timeouts = config.http_connection_manager().map_or_else(HttpTimeouts::default, |hcm| hcm.timeouts.clone());
+    let drain_timeout = http_timeouts.drain_timeout;
     let drain_group = old.filter(|_| same_tls).filter(same_kind).map_or_else(|| DrainGroup::new(drain_timeout), |o| o.drain_group.clone());
-    let tcp = match &config.filter {
-        NetworkFilter::TcpProxy(tcp) => Some(TcpProxyRt::new(tcp, clusters)),
-        NetworkFilter::HttpConnectionManager(_) => None,
-    };
+    let tcp = config.tcp_proxy().map(|tcp| TcpProxyRt::new(tcp, clusters));
     Ok(ChainRt { config: config.clone(), tls, tcp, drain_group })
+}
+
+/// One terminal filter, at the end.
+fn check_filters(config: &FilterChain) -> Result<(), Diagnostic> {
+    if config.filters.iter().position(NetworkFilter::is_terminal).map(|p| p + 1) == Some(config.filters.len()) {
+        return Ok(());
+    }
+    let text = format!("the filter chain `{}` must end in an HTTP connection manager or a TCP proxy, and have no other", config.name);
+    Err(Diagnostic::error("InvalidValue", text))
 }
 
 /// The certificates of a chain that can be served; for the others a finding.
@@ -144,10 +149,10 @@ fn server(chain: &FilterChain, options: &DownstreamTls, table: CertificateTable,
         ClientCertificate::Required => ClientAuth::Required(roots()?),
         ClientCertificate::AcceptUntrusted => ClientAuth::Any(roots()?),
     };
-    let default = || match chain.filter {
-        NetworkFilter::HttpConnectionManager(_) => vec!["h2".to_string(), "http/1.1".to_string()],
-        // Whatever the bytes are, it is not for us to agree on.
-        NetworkFilter::TcpProxy(_) => Vec::new(),
+    let default = || match chain.http_connection_manager() {
+        Some(_) => vec!["h2".to_string(), "http/1.1".to_string()],
+        // The protocol of a TCP proxy's bytes is not known.
+        None => Vec::new(),
     };
     let options = tls::ServerOptions {
         alpn: if options.alpn.is_empty() { default() } else { options.alpn.clone() },

@@ -10,13 +10,13 @@ fn chain(name: &str, server_names: &[&str], terminates: bool) -> Arc<FilterChain
         name: name.into(),
         server_names: server_names.iter().map(|n| (*n).to_string()).collect(),
         tls: terminates.then(|| DownstreamTls { certificates: vec!["cert".into()], ..Default::default() }),
-        filter: NetworkFilter::TcpProxy(TcpProxy {
+        filters: vec![NetworkFilter::TcpProxy(TcpProxy {
             stat_prefix: name.into(),
             clusters: vec![],
             sni_clusters: vec![],
             idle_timeout: Duration::ZERO,
             access_log: vec![],
-        }),
+        })],
     })
 }
 

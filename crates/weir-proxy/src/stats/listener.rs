@@ -17,6 +17,8 @@ table! {
     downstream_accept_error: SharedCounter = "downstream_accept_error" "failures to accept, usually because no file descriptors are left",
     no_filter_chain_match: SharedCounter = "no_filter_chain_match" "connections that match no filter chain",
     proxy_proto_not_found_disallowed: SharedCounter = "proxy_proto.not_found_disallowed" "connections without the required PROXY protocol header",
+    rbac_allowed: SharedCounter = "rbac.allowed" "connections that the network filter RBAC let in",
+    rbac_denied: SharedCounter = "rbac.denied" "connections that the network filter RBAC closed",
     ssl_handshake: SharedCounter = "ssl.handshake" "TLS handshakes that succeeded",
     ssl_connection_error: SharedCounter = "ssl.connection_error" "TLS handshakes that failed for reasons other than the client certificate",
     ssl_fail_verify_no_cert: SharedCounter = "ssl.fail_verify_no_cert" "TLS handshakes refused because the client sent no certificate",

@@ -1,6 +1,6 @@
 //! A stream as one plugin sees and changes it.
-use super::{Direction, Event, Reached, Reply, Stream};
-use crate::{head_access::canonical_authority, info::Info, plugin::PluginSlot};
+use super::{Direction, Event, Reached, Stream};
+use crate::{head_access::canonical_authority, info::Info, plugin::PluginSlot, reply::Reply};
 use std::{rc::Rc, sync::Arc};
 use weir_net::http::{Headers, Known, parse};
 use weir_wasm::{BufferEdit, BufferType, LocalResponse, MapType, PropertyPath, Status, StreamType, pairs::Pairs};

@@ -209,7 +209,12 @@ pub fn tcp_with(name: &str, server_names: &[&str], tls: Option<DownstreamTls>, c
         idle_timeout: Duration::from_secs(3600),
         access_log: vec![],
     });
-    Arc::new(FilterChain { name: name.into(), server_names: server_names.iter().map(|n| (*n).to_string()).collect(), tls, filter })
+    Arc::new(FilterChain {
+        name: name.into(),
+        server_names: server_names.iter().map(|n| (*n).to_string()).collect(),
+        tls,
+        filters: vec![filter],
+    })
 }
 
 pub fn address_of(proxy: &Proxy, listener: &str) -> SocketAddr {

@@ -1,7 +1,6 @@
 //! The model's JSON in the shapes of Envoy's messages, as tools that read its dumps expect them. Fields are renamed and
 //! moved; one that has no place in Envoy's message, or that nobody thought of here, stays under the model's name: nothing
 //! that is configured is left out of a dump.
-use super::filter;
 use serde_json::{Map, Value, json};
 
 const TYPES: &str = "type.googleapis.com/envoy.";
@@ -163,7 +162,7 @@ pub fn upstream_tls(value: Value) -> Value {
     json!({ "name": "envoy.transport_sockets.tls", "typed_config": tls.done() })
 }
 
-fn downstream_tls(value: Value) -> Value {
+pub fn downstream_tls(value: Value) -> Value {
     let mut tls = Message::of(value, "extensions.transport_sockets.tls.v3.DownstreamTlsContext");
     common_tls(&mut tls);
     let asked = tls.take("client_certificate");
@@ -172,53 +171,6 @@ fn downstream_tls(value: Value) -> Value {
         tls.put("client_certificate", asked.unwrap_or_default());
     }
     json!({ "name": "envoy.transport_sockets.tls", "typed_config": tls.done() })
-}
-
-/// `config.listener.v3.Listener`.
-pub fn listener(value: Value) -> Value {
-    let mut listener = Message::of(value, "config.listener.v3.Listener");
-    listener.sources();
-    listener.map("address", address);
-    if listener.take("proxy_protocol").is_some() {
-        listener.put("listener_filters", json!([{ "name": "envoy.filters.listener.proxy_protocol" }]));
-    }
-    listener.each("filter_chains", "filter_chains", filter_chain);
-    listener.done()
-}
-
-fn filter_chain(value: Value) -> Value {
-    let mut chain = Message::of(value, "");
-    chain.rename("server_names", "filter_chain_match", |names| json!({ "server_names": names }));
-    chain.rename("tls", "transport_socket", downstream_tls);
-    chain.rename("filter", "filters", |filter| match variant(filter) {
-        (kind, inner) if kind == "http_connection_manager" => json!([connection_manager(inner)]),
-        (_, inner) => json!([tcp_proxy(inner)]),
-    });
-    chain.done()
-}
-
-fn tcp_proxy(value: Value) -> Value {
-    let mut proxy = Message::of(value, "extensions.filters.network.tcp_proxy.v3.TcpProxy");
-    let clusters = proxy.list("clusters");
-    match &clusters[..] {
-        [only] => proxy.put("cluster", only[0].clone()),
-        some => {
-            let weighted: Vec<Value> = some.iter().map(|c| json!({ "name": c[0], "weight": c[1] })).collect();
-            proxy.put("weighted_clusters", json!({ "clusters": weighted }));
-        }
-    }
-    json!({ "name": "envoy.filters.network.tcp_proxy", "typed_config": proxy.done() })
-}
-
-fn connection_manager(value: Value) -> Value {
-    let mut manager = Message::of(value, "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager");
-    manager.rename("route_config", "rds", |name| json!({ "route_config_name": name }));
-    let mut filters: Vec<Value> = manager.list("http_filters").into_iter().map(filter::http_filter).collect();
-    filters.push(json!({ "name": "envoy.filters.http.router" }));
-    manager.put("http_filters", filters);
-    manager.rename("normalize_path", "normalize_path", |v| v);
-    manager.rename("escaped_slashes", "path_with_escaped_slashes_action", |v| v);
-    json!({ "name": "envoy.filters.network.http_connection_manager", "typed_config": manager.done() })
 }
 
 /// `extensions.transport_sockets.tls.v3.Secret`.

@@ -65,8 +65,8 @@ impl Running {
         let name: Name = "test".into();
         let mut hcm = HttpConnectionManager::new(name.clone(), name.clone());
         hcm.http_filters = HttpFilter::list([(plugin.phase, plugin.name.clone())]);
-        let filter = NetworkFilter::HttpConnectionManager(hcm);
-        let chain = FilterChain { name: name.clone(), server_names: Vec::new(), tls: None, filter };
+        let filters = vec![NetworkFilter::HttpConnectionManager(Arc::new(hcm))];
+        let chain = FilterChain { name: name.clone(), server_names: Vec::new(), tls: None, filters };
         let listener = Listener {
             name: name.clone(),
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
