@@ -4,6 +4,7 @@
 pub mod body;
 pub mod buf;
 pub mod chunk;
+pub mod client;
 pub mod h2;
 pub mod head;
 pub mod names;
@@ -12,6 +13,7 @@ pub mod path;
 pub mod pump;
 pub mod relay;
 pub mod trailers;
+pub mod tunnel;
 pub mod wire;
 
 pub use head::{Headers, Method, RequestHead, ResponseHead, Version};

@@ -1,7 +1,9 @@
 //! Mechanism: sockets, TLS, DNS, HTTP on the wire. No configuration words and no policy.
 #![forbid(unsafe_code)]
 
+pub mod copy;
 pub mod descriptors;
+pub mod dial;
 pub mod dns;
 pub mod http;
 pub mod io;

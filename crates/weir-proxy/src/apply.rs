@@ -8,9 +8,10 @@ use crate::{
     cluster::manager::Manager,
     diff,
     listener::{self, DrainGroup, ListenerRt, ListenerSlot, next_id},
-    plugin::{self, Loading},
+    plugin::Loading,
     secrets::Secrets,
     snapshot::{HcmKey, HcmRt, Snapshot},
+    upstream::direct::DIRECT,
     worker_thread::Command,
 };
 use arc_swap::ArcSwap;
@@ -23,7 +24,7 @@ use std::{
 use tables::Tables;
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{Config, Listener, Name},
+    model::{AccessLog, Config, Listener, Name},
 };
 use weir_net::listen;
 
@@ -115,7 +116,7 @@ impl Applier {
         self.tables.sweep();
         self.clusters.remove(&old, &config);
         if diff::removed(&old.clusters, &config.clusters).next().is_some() {
-            shared.stats.clusters.retain(|name| config.clusters.contains_key(name) || **name == *plugin::DIRECT);
+            shared.stats.clusters.retain(|name| config.clusters.contains_key(name) || **name == *DIRECT);
         }
 
         let slots: Vec<_> = self.listeners.values().filter_map(|e| e.slot.clone()).collect();
@@ -171,7 +172,10 @@ impl Applier {
             let before = entry.and_then(|e| e.slot);
             let mut waiting = false;
             let current = before.as_ref().map(|s| s.current.load_full());
-            let (rt, mut findings) = listener::build(config, current.as_deref(), &self.secrets, changed_secrets, &self.shared.clusters);
+            let (tables, sinks) = (&mut self.tables, &self.shared.sinks);
+            let mut logs = |logs: &[AccessLog]| tables.logs(logs, sinks);
+            let clusters = &self.shared.clusters;
+            let (rt, mut findings) = listener::build(config, current.as_deref(), &self.secrets, changed_secrets, clusters, &mut logs);
             let rt = Arc::new(rt);
             let slot = match before {
                 Some(slot) if slot.wanted == config.address => {
@@ -299,7 +303,7 @@ impl Applier {
                     hcms.extend(before.hcms.get(&key).map(|hcm| (key, hcm.clone())));
                     continue;
                 }
-                let (table, logs) = (self.tables.get(&hcm.route_config), self.tables.logs(hcm, &self.shared.sinks));
+                let (table, logs) = (self.tables.get(&hcm.route_config), self.tables.logs(&hcm.access_log, &self.shared.sinks));
                 let old = before.hcms.get(&key);
                 let filters = self.tables.filters(&slot.name, hcm, old.map(|h| &**h), |name| self.shared.plugins.slot(name));
                 let Some(filters) = filters else {

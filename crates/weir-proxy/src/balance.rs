@@ -4,7 +4,7 @@ mod hash;
 mod maglev;
 mod ring;
 
-pub use hash::{NewCookie, for_split, hash_bytes, hash_request};
+pub use hash::{NewCookie, for_split, hash_bytes, hash_connection, hash_request};
 
 use crate::core::{Random, mix};
 use maglev::Maglev;

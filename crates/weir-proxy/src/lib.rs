@@ -37,7 +37,10 @@ mod worker_thread;
 pub use proxy::{Proxy, Shared, State};
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
-use weir_config::{diagnostic::Diagnostic, model::Name};
+use weir_config::{
+    diagnostic::Diagnostic,
+    model::{CidrRange, Name},
+};
 
 /// How a proxy runs; fixed while it does.
 #[derive(Clone, Debug)]
@@ -58,6 +61,8 @@ pub struct Options {
     pub shutdown_timeout: Duration,
     /// Name servers to ask; empty asks those of `/etc/resolv.conf`.
     pub dns_resolvers: Vec<SocketAddr>,
+    /// Link-local, metadata and other protected addresses that plugins, clients and URLs may lead to all the same.
+    pub allowed_upstream_addresses: Vec<CidrRange>,
     /// Client connections open at once, over all listeners and workers; `None` for a share of the file descriptors.
     pub max_connections: Option<u32>,
     /// Connections to upstreams open at once, over all clusters and workers; `None` likewise.
@@ -95,6 +100,7 @@ impl Default for Options {
             drain_time: Duration::from_secs(5),
             shutdown_timeout: Duration::from_secs(20),
             dns_resolvers: Vec::new(),
+            allowed_upstream_addresses: Vec::new(),
             max_connections: None,
             max_upstream_connections: None,
             max_memory: None,

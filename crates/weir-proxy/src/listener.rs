@@ -1,14 +1,13 @@
 //! Listeners at run time: which filter chain a connection meets, and what is shared by all workers that accept for one.
 mod accept;
 mod build;
-mod byte_copy;
-mod connect_tunnel;
 mod info;
 mod network_filters;
 mod tcp_proxy;
 
 pub(crate) use accept::run as accept;
 pub(crate) use build::build;
+pub(crate) use tcp_proxy::CompileLogs;
 pub use tcp_proxy::TcpProxyRt;
 
 use crate::stats::ListenerStats;

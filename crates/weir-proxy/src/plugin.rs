@@ -17,7 +17,6 @@ mod status;
 pub mod upstream;
 mod worker;
 
-pub use callout::DIRECT;
 pub use instance::{FAILED, PluginEntry, PluginStream};
 pub use manager::{CODE_UNAVAILABLE, Loading, Manager, ManagerOptions};
 pub use status::{PluginState, Status, UpstreamStatus};

@@ -31,7 +31,12 @@ use weir_config::{
     diagnostic::Severity,
     model::{Config, Name},
 };
-use weir_net::{descriptors, dns, tls::Details};
+use weir_net::{
+    descriptors,
+    dial::{Guard, GuardedResolver},
+    dns,
+    tls::Details,
+};
 
 /// Pauses between tries to bind an address, doubled each time.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -70,6 +75,8 @@ pub struct Shared {
     pub overload: Arc<Overload>,
     /// Of the dynamic forward proxy.
     pub dns_cache: Arc<DnsCacheStats>,
+    /// For names that the configuration does not choose.
+    pub(crate) guarded: Arc<GuardedResolver>,
     /// For hosts that requests and plugins name themselves.
     pub(crate) forward: Arc<ForwardProxy>,
     /// Connections to upstreams.
@@ -217,13 +224,16 @@ impl Proxy {
         let options = Options { workers: options.workers.max(1), ..options };
         let clusters = Arc::new(ClusterRegistry::default());
         plugin::property::set_labels(options.labels.clone());
-        let plugins = ManagerOptions { cache_dir: options.cache_dir.clone(), ..ManagerOptions::new(main.handle().clone()) };
-        let plugins = plugin::Manager::new(plugins, clusters.clone())?;
         let budget = budget(&options);
         let resolver = {
             let _in = main.enter();
             Arc::new(dns::Resolver::new(dns::Options { servers: options.dns_resolvers.clone(), ..Default::default() })?)
         };
+        let allowed = options.allowed_upstream_addresses.clone();
+        let guard = Guard::new(move |ip| allowed.iter().any(|range| range.contains(ip.to_canonical())));
+        let guarded = Arc::new(GuardedResolver::new(resolver.clone(), guard));
+        let plugins = ManagerOptions::new(main.handle().clone(), guarded.clone());
+        let plugins = plugin::Manager::new(ManagerOptions { cache_dir: options.cache_dir.clone(), ..plugins }, clusters.clone())?;
         let runtime = main.handle().clone();
         let dns_cache: Arc<DnsCacheStats> = Arc::default();
         let shared = Arc::new(Shared {
@@ -242,8 +252,9 @@ impl Proxy {
             waiting_listeners: AtomicUsize::new(0),
             retry: Notify::new(),
             listener_create_failure: AtomicU64::new(0),
-            forward: Arc::new(ForwardProxy::new(resolver.clone(), runtime.clone(), budget.lookups, dns_cache.clone())),
+            forward: Arc::new(ForwardProxy::new(guarded.clone(), runtime.clone(), budget.lookups, dns_cache.clone())),
             dns_cache,
+            guarded,
             overload: Arc::new(Overload::new(options.max_memory)),
             upstreams: Arc::new(UpstreamConnections::new(budget.upstream)),
             certificates: ArcSwap::default(),

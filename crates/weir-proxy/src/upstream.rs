@@ -1,13 +1,18 @@
 //! The upstream side of a worker: clusters, their hosts, and connections to them.
+pub mod byte_stream;
 pub mod client;
 mod connect;
+mod connect_tunnel;
+pub mod dial;
+pub mod direct;
+mod error;
 mod h2;
 mod host;
 mod link;
 pub mod mirror;
 
-pub(crate) use connect::send_header;
-pub use connect::{Checkout, Conn, Failure, Protocol, Ticket};
+pub use connect::{Checkout, Conn, Protocol, Ticket};
+pub use error::UpstreamError;
 pub use h2::StreamPermit;
 pub use host::{ActiveRequest, Host};
 pub(crate) use link::ConnStats;
@@ -28,9 +33,6 @@ use std::{
 use tokio::sync::Notify;
 use weir_config::model::Name;
 use weir_net::timer::nanos;
-
-/// Most interim answers (1xx) before an answer; with more, it is malformed.
-pub const MAX_INTERIM: u32 = 100;
 
 /// A cluster as one worker sees it: made anew for each version of its slot, with the hosts that stay.
 pub struct WorkerCluster {
@@ -129,6 +131,18 @@ impl WorkerCluster {
     pub fn named(&self, endpoint: Arc<EndpointRt>) -> Rc<Host> {
         let mut named = self.named.borrow_mut();
         named.entry(Arc::as_ptr(&endpoint)).or_insert_with(|| Rc::new(Host::new(endpoint))).clone()
+    }
+
+    /// As [`WorkerCluster::pick`]; counts that there is none.
+    ///
+    /// # Errors
+    /// No endpoint may be used.
+    pub fn choose(&self, hash: Option<u64>, tried: &[Rc<Host>]) -> Result<Rc<Host>, UpstreamError> {
+        if let Some(host) = self.pick(hash, tried) {
+            return Ok(host);
+        }
+        self.stats.upstream_cx_none_healthy.inc();
+        Err(UpstreamError::NoHealthyUpstream(self.name.clone()))
     }
 
     /// The host for a request, another one than those `tried` where there are others.

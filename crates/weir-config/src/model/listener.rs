@@ -69,7 +69,14 @@ pub struct TcpProxy {
     pub sni_clusters: Vec<Name>,
     #[serde(serialize_with = "seconds")]
     pub idle_timeout: Duration,
+    /// Endpoints that are tried before the client is turned away.
+    pub max_connect_attempts: u32,
     pub access_log: Vec<AccessLog>,
+}
+
+impl TcpProxy {
+    /// What files get: a connection to a dead endpoint goes to another one. Envoy's own default is 1.
+    pub const MAX_CONNECT_ATTEMPTS: u32 = 3;
 }
 
 /// TLS towards the client (`DownstreamTlsContext`).

@@ -24,8 +24,7 @@ pub fn callable(cx: &Cx<'_>) -> Vec<ClusterKey> {
                 keys.extend(service.ports.iter().map(|p| ClusterKey::service(&object.key.namespace, &object.key.name, p.port)));
             }
             Spec::ServiceEntry(entry) => {
-                let hosts = entry.hosts.iter().filter(|host| !host.contains('*'));
-                keys.extend(hosts.flat_map(|host| entry.ports.iter().map(|p| ClusterKey::host(p.number, host.clone()))));
+                keys.extend(entry.hosts.iter().flat_map(|host| entry.ports.iter().map(|p| ClusterKey::host(p.number, host.clone()))));
             }
             _ => {}
         }

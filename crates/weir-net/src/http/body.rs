@@ -10,8 +10,6 @@ pub enum Framing {
     Length(u64),
     Chunked(Chunked),
     UntilClose,
-    /// A tunnel, not a message: bytes until the connection closes in any way.
-    Tunnel,
 }
 
 /// One step over received bytes: the first `used` of them belong to the body as it is on the wire, `data` is the part of
@@ -41,7 +39,7 @@ impl Framing {
                 *left -= n as u64;
                 Ok(Step { used: n, data: 0..n, done: *left == 0, ..Step::default() })
             }
-            Framing::UntilClose | Framing::Tunnel => Ok(Step { used: b.len(), data: 0..b.len(), ..Step::default() }),
+            Framing::UntilClose => Ok(Step { used: b.len(), data: 0..b.len(), ..Step::default() }),
             Framing::Chunked(c) => c.step(b),
         }
     }

@@ -54,6 +54,23 @@ impl Wire {
             }
         }
     }
+    /// Reads once into `buf`, for bytes that nobody looks into: first those that wait in the input buffer. An empty `buf` is the
+    /// end of the stream.
+    pub fn poll_read(&mut self, cx: &mut Context, pool: &BufPool, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.input.is_empty() {
+            let waiting = self.input.filled();
+            let n = waiting.len().min(buf.remaining());
+            buf.put_slice(&waiting[..n]);
+            self.input.consume(n);
+            pool.reclaim(&mut self.input);
+            return Poll::Ready(Ok(()));
+        }
+        match ready!(Pin::new(&mut self.io).poll_read(cx, buf)) {
+            // Many peers end TLS this way.
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+            read => Poll::Ready(read),
+        }
+    }
     /// Writes once. Under TLS what was written may wait for [`Wire::poll_flush`].
     pub fn poll_write(&mut self, cx: &mut Context, parts: [&[u8]; 2]) -> Poll<io::Result<usize>> {
         match &mut self.io {
@@ -83,7 +100,7 @@ impl Wire {
     }
     /// Whether the end of the stream is the end of a body with this framing.
     pub(super) fn ends(&self, framing: Framing) -> bool {
-        framing == Framing::Tunnel || framing == Framing::UntilClose && !self.cut
+        framing == Framing::UntilClose && !self.cut
     }
     /// Whether an idle connection can still be used: nothing came from the peer, not even its close.
     pub fn is_quiet(&mut self) -> bool {

@@ -17,7 +17,8 @@ use std::{
 /// What operators read: a stream, at its end or on its way.
 #[derive(Clone, Copy)]
 pub struct Record<'a> {
-    pub request: &'a dyn RequestView,
+    /// `None` for a connection without requests (TCP proxy).
+    pub request: Option<&'a dyn RequestView>,
     pub response: Option<&'a dyn Fields>,
     pub trailers: Option<&'a dyn Fields>,
     pub info: &'a Info,
@@ -197,8 +198,8 @@ impl Operator {
         let wrote = match self {
             Operator::Plain(plain) => plain.write(r, out),
             Operator::Request(of) => {
-                let fields: &dyn Fields = r.request;
-                either(Some(fields), Some(r.request), of, out)
+                let fields = r.request.map(|request| request as &dyn Fields);
+                either(fields, r.request, of, out)
             }
             Operator::Response(of) => either(r.response, None, of, out),
             Operator::Trailer(of) => either(r.trailers, None, of, out),
@@ -220,7 +221,9 @@ impl Operator {
                 text(out, info.metadata.iter().find(|m| m.0 == *namespace && m.1 == *key).map(|m| &*m.2))
             }
             Operator::Fixed(value) => text(out, value.as_ref().map(|v| v.as_bytes())),
-            Operator::QueryParameter(name) => text(out, r.request.query().and_then(|q| query_parameter(q, name.as_bytes()))),
+            Operator::QueryParameter(name) => {
+                text(out, r.request.and_then(|request| request.query()).and_then(|q| query_parameter(q, name.as_bytes())))
+            }
         };
         if let Some(max) = max {
             out.truncate(start + max);
@@ -263,7 +266,7 @@ impl Plain {
             Plain::HeaderBytesSent => number(out, Some(info.header_bytes_sent)),
             Plain::UpstreamWireBytesSent => number(out, Some(info.upstream_bytes_sent)),
             Plain::UpstreamWireBytesReceived => number(out, Some(info.upstream_bytes_received)),
-            Plain::Protocol => some_text(out, info.protocol.text()),
+            Plain::Protocol => some_text(out, r.request.map_or("", |_| info.protocol.text())),
             Plain::UpstreamProtocol => some_text(out, info.upstream_protocol.map_or("", |p| p.text())),
             Plain::UpstreamHost | Plain::UpstreamRemoteAddress => some_text(out, info.upstream_host.as_deref().unwrap_or_default()),
             Plain::UpstreamRemoteAddressWithoutPort => part(out, upstream(), Part::Ip),

@@ -84,7 +84,7 @@ impl Bed {
     }
     fn record(&self) -> Record<'_> {
         Record {
-            request: &self.request,
+            request: Some(&self.request),
             response: Some(&self.response),
             trailers: Some(&self.trailers),
             info: &self.info,

@@ -65,20 +65,20 @@ impl Tables {
     pub fn all(&self) -> HashMap<Name, Arc<RouteTable>> {
         self.tables.iter().map(|(n, e)| (n.clone(), e.hosts.table().clone())).collect()
     }
-    /// The access logs of a connection manager. One that cannot be compiled or opened is left out and said.
-    pub fn logs(&mut self, hcm: &HttpConnectionManager, sinks: &Sinks) -> Arc<[AccessLogger]> {
-        if let Some((_, logs, _)) = self.logs.iter().find(|(config, ..)| *config == hcm.access_log) {
+    /// The access logs of a filter chain. One that cannot be compiled or opened is left out and reported.
+    pub fn logs(&mut self, wanted: &[AccessLog], sinks: &Sinks) -> Arc<[AccessLogger]> {
+        if let Some((_, logs, _)) = self.logs.iter().find(|(config, ..)| *config == wanted) {
             return logs.clone();
         }
         let (mut logs, mut findings) = (Vec::new(), Vec::new());
-        for log in &hcm.access_log {
+        for log in wanted {
             match AccessLogger::compile(log, sinks) {
                 Ok(logger) => logs.push(logger),
                 Err(f) => findings.extend(f),
             }
         }
         let logs: Arc<[AccessLogger]> = logs.into();
-        self.logs.push((hcm.access_log.clone(), logs.clone(), findings));
+        self.logs.push((wanted.to_vec(), logs.clone(), findings));
         logs
     }
     /// The filters of a connection manager. `None`: they cannot be used, and it must not serve without them.

@@ -46,6 +46,18 @@ impl NewCookie {
     }
 }
 
+fn hash_address(source: IpAddr) -> u64 {
+    match source.to_canonical() {
+        IpAddr::V4(a) => hash_bytes(&a.octets()),
+        IpAddr::V6(a) => hash_bytes(&a.octets()),
+    }
+}
+
+/// The hash of a connection: of all that a policy may name, only the source address is known of it.
+pub fn hash_connection(policy: &[HashPolicy], source: IpAddr) -> Option<u64> {
+    policy.iter().any(|step| matches!(step.of, HashOf::SourceIp)).then(|| hash_address(source))
+}
+
 /// The hash of a request by the first step that yields one. `random` makes the value of a new cookie.
 pub fn hash_request(policy: &[HashPolicy], request: &dyn RequestView, source: IpAddr, random: u64) -> (Option<u64>, Option<NewCookie>) {
     for step in policy {
@@ -64,10 +76,7 @@ pub fn hash_request(policy: &[HashPolicy], request: &dyn RequestView, source: Ip
                 }
                 found
             }
-            HashOf::SourceIp => Some(match source.to_canonical() {
-                IpAddr::V4(a) => hash_bytes(&a.octets()),
-                IpAddr::V6(a) => hash_bytes(&a.octets()),
-            }),
+            HashOf::SourceIp => Some(hash_address(source)),
             HashOf::QueryParameter(name) => request.query().and_then(|q| query_parameter(q, name.as_bytes())).map(hash_bytes),
         };
         if found.is_some() || step.terminal {

@@ -4,7 +4,7 @@ use super::EndpointRt;
 use std::{
     collections::HashMap,
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -13,7 +13,10 @@ use std::{
 };
 use tokio::sync::watch;
 use weir_config::model::{Address, Endpoint};
-use weir_net::dns::{Answer, DnsError, Resolver};
+use weir_net::{
+    dial::{self, GuardedResolver},
+    dns::{Answer, DnsError},
+};
 
 /// Hosts remembered at once (Envoy's `max_hosts`); beyond, the ones unused for longest go.
 const MAX_HOSTS: usize = 1024;
@@ -37,6 +40,8 @@ pub struct DnsCacheStats {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unresolved {
     Dns(DnsError),
+    /// Its addresses are protected; the first of them.
+    NotAllowed(IpAddr),
     /// Too many names are being looked up.
     Overflow,
 }
@@ -45,12 +50,22 @@ impl fmt::Display for Unresolved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Unresolved::Dns(e) => e.fmt(f),
+            Unresolved::NotAllowed(ip) => dial::not_allowed(f, *ip),
             Unresolved::Overflow => f.write_str("too many names are being looked up"),
         }
     }
 }
 
-type Lookup = Result<Answer, DnsError>;
+impl From<dial::Unresolved> for Unresolved {
+    fn from(e: dial::Unresolved) -> Unresolved {
+        match e {
+            dial::Unresolved::Dns(e) => Unresolved::Dns(e),
+            dial::Unresolved::NotAllowed(ip) => Unresolved::NotAllowed(ip),
+        }
+    }
+}
+
+type Lookup = Result<Answer, dial::Unresolved>;
 
 struct Entry {
     endpoint: Arc<EndpointRt>,
@@ -60,7 +75,7 @@ struct Entry {
 
 /// One per process; workers ask it from their threads, names are resolved on the main runtime.
 pub struct ForwardProxy {
-    resolver: Arc<Resolver>,
+    resolver: Arc<GuardedResolver>,
     runtime: tokio::runtime::Handle,
     hosts: Mutex<HashMap<(String, u16), Entry>>,
     /// Lookups under way by name; the value is `None` until the answer arrives.
@@ -71,7 +86,12 @@ pub struct ForwardProxy {
 }
 
 impl ForwardProxy {
-    pub(crate) fn new(resolver: Arc<Resolver>, runtime: tokio::runtime::Handle, max_pending: usize, stats: Arc<DnsCacheStats>) -> Self {
+    pub(crate) fn new(
+        resolver: Arc<GuardedResolver>,
+        runtime: tokio::runtime::Handle,
+        max_pending: usize,
+        stats: Arc<DnsCacheStats>,
+    ) -> Self {
         ForwardProxy { resolver, runtime, hosts: Mutex::default(), pending: Arc::default(), max_pending, stats }
     }
 
@@ -93,6 +113,8 @@ impl ForwardProxy {
         }
         let answer = match self.lookup(&key.0).await {
             Ok(answer) => answer,
+            // An address from before stays in use while its name cannot be resolved, but not once the name leads elsewhere.
+            Err(e @ Unresolved::NotAllowed(_)) => return Err(e),
             Err(e) => return known.map(|(endpoint, _)| endpoint).ok_or(e),
         };
         let address = SocketAddr::new(answer.addresses[0], port);
@@ -122,7 +144,7 @@ impl ForwardProxy {
             }
         };
         let found = answer.wait_for(Option::is_some).await.ok().and_then(|found| found.clone());
-        found.unwrap_or_else(|| Err(DnsError::Failed("the proxy is stopping".into()))).map_err(Unresolved::Dns)
+        Ok(found.unwrap_or_else(|| Err(dial::Unresolved::Dns(DnsError::Failed("the proxy is stopping".into()))))?)
     }
 
     /// A lookup continues after its requests have ended: others may join it.

@@ -12,7 +12,7 @@ use crate::{
     route::{ActionRt, RouteRt, rewrite::RedirectRt},
     session::Session,
     stream::{Direction, Reached, Stream},
-    upstream::WorkerCluster,
+    upstream::{UpstreamError, WorkerCluster},
     worker::Worker,
 };
 use std::{borrow::Cow, pin::Pin, rc::Rc, sync::Arc, task::Context};
@@ -35,6 +35,10 @@ pub(super) enum End {
 impl End {
     pub fn reply(status: u16, flags: Flags, details: impl Into<Cow<'static, str>>) -> End {
         End::Reply(Reply::new(status, details), flags)
+    }
+    /// The answer to a request that got nothing from its upstream.
+    pub fn upstream(error: &UpstreamError) -> End {
+        End::reply(error.status(), error.flag(), error.details())
     }
     pub fn client_gone(h2: bool) -> End {
         match h2 {

@@ -193,7 +193,7 @@ impl Exchange<'_> {
         let (req, resp) = (self.s.req.borrow(), self.s.resp.borrow());
         let trailers = self.s.trailers[Direction::Response as usize].borrow();
         let record = Record {
-            request: &*req,
+            request: Some(&*req),
             response: (resp.status != 0).then_some(&resp.headers as &dyn crate::head_access::Fields),
             trailers: Some(&*trailers),
             info,

@@ -11,11 +11,11 @@ use crate::{
     info::Flags,
     outlier,
     retry::{self, RetryRt},
-    upstream::{Failure, Host},
+    upstream::{Host, UpstreamError},
 };
 use std::rc::Rc;
 use weir_net::{
-    http::{Known, Version, pump::Pump},
+    http::{Known, Version, client::ClientError, pump::Pump},
     timer::nanos,
 };
 
@@ -168,21 +168,13 @@ impl Exchange<'_> {
         std::str::from_utf8(value).ok()?.trim().parse().ok()
     }
 
-    pub(super) fn connect_failure(&mut self, plan: &Plan<'_>, host: &Host, failure: Failure) -> End {
-        let stats = &plan.cluster.stats;
-        let text = failure.text();
-        self.s.info.borrow_mut().upstream_failure = Some(text.into());
-        match failure {
-            Failure::Overflow => {
-                stats.upstream_rq_pending_overflow.inc();
-                self.overloaded()
-            }
-            Failure::Timeout | Failure::Connect(_) => {
-                plan.cluster.report(host, outlier::Outcome::LocalOrigin, self.w.now());
-                let details = "upstream_reset_before_response_started{connection_failure}";
-                End::reply(503, Flags::UPSTREAM_CONNECTION_FAILURE, details)
-            }
+    pub(super) fn connect_failure(&mut self, plan: &Plan<'_>, host: &Host, failure: &UpstreamError) -> End {
+        if failure.is_endpoints() {
+            plan.cluster.report(host, outlier::Outcome::LocalOrigin, self.w.now());
+        } else {
+            plan.cluster.stats.upstream_rq_pending_overflow.inc();
         }
+        self.upstream_failed(failure)
     }
 
     /// What a lost try means: for retries, for the client, and whether the connection was merely stale.
@@ -215,8 +207,7 @@ impl Exchange<'_> {
             Lost::Malformed => {
                 stats.upstream_cx_protocol_error.inc();
                 plan.cluster.report(host, outlier::Outcome::LocalOrigin, self.w.now());
-                let end = End::reply(502, Flags::UPSTREAM_PROTOCOL_ERROR, "upstream_reset_before_response_started{protocol_error}");
-                (reset(false, false), end, false)
+                (reset(false, false), End::upstream(&UpstreamError::Protocol(ClientError::Malformed)), false)
             }
             Lost::Broken { silent, refused } => {
                 stats.upstream_rq_rx_reset.inc();
@@ -224,14 +215,8 @@ impl Exchange<'_> {
                     plan.cluster.report(host, outlier::Outcome::LocalOrigin, self.w.now());
                 }
                 let h2 = self.s.info.borrow().upstream_protocol == Some(Version::Http2);
-                let end = match h2 {
-                    true => End::reply(503, Flags::UPSTREAM_REMOTE_RESET, "upstream_reset_before_response_started{remote_reset}"),
-                    false => {
-                        let details = "upstream_reset_before_response_started{connection_termination}";
-                        End::reply(503, Flags::UPSTREAM_CONNECTION_TERMINATION, details)
-                    }
-                };
-                (reset(refused, refused), end, silent)
+                let error = if h2 { UpstreamError::RemoteReset } else { UpstreamError::Reset(String::new()) };
+                (reset(refused, refused), End::upstream(&error), silent)
             }
         })
     }

@@ -9,14 +9,13 @@ use super::{
 use crate::{
     balance::{for_split, hash_request},
     breaker::{Permit, Resource},
-    cluster::Unresolved,
     info::Flags,
     reply::Reply,
     retry::RetryRt,
     route::{ForwardRt, RouteRt, Target},
     session::{self, Session},
     stream::{Direction, Reached},
-    upstream::{Host, Protocol, WorkerCluster, mirror},
+    upstream::{Host, Protocol, UpstreamError, WorkerCluster, mirror},
 };
 use std::rc::Rc;
 use weir_config::model::{HashPolicy, HostRewrite};
@@ -192,21 +191,19 @@ impl Exchange<'_> {
         }
         if let Some(forward) = &cluster.rt.forward {
             let (host, port) = self.named_host(plan);
-            return match self.meanwhile(forward.endpoint(&host, port)).await? {
-                Ok(endpoint) => Ok(cluster.named(endpoint)),
-                Err(e) => {
-                    self.s.info.borrow_mut().upstream_failure = Some(e.to_string().into());
-                    Err(match e {
-                        Unresolved::Dns(_) => End::reply(503, Flags::DNS_RESOLUTION_FAILED, "dns_resolution_failure"),
-                        Unresolved::Overflow => End::reply(503, Flags::UPSTREAM_OVERFLOW, "dynamic_forward_proxy_pending_request_overflow"),
-                    })
-                }
-            };
+            let found = self.meanwhile(forward.endpoint(&host, port)).await?;
+            return found.map(|endpoint| cluster.named(endpoint)).map_err(|e| self.upstream_failed(&e.into()));
         }
-        cluster.pick(plan.hash, tried).ok_or_else(|| {
-            cluster.stats.upstream_cx_none_healthy.inc();
-            End::reply(503, Flags::NO_HEALTHY_UPSTREAM, "no_healthy_upstream")
-        })
+        match cluster.choose(plan.hash, tried) {
+            Ok(host) => Ok(host),
+            Err(e) => Err(End::upstream(&e)),
+        }
+    }
+
+    /// How the request ends because of `error`, which is also said in the access log.
+    pub(super) fn upstream_failed(&mut self, error: &UpstreamError) -> End {
+        self.s.info.borrow_mut().upstream_failure = Some(error.to_string().into());
+        if matches!(error, UpstreamError::Overflow) { self.overloaded() } else { End::upstream(error) }
     }
 
     /// Since 1970.

@@ -2,7 +2,6 @@
 use super::{
     After,
     active_stream::{End, Exchange},
-    body::WINDOW,
     router::Plan,
     upstream_request::Try,
 };
@@ -17,13 +16,14 @@ use std::{
     future::poll_fn,
     task::{Context, Poll},
 };
-use weir_net::http::{
-    Headers, Known, RequestHead, ResponseHead,
-    body::Framing,
-    buf::BufPool,
-    pump::{Broken, Coding, Pump},
-    relay::{Got, Peer, Reader, Writer},
-    wire::Wire,
+use weir_net::{
+    copy::{self, Copy},
+    http::{
+        Headers, Known, RequestHead, ResponseHead,
+        body::Framing,
+        relay::{Peer, Reader, Writer},
+        tunnel::{Tunnel, TunnelEnd},
+    },
 };
 
 impl Exchange<'_> {
@@ -55,51 +55,13 @@ impl Exchange<'_> {
         // The route's time was for the answer; a tunnel ends when it is idle.
         self.clock.unbind();
         self.clock.arm(&self.c.deadline);
-        let moved = match &mut peer {
-            Peer::H1(u) if !self.h2 => Box::pin(self.tunnel(u)).await,
-            peer => Box::pin(self.relay_tunnel(peer)).await,
-        };
+        let moved = Box::pin(self.tunnel(&mut peer)).await;
         self.hcm.stats.downstream_cx_upgrades_active.dec();
         drop((turn, host, place));
         if let Some(ticket) = ticket {
             ticket.close(&plan.cluster, false);
         }
         moved.map(|()| After::Close)
-    }
-
-    /// Between two connections of HTTP/1.
-    async fn tunnel(&mut self, u: &mut Wire) -> Result<(), End> {
-        let w = self.w.clone();
-        self.back.clear();
-        self.s.resp.borrow().write_to(&mut self.back);
-        self.out.clear();
-        let gone = |e| match e {
-            Broken::Sink => End::client_gone(false),
-            _ => upstream_gone(),
-        };
-        let Some(c) = self.c.peer.wire() else { return Ok(()) };
-        let mut up = Pump::new(Framing::Tunnel, Coding::Same, &mut self.out, c, &w.bufs).map_err(gone)?;
-        let mut down = Pump::new(Framing::Tunnel, Coding::Same, &mut self.back, u, &w.bufs).map_err(gone)?;
-        let drain = self.c.conn.drain.watch();
-        let moved = poll_fn(|cx| {
-            let before = up.sent + down.sent;
-            let Some(c) = self.c.peer.wire() else { return Poll::Ready(Ok(())) };
-            if !up.done && up.poll(cx, &mut self.out, c, u, &w.bufs).map_err(gone)?.is_ready() {
-                let _ = u.poll_shutdown(cx);
-            }
-            if !down.done && down.poll(cx, &mut self.back, u, c, &w.bufs).map_err(gone)?.is_ready() {
-                let _ = c.poll_shutdown(cx);
-            }
-            if up.done && down.done || drain.phase(cx) >= Phase::Cutting {
-                return Poll::Ready(Ok(()));
-            }
-            self.progress = self.progress.wrapping_add(up.sent + down.sent - before);
-            self.poll_tunnel_idle(cx)
-        })
-        .await;
-        let mut info = self.s.info.borrow_mut();
-        (info.bytes_received, info.bytes_sent) = (up.moved, down.moved);
-        moved
     }
 
     fn poll_tunnel_idle(&mut self, cx: &Context) -> Poll<Result<(), End>> {
@@ -109,33 +71,53 @@ impl Exchange<'_> {
         }
     }
 
-    /// Where at least one side is a stream of HTTP/2.
-    async fn relay_tunnel(&mut self, u: &mut Peer) -> Result<(), End> {
+    /// Sends the head of the response, then copies bytes until both sides have ended.
+    async fn tunnel(&mut self, u: &mut Peer) -> Result<(), End> {
         let w = self.w.clone();
-        {
-            let mut resp = self.s.resp.borrow_mut();
-            if self.h2 {
-                // What HTTP/2 has no use for is left out of the head when it is made.
-                resp.status = 200;
-                resp.headers.remove_named(b"sec-websocket-accept");
+        let mut head = std::mem::take(&mut self.back);
+        head.clear();
+        let mut to_client = match self.h2 {
+            false => {
+                self.s.resp.borrow().write_to(&mut head);
+                Tunnel::Raw
             }
-        }
-        let mut down = self.start_response(false, false)?;
-        let spare = std::mem::take(&mut self.out);
-        let mut up = if u.is_h2() { Writer::h2(spare, false) } else { Writer::h1(spare, false) };
-        let mut from_client = Reader::new(Framing::Tunnel, &self.c.peer);
-        let mut from_upstream = Reader::new(Framing::Tunnel, u);
+            true => {
+                {
+                    let mut resp = self.s.resp.borrow_mut();
+                    // What HTTP/2 has no use for is left out of the head when it is made.
+                    resp.status = 200;
+                    resp.headers.remove_named(b"sec-websocket-accept");
+                }
+                let writer = self.start_response(false, false)?;
+                Tunnel::message(Reader::new(Framing::NONE, &self.c.peer), writer)
+            }
+        };
+        let mut to_upstream = match &u {
+            Peer::H1(_) => Tunnel::Raw,
+            Peer::H2(_) => Tunnel::message(Reader::new(Framing::NONE, u), Writer::h2(std::mem::take(&mut self.out), false)),
+        };
+        let mut copy = Copy::new(head);
         let drain = self.c.conn.drain.watch();
         let moved = poll_fn(|cx| {
-            let before = up.sent + down.sent;
-            let forth = relay(cx, &w.bufs, &mut from_client, &mut self.c.peer, &mut up, u);
-            let back = relay(cx, &w.bufs, &mut from_upstream, u, &mut down, &mut self.c.peer);
-            self.progress = self.progress.wrapping_add(up.sent + down.sent - before);
-            match (forth, back) {
-                (Err(Broken::Source), _) | (_, Err(Broken::Sink)) => return Poll::Ready(Err(End::client_gone(self.h2))),
-                (Err(_), _) | (_, Err(_)) => return Poll::Ready(Err(upstream_gone())),
-                (Ok(true), Ok(true)) => return Poll::Ready(Ok(())),
-                _ => {}
+            let before = copy.progress();
+            let mut client = TunnelEnd { peer: &mut self.c.peer, tunnel: &mut to_client, pool: &w.bufs };
+            let mut upstream = TunnelEnd { peer: u, tunnel: &mut to_upstream, pool: &w.bufs };
+            let copied = copy.poll(cx, &mut client, &mut upstream);
+            self.progress = self.progress.wrapping_add(copy.progress().wrapping_sub(before));
+            match copied {
+                Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(failed)) => {
+                    return Poll::Ready(Err(match failed.end {
+                        copy::End::A => End::client_gone(self.h2),
+                        copy::End::B => upstream_gone(),
+                    }));
+                }
+                Poll::Pending => {}
+            }
+            for peer in [&mut self.c.peer, u] {
+                if let Peer::H2(stream) = peer {
+                    stream.absorb(cx);
+                }
             }
             if self.h2
                 && let Poll::Ready(gone) = self.poll_client_gone(cx, false)
@@ -149,47 +131,9 @@ impl Exchange<'_> {
         })
         .await;
         let mut info = self.s.info.borrow_mut();
-        (info.bytes_received, info.bytes_sent) = (from_client.received, from_upstream.received);
+        [info.bytes_received, info.bytes_sent] = copy.read();
         moved
     }
-}
-
-/// One direction of a tunnel, as far as both sides let it. `true`: its end has been passed on.
-fn relay(
-    cx: &mut Context,
-    bufs: &BufPool,
-    reader: &mut Reader,
-    from: &mut Peer,
-    writer: &mut Writer,
-    to: &mut Peer,
-) -> Result<bool, Broken> {
-    let mut trailers = Headers::default();
-    while !writer.done {
-        let mut more = true;
-        while more && !writer.is_ended() && writer.pending() < WINDOW {
-            more = match reader.poll(cx, from, bufs, &mut trailers, &mut |data| writer.push(data)) {
-                Poll::Ready(got) => {
-                    if got? == Got::End {
-                        writer.end(None);
-                    }
-                    true
-                }
-                Poll::Pending => false,
-            };
-        }
-        if writer.poll_flush(cx, to)?.is_pending() || !more && !writer.done {
-            if let Peer::H2(stream) = from {
-                stream.absorb(cx);
-            }
-            return Ok(false);
-        }
-        if writer.done
-            && let Some(wire) = to.wire()
-        {
-            let _ = wire.poll_shutdown(cx);
-        }
-    }
-    Ok(true)
 }
 
 fn upstream_gone() -> End {

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     stream::Direction,
-    upstream::{ActiveRequest, Checkout, Conn, Host, MAX_INTERIM, StreamPermit, Ticket},
+    upstream::{ActiveRequest, Checkout, Conn, Host, StreamPermit, Ticket},
 };
 use std::{
     future::{Future, poll_fn},
@@ -23,10 +23,10 @@ use std::{
 use weir_net::http::{
     Headers, Known, Method, Version,
     body::Framing,
+    client::{ClientError, ResponseHeads},
     h2 as border, parse,
     pump::{Broken, Coding, Pump},
     relay::{self, Peer, Writer},
-    wire::Wire,
 };
 
 /// One try under way.
@@ -41,10 +41,7 @@ pub(super) struct Try {
     pub place: Option<StreamPermit>,
     response: Option<Pin<Box<h2::client::ResponseFuture>>>,
     pub reused: bool,
-    /// Of the response's head.
-    limits: parse::Limits,
-    /// Interim answers so far.
-    interim: u32,
+    heads: ResponseHeads,
 }
 
 /// Why no response head came from the upstream.
@@ -85,7 +82,7 @@ impl Exchange<'_> {
             None => match self.attended(checkout.get(self.w)).await {
                 Ok(Ok(made)) => made,
                 Ok(Err(failure)) => {
-                    let reply = self.connect_failure(plan, &host, failure);
+                    let reply = self.connect_failure(plan, &host, &failure);
                     return Err((Lost::End(reply), kept.raw.take().map(Body::Raw)));
                 }
                 Err(GivenUp::Late(late)) => return Err((Lost::Late(late), kept.raw.take().map(Body::Raw))),
@@ -93,7 +90,7 @@ impl Exchange<'_> {
             },
         };
         self.clock.arm(&self.c.deadline);
-        let limits = plan.cluster.rt.response_limits();
+        let heads = ResponseHeads::new(plan.cluster.rt.response_limits());
         {
             let (mut info, facts) = (self.s.info.borrow_mut(), conn.facts());
             info.upstream_protocol = Some(if conn.is_h2() { Version::Http2 } else { Version::Http11 });
@@ -108,12 +105,12 @@ impl Exchange<'_> {
         }
         let mut tried = match conn {
             Conn::H1(owned) => {
-                let (peer, ticket) = owned.into_peer();
+                let (wire, ticket) = owned.into_wire();
                 let up = match plan.raw {
                     true => Body::Raw(self.raw_up(kept).map_err(end)?),
                     false => Body::Relay(self.relay_up_h1(&mut kept.replay)),
                 };
-                Try { peer, up, turn, ticket: Some(ticket), place: None, response: None, reused, limits, interim: 0, host }
+                Try { peer: Peer::H1(wire), up, turn, ticket: Some(ticket), place: None, response: None, reused, heads, host }
             }
             Conn::H2 { send, shared, place } => {
                 let request = border::request_of(&self.s.req.borrow()).ok_or_else(|| end(super::active_stream::bad(parse::Bad::Syntax)))?;
@@ -142,7 +139,7 @@ impl Exchange<'_> {
                 self.resend(&mut writer, &kept.replay);
                 let peer = Peer::H2(border::H2Stream { send: Some(stream), ..Default::default() });
                 let response = Some(Box::pin(response));
-                Try { peer, up: Body::Relay(writer), turn, ticket: None, place: Some(place), response, reused, limits, interim: 0, host }
+                Try { peer, up: Body::Relay(writer), turn, ticket: None, place: Some(place), response, reused, heads, host }
             }
         };
         match poll_fn(|cx| self.poll_response_head(cx, &mut tried, &mut kept.replay)).await {
@@ -317,18 +314,13 @@ impl Exchange<'_> {
     fn poll_final_head(&mut self, cx: &mut Context, tried: &mut Try) -> Poll<Result<(), Lost>> {
         loop {
             ready!(self.poll_interim(cx)).map_err(Lost::End)?;
-            match ready!(self.poll_head(cx, tried))? {
-                101 | 200.. => return Poll::Ready(Ok(())),
-                _ => {
-                    // A connection that answers is not stale.
-                    tried.reused = false;
-                    tried.interim += 1;
-                    if tried.interim > MAX_INTERIM {
-                        return Poll::Ready(Err(Lost::Malformed));
-                    }
-                    self.pass_interim().map_err(Lost::End)?;
-                }
+            let status = ready!(self.poll_head(cx, tried))?;
+            if tried.heads.is_final(status).map_err(|_| Lost::Malformed)? {
+                return Poll::Ready(Ok(()));
             }
+            // A connection that answers is not stale.
+            tried.reused = false;
+            self.pass_interim().map_err(Lost::End)?;
         }
     }
 
@@ -349,7 +341,7 @@ impl Exchange<'_> {
                     stream.recv = Some(body);
                     tried.response = None;
                     // The connection may be older than the limits.
-                    let fits = |h: &Headers| h.len() <= tried.limits.fields && h.size() <= tried.limits.bytes;
+                    let fits = |h: &Headers| h.len() <= tried.heads.limits.fields && h.size() <= tried.heads.limits.bytes;
                     if !border::load_response(&parts, &mut resp) || !fits(&resp.headers) {
                         return Poll::Ready(Err(Lost::Malformed));
                     }
@@ -363,41 +355,16 @@ impl Exchange<'_> {
                     Poll::Ready(Err(if malformed { Lost::Malformed } else { Lost::Broken { silent: refused, refused } }))
                 }
             },
-            (Peer::H1(wire), _) => self.poll_head_h1(cx, wire, &mut resp, tried.reused, tried.limits),
-            _ => Poll::Ready(Err(Lost::Broken { silent: false, refused: false })),
-        }
-    }
-
-    fn poll_head_h1(
-        &self,
-        cx: &mut Context,
-        wire: &mut Wire,
-        resp: &mut weir_net::http::ResponseHead,
-        reused: bool,
-        limits: parse::Limits,
-    ) -> Poll<Result<u16, Lost>> {
-        loop {
-            if !wire.input.is_empty() {
-                match parse::response(wire.input.filled(), resp, limits) {
-                    Ok(Some(n)) => {
-                        self.s.info.borrow_mut().upstream_bytes_received += n as u64;
-                        wire.input.consume(n);
-                        self.w.bufs.reclaim(&mut wire.input);
-                        return Poll::Ready(Ok(resp.status));
-                    }
-                    // Within the limit, or it would have been refused.
-                    Ok(None) if wire.input.is_full() => self.w.bufs.enlarge(&mut wire.input),
-                    Ok(None) => {}
-                    Err(_) => return Poll::Ready(Err(Lost::Malformed)),
+            (Peer::H1(wire), _) => match ready!(tried.heads.poll_next(cx, wire, &self.w.bufs, &mut resp)) {
+                Ok(n) => {
+                    self.s.info.borrow_mut().upstream_bytes_received += n as u64;
+                    Poll::Ready(Ok(resp.status))
                 }
-            }
-            match wire.poll_fill(cx, &self.w.bufs) {
-                Poll::Ready(Ok(1..)) => {}
+                Err(ClientError::Closed { silent: true }) => Poll::Ready(Err(Lost::Broken { silent: tried.reused, refused: false })),
                 // A part of a head is no answer.
-                Poll::Ready(_) if !wire.input.is_empty() => return Poll::Ready(Err(Lost::Malformed)),
-                Poll::Ready(_) => return Poll::Ready(Err(Lost::Broken { silent: reused, refused: false })),
-                Poll::Pending => return Poll::Pending,
-            }
+                Err(_) => Poll::Ready(Err(Lost::Malformed)),
+            },
+            _ => Poll::Ready(Err(Lost::Broken { silent: false, refused: false })),
         }
     }
 

@@ -1,6 +1,6 @@
 //! From a listener's configuration to what accepts for it. A chain that cannot be built is left out, or its last good
 //! version stays; the others serve.
-use super::{ChainRt, DrainGroup, ListenerRt, TcpProxyRt};
+use super::{ChainRt, CompileLogs, DrainGroup, ListenerRt, TcpProxyRt};
 use crate::{
     cluster::{ClusterRegistry, manager::version},
     secrets::Secrets,
@@ -20,6 +20,7 @@ pub(crate) fn build(
     secrets: &Secrets,
     changed_secrets: &[Name],
     clusters: &ClusterRegistry,
+    logs: &mut CompileLogs<'_>,
 ) -> (ListenerRt, Vec<Diagnostic>) {
     let mut findings = Vec::new();
     let mut chains = Vec::with_capacity(config.filter_chains.len());
@@ -36,7 +37,7 @@ pub(crate) fn build(
             chains.push(old.clone());
             continue;
         }
-        match self::chain(chain, old.map(|o| &**o), secrets, changed_secrets, clusters, &mut findings) {
+        match self::chain(chain, old.map(|o| &**o), secrets, changed_secrets, clusters, logs, &mut findings) {
             Ok(new) => chains.push(Arc::new(new)),
             Err(why) => {
                 findings.push(why);
@@ -57,6 +58,7 @@ fn chain(
     secrets: &Secrets,
     changed_secrets: &[Name],
     clusters: &ClusterRegistry,
+    logs: &mut CompileLogs<'_>,
     findings: &mut Vec<Diagnostic>,
 ) -> Result<ChainRt, Diagnostic> {
     let mut same_tls = old.is_some_and(|o| o.config.tls.is_none() && config.tls.is_none());
@@ -88,7 +90,7 @@ fn chain(
     let http_timeouts = config.http_connection_manager().map_or_else(HttpTimeouts::default, |hcm| hcm.timeouts.clone());
     let drain_timeout = http_timeouts.drain_timeout;
     let drain_group = old.filter(|_| same_tls).filter(same_kind).map_or_else(|| DrainGroup::new(drain_timeout), |o| o.drain_group.clone());
-    let tcp = config.tcp_proxy().map(|tcp| TcpProxyRt::new(tcp, clusters));
+    let tcp = config.tcp_proxy().map(|tcp| TcpProxyRt::new(tcp, clusters, logs));
     Ok(ChainRt { config: config.clone(), tls, tcp, drain_group })
 }
 

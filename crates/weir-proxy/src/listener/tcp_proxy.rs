@@ -1,26 +1,32 @@
 //! The TCP proxy: bytes both ways between a client and one endpoint of a weighted choice of clusters.
-use super::{
-    ChainRt,
-    byte_copy::{Moved, tunnel},
-    connect_tunnel::{self, Tunnel},
-};
+use super::ChainRt;
 use crate::{
-    app_log::Logger,
-    breaker::Full,
-    cluster::{ClusterRegistry, ClusterRt, ClusterSlot, EndpointRt, ForwardProxy},
+    access_log::{AccessLogger, Record},
+    balance::hash_connection,
+    cluster::{ClusterRegistry, ClusterSlot},
     conn::ConnInfo,
     drain::Phase,
+    info::{Flags, Info},
     stats::ListenerStats,
-    upstream::{ConnStats, send_header},
+    upstream::{
+        UpstreamError, WorkerCluster,
+        byte_stream::{ByteStream, Connect, Failed, Pick},
+    },
+    worker::Worker,
     worker_thread::Local,
 };
-use std::{collections::HashMap, io, sync::Arc, time::Duration};
-use tokio::{net::TcpStream, time::timeout};
-use weir_config::model::{Discovery, TcpProxy, UpstreamProtocol};
-use weir_net::{io::Io, listen, tls::Alpn};
-
-/// Endpoints that are tried before the client is given up.
-const ATTEMPTS: usize = 3;
+use std::{collections::HashMap, future::poll_fn, rc::Rc, sync::Arc, task::Poll, time::Duration};
+use weir_config::model::{AccessLog, Discovery, TcpProxy};
+use weir_net::{
+    copy::{self, Copy},
+    http::{
+        relay::Peer,
+        tunnel::{Tunnel, TunnelEnd},
+        wire::Wire,
+    },
+    io::Io,
+    timer::nanos,
+};
 
 /// A TCP proxy with its clusters at hand.
 pub struct TcpProxyRt {
@@ -29,24 +35,36 @@ pub struct TcpProxyRt {
     /// By server name, in lower case.
     by_name: HashMap<String, Arc<ClusterSlot>>,
     idle_timeout: Duration,
+    max_connect_attempts: u32,
+    access_logs: Arc<[AccessLogger]>,
 }
 
+/// Compiles access logs.
+pub(crate) type CompileLogs<'a> = dyn FnMut(&[AccessLog]) -> Arc<[AccessLogger]> + 'a;
+
 impl TcpProxyRt {
-    pub(super) fn new(config: &TcpProxy, registry: &ClusterRegistry) -> Self {
+    pub(super) fn new(config: &TcpProxy, registry: &ClusterRegistry, logs: &mut CompileLogs<'_>) -> Self {
         let clusters: Vec<_> = config.clusters.iter().map(|(name, weight)| (registry.slot(name), *weight)).collect();
         let total_weight = clusters.iter().map(|(_, w)| u64::from(*w)).sum();
         let by_name = config.sni_clusters.iter().map(|name| (name.to_ascii_lowercase(), registry.slot(name))).collect();
-        TcpProxyRt { clusters, total_weight, by_name, idle_timeout: config.idle_timeout }
+        TcpProxyRt {
+            clusters,
+            total_weight,
+            by_name,
+            idle_timeout: config.idle_timeout,
+            max_connect_attempts: config.max_connect_attempts,
+            access_logs: logs(&config.access_log),
+        }
     }
 
-    fn pick(&self, server_name: Option<&str>, random: u64) -> Option<Arc<ClusterRt>> {
+    fn choose(&self, server_name: Option<&str>, random: u64) -> Option<&Arc<ClusterSlot>> {
         if !self.by_name.is_empty() {
-            return self.by_name.get(&server_name?.to_ascii_lowercase())?.current();
+            return self.by_name.get(&server_name?.to_ascii_lowercase());
         }
         let mut at = random.checked_rem(self.total_weight)?;
         for (slot, weight) in &self.clusters {
             match at.checked_sub(u64::from(*weight)) {
-                None => return slot.current(),
+                None => return Some(slot),
                 Some(rest) => at = rest,
             }
         }
@@ -57,131 +75,128 @@ impl TcpProxyRt {
 /// Serves one connection to its end.
 pub(super) async fn serve(local: &Local, chain: &ChainRt, client: Io, conn: &ConnInfo, stats: &ListenerStats) {
     let Some(tcp) = &chain.tcp else { return };
-    let Some(cluster) = tcp.pick(conn.requested_server_name.as_deref(), local.worker.random()) else {
+    let worker = &local.worker;
+    let start = worker.now();
+    let mut info = Info { start, wall_start: worker.wall(start), ..Info::default() };
+    proxy(worker, tcp, client, conn, stats, &mut info).await;
+    info.end = worker.now();
+    let record = Record { request: None, response: None, trailers: None, info: &info, conn, route_name: "" };
+    let mut logs = worker.logs.borrow_mut();
+    tcp.access_logs.iter().for_each(|log| logs.write(log, &record));
+}
+
+async fn proxy(worker: &Rc<Worker>, tcp: &TcpProxyRt, client: Io, conn: &ConnInfo, stats: &ListenerStats, info: &mut Info) {
+    let Some(slot) = tcp.choose(conn.requested_server_name.as_deref(), worker.random()) else {
+        info.set_flag(Flags::NO_ROUTE_FOUND);
         return stats.tcp_downstream_cx_no_route.inc();
     };
-    let worker = &local.worker;
-    let of_cluster = worker.shared.stats.cluster(&cluster.config.name, worker.index);
-    let mut tried: Vec<Arc<EndpointRt>> = Vec::new();
-    let (upstream, _link) = loop {
-        let endpoint = match &cluster.forward {
-            None => endpoint(&cluster, &tried, local.worker.random()),
-            Some(forward) => named(forward, &cluster, conn).await.filter(|_| tried.is_empty()),
-        };
-        let Some(endpoint) = endpoint else {
-            let failed = if tried.is_empty() { &stats.tcp_downstream_cx_no_route } else { &stats.tcp_upstream_cx_connect_fail };
-            return failed.inc();
-        };
-        let permit = loop {
-            match cluster.breakers.connect(&cluster.config.circuit_breakers) {
-                Ok(permit) => break permit,
-                Err(Full::Process) if worker.close_idle() => tokio::task::yield_now().await,
-                Err(full) => {
-                    if full == Full::Process {
-                        local.shared.upstreams.overflow.inc();
-                    }
-                    of_cluster.upstream_cx_overflow.inc();
-                    return stats.tcp_downstream_cx_no_route.inc();
-                }
-            }
-        };
-        let begun = worker.now();
-        let link = ConnStats::new(&of_cluster, permit, begun);
-        match timeout(cluster.config.connect_timeout, connect(local, &cluster, &endpoint, conn)).await {
-            Ok(Ok(upstream)) => {
-                of_cluster.upstream_cx_connect_ms.record(worker.now() - begun);
-                break (upstream, link);
-            }
-            failed => {
-                of_cluster.upstream_cx_connect_fail.inc();
-                if failed.is_err() {
-                    of_cluster.upstream_cx_connect_timeout.inc();
-                }
-                let why = failed.map_or_else(|_| "timeout".to_string(), |e| e.err().map(|e| e.to_string()).unwrap_or_default());
-                Logger::Upstream.debug(format_args!("cluster `{}`: {}: {why}", cluster.config.name, endpoint.address));
-                tried.push(endpoint);
-                if tried.len() == ATTEMPTS {
-                    return stats.tcp_upstream_cx_connect_fail.inc();
-                }
-            }
-        }
+    let Some(cluster) = worker.cluster(slot) else {
+        info.set_flag(Flags::NO_CLUSTER_FOUND);
+        return stats.tcp_downstream_cx_no_route.inc();
     };
-    let forth = Moved { listener: &stats.tcp_downstream_cx_rx_bytes_total, cluster: &of_cluster.upstream_cx_tx_bytes_total };
-    let back = Moved { listener: &stats.tcp_downstream_cx_tx_bytes_total, cluster: &of_cluster.upstream_cx_rx_bytes_total };
-    let moving = async {
-        match upstream {
-            Upstream::Bare(upstream) => tunnel(client, upstream, tcp.idle_timeout, forth, back).await,
-            Upstream::Tunnel(upstream) => tunnel(client, *upstream, tcp.idle_timeout, forth, back).await,
-        }
+    info.upstream_cluster = Some(cluster.text.clone());
+    let upstream = match connect(worker, &cluster, tcp, conn).await {
+        Ok(upstream) => upstream,
+        Err(failed) => return refused(stats, info, failed),
     };
-    let drain = conn.drain.watch();
-    tokio::select! {
-        end = moving => {
-            if end.is_err_and(|e| e.kind() == io::ErrorKind::TimedOut) {
-                stats.tcp_idle_timeout.inc();
+    let facts = upstream.facts();
+    info.attempts = upstream.attempts;
+    info.upstream_host = Some(upstream.host.text.clone());
+    (info.upstream_connection_id, info.upstream_local_address) = (facts.id, facts.local);
+    (info.upstream_connect_start, info.upstream_connect_end) = (facts.connect_start, facts.connect_end);
+    (info.upstream_handshake_end, info.upstream_tls) = (facts.handshake_end, upstream.tls());
+    info.upstream_tx_start = worker.now();
+    copy_both_ways(worker, &cluster, tcp.idle_timeout, client, upstream, conn, stats, info).await;
+}
+
+/// A connection to an endpoint of the cluster, or to the host that the client's server name stands for.
+async fn connect(worker: &Rc<Worker>, cluster: &Rc<WorkerCluster>, tcp: &TcpProxyRt, conn: &ConnInfo) -> Result<ByteStream, Failed> {
+    let server_name = conn.requested_server_name.as_deref();
+    let pick = match cluster.rt.config.discovery {
+        Discovery::DynamicForwardProxy { port } => {
+            let Some(host) = server_name else {
+                let error = UpstreamError::NoHealthyUpstream(cluster.name.clone());
+                return Err(Failed { error, host: None, attempts: 0 });
+            };
+            Pick::Named { host, port }
+        }
+        _ => Pick::Balanced { hash: hash_connection(&cluster.rt.config.hash_policy, conn.peer.ip()) },
+    };
+    let client = Some((conn.peer, conn.local));
+    Connect { cluster, pick, server_name, client, max_attempts: tcp.max_connect_attempts }.open(worker).await
+}
+
+/// No endpoint took the connection.
+fn refused(stats: &ListenerStats, info: &mut Info, failed: Failed) {
+    let Failed { error, host, attempts } = failed;
+    info.set_flag(error.flag());
+    info.attempts = attempts;
+    info.upstream_host = host.map(|h| h.text.clone());
+    info.upstream_failure = Some(error.to_string().into());
+    if error.is_endpoints() {
+        info.set_flag(Flags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+    }
+    let counter = if error.is_endpoints() { &stats.tcp_upstream_cx_connect_fail } else { &stats.tcp_downstream_cx_no_route };
+    counter.inc();
+}
+
+#[expect(clippy::too_many_arguments, reason = "all of one connection")]
+async fn copy_both_ways(
+    worker: &Rc<Worker>,
+    cluster: &WorkerCluster,
+    idle_timeout: Duration,
+    client: Io,
+    mut upstream: ByteStream,
+    conn: &ConnInfo,
+    stats: &ListenerStats,
+    info: &mut Info,
+) {
+    let (mut client, mut tunnel) = (Peer::H1(Wire::new(client)), Tunnel::Raw);
+    let mut copy = Copy::default();
+    let (drain, deadline) = (conn.drain.watch(), worker.timers.deadline());
+    let idle = if idle_timeout.is_zero() { u64::MAX } else { nanos(idle_timeout) };
+    deadline.set(worker.now().saturating_add(idle));
+    let flags = poll_fn(|cx| {
+        let ([sent, received], before) = (copy.written(), copy.progress());
+        let mut a = TunnelEnd { peer: &mut client, tunnel: &mut tunnel, pool: &worker.bufs };
+        let copied = copy.poll(cx, &mut a, &mut upstream);
+        let now = copy.written();
+        let (sent, received) = (now[0] - sent, now[1] - received);
+        stats.tcp_downstream_cx_rx_bytes_total.add(sent);
+        stats.tcp_downstream_cx_tx_bytes_total.add(received);
+        cluster.stats.upstream_cx_tx_bytes_total.add(sent);
+        cluster.stats.upstream_cx_rx_bytes_total.add(received);
+        match copied {
+            Poll::Ready(Ok(())) => {
+                upstream.finished();
+                return Poll::Ready(Flags::default());
             }
+            Poll::Ready(Err(failed)) => {
+                return Poll::Ready(match failed.end {
+                    copy::End::A => Flags::DOWNSTREAM_CONNECTION_TERMINATION,
+                    copy::End::B => Flags::UPSTREAM_CONNECTION_TERMINATION,
+                });
+            }
+            Poll::Pending => upstream.absorb(cx),
         }
         // A TCP proxy does not know when its bytes are done: they flow until nothing is waited for any more.
-        () = drain.reached(Phase::Cutting) => {}
-    }
-}
-
-/// By weight among the healthy ones of the best priority that were not tried yet.
-fn endpoint(cluster: &ClusterRt, tried: &[Arc<EndpointRt>], random: u64) -> Option<Arc<EndpointRt>> {
-    let set = cluster.endpoints.load();
-    let usable = |e: &&Arc<EndpointRt>| e.accepts_requests() && !tried.iter().any(|t| t.address == e.address);
-    let best = set.endpoints.iter().filter(usable).map(|e| e.config.priority).min()?;
-    let candidates = || set.endpoints.iter().filter(usable).filter(|e| e.config.priority == best);
-    let total: u64 = candidates().map(|e| u64::from(e.config.weight)).sum();
-    let mut at = random.checked_rem(total)?;
-    for e in candidates() {
-        match at.checked_sub(u64::from(e.config.weight)) {
-            None => return Some(e.clone()),
-            Some(rest) => at = rest,
+        if drain.phase(cx) >= Phase::Cutting {
+            return Poll::Ready(Flags::default());
         }
-    }
-    None
-}
-
-/// The endpoint that the client's server name stands for.
-async fn named(forward: &ForwardProxy, cluster: &ClusterRt, conn: &ConnInfo) -> Option<Arc<EndpointRt>> {
-    let Discovery::DynamicForwardProxy { port } = cluster.config.discovery else { return None };
-    forward.endpoint(conn.requested_server_name.as_deref()?, port).await.ok()
-}
-
-/// Where the bytes go.
-enum Upstream {
-    Bare(Io),
-    /// Through a forward proxy.
-    Tunnel(Box<Tunnel>),
-}
-
-async fn connect(local: &Local, cluster: &ClusterRt, endpoint: &EndpointRt, conn: &ConnInfo) -> io::Result<Upstream> {
-    let Some(config) = &cluster.config.tunneling_config else {
-        return Ok(Upstream::Bare(dial(cluster, endpoint, conn, conn.requested_server_name.as_deref(), Alpn::None).await?));
-    };
-    let (alpn, http2) = match cluster.config.protocol {
-        UpstreamProtocol::Http2 => (Alpn::Http2, true),
-        UpstreamProtocol::Auto => (Alpn::Auto, false),
-        UpstreamProtocol::Http1 | UpstreamProtocol::UseDownstream => (Alpn::Http1, false),
-    };
-    // The client's server name is for the other end of the tunnel.
-    let io = dial(cluster, endpoint, conn, None, alpn).await?;
-    let http2 = http2 || io.alpn() == Some(b"h2");
-    Ok(Upstream::Tunnel(Box::new(connect_tunnel::open(&local.worker, io, config, http2).await?)))
-}
-
-async fn dial(cluster: &ClusterRt, endpoint: &EndpointRt, conn: &ConnInfo, name: Option<&str>, alpn: Alpn) -> io::Result<Io> {
-    let io = TcpStream::connect(endpoint.address).await?;
-    let _ = io.set_nodelay(true);
-    if let Some(k) = &cluster.config.tcp_keepalive {
-        listen::set_keepalive(&io, listen::Keepalive { time: k.time, interval: k.interval, probes: k.probes })?;
-    }
-    if let Some(version) = cluster.config.proxy_protocol {
-        send_header(&io, version, Some((conn.peer, conn.local))).await?;
-    }
-    let Some(tls) = &cluster.tls else { return Ok(Io::Plain(io)) };
-    let ip = endpoint.address.ip().to_string();
-    let host = name.or(endpoint.hostname.as_deref()).unwrap_or(&ip);
-    Ok(Io::tls(tls.connect(io, host, alpn).await?))
+        if copy.progress() != before {
+            deadline.set(worker.moment().saturating_add(idle));
+        }
+        match deadline.expired(cx) {
+            true => {
+                stats.tcp_idle_timeout.inc();
+                Poll::Ready(Flags::STREAM_IDLE_TIMEOUT)
+            }
+            false => Poll::Pending,
+        }
+    })
+    .await;
+    info.set_flag(flags);
+    let (read, written) = (copy.read(), copy.written());
+    (info.bytes_received, info.bytes_sent) = (read[0], written[1]);
+    (info.upstream_bytes_sent, info.upstream_bytes_received) = (written[0], read[1]);
 }

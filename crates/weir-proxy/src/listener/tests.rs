@@ -15,6 +15,7 @@ fn chain(name: &str, server_names: &[&str], terminates: bool) -> Arc<FilterChain
             clusters: vec![],
             sni_clusters: vec![],
             idle_timeout: Duration::ZERO,
+            max_connect_attempts: 1,
             access_log: vec![],
         })],
     })
@@ -29,7 +30,7 @@ fn listener(chains: Vec<Arc<FilterChain>>) -> ListenerRt {
     secrets.update(&config);
     let address = "127.0.0.1:0".parse().unwrap();
     let config = Listener { name: "l".into(), address, filter_chains: chains, proxy_protocol: false, max_connections: 10, origins: vec![] };
-    let (rt, findings) = build(&Arc::new(config), None, &secrets, &[], &ClusterRegistry::default());
+    let (rt, findings) = build(&Arc::new(config), None, &secrets, &[], &ClusterRegistry::default(), &mut |_| Arc::default());
     assert_eq!(findings, []);
     rt
 }

@@ -9,6 +9,7 @@ use weir_config::{
     diagnostic::{Diagnostic, Severity},
     model::{Config, WasmCode},
 };
+use weir_net::dial::GuardedResolver;
 
 /// Compiles, starts and configures each plugin once and returns what is wrong. Opens no listener and connects to no upstream, but
 /// fetches code that has a URL. If `cache_dir` is unusable, code is compiled without it.
@@ -26,7 +27,8 @@ pub async fn check(config: &Config, cache_dir: Option<PathBuf>) -> std::io::Resu
         };
         clusters.slot(name).publish(Some(Arc::new(rt)));
     }
-    let options = ManagerOptions { cache_dir, only_try: true, ..ManagerOptions::new(Handle::current()) };
+    let resolver = Arc::new(GuardedResolver::system()?);
+    let options = ManagerOptions { cache_dir, only_try: true, ..ManagerOptions::new(Handle::current(), resolver) };
     let manager = Manager::new(options, clusters)?;
     let mut found = manager.begin(&config.plugins).finished().await;
     for finding in found.iter_mut().filter(|d| d.reason == CODE_UNAVAILABLE) {

@@ -1,22 +1,32 @@
 //! Where a plugin's code comes from: a file, or HTTP(S) with a digest; what was fetched is kept on disk by digest.
 use crate::app_log::Logger;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
-use hyper_util::rt::TokioIo;
 use std::{
     fmt, io,
     io::Read,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
-use tokio::net::TcpStream;
 use url::Url;
 use weir_config::model::WasmCode;
-use weir_net::tls::{self, hex_digest};
+use weir_net::{
+    dial::{self, GuardedResolver, Unresolved},
+    http::{
+        Known, RequestHead,
+        client::{self, ClientError},
+        head::reason,
+    },
+    io::Io,
+    tls::{self, hex_digest},
+};
+
+/// Bytes of a module, also after unpacking, unless something else is asked for.
+pub const MAX_BYTES: usize = 256 << 20;
 
 /// How remote code is fetched; the defaults are those of Istio's agent. A failure is tried again by whoever asked.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct FetchOptions {
     /// From the connection to the last byte.
     pub timeout: Duration,
@@ -24,11 +34,13 @@ pub struct FetchOptions {
     pub max_bytes: usize,
     /// Code that was fetched before; `None` keeps nothing.
     pub cache_dir: Option<PathBuf>,
+    /// URLs and redirects name hosts.
+    pub resolver: Arc<GuardedResolver>,
 }
 
-impl Default for FetchOptions {
-    fn default() -> Self {
-        FetchOptions { timeout: Duration::from_secs(15), max_bytes: 256 << 20, cache_dir: None }
+impl FetchOptions {
+    pub fn new(resolver: Arc<GuardedResolver>) -> FetchOptions {
+        FetchOptions { timeout: Duration::from_secs(15), max_bytes: MAX_BYTES, cache_dir: None, resolver }
     }
 }
 
@@ -125,7 +137,7 @@ async fn remote(url: &str, sha256: Option<&str>, options: &FetchOptions) -> Resu
     if let Some(kept) = sha256.and_then(|digest| store.as_ref()?.get(digest)) {
         return Ok(kept);
     }
-    let fetched = tokio::time::timeout(options.timeout, fetch(url, options.max_bytes)).await;
+    let fetched = tokio::time::timeout(options.timeout, fetch(url, options)).await;
     let last = match fetched.unwrap_or_else(|_| Err(transient(format!("no answer within {:?}", options.timeout)))) {
         Ok(body) => return checked(url, sha256, body, options, store.as_ref()),
         Err(e) => e,
@@ -234,29 +246,23 @@ fn untar(archive: &Bytes) -> Option<Bytes> {
     found
 }
 
-async fn fetch(url: &str, max: usize) -> Result<Bytes, CodeError> {
+async fn fetch(url: &str, options: &FetchOptions) -> Result<Bytes, CodeError> {
     let mut url = Url::parse(url).map_err(|e| lasting(e.to_string()))?;
     for _ in 0..=MAX_REDIRECTS {
-        let response = get(&url).await?;
-        let status = response.status();
-        if status.is_redirection() {
-            let location = response.headers().get(http::header::LOCATION).and_then(|l| l.to_str().ok()).unwrap_or_default();
-            url = url.join(location).map_err(|e| lasting(format!("redirected to `{location}`: {e}")))?;
-            continue;
+        let (head, body) = get(&url, options).await?;
+        match head.status {
+            200..300 => return Ok(body.into()),
+            300..400 => {
+                let location = String::from_utf8_lossy(head.headers.get(Known::Location).unwrap_or_default());
+                url = url.join(&location).map_err(|e| lasting(format!("redirected to `{location}`: {e}")))?;
+            }
+            status => return Err(transient(format!("answered {status} {}", reason(status)))),
         }
-        if !status.is_success() {
-            return Err(CodeError { message: format!("answered {status}"), transient: true, mismatch: false });
-        }
-        let body = http_body_util::Limited::new(response.into_body(), max).collect().await;
-        return body.map(|b| b.to_bytes()).map_err(|e| match e.downcast_ref::<http_body_util::LengthLimitError>() {
-            Some(_) => lasting(format!("larger than {max} bytes")),
-            None => transient(e.to_string()),
-        });
     }
     Err(lasting(format!("more than {MAX_REDIRECTS} redirects")))
 }
 
-async fn get(url: &Url) -> Result<http::Response<hyper::body::Incoming>, CodeError> {
+async fn get(url: &Url, options: &FetchOptions) -> Result<(weir_net::http::ResponseHead, Vec<u8>), CodeError> {
     let secure = match url.scheme() {
         "https" => true,
         "http" => false,
@@ -264,58 +270,43 @@ async fn get(url: &Url) -> Result<http::Response<hyper::body::Incoming>, CodeErr
     };
     let host = url.host_str().ok_or_else(|| lasting("no host"))?;
     let port = url.port_or_known_default().unwrap_or(80);
-    let io = connect(host, port).await?;
     let authority = url.port().map_or_else(|| host.to_string(), |p| format!("{host}:{p}"));
-    let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
-    let request = http::Request::get(target)
-        .header(http::header::HOST, authority)
-        .header(http::header::USER_AGENT, concat!("weir/", env!("CARGO_PKG_VERSION")))
-        .header(http::header::ACCEPT, "application/wasm, application/octet-stream, */*")
-        .body(Empty::<Bytes>::new())
-        .map_err(|e| lasting(e.to_string()))?;
-    if secure {
-        let client = tls::Client::new(tls::ClientOptions::system()).map_err(|e| lasting(e.to_string()))?;
-        let io = client.connect(io, host, tls::Alpn::Http1).await.map_err(|e| transient(e.to_string()))?;
-        exchange(io, request).await
-    } else {
-        exchange(io, request).await
-    }
-}
-
-async fn exchange<T>(io: T, request: http::Request<Empty<Bytes>>) -> Result<http::Response<hyper::body::Incoming>, CodeError>
-where
-    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(io)).await.map_err(|e| transient(e.to_string()))?;
-    tokio::spawn(connection);
-    sender.send_request(request).await.map_err(|e| transient(e.to_string()))
-}
-
-/// To an address that is not one of the machine's neighbourhood: a URL in a configuration must not reach the metadata
-/// service of a cloud.
-async fn connect(host: &str, port: u16) -> Result<TcpStream, CodeError> {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let addresses: Vec<SocketAddr> =
-        tokio::net::lookup_host((bare, port)).await.map_err(|e| transient(format!("{host} cannot be resolved: {e}")))?.collect();
-    let mut last = transient(format!("{host} has no address"));
-    for address in addresses {
-        if is_link_local(address.ip()) {
-            last = lasting(format!("{host} is {}, a link-local address: not fetched from", address.ip()));
-            continue;
+    let mut request = RequestHead::default();
+    request.begin(b"GET", url[url::Position::BeforePath..url::Position::AfterQuery].as_bytes());
+    request.headers.set(Known::Host, &[authority.as_bytes()]);
+    request.headers.add_named(b"user-agent", concat!("weir/", env!("CARGO_PKG_VERSION")).as_bytes());
+    request.headers.add_named(b"accept", b"application/wasm, application/octet-stream, */*");
+    request.headers.add(Known::Connection, &[b"close"]);
+    let io = connect(host, port, &options.resolver).await?;
+    let io = match secure {
+        false => Io::Plain(io),
+        true => {
+            let client = tls::Client::new(tls::ClientOptions::system()).map_err(|e| lasting(e.to_string()))?;
+            Io::tls(client.connect(io, host, tls::Alpn::Http1).await.map_err(|e| transient(e.to_string()))?)
         }
-        match TcpStream::connect(address).await {
+    };
+    client::fetch(io, &request, options.max_bytes).await.map_err(|e| match e {
+        ClientError::TooLarge => lasting(format!("larger than {} bytes", options.max_bytes)),
+        e => transient(e.to_string()),
+    })
+}
+
+/// To the first address of the host that takes the connection.
+async fn connect(host: &str, port: u16, resolver: &GuardedResolver) -> Result<tokio::net::TcpStream, CodeError> {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let answer = resolver.lookup(bare).await.map_err(|e| match e {
+        Unresolved::Dns(e) => transient(format!("{host} cannot be resolved: {e}")),
+        Unresolved::NotAllowed(_) => lasting(format!("{host}: {e}")),
+    })?;
+    let mut last = transient(format!("{host} has no address"));
+    for ip in answer.addresses {
+        let address = SocketAddr::new(ip, port);
+        match dial::connect(address, None, &[]).await {
             Ok(io) => return Ok(io),
             Err(e) => last = transient(format!("{address}: {e}")),
         }
     }
     Err(last)
-}
-
-fn is_link_local(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_link_local()),
-    }
 }
 
 #[cfg(test)]

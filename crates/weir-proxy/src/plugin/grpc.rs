@@ -1,12 +1,16 @@
 //! gRPC callouts of plugins: a stream of HTTP/2 each, over the upstream's own connections. A unary call is a stream with one message
 //! each way.
 use super::{
-    callout::{self, Callouts, MAX_ANSWER},
+    callout::{self, MAX_ANSWER},
     upstream::Upstream,
 };
 use crate::{
     outlier::Outcome,
-    upstream::client::{Open, Places},
+    upstream::{
+        UpstreamError,
+        client::{Open, Places},
+        direct::DirectClusters,
+    },
     worker::Worker,
 };
 use bytes::{Buf, Bytes, BytesMut};
@@ -124,7 +128,7 @@ pub(super) fn request(call: &GrpcCall<'_>) -> Option<RequestHead> {
 
 /// Drives a stream to its end. `give` may run guest code, which may drop the stream's handle, and with it this.
 pub(super) async fn run(
-    callouts: &Callouts,
+    directs: &DirectClusters,
     w: Rc<Worker>,
     to: Upstream,
     head: RequestHead,
@@ -134,20 +138,20 @@ pub(super) async fn run(
 ) {
     let begun = tokio::time::Instant::now();
     let opened = callout::within(timeout, async {
-        let chosen = callouts.choose(w, &to).await?;
+        let chosen = callout::choose(directs, w, &to).await?;
         let open = chosen.destination().open(&head).await?;
-        Ok::<_, String>((chosen, open))
+        Ok::<_, UpstreamError>((chosen, open))
     });
     let (chosen, open) = match opened.await {
         Ok(Ok(opened)) => opened,
-        Ok(Err(e)) => return give(Event::Closed(UNAVAILABLE, e.into())),
-        Err(e) => return give(Event::Closed(DEADLINE_EXCEEDED, e.into())),
+        Ok(Err(e)) => return give(Event::Closed(UNAVAILABLE, e.to_string().into())),
+        Err(e) => return give(Event::Closed(DEADLINE_EXCEEDED, e.to_string().into())),
     };
     let (mut exchange, _places) = Exchange::new(open, out);
     loop {
         let next = poll_fn(|cx| exchange.poll_event(cx, &chosen.worker));
         let left = timeout.map(|t| t.saturating_sub(begun.elapsed()));
-        let event = callout::within(left, next).await.unwrap_or_else(|e| Event::Closed(DEADLINE_EXCEEDED, e.into()));
+        let event = callout::within(left, next).await.unwrap_or_else(|e| Event::Closed(DEADLINE_EXCEEDED, e.to_string().into()));
         match &event {
             Event::Closed(code, _) => {
                 let failed = matches!(*code, DEADLINE_EXCEEDED | UNAVAILABLE | INTERNAL);

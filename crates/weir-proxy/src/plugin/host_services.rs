@@ -1,7 +1,6 @@
 //! What an instance on a worker may ask for apart from its streams: callouts, Redis, metrics, ticks, queues, the log.
 use super::{
-    Generation,
-    callout::{self, Callouts},
+    Generation, callout,
     grpc::{self, Event, INTERNAL},
     instance::Hosted,
     metrics::{Custom, Defined},
@@ -15,6 +14,7 @@ use crate::{
     app_log::{Level, Logger},
     cluster::ClusterRegistry,
     stats::PluginStats,
+    upstream::direct::DirectClusters,
     worker::Worker,
 };
 use bytes::Bytes;
@@ -42,7 +42,7 @@ pub(super) struct Common {
     pub worker: Weak<Worker>,
     pub clusters: Arc<ClusterRegistry>,
     pub custom: Arc<Custom>,
-    pub callouts: Rc<Callouts>,
+    pub directs: Rc<DirectClusters>,
     pub redis: Pool,
     pub post: mpsc::UnboundedSender<Posted>,
 }
@@ -168,10 +168,10 @@ impl HostServices {
         if unary {
             handle.send(call.message, true);
         }
-        let (link, callouts, timeout) = (self.link.clone(), self.common.callouts.clone(), call.timeout);
+        let (link, directs, timeout) = (self.link.clone(), self.common.directs.clone(), call.timeout);
         let mut answer = None;
         let task = spawn_local(async move {
-            grpc::run(&callouts, worker, to, head, out, timeout, |event| {
+            grpc::run(&directs, worker, to, head, out, timeout, |event| {
                 let Some(hosted) = link.get().and_then(Weak::upgrade) else { return };
                 match event {
                     // Of a unary call the plugin learns its answer or its failure, not both.
@@ -317,10 +317,10 @@ impl Services for HostServices {
         let request = callout::request(&call).ok_or(Status::BadArgument)?;
         let worker = self.begin()?;
         self.stats.http_calls.inc();
-        let (link, stats, callouts) = (self.link.clone(), self.stats.clone(), self.common.callouts.clone());
+        let (link, stats, directs) = (self.link.clone(), self.stats.clone(), self.common.directs.clone());
         let (timeout, begun) = (call.timeout, Instant::now());
         spawn_local(async move {
-            let answer = callouts.call(worker, to, request, timeout).await;
+            let answer = callout::call(&directs, worker, to, request, timeout).await;
             stats.http_call_nanoseconds.add_time(begun.elapsed());
             let answer = answer.unwrap_or_else(|e| {
                 stats.http_call_failures.inc();

@@ -33,6 +33,7 @@ use weir_config::{
     diagnostic::Diagnostic,
     model::{Name, WasmCode, WasmPlugin},
 };
+use weir_net::dial::GuardedResolver;
 use weir_wasm::{
     Engine, EngineOptions, Limits, MetricType, Module, PluginSpec,
     cache::{self, Cache},
@@ -59,10 +60,10 @@ pub struct ManagerOptions {
 }
 
 impl ManagerOptions {
-    pub fn new(runtime: Handle) -> ManagerOptions {
+    pub fn new(runtime: Handle, resolver: Arc<GuardedResolver>) -> ManagerOptions {
         ManagerOptions {
             cache_dir: None,
-            fetch: FetchOptions::default(),
+            fetch: FetchOptions::new(resolver),
             runtime,
             retry: (Duration::from_millis(500), Duration::from_secs(60)),
             warm_timeout: Duration::from_secs(60),
@@ -393,7 +394,7 @@ impl Manager {
         let Outcome { started, asked } = outcome;
         let mut findings: Vec<_> =
             upstream_findings.into_iter().map(|text| Diagnostic::warning("InvalidUpstream", text).from_origin(&plugin.origin)).collect();
-        let redis = if self.options.only_try { Vec::new() } else { check_redis(&asked.redis).await };
+        let redis = if self.options.only_try { Vec::new() } else { check_redis(self.resolver(), &asked.redis).await };
         for wish in &redis {
             if let Some(error) = &wish.error {
                 let text = format!("Redis `{}`: {error}", wish.name);
@@ -411,7 +412,7 @@ impl Manager {
             return Ok(findings);
         }
         if !asked.redis.is_empty() {
-            self.options.runtime.spawn(watch_redis(slot.clone(), asked.redis, epoch, self.options.redis_check));
+            self.options.runtime.spawn(watch_redis(self.resolver().clone(), slot.clone(), asked.redis, epoch, self.options.redis_check));
         }
         self.publish(
             slot,
@@ -432,6 +433,10 @@ impl Manager {
         );
         *slot.vm.lock().unwrap_or_else(PoisonError::into_inner) = Some(vm);
         Ok(findings)
+    }
+
+    fn resolver(&self) -> &Arc<GuardedResolver> {
+        &self.options.fetch.resolver
     }
 
     async fn code(&self, from: &WasmCode) -> Result<code::Code, CodeError> {
@@ -583,11 +588,11 @@ async fn end_probation(slot: Weak<PluginSlot>, number: u64) {
     }
 }
 
-async fn check_redis(wishes: &[RedisWish]) -> Vec<UpstreamStatus> {
+async fn check_redis(resolver: &GuardedResolver, wishes: &[RedisWish]) -> Vec<UpstreamStatus> {
     let mut out: Vec<UpstreamStatus> = Vec::new();
     for wish in wishes {
         let verdict = match &wish.to {
-            Ok((to, options)) => redis::check(to, options).await,
+            Ok((to, options)) => redis::check(resolver, to, options).await,
             Err(e) => Err(e.clone()),
         };
         out.retain(|o| o.name != wish.name);
@@ -597,10 +602,10 @@ async fn check_redis(wishes: &[RedisWish]) -> Vec<UpstreamStatus> {
 }
 
 /// Keeps the status true for as long as this version is the wanted one; says what changes.
-async fn watch_redis(slot: Arc<PluginSlot>, wishes: Vec<RedisWish>, epoch: u64, every: Duration) {
+async fn watch_redis(resolver: Arc<GuardedResolver>, slot: Arc<PluginSlot>, wishes: Vec<RedisWish>, epoch: u64, every: Duration) {
     loop {
         sleep(every).await;
-        let now = check_redis(&wishes).await;
+        let now = check_redis(&resolver, &wishes).await;
         if slot.epoch() != epoch {
             return;
         }

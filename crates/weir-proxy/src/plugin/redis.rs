@@ -1,6 +1,15 @@
 //! Redis for plugins: from the name in `redis_init` to a connection, and the clients of one worker.
 use super::upstream::{self, Own, Speaks, Upstream};
-use crate::cluster::{ClusterRegistry, ClusterRt, ClusterSlot};
+use crate::{
+    cluster::{Breakers, ClusterRegistry, ClusterRt, ClusterSlot},
+    upstream::{
+        UpstreamError,
+        byte_stream::{Connect, Pick},
+        dial::Dial,
+        direct::{self, DirectClusters},
+    },
+    worker::Worker,
+};
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
@@ -9,12 +18,16 @@ use std::{
     rc::{Rc, Weak},
     sync::Arc,
 };
-use tokio::net::TcpStream;
+use tokio::time::timeout;
 use weir_net::{
+    dial::GuardedResolver,
     redis::{self, Client, Dialing, Duplex, Options, Query, Target},
-    tls,
+    tls::Alpn,
 };
 use weir_wasm::RedisInit;
+
+/// Endpoints that are tried for one connection.
+const MAX_ATTEMPTS: u32 = 3;
 
 /// The server and the options that an init means. What the call says goes before what a URL says.
 pub(super) fn resolve(init: &RedisInit<'_>, own: &Own, clusters: &ClusterRegistry) -> Result<(Upstream, Options), String> {
@@ -46,82 +59,80 @@ pub(super) fn key(cluster: &str) -> &str {
 }
 
 /// Opens a connection to `to`, or to the `host:port` of a redirect; an empty host there is the first one.
-pub(super) async fn connect(to: &Upstream, turn: usize, redirect: Option<&str>) -> io::Result<Connection> {
-    match to {
+async fn connect(
+    w: &Rc<Worker>,
+    directs: &DirectClusters,
+    to: &Upstream,
+    redirect: Option<&str>,
+) -> Result<Box<dyn Duplex>, UpstreamError> {
+    let redirect = redirect.and_then(authority);
+    let (cluster, host, port) = match to {
         Upstream::Direct(target) => {
-            let client = if target.tls { Some(plain_tls()?) } else { None };
-            let (host, port) = authority(redirect, &target.host, target.port);
-            let io = TcpStream::connect((host.as_str(), port)).await?;
-            secure(io, client, &host).await
+            let cluster = directs.cluster(w, &target.host, target.port, target.tls)?;
+            (cluster, Some(target.host.clone()), target.port)
         }
-        Upstream::Cluster(slot) => {
-            let (cluster, address, name) = endpoint(slot, turn)?;
-            let (host, port) = authority(redirect, &address.ip().to_string(), address.port());
-            let io = TcpStream::connect((host.as_str(), port)).await?;
-            let name = if redirect.is_some() { host } else { name.unwrap_or(host) };
-            secure(io, cluster.tls.clone(), &name).await
+        Upstream::Wildcard { slot, host, port } => (of_slot(w, slot)?, Some(host.clone()), *port),
+        Upstream::Cluster(slot) => (of_slot(w, slot)?, None, 0),
+    };
+    let (host, port) = match redirect {
+        None => (host, port),
+        Some((to, port)) if !to.is_empty() => (Some(to.to_string()), port),
+        Some((_, port)) => match host {
+            Some(host) => (Some(host), port),
+            None => (Some(cluster.choose(None, &[])?.endpoint.address.ip().to_string()), port),
+        },
+    };
+    let pick = match &host {
+        Some(host) => Pick::Named { host, port },
+        None => Pick::Balanced { hash: None },
+    };
+    let connect = Connect { cluster: &cluster, pick, server_name: host.as_deref(), client: None, max_attempts: MAX_ATTEMPTS };
+    connect.open(w).await.map(|stream| Box::new(stream) as Box<dyn Duplex>).map_err(|failed| failed.error)
+}
+
+fn of_slot(w: &Rc<Worker>, slot: &Arc<ClusterSlot>) -> Result<Rc<crate::upstream::WorkerCluster>, UpstreamError> {
+    w.cluster(slot).ok_or_else(|| UpstreamError::NoCluster(slot.name.clone()))
+}
+
+/// Host, without brackets, and port.
+fn authority(redirect: &str) -> Option<(&str, u16)> {
+    let (host, port) = redirect.rsplit_once(':')?;
+    Some((host.trim_start_matches('[').trim_end_matches(']'), port.parse().ok()?))
+}
+
+/// The check at load time, off the workers: can it be reached, does it know us?
+pub(super) async fn check(resolver: &GuardedResolver, to: &Upstream, options: &Options) -> Result<(), String> {
+    let opened = timeout(options.timeout, check_connection(resolver, to)).await;
+    let (io, _place) = opened.map_err(|_| format!("no connection within {:?}", options.timeout))?.map_err(|e| e.to_string())?;
+    redis::check(io, options).await
+}
+
+async fn check_connection(resolver: &GuardedResolver, to: &Upstream) -> Result<(weir_net::io::Io, crate::breaker::Place), UpstreamError> {
+    let of_slot = |slot: &ClusterSlot| slot.current().ok_or_else(|| UpstreamError::NoCluster(slot.name.clone()));
+    let (rt, host, port): (Arc<ClusterRt>, Option<&str>, u16) = match to {
+        Upstream::Cluster(slot) => (of_slot(slot)?, None, 0),
+        Upstream::Wildcard { slot, host, port } => (of_slot(slot)?, Some(host), *port),
+        Upstream::Direct(target) => (Arc::new(direct::cluster(target.tls, Breakers::default())?), Some(&target.host), target.port),
+    };
+    let (address, name) = match host {
+        Some(host) => {
+            let answer = resolver.lookup(host).await.map_err(|e| UpstreamError::from(crate::cluster::Unresolved::from(e)))?;
+            (SocketAddr::new(answer.addresses[0], port), host.to_string())
         }
-    }
-}
-
-/// In the clear or under TLS.
-pub(super) enum Connection {
-    Plain(TcpStream),
-    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
-}
-
-impl Connection {
-    fn boxed(self) -> Box<dyn Duplex> {
-        match self {
-            Connection::Plain(io) => Box::new(io),
-            Connection::Tls(io) => io,
+        None => {
+            let set = rt.endpoints.load();
+            let usable = set.endpoints.iter().find(|e| e.accepts_requests() && e.outlier.is_usable());
+            let chosen = usable.ok_or_else(|| UpstreamError::NoHealthyUpstream(rt.config.name.clone()))?;
+            (chosen.address, chosen.hostname.as_deref().map_or_else(|| chosen.address.ip().to_string(), str::to_string))
         }
-    }
-}
-
-async fn secure(io: TcpStream, client: Option<Arc<tls::Client>>, host: &str) -> io::Result<Connection> {
-    io.set_nodelay(true)?;
-    match client {
-        None => Ok(Connection::Plain(io)),
-        Some(client) => client.connect(io, host, tls::Alpn::None).await.map(|io| Connection::Tls(Box::new(io))),
-    }
-}
-
-fn authority(redirect: Option<&str>, host: &str, port: u16) -> (String, u16) {
-    let Some((to, p)) = redirect.and_then(|r| r.rsplit_once(':')) else { return (host.to_string(), port) };
-    let to = to.trim_start_matches('[').trim_end_matches(']');
-    (if to.is_empty() { host.to_string() } else { to.to_string() }, p.parse().unwrap_or(port))
-}
-
-fn endpoint(slot: &ClusterSlot, turn: usize) -> io::Result<(Arc<ClusterRt>, SocketAddr, Option<String>)> {
-    let cluster = slot.current().ok_or_else(|| io::Error::other(format!("the cluster {} is gone", slot.name)))?;
-    let set = cluster.endpoints.load();
-    let usable: Vec<_> = set.endpoints.iter().filter(|e| e.accepts_requests()).collect();
-    let chosen = usable
-        .get(turn % usable.len().max(1))
-        .ok_or_else(|| io::Error::other(format!("the cluster {} has no endpoint to use", slot.name)))?;
-    let found = (chosen.address, chosen.hostname.as_deref().map(str::to_string));
-    drop(usable);
-    Ok((cluster, found.0, found.1))
-}
-
-/// TLS by the system's roots, for servers that no cluster describes.
-pub(super) fn plain_tls() -> io::Result<Arc<tls::Client>> {
-    tls::Client::new(tls::ClientOptions::system()).map(Arc::new).map_err(io::Error::other)
-}
-
-/// The check at load time: can it be reached, does it know us?
-pub(super) async fn check(to: &Upstream, options: &Options) -> Result<(), String> {
-    let opened = tokio::time::timeout(options.timeout, connect(to, 0, None)).await;
-    match opened.map_err(|_| format!("no connection within {:?}", options.timeout))?.map_err(|e| e.to_string())? {
-        Connection::Plain(io) => redis::check(io, options).await,
-        Connection::Tls(io) => redis::check(io, options).await,
-    }
+    };
+    Dial { rt: &rt, address, server_name: &name, alpn: Alpn::None, client: None }.open_uncounted().await
 }
 
 /// The clients of one worker: plugins with the same server and credentials share one.
-#[derive(Default)]
 pub(super) struct Pool {
+    worker: Weak<Worker>,
+    directs: Rc<DirectClusters>,
     clients: RefCell<HashMap<Key, Weak<Server>>>,
 }
 
@@ -147,12 +158,18 @@ impl Server {
 #[derive(PartialEq, Eq, Hash)]
 enum Key {
     Cluster(u32, String, Options),
+    Wildcard(u32, String, u16, Options),
     Direct(Target, Options),
 }
 
 impl Pool {
+    pub fn new(worker: Weak<Worker>, directs: Rc<DirectClusters>) -> Pool {
+        Pool { worker, directs, clients: RefCell::default() }
+    }
+
     pub fn server(&self, to: Upstream, options: Options) -> Rc<Server> {
         let key = match &to {
+            Upstream::Wildcard { slot, host, port } => Key::Wildcard(slot.id, host.clone(), *port, options.clone()),
             Upstream::Cluster(slot) => Key::Cluster(slot.id, slot.name.to_string(), options.clone()),
             Upstream::Direct(target) => Key::Direct(target.clone(), options.clone()),
         };
@@ -161,18 +178,19 @@ impl Pool {
             return client;
         }
         clients.retain(|_, c| c.strong_count() > 0);
-        let turn = Cell::new(0usize);
         let cluster = match &to {
-            Upstream::Cluster(slot) => Some((slot.clone(), Cell::new(slot.version()))),
+            Upstream::Cluster(slot) | Upstream::Wildcard { slot, .. } => Some((slot.clone(), Cell::new(slot.version()))),
             Upstream::Direct(_) => None,
         };
+        let (worker, directs) = (self.worker.clone(), self.directs.clone());
         let client = Client::new(
             options,
             Rc::new(move |redirect| -> Dialing {
-                let (to, redirect) = (to.clone(), redirect.map(str::to_string));
-                turn.set(turn.get().wrapping_add(1));
-                let turn = turn.get();
-                Box::pin(async move { Ok(connect(&to, turn, redirect.as_deref()).await?.boxed()) })
+                let (worker, directs, to, redirect) = (worker.clone(), directs.clone(), to.clone(), redirect.map(str::to_string));
+                Box::pin(async move {
+                    let worker = worker.upgrade().ok_or_else(|| io::Error::other("the worker has ended"))?;
+                    connect(&worker, &directs, &to, redirect.as_deref()).await.map_err(io::Error::other)
+                })
             }),
         );
         let server = Rc::new(Server { client, cluster });

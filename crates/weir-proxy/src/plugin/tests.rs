@@ -1,7 +1,7 @@
 //! Manager and workers together, with guests written in WAT and streams that only note what is done to them.
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::{cluster::ClusterRegistry, stats::Total};
+use crate::{Proxy, cluster::ClusterRegistry, stats::Total, worker::Worker};
 use std::{
     cell::RefCell,
     collections::BTreeMap,
@@ -101,6 +101,8 @@ const TRAP: &str = r#"(func (export "proxy_on_request_headers") (param i32 i32 i
 struct Rig {
     manager: Arc<Manager>,
     worker: Rc<WorkerPlugins>,
+    /// What dials for them.
+    _dialing: (Rc<Worker>, Proxy),
     dir: tempfile::TempDir,
     plugins: BTreeMap<Name, Arc<WasmPlugin>>,
 }
@@ -115,11 +117,13 @@ impl Rig {
         let options = ManagerOptions {
             retry: (Duration::from_millis(100), Duration::from_secs(1)),
             redis_check: Duration::from_millis(100),
-            ..ManagerOptions::new(Handle::current())
+            ..ManagerOptions::new(Handle::current(), Arc::new(weir_net::dial::GuardedResolver::system().unwrap()))
         };
         let manager = Manager::new(options, Arc::new(ClusterRegistry::default())).unwrap();
-        let worker = WorkerPlugins::new(&manager, Default::default());
-        Rig { manager, worker, dir: tempfile::tempdir().unwrap(), plugins: BTreeMap::new() }
+        let proxy = Proxy::start(crate::Options { workers: 1, admin: None, ..Default::default() }).unwrap();
+        let dialing = Worker::new(0, proxy.shared().clone());
+        let worker = WorkerPlugins::new(&manager, Rc::downgrade(&dialing));
+        Rig { manager, worker, _dialing: (dialing, proxy), dir: tempfile::tempdir().unwrap(), plugins: BTreeMap::new() }
     }
 
     /// A version of plugin `p`; what it came to.

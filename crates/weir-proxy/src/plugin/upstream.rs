@@ -7,6 +7,12 @@ use weir_net::redis::Target;
 #[derive(Clone)]
 pub enum Upstream {
     Cluster(Arc<ClusterSlot>),
+    /// A host under the wildcard that the cluster is for (a ServiceEntry of `*.example.com`).
+    Wildcard {
+        slot: Arc<ClusterSlot>,
+        host: String,
+        port: u16,
+    },
     /// Not in the configuration of the gateway: reached by its own name.
     Direct(Target),
 }
@@ -58,6 +64,9 @@ pub fn resolve(name: &str, speaks: Speaks, own: &Own, clusters: &ClusterRegistry
         return Ok(Upstream::Cluster(slot));
     }
     if let Some(parts) = &parts {
+        if let Some(upstream) = wildcard(parts, clusters) {
+            return Ok(upstream);
+        }
         if let Some(slot) = another_port(parts, clusters) {
             return Ok(Upstream::Cluster(slot));
         }
@@ -94,6 +103,7 @@ fn cut(name: &str) -> &str {
 /// `outbound|port|subset|host`.
 struct Outbound<'a> {
     port: u16,
+    subset: &'a str,
     host: &'a str,
 }
 
@@ -101,8 +111,7 @@ impl<'a> Outbound<'a> {
     fn parse(name: &'a str) -> Option<Outbound<'a>> {
         let mut parts = name.strip_prefix("outbound|")?.splitn(3, '|');
         let port = parts.next()?.parse().ok()?;
-        let _subset = parts.next()?;
-        Some(Outbound { port, host: parts.next()? })
+        Some(Outbound { port, subset: parts.next()?, host: parts.next()? })
     }
 
     /// A host that needs no registry: an address, or a name for DNS. For HTTP a name of the Kubernetes cluster must be in
@@ -114,6 +123,20 @@ impl<'a> Outbound<'a> {
             || self.host == "localhost"
             || (self.host.contains('.') && !known_elsewhere && (speaks == Speaks::Redis || !kubernetes))
     }
+}
+
+/// The cluster of the longest wildcard that the host is under.
+fn wildcard(parts: &Outbound<'_>, clusters: &ClusterRegistry) -> Option<Upstream> {
+    let suffixes = parts.host.match_indices('.').map(|(dot, _)| &parts.host[dot..]).chain([""]);
+    let named = |suffix| clusters.find(&format!("outbound|{}|{}|*{suffix}", parts.port, parts.subset));
+    suffixes.filter_map(named).find_map(|slot| {
+        let cluster = slot.current()?;
+        Some(match cluster.forward.is_some() {
+            true => Upstream::Wildcard { slot, host: parts.host.to_string(), port: parts.port },
+            // It lists its endpoints: they serve every host under it.
+            false => Upstream::Cluster(slot),
+        })
+    })
 }
 
 /// The console registers static services on port 80 where plugins ask for 6379: one cluster of that host is meant, when

@@ -1,13 +1,12 @@
 //! The plugins of one worker: which instance takes new streams, which ones finish, when another is started.
 use super::{
     Generation, Manager, PluginEntry, PluginSlot, PluginStream,
-    callout::Callouts,
     host_services::{Common, HostServices},
     instance::Hosted,
     redis::Pool,
     startup::{Asked, For, Outcome},
 };
-use crate::{app_log::Logger, stats::PluginStats, worker::Worker};
+use crate::{app_log::Logger, stats::PluginStats, upstream::direct::DirectClusters, worker::Worker};
 use std::{
     cell::{Cell, RefCell},
     rc::{Rc, Weak},
@@ -91,13 +90,14 @@ impl WorkerPlugins {
     /// Must be called on the worker's thread, within its runtime: local tasks are started, which end with the value.
     pub fn new(manager: &Arc<Manager>, worker: Weak<Worker>) -> Rc<WorkerPlugins> {
         let (post, posted) = mpsc::unbounded_channel();
+        let directs: Rc<DirectClusters> = Rc::default();
         let common = Rc::new(Common {
             number: manager.join(),
+            redis: Pool::new(worker.clone(), directs.clone()),
+            directs,
             worker,
             clusters: manager.clusters().clone(),
             custom: manager.custom().clone(),
-            callouts: Rc::new(Callouts::default()),
-            redis: Pool::default(),
             post,
         });
         let plugins = Rc::new(WorkerPlugins { manager: manager.clone(), common, entries: RefCell::default() });
@@ -192,7 +192,7 @@ impl WorkerPlugins {
             }
         }
         if let Some(worker) = self.common.worker.upgrade() {
-            self.common.callouts.sweep(&worker);
+            self.common.directs.sweep(&worker);
         }
     }
 

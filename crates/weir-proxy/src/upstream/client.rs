@@ -1,6 +1,6 @@
 //! Requests of the gateway's own to one host of a cluster: mirrors and the callouts of plugins. They go the way of all others,
 //! within the cluster's circuit breakers and counted by it.
-use super::{ActiveRequest, Checkout, Conn, Failure, Host, MAX_INTERIM, Protocol, StreamPermit, WorkerCluster};
+use super::{ActiveRequest, Checkout, Conn, Host, Protocol, StreamPermit, UpstreamError, WorkerCluster};
 use crate::{
     breaker::{Permit, Resource},
     outlier::Outcome,
@@ -11,10 +11,13 @@ use h2::{SendStream, client::ResponseFuture};
 use std::{future::poll_fn, rc::Rc, time::Duration};
 use weir_net::http::{
     Headers, Known, RequestHead, ResponseHead,
-    body::{self, Framing},
-    h2 as border, parse,
-    relay::{self, Got, Peer, Reader, Writer},
+    body::Framing,
+    client::{ClientError, Collect, Exchange},
+    h2 as border,
+    relay::{self, Peer, Reader, Writer},
 };
+
+pub use weir_net::http::client::Body;
 
 /// A whole request; its framing is added.
 pub struct Request {
@@ -31,15 +34,6 @@ pub struct Answer {
     pub trailers: Headers,
 }
 
-/// What becomes of an answer's body.
-#[derive(Clone, Copy)]
-pub enum Body {
-    /// Read, so that the connection can be used again, and dropped.
-    Drop,
-    /// Kept; a longer one is an error.
-    Keep { max: usize },
-}
-
 /// Where a request goes.
 pub struct Destination<'a> {
     pub worker: &'a Worker,
@@ -49,15 +43,32 @@ pub struct Destination<'a> {
     pub server_name: Option<&'a str>,
 }
 
-/// Why there is no answer.
+/// Why a try got no answer.
 struct Lost {
-    why: String,
+    error: UpstreamError,
     /// Nothing of an answer came on a connection that had been used before: the server closed it meanwhile.
     silent: bool,
 }
 
-fn lost(why: impl ToString) -> Lost {
-    Lost { why: why.to_string(), silent: false }
+impl From<UpstreamError> for Lost {
+    fn from(error: UpstreamError) -> Lost {
+        Lost { error, silent: false }
+    }
+}
+
+impl From<ClientError> for Lost {
+    fn from(e: ClientError) -> Lost {
+        match e {
+            ClientError::Closed { silent } => Lost { error: UpstreamError::Reset(e.to_string()), silent },
+            ClientError::Truncated => UpstreamError::Reset(e.to_string()).into(),
+            _ => UpstreamError::Protocol(e).into(),
+        }
+    }
+}
+
+/// A stream of HTTP/2 that broke.
+fn broken(e: h2::Error) -> UpstreamError {
+    UpstreamError::Reset(e.to_string())
 }
 
 impl Destination<'_> {
@@ -65,8 +76,8 @@ impl Destination<'_> {
     /// request may be sent twice.
     ///
     /// # Errors
-    /// Why there is no answer, for people.
-    pub async fn send(&self, mut request: Request, keep: Body, timeout: Option<Duration>) -> Result<Answer, String> {
+    /// Why there is no answer.
+    pub async fn send(&self, mut request: Request, keep: Body, timeout: Option<Duration>) -> Result<Answer, UpstreamError> {
         request.frame();
         let _place = self.place()?;
         let stats = &self.cluster.stats;
@@ -77,16 +88,16 @@ impl Destination<'_> {
                 let (conn, reused) = self.checkout(Protocol::of(self.cluster, false), &request.head, fresh).await?;
                 match self.exchange(conn, &request, keep).await {
                     Err(e) if e.silent && reused && !fresh && request.head.method.is_idempotent() => {}
-                    other => return other.map_err(|e| e.why),
+                    other => return other.map_err(|e| e.error),
                 }
             }
-            Err("the connection was closed".to_string())
+            Err(UpstreamError::Reset(ClientError::Closed { silent: true }.to_string()))
         };
         let answer = match timeout {
             None => tries.await,
             Some(limit) => tokio::time::timeout(limit, tries).await.unwrap_or_else(|_| {
                 stats.upstream_rq_timeout.inc();
-                Err(format!("no answer within {limit:?}"))
+                Err(UpstreamError::Timeout(limit))
             }),
         };
         match &answer {
@@ -102,15 +113,15 @@ impl Destination<'_> {
     /// Begins a stream of HTTP/2 whose both sides the caller drives. What it comes to is the caller's to [`Destination::report`].
     ///
     /// # Errors
-    /// Why there is none, for people.
-    pub async fn open(&self, head: &RequestHead) -> Result<Open, String> {
+    /// Why there is none.
+    pub async fn open(&self, head: &RequestHead) -> Result<Open, UpstreamError> {
         let place = self.place()?;
         let turn = ActiveRequest::new(self.cluster, self.host);
         self.cluster.stats.upstream_rq_total.inc();
         for fresh in [false, true] {
             let (conn, reused) = self.checkout(Protocol::Http2, head, fresh).await?;
-            let Conn::H2 { send, shared, place: slot } = conn else { return Err("the server does not speak HTTP/2".into()) };
-            let request = border::request_of(head).ok_or("the request's head cannot be sent")?;
+            let Conn::H2 { send, shared, place: slot } = conn else { return Err(UpstreamError::NoHttp2) };
+            let request = border::request_of(head).ok_or(UpstreamError::InvalidRequest)?;
             let sent = match send.ready().await {
                 Ok(mut send) => send.send_request(request, false),
                 Err(e) => Err(e),
@@ -121,11 +132,11 @@ impl Destination<'_> {
                 Err(e) => {
                     shared.retire();
                     self.report(Outcome::LocalOrigin);
-                    return Err(e.to_string());
+                    return Err(broken(e));
                 }
             }
         }
-        Err("the connection was closed".into())
+        Err(UpstreamError::Reset(ClientError::Closed { silent: true }.to_string()))
     }
 
     /// Passive health of the host.
@@ -133,47 +144,48 @@ impl Destination<'_> {
         self.cluster.report(self.host, outcome, self.worker.now());
     }
 
-    fn place(&self) -> Result<Permit, String> {
+    fn place(&self) -> Result<Permit, UpstreamError> {
         let rt = &self.cluster.rt;
         rt.breakers.take(Resource::Requests, &rt.config.circuit_breakers).ok_or_else(|| {
             self.cluster.stats.upstream_rq_pending_overflow.inc();
-            format!("the circuit breaker of {} is open", self.cluster.name)
+            UpstreamError::Overflow
         })
     }
 
-    async fn checkout(&self, protocol: Protocol, head: &RequestHead, fresh: bool) -> Result<(Conn, bool), String> {
+    async fn checkout(&self, protocol: Protocol, head: &RequestHead, fresh: bool) -> Result<(Conn, bool), UpstreamError> {
         let named = String::from_utf8_lossy(head.host());
         let server_name = self.server_name.unwrap_or(&named);
         let checkout = Checkout { cluster: self.cluster, host: self.host, protocol, server_name, fresh, client: None };
         if let Some(conn) = checkout.ready(self.worker) {
             return Ok((conn, true));
         }
-        checkout.get(self.worker).await.map_err(|e| {
-            if !matches!(e, Failure::Overflow) {
+        let made = checkout.get(self.worker).await;
+        made.inspect_err(|e| {
+            if e.is_endpoints() {
                 self.report(Outcome::LocalOrigin);
             }
-            format!("{}: {}", self.host.text, e.text())
         })
     }
 
     async fn exchange(&self, conn: Conn, request: &Request, keep: Body) -> Result<Answer, Lost> {
-        let mut answer = Answer::default();
         match conn {
             Conn::H1(owned) => {
-                let (mut peer, ticket) = owned.into_peer();
-                let again = self.exchange_h1(&mut peer, request, keep, &mut answer).await?;
-                match (again, peer) {
-                    (true, Peer::H1(wire)) => ticket.put_back(self.cluster, self.host, wire, self.worker.now()),
-                    _ => ticket.close(self.cluster, true),
+                let (wire, ticket) = owned.into_wire();
+                let mut exchange = Exchange::new(wire, request.head.method, self.cluster.rt.response_limits());
+                let answer = self.exchange_h1(&mut exchange, request, keep).await?;
+                match exchange.into_wire() {
+                    Some(wire) => ticket.put_back(self.cluster, self.host, wire, self.worker.now()),
+                    None => ticket.close(self.cluster, true),
                 }
+                Ok(answer)
             }
             Conn::H2 { send, place, shared } => {
                 let _place = place;
                 let bare = request.body.is_empty() && request.trailers.is_empty();
-                let head = border::request_of(&request.head).ok_or_else(|| lost("the request's head cannot be sent"))?;
+                let head = border::request_of(&request.head).ok_or(UpstreamError::InvalidRequest)?;
                 let gone = |e: h2::Error| {
                     shared.retire();
-                    Lost { why: e.to_string(), silent: true }
+                    Lost { error: broken(e), silent: true }
                 };
                 let (response, stream) = send.ready().await.map_err(gone)?.send_request(head, bare).map_err(gone)?;
                 let mut peer = Peer::H2(border::H2Stream { send: Some(stream), ..Default::default() });
@@ -181,23 +193,21 @@ impl Destination<'_> {
                 request.write(&mut writer);
                 // A server may answer without having read all of it.
                 let _ = poll_fn(|cx| writer.poll_flush(cx, &mut peer)).await;
-                let (parts, recv) = response.await.map_err(lost)?.into_parts();
+                let (parts, recv) = response.await.map_err(broken)?.into_parts();
+                let mut answer = Answer::default();
                 if !border::load_response(&parts, &mut answer.head) {
-                    return Err(lost("the answer's head is malformed"));
+                    return Err(ClientError::Malformed.into());
                 }
                 if let Peer::H2(stream) = &mut peer {
                     stream.recv = Some(recv);
                 }
                 self.read(&mut peer, Framing::NONE, keep, &mut answer).await?;
+                Ok(answer)
             }
         }
-        Ok(answer)
     }
 
-    /// Whether the connection can serve another request.
-    async fn exchange_h1(&self, peer: &mut Peer, request: &Request, keep: Body, answer: &mut Answer) -> Result<bool, Lost> {
-        let w = self.worker;
-        let closed = || Lost { why: "the server closed the connection".into(), silent: true };
+    async fn exchange_h1(&self, exchange: &mut Exchange, request: &Request, keep: Body) -> Result<Answer, ClientError> {
         let chunked = !request.trailers.is_empty();
         let mut head = RequestHead::default();
         head.copy_from(&request.head);
@@ -206,64 +216,16 @@ impl Destination<'_> {
         }
         let mut writer = relay::request_h1(&head, Vec::new(), chunked);
         request.write(&mut writer);
-        poll_fn(|cx| writer.poll_flush(cx, peer)).await.map_err(|_| closed())?;
-        let mut interim = 0;
-        loop {
-            let wire = peer.wire().ok_or_else(closed)?;
-            if !wire.input.is_empty() {
-                let parsed = parse::response(wire.input.filled(), &mut answer.head, self.cluster.rt.response_limits());
-                if let Some(n) = parsed.map_err(|_| lost("the answer's head is malformed"))? {
-                    wire.input.consume(n);
-                    w.bufs.reclaim(&mut wire.input);
-                    if answer.head.status >= 200 {
-                        break;
-                    }
-                    interim += 1;
-                    if interim > MAX_INTERIM {
-                        return Err(lost("too many interim answers"));
-                    }
-                    answer.head.clear();
-                    continue;
-                }
-                if wire.input.is_full() {
-                    w.bufs.enlarge(&mut wire.input);
-                }
-            }
-            let began = !wire.input.is_empty();
-            match poll_fn(|cx| wire.poll_fill(cx, &w.bufs)).await {
-                Ok(1..) => {}
-                _ => return Err(Lost { silent: !began, ..closed() }),
-            }
-        }
-        let framing = body::of_response(&answer.head, request.head.method).map_err(|_| lost("the answer's framing is malformed"))?;
-        self.read(peer, framing, keep, answer).await?;
-        let again = framing != Framing::UntilClose && body::persists(&answer.head.headers, answer.head.version);
-        Ok(again && peer.wire().is_some_and(|w| w.input.is_empty()))
+        let mut answer = Answer::default();
+        let framing = exchange.response(&mut writer, &self.worker.bufs, &mut answer.head).await?;
+        self.read(exchange.peer(), framing, keep, &mut answer).await?;
+        Ok(answer)
     }
 
-    async fn read(&self, peer: &mut Peer, framing: Framing, keep: Body, answer: &mut Answer) -> Result<(), Lost> {
-        let mut reader = Reader::new(framing, peer);
+    async fn read(&self, peer: &mut Peer, framing: Framing, keep: Body, answer: &mut Answer) -> Result<(), ClientError> {
+        let mut collect = Collect::new(Reader::new(framing, peer), keep);
         let Answer { body, trailers, .. } = answer;
-        let mut large = false;
-        while !reader.is_done() {
-            let mut give = |data: &[u8]| {
-                if let Body::Keep { max } = keep {
-                    large |= body.len() + data.len() > max;
-                    if !large {
-                        body.extend_from_slice(data);
-                    }
-                }
-            };
-            match poll_fn(|cx| reader.poll(cx, peer, &self.worker.bufs, trailers, &mut give)).await {
-                Ok(Got::Data) => {}
-                Ok(Got::End) => break,
-                Err(_) => return Err(lost("the answer's body was cut off")),
-            }
-            if large {
-                return Err(lost("the answer's body is too large"));
-            }
-        }
-        Ok(())
+        poll_fn(|cx| collect.poll(cx, peer, &self.worker.bufs, body, trailers)).await
     }
 }
 

@@ -1,6 +1,7 @@
-//! Getting a connection to a host: an idle one, room on a shared one, or a new one, within the circuit breakers.
+//! Getting a connection to a host for one HTTP request: an idle one, room on a shared one, or a new one, within the circuit breakers.
 use super::{
-    Host, WorkerCluster,
+    Host, UpstreamError, WorkerCluster,
+    dial::Dial,
     h2::{Multiplexed, StreamPermit},
     host::Idle,
     link::{ConnStats, Facts, UpstreamTls},
@@ -12,16 +13,9 @@ use crate::{
 };
 use bytes::Bytes;
 use h2::client::SendRequest;
-use std::{io, net::SocketAddr, rc::Rc, time::Duration};
-use tokio::net::{TcpSocket, TcpStream};
-use weir_config::model::{ProxyProtocolVersion, UpstreamProtocol};
-use weir_net::{
-    descriptors,
-    http::{relay::Peer, wire::Wire},
-    io::Io,
-    proxy_protocol,
-    tls::{self, Alpn, Refusal},
-};
+use std::{net::SocketAddr, rc::Rc, time::Duration};
+use weir_config::model::UpstreamProtocol;
+use weir_net::{http::wire::Wire, tls::Alpn};
 
 /// How long a request waits for a connection when the process has none left.
 const WAIT_FOR_PROCESS: Duration = Duration::from_millis(250);
@@ -44,25 +38,6 @@ impl Protocol {
             UpstreamProtocol::Auto => Protocol::Http1,
             UpstreamProtocol::UseDownstream if downstream_h2 => Protocol::Http2,
             UpstreamProtocol::UseDownstream => Protocol::Http1,
-        }
-    }
-}
-
-/// Why there is no connection.
-#[derive(Debug)]
-pub enum Failure {
-    /// A circuit breaker is at its limit.
-    Overflow,
-    Timeout,
-    Connect(io::Error),
-}
-
-impl Failure {
-    pub fn text(&self) -> String {
-        match self {
-            Failure::Overflow => "overflow".into(),
-            Failure::Timeout => "connection timeout".into(),
-            Failure::Connect(e) => e.to_string(),
         }
     }
 }
@@ -117,6 +92,37 @@ impl Drop for Pending<'_> {
     }
 }
 
+impl WorkerCluster {
+    /// The endpoint that a client, a plugin or a server names, in place of one of the cluster's.
+    ///
+    /// # Errors
+    /// Its name leads nowhere, or to an address that it must not lead to.
+    pub async fn named_host(&self, w: &Worker, host: &str, port: u16) -> Result<Rc<Host>, UpstreamError> {
+        Ok(self.named(w.shared.forward.endpoint(host, port).await?))
+    }
+
+    /// The place of a connection that no request can wait for. Where the process has none left, idle ones of this worker are closed.
+    ///
+    /// # Errors
+    /// [`UpstreamError::Overflow`].
+    pub async fn place(&self, w: &Worker) -> Result<Place, UpstreamError> {
+        loop {
+            match self.rt.breakers.connect(&self.rt.config.circuit_breakers) {
+                Ok(place) => return Ok(place),
+                // A connection of HTTP/2 is closed by its own task.
+                Err(Full::Process) if w.close_idle() => tokio::task::yield_now().await,
+                Err(full) => {
+                    if full == Full::Process {
+                        w.shared.upstreams.overflow.inc();
+                    }
+                    self.stats.upstream_cx_overflow.inc();
+                    return Err(UpstreamError::Overflow);
+                }
+            }
+        }
+    }
+}
+
 impl Checkout<'_> {
     /// A connection that is there already.
     pub fn ready(&self, w: &Worker) -> Option<Conn> {
@@ -124,10 +130,10 @@ impl Checkout<'_> {
     }
 
     /// A new connection, or one that another request has given back meanwhile, and whether it was used before.
-    pub async fn get(&self, w: &Worker) -> Result<(Conn, bool), Failure> {
+    pub async fn get(&self, w: &Worker) -> Result<(Conn, bool), UpstreamError> {
         let (name, stats) = (self.name(), &*self.cluster.stats);
         let limits = &self.cluster.rt.config.circuit_breakers;
-        let _place = self.cluster.rt.breakers.take(Resource::Pending, limits).ok_or(Failure::Overflow)?;
+        let _place = self.cluster.rt.breakers.take(Resource::Pending, limits).ok_or(UpstreamError::Overflow)?;
         let mut pending = Pending::new(stats);
         // In a box: connecting is rare, and its state would make every task larger.
         let made = Box::pin(self.make(w, name)).await;
@@ -162,7 +168,7 @@ impl Checkout<'_> {
         None
     }
 
-    async fn make(&self, w: &Worker, name: Option<&str>) -> Result<(Conn, bool), Failure> {
+    async fn make(&self, w: &Worker, name: Option<&str>) -> Result<(Conn, bool), UpstreamError> {
         let permit = match self.permit() {
             Ok(permit) => permit,
             Err(_) => match self.wait(w, name).await? {
@@ -170,25 +176,29 @@ impl Checkout<'_> {
                 Waited::Found(conn) => return Ok((conn, true)),
             },
         };
-        let stats = &self.cluster.stats;
-        let link = ConnStats::new(stats, permit, w.now());
-        let begun = tokio::time::timeout(self.cluster.rt.config.connect_timeout, self.connect(w, name, link)).await;
-        match begun {
-            Ok(Ok(conn)) => Ok((conn, false)),
-            Ok(Err(e)) if descriptors::is_exhausted(&e) => {
-                stats.upstream_cx_overflow.inc();
-                Err(Failure::Overflow)
-            }
-            Ok(Err(e)) => {
-                stats.upstream_cx_connect_fail.inc();
-                Err(Failure::Connect(e))
-            }
-            Err(_) => {
-                stats.upstream_cx_connect_fail.inc();
-                stats.upstream_cx_connect_timeout.inc();
-                Err(Failure::Timeout)
-            }
+        let cluster = self.cluster;
+        let alpn = match self.protocol {
+            Protocol::Http1 => Alpn::Http1,
+            Protocol::Http2 => Alpn::Http2,
+            Protocol::Auto => Alpn::Auto,
+        };
+        let (rt, address) = (&*cluster.rt, self.host.endpoint.address);
+        let dial = Dial { rt, address, server_name: self.server_name, alpn, client: self.client };
+        let (io, link) = dial.open(w, &cluster.stats, permit).await?;
+        let (name, link) = (name.map(Box::from), Rc::new(link));
+        let two = self.protocol == Protocol::Http2 || self.protocol == Protocol::Auto && io.alpn() == Some(b"h2");
+        if !two {
+            cluster.stats.upstream_cx_http1_total.inc();
+            return Ok((Conn::H1(Owned { wire: Wire::new(io), requests: 0, name, link }), false));
         }
+        cluster.stats.upstream_cx_http2_total.inc();
+        let shared = Multiplexed::start(io, &rt.config, name, link, cluster.freed.clone()).await;
+        let shared = shared.map_err(UpstreamError::Connect).inspect_err(|_| cluster.stats.upstream_cx_connect_fail.inc())?;
+        self.host.multiplexed.borrow_mut().push(shared.clone());
+        // It has room for all who wait.
+        cluster.freed.notify_waiters();
+        let (send, place) = shared.stream(w.now());
+        Ok((Conn::H2 { send, shared, place }, false))
     }
 
     fn permit(&self) -> Result<Place, Full> {
@@ -198,7 +208,7 @@ impl Checkout<'_> {
     /// All connections that the cluster may have are there: waits for one to be given back here, or closed anywhere. Idle
     /// ones elsewhere (to other hosts, of other workers, of other clusters) make room. When the whole process
     /// has none left, the wait is short.
-    async fn wait(&self, w: &Worker, name: Option<&str>) -> Result<Waited, Failure> {
+    async fn wait(&self, w: &Worker, name: Option<&str>) -> Result<Waited, UpstreamError> {
         let cluster = self.cluster;
         let mut shed = None;
         cluster.stats.upstream_cx_overflow.inc();
@@ -233,7 +243,7 @@ impl Checkout<'_> {
                     tokio::select! {
                         () = local.freed() => {}
                         () = freed => {}
-                        () = shed.as_mut() => return self.permit().map(Waited::Place).map_err(|_| Failure::Overflow),
+                        () = shed.as_mut() => return self.permit().map(Waited::Place).map_err(|_| UpstreamError::Overflow),
                     }
                 }
             }
@@ -242,86 +252,6 @@ impl Checkout<'_> {
             }
         }
     }
-
-    async fn connect(&self, w: &Worker, name: Option<&str>, link: ConnStats) -> io::Result<Conn> {
-        let (rt, stats) = (&self.cluster.rt, &self.cluster.stats);
-        let io = self.dial().await?;
-        let mut facts = Facts { local: io.local_addr().ok(), connect_end: w.now(), ..link.facts.get() };
-        let io = match &rt.tls {
-            None => Io::Plain(io),
-            Some(tls) => {
-                let alpn = match self.protocol {
-                    Protocol::Http1 => Alpn::Http1,
-                    Protocol::Http2 => Alpn::Http2,
-                    Protocol::Auto => Alpn::Auto,
-                };
-                let shaken = tls.connect(io, self.server_name, alpn).await;
-                let io = shaken.inspect_err(|e| {
-                    let counter = match tls::refusal(e) {
-                        Some(Refusal::Name) => &stats.ssl_fail_verify_san,
-                        Some(_) => &stats.ssl_fail_verify_error,
-                        None => &stats.ssl_connection_error,
-                    };
-                    counter.inc();
-                })?;
-                facts.handshake_end = w.now();
-                stats.ssl_handshake.inc();
-                if io.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
-                    stats.ssl_session_reused.inc();
-                }
-                let _ = link.tls.set(Rc::new(UpstreamTls::of(io.get_ref().1)));
-                Io::tls(io)
-            }
-        };
-        stats.upstream_cx_connect_ms.record(facts.connect_end.max(facts.handshake_end) - facts.connect_start);
-        link.facts.set(facts);
-        let (name, link) = (name.map(Box::from), Rc::new(link));
-        let two = self.protocol == Protocol::Http2 || self.protocol == Protocol::Auto && io.alpn() == Some(b"h2");
-        if !two {
-            stats.upstream_cx_http1_total.inc();
-            return Ok(Conn::H1(Owned { wire: Wire::new(io), requests: 0, name, link }));
-        }
-        stats.upstream_cx_http2_total.inc();
-        let shared = Multiplexed::start(io, &rt.config, name, link, self.cluster.freed.clone()).await?;
-        self.host.multiplexed.borrow_mut().push(shared.clone());
-        // It has room for all who wait.
-        self.cluster.freed.notify_waiters();
-        let (send, place) = shared.stream(w.now());
-        Ok(Conn::H2 { send, shared, place })
-    }
-
-    async fn dial(&self) -> io::Result<TcpStream> {
-        let address = self.host.endpoint.address;
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        socket.set_nodelay(true)?;
-        if let Some(k) = &self.cluster.rt.config.tcp_keepalive {
-            let keepalive = socket2::TcpKeepalive::new().with_time(k.time).with_interval(k.interval).with_retries(k.probes);
-            socket2::SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
-        }
-        let io = socket.connect(address).await?;
-        if let Some(version) = self.cluster.rt.config.proxy_protocol {
-            send_header(&io, version, self.client).await?;
-        }
-        Ok(io)
-    }
-}
-
-/// Begins a connection with a PROXY protocol header; without a client it is the gateway's own.
-pub(crate) async fn send_header(io: &TcpStream, version: ProxyProtocolVersion, client: Option<(SocketAddr, SocketAddr)>) -> io::Result<()> {
-    let header = match version {
-        ProxyProtocolVersion::V1 => proxy_protocol::header_v1(client),
-        ProxyProtocolVersion::V2 => proxy_protocol::header_v2(client),
-    };
-    let mut left = &header[..];
-    while !left.is_empty() {
-        io.writable().await?;
-        match io.try_write(left) {
-            Ok(n) => left = &left[n..],
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
 }
 
 /// What a wait for a place came to.
@@ -349,10 +279,10 @@ impl Conn {
 }
 
 impl Owned {
-    /// The connection as one end of an exchange, and what puts it back.
-    pub fn into_peer(self) -> (Peer, Ticket) {
+    /// The connection for one request, and what puts it back.
+    pub fn into_wire(self) -> (Wire, Ticket) {
         self.link.begin_request();
-        (Peer::H1(self.wire), Ticket { requests: self.requests, name: self.name, link: self.link })
+        (self.wire, Ticket { requests: self.requests, name: self.name, link: self.link })
     }
 }
 

@@ -79,7 +79,7 @@ pub fn start(w: &Rc<Worker>, to: &[&MirrorRt], req: &RequestHead, body: &[u8], t
 }
 
 async fn run(copy: Copy, cluster: Rc<WorkerCluster>, request: Request, timeout: Duration) {
-    let Some(host) = cluster.pick(None, &[]) else { return };
+    let Ok(host) = cluster.choose(None, &[]) else { return };
     let destination = Destination { worker: &copy.worker, cluster: &cluster, host: &host, server_name: None };
     // Nobody waits for what comes of it; the cluster's statistics and health do.
     let _ = destination.send(request, Body::Drop, Some(timeout)).await;

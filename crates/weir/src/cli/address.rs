@@ -1,5 +1,6 @@
 //! Addresses on the command line.
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use weir_config::model::CidrRange;
 
 /// `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080`, or `:8080` for all IPv4 addresses of this machine.
 pub fn listen(text: &str) -> Result<SocketAddr, String> {
@@ -9,6 +10,11 @@ pub fn listen(text: &str) -> Result<SocketAddr, String> {
 /// A name server; its port is 53 where it names none.
 pub fn resolver(text: &str) -> Result<SocketAddr, String> {
     with(text, Some(53))
+}
+
+/// An address, or a range of them in CIDR notation.
+pub fn range(text: &str) -> Result<CidrRange, String> {
+    text.parse().map_err(|()| "write it as 169.254.20.10, 169.254.20.0/24 or fe80::/10".to_string())
 }
 
 fn with(text: &str, default_port: Option<u16>) -> Result<SocketAddr, String> {

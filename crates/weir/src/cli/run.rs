@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 use url::Url;
-use weir_config::model::{AccessLog, LogFormat, LogSink, WasmLimits};
+use weir_config::model::{AccessLog, CidrRange, LogFormat, LogSink, WasmLimits};
 use weir_control::api::plugin::limits;
 use weir_proxy::{
     access_log,
@@ -113,6 +113,10 @@ pub struct Serve {
     /// A name server that resolves upstreams; may be repeated [default: those of /etc/resolv.conf]
     #[arg(long, value_name = "ADDR", value_parser = address::resolver)]
     dns_resolver: Vec<SocketAddr>,
+    /// Addresses, as 169.254.20.0/24, that plugins, clients and URLs may lead to although they are link-local, a cloud's metadata
+    /// service, unspecified or multicast; may be repeated [default: none]
+    #[arg(long, value_name = "CIDR", value_parser = address::range)]
+    allow_upstream_address: Vec<CidrRange>,
     /// The folder for compiled plugins [default: the user's cache folder]
     #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
@@ -200,6 +204,7 @@ impl Serve {
                 drain_time: self.drain_time,
                 shutdown_timeout: self.shutdown_timeout,
                 dns_resolvers: self.dns_resolver,
+                allowed_upstream_addresses: self.allow_upstream_address,
                 max_connections: self.max_connections,
                 max_upstream_connections: self.max_upstream_connections,
                 max_memory: self.max_memory,

@@ -6,7 +6,7 @@ use std::{
     io::{self, Write},
     path::Path,
 };
-use weir_proxy::plugin::code::{self, FetchOptions};
+use weir_proxy::plugin::code;
 use weir_wasm::inspect::{Facts, inspect};
 
 /// The facts of a module in a file, binary, text or packed, or of the one that was built in a folder.
@@ -19,7 +19,7 @@ pub fn facts(file: &Path) -> Result<Facts> {
     let wasm = if file.extension().is_some_and(|e| e == "wat") {
         code::assemble(file, &bytes).map_err(|e| anyhow!(e))?
     } else if packed {
-        code::unpack(bytes.into(), FetchOptions::default().max_bytes).map_err(|e| anyhow!("{}: {e}", file.display()))?.into()
+        code::unpack(bytes.into(), code::MAX_BYTES).map_err(|e| anyhow!("{}: {e}", file.display()))?.into()
     } else {
         bytes
     };

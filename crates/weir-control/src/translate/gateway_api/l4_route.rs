@@ -66,6 +66,7 @@ fn make(cx: &Cx<'_>, object: &Arc<Object>, route: &L4Route, client: Option<Arc<K
         clusters,
         sni_clusters: Vec::new(),
         idle_timeout: IDLE_TIMEOUT,
+        max_connect_attempts: TcpProxy::MAX_CONNECT_ATTEMPTS,
         access_log: cx.options.access_log.clone(),
     }
 }

@@ -25,6 +25,7 @@ pub fn translate(cx: &Cx<'_>, gateway: &Object, server: &Server, part: &mut Part
         clusters: Vec::new(),
         sni_clusters,
         idle_timeout: IDLE_TIMEOUT,
+        max_connect_attempts: TcpProxy::MAX_CONNECT_ATTEMPTS,
         access_log: cx.options.access_log.clone(),
     };
     PortKind::Passthrough { server_names: server_names(server), proxy }

@@ -72,6 +72,7 @@ fn proxy(cx: &Cx<'_>, object: &Object, place: &Place<'_>, route: &L4Route, part:
         clusters,
         sni_clusters: Vec::new(),
         idle_timeout,
+        max_connect_attempts: TcpProxy::MAX_CONNECT_ATTEMPTS,
         access_log: cx.options.access_log.clone(),
     }
 }

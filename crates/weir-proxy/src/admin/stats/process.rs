@@ -62,6 +62,12 @@ pub const PROCESS: &[Single] = &[
         "requests that had to wait for an upstream connection, and TCP connections that were closed, because of the limit",
         |n| n.shared.upstreams.overflow.get(),
     ),
+    single(
+        Counter,
+        "server.upstream_address_not_allowed",
+        "lookups of names chosen by plugins, clients or redirects that found only protected addresses",
+        |n| n.shared.guarded.guard.refused(),
+    ),
     single(Gauge, "server.memory_allocated", "resident memory in bytes", |n| n.memory.1),
     single(Gauge, "server.memory_heap_size", "size of the data segments in bytes, resident or not", |n| n.memory.0),
     single(Counter, "server.access_log_dropped", "access log records lost because the disk was full or too slow", |n| n.logs.dropped),
