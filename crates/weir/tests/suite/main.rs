@@ -59,6 +59,7 @@ mod slow_clients;
 mod streams;
 mod swap;
 mod tcp;
+mod tcp_balancing;
 mod tls;
 mod tls_client;
 mod traffic;
@@ -67,6 +68,7 @@ mod trailers;
 mod typos;
 mod upgrades;
 mod upstream_answers;
+mod upstream_names;
 mod yaml;
 
 use weir_test::client;

@@ -8,7 +8,7 @@ use crate::{
 /// Calls `x-to` and answers with the body that came: 504 for no answer, 500 with a status added for a call that was refused.
 /// The header `x-ask` says what for; `x-timeout` bounds it to 100 ms; `x-twice` calls twice, and waits for both; `x-trailer`
 /// answers with the answer's trailer.
-fn http_guest() -> String {
+pub fn http_guest() -> String {
     let asks = [
         ("plain", ":method=POST,:path=/a/b?c=d,:authority=auth.test,x-a=b"),
         ("error", ":method=GET,:path=/status/500,:authority=auth.test"),
@@ -74,7 +74,7 @@ fn start(code: String, more: &str, annotations: &str) -> Weir {
     Start::new().file("gateway.yaml", TO_ECHO.to_string() + more).file("guest.wat", code).file("plugin.yaml", plugin).run()
 }
 
-fn ask(weir: &Weir, to: &str, headers: &[(&str, &str)]) -> Answer {
+pub fn ask(weir: &Weir, to: &str, headers: &[(&str, &str)]) -> Answer {
     client::request(weir.address(), "GET", "h", "/x", &[&[("x-to", to)], headers].concat(), b"").unwrap()
 }
 

@@ -19,8 +19,8 @@ use std::{
 
 /// A server of code: `/NAME.wasm` is a plugin that marks responses with `x-NAME`, `/slow/…` takes its time, `/page` is no
 /// module, and everything else is not there.
-struct CodeServer {
-    address: SocketAddr,
+pub struct CodeServer {
+    pub address: SocketAddr,
     asked: Arc<Mutex<HashMap<String, u32>>>,
 }
 
@@ -33,7 +33,7 @@ fn digest(bytes: &[u8]) -> String {
 }
 
 impl CodeServer {
-    fn start(port: u16, tls: Option<Arc<ServerConfig>>) -> CodeServer {
+    pub fn start(port: u16, tls: Option<Arc<ServerConfig>>) -> CodeServer {
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let server = CodeServer { address: listener.local_addr().unwrap(), asked: Arc::default() };
         let asked = server.asked.clone();

@@ -71,7 +71,7 @@ fn redis_guest() -> String {
 }
 
 /// One worker: what one request sets up, the next one finds.
-fn gateway(extra: &str) -> Start<'_> {
+pub fn gateway(extra: &str) -> Start<'_> {
     let limits = "{ name: redis, annotations: { weir.dev/body-buffer-limit: 4Mi } }";
     let plugin = istio("redis", "url: file://guest.wat").replace("{ name: redis }", limits);
     Start::new().file("gateway.yaml", TO_ECHO.to_string() + extra).file("guest.wat", redis_guest()).file("plugin.yaml", plugin)
@@ -85,7 +85,7 @@ fn command(words: &[&str]) -> Vec<u8> {
     out
 }
 
-fn ask(weir: &Weir, headers: &[(&str, &str)], words: &[&str]) -> Answer {
+pub fn ask(weir: &Weir, headers: &[(&str, &str)], words: &[&str]) -> Answer {
     client::request(weir.address(), "POST", "h", "/x", headers, &command(words)).unwrap()
 }
 

@@ -52,7 +52,7 @@ fn rest(mut io: impl Read) -> io::Result<String> {
 }
 
 /// A Service `name` with these ports of 127.0.0.1 as endpoints.
-fn service(name: &str, ports: &[u16]) -> String {
+pub fn service(name: &str, ports: &[u16]) -> String {
     let slices = ports.iter().enumerate().map(|(i, port)| Service::new(name, port).slice(&format!("{name}-{i}")));
     format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{ name: {name} }}\nspec: {{ ports: [{{ port: 80 }}] }}\n---\n{}",
