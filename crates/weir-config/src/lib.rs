@@ -10,5 +10,6 @@ pub mod model;
 pub mod node;
 pub mod reader;
 pub mod redact;
+pub mod schema;
 pub mod source;
 pub mod text;

@@ -1,12 +1,15 @@
 //! Typed reading of [`Node`]s. A field is either read or reported: when an [`Object`] is dropped, each field that nobody asked
 //! for is an error, with the nearest name that was asked for, and each that is known but not supported is a warning. All
 //! findings are collected, never just the first.
+pub mod record;
+
 use crate::{
     diagnostic::{Diagnostic, Severity},
     node::{Chars, Node, Value},
     source::Source,
     text::placeholder,
 };
+use record::{Asked, NoEffect, Record, Step, Steps, Type};
 use std::{
     cell::{Cell, RefCell},
     fmt::Display,
@@ -23,6 +26,8 @@ pub struct Reader {
     found: RefCell<Vec<Diagnostic>>,
     /// Errors after which a decoder may have turned back: all but unknown fields.
     errors: Cell<usize>,
+    /// What is asked, where somebody wants to know.
+    record: Option<RefCell<Record>>,
 }
 
 /// The reason of a field that the API does not have.
@@ -62,7 +67,19 @@ pub struct Object<'a> {
 
 impl Reader {
     pub fn new(source: Arc<Source>) -> Reader {
-        Reader { source, object: RefCell::default(), found: RefCell::default(), errors: Cell::default() }
+        Reader { source, object: RefCell::default(), found: RefCell::default(), errors: Cell::default(), record: None }
+    }
+    /// Also records what it is asked; see [`Reader::recorded`].
+    pub fn recording(source: Arc<Source>) -> Reader {
+        Reader { record: Some(RefCell::default()), ..Reader::new(source) }
+    }
+    pub fn recorded(&self) -> Record {
+        self.record.as_ref().map(|record| record.take()).unwrap_or_default()
+    }
+    fn note(&self, path: &Path, add: impl FnOnce(&mut Asked)) {
+        if let Some(record) = &self.record {
+            add(record.borrow_mut().entry(path.steps()).or_default());
+        }
     }
     /// Names the object that further findings belong to.
     pub fn set_object(&self, object: Arc<str>) {
@@ -99,6 +116,15 @@ impl Reader {
 impl Path {
     fn then(&self, segment: Segment) -> Path {
         Path(Some(Rc::new((self.clone(), segment))))
+    }
+    fn steps(&self) -> Steps {
+        let Some((parent, segment)) = self.0.as_deref() else { return Vec::new() };
+        let mut steps = parent.steps();
+        steps.push(match segment {
+            Segment::Field(name) => Step::Field(name.clone()),
+            Segment::Index(i) => Step::Index(*i),
+        });
+        steps
     }
 }
 
@@ -175,7 +201,12 @@ impl<'a> Field<'a> {
         self.error("InvalidType", format!("expected {wanted}, found {}", self.node.kind()), help);
     }
 
+    fn note(&self, kind: Type) {
+        self.reader.note(&self.path, |asked| _ = asked.types.insert(kind));
+    }
+
     pub fn str(&self) -> Option<&'a str> {
+        self.note(Type::Text);
         let s = self.node.as_str();
         if s.is_none() {
             self.wrong_type("a string");
@@ -183,6 +214,7 @@ impl<'a> Field<'a> {
         s
     }
     pub fn bool(&self) -> Option<bool> {
+        self.note(Type::Boolean);
         match self.node.value {
             Value::Bool(b) => Some(b),
             _ => {
@@ -193,6 +225,8 @@ impl<'a> Field<'a> {
     }
     /// A whole number within bounds.
     pub fn int(&self, bounds: RangeInclusive<i64>) -> Option<i64> {
+        self.note(Type::Integer);
+        self.reader.note(&self.path, |asked| asked.bounds = Some((*bounds.start(), *bounds.end())));
         let Value::Int(n) = self.node.value else {
             self.wrong_type("a whole number");
             return None;
@@ -204,6 +238,7 @@ impl<'a> Field<'a> {
         Some(n)
     }
     pub fn number(&self) -> Option<f64> {
+        self.note(Type::Number);
         match self.node.value {
             Value::Int(n) => Some(n as f64),
             Value::Float(f) => Some(f),
@@ -218,11 +253,15 @@ impl<'a> Field<'a> {
     }
     /// `1h30m`, `1.5s`, `250ms`: Go's and Gateway API's form, which protobuf's JSON form is a part of.
     pub fn duration(&self) -> Option<Duration> {
+        self.note(Type::Duration);
         if let Value::Int(n @ 0..) = self.node.value {
             self.error("InvalidType", "a duration needs a unit", format!("write {n}s"));
             return None;
         }
-        let text = self.str()?;
+        let Some(text) = self.node.as_str() else {
+            self.wrong_type("a string");
+            return None;
+        };
         match parse_duration(text) {
             Ok(d) => return Some(d),
             Err(NotDuration::Syntax) => self.invalid(format!("\"{text}\" is not a duration"), DURATION),
@@ -232,6 +271,7 @@ impl<'a> Field<'a> {
     }
     /// One of a list of words.
     pub fn choice<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
+        self.reader.note(&self.path, |asked| asked.words = words.iter().map(|(word, _)| word.to_string()).collect());
         let text = self.str()?;
         let found = words.iter().find(|(w, _)| *w == text).map(|(_, t)| *t);
         if found.is_none() {
@@ -245,6 +285,7 @@ impl<'a> Field<'a> {
         self.invalid(format!("unknown value \"{text}\""), help);
     }
     pub fn object(&self) -> Option<Object<'a>> {
+        self.note(Type::Object);
         match &self.node.value {
             Value::Map(entries) => Some(Object {
                 field: self.clone(),
@@ -261,6 +302,7 @@ impl<'a> Field<'a> {
         }
     }
     pub fn list(&self) -> Vec<Field<'a>> {
+        self.note(Type::List);
         match &self.node.value {
             Value::List(items) => {
                 let item = |(i, node)| Field { node, path: self.path.then(Segment::Index(i)), reader: self.reader };
@@ -272,8 +314,20 @@ impl<'a> Field<'a> {
             }
         }
     }
+    /// Records that the entry `key` of this map with free keys is read as a text: one of `words`, where there are some.
+    pub fn asks_for(&self, key: &str, words: &[&str]) {
+        if self.reader.record.is_some() {
+            self.reader.note(&self.path.then(Segment::Field(key.into())), |asked| {
+                asked.types.insert(Type::Text);
+                if !words.is_empty() {
+                    asked.words = words.iter().map(|word| word.to_string()).collect();
+                }
+            });
+        }
+    }
     /// A map with free keys: (key, value) pairs.
     pub fn entries(&self) -> Vec<(&'a str, Field<'a>)> {
+        self.note(Type::Map);
         match &self.node.value {
             Value::Map(entries) => {
                 let entry = |(k, node): &'a (crate::node::Key, Node)| {
@@ -296,12 +350,14 @@ impl<'a> Object<'a> {
     /// The value of a field; an explicit null is as good as absent.
     pub fn get(&self, name: &'static str) -> Option<Field<'a>> {
         self.asked.borrow_mut().push(name);
+        self.note(name, |_| {});
         let node = self.entries.iter().find(|(k, _)| &*k.text == name).map(|(_, n)| n).filter(|n| n.value != Value::Null)?;
         Some(Field { node, path: self.field.path.then(Segment::Field(name.into())), reader: self.field.reader })
     }
     /// As `get`; its absence is an error.
     pub fn required(&self, name: &'static str) -> Option<Field<'a>> {
         let found = self.get(name);
+        self.note(name, |asked| asked.required = true);
         if found.is_none() {
             self.field.error("MissingField", format!("the field {name} is missing"), format!("add {name}"));
         }
@@ -358,10 +414,17 @@ impl<'a> Object<'a> {
     /// Fields that the API has and this program does not honour yet: named as such where they occur.
     pub fn unsupported(&self, names: &[&'static str]) {
         self.unsupported.borrow_mut().extend(names);
+        names.iter().for_each(|name| self.note(name, |asked| asked.no_effect = Some(NoEffect::Unsupported)));
     }
     /// Fields that are right to have no effect here.
     pub fn ignore(&self, names: &[&'static str]) {
         self.asked.borrow_mut().extend(names);
+        names.iter().for_each(|name| self.note(name, |asked| asked.no_effect = Some(NoEffect::Ignored)));
+    }
+    fn note(&self, name: &str, add: impl FnOnce(&mut Asked)) {
+        if self.field.reader.record.is_some() {
+            self.field.reader.note(&self.field.path.then(Segment::Field(name.into())), add);
+        }
     }
     /// Nothing that is unread is worth a word.
     pub fn ignore_rest(&self) {

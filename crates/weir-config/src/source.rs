@@ -75,7 +75,7 @@ impl Source {
         let line = lines.starts.partition_point(|(chars, _)| *chars <= start).saturating_sub(1);
         let (chars, _) = lines.starts.get(line).copied().unwrap_or_default();
         let bytes = lines.byte(&self.text, start)..lines.byte(&self.text, end.max(start));
-        Place { source: self.clone(), line: self.first_line + line as u32, column: start.saturating_sub(chars) + 1, bytes }
+        Place { source: self.clone(), line: self.first_line + line as u32, column: start.saturating_sub(chars).saturating_add(1), bytes }
     }
 }
 

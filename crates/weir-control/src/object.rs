@@ -1,5 +1,6 @@
 //! Decoded objects: what remains of a document once it was read. Small typed values, no trees, no source text.
 pub mod meta;
+pub mod schema;
 mod unknown;
 
 pub use meta::{Document, Finding, KINDS, Key, Kind, KindInfo, Meta};

@@ -92,7 +92,6 @@ const SERVICE_FIELDS_OF_OTHERS: &[&str] = &[
 ];
 
 pub fn decode_service(root: &Object<'_>) -> Option<Service> {
-    root.ignore(&["spec"]);
     let field = root.required("spec")?;
     let spec = field.object()?;
     // What concerns nodes, load balancers and kube-proxy is none of a gateway's business.
@@ -286,6 +285,9 @@ pub fn decode_secret(root: &Object<'_>) -> Option<Secret> {
     let mut texts: BTreeMap<&str, String> = BTreeMap::new();
     let mut data = BTreeMap::new();
     let wanted = |key: &str| [CHAIN, KEY, ROOTS, REVOKED].iter().flatten().any(|w| *w == key);
+    for map in [root.get("data"), root.get("stringData")].iter().flatten() {
+        [CHAIN, KEY, ROOTS, REVOKED].iter().flatten().for_each(|key| map.asks_for(key, &[]));
+    }
     for (key, value) in root.entries("data") {
         if !wanted(key) {
             let decoded = plain(&value)

@@ -73,7 +73,8 @@ pub fn decode(root: &reader::Object<'_>, meta: &Meta, higress: bool) -> Plugin {
     let fail_strategy = spec.choice("failStrategy", &words).unwrap_or_default();
     let priority = spec.int("priority", i64::from(i32::MIN)..=i64::from(i32::MAX)).map(|n| n as i32);
     let configuration = rules::configuration(&spec, higress, &meta.namespace);
-    let configured = ["pluginConfig", "defaultConfig", "matchRules"].iter().find_map(|name| spec.get(name));
+    let names: &[&str] = if higress { &["pluginConfig", "defaultConfig", "matchRules"] } else { &["pluginConfig"] };
+    let configured = names.iter().find_map(|name| spec.get(name));
     let configuration_at = configured.map_or(spec.field().node().span, |f| f.node().span);
     let environment = spec.object("vmConfig").map(|vm| vm.list("env").iter().filter_map(variable).collect()).unwrap_or_default();
     let gateways = targets(&spec, meta);

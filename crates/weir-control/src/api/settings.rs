@@ -76,7 +76,7 @@ pub fn decode(root: &Object<'_>, meta: &Meta) -> Option<Box<Settings>> {
 
 impl Settings {
     /// MeshConfig (istio.mesh.v1alpha1).
-    fn mesh(&mut self, mesh: &Object<'_>) {
+    pub fn mesh(&mut self, mesh: &Object<'_>) {
         if let Some(file) = mesh.str("accessLogFile") {
             self.access_log_file = Some(file.to_string());
         }
@@ -118,7 +118,7 @@ impl Settings {
     }
 
     /// Higress' global configuration.
-    fn higress(&mut self, root: &Object<'_>) {
+    pub fn higress(&mut self, root: &Object<'_>) {
         if let Some(downstream) = root.object("downstream") {
             self.limits.read(&downstream);
         }

@@ -115,7 +115,7 @@ pub fn report(field: &Field<'_>, group: &str, kind: &str) {
     }
     if let Some((group, more)) = TRAFFIC_GROUPS.iter().find(|(g, _)| *g == group) {
         let message = format!("{kind} of {group} is not supported yet: Weir ignores it{more}");
-        return field.warning("UnsupportedKind", message, "see the list of kinds in docs/run.md");
+        return field.warning("UnsupportedKind", message, "see the kinds in docs/reference/objects.md");
     }
     if !QUIET_GROUPS.contains(&group) {
         let message = format!("unknown kind {kind} of {}: Weir ignores it", shown(group));

@@ -1,7 +1,9 @@
 //! The reference pages that are made from where things are declared: `weir __docs flags > docs/reference/flags.md`.
+mod objects;
+
 use super::Cli;
-use anyhow::Result;
-use clap::{Arg, Args as ClapArgs, Command, CommandFactory, ValueEnum};
+use anyhow::{Result, bail};
+use clap::{Arg, Args as ClapArgs, Command, CommandFactory};
 use std::{fmt::Write, process::ExitCode};
 use weir_proxy::{
     admin::{MEMBERSHIP, PROCESS},
@@ -14,30 +16,24 @@ use weir_proxy::{
 /// Print a generated page of the documentation
 #[derive(ClapArgs, Debug)]
 pub struct Args {
-    page: Page,
-}
-
-#[derive(ValueEnum, Clone, Copy, Debug)]
-pub enum Page {
-    Flags,
-    Admin,
-    Metrics,
-    AccessLog,
+    /// As under docs/reference, without `.md`
+    page: String,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    print!("{}", page(args.page));
+    let pages = pages();
+    let Some((_, text)) = pages.iter().find(|(name, _)| *name == args.page) else {
+        let names: Vec<&str> = pages.iter().map(|(name, _)| &**name).collect();
+        bail!("there is no page {}; there are {}", args.page, names.join(", "));
+    };
+    print!("{text}");
     Ok(ExitCode::SUCCESS)
 }
 
-/// The whole text of a page.
-pub fn page(page: Page) -> String {
-    match page {
-        Page::Flags => flags(),
-        Page::Admin => admin(),
-        Page::Metrics => metrics(),
-        Page::AccessLog => access_log(),
-    }
+/// All of them: their paths below docs/reference without `.md`, and their texts.
+pub fn pages() -> Vec<(String, String)> {
+    let single = [("flags", flags()), ("admin", admin()), ("metrics", metrics()), ("access-log", access_log())];
+    single.into_iter().map(|(name, text)| (name.to_string(), text)).chain(objects::pages()).collect()
 }
 
 fn admin() -> String {

@@ -183,7 +183,7 @@ pub fn limit(text: &str) -> Result<Limit, String> {
     match limits::set(&mut WasmLimits::default(), name, value) {
         Some(Ok(())) => Ok(Limit { name: name.into(), value: value.into() }),
         Some(Err(wrong)) => Err(format!("{}; {}", wrong.problem, wrong.help)),
-        None => Err(format!("there is no limit {name}; there are {}", limits::NAMES)),
+        None => Err(format!("there is no limit {name}; there are {}", limits::NAMES.join(", "))),
     }
 }
 

@@ -31,6 +31,7 @@ pub fn decode(validation: &Fields<'_>) -> Option<AuthorityRef> {
 fn decode_one(field: &Field<'_>) -> Option<AuthorityRef> {
     let reference = field.object()?;
     let (group, kind) = (reference.str("group").unwrap_or_default(), reference.required("kind")?.str()?);
+    let (name, namespace) = (reference.required("name"), reference.str("namespace").map(Name::from));
     let kind = match (group, kind) {
         ("" | "core", "ConfigMap") => Kind::ConfigMap,
         ("" | "core", "Secret") => Kind::Secret,
@@ -40,6 +41,5 @@ fn decode_one(field: &Field<'_>) -> Option<AuthorityRef> {
             return None;
         }
     };
-    let namespace = reference.str("namespace").map(Name::from);
-    Some(AuthorityRef { kind, namespace, name: reference.required("name")?.str()?.into(), place: field.node().span })
+    Some(AuthorityRef { kind, namespace, name: name?.str()?.into(), place: field.node().span })
 }

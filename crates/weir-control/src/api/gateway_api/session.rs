@@ -20,8 +20,9 @@ pub fn decode(field: &Field<'_>) -> Option<SessionPersistence> {
         };
         SessionCarrier::Header { name: name.to_ascii_lowercase() }
     } else {
-        let given = object.object("cookie").into_iter().chain(object.object("cookieConfig")).next();
-        let (name, path, permanent) = given.map(|cookie| decode_cookie(&cookie, absolute_timeout.is_some())).unwrap_or_default();
+        let given = [object.object("cookie"), object.object("cookieConfig")];
+        let [new, old] = given.map(|cookie| cookie.map(|cookie| decode_cookie(&cookie, absolute_timeout.is_some())));
+        let (name, path, permanent) = new.or(old).unwrap_or_default();
         // Without a name it has one that is made of the rule's.
         let path = path.unwrap_or_else(|| "/".into());
         SessionCarrier::Cookie { name: name.or(older).unwrap_or_default(), path, permanent }

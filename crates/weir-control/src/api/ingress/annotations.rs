@@ -9,7 +9,7 @@ mod unsupported;
 pub use connection::{ClientAuth, Tls, Upstream, UpstreamTls};
 pub use policy::{ServiceRef, Traffic};
 pub use routing::{Canary, Matching, Redirects, Rewrite};
-pub use unsupported::Refusal;
+pub use unsupported::{GUARDS, Refusal};
 
 use given::Given;
 use std::sync::Arc;

@@ -5,19 +5,34 @@ use weir_config::{
 };
 
 /// The names that [`set`] knows.
-pub const NAMES: &str =
-    "memory-limit, call-deadline, start-deadline, body-buffer-limit, stream-memory-limit, callout-limit, log-limit and rollback-traps";
+pub const NAMES: [&str; 8] = [
+    "memory-limit",
+    "call-deadline",
+    "start-deadline",
+    "body-buffer-limit",
+    "stream-memory-limit",
+    "callout-limit",
+    "log-limit",
+    "rollback-traps",
+];
 
 /// Reads `weir.dev/*` of the object's annotations.
 pub fn read(root: &Object<'_>) -> WasmLimits {
     let mut limits = WasmLimits::default();
     let Some(meta) = root.object("metadata") else { return limits };
     meta.ignore_rest();
+    if let Some(annotations) = meta.get("annotations") {
+        NAMES.iter().for_each(|name| annotations.asks_for(&format!("weir.dev/{name}"), &[]));
+    }
     for (name, value) in meta.entries("annotations") {
         let Some(limit) = name.strip_prefix("weir.dev/") else { continue };
         let text = value.str();
         match set(&mut limits, limit, text.unwrap_or_default()) {
-            None => value.warning("UnknownField", format!("there is no annotation weir.dev/{limit} here"), format!("weir.dev/{NAMES}")),
+            None => value.warning(
+                "UnknownField",
+                format!("there is no annotation weir.dev/{limit} here"),
+                format!("weir.dev/ with one of {}", NAMES.join(", ")),
+            ),
             Some(Err(wrong)) if text.is_some() => value.invalid(wrong.problem, wrong.help),
             Some(_) => {}
         }

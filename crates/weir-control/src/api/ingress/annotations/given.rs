@@ -28,6 +28,8 @@ pub struct Given<'a> {
     /// Names of those whose value is not a text.
     wrong: Vec<&'a str>,
     asked: RefCell<Vec<&'a str>>,
+    /// The annotations, to tell what is read of them.
+    all: Option<Field<'a>>,
 }
 
 impl<'a> Given<'a> {
@@ -47,7 +49,12 @@ impl<'a> Given<'a> {
             items.push((rank, Item { key, name, known: rank < PREFIXES.len(), field }));
         }
         items.sort_by_key(|(rank, _)| *rank);
-        Given { items: items.into_iter().map(|(_, item)| item).collect(), wrong, asked: RefCell::default() }
+        Given { items: items.into_iter().map(|(_, item)| item).collect(), wrong, asked: RefCell::default(), all: meta.get("annotations") }
+    }
+    fn asks_for(&self, name: &str, words: &[&str]) {
+        if let Some(all) = &self.all {
+            all.asks_for(&format!("{}{name}", PREFIXES[0]), words);
+        }
     }
     pub fn is_empty(&self) -> bool {
         self.items.is_empty() && self.wrong.is_empty()
@@ -66,6 +73,7 @@ impl<'a> Given<'a> {
     }
     /// Every annotation that begins with `start`, without it.
     pub fn all(&self, start: &str) -> Vec<(&'a str, &Field<'a>)> {
+        self.asks_for(&format!("{start}NAME"), &[]);
         let found = self.items.iter().filter(|i| i.known).filter_map(|i| Some((i, i.name.strip_prefix(start)?)));
         found
             .map(|(item, rest)| {
@@ -77,6 +85,7 @@ impl<'a> Given<'a> {
 
     /// As it is written.
     pub fn get(&self, name: &str) -> Option<&Field<'a>> {
+        self.asks_for(name, &[]);
         let mut found = None;
         for item in self.items.iter().filter(|i| i.known && i.name == name) {
             self.asked.borrow_mut().push(item.key);
@@ -95,6 +104,7 @@ impl<'a> Given<'a> {
         Some((field, text))
     }
     pub fn bool(&self, name: &str) -> Option<bool> {
+        self.asks_for(name, &["true", "false"]);
         let (field, text) = self.text(name)?;
         match text {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
@@ -139,6 +149,7 @@ impl<'a> Given<'a> {
     }
     /// One of some words, in whatever case.
     pub fn choice<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Option<T> {
+        self.asks_for(name, &words.iter().map(|(word, _)| *word).collect::<Vec<_>>());
         let (field, text) = self.text(name)?;
         let found = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)).map(|(_, value)| *value);
         if found.is_none() {

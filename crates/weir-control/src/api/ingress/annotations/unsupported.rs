@@ -12,7 +12,7 @@ pub struct Refusal {
 }
 
 /// Beginnings of the names of annotations that keep somebody out.
-const GUARDS: &[&str] = &[
+pub const GUARDS: &[&str] = &[
     "allowlist-",
     "auth-",
     "blacklist-",
