@@ -106,7 +106,9 @@ fn holds(object: Option<&Object>) -> (Option<bool>, Option<bool>) {
 }
 
 fn gateways(old: Option<&Gateway>, new: Option<&Gateway>, changed: &mut dyn FnMut(Aspect<'_>)) {
-    let general = |g: Option<&Gateway>| g.map(|g| (g.class.clone(), g.addresses.clone(), g.client_certificate.is_some()));
+    fn general(gateway: Option<&Gateway>) -> Option<impl PartialEq> {
+        gateway.map(|g| (&g.class, &g.addresses, g.unsupported_address.is_some(), g.client_certificate.is_some()))
+    }
     if general(old) != general(new) {
         changed(Aspect::General);
     }

@@ -15,6 +15,7 @@ mod settings;
 pub use context::{Cx, Dep, Fingerprints, Look, Looks};
 
 use crate::{
+    Options,
     api::settings::{CONFIG_MAPS, Settings},
     object::{Finding, Key, Kind, Object, Spec},
 };
@@ -260,6 +261,10 @@ impl Bind {
     /// At the default address.
     pub fn port(port: u16) -> Bind {
         Bind { port, address: None }
+    }
+    /// At an address that is asked for. Who asks for the default address shares its listeners.
+    pub fn at(address: Option<IpAddr>, port: u16, options: &Options) -> Bind {
+        Bind { port, address: address.filter(|a| *a != options.address) }
     }
 }
 

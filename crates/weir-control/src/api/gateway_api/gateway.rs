@@ -20,9 +20,18 @@ pub struct Gateway {
     pub class_place: Chars,
     /// `addresses`; empty for the default.
     pub addresses: Vec<IpAddr>,
+    /// The first address of another type than IPAddress.
+    pub unsupported_address: Option<UnsupportedAddress>,
     pub listeners: Vec<Listener>,
     /// `tls.backend.clientCertificateRef`: what upstreams are shown that a BackendTLSPolicy is for.
     pub client_certificate: Option<CertificateRef>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnsupportedAddress {
+    /// Its type.
+    pub kind: Box<str>,
+    pub place: Chars,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -106,7 +115,13 @@ pub fn decode(root: &Object<'_>) -> Option<Gateway> {
         infrastructure.ignore(&["labels", "annotations"]);
         infrastructure.unsupported(&["parametersRef"]);
     }
-    let addresses = spec.list("addresses").iter().filter_map(decode_address).collect();
+    let (mut addresses, mut unsupported_address) = (Vec::new(), None);
+    for field in spec.list("addresses") {
+        match decode_address(&field) {
+            Ok(address) => addresses.extend(address),
+            Err(unsupported) => unsupported_address = unsupported_address.or(Some(unsupported)),
+        }
+    }
     let class = spec.required("gatewayClassName")?;
     let mut listeners: Vec<Listener> = {
         spec.required("listeners")?;
@@ -121,7 +136,7 @@ pub fn decode(root: &Object<'_>) -> Option<Gateway> {
         client_certificate = reference.and_then(|f| decode_certificate(&f, "InvalidClientCertificateRef"));
     }
     let (class, class_place) = (class.str()?.into(), class.node().span);
-    Some(Gateway { class, class_place, addresses, listeners, client_certificate })
+    Some(Gateway { class, class_place, addresses, unsupported_address, listeners, client_certificate })
 }
 
 /// What is asked of the clients of all HTTPS listeners of a port, or of all that no port's own is for.
@@ -150,19 +165,18 @@ fn decode_validation(field: &Field<'_>) -> Option<Validation> {
 }
 
 /// `None` for one that is to be chosen here: the default.
-fn decode_address(field: &Field<'_>) -> Option<IpAddr> {
-    let object = field.object()?;
+fn decode_address(field: &Field<'_>) -> Result<Option<IpAddr>, UnsupportedAddress> {
+    let Some(object) = field.object() else { return Ok(None) };
     let kind = object.str("type").unwrap_or("IPAddress");
-    let value = object.get("value").filter(|f| f.node().as_str() != Some(""))?;
+    let Some(value) = object.get("value").filter(|f| f.node().as_str() != Some("")) else { return Ok(None) };
     if kind != "IPAddress" {
-        field.warning("UnsupportedAddress", format!("addresses of the type {kind} are not supported yet"), "the type IPAddress");
-        return None;
+        return Err(UnsupportedAddress { kind: kind.into(), place: field.node().span });
     }
-    let address = value.str()?.parse().ok();
+    let address = value.str().and_then(|text| text.parse().ok());
     if address.is_none() {
         value.invalid("is not an IP address", "an address of this machine, as 10.0.0.1 or ::1");
     }
-    address
+    Ok(address)
 }
 
 fn decode_listener(field: &Field<'_>) -> Option<Listener> {

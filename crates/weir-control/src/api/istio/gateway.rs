@@ -85,7 +85,8 @@ fn server(field: &Field<'_>, meta: &Meta) -> Option<Server> {
     let object = field.object()?;
     object.ignore(&["name"]);
     object.unsupported(&["defaultEndpoint"]);
-    let address = object.get("bind").filter(|f| f.node().as_str() != Some("")).and_then(|f| bind(&f));
+    // What is given and cannot be had is not opened somewhere else.
+    let given_bind = object.get("bind").filter(|f| f.node().as_str() != Some("")).map(|f| bind(&f));
     let port = object.required("port")?.object()?;
     // The port's name serves Istio's statistics; targetPort is deprecated and without effect there too.
     port.ignore(&["name", "targetPort"]);
@@ -114,6 +115,10 @@ fn server(field: &Field<'_>, meta: &Meta) -> Option<Server> {
         }
         _ => {}
     }
+    let address = match given_bind {
+        None => None,
+        Some(address) => Some(address?),
+    };
     Some(Server { port: number, address, protocol, hosts, tls, at, line })
 }
 
@@ -121,11 +126,7 @@ fn bind(field: &Field<'_>) -> Option<IpAddr> {
     let text = field.str()?;
     let address = text.parse().ok();
     if text.starts_with("unix://") {
-        field.warning(
-            "UnsupportedValue",
-            "sockets of the Unix domain are not supported yet: the default address is taken",
-            "an IP address",
-        );
+        field.warning("UnsupportedValue", "sockets of the Unix domain are not supported yet: this server is not opened", "an IP address");
     } else if address.is_none() {
         field.invalid("is not an IP address", "an address of this machine, as 10.0.0.1 or ::1");
     }

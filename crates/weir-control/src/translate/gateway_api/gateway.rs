@@ -29,6 +29,13 @@ pub fn translate_gateway(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, p
         let found = Diagnostic::warning("NotAccepted", format!("Weir does not serve this Gateway: {why}")).help(help);
         return part.report(object, gateway.class_place, "spec.gatewayClassName", found);
     }
+    if let Some(unsupported) = &gateway.unsupported_address {
+        part.condition("", "Accepted", false, "UnsupportedAddress");
+        part.condition("", "Programmed", false, "AddressNotUsable");
+        let message = format!("addresses of the type {} are not supported: the Gateway is not opened", unsupported.kind);
+        let found = Diagnostic::error("UnsupportedAddress", message).help("the type IPAddress, or no addresses for the default one");
+        return part.report(object, unsupported.place, "spec.addresses", found);
+    }
     part.condition("", "Accepted", true, "Accepted");
     let before = part.ports.len();
     for (index, listener) in gateway.listeners.iter().enumerate() {
@@ -41,7 +48,7 @@ pub fn translate_gateway(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, p
             continue;
         }
         part.condition(&listener.name, "Accepted", listener.protocol != Protocol::Other, "Accepted");
-        for bind in gateway.binds(listener.port) {
+        for bind in gateway.binds(listener.port, cx.options) {
             translate_listener(cx, object, listener, bind, &field, part);
         }
     }

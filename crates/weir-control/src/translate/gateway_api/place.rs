@@ -1,16 +1,18 @@
 //! Where the listeners of a Gateway are opened, and which tables have their routes.
 use crate::{
+    Options,
     api::gateway_api::gateway::{Gateway, Listener, Protocol},
     translate::{Bind, http_table, https_table},
 };
 use weir_config::model::Name;
 
 impl Gateway {
-    /// Where a port of it is listened on.
-    pub fn binds(&self, port: u16) -> Vec<Bind> {
+    /// Where a port of it is listened on: nowhere, if it asks for an address of a type that is not supported.
+    pub fn binds(&self, port: u16, options: &Options) -> Vec<Bind> {
         match &self.addresses[..] {
+            _ if self.unsupported_address.is_some() => Vec::new(),
             [] => vec![Bind::port(port)],
-            some => some.iter().map(|address| Bind { port, address: Some(*address) }).collect(),
+            some => some.iter().map(|address| Bind::at(Some(*address), port, options)).collect(),
         }
     }
 }

@@ -33,7 +33,7 @@ pub fn translate_http_route(cx: &Cx<'_>, object: &Arc<Object>, route: &HttpRoute
     for (index, parent) in route.parents.iter().enumerate().filter(|(_, p)| !p.foreign) {
         let found = attach_parent(cx, object, &route.hostnames, parent, index, part);
         if let Some((owner, attached)) = found {
-            all.entry(client(owner)).or_default().extend(places(owner, &attached));
+            all.entry(client(owner)).or_default().extend(places(cx, owner, &attached));
             accepted.push(index);
         }
     }
@@ -88,11 +88,11 @@ pub fn client(gateway: &Object) -> Option<Arc<Key>> {
 }
 
 /// The (table, domain) pairs that a route has by what it is attached to.
-fn places(owner: &Object, attached: &[Attached<'_>]) -> Vec<(Name, Name)> {
+fn places(cx: &Cx<'_>, owner: &Object, attached: &[Attached<'_>]) -> Vec<(Name, Name)> {
     let Spec::Gateway(gateway) = &owner.spec else { return Vec::new() };
     let mut places = Vec::new();
     for a in attached {
-        for bind in gateway.binds(a.listener.port) {
+        for bind in gateway.binds(a.listener.port, cx.options) {
             let table = a.listener.table((&owner.key.namespace, &owner.key.name), bind);
             places.extend(a.domains.iter().map(|domain| (table.clone(), domain.clone())));
         }

@@ -56,21 +56,22 @@ impl Gateway {
 }
 
 impl Server {
-    pub fn bind(&self) -> Bind {
-        Bind { port: self.port, address: self.address }
+    pub fn bind(&self, options: &Options) -> Bind {
+        Bind::at(self.address, self.port, options)
     }
     /// `None` where it cannot be opened.
-    pub fn serves(&self, gateway: &Object) -> Option<Serves> {
+    pub fn serves(&self, gateway: &Object, options: &Options) -> Option<Serves> {
+        let bind = self.bind(options);
         let mode = self.tls.as_ref().map(|t| t.mode);
         Some(match (self.protocol, mode) {
-            (Protocol::Http, _) if self.tls.as_ref().is_some_and(|t| t.https_redirect) => Serves::Redirect(http_table(self.bind())),
-            (Protocol::Http, _) => Serves::Routes(http_table(self.bind())),
-            (Protocol::Https, Some(Mode::Terminate(ClientCertificate::None))) => Serves::Routes(https_table(self.bind(), None)),
+            (Protocol::Http, _) if self.tls.as_ref().is_some_and(|t| t.https_redirect) => Serves::Redirect(http_table(bind)),
+            (Protocol::Http, _) => Serves::Routes(http_table(bind)),
+            (Protocol::Https, Some(Mode::Terminate(ClientCertificate::None))) => Serves::Routes(https_table(bind, None)),
             (Protocol::Https, Some(Mode::Terminate(_))) => {
                 // Clients who showed no certificate elsewhere must not reach these routes over another connection.
                 let first = self.hosts.first().map_or("*", |h| &*h.host);
                 let own = format!("{}.{}.{first}", gateway.key.name, gateway.key.namespace);
-                Serves::Routes(https_table(self.bind(), Some(&own)))
+                Serves::Routes(https_table(bind, Some(&own)))
             }
             (Protocol::Https | Protocol::Tls, Some(Mode::Passthrough)) => Serves::Passthrough,
             (Protocol::Https | Protocol::Tls, Some(Mode::AutoPassthrough)) => Serves::AutoPassthrough,

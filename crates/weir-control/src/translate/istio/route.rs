@@ -47,10 +47,10 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, service: &VirtualService, pa
         }
         let mut bound = false;
         for server in &spec.servers {
-            let place = Place { gateway, bind: server.bind() };
+            let place = Place { gateway, bind: server.bind(cx.options) };
             let hosts = server.hosts_of(gateway, object, service);
             bound |= !hosts.is_empty();
-            match server.serves(gateway) {
+            match server.serves(gateway, cx.options) {
                 Some(Serves::Routes(table)) => {
                     let routes = made
                         .entry((place.name(), place.bind.port))

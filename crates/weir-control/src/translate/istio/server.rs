@@ -16,7 +16,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, part: &mu
         return;
     }
     for server in &gateway.servers {
-        let kind = match server.serves(object) {
+        let kind = match server.serves(object, cx.options) {
             Some(Serves::Redirect(table)) => {
                 redirect_all(object, gateway, server, &table, part);
                 PortKind::Http
@@ -38,7 +38,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, part: &mu
             Some(Serves::AutoPassthrough) => auto_passthrough::translate(cx, object, server, part),
             Some(Serves::Passthrough | Serves::Bytes) | None => continue,
         };
-        part.ports.push(PortPart { bind: server.bind(), object: object.title.clone(), line: server.line, kind });
+        part.ports.push(PortPart { bind: server.bind(cx.options), object: object.title.clone(), line: server.line, kind });
     }
 }
 
