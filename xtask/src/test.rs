@@ -68,7 +68,10 @@ impl Steps {
 /// Runs all tests. A test that fails makes the command fail: one that passes only sometimes has a fault, or the code has.
 fn tests(root: &Path, passed: &mut usize) -> Result<()> {
     let mut command = Command::new("cargo");
-    command.args(["test", "--workspace", "--no-fail-fast"]).current_dir(root).stdout(Stdio::piped());
+    // Most tests wait for other processes most of the time.
+    let threads = 4 * std::thread::available_parallelism().map_or(2, usize::from);
+    command.args(["test", "--workspace", "--no-fail-fast"]).env("RUST_TEST_THREADS", threads.to_string());
+    command.current_dir(root).stdout(Stdio::piped());
     let mut child = command.spawn().context("cargo is missing")?;
     let mut failed = Vec::new();
     for line in child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines().map_while(Result::ok)) {

@@ -11,7 +11,7 @@ use std::{
 /// A larger file is refused.
 pub const MAX_FILE_BYTES: u64 = 64 << 20;
 /// How long a file that held something must be empty to be taken for that.
-const EMPTY_FOR: Duration = Duration::from_millis(50);
+const EMPTY_FOR: Duration = Duration::from_millis(250);
 /// It is taken for that after this time, whatever the clock of its file system says.
 const EMPTY_AT_MOST: Duration = Duration::from_secs(1);
 
@@ -164,8 +164,8 @@ mod tests {
     fn an_empty_file_gets_time_to_be_written() {
         // What is seen, in milliseconds since the last change; what is taken.
         for (held, seen, want) in [
-            (true, vec![("", 0), ("", 49), ("a", 0)], "a"),
-            (true, vec![("", 0), ("", 50), ("a", 0)], ""),
+            (true, vec![("", 0), ("", 249), ("a", 0)], "a"),
+            (true, vec![("", 0), ("", 250), ("a", 0)], ""),
             (true, vec![("", 3_600_000)], ""),
             (true, vec![("b", 0)], "b"),
             (false, vec![("", 0), ("a", 0)], ""),

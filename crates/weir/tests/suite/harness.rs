@@ -225,9 +225,11 @@ impl Weir {
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join("conf.d").join(name)
     }
-    /// Writes a file of its folder anew.
+    /// Replaces a file of its folder at once: a busy machine may stop a test between emptying a file and writing it.
     pub fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), replaced(text, &self.words)).unwrap();
+        let part = self.folder.path().join("part");
+        fs::write(&part, replaced(text, &self.words)).unwrap();
+        fs::rename(part, self.path(name)).unwrap();
     }
     pub fn remove(&self, name: &str) {
         fs::remove_file(self.path(name)).unwrap();
@@ -276,7 +278,7 @@ impl Weir {
         eventually("all threads asleep", || {
             let busy = fs::read_dir(&tasks).unwrap().flatten().any(|t| fs::read_to_string(t.path().join("stat")).is_ok_and(running));
             asleep = if busy { 0 } else { asleep + 1 };
-            (asleep == 50).then_some(())
+            (asleep == 25).then_some(())
         });
     }
     pub fn signal(&self, name: &str) {
