@@ -3,6 +3,7 @@ use crate::{
     client::{self, Answer, Connection},
     harness::{Start, Weir, echo_server, eventually, runtime},
     mesh::{Mesh, cluster_becomes, name},
+    yaml::Service,
 };
 use std::{
     collections::{BTreeMap, HashSet},
@@ -132,15 +133,7 @@ fn get_from(from: IpAddr, to: SocketAddr, host: &str) -> Answer {
 /// A DestinationRule holds whichever API's route leads to its host.
 #[test]
 fn hashes_hold_for_routes_of_every_api() {
-    let slices: String = (0..4)
-        .map(|i| {
-            let echo = TEN[i];
-            format!(
-                "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{ name: shop-{i}, labels: {{ kubernetes.io/service-name: shop }} }}\n\
-                 addressType: IPv4\nports: [{{ port: {echo} }}]\nendpoints: [{{ addresses: [127.0.0.1] }}]\n"
-            )
-        })
-        .collect();
+    let slices: String = (0..4).map(|i| Service::new("shop", TEN[i]).slice(&format!("shop-{i}"))).collect();
     let rest = "\
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
@@ -178,7 +171,7 @@ spec:
   host: shop
   trafficPolicy: { loadBalancer: { consistentHash: { httpHeaderName: x-user } } }
 ";
-    let weir = Start::new().file("gateway.yaml", format!("{rest}{slices}")).arg("--http-port").arg("$PORT2").upstreams(4).run();
+    let weir = Start::new().file("gateway.yaml", format!("{rest}---\n{slices}")).arg("--http-port").arg("$PORT2").upstreams(4).run();
     let ingress = SocketAddr::from(([127, 0, 0, 1], weir.ports[1]));
     let ask = |to, host: &str, user: &str| name(&client::request(to, "GET", host, "/", &[("x-user", user)], b"").unwrap());
     let mut met = HashSet::new();

@@ -269,6 +269,13 @@ impl Weir {
         let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
+    /// The CPU time that it took so far.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let ticks = stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(2).map(|n| n.parse::<u64>().unwrap());
+        // A hundred ticks a second, on every Linux.
+        Duration::from_millis(10 * ticks.sum::<u64>())
+    }
     /// Waits until it has nothing to do: what it could read or write, it has.
     #[track_caller]
     pub fn rests(&self) {

@@ -30,7 +30,7 @@ fn files_come_change_break_and_go() {
     };
     eventually("the change", || (location(&mut c, "one.test").1 == "http://b.test/").then_some(()));
     // 50 ms are the aim; this only notices when something waits for a tick.
-    assert!(closed.elapsed() < Duration::from_secs(2), "{:?}", closed.elapsed());
+    assert!(closed.elapsed() < Duration::from_secs(10), "{:?}", closed.elapsed());
 
     weir.write("two.yaml", &redirect("two", "c.test"));
     eventually("the new file", || (location(&mut c, "two.test").1 == "http://c.test/").then_some(()));
@@ -102,14 +102,14 @@ fn one_route_among_ten_thousand_changes_alone() {
     for (i, file) in [(2_usize, "r2.yaml"), (3, "r3.yaml"), (5000, "big.yaml"), (5001, "big.yaml")] {
         let (host, path) = (if i.is_multiple_of(2) { format!("h{i}.test") } else { "all.test".to_string() }, format!("/p{i}"));
         let text = if file == "big.yaml" { big(i, "b.test") } else { route(i, "b.test") };
-        let before = weir.lines("changed, live after").len();
+        let (before, cpu) = (weir.lines("changed, live after").len(), weir.cpu_time());
         weir.write(file, &text);
-        let closed = Instant::now();
-        eventually("the change", || (location(&host, &path) == format!("http://b.test{path}")).then_some(()));
-        println!("{i} of {COUNT} in {file}: live after {:.1} ms", closed.elapsed().as_secs_f64() * 1e3);
-        // 50 ms are the aim, of a release build; this notices work that grows with what did not change.
-        assert!(closed.elapsed() < Duration::from_secs(2), "{:?}", closed.elapsed());
         let lines = eventually("a word about it", || Some(weir.lines("changed, live after")).filter(|l| l.len() > before));
+        // 50 ms are the aim, of a release build; this notices work that grows with what did not change.
+        let took = weir.cpu_time() - cpu;
+        println!("{i} of {COUNT} in {file}: {took:?}");
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        eventually("the change", || (location(&host, &path) == format!("http://b.test{path}")).then_some(()));
         // In the big file the one before changes back.
         let changed = if i == 5001 { 2 } else { 1 };
         assert!(lines.last().unwrap().contains(&format!(": {changed} object")), "{lines:?}");

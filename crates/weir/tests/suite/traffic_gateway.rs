@@ -3,6 +3,7 @@ use crate::{
     client::{self, Connection},
     harness::{Start, Weir, eventually},
     mesh::{FORMAT, record},
+    yaml::Service,
 };
 
 /// A Gateway on `$PORT` and Services a, b, c, each with an echo upstream.
@@ -17,11 +18,8 @@ spec:
 "
     .to_string();
     for (name, port) in [("a", "$ECHO"), ("b", "$ECHO2"), ("c", "$ECHO3"), ("dead", "$DEAD")] {
-        text += &format!(
-            "---\napiVersion: v1\nkind: Service\nmetadata: {{ name: {name} }}\nspec: {{ ports: [{{ port: 80, targetPort: {port} }}] }}\n\
-             ---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{ name: {name}, labels: {{ kubernetes.io/service-name: {name} }} }}\n\
-             addressType: IPv4\nports: [{{ port: {port} }}]\nendpoints: [{{ addresses: [127.0.0.1] }}]\n"
-        );
+        text += "---\n";
+        text += Service::new(name, port).text().trim_end_matches("---\n");
     }
     text
 }

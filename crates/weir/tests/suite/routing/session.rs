@@ -3,6 +3,7 @@ use super::{no_findings, services};
 use crate::{
     client::{self, Answer},
     harness::{Start, Weir, eventually},
+    yaml::Service,
 };
 
 /// A rule to `echo` and `echo2` alike.
@@ -43,11 +44,7 @@ fn sessions_stay_with_their_endpoint() {
         rule("/older", "{ sessionName: old, cookieConfig: { lifetimeType: Session } }"),
     ];
     // The second service has two endpoints, of which one goes.
-    let second = |ports: &str| {
-        format!(
-            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{ name: more, labels: {{ kubernetes.io/service-name: echo2 }} }}\naddressType: IPv4\nports: [{{ port: {ports} }}]\nendpoints: [{{ addresses: [127.0.0.1] }}]\n"
-        )
-    };
+    let second = |ports: &str| Service::new("echo2", ports).slice("more");
     let weir = Start::new()
         .upstreams(3)
         .file("all.yaml", format!("{}---\n{}", route(&rules.concat()), services("default", 2)))
