@@ -1,17 +1,21 @@
 //! The HTTP connection manager: what happens on a connection between its first byte and its last.
 mod active_stream;
+mod attempt;
 mod body;
 mod cache;
 mod clock;
 mod encode;
+mod end;
 mod h1;
 mod h2;
 mod interim;
+mod linger;
 mod local_reply;
 mod request;
 mod respond;
 mod retry_loop;
 mod router;
+mod state;
 mod upgrade;
 mod upstream_request;
 mod wait;
@@ -59,7 +63,7 @@ impl Protocol {
 }
 
 /// The downstream side of a request: a connection of HTTP/1, or one stream of HTTP/2.
-struct Client {
+struct Downstream {
     peer: Peer,
     deadline: Deadline,
     conn: Rc<ConnInfo>,

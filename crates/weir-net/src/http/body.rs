@@ -136,3 +136,8 @@ pub fn persists(h: &Headers, version: Version) -> bool {
         (true, _) => !lists(h, Known::Connection, b"close"),
     }
 }
+
+/// Whether a response to such a request has no body whatever its head says.
+pub fn is_bodiless(method: Method, status: u16) -> bool {
+    method == Method::Head || matches!(status, 100..=199 | 204 | 304)
+}

@@ -1,8 +1,11 @@
 //! One request and its response, from the parsed head to the access log.
 use super::{
-    After, Client, Hcm,
+    After, Downstream, Hcm,
     clock::{Clock, Late},
-    h1, ns,
+    end::{End, bad},
+    linger::linger,
+    ns,
+    state::{RequestState, ResponseState, Selected},
 };
 use crate::{
     filter::{Chain, FilterContext, chain::Ended},
@@ -10,91 +13,39 @@ use crate::{
     info::Flags,
     reply::Reply,
     route::{ActionRt, RouteRt, rewrite::RedirectRt},
-    session::Session,
     stream::{Direction, Reached, Stream},
-    upstream::{UpstreamError, WorkerCluster},
     worker::Worker,
 };
-use std::{borrow::Cow, pin::Pin, rc::Rc, sync::Arc, task::Context};
-use tokio::time::Sleep;
+use std::{borrow::Cow, rc::Rc, task::Context};
 use weir_net::http::{
     Known,
     body::{self, Framing},
-    parse::Bad,
     relay::{Peer, Reader},
 };
 
-/// Why an exchange does not end with the upstream's response.
-pub(super) enum End {
-    /// An answer of the gateway's own.
-    Reply(Reply, Flags),
-    /// The client cannot be answered any more, or must not be.
-    Gone(Flags, Cow<'static, str>),
-}
-
-impl End {
-    pub fn reply(status: u16, flags: Flags, details: impl Into<Cow<'static, str>>) -> End {
-        End::Reply(Reply::new(status, details), flags)
-    }
-    /// The answer to a request that got nothing from its upstream.
-    pub fn upstream(error: &UpstreamError) -> End {
-        End::reply(error.status(), error.flag(), error.details())
-    }
-    pub fn client_gone(h2: bool) -> End {
-        match h2 {
-            true => End::Gone(Flags::DOWNSTREAM_REMOTE_RESET, "downstream_remote_reset".into()),
-            false => End::Gone(Flags::DOWNSTREAM_CONNECTION_TERMINATION, "downstream_remote_disconnect".into()),
-        }
-    }
-}
-
-pub(super) struct Exchange<'a> {
-    pub c: &'a mut Client,
+pub(super) struct ActiveStream<'a> {
+    pub c: &'a mut Downstream,
     pub w: &'a Rc<Worker>,
     pub hcm: &'a Rc<Hcm>,
     pub s: &'a Rc<Stream>,
     /// `None` without filters.
     pub chain: Option<Box<Chain>>,
-    /// How the request's body is delimited on HTTP/1, until something reads it.
-    pub framing: Framing,
-    pub reader: Reader,
-    pub route: Option<Arc<RouteRt>>,
-    /// Chosen for the request.
-    pub cluster: Option<Rc<WorkerCluster>>,
-    /// To be set, for sessions that stick to a host.
-    pub cookie: Option<String>,
-    /// That the request has, and its route keeps.
-    pub session: Option<Session>,
+    pub request: RequestState,
+    pub response: ResponseState,
+    pub selected: Selected,
     pub clock: Clock,
     /// Bytes on their way to the upstream, and to the client.
     pub out: Vec<u8>,
     pub back: Vec<u8>,
-    /// The connection may serve another request.
-    pub keep: bool,
+    /// The client speaks HTTP/2.
     pub h2: bool,
-    /// The response's head has gone to the client.
-    pub answered: bool,
-    /// The rest of the request cannot be sent.
-    pub up_broken: bool,
-    /// The raw pump has read the whole request.
-    pub raw_read: bool,
-    /// The upstream is told which try this is.
-    pub attempt_count: bool,
-    /// `100 Continue` is waited for.
-    pub expects: bool,
-    /// Of an interim answer, on its way to the client.
-    pub interim: Vec<u8>,
-    /// Bytes moved in this exchange, for idle timeouts.
-    pub progress: u64,
     /// Why it is over, where the code that noticed could not return it.
     pub over: Option<End>,
-    /// When to check next whether a client that nothing is read from has gone.
-    pub glance: Option<Pin<Box<Sleep>>>,
 }
 
-impl<'a> Exchange<'a> {
+impl<'a> ActiveStream<'a> {
     /// `closing`: the connection ends with this request.
-    pub fn new(c: &'a mut Client, w: &'a Rc<Worker>, hcm: &'a Rc<Hcm>, s: &'a Rc<Stream>, closing: bool) -> Exchange<'a> {
+    pub fn new(c: &'a mut Downstream, w: &'a Rc<Worker>, hcm: &'a Rc<Hcm>, s: &'a Rc<Stream>, closing: bool) -> ActiveStream<'a> {
         let (out, back) = s.buffers.take();
         let h2 = c.peer.is_h2();
         let (start, version) = {
@@ -110,28 +61,16 @@ impl<'a> Exchange<'a> {
         let idle = ns(hcm.config().timeouts.stream_idle_timeout);
         hcm.stats.downstream_rq_total.inc();
         hcm.stats.downstream_rq_active.inc();
-        Exchange {
-            reader: Reader::new(Framing::NONE, &c.peer),
+        ActiveStream {
+            request: RequestState::new(Reader::new(Framing::NONE, &c.peer)),
+            response: ResponseState::new(if keep { After::Keep } else { After::Close }),
+            selected: Selected::default(),
             clock: Clock::new(start, idle),
             chain: None,
-            framing: Framing::NONE,
-            route: None,
-            cluster: None,
-            cookie: None,
-            session: None,
             out,
             back,
-            keep,
             h2,
-            answered: false,
-            up_broken: false,
-            raw_read: false,
-            attempt_count: false,
-            expects: false,
-            interim: Vec::new(),
-            progress: 0,
             over: None,
-            glance: None,
             c,
             w,
             hcm,
@@ -147,7 +86,7 @@ impl<'a> Exchange<'a> {
 
     /// Answers a request that could not be read.
     pub async fn refuse(mut self, status: u16, details: &'static str) -> After {
-        self.keep = false;
+        self.response.after = After::Close;
         match status {
             431 => self.hcm.stats.downstream_rq_headers_too_large.inc(),
             408 => self.hcm.stats.downstream_rq_header_timeout.inc(),
@@ -161,9 +100,9 @@ impl<'a> Exchange<'a> {
     async fn end(mut self, served: Result<After, End>) -> After {
         let after = match served {
             Ok(after) => after,
-            Err(End::Reply(..)) if self.answered => self.cut(Flags::LOCAL_RESET, "local_reset_after_response".into()),
+            Err(End::Reply(..)) if self.response.head_sent => self.cut(Flags::LOCAL_RESET, "local_reset_after_response".into()),
             Err(End::Reply(reply, flags)) => {
-                if let Some(cluster) = self.cluster.as_ref().filter(|_| flags.has(Flags::OF_UPSTREAM)) {
+                if let Some(cluster) = self.selected.cluster.as_ref().filter(|_| flags.has(Flags::OF_UPSTREAM)) {
                     cluster.stats.answered(reply.status);
                 }
                 self.reply(reply, flags).await
@@ -184,7 +123,7 @@ impl<'a> Exchange<'a> {
         } else {
             self.hcm.stats.downstream_rq_tx_reset.inc();
         }
-        if self.answered {
+        if self.response.head_sent {
             self.hcm.stats.rq_reset_after_downstream_response_started.inc();
         }
         if let Peer::H2(stream) = &mut self.c.peer {
@@ -198,17 +137,17 @@ impl<'a> Exchange<'a> {
             true => body::check_host(&self.s.req.borrow()).map(|()| Framing::NONE),
             false => body::of_request(&self.s.req.borrow()),
         };
-        self.framing = framing.map_err(|e| {
+        self.request.framing = framing.map_err(|e| {
             // Where the next request begins is not known.
-            self.keep = false;
+            self.response.after = After::Close;
             bad(e)
         })?;
-        self.reader = Reader::new(self.framing, &self.c.peer);
-        if self.reader.is_done() {
+        self.request.reader = Reader::new(self.request.framing, &self.c.peer);
+        if self.request.reader.is_done() {
             self.request_read_at(self.w.moment());
         }
         if self.w.is_overloaded.get() {
-            self.keep = false;
+            self.response.after = After::Close;
             self.hcm.stats.downstream_rq_overload_close.inc();
             return Err(End::reply(503, Flags::OVERLOAD_MANAGER, "overload"));
         }
@@ -225,7 +164,7 @@ impl<'a> Exchange<'a> {
             self.w.now();
         }
         self.hcm.stats.rq_total.inc();
-        let Some(route) = self.route.clone() else {
+        let Some(route) = self.selected.route.clone() else {
             self.hcm.stats.no_route.inc();
             return Err(End::reply(404, Flags::NO_ROUTE_FOUND, "route_not_found"));
         };
@@ -250,8 +189,8 @@ impl<'a> Exchange<'a> {
     pub fn find_route(&mut self) {
         let req = self.s.req.borrow();
         let (host, route) = self.hcm.rt.table.find(&*req, self.hcm.config().strip_any_host_port);
-        self.route = route.cloned();
-        self.attempt_count = host.is_some_and(|h| h.config().include_request_attempt_count);
+        self.selected.route = route.cloned();
+        self.selected.attempt_count = host.is_some_and(|h| h.config().include_request_attempt_count);
         // Plugins ask for the names.
         if self.hcm.rt.filters.has_plugins {
             self.s.set_route(host.map(|h| &**h), route.map(|r| &**r));
@@ -261,7 +200,7 @@ impl<'a> Exchange<'a> {
     /// Makes the filters of the request's route.
     fn begin_filters(&mut self) {
         let rt = &self.hcm.rt;
-        if !rt.filters.is_used(self.route.as_ref().map(|r| &r.filters)) {
+        if !rt.filters.is_used(self.selected.route.as_ref().map(|r| &r.filters)) {
             return;
         }
         // Nobody has asked for a limit: each plugin has its own.
@@ -270,12 +209,12 @@ impl<'a> Exchange<'a> {
             *self.s.hcm.borrow_mut() = Some(rt.clone());
         }
         let cx = FilterContext { stream: self.s.clone(), factory: self.hcm.filters.clone() };
-        self.chain = Some(Box::new(Chain::new(cx, self.route.clone())));
+        self.chain = Some(Box::new(Chain::new(cx, self.selected.route.clone())));
     }
 
     /// The filters have seen the whole head, or one has answered.
     async fn decode(&mut self) -> Result<(), End> {
-        let ends = self.reader.is_done();
+        let ends = self.request.reader.is_done();
         if let Some(chain) = &mut self.chain {
             chain.head(Direction::Request, ends);
         }
@@ -326,7 +265,7 @@ impl<'a> Exchange<'a> {
         if !self.c.deadline.expired(cx) {
             return Ok(());
         }
-        match self.clock.late(self.w.now(), self.progress, &self.c.deadline) {
+        match self.clock.late(self.w.now(), &self.c.deadline) {
             Some(late) => Err(late),
             None => Ok(()),
         }
@@ -342,7 +281,7 @@ impl<'a> Exchange<'a> {
         match late {
             Late::Idle => {
                 self.hcm.stats.downstream_rq_idle_timeout.inc();
-                let status = if self.reader.is_done() { 504 } else { 408 };
+                let status = if self.request.reader.is_done() { 504 } else { 408 };
                 reply(status, Flags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout")
             }
             Late::Request => {
@@ -350,7 +289,7 @@ impl<'a> Exchange<'a> {
                 reply(408, Flags::default(), "request_overall_timeout")
             }
             Late::Route => {
-                if let Some(cluster) = &self.cluster {
+                if let Some(cluster) = &self.selected.cluster {
                     cluster.stats.upstream_rq_timeout.inc();
                 }
                 reply(504, Flags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout")
@@ -394,11 +333,7 @@ impl<'a> Exchange<'a> {
 
     /// Ends the connection politely when nothing more is to come on it.
     pub async fn close(&mut self) -> After {
-        Box::pin(h1::linger(&mut self.c.peer)).await;
+        Box::pin(linger(&mut self.c.peer)).await;
         After::Close
     }
-}
-
-pub(super) fn bad(b: Bad) -> End {
-    End::reply(b.status(), Flags::DOWNSTREAM_PROTOCOL_ERROR, b.details())
 }

@@ -1,6 +1,8 @@
 //! Moving bodies: the client's to the plugins and on to the upstream, the upstream's back.
 use super::{
-    active_stream::{End, Exchange, bad},
+    active_stream::ActiveStream,
+    end::{End, bad},
+    state::Expect,
     trailers_of,
 };
 use crate::{info::Flags, reply::Reply, stream::Direction};
@@ -63,7 +65,7 @@ impl Replay {
     }
 }
 
-impl Exchange<'_> {
+impl ActiveStream<'_> {
     /// Until all plugins let the request's head go on.
     pub(super) fn poll_decode(&mut self, cx: &mut Context) -> Poll<Result<(), End>> {
         loop {
@@ -83,22 +85,22 @@ impl Exchange<'_> {
         if let Err(late) = self.check_clock(cx) {
             return Poll::Ready(Err(self.too_late(late)));
         }
-        self.poll_client(cx, self.reader.is_done())
+        self.poll_client(cx, self.request.reader.is_done())
     }
 
     /// Gives the plugins more of the client's body, if they want it and have room. `Ready(false)`: nothing to do.
     fn poll_feed(&mut self, cx: &mut Context) -> Result<Poll<bool>, End> {
         let Some(chain) = &mut self.chain else { return Ok(Poll::Ready(false)) };
         let d = Direction::Request;
-        if self.reader.is_done() || !chain.wants_body(d) || !chain.has_room(d, WINDOW) {
+        if self.request.reader.is_done() || !chain.wants_body(d) || !chain.has_room(d, WINDOW) {
             return Ok(Poll::Ready(false));
         }
-        if self.expects && !self.say_continue(cx)? {
+        if self.request.expect == Expect::Continue && !self.say_continue(cx)? {
             return Ok(Poll::Pending);
         }
         let Some(chain) = &mut self.chain else { return Ok(Poll::Ready(false)) };
         let mut trailers = std::mem::take(&mut *trailers_of(self.s, d));
-        let got = self.reader.poll(cx, &mut self.c.peer, &self.w.bufs, &mut trailers, &mut |data| chain.data(d, data, false));
+        let got = self.request.reader.poll(cx, &mut self.c.peer, &self.w.bufs, &mut trailers, &mut |data| chain.data(d, data, false));
         let some = !trailers.is_empty();
         *trailers_of(self.s, d) = trailers;
         let got = match got {
@@ -114,7 +116,7 @@ impl Exchange<'_> {
         if got == Got::End {
             self.request_read();
         }
-        self.progress = self.progress.wrapping_add(1);
+        self.clock.add_progress(1);
         self.run_events(cx)?;
         Ok(Poll::Ready(true))
     }
@@ -153,7 +155,7 @@ impl Exchange<'_> {
             }
             Peer::H1(_) => {}
         }
-        self.expects = false;
+        self.request.expect = Expect::Nothing;
         Ok(true)
     }
 
@@ -179,9 +181,9 @@ impl Exchange<'_> {
                     if wire.is_ending() {
                         return gone;
                     }
-                    let glance = self.glance.get_or_insert_with(|| Box::pin(tokio::time::sleep(GLANCE)));
+                    let glance = self.request.check_client.get_or_insert_with(|| Box::pin(tokio::time::sleep(GLANCE)));
                     ready!(glance.as_mut().poll(cx));
-                    self.glance = None;
+                    self.request.check_client = None;
                 }
             }
             _ => self.poll_client_gone(cx, read),
@@ -215,7 +217,7 @@ impl Exchange<'_> {
                 let (Some(src), Some(dst)) = (self.c.peer.wire(), u.wire()) else { return Poll::Ready(Err(Broken::Sink)) };
                 let before = pump.sent;
                 let r = pump.poll(cx, &mut self.out, src, dst, &self.w.bufs);
-                self.progress = self.progress.wrapping_add(pump.sent - before);
+                self.clock.add_progress(pump.sent - before);
                 if pump.is_read() {
                     self.request_read();
                 }
@@ -238,7 +240,7 @@ impl Exchange<'_> {
             }
             let before = writer.sent;
             let flushed = writer.poll_flush(cx, u)?;
-            self.progress = self.progress.wrapping_add(writer.sent - before);
+            self.clock.add_progress(writer.sent - before);
             if writer.done {
                 return Poll::Ready(Ok(()));
             }
@@ -285,7 +287,7 @@ impl Exchange<'_> {
                 return Ok(fed || moved);
             }
         }
-        if self.expects {
+        if self.request.expect == Expect::Continue {
             match self.say_continue(cx) {
                 Ok(true) => {}
                 Ok(false) => return Ok(false),
@@ -293,7 +295,7 @@ impl Exchange<'_> {
             }
         }
         let mut trailers = std::mem::take(&mut *trailers_of(self.s, d));
-        let got = self.reader.poll(cx, &mut self.c.peer, &self.w.bufs, &mut trailers, &mut |data| {
+        let got = self.request.reader.poll(cx, &mut self.c.peer, &self.w.bufs, &mut trailers, &mut |data| {
             replay.keep(data);
             writer.push(data);
         });
@@ -304,14 +306,14 @@ impl Exchange<'_> {
                 Ok(true)
             }
             Poll::Ready(Ok(Got::Data)) => {
-                self.progress = self.progress.wrapping_add(1);
+                self.clock.add_progress(1);
                 Ok(true)
             }
             Poll::Ready(Err(e)) => Err(e),
             Poll::Pending => Ok(false),
         };
         *trailers_of(self.s, d) = trailers;
-        if self.reader.is_done() {
+        if self.request.reader.is_done() {
             self.request_read();
         }
         got
@@ -339,7 +341,7 @@ impl Exchange<'_> {
             }
             let before = writer.sent;
             let flushed = writer.poll_flush(cx, &mut self.c.peer).map_err(|_| End::client_gone(self.h2))?;
-            self.progress = self.progress.wrapping_add(writer.sent - before);
+            self.clock.add_progress(writer.sent - before);
             if writer.done {
                 return Poll::Ready(Ok(()));
             }
@@ -393,7 +395,7 @@ impl Exchange<'_> {
                     }
                     (None, None) => false,
                 };
-                self.progress = self.progress.wrapping_add(u64::from(fed));
+                self.clock.add_progress(u64::from(fed));
             }
         }
         Ok(self.drain_chain(writer)? || fed)

@@ -31,14 +31,18 @@ pub struct Clock {
     idle: u64,
     idle_check: u64,
     still: u64,
+    /// Changes with every byte that moves.
     progress: u64,
+    /// At the last check.
+    seen: u64,
 }
 
 impl Clock {
     pub fn new(now: u64, idle: u64) -> Clock {
         let never = u64::MAX;
         let (request, route, per_try, deadline, route_after, try_after) = (never, never, never, never, never, never);
-        let mut c = Clock { request, route, per_try, deadline, route_after, try_after, idle, idle_check: never, still: 0, progress: 0 };
+        let mut c =
+            Clock { request, route, per_try, deadline, route_after, try_after, idle, idle_check: never, still: 0, progress: 0, seen: 0 };
         c.set_idle(now, idle);
         c
     }
@@ -77,9 +81,12 @@ impl Clock {
     pub fn arm(&self, deadline: &Deadline) {
         deadline.set(self.request.min(self.route).min(self.per_try).min(self.deadline).min(self.idle_check));
     }
-    /// To be asked when the deadline has expired: which deadline it was. `None`: bytes have moved, and the deadline is armed anew.
-    /// `progress` changes with every byte.
-    pub fn late(&mut self, now: u64, progress: u64, deadline: &Deadline) -> Option<Late> {
+    /// Bytes have moved.
+    pub fn add_progress(&mut self, bytes: u64) {
+        self.progress = self.progress.wrapping_add(bytes);
+    }
+    /// To be asked when the deadline has expired: which deadline it was. `None`: bytes have moved, and the deadline is armed again.
+    pub fn late(&mut self, now: u64, deadline: &Deadline) -> Option<Late> {
         let found = match now {
             _ if now >= self.whole() => Some(Late::Route),
             _ if now >= self.per_try => Some(Late::Try),
@@ -90,8 +97,8 @@ impl Clock {
             return found;
         }
         if now >= self.idle_check {
-            self.still = if progress == self.progress { self.still + 1 } else { 0 };
-            self.progress = progress;
+            self.still = if self.seen == self.progress { self.still + 1 } else { 0 };
+            self.seen = self.progress;
             if self.still >= LOOKS {
                 return Some(Late::Idle);
             }
@@ -149,18 +156,14 @@ mod tests {
         let timers = Rc::new(weir_net::timer::Timers::default());
         let deadline = timers.deadline();
         let mut c = Clock::new(0, 400);
-        let mut progress = 0;
         for now in (100..2000).step_by(100) {
-            progress += 1;
-            assert_eq!(c.late(now, progress, &deadline), None);
+            c.add_progress(1);
+            assert_eq!(c.late(now, &deadline), None);
         }
-        let idle = (2000..9000).step_by(100).find(|now| c.late(*now, progress, &deadline).is_some());
+        let idle = (2000..9000).step_by(100).find(|now| c.late(*now, &deadline).is_some());
         assert!((2300..=2500).contains(&idle.unwrap_or(0)), "{idle:?}");
         let mut c = Clock::new(0, u64::MAX);
         (c.route, c.per_try) = (300, 200);
-        assert_eq!(
-            (c.late(100, 0, &deadline), c.late(250, 0, &deadline), c.late(300, 0, &deadline)),
-            (None, Some(Late::Try), Some(Late::Route))
-        );
+        assert_eq!((c.late(100, &deadline), c.late(250, &deadline), c.late(300, &deadline)), (None, Some(Late::Try), Some(Late::Route)));
     }
 }

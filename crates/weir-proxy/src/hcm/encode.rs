@@ -1,5 +1,5 @@
 //! Takes a response's head through the plugins: an upstream's, a local reply, or a switch of protocols.
-use super::{active_stream::Exchange, body::Replay, respond::before_head, upstream_request::Try, wait::GivenUp};
+use super::{active_stream::ActiveStream, attempt::Try, body::Replay, end::before_head, wait::GivenUp};
 use crate::stream::Direction;
 use std::{
     future::poll_fn,
@@ -17,7 +17,7 @@ pub(super) struct Source<'a> {
     pub reader: &'a mut Reader,
 }
 
-impl Exchange<'_> {
+impl ActiveStream<'_> {
     /// Shows the head to the plugins, and waits until all of them let it pass. `ends`: there is no body. Without a source, `body` is
     /// the whole body.
     pub(super) async fn encode(&mut self, ends: bool, body: &[u8], mut source: Option<Source<'_>>) -> Result<(), GivenUp> {
@@ -69,7 +69,7 @@ impl Exchange<'_> {
         }
         let read = match &source {
             Some(Source { tried, .. }) => self.request_is_read(&tried.up),
-            None => self.reader.is_done() || self.raw_read,
+            None => self.request.is_read(),
         };
         match self.poll_client(cx, read) {
             Poll::Ready(Err(end)) => Poll::Ready(Err(GivenUp::End(end))),

@@ -1,19 +1,16 @@
 //! HTTP/1 towards clients: one task per connection, one request after the other.
-use super::{After, Client, Connection, Hcm, Waits, active_stream::Exchange, ns};
+use super::{After, Connection, Downstream, Hcm, Waits, active_stream::ActiveStream, ns};
 use crate::{
     drain::{IDLE_GRACE, Phase, Watch},
     info::Flags,
     stream::Stream,
 };
 use std::{
-    future::{Future, poll_fn},
-    pin::pin,
+    future::poll_fn,
     rc::{Rc, Weak},
     task::Poll,
-    time::Duration,
 };
 use weir_net::http::{
-    Method,
     parse::{self, Bad},
     relay::Peer,
     wire::Wire,
@@ -43,7 +40,7 @@ pub enum Ended {
 /// `since`: when its first byte came, if it has.
 pub async fn serve(wire: Wire, mut since: Option<u64>, connection: Connection, mut known: Weak<Hcm>, mut waits: Waits) -> Ended {
     let Connection { conn, key, worker: w, hcms, ip } = connection;
-    let mut c = Client { peer: Peer::H1(wire), deadline: w.timers.deadline(), conn, ip };
+    let mut c = Downstream { peer: Peer::H1(wire), deadline: w.timers.deadline(), conn, ip };
     let (mut last, mut requests) = (None, 0u32);
     let drain = c.conn.drain.watch();
     loop {
@@ -60,7 +57,7 @@ pub async fn serve(wire: Wire, mut since: Option<u64>, connection: Connection, m
         let limit = hcm.config().limits.max_requests_per_connection;
         let most = limit > 0 && requests >= limit;
         let closing = c.conn.drain.is_draining() || most;
-        let ex = Exchange::new(&mut c, &w, &hcm, &stream, closing);
+        let ex = ActiveStream::new(&mut c, &w, &hcm, &stream, closing);
         let after = match head {
             Ok(()) => ex.run().await,
             Err(Refused::Bad(bad)) => ex.refuse(bad.status(), bad.details()).await,
@@ -82,13 +79,13 @@ pub async fn serve(wire: Wire, mut since: Option<u64>, connection: Connection, m
 
 /// Waits for a request. Nothing but the connection is held until its first byte is there.
 async fn request_head(
-    c: &mut Client,
+    c: &mut Downstream,
     w: &Rc<super::Worker>,
     waits: &Waits,
     since: Option<u64>,
     drain: &Watch,
 ) -> Result<(Rc<Stream>, Result<(), Refused>), Ended> {
-    let Client { peer, deadline, .. } = c;
+    let Downstream { peer, deadline, .. } = c;
     let wire = peer.wire().ok_or(Ended::Local)?;
     let begun = w.moment();
     deadline.set(begun.saturating_add(waits.idle));
@@ -139,38 +136,4 @@ async fn request_head(
             Err(ended) => return stream.map(|s| (s, Err(Refused::Late))).ok_or(ended),
         }
     }
-}
-
-/// How long a client that was answered may keep sending before its connection is closed, how many times its data is read
-/// meanwhile, and how many bytes at once.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_READS: u32 = 64;
-const LINGER_BYTES: usize = 16 * 1024;
-
-/// Ends a connection whose client may still be sending: what comes is read for a moment, or the reset would take the
-/// answer with it.
-pub async fn linger(peer: &mut Peer) {
-    let Some(wire) = peer.wire() else { return };
-    let _ = poll_fn(|cx| wire.poll_shutdown(cx)).await;
-    wire.input.consume(wire.input.filled().len());
-    let mut deadline = pin!(tokio::time::sleep(LINGER));
-    let pool = weir_net::http::buf::BufPool::new(LINGER_BYTES, 1);
-    let mut left = LINGER_READS;
-    poll_fn(|cx| {
-        while left > 0 && deadline.as_mut().poll(cx).is_pending() {
-            match wire.poll_fill(cx, &pool) {
-                Poll::Ready(Ok(n @ 1..)) => wire.input.consume(n),
-                Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => return Poll::Pending,
-            }
-            left -= 1;
-        }
-        Poll::Ready(())
-    })
-    .await;
-}
-
-/// Whether an answer to this request has no body whatever its head says.
-pub fn is_bodiless(method: Method, status: u16) -> bool {
-    method == Method::Head || matches!(status, 100..=199 | 204 | 304)
 }

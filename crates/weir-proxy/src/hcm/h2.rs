@@ -1,5 +1,5 @@
 //! HTTP/2 towards clients: one task per connection, and one per stream, on the same worker.
-use super::{Client, Connection, Hcm, active_stream::Exchange, ns, upgrade};
+use super::{Connection, Downstream, Hcm, active_stream::ActiveStream, ns, upgrade};
 use crate::drain::{IDLE_GRACE, Phase};
 use h2::{Reason, RecvStream, server::SendResponse};
 use http::Request;
@@ -191,12 +191,12 @@ async fn serve_stream(shared: &Shared, request: Request<RecvStream>, mut respond
     }
     *s.conn.borrow_mut() = Some(conn.clone());
     let peer = Peer::H2(H2Stream { recv: Some(body), respond: Some(respond), ..H2Stream::default() });
-    let mut c = Client { peer, deadline: w.timers.deadline(), conn: conn.clone(), ip: ip.clone() };
+    let mut c = Downstream { peer, deadline: w.timers.deadline(), conn: conn.clone(), ip: ip.clone() };
     let (fields, bytes) = {
         let req = s.req.borrow();
         (req.headers.len(), req.target().len() + req.headers.size())
     };
-    let ex = Exchange::new(&mut c, w, &hcm, &s, false);
+    let ex = ActiveStream::new(&mut c, w, &hcm, &s, false);
     if fields > hcm.head.fields {
         ex.refuse(431, "http2.too_many_headers").await;
     } else if bytes > hcm.head.bytes {

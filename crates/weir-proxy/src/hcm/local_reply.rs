@@ -1,10 +1,5 @@
 //! Answers of the gateway's own, header edits, and the access log.
-use super::{
-    After,
-    active_stream::{End, Exchange},
-    h1,
-    wait::GivenUp,
-};
+use super::{After, active_stream::ActiveStream, end::End, wait::GivenUp};
 use crate::{
     access_log::Record,
     filter::headers::{Edits, Values},
@@ -17,7 +12,7 @@ use std::{
     task::Poll,
     time::{Duration, SystemTime},
 };
-use weir_net::http::{Known, head, relay::Peer};
+use weir_net::http::{Known, body, head, relay::Peer};
 
 /// How long a client may take to read an answer of the gateway's own.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -34,12 +29,12 @@ fn grpc_code(status: u16) -> i32 {
     }
 }
 
-impl Exchange<'_> {
+impl ActiveStream<'_> {
     /// Sends an answer of the gateway's own, past the filters. Plugins that have begun with another response do not see it.
     pub(super) async fn reply(&mut self, reply: Reply, flags: Flags) -> After {
         let encoding = self.s.reached[Direction::Response as usize].get() != Reached::Nothing;
         let mut body = self.compose(&reply, flags);
-        self.keep &= self.reader.is_done() || self.raw_read;
+        self.response.close_unless(self.request.is_read());
         self.clock.unbind();
         self.clock.route = self.w.now().saturating_add(REPLY_TIMEOUT.as_nanos() as u64);
         self.clock.arm(&self.c.deadline);
@@ -58,7 +53,7 @@ impl Exchange<'_> {
         }
         let sent = self.send_reply(&body).await;
         match sent {
-            Ok(()) if self.keep => After::Keep,
+            Ok(()) if self.response.after == After::Keep => After::Keep,
             // What the client has not sent yet it is told to keep (RST_STREAM, NO_ERROR) once the answer is out and the stream dropped.
             Ok(()) if self.h2 => After::Close,
             Ok(()) => self.close().await,
@@ -124,7 +119,7 @@ impl Exchange<'_> {
 
     async fn send_reply(&mut self, body: &[u8]) -> Result<(), End> {
         self.s.reached[Direction::Response as usize].set(Reached::Sent);
-        let bodiless = h1::is_bodiless(self.s.req.borrow().method, self.s.resp.borrow().status);
+        let bodiless = body::is_bodiless(self.s.req.borrow().method, self.s.resp.borrow().status);
         let whole = self.chain.as_ref().is_none_or(|c| c.out[1].end);
         let len = self.chain.as_ref().map_or(body.len(), |c| c.out[1].body.len());
         let mut chunked = false;
@@ -151,7 +146,7 @@ impl Exchange<'_> {
             info.response_start = self.w.now();
         }
         let ends = bodiless || whole && len == 0;
-        self.answered = true;
+        self.response.head_sent = true;
         let mut writer = self.start_response(chunked, ends)?;
         if self.chain.is_none() && !bodiless {
             writer.push(body);
@@ -198,7 +193,7 @@ impl Exchange<'_> {
             trailers: Some(&*trailers),
             info,
             conn: &self.c.conn,
-            route_name: self.route.as_ref().map_or("", |r| &**r.name()),
+            route_name: self.selected.route.as_ref().map_or("", |r| &**r.name()),
         };
         with(&record)
     }

@@ -1,5 +1,5 @@
 //! The request's head on its way in: normalised, checked, and given the headers that say whence it came.
-use super::active_stream::{End, Exchange};
+use super::{After, active_stream::ActiveStream, end::End, state::Expect};
 use crate::{conn::ConnInfo, info::Flags, reply::Reply};
 use std::net::{IpAddr, SocketAddr};
 use weir_config::model::ForwardClientCertDetails;
@@ -10,7 +10,7 @@ use weir_net::http::{
     path::{self, Normalized},
 };
 
-impl Exchange<'_> {
+impl ActiveStream<'_> {
     /// Everything that is done to a head whatever its route.
     pub(super) fn admit(&mut self) -> Result<(), End> {
         let hcm = self.hcm.clone();
@@ -18,7 +18,7 @@ impl Exchange<'_> {
         let mut req = self.s.req.borrow_mut();
         if req.method == Method::Connect {
             // Whoever asked takes what follows for a tunnel.
-            self.keep = false;
+            self.response.after = After::Close;
             return Err(End::reply(403, Flags::default(), "upgrade_failed"));
         }
         // HTTP/2 in an upgraded connection would carry requests past every route and plugin.
@@ -97,7 +97,9 @@ impl Exchange<'_> {
             if !continues {
                 return Err(End::reply(417, Flags::default(), "expectation_failed"));
             }
-            self.expects = req.version != Version::Http10 && !self.reader.is_done();
+            if req.version != Version::Http10 && !self.request.reader.is_done() {
+                self.request.expect = Expect::Continue;
+            }
             req.headers.remove(Known::Expect);
         }
         Ok(())

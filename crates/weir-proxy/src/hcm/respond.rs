@@ -1,13 +1,12 @@
 //! The response on its way to the client.
 use super::{
     After,
-    active_stream::{End, Exchange},
+    active_stream::ActiveStream,
+    attempt::{Plan, Try},
     body::{Body, Replay},
     clock::Late,
     encode::Source,
-    h1,
-    router::Plan,
-    upstream_request::Try,
+    end::{End, before_head, broken},
 };
 use crate::{
     info::Flags,
@@ -22,7 +21,7 @@ use weir_net::http::{
     relay::{self, Peer, Reader, Writer},
 };
 
-impl Exchange<'_> {
+impl ActiveStream<'_> {
     pub(super) async fn respond(&mut self, plan: &Plan<'_>, mut tried: Try, replay: &mut Replay) -> Result<After, End> {
         let now = self.s.info.borrow().upstream_rx_start;
         // What is left of the try is the route's to bound.
@@ -63,7 +62,7 @@ impl Exchange<'_> {
         let watched = self.chain.as_ref().is_some_and(|c| c.wants_body(Direction::Response));
         let read = watched || self.hcm.logs_trailers && matches!(framing, Framing::Chunked(_));
         let raw = !self.h2 && !read && !tried.peer.is_h2();
-        let bodiless = h1::is_bodiless(method, self.s.resp.borrow().status);
+        let bodiless = body::is_bodiless(method, self.s.resp.borrow().status);
         let coding = match (framing, version) {
             (Framing::UntilClose, Version::Http11) => Coding::Chunk,
             (Framing::Chunked(_), Version::Http10) => Coding::Bare,
@@ -73,7 +72,8 @@ impl Exchange<'_> {
             true => (false, coding != Coding::Bare && framing != Framing::UntilClose || coding == Coding::Chunk),
             false => self.frame_response(watched, bodiless, reader.is_done()),
         };
-        self.keep &= delimited && self.request_is_read(&tried.up);
+        let read = self.request_is_read(&tried.up);
+        self.response.close_unless(delimited && read);
         self.last_headers(raw.then_some(coding), chunked);
         let begun = match raw {
             true => Some(self.begin_raw(plan, &mut tried, framing, coding)?),
@@ -85,7 +85,7 @@ impl Exchange<'_> {
             info.response_start = now;
             plan.cluster.stats.answered(info.status);
         }
-        self.answered = true;
+        self.response.head_sent = true;
         let moved = match begun {
             Some(pump) => self.down_raw(&mut tried, replay, pump).await,
             None => self.down_relay(&mut tried, replay, &mut reader, chunked, bodiless).await,
@@ -108,7 +108,7 @@ impl Exchange<'_> {
                 false => ticket.close(&plan.cluster, !persists),
             }
         }
-        match (self.keep && read, self.h2) {
+        match (self.response.after == After::Keep && read, self.h2) {
             (true, _) => Ok(After::Keep),
             (false, false) if !read => Ok(self.close().await),
             _ => Ok(After::Close),
@@ -134,7 +134,7 @@ impl Exchange<'_> {
             let time = decimal(&mut text, now.saturating_sub(start) / 1_000_000);
             resp.headers.set(Known::UpstreamServiceTime, &[time]);
         }
-        if let Some(cookie) = self.cookie.take() {
+        if let Some(cookie) = self.selected.cookie.take() {
             resp.headers.add(Known::SetCookie, &[cookie.as_bytes()]);
         }
     }
@@ -143,7 +143,7 @@ impl Exchange<'_> {
     pub(super) fn poll_rest_up(&mut self, cx: &mut std::task::Context, tried: &mut Try, replay: &mut Replay) {
         let active = match &tried.up {
             Body::Raw(p) => p.is_active(),
-            Body::Relay(w) => !w.done && !self.up_broken,
+            Body::Relay(w) => !w.done && !self.request.broken,
         };
         if !active {
             return;
@@ -158,7 +158,7 @@ impl Exchange<'_> {
         };
         match &mut tried.up {
             Body::Raw(p) => p.broken |= failed,
-            Body::Relay(_) => self.up_broken |= failed,
+            Body::Relay(_) => self.request.broken |= failed,
         }
     }
 
@@ -189,7 +189,7 @@ impl Exchange<'_> {
     /// What the connection to the client asks for.
     pub(super) fn last_headers(&mut self, raw: Option<Coding>, chunked: bool) {
         let draining = self.c.conn.drain.is_draining();
-        self.keep &= !draining;
+        self.response.close_unless(!draining);
         let mut resp = self.s.resp.borrow_mut();
         if let Some(name) = &self.hcm.config().server_name {
             resp.headers.set(Known::Server, &[name.as_bytes()]);
@@ -207,7 +207,7 @@ impl Exchange<'_> {
         if chunked || raw == Some(Coding::Chunk) {
             resp.headers.set(Known::TransferEncoding, &[b"chunked"]);
         }
-        match (self.keep, self.s.req.borrow().version) {
+        match (self.response.after == After::Keep, self.s.req.borrow().version) {
             (false, _) => {
                 if draining {
                     self.hcm.stats.downstream_cx_drain_close.inc();
@@ -242,7 +242,7 @@ impl Exchange<'_> {
                 return Poll::Ready(Err(broken(Broken::Sink, false)));
             };
             let r = down.poll(cx, &mut self.back, src, dst, &self.w.bufs);
-            self.progress = self.progress.wrapping_add(down.sent - before);
+            self.clock.add_progress(down.sent - before);
             if let Poll::Ready(r) = r {
                 return Poll::Ready(r.map_err(|e| broken(e, false)));
             }
@@ -333,7 +333,7 @@ impl Exchange<'_> {
         let mut info = self.s.info.borrow_mut();
         (info.bytes_received, info.upstream_bytes_sent) = match &tried.up {
             Body::Raw(p) => (p.moved, p.sent),
-            Body::Relay(w) => (self.reader.received, w.sent),
+            Body::Relay(w) => (self.request.reader.received, w.sent),
         };
         (info.upstream_rx_end, info.response_end) = (now, now);
         let stats = &plan.cluster.stats;
@@ -341,28 +341,6 @@ impl Exchange<'_> {
         stats.upstream_cx_rx_bytes_total.add(info.upstream_bytes_received);
         stats.upstream_rq_time.record(now.saturating_sub(if info.request_end == 0 { info.start } else { info.request_end }));
         now
-    }
-}
-
-/// A response that broke off. Before its head has left, the client can be told.
-pub(super) fn before_head(end: End) -> End {
-    match end {
-        End::Gone(flags, details) if flags.has(Flags::UPSTREAM_CONNECTION_TERMINATION | Flags::UPSTREAM_PROTOCOL_ERROR) => {
-            End::reply(502, flags, details)
-        }
-        end => end,
-    }
-}
-
-fn broken(e: Broken, h2: bool) -> End {
-    match e {
-        Broken::Sink => End::client_gone(h2),
-        Broken::Malformed | Broken::Length => {
-            End::Gone(Flags::UPSTREAM_PROTOCOL_ERROR, "upstream_reset_after_response_started{protocol_error}".into())
-        }
-        Broken::Source => {
-            End::Gone(Flags::UPSTREAM_CONNECTION_TERMINATION, "upstream_reset_after_response_started{connection_termination}".into())
-        }
     }
 }
 

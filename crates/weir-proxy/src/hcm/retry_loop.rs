@@ -1,10 +1,10 @@
 //! One try after another, until a response head is there that goes to the client.
 use super::{
-    active_stream::{End, Exchange},
+    active_stream::ActiveStream,
+    attempt::{Kept, Lost, Plan, Try},
     body::{Body, Replay},
     clock::Late,
-    router::Plan,
-    upstream_request::{Lost, Try},
+    end::End,
 };
 use crate::{
     breaker::{Permit, Resource},
@@ -15,7 +15,7 @@ use crate::{
 };
 use std::rc::Rc;
 use weir_net::{
-    http::{Known, Version, client::ClientError, pump::Pump},
+    http::{Known, Version, client::ClientError},
     timer::nanos,
 };
 
@@ -24,36 +24,13 @@ const STALE_TRIES: u32 = 2;
 /// The same for streams of HTTP/2 that the upstream refused, by a GOAWAY or for having too many.
 const REFUSED_TRIES: u32 = 10;
 
-/// What one try leaves to the next.
-pub(super) struct Kept {
-    pub replay: Replay,
-    /// Where the body passes as it is.
-    pub raw: Option<Pump>,
-    /// How many of the bytes on their way are the head.
-    pub sent_head: usize,
-    /// Only a new connection will do.
-    pub fresh: bool,
-}
-
 /// Leave for another try.
 struct Again<'a> {
     retry: &'a RetryRt,
     permit: Permit,
 }
 
-impl Kept {
-    /// `limit`: bytes of the body that are held for another try or for a copy.
-    pub fn new(limit: usize) -> Kept {
-        Kept { replay: Replay::new(limit), raw: None, sent_head: 0, fresh: false }
-    }
-    fn take_up(&mut self, up: Body) {
-        if let Body::Raw(pump) = up {
-            self.raw = Some(pump);
-        }
-    }
-}
-
-impl Exchange<'_> {
+impl ActiveStream<'_> {
     /// Tries until a response head is there that goes to the client.
     pub(super) async fn tries(&mut self, plan: &Plan<'_>, kept: &mut Kept) -> Result<Try, End> {
         let (mut avoid, mut retries, mut stale_tries) = (Vec::new(), 0, 0);
@@ -73,7 +50,7 @@ impl Exchange<'_> {
                     again
                 }
                 Err((lost, up)) => {
-                    self.raw_read = matches!(&up, Some(Body::Raw(p)) if p.is_read());
+                    self.request.pumped = matches!(&up, Some(Body::Raw(p)) if p.is_read());
                     let (outcome, end, stale) = self.judge(lost, &host, plan)?;
                     let resend = up.as_ref().is_none_or(|up| self.can_resend(up, &kept.replay));
                     if let Some(up) = up {

@@ -1,14 +1,15 @@
 //! The router: what is done to a request before it leaves, and to whom it goes.
 use super::{
     After,
-    active_stream::{End, Exchange},
+    active_stream::ActiveStream,
+    attempt::{Kept, Plan},
     clock::grpc_timeout,
+    end::End,
     ns,
-    retry_loop::Kept,
 };
 use crate::{
     balance::{for_split, hash_request},
-    breaker::{Permit, Resource},
+    breaker::Resource,
     info::Flags,
     reply::Reply,
     retry::RetryRt,
@@ -21,21 +22,7 @@ use std::rc::Rc;
 use weir_config::model::{HashPolicy, HostRewrite};
 use weir_net::{http::Known, timer::nanos};
 
-/// Everything about a request that stays over its tries.
-pub(super) struct Plan<'a> {
-    pub route: &'a RouteRt,
-    pub forward: &'a ForwardRt,
-    pub target: &'a Target,
-    pub cluster: Rc<WorkerCluster>,
-    pub hash: Option<u64>,
-    pub protocol: Protocol,
-    /// The body passes as it is.
-    pub raw: bool,
-    pub rewrite_host: bool,
-    _permit: Permit,
-}
-
-impl Exchange<'_> {
+impl ActiveStream<'_> {
     /// The answer where a circuit breaker is at its limit; clients are told not to try again at once.
     pub(super) fn overloaded(&self) -> End {
         let reply = Reply::new(503, "upstream_reset_before_response_started{overflow}");
@@ -48,7 +35,7 @@ impl Exchange<'_> {
             let session = Session::of_request(config, &*self.s.req.borrow(), self.now_seconds())?;
             Some((session, forward.target_of(&session)?))
         });
-        self.session = kept.map(|(session, _)| session);
+        self.selected.session = kept.map(|(session, _)| session);
         let split = self.hash_of_split(forward);
         let spread = split.as_ref().map_or_else(|| self.w.random(), |(_, hash)| for_split(*hash));
         let Some(target) = kept.map(|(_, target)| target).or_else(|| forward.choose(spread)) else {
@@ -65,7 +52,7 @@ impl Exchange<'_> {
             return Err(End::reply(503, Flags::NO_CLUSTER_FOUND, "cluster_not_found"));
         };
         self.s.info.borrow_mut().upstream_cluster = Some(cluster.text.clone());
-        self.cluster = Some(cluster.clone());
+        self.selected.cluster = Some(cluster.clone());
         let breakers = &cluster.rt.config.circuit_breakers;
         let Some(permit) = cluster.rt.breakers.take(Resource::Requests, breakers) else {
             cluster.stats.upstream_rq_pending_overflow.inc();
@@ -77,7 +64,7 @@ impl Exchange<'_> {
         let shadows = mirror::chosen(self.w, forward, target);
         // A copy needs the body in hand.
         let shadowed = !shadows.is_empty();
-        let held = shadowed || !self.reader.is_done() && forward.retry.as_ref().is_some_and(RetryRt::holds_body);
+        let held = shadowed || !self.request.reader.is_done() && forward.retry.as_ref().is_some_and(RetryRt::holds_body);
         let raw = !self.h2 && protocol == Protocol::Http1 && !watched && !held;
         let by = &cluster.rt.config.hash_policy;
         let hash = match split {
@@ -146,7 +133,7 @@ impl Exchange<'_> {
     fn hash_by(&mut self, policy: &[HashPolicy]) -> Option<u64> {
         let source = self.s.info.borrow().remote_address.unwrap_or(self.c.conn.peer).ip();
         let (hash, cookie) = hash_request(policy, &*self.s.req.borrow(), source, self.w.random());
-        self.cookie = cookie.map(|c| c.header());
+        self.selected.cookie = cookie.map(|c| c.header());
         hash
     }
 
@@ -181,7 +168,7 @@ impl Exchange<'_> {
         {
             return Ok(host.clone());
         }
-        if let Some(session) = &self.session
+        if let Some(session) = &self.selected.session
             && let Some(host) = cluster.hosts.iter().find(|h| h.endpoint.address == session.address)
             && host.endpoint.accepts_requests()
             && host.endpoint.outlier.is_usable()
@@ -215,7 +202,7 @@ impl Exchange<'_> {
     pub(super) fn tell_session(&mut self, plan: &Plan<'_>, host: &Host) {
         let Some(config) = &plan.forward.session else { return };
         let address = host.endpoint.address;
-        if self.session.is_some_and(|s| s.address == address) {
+        if self.selected.session.is_some_and(|s| s.address == address) {
             return;
         }
         let (name, value) = session::begin(config, &plan.cluster.name, address, self.now_seconds());

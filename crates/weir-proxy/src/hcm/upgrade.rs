@@ -1,9 +1,9 @@
 //! Upgraded connections (WebSocket and others): bytes both ways until both sides have ended.
 use super::{
     After,
-    active_stream::{End, Exchange},
-    router::Plan,
-    upstream_request::Try,
+    active_stream::ActiveStream,
+    attempt::{Plan, Try},
+    end::End,
 };
 use crate::{
     drain::Phase,
@@ -26,7 +26,7 @@ use weir_net::{
     },
 };
 
-impl Exchange<'_> {
+impl ActiveStream<'_> {
     /// The upstream has switched protocols.
     pub(super) async fn upgrade(&mut self, plan: &Plan<'_>, tried: Try) -> Result<After, End> {
         let Try { mut peer, host, turn, ticket, place, .. } = tried;
@@ -49,7 +49,7 @@ impl Exchange<'_> {
             info.response_start = self.w.now();
             plan.cluster.stats.answered(101);
         }
-        self.answered = true;
+        self.response.head_sent = true;
         self.hcm.stats.downstream_cx_upgrades_total.inc();
         self.hcm.stats.downstream_cx_upgrades_active.inc();
         // The route's time was for the answer; a tunnel ends when it is idle.
@@ -103,7 +103,7 @@ impl Exchange<'_> {
             let mut client = TunnelEnd { peer: &mut self.c.peer, tunnel: &mut to_client, pool: &w.bufs };
             let mut upstream = TunnelEnd { peer: u, tunnel: &mut to_upstream, pool: &w.bufs };
             let copied = copy.poll(cx, &mut client, &mut upstream);
-            self.progress = self.progress.wrapping_add(copy.progress().wrapping_sub(before));
+            self.clock.add_progress(copy.progress().wrapping_sub(before));
             match copied {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(failed)) => {

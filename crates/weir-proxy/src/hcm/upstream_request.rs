@@ -1,22 +1,21 @@
 //! One try: a connection, the request on it, and the head of the response.
 use super::{
-    active_stream::{End, Exchange},
+    active_stream::ActiveStream,
+    attempt::{Kept, Lost, Plan, Try},
     body::{Body, Replay},
-    clock::Late,
+    end::{End, bad},
     ns,
     request::strip,
-    retry_loop::Kept,
-    router::Plan,
+    state::Expect,
     upgrade,
     wait::GivenUp,
 };
 use crate::{
     stream::Direction,
-    upstream::{ActiveRequest, Checkout, Conn, Host, StreamPermit, Ticket},
+    upstream::{ActiveRequest, Checkout, Conn, Host},
 };
 use std::{
     future::{Future, poll_fn},
-    pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
 };
@@ -29,34 +28,7 @@ use weir_net::http::{
     relay::{self, Peer, Writer},
 };
 
-/// One try under way.
-pub(super) struct Try {
-    pub peer: Peer,
-    pub up: Body,
-    pub host: Rc<Host>,
-    pub turn: ActiveRequest,
-    /// For an HTTP/1 connection to be kept.
-    pub ticket: Option<Ticket>,
-    /// The place on an HTTP/2 connection.
-    pub place: Option<StreamPermit>,
-    response: Option<Pin<Box<h2::client::ResponseFuture>>>,
-    pub reused: bool,
-    heads: ResponseHeads,
-}
-
-/// Why no response head came from the upstream.
-pub(super) enum Lost {
-    /// The connection or stream ended; whether any byte of a response had come, and whether the upstream refused it.
-    Broken {
-        silent: bool,
-        refused: bool,
-    },
-    Malformed,
-    Late(Late),
-    End(End),
-}
-
-impl Exchange<'_> {
+impl ActiveStream<'_> {
     /// Connects, sends the request, reads up to the end of the response head.
     pub(super) async fn attempt(&mut self, plan: &Plan<'_>, host: Rc<Host>, kept: &mut Kept) -> Result<Try, (Lost, Option<Body>)> {
         let end = |e| (Lost::End(e), None);
@@ -113,7 +85,7 @@ impl Exchange<'_> {
                 Try { peer: Peer::H1(wire), up, turn, ticket: Some(ticket), place: None, response: None, reused, heads, host }
             }
             Conn::H2 { send, shared, place } => {
-                let request = border::request_of(&self.s.req.borrow()).ok_or_else(|| end(super::active_stream::bad(parse::Bad::Syntax)))?;
+                let request = border::request_of(&self.s.req.borrow()).ok_or_else(|| end(bad(parse::Bad::Syntax)))?;
                 // An extended CONNECT goes on as a tunnel once it is answered.
                 let upgrade = self.is_upgrade();
                 let ends = self.request_ends(&kept.replay) && !upgrade;
@@ -170,7 +142,7 @@ impl Exchange<'_> {
         if !req.headers.has(Known::Host) {
             req.headers.add(Known::Host, &[host.text.as_bytes()]);
         }
-        if self.attempt_count {
+        if self.selected.attempt_count {
             let attempts = self.s.info.borrow().attempts.to_string();
             req.headers.set(Known::AttemptCount, &[attempts.as_bytes()]);
         }
@@ -194,7 +166,7 @@ impl Exchange<'_> {
         drop(req);
         let Some(wire) = self.c.peer.wire() else { return Err(End::client_gone(false)) };
         // The wait for the client's body begins only when the client knows that it is waited for.
-        Pump::new(self.framing, Coding::Same, &mut self.out, wire, &self.w.bufs).map_err(|_| super::active_stream::bad(parse::Bad::Chunk))
+        Pump::new(self.request.framing, Coding::Same, &mut self.out, wire, &self.w.bufs).map_err(|_| bad(parse::Bad::Chunk))
     }
 
     /// Whether another protocol is asked for: what follows the head is not a body.
@@ -207,7 +179,7 @@ impl Exchange<'_> {
         let chained = self.chain.as_ref().filter(|c| c.wants_body(Direction::Request));
         match chained {
             Some(c) => c.out[0].end && c.out[0].body.is_empty() && !c.out[0].trailers && replay.body.is_empty(),
-            None => self.reader.is_done() && replay.body.is_empty(),
+            None => self.request.reader.is_done() && replay.body.is_empty(),
         }
     }
 
@@ -262,7 +234,7 @@ impl Exchange<'_> {
         if let Err(end) = self.run_events(cx) {
             return Poll::Ready(Err(Lost::End(end)));
         }
-        if self.expects && matches!(tried.up, Body::Raw(_)) {
+        if self.request.expect == Expect::Continue && matches!(tried.up, Body::Raw(_)) {
             match self.say_continue(cx) {
                 Ok(true) => {}
                 Ok(false) => return Poll::Pending,
@@ -301,7 +273,7 @@ impl Exchange<'_> {
         // Asked anew: the last of the request may have left just now, and nobody else looks at the client then.
         let gone = match &tried.up {
             up if !is_active(up) => self.poll_client_gone(cx, true),
-            Body::Relay(_) if self.chain.is_some() => self.poll_client(cx, self.reader.is_done()),
+            Body::Relay(_) if self.chain.is_some() => self.poll_client(cx, self.request.reader.is_done()),
             _ => Poll::Pending,
         };
         match gone {
@@ -372,7 +344,7 @@ impl Exchange<'_> {
     pub(super) fn request_is_read(&self, up: &Body) -> bool {
         match up {
             Body::Raw(p) => p.done,
-            Body::Relay(_) => self.reader.is_done(),
+            Body::Relay(_) => self.request.reader.is_done(),
         }
     }
 

@@ -1,8 +1,5 @@
 //! Waiting for something that is not the client's: its deadlines and its going away count all the same.
-use super::{
-    active_stream::{End, Exchange},
-    clock::Late,
-};
+use super::{active_stream::ActiveStream, clock::Late, end::End};
 use std::{
     future::{Future, poll_fn},
     pin::pin,
@@ -16,7 +13,7 @@ pub(super) enum GivenUp {
     End(End),
 }
 
-impl Exchange<'_> {
+impl ActiveStream<'_> {
     /// Waits for `work` while the client is there and no deadline has passed.
     pub(super) async fn attended<T>(&mut self, work: impl Future<Output = T>) -> Result<T, GivenUp> {
         let mut work = pin!(work);
@@ -29,7 +26,7 @@ impl Exchange<'_> {
             if let Err(late) = self.check_clock(cx) {
                 return Poll::Ready(Err(GivenUp::Late(late)));
             }
-            let read = self.reader.is_done() || self.raw_read;
+            let read = self.request.is_read();
             match self.poll_client_gone(cx, read) {
                 Poll::Ready(Err(end)) => Poll::Ready(Err(GivenUp::End(end))),
                 _ => Poll::Pending,
@@ -43,7 +40,7 @@ impl Exchange<'_> {
         self.meanwhile(tokio::time::sleep(time)).await
     }
 
-    /// As [`Exchange::attended`], but giving up ends the exchange.
+    /// As [`ActiveStream::attended`], but giving up ends the exchange.
     pub(super) async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> Result<T, End> {
         self.attended(work).await.map_err(|why| self.given_up(why))
     }
