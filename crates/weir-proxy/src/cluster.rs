@@ -10,11 +10,11 @@ pub use dynamic_forward_proxy::{DnsCacheStats, ForwardProxy, Unresolved};
 pub use endpoints::{EndpointRt, EndpointSet};
 pub use registry::ClusterRegistry;
 
-use crate::{breaker::UpstreamConnections, outlier::Outliers};
+use crate::{breaker::Breakers, outlier::Outliers};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use std::sync::{
     Arc,
-    atomic::{AtomicU32, AtomicU64, Ordering},
+    atomic::{AtomicU64, Ordering},
 };
 use weir_config::model::{Cluster, Name};
 use weir_net::{http::parse, tls};
@@ -77,18 +77,4 @@ impl ClusterRt {
         let limits = self.config.response_limits;
         parse::Limits { bytes: limits.max_response_headers_bytes as usize, fields: limits.max_headers_count as usize }
     }
-}
-
-/// What circuit breakers count, over all workers.
-#[derive(Default)]
-pub struct Breakers {
-    pub connections: AtomicU32,
-    pub pending: AtomicU32,
-    pub requests: AtomicU32,
-    pub retries: AtomicU32,
-    /// Requests that wait for one of the connections to be closed, and how they hear of it.
-    pub(crate) waiting: AtomicU32,
-    pub(crate) freed: tokio::sync::Notify,
-    /// Connections of all clusters.
-    pub(crate) all: Arc<UpstreamConnections>,
 }

@@ -1,6 +1,10 @@
 //! Clusters at configuration time: what changed is built anew, warmed and published; what is broken is refused alone.
-use super::{Breakers, ClusterRegistry, ClusterRt, EndpointSet, ForwardProxy, discovery, discovery::Follower};
-use crate::{breaker::UpstreamConnections, diff, secrets::Secrets};
+use super::{ClusterRegistry, ClusterRt, EndpointSet, ForwardProxy, discovery, discovery::Follower};
+use crate::{
+    breaker::{Breakers, UpstreamConnections},
+    diff,
+    secrets::Secrets,
+};
 use arc_swap::ArcSwap;
 use std::{
     collections::{BTreeMap, HashSet},
