@@ -1,348 +1,293 @@
-//! Taking over a configuration: secrets, clusters, listeners, then the snapshot; what is gone goes last. Everything is
-//! decided by comparing pointers with the configuration before, so the cost is that of what changed.
-mod tables;
+//! Taking over a change of the configuration: secrets, clusters, plugins, routes, listeners; then what workers serve by is published, and
+//! what is gone goes last. Resources are kept by name with indexes of what refers to what, so the cost is that of what changes.
+mod listeners;
+mod logs;
+mod routes;
 
 use crate::{
-    BoundListener, Report, Shared,
+    Shared, Summary,
     app_log::Logger,
-    cluster::manager::Manager,
-    diff,
-    listener::{self, DrainGroup, ListenerRt, ListenerSlot, next_id},
-    plugin::Loading,
+    cluster::{Resolved, manager::Manager},
+    plugin::{FirstTry, Loading},
+    route::RouteTable,
     secrets::Secrets,
-    snapshot::{HcmKey, HcmRt, Snapshot},
-    upstream::direct::DIRECT,
-    worker_thread::Command,
+    verdict::state_of,
 };
-use arc_swap::ArcSwap;
+use listeners::{Changes, Listeners};
+use routes::{Edits, Routes};
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    net::{SocketAddr, TcpListener},
-    sync::{Arc, atomic::Ordering},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
     time::SystemTime,
 };
-use tables::Tables;
+use tokio::sync::watch;
 use weir_config::{
-    diagnostic::Diagnostic,
-    model::{AccessLog, Config, Listener, Name},
+    delta::{Delta, Id, Resource, ResourceKind, State, Verdict},
+    model::{Config, Name, WasmPlugin},
 };
-use weir_net::listen;
+use weir_net::tls::Details;
 
-/// What the configuring side remembers from one configuration to the next.
+/// What the configuring side holds.
 pub(crate) struct Applier {
     shared: Arc<Shared>,
     clusters: Manager,
     secrets: Secrets,
-    listeners: BTreeMap<Name, Entry>,
-    tables: Tables,
-    /// As it was given, with what was refused.
-    given: Arc<Config>,
+    plugins: BTreeMap<Name, Arc<WasmPlugin>>,
+    routes: Routes,
+    listeners: Listeners,
+    revision: u64,
+    /// Plugins that were never tried; told when connection managers use them.
+    first_tries: HashMap<Name, watch::Receiver<bool>>,
+    /// Clusters and endpoints that are gone, while connection managers that wait for plugins still route to them.
+    leaving: BTreeSet<Id>,
+    /// Tables that were replaced. Workers may still hold them; they are freed here, as that may take a while.
+    replaced: Vec<Arc<RouteTable>>,
 }
 
-struct Entry {
-    /// The slot that accepts connections: still the old one while the new address cannot be bound. `None`: there is none.
-    slot: Option<Arc<ListenerSlot>>,
-    findings: Vec<Diagnostic>,
-    /// Its address could not be bound and will be tried again.
-    waiting: bool,
-    /// For a listener that the configuration no longer has: the one whose address must be bound before this one closes.
-    replaced_by: Option<Name>,
+/// What is still to come once a delta is applied.
+pub(crate) struct Applied {
+    pub revision: u64,
+    pub loading: Loading,
+    /// Plugins that are tried for the first time: [`Applier::use_plugin`] is to be called when they were.
+    pub first_tries: Vec<(FirstTry, watch::Sender<bool>)>,
+    /// Told when plugins that were never tried are used, by what the delta brings.
+    pub plugins: Vec<watch::Receiver<bool>>,
+    /// Clusters whose names have no addresses yet.
+    pub warming: Vec<watch::Receiver<Resolved>>,
 }
 
-/// A listener that is bound and waits for the snapshot before workers accept for it.
-struct Fresh {
-    slot: Arc<ListenerSlot>,
-    sockets: Vec<TcpListener>,
-    /// Its address could not be bound before.
-    waited: bool,
-}
-
-/// Why a listener is not bound.
-enum Unbound {
-    /// Another listener of the configuration has its address.
-    Clash(Diagnostic),
-    /// The system refused; it will be tried again.
-    Refused(Diagnostic),
+/// What a delta brings, by kind.
+#[derive(Default)]
+struct Sorted {
+    changed_secrets: HashSet<Name>,
+    clusters: BTreeSet<Name>,
+    gone_clusters: BTreeSet<Id>,
+    plugins: Vec<Arc<WasmPlugin>>,
+    gone_plugins: Vec<Name>,
+    listeners: BTreeSet<Name>,
 }
 
 impl Applier {
     pub fn new(shared: Arc<Shared>, clusters: Manager) -> Applier {
         Applier {
+            listeners: Listeners::new(shared.clone()),
             shared,
             clusters,
             secrets: Secrets::default(),
-            listeners: BTreeMap::new(),
-            tables: Tables::default(),
-            given: Arc::default(),
+            plugins: BTreeMap::new(),
+            routes: Routes::default(),
+            revision: 0,
+            first_tries: HashMap::new(),
+            leaving: BTreeSet::new(),
+            replaced: Vec::new(),
         }
     }
 
-    /// Changed plugins may still be loading when it returns; [`Loading::finished`] waits for them.
-    pub async fn apply(&mut self, config: Arc<Config>) -> (Report, Loading) {
-        let old = std::mem::replace(&mut self.given, config.clone());
+    /// Returns at once. What cannot be used yet (names without an address, plugins that were never tried, ports that are taken) holds
+    /// back nothing else.
+    pub fn apply(&mut self, delta: Delta) -> Applied {
         let shared = self.shared.clone();
-        let changed_secrets = self.secrets.update(&config);
-        if !changed_secrets.is_empty() {
-            shared.certificates.store(Arc::new(self.secrets.certificates()));
-        }
-        self.clusters.update(&old, &config, &self.secrets, &changed_secrets).await;
+        self.revision = delta.revision;
+        let (mut edits, mut changes) = (Edits::default(), Changes::default());
+        let mut sorted = self.sort(delta, &mut changes, &mut edits);
+        let mut warming = Vec::new();
 
-        let loading = shared.plugins.begin(&config.plugins);
-        loading.ready().await;
-
-        let (fresh, built) = self.listeners(&old, &config, &changed_secrets);
-        let gone = self.gone(&old, &config);
-        let snapshot = self.snapshot(&config, &built);
-        let version = snapshot.version;
-        shared.snapshot.store(Arc::new(snapshot));
-        let mut ended = Vec::new();
-        for (slot, rt) in built {
-            let before = slot.current.swap(rt.clone());
-            ended.extend(drain_groups_gone(&before, Some(&rt)));
-        }
-        let mut closed = Vec::new();
-        for fresh in fresh {
-            closed.extend(self.open(fresh));
-        }
-        closed.extend(gone);
-        for slot in &closed {
-            ended.extend(drain_groups_gone(&slot.current.load(), None));
-            shared.post_all(|| Command::Close(slot.id));
-        }
-        for drain_group in ended {
-            drain_group.end();
-            shared.post_all(|| Command::End(drain_group.clone()));
-        }
-        self.tables.sweep();
-        self.clusters.remove(&old, &config);
-        if diff::removed(&old.clusters, &config.clusters).next().is_some() {
-            shared.stats.clusters.retain(|name| config.clusters.contains_key(name) || **name == *DIRECT);
+        sorted.clusters.extend(self.clusters.users(&sorted.changed_secrets).cloned());
+        for name in &sorted.clusters {
+            let Some(built) = self.clusters.build(name, &self.secrets, &sorted.changed_secrets, self.revision) else { continue };
+            let state = state_of(&built.findings, built.warming.is_some());
+            warming.extend(built.warming);
+            let id = Id::new(ResourceKind::Cluster, name.clone());
+            shared.verdicts.set(Verdict { id, revision: self.revision, state, findings: built.findings });
         }
 
-        let slots: Vec<_> = self.listeners.values().filter_map(|e| e.slot.clone()).collect();
-        let listeners = slots.iter().map(|s| BoundListener { name: s.name.clone(), address: s.address }).collect();
-        shared.listeners.store(Arc::new(slots));
-        shared.set_waiting_listeners(self.listeners.values().filter(|e| e.waiting).count());
-        (Report { version, diagnostics: self.findings(), listeners }, loading)
+        let loading = shared.plugins.apply(&sorted.plugins, &sorted.gone_plugins, self.revision);
+        let first_tries: Vec<_> = loading.first_tries().filter(|t| !t.slot.is_tried()).map(|t| (t, watch::Sender::new(false))).collect();
+        self.first_tries.extend(first_tries.iter().map(|(t, told)| (t.slot.name.clone(), told.subscribe())));
+        let changed_plugins: HashSet<Name> = sorted.plugins.iter().map(|p| p.name.clone()).chain(sorted.gone_plugins).collect();
+
+        for (config, host) in &edits.hosts {
+            let id = Id::virtual_host(config, host);
+            match self.routes.findings(config, host) {
+                None => shared.verdicts.clear(&id),
+                Some(findings) => {
+                    let state = state_of(&findings, false);
+                    shared.verdicts.set(Verdict { id, revision: self.revision, state, findings });
+                }
+            }
+        }
+
+        let holders = self.build_listeners(&sorted.listeners, &sorted.changed_secrets, &changed_plugins, &edits.configs, &mut changes);
+        let own = first_tries.iter().map(|(_, told)| told.subscribe());
+        let plugins = own.chain(holders.iter().filter_map(|p| self.first_tries.get(p)).cloned()).collect();
+        self.publish(changes, &edits);
+
+        self.leaving.extend(sorted.gone_clusters);
+        self.leave();
+        Applied { revision: self.revision, loading, first_tries, plugins, warming }
     }
 
-    /// Errors of the configuration in use.
-    fn findings(&self) -> Vec<Diagnostic> {
-        let listeners = self.listeners.values().flat_map(|e| &e.findings);
-        self.secrets.findings().chain(self.clusters.findings()).chain(self.tables.findings()).chain(listeners).cloned().collect()
+    /// Notes what the delta brings and takes over what needs nothing else.
+    fn sort(&mut self, delta: Delta, changes: &mut Changes, edits: &mut Edits) -> Sorted {
+        let (shared, revision) = (self.shared.clone(), self.revision);
+        let mut out = Sorted::default();
+        for resource in delta.set {
+            match resource {
+                Resource::Secret(secret) => {
+                    let Some(changed) = self.secrets.set(&secret) else { continue };
+                    if changed.usable {
+                        out.changed_secrets.insert(secret.name.clone());
+                    }
+                    let (id, state) = (Id::new(ResourceKind::Secret, secret.name.clone()), state_of(&changed.findings, false));
+                    shared.verdicts.set(Verdict { id, revision, state, findings: changed.findings });
+                }
+                Resource::Cluster(cluster) => {
+                    self.leaving.remove(&Id::new(ResourceKind::Cluster, cluster.name.clone()));
+                    out.clusters.insert(cluster.name.clone());
+                    self.clusters.set(cluster);
+                }
+                Resource::Endpoints(cluster, endpoints) => {
+                    self.leaving.remove(&Id::new(ResourceKind::Endpoints, cluster.clone()));
+                    self.clusters.set_endpoints(&cluster, Some(endpoints));
+                    out.clusters.insert(cluster);
+                }
+                Resource::Plugin(plugin) => {
+                    self.plugins.insert(plugin.name.clone(), plugin.clone());
+                    out.plugins.push(plugin);
+                }
+                Resource::VirtualHost(config, host) => self.routes.set(&config, &host, &shared.clusters, edits),
+                Resource::Listener(listener) => {
+                    out.listeners.insert(listener.name.clone());
+                    self.listeners.set(listener, revision, changes);
+                }
+            }
+        }
+        for id in delta.gone {
+            match (id.kind, &id.route_config) {
+                (ResourceKind::VirtualHost, Some(config)) => self.routes.remove(config, &id.name, edits),
+                (ResourceKind::VirtualHost, None) => {}
+                (ResourceKind::Secret, _) => {
+                    if self.secrets.remove(&id.name) {
+                        shared.verdicts.clear(&id);
+                        out.changed_secrets.insert(id.name);
+                    }
+                }
+                (ResourceKind::Cluster | ResourceKind::Endpoints, _) => _ = out.gone_clusters.insert(id),
+                (ResourceKind::Plugin, _) => {
+                    self.plugins.remove(&id.name);
+                    self.first_tries.remove(&id.name);
+                    shared.verdicts.clear(&id);
+                    out.gone_plugins.push(id.name);
+                }
+                (ResourceKind::Listener, _) => self.listeners.remove(&id.name),
+            }
+        }
+        out
     }
 
-    /// Applies the configuration again if an address that could not be bound is free now.
-    pub async fn retry(&mut self) {
-        let waiting = |l: &&Arc<Listener>| self.listeners.get(&l.name).is_some_and(|e| e.waiting);
-        let free = |l: &Arc<Listener>| listen::probe(l.address, self.is_ours(l.address)).is_ok();
-        if self.given.listeners.values().filter(waiting).any(free) {
-            let before = self.findings();
-            let (report, _) = self.apply(self.given.clone()).await;
-            // What was wrong before has been reported.
-            for finding in report.diagnostics.iter().filter(|d| !before.contains(d)) {
+    /// Builds these listeners and those that depend on what changed. Returns the plugins that keep any of it, or of the route
+    /// configurations, from being used.
+    fn build_listeners(
+        &mut self,
+        listeners: &BTreeSet<Name>,
+        secrets: &HashSet<Name>,
+        plugins: &HashSet<Name>,
+        routes: &BTreeSet<Name>,
+        changes: &mut Changes,
+    ) -> BTreeSet<Name> {
+        let mut build = self.listeners.dependents(secrets, plugins);
+        build.extend(listeners.iter().cloned());
+        for name in &build {
+            self.listeners.build(name, &self.secrets, secrets, plugins, changes);
+        }
+        self.listeners.leave(changes);
+        self.listeners.holders(&build, routes)
+    }
+
+    fn publish(&mut self, mut changes: Changes, edits: &Edits) {
+        let shared = self.shared.clone();
+        let tables = edits.configs.iter().map(|name| (name.clone(), self.routes.table(name))).collect();
+        self.replaced.extend(shared.connection_managers.publish(std::mem::take(&mut changes.hcms), tables));
+        self.listeners.publish(changes);
+        shared.summary.store(Arc::new(Summary {
+            version: self.revision,
+            made_at: SystemTime::now(),
+            routes: self.routes.count(),
+            clusters: self.clusters.len(),
+            plugins: self.plugins.len(),
+        }));
+        self.free();
+    }
+
+    /// Frees tables that no worker holds any more. Returns whether there are others.
+    pub fn free(&mut self) -> bool {
+        self.replaced.retain(|table| Arc::strong_count(table) > 1);
+        !self.replaced.is_empty()
+    }
+
+    /// Lets go of clusters that are gone, when no route leads to them any more.
+    fn leave(&mut self) {
+        if self.listeners.is_held() {
+            return;
+        }
+        for id in std::mem::take(&mut self.leaving) {
+            match id.kind {
+                ResourceKind::Cluster => {
+                    self.clusters.remove(&id.name);
+                    self.shared.stats.clusters.remove(&id.name);
+                    self.shared.verdicts.clear(&id);
+                }
+                _ => {
+                    self.clusters.set_endpoints(&id.name, None);
+                    self.clusters.build(&id.name, &self.secrets, &HashSet::new(), self.revision);
+                }
+            }
+        }
+    }
+
+    /// A plugin was tried for the first time: connection managers that wait for it use it from now on.
+    pub fn use_plugin(&mut self, name: &Name) {
+        self.first_tries.remove(name);
+        let (plugins, mut changes) = (HashSet::from([name.clone()]), Changes::default());
+        self.build_listeners(&BTreeSet::new(), &HashSet::new(), &plugins, &BTreeSet::new(), &mut changes);
+        self.publish(changes, &Edits::default());
+        self.leave();
+    }
+
+    /// Binds addresses that could not be bound and are free now.
+    pub fn retry(&mut self) {
+        let bindable = self.listeners.bindable();
+        if bindable.is_empty() {
+            return;
+        }
+        let (mut changes, nothing) = (Changes::default(), HashSet::new());
+        self.build_listeners(&bindable, &nothing, &nothing, &BTreeSet::new(), &mut changes);
+        self.publish(changes, &Edits::default());
+        for name in bindable {
+            let verdict = self.shared.verdicts.get(&Id::new(ResourceKind::Listener, name));
+            for finding in verdict.iter().filter(|v| v.state != State::Live).flat_map(|v| &v.findings) {
                 Logger::Config.warning(format_args!("{}", finding.line()));
             }
         }
     }
 
-    /// New forms of all listeners that changed, and sockets for new addresses. Nothing of it is in use yet.
-    #[expect(clippy::type_complexity, reason = "slots with what they are about to serve")]
-    fn listeners(
-        &mut self,
-        old: &Config,
-        new: &Config,
-        changed_secrets: &[Name],
-    ) -> (Vec<Fresh>, Vec<(Arc<ListenerSlot>, Arc<ListenerRt>)>) {
-        let (mut fresh, mut built) = (Vec::new(), Vec::new());
-        let names: Vec<&Name> = match changed_secrets {
-            [] => diff::changed(&old.listeners, &new.listeners).collect(),
-            // Which chain uses which secret is seen while building; chains that do not are kept.
-            _ => new.listeners.keys().collect(),
-        };
-        // What could not be bound is tried again with every configuration.
-        let unbound = |name: &&Name| {
-            self.listeners.get(*name).is_some_and(|e| e.slot.as_ref().is_none_or(|s| s.wanted != new.listeners[*name].address))
-        };
-        let failed: Vec<&Name> = new.listeners.keys().filter(unbound).filter(|n| !names.contains(n)).collect();
-        for name in names.into_iter().chain(failed) {
-            let config = &new.listeners[name];
-            let entry = self.listeners.remove(name);
-            let waited = entry.as_ref().is_some_and(|e| e.waiting);
-            let before = entry.and_then(|e| e.slot);
-            let mut waiting = false;
-            let current = before.as_ref().map(|s| s.current.load_full());
-            let (tables, sinks) = (&mut self.tables, &self.shared.sinks);
-            let mut logs = |logs: &[AccessLog]| tables.logs(logs, sinks);
-            let clusters = &self.shared.clusters;
-            let (rt, mut findings) = listener::build(config, current.as_deref(), &self.secrets, changed_secrets, clusters, &mut logs);
-            let rt = Arc::new(rt);
-            let slot = match before {
-                Some(slot) if slot.wanted == config.address => {
-                    built.push((slot.clone(), rt));
-                    Some(slot)
-                }
-                before => match self.bind(config, new, rt.clone(), waited) {
-                    Ok(f) => {
-                        let slot = f.slot.clone();
-                        fresh.push(f);
-                        // The old address serves on until the new one does.
-                        built.extend(before.map(|b| (b, rt)));
-                        Some(slot)
-                    }
-                    Err(why) => {
-                        waiting = matches!(why, Unbound::Refused(_));
-                        let (Unbound::Clash(why) | Unbound::Refused(why)) = why;
-                        findings.push(why);
-                        built.extend(before.clone().map(|b| (b, rt)));
-                        before
-                    }
-                },
-            };
-            self.listeners.insert(name.clone(), Entry { slot, findings, waiting, replaced_by: None });
-        }
-        (fresh, built)
-    }
-
-    /// Whether this process already listens on the port.
-    fn is_ours(&self, address: SocketAddr) -> bool {
-        self.shared.listeners.load().iter().any(|s| s.address.port() == address.port())
-    }
-
-    fn bind(&self, config: &Arc<Listener>, all: &Config, rt: Arc<ListenerRt>, waited: bool) -> Result<Fresh, Unbound> {
-        let place = |d: Diagnostic| config.origins.first().map_or(d.clone(), |origin| d.from_origin(origin));
-        let clash = |other: &&Arc<Listener>| other.name < config.name && other.address == config.address && config.address.port() != 0;
-        if let Some(other) = all.listeners.values().find(clash) {
-            let text = format!("listener `{}`: the address {} is taken by listener `{}`", config.name, config.address, other.name);
-            return Err(Unbound::Clash(place(Diagnostic::error("AddressInUse", text))));
-        }
-        let ours = self.is_ours(config.address);
-        let sockets = listen::bind(config.address, self.shared.options.workers, ours).and_then(|s| Ok((s[0].local_addr()?, s)));
-        match sockets {
-            Ok((address, sockets)) => Ok(Fresh { slot: self.slot(config, address, rt), sockets, waited }),
-            Err(e) => {
-                self.shared.listener_create_failure.fetch_add(1, Ordering::Relaxed);
-                let text = format!("listener `{}`: cannot listen on {}: {e}", config.name, config.address);
-                let help = match e.kind() {
-                    std::io::ErrorKind::AddrInUse => "another program listens there; the listener opens when it stops",
-                    std::io::ErrorKind::PermissionDenied => "ports below 1024 need the capability CAP_NET_BIND_SERVICE",
-                    std::io::ErrorKind::AddrNotAvailable => "the address belongs to no interface of this machine",
-                    _ => "",
-                };
-                let d = place(Diagnostic::error("ListenFailed", text));
-                Err(Unbound::Refused(if help.is_empty() { d } else { d.help(help) }))
-            }
+    /// The configuration as it was given, with what was refused.
+    pub fn config(&self) -> Config {
+        Config {
+            listeners: self.listeners.given().map(|(n, l)| (n.clone(), l.clone())).collect(),
+            routes: self.routes.given().collect(),
+            clusters: self.clusters.clusters().map(|(n, c)| (n.clone(), c.clone())).collect(),
+            endpoints: self.clusters.endpoints().iter().map(|(n, e)| (n.clone(), e.clone())).collect(),
+            secrets: self.secrets.given().map(|(n, s)| (n.clone(), s.clone())).collect(),
+            plugins: self.plugins.clone(),
         }
     }
 
-    fn slot(&self, config: &Listener, address: SocketAddr, rt: Arc<ListenerRt>) -> Arc<ListenerSlot> {
-        Arc::new(ListenerSlot {
-            name: config.name.clone(),
-            id: next_id(),
-            wanted: config.address,
-            address,
-            current: ArcSwap::new(rt),
-            stats: Default::default(),
-            open: Default::default(),
-            total: self.shared.total.clone(),
-        })
-    }
-
-    /// Lets workers accept; the slot of the same name that this one replaces is to be closed.
-    fn open(&self, fresh: Fresh) -> Option<Arc<ListenerSlot>> {
-        let Fresh { slot, sockets, waited } = fresh;
-        let again = if waited { ", which is free now" } else { "" };
-        Logger::Config.info(format_args!("listener `{}` on {}{again}", slot.name, slot.address));
-        self.shared.post_each(sockets.into_iter().map(|socket| Command::Listen(slot.clone(), socket)));
-        self.shared.listeners.load().iter().find(|s| s.name == slot.name).cloned()
-    }
-
-    /// Removes the listeners that `new` no longer has. One that another listener replaces stays as it is until the address of
-    /// that one can be bound.
-    fn gone(&mut self, old: &Config, new: &Config) -> Vec<Arc<ListenerSlot>> {
-        let waiting: HashSet<Name> = self.listeners.iter().filter(|(_, e)| e.waiting).map(|(name, _)| name.clone()).collect();
-        let mut gone = Vec::new();
-        self.listeners.retain(|name, entry| {
-            if new.listeners.contains_key(name) {
-                return true;
-            }
-            (entry.findings, entry.waiting) = (Vec::new(), false);
-            let known = entry.replaced_by.take().filter(|name| new.listeners.contains_key(name));
-            let replaced_by = match (known, &entry.slot) {
-                (Some(name), _) => Some(name).filter(|name| waiting.contains(name)),
-                (None, Some(slot)) => replacement(&slot.current.load().config, old, new, &waiting),
-                (None, None) => None,
-            };
-            if replaced_by.is_some() {
-                entry.replaced_by = replaced_by;
-                Logger::Config.debug(format_args!("listener `{name}` stays until its new address can be bound"));
-                return true;
-            }
-            Logger::Config.info(format_args!("listener `{name}` is gone"));
-            gone.extend(entry.slot.take());
-            false
-        });
-        gone
-    }
-
-    /// The next snapshot. What did not change is the same object as in the one before.
-    fn snapshot(&mut self, config: &Arc<Config>, built: &[(Arc<ListenerSlot>, Arc<ListenerRt>)]) -> Snapshot {
-        let before = self.shared.snapshot.load();
-        self.tables.update(config, &self.shared.clusters);
-        let fresh: HashMap<u64, &Arc<ListenerRt>> = built.iter().map(|(s, rt)| (s.id, rt)).collect();
-        let mut hcms = HashMap::new();
-        for slot in self.listeners.values().filter_map(|e| e.slot.as_ref()) {
-            let current = slot.current.load();
-            // The new configuration has no routes for it.
-            let stays = !config.listeners.contains_key(&slot.name);
-            let rt = fresh.get(&slot.id).copied().unwrap_or(&current);
-            for chain in rt.chains() {
-                let Some(hcm) = chain.config.http_connection_manager() else { continue };
-                let key = HcmKey { listener: slot.name.clone(), chain: chain.config.name.clone() };
-                if stays {
-                    hcms.extend(before.hcms.get(&key).map(|hcm| (key, hcm.clone())));
-                    continue;
-                }
-                let (table, logs) = (self.tables.get(&hcm.route_config), self.tables.logs(&hcm.access_log, &self.shared.sinks));
-                let old = before.hcms.get(&key);
-                let filters = self.tables.filters(&slot.name, hcm, old.map(|h| &**h), |name| self.shared.plugins.slot(name));
-                let Some(filters) = filters else {
-                    hcms.extend(old.map(|hcm| (key, hcm.clone())));
-                    continue;
-                };
-                let hcm = HcmRt::new(hcm, table, logs, filters);
-                let kept = old.filter(|h| h.same(&hcm)).cloned();
-                hcms.insert(key, kept.unwrap_or_else(|| Arc::new(hcm)));
-            }
-        }
-        let leaving = before.hcms.iter().filter(|(key, _)| !hcms.contains_key(key)).map(|(k, h)| (k.clone(), h.clone())).collect();
-        Snapshot {
-            version: before.version + 1,
-            config: config.clone(),
-            made_at: SystemTime::now(),
-            hcms,
-            tables: self.tables.all(),
-            leaving,
-            clusters: self.shared.clusters.clone(),
-        }
+    /// What to show of every certificate that can be served, in the order of names.
+    pub fn certificates(&self) -> Vec<(Name, Details)> {
+        self.secrets.certificates()
     }
 }
 
-/// The waiting listener that replaces `gone`: a new one of the same object, of the same kind (with or without TLS) if the object
-/// has new ones of that kind.
-fn replacement(gone: &Listener, old: &Config, new: &Config, waiting: &HashSet<Name>) -> Option<Name> {
-    let has_tls = |l: &Listener| l.filter_chains.iter().any(|c| c.tls.is_some());
-    let is_related = |l: &Listener| l.origins.iter().any(|o| gone.origins.iter().any(|g| g.object == o.object));
-    let added: Vec<&Listener> =
-        new.listeners.values().map(|l| &**l).filter(|l| !old.listeners.contains_key(&l.name) && is_related(l)).collect();
-    let alike = |l: &&Listener| has_tls(l) == has_tls(gone);
-    let any_alike = added.iter().any(alike);
-    let chosen = added.into_iter().filter(|l| !any_alike || alike(l)).find(|l| waiting.contains(&l.name));
-    chosen.map(|l| l.name.clone())
-}
-
-/// The drain_groups of `old` that no chain of `new` goes on with.
-fn drain_groups_gone(old: &ListenerRt, new: Option<&ListenerRt>) -> Vec<Arc<DrainGroup>> {
-    let stays = |drain_group: &Arc<DrainGroup>| new.is_some_and(|n| n.chains().iter().any(|c| Arc::ptr_eq(&c.drain_group, drain_group)));
-    old.chains().iter().map(|c| &c.drain_group).filter(|drain_group| !stays(drain_group)).cloned().collect()
-}
+#[cfg(test)]
+mod tests;

@@ -9,13 +9,18 @@ mod registry;
 pub use dynamic_forward_proxy::{DnsCacheStats, ForwardProxy, Unresolved};
 pub use endpoints::{EndpointRt, EndpointSet};
 pub use registry::ClusterRegistry;
+use registry::Slots;
 
-use crate::{breaker::Breakers, outlier::Outliers};
+use crate::{breaker::UpstreamConnections, outlier::Outliers};
 use arc_swap::{ArcSwap, ArcSwapOption};
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
+use tokio::sync::watch;
 use weir_config::model::{Cluster, Name};
 use weir_net::{http::parse, tls};
 
@@ -26,7 +31,12 @@ pub struct ClusterSlot {
     pub id: u32,
     current: ArcSwapOption<ClusterRt>,
     version: AtomicU64,
+    /// Where it is found by its name.
+    registry: Weak<Mutex<Slots>>,
 }
+
+/// Requests wait for the names of a new cluster at most this long.
+pub const WARM: Duration = Duration::from_secs(2);
 
 /// Never twice the same number in one process: a worker that finds a reused id still notices.
 fn next_version() -> u64 {
@@ -36,7 +46,7 @@ fn next_version() -> u64 {
 
 impl ClusterSlot {
     pub(crate) fn new(name: Name, id: u32) -> ClusterSlot {
-        ClusterSlot { name, id, current: ArcSwapOption::empty(), version: AtomicU64::new(next_version()) }
+        ClusterSlot { name, id, current: ArcSwapOption::empty(), version: AtomicU64::new(next_version()), registry: Weak::new() }
     }
     /// Changes with every change of the cluster or of its endpoints: the one thing that a worker compares per request.
     pub fn version(&self) -> u64 {
@@ -69,12 +79,45 @@ pub struct ClusterRt {
     pub outliers: Arc<Outliers>,
     /// Of a cluster whose endpoints the request names; its `endpoints` are empty.
     pub forward: Option<Arc<ForwardProxy>>,
+    /// Of a cluster that was published without addresses for its names.
+    pub warming: Option<watch::Receiver<Resolved>>,
+}
+
+/// How far the names of a cluster have been resolved for the first time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Resolved {
+    No,
+    /// Some have addresses.
+    Some,
+    /// Each was asked for.
+    All,
 }
 
 impl ClusterRt {
+    /// Waits until a new cluster has an address, or no name has any, or it takes too long. Without effect for other clusters.
+    pub async fn warmed(&self) {
+        if let Some(warming) = &self.warming {
+            // An error says that a newer version of the cluster has taken its place.
+            let _ = tokio::time::timeout(WARM, warming.clone().wait_for(|resolved| *resolved > Resolved::No)).await;
+        }
+    }
     /// What the heads of its responses may grow to.
     pub fn response_limits(&self) -> parse::Limits {
         let limits = self.config.response_limits;
         parse::Limits { bytes: limits.max_response_headers_bytes as usize, fields: limits.max_headers_count as usize }
     }
+}
+
+/// What circuit breakers count, over all workers.
+#[derive(Default)]
+pub struct Breakers {
+    pub connections: AtomicU32,
+    pub pending: AtomicU32,
+    pub requests: AtomicU32,
+    pub retries: AtomicU32,
+    /// Requests that wait for one of the connections to be closed, and how they hear of it.
+    pub(crate) waiting: AtomicU32,
+    pub(crate) freed: tokio::sync::Notify,
+    /// Connections of all clusters.
+    pub(crate) all: Arc<UpstreamConnections>,
 }

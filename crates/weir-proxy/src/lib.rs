@@ -11,7 +11,6 @@ mod budget;
 pub mod cluster;
 pub mod conn;
 mod core;
-mod diff;
 pub mod drain;
 pub mod filter;
 pub mod hcm;
@@ -31,13 +30,21 @@ pub mod snapshot;
 pub mod stats;
 pub mod stream;
 pub mod upstream;
+pub mod verdict;
 pub mod worker;
 mod worker_thread;
 
 pub use proxy::{Proxy, Shared, State};
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use weir_config::{
+    delta::Verdict,
     diagnostic::Diagnostic,
     model::{CidrRange, Name},
 };
@@ -79,9 +86,13 @@ pub struct Options {
     pub objects: Option<Objects>,
 }
 
-/// Tells of the objects that the configuration is made of, as a list in JSON. The proxy knows nothing of them.
+/// Lists the objects that the configuration is made of, as JSON, by what the proxy says of the resources that they became. The proxy
+/// knows nothing else of them.
 #[derive(Clone)]
-pub struct Objects(pub Arc<dyn Fn() -> serde_json::Value + Send + Sync>);
+pub struct Objects(pub Arc<ListObjects>);
+
+/// Lists objects; see [`Objects`].
+pub type ListObjects = dyn Fn(&[Arc<Verdict>]) -> serde_json::Value + Send + Sync;
 
 impl std::fmt::Debug for Objects {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -112,13 +123,40 @@ impl Default for Options {
     }
 }
 
-/// What came of one configuration.
+/// What came of one change of the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
+    /// The revision of the delta. Deltas that were applied together have the last one's.
     pub version: u64,
-    /// Errors name resources that were refused, whose last good version (if any) keeps serving.
-    pub diagnostics: Vec<Diagnostic>,
-    pub listeners: Vec<BoundListener>,
+    /// What stands of the whole configuration: a resource without a verdict is live.
+    pub verdicts: Vec<Arc<Verdict>>,
+}
+
+impl Report {
+    /// The findings of all verdicts, each once.
+    pub fn diagnostics(&self) -> Vec<Diagnostic> {
+        let mut seen = HashSet::new();
+        let all = self.verdicts.iter().flat_map(|v| &v.findings);
+        let line = |d: &Diagnostic| d.place.as_ref().map(|p| p.line);
+        all.filter(|d| seen.insert((d.reason, &d.message, &d.object, line(d)))).cloned().collect()
+    }
+}
+
+/// The configuration in use, in figures.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// The revision that was applied last; 0 before the first.
+    pub version: u64,
+    pub made_at: SystemTime,
+    pub routes: usize,
+    pub clusters: usize,
+    pub plugins: usize,
+}
+
+impl Default for Summary {
+    fn default() -> Self {
+        Summary { version: 0, made_at: SystemTime::now(), routes: 0, clusters: 0, plugins: 0 }
+    }
 }
 
 /// A listener that accepts.

@@ -6,7 +6,7 @@ mod network_filters;
 mod tcp_proxy;
 
 pub(crate) use accept::run as accept;
-pub(crate) use build::build;
+pub(crate) use build::{build, renew, secrets_of};
 pub(crate) use tcp_proxy::CompileLogs;
 pub use tcp_proxy::TcpProxyRt;
 

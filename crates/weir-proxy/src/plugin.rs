@@ -18,6 +18,7 @@ pub mod upstream;
 mod worker;
 
 pub use instance::{FAILED, PluginEntry, PluginStream};
+pub(crate) use manager::FirstTry;
 pub use manager::{CODE_UNAVAILABLE, Loading, Manager, ManagerOptions};
 pub use status::{PluginState, Status, UpstreamStatus};
 pub use worker::{Waiting, WorkerPlugins};
@@ -67,6 +68,10 @@ pub struct PluginSlot {
     wanted: ArcSwap<WasmPlugin>,
     /// Raised with each change of `wanted`: a load that is overtaken publishes nothing.
     epoch: AtomicU64,
+    /// Of the delta that brought `wanted`.
+    revision: AtomicU64,
+    /// It was tried once: connection managers may use it.
+    tried: AtomicBool,
     /// Code is on its way.
     fetching: AtomicBool,
     current: ArcSwapOption<Generation>,
@@ -97,6 +102,8 @@ impl PluginSlot {
             status: Mutex::new(Status::new(&plugin)),
             wanted: ArcSwap::new(plugin),
             epoch: AtomicU64::new(0),
+            revision: AtomicU64::new(0),
+            tried: AtomicBool::new(false),
             fetching: AtomicBool::new(false),
             current: ArcSwapOption::empty(),
             shards: Shards::default(),
@@ -152,6 +159,10 @@ impl PluginSlot {
         let Some(current) = self.current() else { return false };
         let reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
         reached.values().filter(|g| **g >= current.number).count() >= workers
+    }
+
+    pub(crate) fn is_tried(&self) -> bool {
+        self.tried.load(Ordering::Acquire)
     }
 
     fn epoch(&self) -> u64 {

@@ -1,19 +1,20 @@
 //! A running proxy: the worker threads, the main runtime, and the way from start to end.
 use crate::{
-    BoundListener, Options, Report,
+    BoundListener, Options, Report, Summary,
     access_log::Sinks,
     admin,
     app_log::Logger,
-    apply::Applier,
+    apply::{Applied, Applier},
     breaker::UpstreamConnections,
     budget::Budget,
-    cluster::{ClusterRegistry, DnsCacheStats, ForwardProxy, manager::Manager},
+    cluster::{ClusterRegistry, DnsCacheStats, ForwardProxy, Resolved, WARM, manager::Manager},
     drain::Phase,
     listener::{self, ListenerSlot},
     overload::{self, Overload},
     plugin::{self, ManagerOptions},
-    snapshot::Snapshot,
+    snapshot::ConnectionManagers,
     stats::{Registry, Total},
+    verdict::Verdicts,
     worker_thread::{Command, Handle},
 };
 use arc_swap::ArcSwap;
@@ -21,14 +22,17 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
-use tokio::{runtime, sync::Notify};
+use tokio::{
+    runtime,
+    sync::{Notify, oneshot},
+};
 use weir_config::{
-    diagnostic::Severity,
+    delta::Delta,
     model::{Config, Name},
 };
 use weir_net::{
@@ -41,6 +45,8 @@ use weir_net::{
 /// Pauses between tries to bind an address, doubled each time.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LAST: Duration = Duration::from_secs(5);
+/// How often it is looked whether workers have let go of what was replaced.
+const FREE: Duration = Duration::from_secs(2);
 
 /// Where a proxy stands, in Envoy's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,10 +61,23 @@ pub enum State {
     Draining,
 }
 
+type Ask<T> = Box<dyn Fn() -> Option<T> + Send + Sync>;
+
+/// Asks the applier.
+struct Given {
+    config: Ask<Config>,
+    certificates: Ask<Vec<(Name, Details)>>,
+}
+
 /// What workers, the main runtime and the admin listener share.
 pub struct Shared {
     pub options: Options,
-    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    pub connection_managers: ConnectionManagers,
+    pub summary: ArcSwap<Summary>,
+    /// What is said of the resources of the configuration.
+    pub verdicts: Arc<Verdicts>,
+    /// The resources themselves, for those who show them.
+    given: OnceLock<Given>,
     pub clusters: Arc<ClusterRegistry>,
     /// Listeners that accept, in the order of their names.
     pub listeners: ArcSwap<Vec<Arc<ListenerSlot>>>,
@@ -81,9 +100,11 @@ pub struct Shared {
     pub(crate) forward: Arc<ForwardProxy>,
     /// Connections to upstreams.
     pub upstreams: Arc<UpstreamConnections>,
-    /// Certificates that are loaded, by the names of their secrets.
-    pub(crate) certificates: ArcSwap<Vec<(Name, Details)>>,
     state: AtomicU8,
+    /// There was a first configuration.
+    began: AtomicBool,
+    /// It was warmed.
+    warmed: AtomicBool,
     failed_health_check: AtomicBool,
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
@@ -106,6 +127,14 @@ impl Shared {
     fn advance(&self, to: State) {
         self.state.fetch_max(to as u8, Ordering::AcqRel);
     }
+    /// The configuration as it was given, put together when it is asked for.
+    pub(crate) fn config(&self) -> Config {
+        self.given.get().and_then(|given| (given.config)()).unwrap_or_default()
+    }
+    /// Certificates that are loaded, by the names of their secrets.
+    pub(crate) fn certificates(&self) -> Vec<(Name, Details)> {
+        self.given.get().and_then(|given| (given.certificates)()).unwrap_or_default()
+    }
     pub(crate) fn set_waiting_listeners(&self, count: usize) {
         self.waiting_listeners.store(count, Ordering::Release);
         if count > 0 {
@@ -118,7 +147,7 @@ impl Shared {
     }
     /// The first configuration serves, with all its listeners.
     fn advance_to_live(&self) {
-        if self.waiting_listeners() == 0 {
+        if self.warmed.load(Ordering::Acquire) && self.waiting_listeners() == 0 {
             self.advance(State::Live);
         }
     }
@@ -190,7 +219,8 @@ pub struct Proxy {
     shared: Arc<Shared>,
     runtime: runtime::Handle,
     admin: Option<SocketAddr>,
-    applier: Arc<tokio::sync::Mutex<Applier>>,
+    applier: Arc<Mutex<Applier>>,
+    queue: Arc<Mutex<Queue>>,
     /// Dropped to end the main runtime.
     end: Mutex<Option<(tokio::sync::oneshot::Sender<()>, std::thread::JoinHandle<()>)>>,
 }
@@ -232,12 +262,20 @@ impl Proxy {
         let allowed = options.allowed_upstream_addresses.clone();
         let guard = Guard::new(move |ip| allowed.iter().any(|range| range.contains(ip.to_canonical())));
         let guarded = Arc::new(GuardedResolver::new(resolver.clone(), guard));
-        let plugins = ManagerOptions::new(main.handle().clone(), guarded.clone());
-        let plugins = plugin::Manager::new(ManagerOptions { cache_dir: options.cache_dir.clone(), ..plugins }, clusters.clone())?;
+        let verdicts: Arc<Verdicts> = Arc::default();
+        let plugins = ManagerOptions {
+            cache_dir: options.cache_dir.clone(),
+            verdicts: verdicts.clone(),
+            ..ManagerOptions::new(main.handle().clone(), guarded.clone())
+        };
+        let plugins = plugin::Manager::new(plugins, clusters.clone())?;
         let runtime = main.handle().clone();
         let dns_cache: Arc<DnsCacheStats> = Arc::default();
         let shared = Arc::new(Shared {
-            snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::empty(clusters.clone()))),
+            connection_managers: ConnectionManagers::default(),
+            summary: ArcSwap::default(),
+            verdicts: verdicts.clone(),
+            given: OnceLock::new(),
             clusters: clusters.clone(),
             listeners: ArcSwap::default(),
             stats: Registry::new(options.workers),
@@ -257,8 +295,9 @@ impl Proxy {
             guarded,
             overload: Arc::new(Overload::new(options.max_memory)),
             upstreams: Arc::new(UpstreamConnections::new(budget.upstream)),
-            certificates: ArcSwap::default(),
             state: AtomicU8::new(State::PreInitializing as u8),
+            began: AtomicBool::new(false),
+            warmed: AtomicBool::new(false),
             failed_health_check: AtomicBool::new(false),
             started: Instant::now(),
             started_at: SystemTime::now(),
@@ -272,8 +311,9 @@ impl Proxy {
         })?;
         let admin = listening.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
         let forward = shared.forward.clone();
-        let manager = Manager::new(clusters, resolver, forward, runtime.clone(), shared.upstreams.clone());
-        let applier = Arc::new(tokio::sync::Mutex::new(Applier::new(shared.clone(), manager)));
+        let manager = Manager::new(clusters, resolver, forward, runtime.clone(), shared.upstreams.clone(), verdicts);
+        let applier = Arc::new(Mutex::new(Applier::new(shared.clone(), manager)));
+        let _ = shared.given.set(Given { config: ask(&applier, Applier::config), certificates: ask(&applier, Applier::certificates) });
         runtime.spawn(overload::watch(shared.overload.clone()));
         runtime.spawn(retry(shared.clone(), applier.clone()));
         let workers: io::Result<Vec<_>> = (0..shared.options.workers).map(|i| Handle::start(i, shared.clone())).collect();
@@ -282,30 +322,50 @@ impl Proxy {
             listening.set_nonblocking(true)?;
             runtime.spawn(admin::serve(listening, shared.clone()));
         }
-        Ok(Proxy { shared, runtime, admin, applier, end: Mutex::default() })
+        Ok(Proxy { shared, runtime, admin, applier, queue: Arc::default(), end: Mutex::default() })
     }
 
-    /// Validates, warms, compiles and publishes a configuration; reports what was refused. Calls take effect in their order, even if
-    /// the report is not awaited. The report is ready when every changed plugin was tried; the next call does not wait for that.
-    pub fn apply(&self, config: Arc<Config>) -> impl Future<Output = Report> + Send + use<> {
-        let (shared, applier) = (self.shared.clone(), self.applier.clone());
-        let work = self.runtime.spawn(async move {
-            let (mut report, loading) = {
-                let mut applier = applier.lock().await;
-                shared.advance(State::Initializing);
-                let applied = applier.apply(config).await;
-                shared.advance_to_live();
-                applied
+    /// Takes over a change of the configuration. Calls take effect in their order, even if the report is not awaited; changes that
+    /// arrive while others are being applied are applied together. What can be used is in use at once. The report is ready when the rest
+    /// of this change was tried: new plugins, and names that were never resolved. Nothing else waits for that.
+    pub fn apply(&self, delta: Delta) -> impl Future<Output = Report> + Send + use<> {
+        let (told, report) = oneshot::channel();
+        {
+            let mut queue = lock(&self.queue);
+            match &mut queue.delta {
+                Some(first) => first.merge(delta),
+                None => queue.delta = Some(delta),
+            }
+            queue.reports.push(told);
+        }
+        let (shared, applier, queue) = (self.shared.clone(), self.applier.clone(), self.queue.clone());
+        self.runtime.spawn(async move {
+            let (delta, reports) = {
+                let mut queue = lock(&queue);
+                // It was applied together with one before it.
+                let Some(delta) = queue.delta.take() else { return };
+                (delta, std::mem::take(&mut queue.reports))
             };
-            let found = loading.finished().await;
-            report.diagnostics.extend(found.into_iter().filter(|d| d.severity != Severity::Error));
-            report.diagnostics.extend(shared.plugins.refusals());
-            let errors = report.diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
-            Logger::Config.debug(format_args!("version {}, {errors} errors", report.version));
-            report
+            shared.advance(State::Initializing);
+            let mut applied = lock(&applier).apply(delta);
+            let is_first = !shared.began.swap(true, Ordering::AcqRel);
+            if lock(&applier).free() {
+                tokio::spawn(free(applier.clone()));
+            }
+            warm(&applier, &mut applied).await;
+            if is_first {
+                shared.warmed.store(true, Ordering::Release);
+            }
+            shared.advance_to_live();
+            applied.loading.finished().await;
+            let report = Report { version: applied.revision, verdicts: shared.verdicts.standing() };
+            Logger::Config.debug(format_args!("version {}, {} errors", report.version, shared.verdicts.errors()));
+            for told in reports {
+                let _ = told.send(report.clone());
+            }
         });
         // Only a proxy that has ended does not do its work.
-        async move { work.await.unwrap_or_default() }
+        async move { report.await.unwrap_or_default() }
     }
 
     /// Where the admin listener is, with the port that was given where 0 was asked for.
@@ -316,6 +376,11 @@ impl Proxy {
     /// The listeners that accept, in the order of their names.
     pub fn listeners(&self) -> Vec<BoundListener> {
         self.shared.listeners.load().iter().map(|s| BoundListener { name: s.name.clone(), address: s.address }).collect()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn applier(&self) -> MutexGuard<'_, Applier> {
+        lock(&self.applier)
     }
 
     pub fn shared(&self) -> &Arc<Shared> {
@@ -366,15 +431,65 @@ impl Proxy {
     }
 }
 
+/// Deltas that are not applied yet, as one, and who waits for it.
+#[derive(Default)]
+struct Queue {
+    delta: Option<Delta>,
+    reports: Vec<oneshot::Sender<Report>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn ask<T: 'static>(applier: &Arc<Mutex<Applier>>, what: fn(&Applier) -> T) -> Ask<T> {
+    let applier = Arc::downgrade(applier);
+    Box::new(move || applier.upgrade().map(|applier| what(&lock(&applier))))
+}
+
+/// Waits until all of a delta is in use, or was tried.
+async fn warm(applier: &Arc<Mutex<Applier>>, applied: &mut Applied) {
+    for (first, told) in applied.first_tries.drain(..) {
+        let applier = applier.clone();
+        tokio::spawn(async move {
+            first.ended().await;
+            if first.slot.is_tried() {
+                lock(&applier).use_plugin(&first.slot.name);
+            }
+            told.send_replace(true);
+        });
+    }
+    // Errors say that something newer has taken its place.
+    let resolved = async {
+        for cluster in &mut applied.warming {
+            let _ = cluster.wait_for(|resolved| *resolved == Resolved::All).await;
+        }
+    };
+    let _ = tokio::time::timeout(WARM, resolved).await;
+    for plugin in &mut applied.plugins {
+        let _ = plugin.wait_for(|used| *used).await;
+    }
+}
+
+/// Frees what was replaced, when workers have let go of it.
+async fn free(applier: Arc<Mutex<Applier>>) {
+    loop {
+        tokio::time::sleep(FREE).await;
+        if !lock(&applier).free() {
+            return;
+        }
+    }
+}
+
 /// Retries addresses that could not be bound, as long as there are any.
-async fn retry(shared: Arc<Shared>, applier: Arc<tokio::sync::Mutex<Applier>>) {
+async fn retry(shared: Arc<Shared>, applier: Arc<Mutex<Applier>>) {
     loop {
         shared.retry.notified().await;
         let mut pause = RETRY_FIRST;
         while shared.waiting_listeners() > 0 {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_LAST);
-            applier.lock().await.retry().await;
+            lock(&applier).retry();
             shared.advance_to_live();
         }
     }

@@ -6,7 +6,7 @@ use std::{
 };
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{Config, Name, Secret, SecretContent},
+    model::{Name, Secret, SecretContent},
 };
 use weir_net::tls::{Certificate, Details, Roots};
 
@@ -21,7 +21,13 @@ struct Entry {
     given: Arc<Secret>,
     /// The newest version that could be read.
     good: Option<SecretRt>,
-    findings: Vec<Diagnostic>,
+}
+
+/// What came of a secret.
+pub struct Changed {
+    /// Its usable form is another now.
+    pub usable: bool,
+    pub findings: Vec<Diagnostic>,
 }
 
 /// All secrets by name.
@@ -31,32 +37,30 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    /// Takes the secrets of `config` over; the names of those whose usable form is another now.
-    pub fn update(&mut self, config: &Config) -> Vec<Name> {
-        let mut changed = Vec::new();
-        self.entries.retain(|name, _| {
-            let keep = config.secrets.contains_key(name);
-            if !keep {
-                changed.push(name.clone());
-            }
-            keep
-        });
-        for (name, secret) in &config.secrets {
-            if self.entries.get(name).is_some_and(|e| Arc::ptr_eq(&e.given, secret) || e.given == *secret) {
-                continue;
-            }
-            let (good, findings) = parse(secret);
-            if good.is_some() || !self.entries.contains_key(name) {
-                changed.push(name.clone());
-            }
-            let good = good.or_else(|| self.entries.remove(name).and_then(|e| e.good));
-            self.entries.insert(name.clone(), Entry { given: secret.clone(), good, findings });
+    /// Takes over a secret that is new or has changed. `None`: it says the same as before.
+    pub fn set(&mut self, secret: &Arc<Secret>) -> Option<Changed> {
+        let before = self.entries.get_mut(&secret.name);
+        if let Some(entry) = before
+            && entry.given == *secret
+        {
+            entry.given = secret.clone();
+            return None;
         }
-        changed
+        let (good, findings) = parse(secret);
+        let before = self.entries.remove(&secret.name);
+        let usable = good.is_some() || before.is_none();
+        let good = good.or_else(|| before.and_then(|e| e.good));
+        self.entries.insert(secret.name.clone(), Entry { given: secret.clone(), good });
+        Some(Changed { usable, findings })
     }
 
-    pub fn findings(&self) -> impl Iterator<Item = &Diagnostic> {
-        self.entries.values().flat_map(|e| &e.findings)
+    pub fn remove(&mut self, name: &Name) -> bool {
+        self.entries.remove(name).is_some()
+    }
+
+    /// As they were given.
+    pub fn given(&self) -> impl Iterator<Item = (&Name, &Arc<Secret>)> {
+        self.entries.iter().map(|(name, e)| (name, &e.given))
     }
 
     pub fn certificate(&self, name: &Name) -> Result<Arc<Certificate>, Diagnostic> {

@@ -1,75 +1,183 @@
-//! What workers serve by: one immutable picture of the configuration in run-time form.
+//! The HTTP connection managers that workers serve by, with their route tables. They are looked up by key after a change of the
+//! configuration; between changes, a worker compares one number per request.
 use crate::{
     access_log::AccessLogger,
-    cluster::{ClusterRegistry, ClusterSlot},
+    cluster::ClusterSlot,
     filter::config::FilterList,
     route::{RouteConfigRt, RouteTable, matcher::Patterns},
 };
-use std::{collections::HashMap, sync::Arc, time::SystemTime};
-use weir_config::model::{Config, HttpConnectionManager, Name, VirtualHost};
+use std::{
+    collections::HashMap,
+    ops::Deref,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use weir_config::model::{HttpConnectionManager, Name, VirtualHost};
 
-/// Published by `ArcSwap`; a worker compares its pointer at each request. What did not change is shared with the
-/// snapshot before it.
-pub struct Snapshot {
-    /// Counts up from 1 with each [`crate::Proxy::apply`]; 0 before the first.
-    pub version: u64,
-    pub config: Arc<Config>,
-    pub made_at: SystemTime,
-    pub hcms: HashMap<HcmKey, Arc<HcmRt>>,
-    /// Compiled route configurations.
-    pub tables: HashMap<Name, Arc<RouteTable>>,
-    /// Those that went with this version: connections may be on their way to them.
-    pub(crate) leaving: HashMap<HcmKey, Arc<HcmRt>>,
-    pub clusters: Arc<ClusterRegistry>,
-}
-
-impl Snapshot {
-    /// Before the first configuration.
-    pub(crate) fn empty(clusters: Arc<ClusterRegistry>) -> Snapshot {
-        Snapshot {
-            version: 0,
-            config: Arc::default(),
-            made_at: SystemTime::now(),
-            hcms: HashMap::new(),
-            tables: HashMap::new(),
-            leaving: HashMap::new(),
-            clusters,
-        }
-    }
-    /// The connection manager of a connection. `None` once it is gone for good: a connection that it served goes on with
-    /// the one it saw last, told to end by its drain signal.
-    pub fn hcm(&self, key: &HcmKey) -> Option<&Arc<HcmRt>> {
-        self.hcms.get(key).or_else(|| self.leaving.get(key))
-    }
-}
+/// A connection manager that is gone is kept this long: connections may be on their way to it.
+const LEAVES: Duration = Duration::from_secs(5);
 
 /// Names one HTTP connection manager for as long as connections live: they look up its newest form at each request.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HcmKey {
     pub listener: Name,
     pub chain: Name,
 }
 
-/// An HTTP connection manager with everything that its requests need.
+/// All connection managers of the process, and the tables that they route by.
+#[derive(Default)]
+pub struct ConnectionManagers {
+    version: AtomicU64,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    hcms: HashMap<HcmKey, Served>,
+    tables: HashMap<Name, Arc<RouteTable>>,
+    empty: Arc<RouteTable>,
+    leaving: Vec<(Instant, HcmKey)>,
+}
+
+struct Served {
+    hcm: Arc<HcmBase>,
+    /// While it does not take part in changes: the table of before.
+    frozen: Option<Arc<RouteTable>>,
+}
+
+/// A change of a connection manager.
+pub(crate) enum HcmChange {
+    Set(Arc<HcmBase>),
+    /// It stays as it is, with its table, until it is set again.
+    Freeze,
+    Remove,
+}
+
+impl ConnectionManagers {
+    /// Counts up with each change.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// The connection manager of a connection, with its table as of now. `None` once it is gone for good: a connection that it served
+    /// goes on with the one it saw last, told to end by its drain signal.
+    pub fn get(&self, key: &HcmKey) -> Option<HcmRt> {
+        let inner = self.lock();
+        let served = inner.hcms.get(key)?;
+        let table = served.frozen.clone().unwrap_or_else(|| inner.table(&served.hcm.config().route_config));
+        Some(HcmRt { base: served.hcm.clone(), table })
+    }
+
+    /// As it was set last.
+    pub(crate) fn base(&self, key: &HcmKey) -> Option<Arc<HcmBase>> {
+        self.lock().hcms.get(key).map(|s| s.hcm.clone())
+    }
+
+    /// Makes changes at once: no request sees a part of them. Returns the tables that were replaced.
+    pub(crate) fn publish(&self, hcms: Vec<(HcmKey, HcmChange)>, tables: Vec<(Name, Option<Arc<RouteTable>>)>) -> Vec<Arc<RouteTable>> {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let mut replaced = Vec::new();
+        let now = Instant::now();
+        inner.leaving.retain(|(since, key)| {
+            let stays = now - *since < LEAVES;
+            if !stays {
+                replaced.extend(inner.hcms.remove(key).and_then(|s| s.frozen));
+            }
+            stays
+        });
+        if hcms.is_empty() && tables.is_empty() {
+            return replaced;
+        }
+        for (key, change) in hcms {
+            inner.leaving.retain(|(_, k)| *k != key);
+            match change {
+                HcmChange::Set(hcm) => {
+                    let before = inner.hcms.insert(key, Served { hcm, frozen: None });
+                    replaced.extend(before.and_then(|s| s.frozen));
+                }
+                HcmChange::Freeze => inner.freeze(&key),
+                HcmChange::Remove => {
+                    // Requests on their way are answered as before.
+                    inner.freeze(&key);
+                    inner.leaving.push((now, key));
+                }
+            }
+        }
+        for (name, table) in tables {
+            replaced.extend(match table {
+                Some(table) => inner.tables.insert(name, table),
+                None => inner.tables.remove(&name),
+            });
+        }
+        self.version.fetch_add(1, Ordering::Release);
+        replaced
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn freeze(&mut self, key: &HcmKey) {
+        if let Some(served) = self.hcms.get_mut(key)
+            && served.frozen.is_none()
+        {
+            let name = &served.hcm.config().route_config;
+            served.frozen = Some(self.tables.get(name).unwrap_or(&self.empty).clone());
+        }
+    }
+
+    /// An empty one where there is none: every request is answered 404.
+    fn table(&self, name: &Name) -> Arc<RouteTable> {
+        self.tables.get(name).unwrap_or(&self.empty).clone()
+    }
+}
+
+/// An HTTP connection manager with everything that its requests need, at one moment.
+#[derive(Clone)]
 pub struct HcmRt {
-    config: Arc<HttpConnectionManager>,
-    /// Empty where its route configuration is missing: every request is answered 404.
+    base: Arc<HcmBase>,
     pub table: Arc<RouteTable>,
+}
+
+impl HcmRt {
+    /// One without routes.
+    #[cfg(test)]
+    pub(crate) fn of(base: HcmBase) -> HcmRt {
+        HcmRt { base: Arc::new(base), table: Arc::default() }
+    }
+    /// Whether both are the same objects.
+    pub fn is(&self, other: &HcmRt) -> bool {
+        Arc::ptr_eq(&self.base, &other.base) && Arc::ptr_eq(&self.table, &other.table)
+    }
+}
+
+impl Deref for HcmRt {
+    type Target = HcmBase;
+
+    fn deref(&self) -> &HcmBase {
+        &self.base
+    }
+}
+
+/// A connection manager without its table, which changes more often.
+pub struct HcmBase {
+    config: Arc<HttpConnectionManager>,
     pub access_logs: Arc<[AccessLogger]>,
     pub filters: Arc<FilterList>,
     /// A virtual host for each of the `server_domains`.
     servers: Option<Arc<RouteTable>>,
 }
 
-impl HcmRt {
-    pub(crate) fn new(
-        config: &Arc<HttpConnectionManager>,
-        table: Arc<RouteTable>,
-        access_logs: Arc<[AccessLogger]>,
-        filters: Arc<FilterList>,
-    ) -> HcmRt {
+impl HcmBase {
+    pub(crate) fn new(config: &Arc<HttpConnectionManager>, access_logs: Arc<[AccessLogger]>, filters: Arc<FilterList>) -> HcmBase {
         let servers = (!config.server_domains.is_empty()).then(|| servers(&config.server_domains));
-        HcmRt { config: config.clone(), table, access_logs, filters, servers }
+        HcmBase { config: config.clone(), access_logs, filters, servers }
     }
     /// Whether a request for `host` arrived on a connection that was opened for another server.
     pub fn is_misdirected(&self, sni: Option<&str>, host: &[u8]) -> bool {
@@ -84,9 +192,8 @@ impl HcmRt {
         }
     }
     /// Whether `other` would do the same.
-    pub(crate) fn same(&self, other: &HcmRt) -> bool {
+    pub(crate) fn same(&self, other: &HcmBase) -> bool {
         Arc::ptr_eq(&self.config, &other.config)
-            && Arc::ptr_eq(&self.table, &other.table)
             && Arc::ptr_eq(&self.access_logs, &other.access_logs)
             && Arc::ptr_eq(&self.filters, &other.filters)
     }

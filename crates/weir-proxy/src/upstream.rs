@@ -3,7 +3,6 @@ pub mod byte_stream;
 pub mod client;
 mod connect;
 mod connect_tunnel;
-pub mod copies;
 pub mod dial;
 pub mod direct;
 mod error;
@@ -126,6 +125,11 @@ impl WorkerCluster {
             freed: same.map_or_else(Rc::default, |p| p.freed.clone()),
             waiting: Cell::new(0),
         }
+    }
+
+    /// Whether its names may still be on their way to their first addresses.
+    pub fn is_warming(&self) -> bool {
+        self.hosts.is_empty() && self.rt.warming.is_some()
     }
 
     /// The host of an endpoint that no list holds.

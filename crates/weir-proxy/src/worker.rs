@@ -7,7 +7,7 @@ use crate::{
     core::Core,
     plugin::WorkerPlugins,
     stream::Stream,
-    upstream::{WorkerCluster, copies::Copies},
+    upstream::{WorkerCluster, mirror::Copies},
 };
 use std::{
     cell::{Cell, RefCell},
@@ -37,7 +37,7 @@ pub struct Worker {
     streams: RefCell<Vec<Rc<Stream>>>,
     pub plugins: Rc<WorkerPlugins>,
     pub logs: RefCell<WorkerLogs>,
-    pub copies: Rc<Copies>,
+    pub copies: Copies,
     /// Whether requests are refused (see [`crate::overload`]), as of the last tick.
     pub is_overloaded: Cell<bool>,
     next_stream: Cell<u64>,
@@ -61,7 +61,7 @@ impl Worker {
             streams: RefCell::default(),
             plugins: WorkerPlugins::new(&shared.plugins, worker.clone()),
             logs: RefCell::default(),
-            copies: Rc::default(),
+            copies: Copies::default(),
             is_overloaded: Cell::new(false),
             next_stream: Cell::new((index as u64) << 48),
             shared,
@@ -92,6 +92,18 @@ impl Worker {
         });
         clusters[id] = new.clone().map(|cluster| Known { slot: Arc::downgrade(slot), cluster });
         new
+    }
+
+    /// As [`Worker::cluster`]; the names of a new one are waited for a moment.
+    pub async fn warm_cluster(self: &Rc<Self>, slot: &Arc<ClusterSlot>) -> Option<Rc<WorkerCluster>> {
+        let cluster = self.cluster(slot);
+        match cluster.as_ref().filter(|c| c.is_warming()).map(|c| c.rt.clone()) {
+            None => cluster,
+            Some(warming) => {
+                warming.warmed().await;
+                self.cluster(slot)
+            }
+        }
     }
 
     /// Makes room among the connections of the cluster in a slot, for another worker.

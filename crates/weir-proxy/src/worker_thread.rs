@@ -9,13 +9,24 @@ use crate::{
     snapshot::HcmKey,
     worker::Worker,
 };
-use std::{cell::RefCell, collections::HashMap, io, rc::Rc, sync::Arc, thread::JoinHandle};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    io,
+    rc::{Rc, Weak},
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
 use tokio::{
     net::TcpListener,
     sync::{Notify, mpsc},
     task::spawn_local,
 };
 use weir_net::io::Io;
+
+/// How often connection managers are compared with the configuration where no request does it.
+const REFRESH: Duration = Duration::from_secs(1);
 
 /// What the main runtime asks of a worker.
 pub(crate) enum Command {
@@ -85,6 +96,7 @@ impl Local {
     fn new(index: usize, shared: Arc<Shared>) -> Rc<Local> {
         let worker = Worker::new(index, shared.clone());
         let hcms = Rc::new(HcmCache::new(worker.clone()));
+        spawn_local(refresh(Rc::downgrade(&hcms)));
         Rc::new(Local { worker, hcms, shared, drains: RefCell::default(), arriving: Rc::default() })
     }
 
@@ -142,6 +154,15 @@ impl Local {
         let key = HcmKey { listener: conn.listener.clone(), chain: conn.chain.clone() };
         let protocol = hcm::Protocol::of(&io);
         hcm::serve(io, Rc::new(conn), self.worker.clone(), self.hcms.clone(), key, protocol).await;
+    }
+}
+
+/// Keeps a worker without requests from holding on to what the configuration no longer has.
+async fn refresh(hcms: Weak<HcmCache>) {
+    loop {
+        tokio::time::sleep(REFRESH).await;
+        let Some(hcms) = hcms.upgrade() else { return };
+        hcms.refresh();
     }
 }
 

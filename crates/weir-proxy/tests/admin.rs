@@ -41,7 +41,7 @@ async fn running() -> (Proxy, SocketAddr) {
     let up = upstream("a:").await;
     conf.cluster("outbound|80||a.test", up).cluster("b", up).certificate("shop", &ca.sign(&["shop.test"]));
     conf.listener("l", loopback(), vec![tcp("c", &[], &[], "b")]);
-    proxy.apply(conf.arc()).await;
+    proxy.apply(conf.delta()).await;
     expect(&mut connect(address_of(&proxy, "l")).await, "a:").await;
     let admin = proxy.admin_address().unwrap();
     (proxy, admin)
@@ -94,7 +94,7 @@ async fn readiness_follows_the_state() {
         (a.status, a.body)
     };
     assert_eq!(ready().await, (503, "PRE_INITIALIZING\n".into()));
-    proxy.apply(Conf::default().arc()).await;
+    proxy.apply(Conf::default().delta()).await;
     assert_eq!(ready().await, (200, "LIVE\n".into()));
     assert_eq!(ask(admin, "POST", "/healthcheck/fail").await.body, "OK\n");
     assert_eq!(ready().await, (503, "DRAINING\n".into()));
@@ -244,11 +244,12 @@ async fn a_plugin_that_cannot_be_loaded_is_said_and_shown() {
     hcm.http_filters = HttpFilter::list([(PluginPhase::Authn, "default/gone".into())]);
     let filter = NetworkFilter::HttpConnectionManager(hcm.into());
     conf.listener("l", loopback(), vec![FilterChain { name: "c".into(), server_names: vec![], tls: None, filters: vec![filter] }.into()]);
-    let report = within(proxy.apply(conf.arc())).await;
-    let d = report.diagnostics.iter().find(|d| d.reason == "PluginCodeUnavailable").unwrap();
+    let report = within(proxy.apply(conf.delta())).await;
+    let diagnostics = report.diagnostics();
+    let d = diagnostics.iter().find(|d| d.reason == "PluginCodeUnavailable").unwrap();
     assert!(d.severity == Severity::Error && d.message.contains("default/gone") && d.message.contains("/nonexistent/plugin.wasm"), "{d:?}");
     let json = ask(proxy.admin_address().unwrap(), "GET", "/plugins").await.json();
     assert_eq!((&json["plugins"][0]["name"], &json["plugins"][0]["state"]), (&Value::from("default/gone"), &Value::from("failed")));
-    let snapshot = proxy.shared().snapshot.load();
-    assert_eq!(&*snapshot.hcms.values().next().unwrap().filters.plugins().next().unwrap().name, "default/gone");
+    let key = weir_proxy::snapshot::HcmKey { listener: "l".into(), chain: "c".into() };
+    assert_eq!(&*proxy.shared().connection_managers.get(&key).unwrap().filters.plugins().next().unwrap().name, "default/gone");
 }

@@ -20,7 +20,7 @@ async fn names_are_followed_and_the_last_good_addresses_stay() {
     conf.cluster_with("strict", Discovery::StrictDns(names(&["a.test", "b.test"], port)), |_| {});
     conf.cluster_with("logical", Discovery::LogicalDns(names(&["b.test"], port)), |_| {});
     conf.cluster_with("local", Discovery::StrictDns(names(&["localhost"], port)), |_| {});
-    proxy.apply(conf.arc()).await;
+    proxy.apply(conf.delta()).await;
     let addresses = |cluster: &str| {
         let rt = proxy.shared().clusters.find(cluster).unwrap().current().unwrap();
         rt.endpoints.load().endpoints.iter().map(|e| e.address.ip().to_string()).collect::<Vec<_>>()
@@ -41,12 +41,12 @@ async fn names_are_followed_and_the_last_good_addresses_stay() {
     assert_eq!(addresses("strict"), ["127.0.0.9", "127.0.0.2", "127.0.0.3"]);
     // A change elsewhere in the cluster does not lose them either.
     conf.cluster_with("strict", Discovery::StrictDns(names(&["a.test", "b.test"], port)), |c| c.max_requests_per_connection = 7);
-    proxy.apply(conf.arc()).await;
+    proxy.apply(conf.delta()).await;
     assert_eq!(addresses("strict"), ["127.0.0.9", "127.0.0.2", "127.0.0.3"]);
     // A cluster that goes empties its slot.
     let slot = proxy.shared().clusters.find("logical").unwrap();
     conf.0.clusters.remove("logical");
-    proxy.apply(conf.arc()).await;
+    proxy.apply(conf.delta()).await;
     assert!(slot.current().is_none());
 }
 
@@ -58,7 +58,7 @@ async fn a_request_names_its_endpoint() {
     let (mut conf, ca) = (Conf::default(), Ca::new());
     let secure = tls_upstream("secure:", &ca.sign(&["a.test"])).await;
     conf.listener("l", loopback(), vec![tcp("c", &["*.test"], &[], "dynamic")]);
-    proxy.apply(conf.cluster_with("dynamic", Discovery::DynamicForwardProxy { port: secure.port() }, |_| {}).arc()).await;
+    proxy.apply(conf.cluster_with("dynamic", Discovery::DynamicForwardProxy { port: secure.port() }, |_| {}).delta()).await;
     // By the server name of a connection that is passed through.
     expect(&mut connect_tls(&trusting(&ca), address_of(&proxy, "l"), "a.test").await.unwrap(), "secure:").await;
     assert!(connect_tls(&trusting(&ca), address_of(&proxy, "l"), "b.test").await.is_err());
@@ -81,16 +81,16 @@ async fn a_dead_endpoint_is_passed_over() {
     let alive = upstream("alive:").await;
     let mut conf = Conf::default();
     conf.cluster_with("a", Discovery::Static(assignment(&[Address::Socket(dead), Address::Socket(alive)])), |_| {});
-    proxy.apply(conf.listener("l", loopback(), vec![tcp("c", &[], &[], "a")]).arc()).await;
+    proxy.apply(conf.listener("l", loopback(), vec![tcp("c", &[], &[], "a")]).delta()).await;
     for _ in 0..20 {
         expect(&mut connect(address_of(&proxy, "l")).await, "alive:").await;
     }
     conf.cluster("a", dead);
-    proxy.apply(conf.arc()).await;
+    proxy.apply(conf.delta()).await;
     assert!(closes(&mut connect(address_of(&proxy, "l")).await).await);
     assert_eq!(counter(&proxy, "l", "tcp.upstream_cx_connect_fail"), 1);
     conf.0.clusters.clear();
-    proxy.apply(conf.arc()).await;
+    proxy.apply(conf.delta()).await;
     assert!(closes(&mut connect(address_of(&proxy, "l")).await).await);
     assert_eq!(counter(&proxy, "l", "tcp.downstream_cx_no_route"), 1);
 }
@@ -117,9 +117,9 @@ async fn upstreams_speak_tls_and_are_verified() {
         conf.cluster_with(name, Discovery::Static(assignment(&[Address::Socket(secure)])), |c| c.tls = Some(tls.clone()));
         conf.listener(name, loopback(), vec![tcp("c", &[], &[], name)]);
     }
-    let report = proxy.apply(conf.arc()).await;
-    assert_eq!(report.diagnostics.len(), 1, "{:?}", report.diagnostics);
-    assert_eq!((report.diagnostics[0].severity, report.diagnostics[0].reason), (Severity::Warning, "InsecureSkipVerify"));
+    let report = proxy.apply(conf.delta()).await;
+    assert_eq!(report.diagnostics().len(), 1, "{:?}", report.diagnostics());
+    assert_eq!((report.diagnostics()[0].severity, report.diagnostics()[0].reason), (Severity::Warning, "InsecureSkipVerify"));
     for (name, _, good) in &table {
         let mut io = connect(address_of(&proxy, name)).await;
         match good {
@@ -134,12 +134,13 @@ async fn upstreams_speak_tls_and_are_verified() {
         c.tls = Some(tls("ca", "up.test"));
         c.max_requests_per_connection = 1;
     });
-    proxy.apply(conf.arc()).await;
+    proxy.apply(conf.delta()).await;
     assert!(std::sync::Arc::ptr_eq(&before, &client("good")));
     // A cluster whose roots are gone is refused; what it was serves on.
     conf.0.secrets.remove("ca");
-    let report = proxy.apply(conf.arc()).await;
-    let errors: Vec<_> = report.diagnostics.iter().filter(|d| d.severity == Severity::Error).map(|d| d.message.as_str()).collect();
+    let report = proxy.apply(conf.delta()).await;
+    let diagnostics = report.diagnostics();
+    let errors: Vec<_> = diagnostics.iter().filter(|d| d.severity == Severity::Error).map(|d| d.message.as_str()).collect();
     assert_eq!(errors.len(), 2, "{errors:?}");
     assert!(errors[0].contains("cluster `good`: there is no secret `ca`"), "{errors:?}");
     expect(&mut connect(address_of(&proxy, "good")).await, "secure:").await;
@@ -153,11 +154,11 @@ async fn what_did_not_change_is_not_touched() {
     for i in 0..10_000 {
         conf.cluster(&format!("outbound|80||service-{i}.test"), std::net::SocketAddr::from(([10, 0, (i >> 8) as u8, i as u8], 80)));
     }
-    proxy.apply(conf.arc()).await;
+    proxy.apply(conf.delta()).await;
     let version = |i: usize| proxy.shared().clusters.find(&format!("outbound|80||service-{i}.test")).unwrap().version();
     let before: Vec<_> = (0..10_000).map(version).collect();
     conf.cluster("outbound|80||service-5000.test", "10.9.9.9:80".parse().unwrap());
-    let config = conf.arc();
+    let config = conf.delta();
     let start = std::time::Instant::now();
     proxy.apply(config).await;
     println!("one changed cluster among 10,000: {:?}", start.elapsed());

@@ -11,7 +11,7 @@ async fn accepting_goes_on_when_descriptors_are_back() {
     let proxy = start();
     let mut conf = Conf::default();
     conf.cluster("a", upstream("a:").await).listener("l", loopback(), vec![tcp("c", &[], &[], "a")]);
-    proxy.apply(conf.arc()).await;
+    proxy.apply(conf.delta()).await;
     let address = address_of(&proxy, "l");
     expect(&mut connect(address).await, "a:").await;
     until("the first connection is gone", || proxy.shared().connections() == 0).await;

@@ -11,7 +11,7 @@ async fn connections_are_served_to_their_end() {
     let mut conf = Conf::default();
     conf.cluster("a", upstream("a:").await);
     assert_eq!(proxy.shared().state(), State::PreInitializing);
-    proxy.apply(conf.listener("l", loopback(), vec![tcp("c", &[], &[], "a")]).arc()).await;
+    proxy.apply(conf.listener("l", loopback(), vec![tcp("c", &[], &[], "a")]).delta()).await;
     assert_eq!(proxy.shared().state(), State::Live);
     let address = address_of(&proxy, "l");
     let mut open = connect(address).await;
@@ -41,7 +41,7 @@ async fn waiting_ends() {
     });
     let mut conf = Conf::default();
     conf.cluster("a", upstream("a:").await);
-    proxy.apply(conf.listener("l", loopback(), vec![tcp("c", &[], &[], "a")]).arc()).await;
+    proxy.apply(conf.listener("l", loopback(), vec![tcp("c", &[], &[], "a")]).delta()).await;
     let mut open = connect(address_of(&proxy, "l")).await;
     expect(&mut open, "a:").await;
     within(proxy.drain_and_stop(Duration::from_millis(10))).await;

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use weir_config::model::*;
+use weir_config::{delta::Delta, model::*};
 use weir_proxy::{Options, Proxy};
 use weir_test::{
     backend::{Backend, pattern},
@@ -53,9 +53,9 @@ fn rig(edit: impl FnOnce(&mut HttpConnectionManager, &mut Route, &mut Cluster)) 
     config.clusters.insert("c".into(), Arc::new(cluster));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let proxy = runtime.block_on(async { Proxy::start(Options { workers: 1, admin: None, ..Options::default() }) }).unwrap();
-    let report = runtime.block_on(proxy.apply(Arc::new(config)));
-    assert!(report.diagnostics.is_empty(), "{:?}", report.diagnostics);
-    let address = report.listeners[0].address;
+    let report = runtime.block_on(proxy.apply(Delta::of(&config, 1)));
+    assert!(report.diagnostics().is_empty(), "{:?}", report.diagnostics());
+    let address = proxy.listeners()[0].address;
     Rig { runtime, proxy, backend, address }
 }
 

@@ -24,8 +24,8 @@ async fn the_server_name_leads_to_its_chain_and_certificate() {
         tcp("through", &["through.test"], &[], "through"),
         tcp("plain", &[], &[], "b"),
     ];
-    let report = proxy.apply(conf.listener("l", loopback(), chains).arc()).await;
-    assert_eq!(report.diagnostics, []);
+    let report = proxy.apply(conf.listener("l", loopback(), chains).delta()).await;
+    assert_eq!(report.diagnostics(), []);
     let (address, client) = (address_of(&proxy, "l"), trusting(&ca));
     for (name, greeting, pem) in [
         ("x.a.test", "a:", &certs[0].1),
@@ -52,7 +52,7 @@ async fn a_name_without_chain_is_turned_away() {
     let (proxy, ca) = (start(), Ca::new());
     let mut conf = Conf::default();
     conf.cluster("a", upstream("a:").await).certificate("a", &ca.sign(&["a.test"]));
-    proxy.apply(conf.listener("l", loopback(), vec![tcp("a", &["a.test"], &["a"], "a")]).arc()).await;
+    proxy.apply(conf.listener("l", loopback(), vec![tcp("a", &["a.test"], &["a"], "a")]).delta()).await;
     assert!(connect_tls(&trusting(&ca), address_of(&proxy, "l"), "b.test").await.is_err());
     let mut plain = connect(address_of(&proxy, "l")).await;
     plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
@@ -67,7 +67,7 @@ async fn certificates_change_under_open_connections() {
     let mut conf = Conf::default();
     conf.cluster("a", upstream("a:").await).certificate("cert", &old);
     conf.listener("l", loopback(), vec![tcp("a", &["a.test"], &["cert"], "a")]);
-    proxy.apply(conf.arc()).await;
+    proxy.apply(conf.delta()).await;
     let address = address_of(&proxy, "l");
     let mut open = Vec::new();
     for _ in 0..20 {
@@ -76,8 +76,8 @@ async fn certificates_change_under_open_connections() {
         assert_eq!(serial(&io), serial_of(&old));
         open.push(io);
     }
-    let report = proxy.apply(conf.certificate("cert", &new).arc()).await;
-    assert_eq!((report.version, report.diagnostics), (2, vec![]));
+    let report = proxy.apply(conf.certificate("cert", &new).delta()).await;
+    assert_eq!((report.version, report.diagnostics()), (2, vec![]));
     assert_eq!(address_of(&proxy, "l"), address, "the socket stays");
     let io = connect_tls(&trusting(&ca), address, "a.test").await.unwrap();
     assert_eq!(serial(&io), serial_of(&new));
@@ -87,15 +87,15 @@ async fn certificates_change_under_open_connections() {
     // A broken one is refused alone: the last good one serves on.
     let mut broken = new.clone();
     broken.key = old.key.clone();
-    let report = proxy.apply(conf.certificate("cert", &broken).arc()).await;
-    assert_eq!(report.diagnostics.len(), 1, "{:?}", report.diagnostics);
-    let d = &report.diagnostics[0];
+    let report = proxy.apply(conf.certificate("cert", &broken).delta()).await;
+    assert_eq!(report.diagnostics().len(), 1, "{:?}", report.diagnostics());
+    let d = &report.diagnostics()[0];
     assert!(d.severity == Severity::Error && d.message.contains("`cert`") && d.message.contains("does not match"), "{d:?}");
     let io = connect_tls(&trusting(&ca), address, "a.test").await.unwrap();
     assert_eq!(serial(&io), serial_of(&new));
     // It is said again as long as it is so, and no longer.
-    assert_eq!(proxy.apply(conf.cluster("other", loopback()).arc()).await.diagnostics.len(), 1);
-    assert_eq!(proxy.apply(conf.certificate("cert", &new).arc()).await.diagnostics.len(), 0);
+    assert_eq!(proxy.apply(conf.cluster("other", loopback()).delta()).await.diagnostics().len(), 1);
+    assert_eq!(proxy.apply(conf.certificate("cert", &new).delta()).await.diagnostics().len(), 0);
 }
 
 #[tokio::test]
@@ -104,10 +104,10 @@ async fn a_secret_that_comes_later_completes_the_chain() {
     let mut conf = Conf::default();
     conf.cluster("a", upstream("a:").await);
     let chains = vec![tcp("a", &["a.test"], &["late"], "a"), tcp("plain", &[], &[], "a")];
-    let report = proxy.apply(conf.listener("l", loopback(), chains).arc()).await;
-    assert!(report.diagnostics.iter().any(|d| d.message.contains("there is no secret `late`")), "{:?}", report.diagnostics);
-    let report = proxy.apply(conf.certificate("late", &ca.sign(&["a.test"])).arc()).await;
-    assert_eq!(report.diagnostics, []);
+    let report = proxy.apply(conf.listener("l", loopback(), chains).delta()).await;
+    assert!(report.diagnostics().iter().any(|d| d.message.contains("there is no secret `late`")), "{:?}", report.diagnostics());
+    let report = proxy.apply(conf.certificate("late", &ca.sign(&["a.test"])).delta()).await;
+    assert_eq!(report.diagnostics(), []);
     expect(&mut connect_tls(&trusting(&ca), address_of(&proxy, "l"), "a.test").await.unwrap(), "a:").await;
 }
 
@@ -117,26 +117,26 @@ async fn listeners_come_change_and_go_while_others_serve() {
     let mut conf = Conf::default();
     conf.cluster("a", upstream("a:").await).cluster("b", upstream("b:").await);
     conf.listener("stays", loopback(), vec![tcp("c", &[], &[], "a")]);
-    proxy.apply(conf.arc()).await;
+    proxy.apply(conf.delta()).await;
     let stays = address_of(&proxy, "stays");
     let mut first = connect(stays).await;
     expect(&mut first, "a:").await;
 
     // Another comes.
-    proxy.apply(conf.listener("moves", loopback(), vec![tcp("c", &[], &[], "a")]).arc()).await;
+    proxy.apply(conf.listener("moves", loopback(), vec![tcp("c", &[], &[], "a")]).delta()).await;
     let before = address_of(&proxy, "moves");
     let mut moving = connect(before).await;
     expect(&mut moving, "a:").await;
 
     // Its chain leads elsewhere: old connections go on, new ones follow.
-    proxy.apply(conf.listener("moves", loopback(), vec![tcp("c", &[], &[], "b")]).arc()).await;
+    proxy.apply(conf.listener("moves", loopback(), vec![tcp("c", &[], &[], "b")]).delta()).await;
     assert_eq!(address_of(&proxy, "moves"), before);
     expect(&mut connect(before).await, "b:").await;
     ping(&mut moving, "old").await;
 
     // It moves to another address: the new one accepts, the old one no more, its connections go on.
     let free = std::net::TcpListener::bind(loopback()).unwrap().local_addr().unwrap();
-    proxy.apply(conf.listener("moves", free, vec![tcp("c", &[], &[], "b")]).arc()).await;
+    proxy.apply(conf.listener("moves", free, vec![tcp("c", &[], &[], "b")]).delta()).await;
     assert_eq!(address_of(&proxy, "moves"), free);
     expect(&mut connect(free).await, "b:").await;
     until("the old address is closed", || std::net::TcpStream::connect(before).is_err()).await;
@@ -144,8 +144,8 @@ async fn listeners_come_change_and_go_while_others_serve() {
 
     // It goes.
     conf.0.listeners.remove("moves");
-    let report = proxy.apply(conf.arc()).await;
-    assert_eq!(report.listeners.len(), 1);
+    proxy.apply(conf.delta()).await;
+    assert_eq!(proxy.listeners().len(), 1);
     until("the address is closed", || std::net::TcpStream::connect(free).is_err()).await;
     ping(&mut first, "all along").await;
     assert_eq!(address_of(&proxy, "stays"), stays);
@@ -157,13 +157,13 @@ async fn a_renamed_listener_takes_the_address_over() {
     let mut conf = Conf::default();
     let free = std::net::TcpListener::bind(loopback()).unwrap().local_addr().unwrap();
     conf.cluster("a", upstream("a:").await).listener("one", free, vec![tcp("c", &[], &[], "a")]);
-    assert_eq!(proxy.apply(conf.arc()).await.diagnostics, []);
+    assert_eq!(proxy.apply(conf.delta()).await.diagnostics(), []);
     let mut old = connect(free).await;
     expect(&mut old, "a:").await;
     conf.0.listeners.clear();
-    let report = proxy.apply(conf.listener("two", free, vec![tcp("c", &[], &[], "a")]).arc()).await;
-    assert_eq!(report.diagnostics, []);
-    assert_eq!(report.listeners.len(), 1);
+    let report = proxy.apply(conf.listener("two", free, vec![tcp("c", &[], &[], "a")]).delta()).await;
+    assert_eq!(report.diagnostics(), []);
+    assert_eq!(proxy.listeners().len(), 1);
     for _ in 0..50 {
         expect(&mut connect(free).await, "a:").await;
     }
@@ -178,14 +178,15 @@ async fn an_address_that_is_taken_is_said_and_tried_again() {
     let mut conf = Conf::default();
     conf.cluster("a", upstream("a:").await).listener("l", address, vec![tcp("c", &[], &[], "a")]);
     conf.listener("m", address, vec![tcp("c", &[], &[], "a")]);
-    let report = proxy.apply(conf.arc()).await;
-    let messages: Vec<_> = report.diagnostics.iter().map(|d| d.message.as_str()).collect();
+    let report = proxy.apply(conf.delta()).await;
+    let diagnostics = report.diagnostics();
+    let messages: Vec<_> = diagnostics.iter().map(|d| d.message.as_str()).collect();
     assert_eq!(messages.len(), 2, "{messages:?}");
     assert!(messages[0].contains(&format!("listener `l`: cannot listen on {address}")), "{messages:?}");
     assert!(messages[1].contains("is taken by listener `l`"), "{messages:?}");
     drop(taken);
-    let report = proxy.apply(conf.arc()).await;
-    assert_eq!(report.listeners.len(), 1);
+    proxy.apply(conf.delta()).await;
+    assert_eq!(proxy.listeners().len(), 1);
     expect(&mut connect(address).await, "a:").await;
 }
 
@@ -195,7 +196,7 @@ async fn a_proxy_protocol_header_that_stays_incomplete_times_out() {
     let proxy = start_with(|o| o.listener_filters_timeout = std::time::Duration::from_millis(500));
     let mut conf = Conf::default();
     conf.cluster("a", upstream("a:").await);
-    proxy.apply(conf.listener_with("l", loopback(), vec![tcp("plain", &[], &[], "a")], |l| l.proxy_protocol = true).arc()).await;
+    proxy.apply(conf.listener_with("l", loopback(), vec![tcp("plain", &[], &[], "a")], |l| l.proxy_protocol = true).delta()).await;
     let mut slow = connect(address_of(&proxy, "l")).await;
     slow.write_all(b"PROXY TCP4 1.2").await.unwrap();
     assert!(closes(&mut slow).await);
@@ -207,7 +208,7 @@ async fn connections_beyond_the_limit_are_closed_and_counted() {
     let proxy = start();
     let mut conf = Conf::default();
     conf.cluster("a", upstream("a:").await);
-    proxy.apply(conf.listener_with("l", loopback(), vec![tcp("c", &[], &[], "a")], |l| l.max_connections = 2).arc()).await;
+    proxy.apply(conf.listener_with("l", loopback(), vec![tcp("c", &[], &[], "a")], |l| l.max_connections = 2).delta()).await;
     let address = address_of(&proxy, "l");
     let mut held = vec![connect(address).await, connect(address).await];
     for io in &mut held {
@@ -232,7 +233,7 @@ async fn client_certificates_are_asked_for() {
         subject_alt_names: names.iter().map(|n| (*n).to_string()).collect(),
         ..Default::default()
     };
-    proxy.apply(conf.listener("l", loopback(), vec![tcp_with("c", &[], Some(tls(&["me.test"], Some("ca"))), "a")]).arc()).await;
+    proxy.apply(conf.listener("l", loopback(), vec![tcp_with("c", &[], Some(tls(&["me.test"], Some("ca"))), "a")]).delta()).await;
     let address = address_of(&proxy, "l");
     let with = |pem: Option<Signed>| {
         weir_net::tls::Client::new(weir_net::tls::ClientOptions {
@@ -263,7 +264,7 @@ async fn client_certificates_are_asked_for() {
     // Other roots hold from the next handshake on; who is in stays in.
     let mut open = connect_tls(&with(Some(ca.sign(&["me.test"]))), address, "a.test").await.unwrap();
     expect(&mut open, "a:").await;
-    assert_eq!(proxy.apply(conf.roots("ca", &other.pem()).arc()).await.diagnostics, []);
+    assert_eq!(proxy.apply(conf.roots("ca", &other.pem()).delta()).await.diagnostics(), []);
     expect(&mut connect_tls(&with(Some(other.sign(&["me.test"]))), address, "a.test").await.unwrap(), "a:").await;
     if let Ok(mut io) = connect_tls(&with(Some(ca.sign(&["me.test"]))), address, "a.test").await {
         assert!(closes(&mut io).await);
@@ -271,11 +272,11 @@ async fn client_certificates_are_asked_for() {
     ping(&mut open, "still").await;
     assert!(!proxy.shared().listeners.load()[0].current.load().chains()[0].drain_group.has_ended());
     // Without roots nothing could be verified: refused, and the version before serves on.
-    let report = proxy.apply(conf.listener("l", loopback(), vec![tcp_with("c", &[], Some(tls(&[], None)), "a")]).arc()).await;
-    assert_eq!(report.diagnostics.len(), 1, "{:?}", report.diagnostics);
+    let report = proxy.apply(conf.listener("l", loopback(), vec![tcp_with("c", &[], Some(tls(&[], None)), "a")]).delta()).await;
+    assert_eq!(report.diagnostics().len(), 1, "{:?}", report.diagnostics());
     assert!(connect_tls(&with(Some(other.sign(&["me.test"]))), address, "a.test").await.is_ok());
     // Another demand ends the drain_group: connections are told to leave.
     let drain_group = proxy.shared().listeners.load()[0].current.load().chains()[0].drain_group.clone();
-    proxy.apply(conf.listener("l", loopback(), vec![tcp_with("c", &[], Some(tls(&["you.test"], Some("ca"))), "a")]).arc()).await;
+    proxy.apply(conf.listener("l", loopback(), vec![tcp_with("c", &[], Some(tls(&["you.test"], Some("ca"))), "a")]).delta()).await;
     assert!(drain_group.has_ended());
 }

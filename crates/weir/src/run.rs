@@ -54,24 +54,30 @@ pub fn run(options: Options) -> Result<ExitCode> {
         let mut signals = Signals::new()?;
         let _upstreams = start_echo(&options.echo).await?;
         let status = options.control.status.clone();
-        let objects = weir_proxy::Objects(Arc::new(move || status.json()));
+        let objects = weir_proxy::Objects(Arc::new(move |verdicts| status.json(verdicts)));
         let proxy = Proxy::start(weir_proxy::Options { objects: Some(objects), ..options.proxy }).context("cannot start")?;
         let mut updates = updates(options.source, options.control)?;
         let (mut printer, mut applying) = (Printer::default(), JoinSet::new());
+        // For the greeting.
         let mut config = Config::default();
         let wanted = loop {
             tokio::select! {
                 update = updates.recv() => match update {
-                    Some(update) => {
-                        config.apply(&update.delta);
-                        let config = Arc::new(config.clone());
-                        let (began, report) = (Instant::now(), proxy.apply(config.clone()));
-                        applying.spawn(async move { (report.await, update, config, began.elapsed()) });
+                    Some(mut update) => {
+                        let delta = std::mem::take(&mut update.delta);
+                        if !printer.greeted {
+                            config.apply(&delta);
+                        }
+                        let (began, report) = (Instant::now(), proxy.apply(delta));
+                        applying.spawn(async move { (report.await, update, began.elapsed()) });
                     }
                     // That thread ends only with its receiver, or by a bug: what comes after would go unnoticed.
                     None => bail!("the thread that reads the configuration has ended"),
                 },
-                Some(Ok((report, update, config, took))) = applying.join_next() => printer.applied(&proxy, &update, &config, report, took),
+                Some(Ok((report, update, took))) = applying.join_next() => {
+                    printer.applied(&proxy, &update, &config, report, took);
+                    config = Config::default();
+                }
                 end = signals.next(&proxy) => if let Some(end) = end { break end },
                 () = proxy.quit_requested() => break End::Terminate,
             }
@@ -165,7 +171,7 @@ struct Printer {
 impl Printer {
     fn applied(&mut self, proxy: &Proxy, update: &Update, config: &Config, report: weir_proxy::Report, took: Duration) {
         let colour = std::io::stderr().is_terminal();
-        let all = findings(&update.diagnostics, report.diagnostics);
+        let all = findings(&update.diagnostics, report.diagnostics());
         for d in &all {
             if !self.told.contains(&d.line()) {
                 eprintln!("{}\n", d.snippet(colour));

@@ -69,10 +69,9 @@ pub(super) fn config_dump(shared: &Arc<Shared>, query: &Query) -> Reply {
 }
 
 fn lists(shared: &Shared, wanted: &dyn Fn(&str) -> bool, eds: bool) -> Vec<List> {
-    let snapshot = shared.snapshot.load();
-    let config = &snapshot.config;
-    let version = snapshot.version.to_string();
-    let at = rfc3339(snapshot.made_at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64));
+    let (summary, config) = (shared.summary.load(), shared.config());
+    let version = summary.version.to_string();
+    let at = rfc3339(summary.made_at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64));
     let entry = |field: &'static str, shape: fn(Value) -> Value| {
         let (version, at) = (version.clone(), at.clone());
         move |_: &str, resource: Value| json!({ "version_info": version, field: shape(resource), "last_updated": at })

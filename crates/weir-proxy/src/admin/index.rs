@@ -62,17 +62,17 @@ pub(super) fn page(shared: &Arc<Shared>) -> Reply {
 fn header(shared: &Shared, out: &mut String) {
     let state = shared.state();
     let class = if state == State::Live { "live" } else { "other" };
-    let snapshot = shared.snapshot.load();
+    let summary = shared.summary.load();
     let listeners = shared.listeners.load();
     let addresses: Vec<String> = listeners.iter().map(|l| l.address.to_string()).collect();
     let facts = [
         ("Version", env!("CARGO_PKG_VERSION").to_string()),
         ("Uptime", uptime(shared.started.elapsed())),
-        ("Configuration", format!("version {}", snapshot.version)),
+        ("Configuration", format!("version {}", summary.version)),
         ("Listeners", if addresses.is_empty() { "none".into() } else { addresses.join(", ") }),
-        ("Routes", snapshot.config.routes.values().flat_map(|t| &t.virtual_hosts).map(|h| h.routes.len()).sum::<usize>().to_string()),
-        ("Clusters", snapshot.config.clusters.len().to_string()),
-        ("Plugins", snapshot.config.plugins.len().to_string()),
+        ("Routes", summary.routes.to_string()),
+        ("Clusters", summary.clusters.to_string()),
+        ("Plugins", summary.plugins.to_string()),
         ("Connections", shared.connections().to_string()),
     ];
     let _ = writeln!(out, "<header>\n<h1>Weir <span class=\"{class}\">{}</span></h1>\n<dl>", Escaped(show::state_word(state)));

@@ -13,7 +13,12 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::{SystemTime, UNIX_EPOCH},
 };
-use weir_config::{model::HealthStatus, redact};
+use weir_config::{
+    delta::{self, ResourceKind},
+    diagnostic::Severity,
+    model::HealthStatus,
+    redact,
+};
 
 pub(super) fn state_word(state: State) -> &'static str {
     match state {
@@ -27,7 +32,10 @@ pub(super) fn state_word(state: State) -> &'static str {
 pub(super) fn ready(shared: &Arc<Shared>, _: &Query) -> Reply {
     let state = shared.state();
     let status = if state == State::Live { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let refused: String = shared.plugins.refusals().iter().map(|d| format!("{}\n", d.line())).collect();
+    let verdicts = shared.verdicts.standing();
+    let plugins = verdicts.iter().filter(|v| v.id.kind == ResourceKind::Plugin && v.state == delta::State::Refused);
+    let errors = plugins.flat_map(|v| &v.findings).filter(|d| d.severity == Severity::Error);
+    let refused: String = errors.map(|d| format!("{}\n", d.line())).collect();
     Reply::error(status, format!("{}\n{refused}", state_word(state)))
 }
 
@@ -41,7 +49,7 @@ pub(super) fn server_info(shared: &Arc<Shared>, _: &Query) -> Reply {
         "uptime_all_epochs": uptime,
         "hot_restart_version": "disabled",
         "start_time": rfc3339(seconds(shared.started_at)),
-        "configuration_version": shared.snapshot.load().version,
+        "configuration_version": shared.summary.load().version,
         "command_line_options": {
             "concurrency": o.workers,
             "admin_address": o.admin.map(|a| a.to_string()),
@@ -87,8 +95,7 @@ pub(super) fn listeners(shared: &Arc<Shared>, query: &Query) -> Reply {
 pub(super) fn certs(shared: &Arc<Shared>, _: &Query) -> Reply {
     let now = seconds(SystemTime::now());
     let all: Vec<_> = shared
-        .certificates
-        .load()
+        .certificates()
         .iter()
         .map(|(name, d)| {
             let names = d.dns_names.iter().map(|n| json!({ "dns": n }));
@@ -124,7 +131,7 @@ pub(super) fn objects(shared: &Arc<Shared>, query: &Query) -> Reply {
         Ok(filter) => filter,
         Err(reply) => return reply,
     };
-    let mut all = shared.options.objects.as_ref().map_or_else(|| json!([]), |objects| objects.0());
+    let mut all = shared.options.objects.as_ref().map_or_else(|| json!([]), |objects| objects.0(&shared.verdicts.standing()));
     if let (Some(list), Some(filter)) = (all.as_array_mut(), filter) {
         list.retain(|entry| filter.is_match(entry["object"].as_str().unwrap_or_default()));
     }

@@ -1,30 +1,25 @@
-//! Clusters at configuration time: what changed is built anew, warmed and published; what is broken is refused alone.
-use super::{ClusterRegistry, ClusterRt, EndpointSet, ForwardProxy, discovery, discovery::Follower};
-use crate::{
-    breaker::{Breakers, UpstreamConnections},
-    diff,
-    secrets::Secrets,
-};
+//! Clusters at configuration time: what changed is built anew and published at once; what is broken is refused alone.
+use super::{Breakers, ClusterRegistry, ClusterRt, ClusterSlot, EndpointSet, ForwardProxy, Resolved, discovery, discovery::Follower};
+use crate::{breaker::UpstreamConnections, secrets::Secrets, verdict::Verdicts};
 use arc_swap::ArcSwap;
 use std::{
-    collections::{BTreeMap, HashSet},
-    sync::Arc,
-    time::Duration,
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::{Arc, Mutex},
 };
-use tokio::{runtime::Handle, sync::oneshot};
+use tokio::{runtime::Handle, sync::watch};
 use weir_config::{
     diagnostic::{Diagnostic, Severity},
-    model::{Address, Cluster, ClusterLoadAssignment, Config, Discovery, Name, TlsVersion, UpstreamTls, UpstreamVerification},
+    model::{Address, Cluster, ClusterLoadAssignment, Discovery, Name, TlsVersion, UpstreamTls, UpstreamVerification},
 };
 use weir_net::{dns::Resolver, tls};
 
-/// Names of new clusters are waited for at most this long before routes may use them.
-const WARM: Duration = Duration::from_secs(2);
-
-/// What was said of a cluster, and the task that follows its names. Dropping it ends the task.
+/// A cluster as it was given. Dropping it ends the task that follows its names.
 struct Entry {
-    findings: Vec<Diagnostic>,
+    config: Arc<Cluster>,
+    slot: Arc<ClusterSlot>,
     follower: Option<Follower>,
+    /// What setting up TLS found.
+    findings: Vec<Diagnostic>,
 }
 
 impl Entry {
@@ -39,7 +34,21 @@ pub(crate) struct Manager {
     forward: Arc<ForwardProxy>,
     runtime: Handle,
     connections: Arc<UpstreamConnections>,
-    entries: BTreeMap<Name, Entry>,
+    verdicts: Arc<Verdicts>,
+    clusters: HashMap<Name, Entry>,
+    endpoints: HashMap<Name, Arc<ClusterLoadAssignment>>,
+    /// Clusters by the secrets that they name.
+    users: HashMap<Name, BTreeSet<Name>>,
+    /// Clusters that were built so far; for tests.
+    #[cfg(test)]
+    pub built: usize,
+}
+
+/// A cluster that was built.
+pub(crate) struct Built {
+    pub findings: Vec<Diagnostic>,
+    /// Its names have no addresses yet.
+    pub warming: Option<watch::Receiver<Resolved>>,
 }
 
 impl Manager {
@@ -49,85 +58,134 @@ impl Manager {
         forward: Arc<ForwardProxy>,
         runtime: Handle,
         connections: Arc<UpstreamConnections>,
+        verdicts: Arc<Verdicts>,
     ) -> Manager {
-        Manager { registry, resolver, forward, runtime, connections, entries: BTreeMap::new() }
+        Manager {
+            registry,
+            resolver,
+            forward,
+            runtime,
+            connections,
+            verdicts,
+            clusters: HashMap::new(),
+            endpoints: HashMap::new(),
+            users: HashMap::new(),
+            #[cfg(test)]
+            built: 0,
+        }
     }
 
-    /// Publishes what is new or changed, and waits a moment for names that were never resolved. Clusters that are gone
-    /// stay until [`Manager::remove`], when no route leads to them any more.
-    pub async fn update(&mut self, old: &Config, new: &Config, secrets: &Secrets, changed_secrets: &[Name]) {
-        let mut build: HashSet<&Name> = diff::changed(&old.clusters, &new.clusters).collect();
-        build.extend(diff::changed(&old.endpoints, &new.endpoints));
-        build.extend(diff::removed(&old.endpoints, &new.endpoints));
-        if !changed_secrets.is_empty() {
-            build.extend(new.clusters.iter().filter(|(_, c)| uses(c, changed_secrets)).map(|(name, _)| name));
+    /// Notes a cluster that is new or has changed; it is still to be built.
+    pub fn set(&mut self, cluster: Arc<Cluster>) {
+        let name = cluster.name.clone();
+        for secret in secrets_of(&cluster) {
+            self.users.entry(secret.clone()).or_default().insert(name.clone());
         }
-        let mut warming = Vec::new();
-        for name in build {
-            if let Some(cluster) = new.clusters.get(name) {
-                warming.extend(self.build(cluster, new.endpoints.get(name), secrets, changed_secrets));
+        match self.clusters.get_mut(&name) {
+            Some(entry) => {
+                let before = std::mem::replace(&mut entry.config, cluster.clone());
+                self.forget_users(&before, Some(&cluster));
+            }
+            None => {
+                let slot = self.registry.slot(&name);
+                self.clusters.insert(name, Entry { config: cluster, slot, follower: None, findings: Vec::new() });
             }
         }
-        let all = async {
-            for first in warming {
-                let _ = first.await;
-            }
-        };
-        let _ = tokio::time::timeout(WARM, all).await;
     }
 
-    /// Empties the slots of clusters that `new` has no more.
-    pub fn remove(&mut self, old: &Config, new: &Config) {
-        for name in diff::removed(&old.clusters, &new.clusters) {
-            self.entries.remove(name);
-            if let Some(slot) = self.registry.find(name) {
-                slot.publish(None);
+    /// Notes the endpoints of a cluster, which is still to be built; `None`: they are gone.
+    pub fn set_endpoints(&mut self, cluster: &Name, endpoints: Option<Arc<ClusterLoadAssignment>>) {
+        match endpoints {
+            Some(endpoints) => _ = self.endpoints.insert(cluster.clone(), endpoints),
+            None => _ = self.endpoints.remove(cluster),
+        }
+    }
+
+    /// Empties the slot of a cluster that is gone.
+    pub fn remove(&mut self, name: &Name) {
+        if let Some(entry) = self.clusters.remove(name) {
+            entry.slot.publish(None);
+            self.forget_users(&entry.config, None);
+        }
+    }
+
+    fn forget_users(&mut self, before: &Cluster, now: Option<&Cluster>) {
+        for secret in secrets_of(before) {
+            if now.is_some_and(|now| secrets_of(now).any(|s| s == secret)) {
+                continue;
+            }
+            if let Some(users) = self.users.get_mut(secret) {
+                users.remove(&before.name);
+                if users.is_empty() {
+                    self.users.remove(secret);
+                }
             }
         }
-        self.registry.sweep();
     }
 
-    pub fn findings(&self) -> impl Iterator<Item = &Diagnostic> {
-        self.entries.values().flat_map(|e| &e.findings)
+    /// The clusters that use any of these secrets.
+    pub fn users<'a>(&'a self, secrets: &'a HashSet<Name>) -> impl Iterator<Item = &'a Name> {
+        secrets.iter().filter_map(|s| self.users.get(s)).flatten()
     }
 
-    /// Builds and publishes one cluster; what comes back is to be waited for.
-    fn build(
-        &mut self,
-        cluster: &Arc<Cluster>,
-        endpoints: Option<&Arc<ClusterLoadAssignment>>,
-        secrets: &Secrets,
-        changed_secrets: &[Name],
-    ) -> Option<oneshot::Receiver<()>> {
-        let slot = self.registry.slot(&cluster.name);
+    pub fn clusters(&self) -> impl Iterator<Item = (&Name, &Arc<Cluster>)> {
+        self.clusters.iter().map(|(name, e)| (name, &e.config))
+    }
+    pub fn endpoints(&self) -> &HashMap<Name, Arc<ClusterLoadAssignment>> {
+        &self.endpoints
+    }
+    pub fn len(&self) -> usize {
+        self.clusters.len()
+    }
+
+    /// Builds and publishes one cluster. `None`: there is no such cluster. Later findings, of its names, come as verdicts with
+    /// `revision`.
+    pub fn build(&mut self, name: &Name, secrets: &Secrets, changed_secrets: &HashSet<Name>, revision: u64) -> Option<Built> {
+        #[cfg(test)]
+        (self.built += 1);
+        let mut entry = self.clusters.remove(name)?;
+        let built = self.build_entry(&mut entry, secrets, changed_secrets, revision);
+        self.clusters.insert(name.clone(), entry);
+        Some(built)
+    }
+
+    fn build_entry(&self, entry: &mut Entry, secrets: &Secrets, changed_secrets: &HashSet<Name>, revision: u64) -> Built {
+        let (cluster, slot) = (entry.config.clone(), entry.slot.clone());
         let before = slot.current();
-        let entry = self.entries.remove(&cluster.name);
-        let (tls, findings) = match self.tls(cluster, before.as_deref(), entry.as_ref(), secrets, changed_secrets) {
-            Ok(tls) => tls,
+        let tls = match self.tls(&cluster, before.as_deref(), entry, secrets, changed_secrets) {
+            Ok((tls, findings)) => {
+                entry.findings = findings;
+                tls
+            }
             Err(findings) => {
-                let follower = entry.and_then(|e| e.follower);
-                self.entries.insert(cluster.name.clone(), Entry { findings, follower });
-                return None;
+                entry.findings = findings.clone();
+                if let Some(follower) = &entry.follower {
+                    follower.say(revision, findings.clone());
+                }
+                return Built { findings, warming: None };
             }
         };
+        let findings = entry.findings.clone();
         let previous = before.as_ref().map(|b| b.endpoints.load_full()).unwrap_or_default();
         // Until names are resolved anew, the addresses that they had serve on.
         let known =
             |name: &str| previous.endpoints.iter().filter(|e| e.hostname.as_deref() == Some(name)).map(|e| e.address.ip()).collect();
         let assignment = match &cluster.discovery {
             Discovery::Static(a) | Discovery::StrictDns(a) | Discovery::LogicalDns(a) => Some(a),
-            Discovery::Eds => endpoints,
+            Discovery::Eds => self.endpoints.get(&cluster.name),
             Discovery::DynamicForwardProxy { .. } => None,
         };
         let set = assignment.map(|a| EndpointSet::build(a, &previous, &known)).unwrap_or_default();
         // Endpoints of any kind may be given by name (Istio's ServiceEntry lets them): all names are followed.
         let named = assignment.filter(|a| a.endpoints.iter().any(|e| matches!(e.address, Address::Name { .. })));
-        if let Some(b) = before.as_ref().filter(|b| named.is_none() && Arc::ptr_eq(&b.config, cluster) && same_client(&b.tls, &tls)) {
+        // What followed the names of the version before must not publish for this one.
+        entry.follower = None;
+        if let Some(b) = before.as_ref().filter(|b| named.is_none() && Arc::ptr_eq(&b.config, &cluster) && same_client(&b.tls, &tls)) {
             slot.publish_endpoints(b, set);
-            self.entries.insert(cluster.name.clone(), Entry { findings, follower: None });
-            return None;
+            return Built { findings, warming: None };
         }
-        let fresh = set.endpoints.is_empty();
+        let (resolved, resolving) = watch::channel(Resolved::No);
+        let warming = (named.is_some() && set.endpoints.is_empty()).then_some(resolving);
         let rt = Arc::new(ClusterRt {
             config: cluster.clone(),
             endpoints: ArcSwap::from_pointee(set),
@@ -135,12 +193,22 @@ impl Manager {
             breakers: before.as_ref().map_or_else(|| Arc::new(Breakers::new(self.connections.clone())), |b| b.breakers.clone()),
             outliers: before.map_or_else(Arc::default, |b| b.outliers.clone()),
             forward: matches!(cluster.discovery, Discovery::DynamicForwardProxy { .. }).then(|| self.forward.clone()),
+            warming: warming.clone(),
         });
         slot.publish(Some(rt.clone()));
-        let following = named.map(|a| discovery::follow(&self.runtime, slot, rt, a.clone(), self.resolver.clone()));
-        let (follower, first) = following.unzip();
-        self.entries.insert(cluster.name.clone(), Entry { findings, follower });
-        first.filter(|_| fresh)
+        entry.follower = named.map(|assignment| {
+            let following = discovery::Following {
+                slot,
+                cluster: rt,
+                assignment: assignment.clone(),
+                resolver: self.resolver.clone(),
+                resolved,
+                verdicts: self.verdicts.clone(),
+                said: Arc::new(Mutex::new(discovery::Said { revision, findings: findings.clone() })),
+            };
+            following.start(&self.runtime)
+        });
+        Built { findings, warming }
     }
 
     /// The TLS client of a cluster: the one before, with its sessions, while all that it is made of stays.
@@ -149,14 +217,14 @@ impl Manager {
         &self,
         cluster: &Cluster,
         before: Option<&ClusterRt>,
-        entry: Option<&Entry>,
+        entry: &Entry,
         secrets: &Secrets,
-        changed_secrets: &[Name],
+        changed_secrets: &HashSet<Name>,
     ) -> Result<(Option<Arc<tls::Client>>, Vec<Diagnostic>), Vec<Diagnostic>> {
         let Some(options) = &cluster.tls else { return Ok((None, Vec::new())) };
-        if let (Some(before), Some(entry)) = (before, entry)
+        if let Some(before) = before
             && before.config.tls == cluster.tls
-            && !uses(cluster, changed_secrets)
+            && !secrets_of(cluster).any(|s| changed_secrets.contains(s))
             && !entry.refused()
         {
             return Ok((before.tls.clone(), entry.findings.clone()));
@@ -185,13 +253,14 @@ fn same_client(a: &Option<Arc<tls::Client>>, b: &Option<Arc<tls::Client>>) -> bo
     }
 }
 
-fn uses(cluster: &Cluster, changed: &[Name]) -> bool {
-    cluster.tls.as_ref().is_some_and(|t| {
+/// The secrets that a cluster names.
+fn secrets_of(cluster: &Cluster) -> impl Iterator<Item = &Name> {
+    cluster.tls.iter().flat_map(|t| {
         let ca = match &t.verification {
             UpstreamVerification::Secret(name) => Some(name),
             _ => None,
         };
-        t.certificate.iter().chain(ca).any(|name| changed.contains(name))
+        t.certificate.iter().chain(ca)
     })
 }
 

@@ -1,13 +1,12 @@
 //! Connection managers as a worker uses them, for one version of the configuration.
 use crate::{
     filter::FactoryContext,
-    snapshot::{HcmKey, HcmRt, Snapshot},
+    snapshot::{HcmKey, HcmRt},
     stats::HttpStats,
     worker::Worker,
 };
-use arc_swap::{ArcSwap, Cache};
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashMap,
     rc::{Rc, Weak},
     sync::Arc,
@@ -19,48 +18,69 @@ use weir_net::{
     timer::nanos,
 };
 
-/// The connection managers of the current snapshot that the connections of a worker have asked for.
+/// The connection managers that the connections of a worker have asked for.
 pub struct HcmCache {
     worker: Rc<Worker>,
-    current: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
-    hcms: RefCell<(u64, HashMap<HcmKey, Rc<Hcm>>)>,
+    hcms: RefCell<HashMap<HcmKey, Rc<Hcm>>>,
 }
 
 impl HcmCache {
     pub fn new(worker: Rc<Worker>) -> HcmCache {
-        let current = RefCell::new(Cache::new(worker.shared.snapshot.clone()));
-        HcmCache { worker, current, hcms: RefCell::default() }
+        HcmCache { worker, hcms: RefCell::default() }
     }
 
     /// The connection manager as it is now. `known` is what the connection remembers between requests, so that usually nothing is looked
     /// up; it keeps no old configuration alive. `None`: it is gone.
     pub fn get(&self, key: &HcmKey, known: &mut Weak<Hcm>) -> Option<Rc<Hcm>> {
-        let mut current = self.current.borrow_mut();
-        let snapshot = current.load();
-        let mut hcms = self.hcms.borrow_mut();
-        if hcms.0 != snapshot.version {
-            hcms.1.clear();
-            hcms.0 = snapshot.version;
-        } else if let Some(hcm) = known.upgrade() {
+        let version = self.worker.shared.connection_managers.version();
+        if let Some(hcm) = known.upgrade()
+            && hcm.checked.get() == version
+        {
             return Some(hcm);
         }
-        if let Some(hcm) = hcms.1.get(key) {
-            *known = Rc::downgrade(hcm);
+        let hcm = self.find(key, version);
+        *known = hcm.as_ref().map(Rc::downgrade).unwrap_or_default();
+        hcm
+    }
+
+    #[cold]
+    fn find(&self, key: &HcmKey, version: u64) -> Option<Rc<Hcm>> {
+        let mut hcms = self.hcms.borrow_mut();
+        let known = hcms.get(key);
+        if let Some(hcm) = known.filter(|hcm| hcm.checked.get() == version) {
             return Some(hcm.clone());
         }
-        let rt = snapshot.hcm(key)?.clone();
-        let stats = self.worker.shared.stats.http(&rt.config().stat_prefix, self.worker.index);
-        let hcm = Rc::new(Hcm::new(rt, snapshot.clone(), stats, &self.worker));
-        hcms.1.insert(key.clone(), hcm.clone());
-        *known = Rc::downgrade(&hcm);
+        let shared = &self.worker.shared;
+        let Some(rt) = shared.connection_managers.get(key) else {
+            hcms.remove(key);
+            return None;
+        };
+        if let Some(hcm) = known.filter(|hcm| hcm.rt.is(&rt)) {
+            hcm.checked.set(version);
+            return Some(hcm.clone());
+        }
+        let stats = shared.stats.http(&rt.config().stat_prefix, self.worker.index);
+        let hcm = Rc::new(Hcm::new(Arc::new(rt), version, stats, &self.worker));
+        hcms.insert(key.clone(), hcm.clone());
         Some(hcm)
+    }
+
+    /// Lets go of what the configuration no longer has, even if no request comes.
+    pub fn refresh(&self) {
+        let version = self.worker.shared.connection_managers.version();
+        let stale = |hcm: &Rc<Hcm>| hcm.checked.get() != version;
+        let keys: Vec<HcmKey> = self.hcms.borrow().iter().filter(|(_, hcm)| stale(hcm)).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.find(&key, version);
+        }
     }
 }
 
 /// A connection manager as a worker uses it, for one version of the configuration.
 pub struct Hcm {
     pub rt: Arc<HcmRt>,
-    pub snapshot: Arc<Snapshot>,
+    /// The version of the configuration that this one was last compared with.
+    checked: Cell<u64>,
     pub stats: Arc<HttpStats>,
     pub(super) path: path::Options,
     pub(super) head: parse::Limits,
@@ -83,7 +103,7 @@ pub(super) fn ns(d: Option<Duration>) -> u64 {
 }
 
 impl Hcm {
-    fn new(rt: Arc<HcmRt>, snapshot: Arc<Snapshot>, stats: Arc<HttpStats>, worker: &Worker) -> Hcm {
+    fn new(rt: Arc<HcmRt>, checked: u64, stats: Arc<HttpStats>, worker: &Worker) -> Hcm {
         let c = rt.config();
         let path = path::Options {
             normalize: c.normalize_path,
@@ -100,7 +120,7 @@ impl Hcm {
         let logs_trailers = rt.access_logs.iter().any(|l| l.reads_trailers());
         let (core, plugins) = (worker.core.clone(), Rc::downgrade(&worker.plugins));
         let filters = Rc::new(FactoryContext { core, stats: stats.clone(), rt: rt.clone(), plugins });
-        Hcm { path, head, waits, logs_trailers, filters, rt, snapshot, stats }
+        Hcm { path, head, waits, logs_trailers, filters, rt, checked: Cell::new(checked), stats }
     }
     pub fn config(&self) -> &HttpConnectionManager {
         self.rt.config()

@@ -47,7 +47,12 @@ impl ActiveStream<'_> {
         let Some(slot) = &target.cluster else {
             return Err(End::reply(target.unresolved_status, Flags::NO_CLUSTER_FOUND, "cluster_not_found"));
         };
-        let Some(cluster) = self.w.cluster(slot) else {
+        let mut found = self.w.cluster(slot);
+        if found.as_ref().is_some_and(|c| c.is_warming()) {
+            let worker = self.w.clone();
+            found = self.meanwhile(worker.warm_cluster(slot)).await?;
+        }
+        let Some(cluster) = found else {
             self.hcm.stats.no_cluster.inc();
             return Err(End::reply(503, Flags::NO_CLUSTER_FOUND, "cluster_not_found"));
         };

@@ -6,26 +6,36 @@ use crate::{
     secrets::Secrets,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 use weir_config::{
     diagnostic::Diagnostic,
     model::{ClientCertificate, DownstreamTls, FilterChain, HttpTimeouts, Listener, Name, NetworkFilter},
 };
 use weir_net::tls::{self, CertificateTable, ClientAuth};
 
-/// The run-time form of `config`. `changed_secrets` says which secrets are others than in `before`.
+/// The run-time form of `config`. `changed_secrets` says which secrets are others than in `before`. A chain that is `held` stays as it
+/// is in `before`, or is left out.
 pub(crate) fn build(
     config: &Arc<Listener>,
     before: Option<&ListenerRt>,
     secrets: &Secrets,
-    changed_secrets: &[Name],
+    changed_secrets: &HashSet<Name>,
     clusters: &ClusterRegistry,
     logs: &mut CompileLogs<'_>,
+    held: &dyn Fn(&FilterChain) -> bool,
 ) -> (ListenerRt, Vec<Diagnostic>) {
     let mut findings = Vec::new();
     let mut chains = Vec::with_capacity(config.filter_chains.len());
+    let old: HashMap<&Name, &Arc<ChainRt>> = before.into_iter().flat_map(|b| &b.chains).map(|c| (&c.config.name, c)).collect();
     for chain in &config.filter_chains {
-        let old = before.and_then(|b| b.chains.iter().find(|c| c.config.name == chain.name));
+        let old = old.get(&chain.name).copied();
+        if held(chain) {
+            chains.extend(old.cloned());
+            continue;
+        }
         if let Some(old) = old
             && Arc::ptr_eq(&old.config, chain)
             && !uses(chain, changed_secrets)
@@ -45,18 +55,43 @@ pub(crate) fn build(
             }
         }
     }
-    let place = |d: Diagnostic| {
-        let d = Diagnostic { message: format!("listener `{}`: {}", config.name, d.message), ..d };
-        config.origins.first().map_or(d.clone(), |origin| d.from_origin(origin))
-    };
-    (ListenerRt::index(config.clone(), chains), findings.into_iter().map(place).collect())
+    let findings =
+        findings.into_iter().map(|d| Diagnostic { message: format!("listener `{}`: {}", config.name, d.message), ..d }).collect();
+    (ListenerRt::index(config.clone(), chains), findings)
+}
+
+/// Serves changed certificates in the chains that are there. `false`: more than that is to be done, and nothing was.
+pub(crate) fn renew(rt: &ListenerRt, secrets: &Secrets, changed: &HashSet<Name>) -> bool {
+    if rt.chains.len() != rt.config.filter_chains.len() {
+        return false;
+    }
+    let mut renewed = Vec::new();
+    for (chain, config) in rt.chains.iter().zip(&rt.config.filter_chains).filter(|(_, config)| uses(config, changed)) {
+        let (Some(server), Some(options)) = (&chain.tls, &config.tls) else { return false };
+        let mut findings = Vec::new();
+        let certificates = certificates(options, secrets, &mut findings);
+        let other_roots = options.client_ca.as_ref().is_some_and(|ca| changed.contains(ca));
+        if other_roots || !findings.is_empty() || !Arc::ptr_eq(&chain.config, config) {
+            return false;
+        }
+        renewed.push((server, CertificateTable::new(&certificates)));
+    }
+    for (server, table) in renewed {
+        server.set_certificates(table);
+    }
+    true
+}
+
+/// The secrets that a listener names.
+pub(crate) fn secrets_of(config: &Listener) -> impl Iterator<Item = &Name> {
+    config.filter_chains.iter().filter_map(|c| c.tls.as_ref()).flat_map(|t| t.certificates.iter().chain(&t.client_ca))
 }
 
 fn chain(
     config: &Arc<FilterChain>,
     old: Option<&ChainRt>,
     secrets: &Secrets,
-    changed_secrets: &[Name],
+    changed_secrets: &HashSet<Name>,
     clusters: &ClusterRegistry,
     logs: &mut CompileLogs<'_>,
     findings: &mut Vec<Diagnostic>,
@@ -108,7 +143,7 @@ fn certificates(options: &DownstreamTls, secrets: &Secrets, findings: &mut Vec<D
     options.certificates.iter().filter_map(|name| secrets.certificate(name).map_err(|d| findings.push(d)).ok()).collect()
 }
 
-fn uses(chain: &FilterChain, changed: &[Name]) -> bool {
+fn uses(chain: &FilterChain, changed: &HashSet<Name>) -> bool {
     let tls = chain.tls.as_ref();
     !changed.is_empty() && tls.is_some_and(|t| t.certificates.iter().chain(&t.client_ca).any(|name| changed.contains(name)))
 }

@@ -90,7 +90,7 @@ async fn proxy(worker: &Rc<Worker>, tcp: &TcpProxyRt, client: Io, conn: &ConnInf
         info.set_flag(Flags::NO_ROUTE_FOUND);
         return stats.tcp_downstream_cx_no_route.inc();
     };
-    let Some(cluster) = worker.cluster(slot) else {
+    let Some(cluster) = worker.warm_cluster(slot).await else {
         info.set_flag(Flags::NO_CLUSTER_FOUND);
         return stats.tcp_downstream_cx_no_route.inc();
     };

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{cluster::ClusterRegistry, secrets::Secrets};
 use std::sync::Arc;
-use weir_config::model::{Config, DownstreamTls, NetworkFilter, Secret, SecretContent, TcpProxy};
+use weir_config::model::{DownstreamTls, NetworkFilter, Secret, SecretContent, TcpProxy};
 
 fn chain(name: &str, server_names: &[&str], terminates: bool) -> Arc<FilterChain> {
     Arc::new(FilterChain {
@@ -24,13 +24,12 @@ fn chain(name: &str, server_names: &[&str], terminates: bool) -> Arc<FilterChain
 fn listener(chains: Vec<Arc<FilterChain>>) -> ListenerRt {
     let made = weir_test::self_signed(&["a.test"]);
     let content = SecretContent::TlsCertificate { certificate_chain: made.pem, private_key: made.key };
-    let mut config = Config::default();
-    config.secrets.insert("cert".into(), Arc::new(Secret { name: "cert".into(), content, origin: None }));
     let mut secrets = Secrets::default();
-    secrets.update(&config);
+    secrets.set(&Arc::new(Secret { name: "cert".into(), content, origin: None }));
     let address = "127.0.0.1:0".parse().unwrap();
     let config = Listener { name: "l".into(), address, filter_chains: chains, proxy_protocol: false, max_connections: 10, origins: vec![] };
-    let (rt, findings) = build(&Arc::new(config), None, &secrets, &[], &ClusterRegistry::default(), &mut |_| Arc::default());
+    let clusters = ClusterRegistry::default();
+    let (rt, findings) = build(&Arc::new(config), None, &secrets, &Default::default(), &clusters, &mut |_| Arc::default(), &|_| false);
     assert_eq!(findings, []);
     rt
 }

@@ -1,7 +1,6 @@
 //! The plugins of a configuration, tried without a gateway around them (`weir check`).
 use super::{CODE_UNAVAILABLE, Manager, ManagerOptions};
-use crate::breaker::Breakers;
-use crate::cluster::{ClusterRegistry, ClusterRt};
+use crate::cluster::{Breakers, ClusterRegistry, ClusterRt};
 use crate::outlier::Outliers;
 use arc_swap::ArcSwap;
 use std::{path::PathBuf, sync::Arc};
@@ -16,6 +15,7 @@ use weir_net::dial::GuardedResolver;
 /// fetches code that has a URL. If `cache_dir` is unusable, code is compiled without it.
 pub async fn check(config: &Config, cache_dir: Option<PathBuf>) -> std::io::Result<Vec<Diagnostic>> {
     let clusters = Arc::new(ClusterRegistry::default());
+    let mut slots = Vec::with_capacity(config.clusters.len());
     for (name, cluster) in &config.clusters {
         // Plugins only ask whether the cluster exists.
         let rt = ClusterRt {
@@ -25,13 +25,17 @@ pub async fn check(config: &Config, cache_dir: Option<PathBuf>) -> std::io::Resu
             breakers: Arc::new(Breakers::default()),
             outliers: Arc::new(Outliers::default()),
             forward: None,
+            warming: None,
         };
-        clusters.slot(name).publish(Some(Arc::new(rt)));
+        let slot = clusters.slot(name);
+        slot.publish(Some(Arc::new(rt)));
+        slots.push(slot);
     }
     let resolver = Arc::new(GuardedResolver::system()?);
     let options = ManagerOptions { cache_dir, only_try: true, ..ManagerOptions::new(Handle::current(), resolver) };
     let manager = Manager::new(options, clusters)?;
-    let mut found = manager.begin(&config.plugins).finished().await;
+    let plugins: Vec<_> = config.plugins.values().cloned().collect();
+    let mut found = manager.apply(&plugins, &[], 0).finished().await;
     for finding in found.iter_mut().filter(|d| d.reason == CODE_UNAVAILABLE) {
         let plugin = config.plugins.values().find(|p| finding.object.as_ref() == Some(&p.origin.object));
         if plugin.is_some_and(|p| matches!(p.code, WasmCode::Http { .. })) {
@@ -39,5 +43,6 @@ pub async fn check(config: &Config, cache_dir: Option<PathBuf>) -> std::io::Resu
             finding.severity = Severity::Warning;
         }
     }
+    drop(slots);
     Ok(found)
 }

@@ -12,6 +12,7 @@ use crate::{
     app_log::{Level, Logger},
     cluster::ClusterRegistry,
     stats::{PluginStats, Table, Total},
+    verdict::Verdicts,
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -26,12 +27,13 @@ use std::{
 use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore, watch},
-    task::JoinHandle,
+    task::{AbortHandle, JoinHandle},
     time::{sleep, timeout},
 };
 use weir_config::{
+    delta::{Id, ResourceKind, State, Verdict},
     diagnostic::Diagnostic,
-    model::{Name, WasmCode, WasmPlugin},
+    model::{Name, Origin, WasmCode, WasmPlugin},
 };
 use weir_net::dial::GuardedResolver;
 use weir_wasm::{
@@ -57,6 +59,8 @@ pub struct ManagerOptions {
     pub redis_check: Duration,
     /// Versions are tried but never published, and no connections are made.
     pub only_try: bool,
+    /// Where it is said what became of plugins.
+    pub verdicts: Arc<Verdicts>,
 }
 
 impl ManagerOptions {
@@ -70,6 +74,7 @@ impl ManagerOptions {
             fetch_grace: Duration::from_secs(1),
             redis_check: Duration::from_secs(10),
             only_try: false,
+            verdicts: Arc::default(),
         }
     }
 }
@@ -111,46 +116,64 @@ pub struct Manager {
     fetches: Fetches,
 }
 
-/// Loads under way for one configuration.
-pub struct Loading {
-    manager: Arc<Manager>,
-    /// The first configuration.
-    first: bool,
-    loads: Vec<Load>,
-}
+/// Loads under way for one change of the configuration.
+pub struct Loading(Vec<Load>);
 
 /// One plugin that is new or has changed.
 struct Load {
-    slot: Arc<PluginSlot>,
-    /// A generation of it is already serving.
-    served: bool,
+    first: FirstTry,
     task: JoinHandle<Vec<Diagnostic>>,
 }
 
-impl Loading {
-    /// Waits until each plugin without a generation has been tried once and has its instances on the workers, for at most
-    /// [`ManagerOptions::warm_timeout`], or [`ManagerOptions::fetch_grace`] while its code is being fetched. Does not wait for a plugin
-    /// that has a good generation.
-    pub async fn ready(&self) {
-        let options = &self.manager.options;
-        let (begun, grace) = (Instant::now(), if self.first { options.warm_timeout } else { options.fetch_grace });
+/// The wait for a plugin that never started: connection managers do not use it before.
+#[derive(Clone)]
+pub(crate) struct FirstTry {
+    pub slot: Arc<PluginSlot>,
+    manager: Arc<Manager>,
+    epoch: u64,
+    task: AbortHandle,
+    /// So long it waits for code that is on its way.
+    grace: Duration,
+}
+
+impl FirstTry {
+    /// Waits until the plugin has been tried once and has its instances on the workers, for at most [`ManagerOptions::warm_timeout`],
+    /// or [`ManagerOptions::fetch_grace`] while its code is being fetched. Does not wait for a plugin that has a good generation.
+    pub async fn ended(&self) {
+        let (slot, begun) = (&self.slot, Instant::now());
         let tried = async {
             let workers = self.manager.workers.load(Ordering::Relaxed);
-            for Load { slot, task, .. } in self.loads.iter().filter(|l| !l.served) {
-                let waits = || !(slot.fetching.load(Ordering::Relaxed) && begun.elapsed() > grace);
-                let refused = || slot.current().is_none() && (task.is_finished() || !waits());
-                while !slot.reached(workers) && !refused() {
-                    sleep(Duration::from_millis(2)).await;
-                }
+            let waits = || !(slot.fetching.load(Ordering::Relaxed) && begun.elapsed() > self.grace);
+            let refused = || slot.current().is_none() && (self.task.is_finished() || !waits());
+            while !slot.is_tried() && !slot.reached(workers) && !refused() && slot.epoch() == self.epoch {
+                sleep(Duration::from_millis(2)).await;
             }
         };
-        let _ = timeout(options.warm_timeout, tried).await;
+        let _ = timeout(self.manager.options.warm_timeout, tried).await;
+        if slot.epoch() == self.epoch {
+            slot.tried.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl Loading {
+    /// One for each of the plugins.
+    pub(crate) fn first_tries(&self) -> impl Iterator<Item = FirstTry> {
+        self.0.iter().map(|load| load.first.clone())
     }
 
-    /// The findings of the first tries. [`Manager::refusals`] lists the refusals that still hold.
+    /// Waits for all of them; see [`FirstTry::ended`].
+    #[cfg(test)]
+    pub async fn ready(&self) {
+        for first in self.first_tries() {
+            first.ended().await;
+        }
+    }
+
+    /// The findings of the first tries. The verdicts say which refusals still hold.
     pub async fn finished(self) -> Vec<Diagnostic> {
         let mut out = Vec::new();
-        for Load { task, .. } in self.loads {
+        for Load { task, .. } in self.0 {
             out.extend(task.await.unwrap_or_default());
         }
         out
@@ -201,7 +224,7 @@ impl Manager {
         }))
     }
 
-    /// The place of a plugin that the last [`Manager::begin`] knew.
+    /// The place of a plugin of the configuration.
     pub fn slot(&self, name: &str) -> Option<Arc<PluginSlot>> {
         self.lock().get(name).cloned()
     }
@@ -209,11 +232,6 @@ impl Manager {
     /// All plugins, in the order of their names.
     pub fn slots(&self) -> Vec<Arc<PluginSlot>> {
         self.lock().values().cloned().collect()
-    }
-
-    /// One diagnostic for each plugin whose wanted version does not serve.
-    pub fn refusals(&self) -> Vec<Diagnostic> {
-        self.slots().iter().filter_map(|s| s.status().refusal()).collect()
     }
 
     pub fn statuses(&self) -> Vec<Status> {
@@ -276,25 +294,21 @@ impl Manager {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over the plugins of a configuration: returns at once, with the loads that it started. What did not change is
-    /// left alone; what is gone takes no new streams.
-    pub fn begin(self: &Arc<Manager>, plugins: &BTreeMap<Name, Arc<WasmPlugin>>) -> Loading {
+    /// Takes over plugins that are new or have changed, and those that are gone. Returns at once, with the loads that it started. What is
+    /// gone takes no new streams.
+    pub fn apply(self: &Arc<Manager>, set: &[Arc<WasmPlugin>], gone: &[Name], revision: u64) -> Loading {
         let mut loads = Vec::new();
         let mut slots = self.lock();
-        let before = slots.len();
-        slots.retain(|name, slot| {
-            let stays = plugins.contains_key(name);
-            if !stays {
+        for name in gone {
+            if let Some(slot) = slots.remove(name) {
                 // A load under way is overtaken.
                 slot.epoch.fetch_add(1, Ordering::AcqRel);
+                self.ring();
             }
-            stays
-        });
-        if slots.len() != before {
-            self.ring();
         }
-        for (name, plugin) in plugins {
-            let slot = match slots.get(name) {
+        let first = !self.began.swap(true, Ordering::Relaxed);
+        for plugin in set {
+            let slot = match slots.get(&plugin.name) {
                 Some(slot) => {
                     let wanted = slot.wanted.load_full();
                     if Arc::ptr_eq(&wanted, plugin) || *wanted == **plugin {
@@ -306,19 +320,29 @@ impl Manager {
                 None => {
                     let id = self.next_id.fetch_add(1, Ordering::Relaxed);
                     let slot = Arc::new(PluginSlot::new(id, plugin.clone()));
-                    slots.insert(name.clone(), slot.clone());
+                    slots.insert(plugin.name.clone(), slot.clone());
                     slot
                 }
             };
             let epoch = slot.epoch.fetch_add(1, Ordering::AcqRel) + 1;
+            slot.revision.store(revision, Ordering::Relaxed);
+            slot.tried.store(slot.current().is_some(), Ordering::Release);
             slot.updating(plugin);
             let (manager, of, plugin) = (self.clone(), slot.clone(), plugin.clone());
-            let served = slot.current().is_some();
             let task = self.options.runtime.spawn(async move { manager.load(of, plugin, epoch).await });
-            loads.push(Load { slot, served, task });
+            let grace = if first { self.options.warm_timeout } else { self.options.fetch_grace };
+            loads.push(Load { first: FirstTry { slot, manager: self.clone(), epoch, task: task.abort_handle(), grace }, task });
         }
-        let first = !self.began.swap(true, Ordering::Relaxed);
-        Loading { manager: self.clone(), first, loads }
+        drop(slots);
+        loads.iter().for_each(|load| self.report(&load.first.slot));
+        Loading(loads)
+    }
+
+    /// Says what became of a plugin.
+    fn report(&self, slot: &Arc<PluginSlot>) {
+        if self.slot(&slot.name).is_some_and(|known| Arc::ptr_eq(&known, slot)) {
+            self.options.verdicts.set(slot.verdict());
+        }
     }
 
     /// The first try; others follow in the background where they may help.
@@ -327,6 +351,7 @@ impl Manager {
             Ok(findings) => findings,
             Err(refusal) => {
                 slot.refused(epoch, &refusal);
+                self.report(&slot);
                 if refusal.transient && !self.options.only_try {
                     let (manager, of, plugin) = (self.clone(), slot.clone(), plugin.clone());
                     self.options.runtime.spawn(async move { manager.retry(of, plugin, epoch).await });
@@ -352,7 +377,9 @@ impl Manager {
                 }
                 Err(refusal) => {
                     // The first try has reported this for the configuration already.
-                    if slot.refused(epoch, &refusal) {
+                    let is_news = slot.refused(epoch, &refusal);
+                    self.report(&slot);
+                    if is_news {
                         Logger::Wasm.write(Level::Error, format_args!("{}: {}", plugin.name, refusal.message));
                     }
                     if !refusal.transient {
@@ -392,17 +419,14 @@ impl Manager {
         let mut outcome = self.run(turn, trial, module.clone(), spec.clone()).await;
         let lines = outcome.lines();
         let Outcome { started, asked } = outcome;
-        let mut findings: Vec<_> =
+        let warnings: Vec<_> =
             upstream_findings.into_iter().map(|text| Diagnostic::warning("InvalidUpstream", text).from_origin(&plugin.origin)).collect();
+        let mut findings = warnings.clone();
         let redis = if self.options.only_try { Vec::new() } else { check_redis(self.resolver(), &asked.redis).await };
-        for wish in &redis {
-            if let Some(error) = &wish.error {
-                let text = format!("Redis `{}`: {error}", wish.name);
-                findings.push(Diagnostic::warning("RedisUnavailable", text).from_origin(&plugin.origin));
-            }
-        }
+        findings.extend(unavailable(&redis, &plugin.origin));
         if slot.epoch() == epoch {
-            slot.lock_status().redis = redis;
+            let mut status = slot.lock_status();
+            (status.redis, status.warnings) = (redis, warnings);
         }
         if let Err(why) = started.map(drop) {
             // The same code with the same configuration says the same again, unless what it asked for comes to be.
@@ -412,7 +436,7 @@ impl Manager {
             return Ok(findings);
         }
         if !asked.redis.is_empty() {
-            self.options.runtime.spawn(watch_redis(self.resolver().clone(), slot.clone(), asked.redis, epoch, self.options.redis_check));
+            self.options.runtime.spawn(self.clone().watch_redis(slot.clone(), asked.redis, epoch));
         }
         self.publish(
             slot,
@@ -476,6 +500,7 @@ impl Manager {
             status.become_state(PluginState::Active, None);
             slot.current.store(Some(Arc::new(generation)));
         }
+        self.report(slot);
         Logger::Wasm.info(format_args!("{}: generation {} serves", plugin.name, slot.current().map_or(0, |g| g.number)));
         self.ring();
     }
@@ -516,7 +541,27 @@ impl Manager {
             Logger::Wasm.write(Level::Error, message);
             slot.current.store(Some(Arc::new(back)));
         }
+        self.report(slot);
         self.ring();
+    }
+
+    /// Keeps the status true for as long as this version is the wanted one; says what changes.
+    async fn watch_redis(self: Arc<Manager>, slot: Arc<PluginSlot>, wishes: Vec<RedisWish>, epoch: u64) {
+        loop {
+            sleep(self.options.redis_check).await;
+            let now = check_redis(self.resolver(), &wishes).await;
+            if slot.epoch() != epoch {
+                return;
+            }
+            let before = std::mem::replace(&mut slot.lock_status().redis, now.clone());
+            self.report(&slot);
+            for server in now.iter().filter(|s| !before.contains(s)) {
+                match &server.error {
+                    None => Logger::Wasm.info(format_args!("{}: Redis `{}` works", slot.name, server.name)),
+                    Some(e) => Logger::Wasm.warning(format_args!("{}: Redis `{}`: {e}", slot.name, server.name)),
+                }
+            }
+        }
     }
 
     /// Compiled, from memory or disk where it is known.
@@ -601,22 +646,12 @@ async fn check_redis(resolver: &GuardedResolver, wishes: &[RedisWish]) -> Vec<Up
     out
 }
 
-/// Keeps the status true for as long as this version is the wanted one; says what changes.
-async fn watch_redis(resolver: Arc<GuardedResolver>, slot: Arc<PluginSlot>, wishes: Vec<RedisWish>, epoch: u64, every: Duration) {
-    loop {
-        sleep(every).await;
-        let now = check_redis(&resolver, &wishes).await;
-        if slot.epoch() != epoch {
-            return;
-        }
-        let before = std::mem::replace(&mut slot.lock_status().redis, now.clone());
-        for server in now.iter().filter(|s| !before.contains(s)) {
-            match &server.error {
-                None => Logger::Wasm.info(format_args!("{}: Redis `{}` works", slot.name, server.name)),
-                Some(e) => Logger::Wasm.warning(format_args!("{}: Redis `{}`: {e}", slot.name, server.name)),
-            }
-        }
-    }
+/// Warnings of Redis servers that do not work.
+fn unavailable<'a>(redis: &'a [UpstreamStatus], origin: &'a Origin) -> impl Iterator<Item = Diagnostic> + 'a {
+    redis.iter().filter_map(|server| {
+        let text = format!("Redis `{}`: {}", server.name, server.error.as_ref()?);
+        Some(Diagnostic::warning("RedisUnavailable", text).from_origin(origin))
+    })
 }
 
 /// What an instance is started from.
@@ -638,6 +673,19 @@ fn spec(plugin: &WasmPlugin) -> PluginSpec {
 }
 
 impl PluginSlot {
+    fn verdict(&self) -> Verdict {
+        let status = self.status();
+        let state = match status.state {
+            PluginState::Loading | PluginState::Updating => State::Warming,
+            PluginState::Active => State::Live,
+            PluginState::Stale | PluginState::Failed => State::Refused,
+        };
+        let findings = status.refusal().into_iter().chain(status.warnings.iter().cloned());
+        let findings = findings.chain(unavailable(&status.redis, &status.origin)).collect();
+        let id = Id::new(ResourceKind::Plugin, self.name.clone());
+        Verdict { id, revision: self.revision.load(Ordering::Relaxed), state, findings }
+    }
+
     fn updating(&self, plugin: &WasmPlugin) {
         let mut status = self.lock_status();
         (status.fail_strategy, status.origin) = (plugin.fail_strategy, plugin.origin.clone());

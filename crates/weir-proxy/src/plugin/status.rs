@@ -48,6 +48,9 @@ pub struct Status {
     /// Redis servers that the plugin named when it was configured.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub redis: Vec<UpstreamStatus>,
+    /// What else was found when the wanted version was tried.
+    #[serde(skip)]
+    pub warnings: Vec<Diagnostic>,
     /// The last trap of an instance, with its place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_trap: Option<String>,
@@ -77,6 +80,7 @@ impl Status {
             fail_strategy: plugin.fail_strategy,
             since: SystemTime::now(),
             redis: Vec::new(),
+            warnings: Vec::new(),
             last_trap: None,
         }
     }

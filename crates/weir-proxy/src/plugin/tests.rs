@@ -146,7 +146,7 @@ impl Rig {
         };
         change(&mut plugin);
         self.plugins.insert("p".into(), Arc::new(plugin));
-        let loading = self.manager.begin(&self.plugins);
+        let loading = self.manager.apply(&self.plugins.values().cloned().collect::<Vec<_>>(), &[], 0);
         loading.ready().await;
         loading.finished().await.iter().map(|d| format!("{} {}", d.reason, d.message)).collect()
     }
@@ -218,7 +218,7 @@ fn new_streams_take_the_new_generation_and_old_ones_finish() {
         assert_eq!(rig.metric("weir_wasm_memory_bytes"), 2 * 65536);
         rig.plugins.clear();
         let slot = rig.slot();
-        rig.manager.begin(&rig.plugins);
+        rig.manager.apply(&[], &["p".into()], 0);
         assert!(rig.manager.slots().is_empty(), "still there");
         let deadline = Instant::now() + Duration::from_secs(20);
         while Arc::strong_count(&slot) > 1 {

@@ -21,7 +21,7 @@ pub struct RouteConfigRt {
     contested: BTreeMap<String, BTreeSet<Name>>,
     /// Hosts that were compiled so far; for tests.
     #[cfg(test)]
-    pub(super) compiled: usize,
+    pub(crate) compiled: usize,
 }
 
 impl RouteConfigRt {

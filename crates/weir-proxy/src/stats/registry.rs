@@ -45,9 +45,9 @@ impl<T: Table> Scopes<T> {
         shards[worker.min(self.shards - 1)].get_or_insert_with(Arc::default).clone()
     }
 
-    /// Forgets names that are not in use any more.
-    pub fn retain(&self, keep: impl Fn(&Name) -> bool) {
-        self.lock().retain(|name, _| keep(name));
+    /// Forgets a name that is not in use any more.
+    pub fn remove(&self, name: &str) {
+        self.lock().remove(name);
     }
 
     /// Every statistic of every name.
@@ -93,7 +93,7 @@ mod tests {
             seen,
             [("a".into(), "upstream_rq_total", 4), ("a".into(), "upstream_rq_active", 2), ("a".into(), "upstream_rq_time", 2)]
         );
-        r.clusters.retain(|n| &**n != "a");
+        r.clusters.remove("a");
         r.clusters.sum(&mut |_, _, _| panic!("it is gone"));
     }
 

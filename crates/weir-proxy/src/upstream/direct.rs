@@ -2,8 +2,7 @@
 //! others do.
 use super::{UpstreamError, WorkerCluster};
 use crate::{
-    breaker::Breakers,
-    cluster::{ClusterRt, ClusterSlot, EndpointSet},
+    cluster::{Breakers, ClusterRt, ClusterSlot, EndpointSet},
     outlier::Outliers,
     worker::Worker,
 };
@@ -78,6 +77,7 @@ pub fn cluster(tls: bool, breakers: Breakers) -> Result<ClusterRt, UpstreamError
         breakers: Arc::new(breakers),
         outliers: Arc::new(Outliers::default()),
         forward: None,
+        warming: None,
     })
 }
 

@@ -1,11 +1,11 @@
 //! What the tests of the running data plane share: upstreams, certificates, configurations, clients.
 #![allow(clippy::unwrap_used, dead_code)]
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{cell::RefCell, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use weir_config::model::*;
+use weir_config::{delta::Delta, model::*};
 use weir_net::tls;
 use weir_proxy::{
     Options, Proxy,
@@ -147,12 +147,16 @@ pub fn serial_of(pem: &Signed) -> String {
 }
 
 /// A configuration that is changed step by step, sharing what stays.
-#[derive(Clone, Default)]
-pub struct Conf(pub Config);
+#[derive(Default)]
+pub struct Conf(pub Config, RefCell<(Config, u64)>);
 
 impl Conf {
-    pub fn arc(&self) -> Arc<Config> {
-        Arc::new(self.0.clone())
+    /// What has changed since the last one, whose revision it exceeds by 1.
+    pub fn delta(&self) -> Delta {
+        let mut last = self.1.borrow_mut();
+        let delta = Delta::between(&last.0, &self.0, last.1 + 1);
+        *last = (self.0.clone(), last.1 + 1);
+        delta
     }
     pub fn cluster(&mut self, name: &str, address: SocketAddr) -> &mut Self {
         self.cluster_with(name, Discovery::Static(assignment(&[Address::Socket(address)])), |_| {})

@@ -26,7 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::net::TcpStream;
-use weir_config::{diagnostic::Severity, text::counted};
+use weir_config::{delta::Delta, diagnostic::Severity, model::Config, text::counted};
 use weir_proxy::{Proxy, app_log, stats::Total};
 use world::Running;
 
@@ -72,9 +72,9 @@ pub fn run(options: &Options) -> Result<Vec<CaseReport>> {
             shutdown_timeout: Duration::ZERO,
             ..weir_proxy::Options::default()
         })?;
-        let mut reports = Vec::new();
+        let (mut reports, mut config) = (Vec::new(), Config::default());
         for (i, case) in cases.cases.iter().enumerate().filter(|(_, c)| c.name.contains(&options.filter)) {
-            reports.push(run_case(&proxy, &plugin, i, case, &log).await?);
+            reports.push(run_case(&proxy, &mut config, &plugin, i, case, &log).await?);
         }
         proxy.drain_and_stop(Duration::ZERO).await;
         Ok(reports)
@@ -108,12 +108,15 @@ fn plugin_file(options: &Options, cases: &Cases) -> Result<PathBuf> {
     Ok(file)
 }
 
-async fn run_case(proxy: &Proxy, plugin: &Path, index: usize, case: &Case, log: &Log) -> Result<CaseReport> {
+/// `before`: the configuration of the case before.
+async fn run_case(proxy: &Proxy, before: &mut Config, plugin: &Path, index: usize, case: &Case, log: &Log) -> Result<CaseReport> {
     let began = Instant::now();
     log.lock().unwrap_or_else(PoisonError::into_inner).clear();
     let running = Running::start(&case.world).await?;
     let config = running.config(plugin, index, &case.world.config)?;
-    let mut applying = pin!(proxy.apply(Arc::new(config)));
+    let delta = Delta::between(before, &config, index as u64 + 1);
+    *before = config;
+    let mut applying = pin!(proxy.apply(delta));
     let report = match tokio::time::timeout(TELL_AFTER, &mut applying).await {
         Ok(report) => report,
         Err(_) => {
@@ -122,7 +125,7 @@ async fn run_case(proxy: &Proxy, plugin: &Path, index: usize, case: &Case, log: 
         }
     };
     let mut differences = Vec::new();
-    for d in report.diagnostics.iter().filter(|d| d.severity == Severity::Error) {
+    for d in report.diagnostics().iter().filter(|d| d.severity == Severity::Error) {
         let actual = d.message.clone();
         differences.push((0, Difference { field: "plugin".into(), expected: "to start with its configuration".into(), actual }));
     }

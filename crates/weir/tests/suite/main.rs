@@ -70,6 +70,7 @@ mod typos;
 mod upgrades;
 mod upstream_answers;
 mod upstream_names;
+mod warming;
 mod yaml;
 
 use weir_test::client;

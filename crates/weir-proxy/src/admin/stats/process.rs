@@ -1,10 +1,9 @@
 //! Statistics of the whole process: one table for `/stats` and for the documentation.
 use super::{super::show, Sample};
 use crate::{
-    Shared, State,
+    Shared, State, Summary,
     access_log::Counts,
     app_log,
-    snapshot::Snapshot,
     stats::{
         Declared,
         Kind::{self, Counter, Gauge},
@@ -28,7 +27,7 @@ struct Now<'a> {
     /// Bytes of the data segments, and resident bytes.
     memory: (u64, u64),
     logs: Counts,
-    snapshot: Arc<Snapshot>,
+    summary: Arc<Summary>,
 }
 
 const fn single(kind: Kind, name: &'static str, help: &'static str, read: fn(&Now<'_>) -> u64) -> Single {
@@ -51,7 +50,7 @@ pub const PROCESS: &[Single] = &[
     }),
     single(Gauge, "server.uptime", "seconds since the start", |n| n.shared.started.elapsed().as_secs()),
     single(Gauge, "server.concurrency", "worker threads", |n| n.shared.options.workers as u64),
-    single(Gauge, "server.configuration_version", "number of the configuration in use; rises with each one", |n| n.snapshot.version),
+    single(Gauge, "server.configuration_version", "number of the configuration in use; rises with each one", |n| n.summary.version),
     single(Gauge, "server.total_connections", "client connections open now", |n| n.shared.connections().into()),
     single(Gauge, "server.total_connections_limit", "limit on open client connections", |n| n.shared.total.limit.into()),
     single(Gauge, "server.upstream_cx_active", "upstream connections open now", |n| n.shared.upstreams.open.load(Relaxed).into()),
@@ -99,7 +98,7 @@ pub const PROCESS: &[Single] = &[
     single(Counter, "listener_manager.listener_create_failure", "failed attempts to bind the address of a listener", |n| {
         load(&n.shared.listener_create_failure)
     }),
-    single(Gauge, "cluster_manager.active_clusters", "clusters in the configuration", |n| n.snapshot.config.clusters.len() as u64),
+    single(Gauge, "cluster_manager.active_clusters", "clusters in the configuration", |n| n.summary.clusters as u64),
     single(Counter, "filesystem.write_completed", "blocks of access logs written", |n| n.logs.write_completed),
     single(Counter, "filesystem.write_failed", "blocks of access logs that could not be written in full", |n| n.logs.write_failed),
     single(Counter, "dns_cache.dynamic_forward_proxy.dns_query_attempt", "DNS lookups of names chosen by clients", |n| {
@@ -122,7 +121,7 @@ pub const PROCESS: &[Single] = &[
 
 /// Adds their values.
 pub(super) fn collect(shared: &Shared, out: &mut Vec<Sample>) {
-    let now = Now { shared, memory: show::process_memory(), logs: shared.sinks.counts(), snapshot: shared.snapshot.load_full() };
+    let now = Now { shared, memory: show::process_memory(), logs: shared.sinks.counts(), summary: shared.summary.load_full() };
     out.extend(PROCESS.iter().map(|Single { declared, read }| {
         let value = read(&now);
         let value = if declared.kind == Counter { Total::Counter(value) } else { Total::Gauge(value as i64) };

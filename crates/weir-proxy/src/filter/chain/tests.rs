@@ -1,6 +1,11 @@
 #![allow(clippy::unwrap_used)]
 use super::{super::FactoryContext, *};
-use crate::{core::Core, filter::config::FilterList, route::RouteTable, snapshot::HcmRt, stream::Stream};
+use crate::{
+    core::Core,
+    filter::config::FilterList,
+    snapshot::{HcmBase, HcmRt},
+    stream::Stream,
+};
 use std::{cell::RefCell, collections::VecDeque, rc::Weak, task::Waker, time::Instant};
 use weir_config::model::{HttpConnectionManager, HttpFilter, HttpFilterConfig};
 
@@ -50,7 +55,7 @@ fn context(stream: Rc<Stream>) -> FilterContext {
     let hcm = HttpConnectionManager::new("t".into(), "r".into());
     let named = |name: &str| HttpFilter { name: name.into(), config: HttpFilterConfig::Fault(Arc::default()), disabled: false };
     let filters = FilterList::compile(&["a", "b", "c"].map(named), None, |_| None).unwrap();
-    let rt = HcmRt::new(&Arc::new(hcm), Arc::new(RouteTable::default()), Arc::new([]), filters);
+    let rt = HcmRt::of(HcmBase::new(&Arc::new(hcm), Arc::new([]), filters));
     let core = Rc::new(Core::new(0, Instant::now()));
     let factory = FactoryContext { core, stats: Arc::default(), rt: Arc::new(rt), plugins: Weak::new() };
     FilterContext { stream, factory: Rc::new(factory) }
