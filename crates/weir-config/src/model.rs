@@ -1,20 +1,22 @@
 //! The resources that a proxy runs on, in Envoy's nouns. Each is immutable behind an `Arc`: a new [`Config`] shares
 //! with the one before it everything that did not change, so that "what changed" is a comparison of pointers.
-mod access;
 mod cluster;
 mod compressor;
 mod filter;
 mod listener;
+mod local_rate_limit;
 mod plugin;
+mod rbac;
 mod route;
 mod secret;
 
-pub use access::*;
 pub use cluster::*;
 pub use compressor::*;
 pub use filter::*;
 pub use listener::*;
+pub use local_rate_limit::*;
 pub use plugin::*;
+pub use rbac::*;
 pub use route::*;
 pub use secret::*;
 

@@ -84,7 +84,7 @@ impl Direct {
                 String::new()
             });
             let plugin = self.plugin(path, digest, &origin);
-            hcm.http_filters = HttpFilter::list([(plugin.phase, plugin.name.clone())]);
+            hcm.http_filters = HttpFilter::list(None, [(plugin.phase, plugin.name.clone())]);
             plugins.insert(plugin.name.clone(), Arc::new(plugin));
         }
         let chain = FilterChain {

@@ -14,7 +14,7 @@ use crate::{
     guard::{Panic, guarded},
     object::{Finding, Key, Kind, Object},
     store::Store,
-    translate::{Bind, Condition, Cx, Fingerprints, Look, Looks, Part, PluginPart, PortPart, Unit},
+    translate::{Bind, Condition, Cx, Fingerprints, Look, Looks, Part, PluginPart, PolicyPart, PortPart, Unit},
 };
 
 use catalog::Catalog;
@@ -50,6 +50,7 @@ pub struct Index {
     /// What is wrong with how parts meet on a port.
     port_findings: BTreeMap<Bind, Vec<Diagnostic>>,
     plugins: BTreeMap<Arc<Unit>, Vec<PluginPart>>,
+    policies: BTreeMap<Arc<Unit>, Vec<PolicyPart>>,
     /// By the name of their ConfigMap, so that they come in the order in which they apply.
     settings: BTreeMap<(Reverse<Name>, Arc<Unit>), Box<Settings>>,
     /// Clusters with an idle timeout of their own.
@@ -65,7 +66,7 @@ struct Work {
     ports: BTreeSet<Bind>,
     /// Objects of which something else is to be said.
     status: Vec<Key>,
-    /// Plugins or settings changed, which concern them all.
+    /// Plugins, policies or settings changed, which concern them all.
     all_ports: bool,
     settings: bool,
 }
@@ -93,6 +94,7 @@ impl Index {
             ports: BTreeMap::new(),
             port_findings: BTreeMap::new(),
             plugins: BTreeMap::new(),
+            policies: BTreeMap::new(),
             settings: BTreeMap::new(),
             own_idle: BTreeSet::new(),
             catalog: Catalog::default(),
@@ -208,6 +210,7 @@ impl Index {
         let hosts = self.tables.put(id, kind, &old_hosts, part.routes);
         rare.ports = self.put_ports(unit, &rare.ports, part.ports, work);
         self.put_plugins(unit, part.plugins, work);
+        self.put_policies(unit, part.policies, work);
         self.put_settings(unit, part.settings, work);
         match &**unit {
             Unit::Cluster(key) => {
@@ -338,6 +341,14 @@ impl Index {
         }
     }
 
+    fn put_policies(&mut self, unit: &Arc<Unit>, parts: Vec<PolicyPart>, work: &mut Work) {
+        work.all_ports |= self.policies.get(unit).map_or(&[][..], |old| old) != parts;
+        match parts.is_empty() {
+            true => self.policies.remove(unit),
+            false => self.policies.insert(unit.clone(), parts),
+        };
+    }
+
     fn put_settings(&mut self, unit: &Arc<Unit>, new: Option<Box<Settings>>, work: &mut Work) {
         let Unit::Object(key) = &**unit else { return };
         let at = (Reverse(key.name.clone()), unit.clone());
@@ -387,8 +398,9 @@ impl Index {
             let parts = self.ports.get(&port).filter(|units| !units.is_empty());
             let (listener, findings) = match parts {
                 Some(units) => {
-                    let settings: Vec<&Settings> = self.settings.values().map(|s| &**s).collect();
-                    listener::build(&self.options, &settings, port, units, &self.plugins, self.catalog.resources().listeners.get(&name))
+                    let settings = self.settings.values().map(|s| &**s).collect();
+                    let common = listener::Common { options: &self.options, settings, plugins: &self.plugins, policies: &self.policies };
+                    listener::build(&common, port, units, self.catalog.resources().listeners.get(&name))
                 }
                 None => (None, Vec::new()),
             };

@@ -41,6 +41,7 @@ pub enum Spec {
     DestinationRule(Box<istio::DestinationRule>),
     ServiceEntry(Box<istio::ServiceEntry>),
     WorkloadEntry(Box<istio::WorkloadEntry>),
+    AuthorizationPolicy(Box<istio::AuthorizationPolicy>),
     /// Of both API groups.
     WasmPlugin(Box<plugin::Plugin>),
 }
@@ -76,6 +77,7 @@ impl Object {
         match &self.spec {
             Spec::WasmPlugin(plugin) => matches!(plugin.code, plugin::Code::Unusable(_)),
             Spec::Ingress(ingress) => ingress.closed,
+            Spec::AuthorizationPolicy(policy) => policy.closed,
             _ => false,
         }
     }
@@ -179,6 +181,12 @@ fn decode_with(reader: &Reader, node: &Node, document: &Arc<Document>) -> Decode
             let stand_in = object(Spec::Ingress(ingress));
             Decoded::Broken(key, Some(stand_in))
         }
+        // What it guards must not be open.
+        (Some(Spec::AuthorizationPolicy(mut policy)), Some(_)) => {
+            policy.closed = true;
+            let stand_in = object(Spec::AuthorizationPolicy(policy));
+            Decoded::Broken(key, Some(stand_in))
+        }
         _ => Decoded::Broken(key, None),
     }
 }
@@ -211,6 +219,7 @@ fn decode_spec(kind: Kind, root: &reader::Object<'_>, meta: &Meta) -> Option<Spe
         Kind::DestinationRule => Spec::DestinationRule(Box::new(istio::decode_destination_rule(root, meta)?)),
         Kind::ServiceEntry => Spec::ServiceEntry(Box::new(istio::decode_service_entry(root)?)),
         Kind::WorkloadEntry => Spec::WorkloadEntry(Box::new(istio::decode_workload_entry(root, meta)?)),
+        Kind::AuthorizationPolicy => Spec::AuthorizationPolicy(Box::new(istio::decode_authorization_policy(root, meta))),
         Kind::WasmPlugin => Spec::WasmPlugin(Box::new(plugin::decode(root, meta, false))),
         Kind::HigressWasmPlugin => Spec::WasmPlugin(Box::new(plugin::decode(root, meta, true))),
     })

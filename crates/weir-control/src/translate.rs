@@ -22,14 +22,14 @@ use crate::{
 use std::{cmp::Reverse, net::IpAddr, path::Path, sync::Arc};
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{Cluster, ClusterLoadAssignment, DownstreamTls, Name, Route, Secret, TcpProxy, WasmPlugin},
+    model::{Cluster, ClusterLoadAssignment, DownstreamTls, Name, RbacAction, RbacPolicy, Route, Secret, TcpProxy, WasmPlugin},
     node::Chars,
 };
 
 /// What is translated as one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Unit {
-    /// A gateway, route, ingress or plugin.
+    /// A gateway, route, ingress, policy or plugin.
     Object(Key),
     /// Every Service and ServiceEntry, which plugins can call by their names; lives while there are plugins.
     Callable,
@@ -45,7 +45,7 @@ impl Unit {
         use Kind::*;
         match key.kind {
             GatewayClass | Gateway | HttpRoute | GrpcRoute | TlsRoute | TcpRoute | Ingress => true,
-            IstioGateway | VirtualService | WasmPlugin | HigressWasmPlugin => true,
+            IstioGateway | VirtualService | AuthorizationPolicy | WasmPlugin | HigressWasmPlugin => true,
             ConfigMap => CONFIG_MAPS.contains(&&*key.name),
             _ => false,
         }
@@ -88,6 +88,7 @@ fn translate_object(cx: &Cx<'_>, object: &Arc<Object>, part: &mut Part) {
         Spec::Ingress(ingress) => ingress::translate(cx, object, ingress, part),
         Spec::IstioGateway(gateway) => istio::translate_gateway(cx, object, gateway, part),
         Spec::VirtualService(service) => istio::translate_virtual_service(cx, object, service, part),
+        Spec::AuthorizationPolicy(policy) => istio::translate_authorization_policy(cx, object, policy, part),
         Spec::WasmPlugin(plugin) => plugin::translate(cx, object, plugin, part),
         Spec::ConfigMap(map) => part.settings.clone_from(&map.settings),
         _ => {}
@@ -200,6 +201,7 @@ pub struct Part {
     /// Secrets that the resources here refer to: makes them exist.
     pub secrets: Vec<SecretKey>,
     pub plugins: Vec<PluginPart>,
+    pub policies: Vec<PolicyPart>,
     pub cluster: Option<Cluster>,
     /// A DestinationRule says when idle connections of the cluster are closed.
     pub own_idle_timeout: bool,
@@ -282,6 +284,8 @@ impl std::fmt::Display for Bind {
 #[derive(Clone, Debug, PartialEq)]
 pub struct PortPart {
     pub bind: Bind,
+    /// Of any API; an Ingress stands for the gateway that serves it.
+    pub gateway: Key,
     /// For messages about conflicts.
     pub object: Name,
     /// Where the object asks for the port, counted from 1 at the beginning of its document; 0 where it does not say.
@@ -339,6 +343,18 @@ pub struct PluginPart {
     pub gateways: Option<Vec<Key>>,
     /// Ports that it is for; empty for all.
     pub ports: Vec<u16>,
+}
+
+/// Rules of an AuthorizationPolicy, and where they are enforced.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyPart {
+    /// Gateways (of any API) whose requests are checked; `None` for all.
+    pub gateways: Option<Vec<Key>>,
+    pub action: RbacAction,
+    /// None where nothing is allowed, or nothing denied.
+    pub policies: Vec<RbacPolicy>,
+    /// Only count.
+    pub dry_run: bool,
 }
 
 /// A route's place: a domain of a table and its rank there.

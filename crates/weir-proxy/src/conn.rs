@@ -64,6 +64,15 @@ impl PeerCertificate {
         let details = Details::from_der(der).ok()?;
         Some(PeerCertificate { forwarded: forwarded(der, &details).into_bytes().into(), details, der: der.to_vec() })
     }
+    /// Whom the certificate is for, as Envoy's RBAC sees it: its URIs, else its DNS names, else its subject.
+    pub fn principals(&self) -> &[String] {
+        let Details { uris, dns_names, subject, .. } = &self.details;
+        match (uris.is_empty(), dns_names.is_empty()) {
+            (false, _) => uris,
+            (true, false) => dns_names,
+            (true, true) => std::slice::from_ref(subject),
+        }
+    }
 }
 
 /// Hash, certificate, subject and names, as Istio's gateways have Envoy write them.

@@ -106,6 +106,7 @@ impl FilterContext {
 
 /// A filter on one stream.
 pub enum Filter {
+    Compressor(compressor::CompressorFilter),
     Cors(cors::Cors),
     Fault(fault::Fault),
     Rbac(rbac::Rbac),
@@ -118,6 +119,7 @@ pub enum Filter {
 impl Filter {
     pub fn new(config: &FilterConfig) -> Filter {
         match config {
+            FilterConfig::Compressor(config) => Filter::Compressor(compressor::CompressorFilter::new(config.clone())),
             FilterConfig::Cors(config) => Filter::Cors(cors::Cors::new(config.clone())),
             FilterConfig::Fault(config) => Filter::Fault(fault::Fault::new(config.clone())),
             FilterConfig::Rbac(config) => Filter::Rbac(rbac::Rbac::new(config.clone())),
@@ -129,8 +131,9 @@ impl Filter {
     /// Whether the filter wants to see this part. A body that no filter wants is passed on unread.
     pub fn wants(&self, direction: Direction, part: Part) -> bool {
         match self {
-            Filter::Cors(_) => part == Part::Headers,
-            Filter::Fault(_) | Filter::Rbac(_) | Filter::LocalRateLimit(_) => (direction, part) == (Direction::Request, Part::Headers),
+            Filter::Compressor(f) => part == Part::Headers || direction == Direction::Response && f.is_compressing(),
+            Filter::Cors(_) | Filter::LocalRateLimit(_) => part == Part::Headers,
+            Filter::Fault(_) | Filter::Rbac(_) => (direction, part) == (Direction::Request, Part::Headers),
             Filter::Wasm(f) => f.wants(direction, part),
             #[cfg(test)]
             Filter::Scripted(_) => true,
@@ -140,6 +143,7 @@ impl Filter {
     /// The request's head; `end`: there is no body.
     pub fn decode_headers(&mut self, cx: &FilterContext, end: bool) -> Flow {
         match self {
+            Filter::Compressor(f) => f.decode_headers(cx),
             Filter::Cors(f) => f.decode_headers(cx),
             Filter::Fault(f) => f.decode_headers(cx),
             Filter::Rbac(f) => f.decode_headers(cx),
@@ -174,7 +178,9 @@ impl Filter {
     /// The response's head; `end`: there is no body.
     pub fn encode_headers(&mut self, cx: &FilterContext, end: bool) -> Flow {
         match self {
+            Filter::Compressor(f) => f.encode_headers(cx, end),
             Filter::Cors(f) => f.encode_headers(cx),
+            Filter::LocalRateLimit(f) => f.encode_headers(cx),
             Filter::Wasm(f) => f.headers(Direction::Response, end),
             #[cfg(test)]
             Filter::Scripted(f) => f.call(Direction::Response, Part::Headers, 0, end),
@@ -186,6 +192,7 @@ impl Filter {
     pub fn encode_data(&mut self, cx: &FilterContext, position: usize, end: bool) -> Flow {
         let d = Direction::Response;
         match self {
+            Filter::Compressor(f) => f.encode_data(cx, position, end),
             Filter::Wasm(f) => f.body(d, cx.held(d, position), end),
             #[cfg(test)]
             Filter::Scripted(f) => f.call(d, Part::Body, cx.held(d, position), end),
@@ -193,8 +200,10 @@ impl Filter {
         }
     }
 
-    pub fn encode_trailers(&mut self) -> Flow {
+    /// Body bytes that the filter leaves in the stream's `held` go on before the trailers.
+    pub fn encode_trailers(&mut self, cx: &FilterContext, position: usize) -> Flow {
         match self {
+            Filter::Compressor(f) => f.encode_data(cx, position, true),
             Filter::Wasm(f) => f.trailers(Direction::Response),
             #[cfg(test)]
             Filter::Scripted(f) => f.call(Direction::Response, Part::Trailers, 0, true),

@@ -10,7 +10,7 @@ pub(crate) use build::{build, renew, secrets_of};
 pub(crate) use tcp_proxy::CompileLogs;
 pub use tcp_proxy::TcpProxyRt;
 
-use crate::stats::ListenerStats;
+use crate::{filter::rbac::RbacRt, stats::ListenerStats};
 use arc_swap::ArcSwap;
 use std::{
     collections::HashMap,
@@ -68,6 +68,8 @@ pub struct ChainRt {
     pub config: Arc<FilterChain>,
     /// Shared by versions of the chain that differ in nothing but certificates, names and filters.
     pub tls: Option<Arc<tls::Server>>,
+    /// The filters that a connection passes first.
+    pub rbac: Box<[RbacRt]>,
     /// Where the chain ends in a TCP proxy.
     pub tcp: Option<TcpProxyRt>,
     pub drain_group: Arc<DrainGroup>,

@@ -241,7 +241,7 @@ async fn a_plugin_that_cannot_be_loaded_is_said_and_shown() {
     let mut conf = Conf::default();
     conf.0.plugins.insert("default/gone".into(), plugin.into());
     let mut hcm = HttpConnectionManager::new("http".into(), "none".into());
-    hcm.http_filters = HttpFilter::list([(PluginPhase::Authn, "default/gone".into())]);
+    hcm.http_filters = HttpFilter::list(None, [(PluginPhase::Authn, "default/gone".into())]);
     let filter = NetworkFilter::HttpConnectionManager(hcm.into());
     conf.listener("l", loopback(), vec![FilterChain { name: "c".into(), server_names: vec![], tls: None, filters: vec![filter] }.into()]);
     let report = within(proxy.apply(conf.delta())).await;

@@ -79,6 +79,10 @@ impl<S: Read + Write> Connection<S> {
             fields.push((name.to_ascii_lowercase(), value.trim().to_string()));
         }
     }
+    /// Behind the last chunk.
+    pub fn trailers(&mut self) -> io::Result<Vec<(String, String)>> {
+        self.fields()
+    }
     pub fn bytes(&mut self, count: usize) -> io::Result<Vec<u8>> {
         while self.held.len() < count {
             if !self.more()? {

@@ -1,5 +1,5 @@
 //! HTTP filters: the list of a connection manager, and what virtual hosts and routes change about it.
-use super::{Cors, Fault, LocalRateLimit, Name, PluginPhase, Rbac};
+use super::{Compressor, Cors, Fault, LocalRateLimit, Name, PluginPhase, Rbac};
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
@@ -22,6 +22,7 @@ pub struct HttpFilter {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HttpFilterConfig {
+    Compressor(Arc<Compressor>),
     Cors(Arc<Cors>),
     Fault(Arc<Fault>),
     Rbac(Arc<Rbac>),
@@ -49,9 +50,11 @@ macro_rules! names {
 }
 
 names! {
+    COMPRESSOR = "envoy.filters.http.compressor";
     CORS = "envoy.filters.http.cors";
     FAULT = "envoy.filters.http.fault";
     RBAC = "envoy.filters.http.rbac";
+    AUTHORIZATION_POLICY = "envoy.filters.http.rbac.authorization_policy";
     LOCAL_RATE_LIMIT = "envoy.filters.http.local_ratelimit";
 }
 
@@ -59,6 +62,7 @@ impl HttpFilterConfig {
     /// The usual name of a filter of this kind: Envoy's, or that of the plugin.
     pub fn usual_name(&self) -> Name {
         match self {
+            HttpFilterConfig::Compressor(_) => COMPRESSOR.clone(),
             HttpFilterConfig::Cors(_) => CORS.clone(),
             HttpFilterConfig::Fault(_) => FAULT.clone(),
             HttpFilterConfig::Rbac(_) => RBAC.clone(),
@@ -82,16 +86,24 @@ impl HttpFilter {
     /// The filters of a connection manager that translation makes, in their order. `plugins` are in the order of their phases.
     ///
     /// - Source ranges and rate limits of routes come first: a request that they refuse costs nothing else.
+    /// - `policies` come behind the plugins of the phase AUTHZ, as in Istio.
     /// - CORS comes before all plugins, since a preflight request carries no credentials that a plugin could check.
     /// - Plugins follow in Istio's phases: AUTHN, AUTHZ, STATS, and those without a phase.
     /// - Fault injection is last, as in Istio, so that it acts on the route that the request finally takes.
-    pub fn list(plugins: impl IntoIterator<Item = (PluginPhase, Name)>) -> Vec<HttpFilter> {
+    pub fn list(policies: Option<Arc<Rbac>>, plugins: impl IntoIterator<Item = (PluginPhase, Name)>) -> Vec<HttpFilter> {
         let mut filters = vec![
             HttpFilter::on_demand(HttpFilterConfig::Rbac(Arc::default())),
             HttpFilter::on_demand(HttpFilterConfig::LocalRateLimit(Arc::default())),
             HttpFilter::on_demand(HttpFilterConfig::Cors(Arc::default())),
         ];
-        filters.extend(plugins.into_iter().map(|(_, plugin)| HttpFilter::new(HttpFilterConfig::Wasm(plugin))));
+        let (before, behind): (Vec<_>, Vec<_>) =
+            plugins.into_iter().partition(|(phase, _)| matches!(phase, PluginPhase::Authn | PluginPhase::Authz));
+        let wasm = |(_, plugin)| HttpFilter::new(HttpFilterConfig::Wasm(plugin));
+        filters.extend(before.into_iter().map(wasm));
+        filters.extend(
+            policies.map(|rbac| HttpFilter { name: AUTHORIZATION_POLICY.clone(), ..HttpFilter::new(HttpFilterConfig::Rbac(rbac)) }),
+        );
+        filters.extend(behind.into_iter().map(wasm));
         filters.push(HttpFilter::on_demand(HttpFilterConfig::Fault(Arc::default())));
         filters
     }

@@ -267,7 +267,7 @@ impl HttpConnectionManager {
         HttpConnectionManager {
             stat_prefix,
             route_config,
-            http_filters: HttpFilter::list([]),
+            http_filters: HttpFilter::list(None, []),
             access_log: Vec::new(),
             xff_num_trusted_hops: 0,
             use_remote_address: true,

@@ -1,11 +1,12 @@
 //! Settings of the whole gateway: the ConfigMap `istio` (its key `mesh` is Istio's MeshConfig) and Higress' `higress-config`
 //! (the keys `mesh` and `higress`). What they do not say stays as it is by default; of several, `higress-config` comes last.
+mod compression;
 mod inner;
 
 use crate::object::meta::Meta;
 use std::time::Duration;
 use weir_config::{
-    model::{ForwardClientCertDetails, LogFormat},
+    model::{CompressorLibrary, ForwardClientCertDetails, LogFormat},
     reader::{Field, Object},
 };
 
@@ -24,7 +25,11 @@ pub struct Settings {
     pub proxy_protocol: Option<bool>,
     pub no_envoy_headers: Option<bool>,
     pub real_ip: Option<bool>,
+    /// Its AuthorizationPolicies are for all gateways.
+    pub root_namespace: Option<String>,
     pub upstream_idle: Option<Duration>,
+    /// Of responses; empty for none.
+    pub compression: Option<Vec<CompressorLibrary>>,
     pub limits: Limits,
     pub response_head_bytes: Option<u32>,
     pub response_headers: Option<u32>,
@@ -84,6 +89,7 @@ impl Settings {
         if let Some(format) = mesh.get("accessLogFormat") {
             self.access_log_format = log_format(&format, self.access_log_json == Some(true));
         }
+        self.root_namespace = mesh.str("rootNamespace").filter(|name| !name.is_empty()).map(str::to_string);
         if let Some(paths) = mesh.object("pathNormalization") {
             let words = [
                 ("DEFAULT", Paths::Base),
@@ -131,7 +137,8 @@ impl Settings {
         }
         self.no_envoy_headers = root.bool("disableXEnvoyHeaders");
         self.real_ip = root.bool("addXRealIpHeader");
-        root.unsupported(&["tracing", "gzip", "mcpServer"]);
+        self.compression = compression::read(root);
+        root.unsupported(&["tracing", "mcpServer"]);
     }
 }
 
@@ -226,7 +233,6 @@ const MESH_CONFIG: &[&str] = &[
     "defaultServiceExportTo",
     "defaultVirtualServiceExportTo",
     "defaultDestinationRuleExportTo",
-    "rootNamespace",
     "localityLbSetting",
     "dnsRefreshRate",
     "h2UpgradePolicy",

@@ -3,7 +3,7 @@ use crate::{
     Options,
     api::settings::Settings,
     object::{Key, Kind},
-    translate::{Bind, PluginPart, PortKind, PortPart, Unit, http_table},
+    translate::{Bind, PluginPart, PolicyPart, PortKind, PortPart, Unit, http_table},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -12,7 +12,10 @@ use std::{
 };
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{DownstreamTls, FilterChain, HttpConnectionManager, HttpFilter, Listener, Name, NetworkFilter, PluginPhase, TcpProxy},
+    model::{
+        DownstreamTls, FilterChain, HttpConnectionManager, HttpFilter, Listener, Name, NetworkFilter, PluginPhase, Rbac, RbacAction,
+        RbacRules, TcpProxy,
+    },
 };
 
 /// Connections open at once on one listener.
@@ -23,20 +26,27 @@ pub fn name(options: &Options, bind: Bind) -> Name {
     format!("{}_{}", bind.address.unwrap_or(options.address), bind.port).into()
 }
 
+/// What all listeners are built with.
+pub struct Common<'a> {
+    pub options: &'a Options,
+    pub settings: Vec<&'a Settings>,
+    pub plugins: &'a BTreeMap<Arc<Unit>, Vec<PluginPart>>,
+    pub policies: &'a BTreeMap<Arc<Unit>, Vec<PolicyPart>>,
+}
+
 /// The first part (in the order of objects) decides what the port speaks; parts that do not fit are reported.
 pub fn build(
-    options: &Options,
-    settings: &[&Settings],
+    common: &Common<'_>,
     bind: Bind,
     units: &BTreeMap<Arc<Unit>, Vec<PortPart>>,
-    plugins: &BTreeMap<Arc<Unit>, Vec<PluginPart>>,
     old: Option<&Arc<Listener>>,
 ) -> (Option<Listener>, Vec<(Arc<Unit>, Diagnostic)>) {
+    let options = common.options;
     let mut findings = Vec::new();
     let mut drafts = Drafts::default();
     for (unit, parts) in units {
         for part in parts {
-            if let Err(why) = drafts.add(unit, part) {
+            if let Err(why) = drafts.add(part) {
                 let found = Diagnostic::error("PortConflict", format!("port {} {why}", bind.port));
                 findings.push((unit.clone(), found.help("take another port or other hostnames for one of them").object(&part.object)));
             }
@@ -45,7 +55,7 @@ pub fn build(
     let listener = name(options, bind);
     let domains: Arc<[String]> = domains_of_listeners(units).into();
     let filter_chains: Vec<Arc<FilterChain>> =
-        drafts.chains.into_iter().map(|draft| Arc::new(draft.finish(options, settings, bind, &listener, plugins, &domains))).collect();
+        drafts.chains.into_iter().map(|draft| Arc::new(draft.finish(common, bind, &listener, &domains))).collect();
     // Chains of one name have different server names.
     let known: HashMap<(&Name, &[String]), &Arc<FilterChain>> =
         old.into_iter().flat_map(|l| &l.filter_chains).map(|c| ((&c.name, &*c.server_names), c)).collect();
@@ -61,7 +71,7 @@ pub fn build(
         max_connections: MAX_CONNECTIONS,
         origins: Vec::new(),
     };
-    settings.iter().for_each(|s| s.apply_to_listener(&mut listener));
+    common.settings.iter().for_each(|s| s.apply_to_listener(&mut listener));
     ((!listener.filter_chains.is_empty()).then_some(listener), findings)
 }
 
@@ -107,11 +117,8 @@ struct Drafts {
 
 impl Drafts {
     /// Adds a part to a chain that it can share, or as a new one.
-    fn add(&mut self, unit: &Unit, part: &PortPart) -> Result<(), String> {
-        let gateway = match unit {
-            Unit::Object(key) => Some(key.clone()),
-            _ => None,
-        };
+    fn add(&mut self, part: &PortPart) -> Result<(), String> {
+        let gateway = Some(part.gateway.clone());
         if let Some(first) = self.chains.first_mut() {
             match (&first.kind, &part.kind) {
                 (PortKind::Http, PortKind::Http) => {
@@ -243,28 +250,23 @@ impl Draft {
         matches!(self.kind, PortKind::Https { .. }) && self.gateways.iter().any(is_gateway)
     }
 
-    fn finish(
-        self,
-        options: &Options,
-        settings: &[&Settings],
-        bind: Bind,
-        listener: &Name,
-        plugins: &BTreeMap<Arc<Unit>, Vec<PluginPart>>,
-        domains: &Arc<[String]>,
-    ) -> FilterChain {
+    fn finish(self, common: &Common<'_>, bind: Bind, listener: &Name, domains: &Arc<[String]>) -> FilterChain {
+        let Common { options, settings, plugins, policies } = common;
+        let rbac = chain_policies(&self.gateways, policies);
         let port = bind.port;
         let domains = if self.has_apart() { domains.clone() } else { Arc::default() };
         let http = |table: Name| {
             let mut manager = HttpConnectionManager::new(listener.clone(), table);
             manager.access_log.clone_from(&options.access_log);
-            manager.http_filters = HttpFilter::list(chain_plugins(&self.gateways, port, plugins));
+            manager.http_filters = HttpFilter::list(rbac.clone(), chain_plugins(&self.gateways, port, plugins));
             manager.server_domains = domains.clone();
             settings.iter().for_each(|s| s.apply_to_manager(&mut manager));
             vec![NetworkFilter::HttpConnectionManager(Arc::new(manager))]
         };
         let tcp = |mut proxy: TcpProxy| {
             settings.iter().for_each(|s| s.apply_to_log(&mut proxy.access_log));
-            vec![NetworkFilter::TcpProxy(proxy)]
+            let rbac = rbac.as_ref().map(|rbac| NetworkFilter::Rbac(Arc::new(rbac.for_connections())));
+            rbac.into_iter().chain([NetworkFilter::TcpProxy(proxy)]).collect()
         };
         match self.kind {
             PortKind::Http => FilterChain { name: http_table(bind), server_names: Vec::new(), tls: None, filters: http(http_table(bind)) },
@@ -299,4 +301,16 @@ fn chain_plugins(gateways: &HashSet<Key>, port: u16, plugins: &BTreeMap<Arc<Unit
     let mut found: Vec<&PluginPart> = plugins.values().flatten().filter(here).filter(listed).collect();
     found.sort_by_key(|p| (p.plugin.phase, p.plugin.priority.is_none(), std::cmp::Reverse(p.plugin.priority), p.plugin.name.clone()));
     found.into_iter().map(|p| (p.plugin.phase, p.plugin.name.clone())).collect()
+}
+
+/// The rules that are enforced for any of these gateways: what DENY refuses comes first, as in Istio.
+fn chain_policies(gateways: &HashSet<Key>, policies: &BTreeMap<Arc<Unit>, Vec<PolicyPart>>) -> Option<Arc<Rbac>> {
+    let here = |part: &&PolicyPart| part.gateways.as_ref().is_none_or(|only| only.iter().any(|g| gateways.contains(g)));
+    let parts: Vec<&PolicyPart> = policies.values().flatten().filter(here).collect();
+    let rules = |action, dry_run| {
+        let of: Vec<&&PolicyPart> = parts.iter().filter(|p| p.action == action && p.dry_run == dry_run).collect();
+        (!of.is_empty()).then(|| RbacRules { action, policies: of.iter().flat_map(|p| p.policies.clone()).collect() })
+    };
+    let all = |dry_run| [RbacAction::Deny, RbacAction::Allow].into_iter().filter_map(|action| rules(action, dry_run)).collect();
+    (!parts.is_empty()).then(|| Arc::new(Rbac { rules: all(false), shadow_rules: all(true) }))
 }

@@ -35,6 +35,7 @@ pub enum Kind {
     DestinationRule,
     ServiceEntry,
     WorkloadEntry,
+    AuthorizationPolicy,
     WasmPlugin,
     HigressWasmPlugin,
 }
@@ -84,6 +85,7 @@ kinds! {
     DestinationRule "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "DestinationRule" namespaced;
     ServiceEntry "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "ServiceEntry" namespaced;
     WorkloadEntry "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "WorkloadEntry" namespaced;
+    AuthorizationPolicy "security.istio.io" ["v1", "v1beta1"] "AuthorizationPolicy" namespaced;
     WasmPlugin "extensions.istio.io" ["v1alpha1"] "WasmPlugin" namespaced;
     HigressWasmPlugin "extensions.higress.io" ["v1alpha1"] "WasmPlugin" namespaced;
 }

@@ -43,6 +43,7 @@ const OTHER_KINDS: &[(&str, &[&str])] = &[
         &["UDPRoute", "ListenerSet", "BackendLBPolicy", "BackendTrafficPolicy", "ReferencePolicy", "Mesh", "XMesh", "XListenerSet"],
     ),
     ("networking.istio.io", &["EnvoyFilter", "Sidecar", "WorkloadGroup", "ProxyConfig"]),
+    ("security.istio.io", &["PeerAuthentication", "RequestAuthentication"]),
     ("networking.k8s.io", &["NetworkPolicy", "IPAddress", "ServiceCIDR", "ClusterTrustBundle"]),
     (
         "",

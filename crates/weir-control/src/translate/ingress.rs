@@ -31,7 +31,13 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, ingress: &Ingress, part: &mu
     if notes.refused.as_ref().is_some_and(|refused| refused.canary) {
         return;
     }
-    part.ports.push(PortPart { bind: Bind::port(cx.options.http_port), object: object.title.clone(), line: 0, kind: PortKind::Http });
+    part.ports.push(PortPart {
+        bind: Bind::port(cx.options.http_port),
+        gateway: object.key.clone(),
+        object: object.title.clone(),
+        line: 0,
+        kind: PortKind::Http,
+    });
     for (index, tls) in ingress.tls.iter().enumerate() {
         tls::translate(cx, object, tls, index, part);
     }

@@ -1,5 +1,6 @@
 //! Istio's networking kinds. A Gateway becomes what it asks of ports (`server`), a VirtualService becomes routes (`route`,
 //! `delegate`) and byte streams (`stream`), DestinationRules and ServiceEntries become clusters (`upstream`).
+mod authorization_policy;
 mod auto_passthrough;
 mod delegate;
 mod destination;
@@ -13,6 +14,7 @@ mod stream;
 mod terminate;
 mod upstream;
 
+pub use authorization_policy::translate as translate_authorization_policy;
 pub use route::translate as translate_virtual_service;
 pub use server::translate as translate_gateway;
 pub use upstream::{service_entry, traffic_policy};

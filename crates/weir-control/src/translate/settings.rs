@@ -1,7 +1,10 @@
 //! What settings of the whole gateway change in listeners, connection managers and clusters.
 use crate::api::settings::{Limits, Paths, Settings};
-use std::time::Duration;
-use weir_config::model::{AccessLog, EscapedSlashes, HttpConnectionManager, Listener, LogFormat, LogSink, ResponseLimits};
+use std::{sync::Arc, time::Duration};
+use weir_config::model::{
+    AccessLog, Compressor, EscapedSlashes, HttpConnectionManager, HttpFilter, HttpFilterConfig, Listener, LogFormat, LogSink,
+    ResponseLimits,
+};
 
 impl Settings {
     /// Changes a connection manager to what these settings say.
@@ -22,6 +25,13 @@ impl Settings {
                 Paths::DecodeAndMergeSlashes => EscapedSlashes::UnescapeAndForward,
                 _ => EscapedSlashes::KeepUnchanged,
             };
+        }
+        if let Some(libraries) = self.compression.clone() {
+            manager.http_filters.retain(|f| !matches!(f.config, HttpFilterConfig::Compressor(_)));
+            // First for requests is last for responses: what plugins write is compressed, and they read no compressed body.
+            if !libraries.is_empty() {
+                manager.http_filters.insert(0, HttpFilter::new(HttpFilterConfig::Compressor(Arc::new(Compressor { libraries }))));
+            }
         }
         self.apply_to_log(&mut manager.access_log);
     }

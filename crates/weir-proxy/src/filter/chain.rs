@@ -259,7 +259,7 @@ impl Chain {
             (Direction::Request, Part::Trailers) => filter.decode_trailers(),
             (Direction::Response, Part::Headers) => filter.encode_headers(&self.cx, end),
             (Direction::Response, Part::Body) => filter.encode_data(&self.cx, p, end),
-            (Direction::Response, Part::Trailers) => filter.encode_trailers(),
+            (Direction::Response, Part::Trailers) => filter.encode_trailers(&self.cx, p),
         }
     }
 

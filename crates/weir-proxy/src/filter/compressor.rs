@@ -2,10 +2,86 @@
 pub mod accept_encoding;
 pub mod encoder;
 
-use crate::stats::{CompressorStats, CompressorsStats};
+use super::{FilterContext, Flow};
+use crate::{
+    info::Flags,
+    reply::Reply,
+    stats::{CompressorStats, CompressorsStats},
+    stream::Direction,
+};
 use accept_encoding::{Choice, choose};
+use encoder::Encoder;
+use std::sync::Arc;
 use weir_config::model::{Compression, Compressor, CompressorLibrary};
 use weir_net::http::{Known, ResponseHead};
+
+/// The compressor of one stream.
+pub struct CompressorFilter {
+    config: Arc<Compressor>,
+    /// Of the request, as the client sent it; `None` where it sent none.
+    accept_encoding: Option<Vec<u8>>,
+    /// What answers the request is no response with a body, but a tunnel.
+    tunnels: bool,
+    state: State,
+}
+
+enum State {
+    Pass,
+    Compress(Compression, Encoder),
+    /// The last byte has gone.
+    Ended,
+}
+
+impl CompressorFilter {
+    pub fn new(config: Arc<Compressor>) -> CompressorFilter {
+        CompressorFilter { config, accept_encoding: None, tunnels: false, state: State::Pass }
+    }
+
+    pub fn is_compressing(&self) -> bool {
+        !matches!(self.state, State::Pass)
+    }
+
+    pub fn decode_headers(&mut self, cx: &FilterContext) -> Flow {
+        let request = cx.stream.req.borrow();
+        self.tunnels = request.method_text() == b"CONNECT" || request.headers.has(Known::Upgrade);
+        let lines: Vec<&[u8]> = request.headers.all(Known::AcceptEncoding).collect();
+        self.accept_encoding = (!lines.is_empty()).then(|| lines.join(&b','));
+        Flow::Continue
+    }
+
+    pub fn encode_headers(&mut self, cx: &FilterContext, end: bool) -> Flow {
+        self.state = State::Pass;
+        if !self.tunnels {
+            let mut head = cx.stream.resp.borrow_mut();
+            let chosen = on_response(&self.config, self.accept_encoding.as_deref(), &mut head, end, &cx.stats.compressors);
+            if let Some(library) = chosen {
+                self.state = State::Compress(*library, Encoder::new(library));
+            }
+        }
+        Flow::Continue
+    }
+
+    /// Replaces what has come by what it is compressed to. Each piece is complete in itself: nothing waits here for more.
+    pub fn encode_data(&mut self, cx: &FilterContext, position: usize, end: bool) -> Flow {
+        let mut held = cx.stream.held[Direction::Response as usize].borrow_mut();
+        let data = std::mem::take(&mut held[position]);
+        let State::Compress(library, encoder) = &mut self.state else { return Flow::Continue };
+        if data.is_empty() && !end {
+            return Flow::Continue;
+        }
+        if let Err(e) = encoder.encode(&data, end, &mut held[position]) {
+            let reply = Reply::new(500, format!("compressor_failed{{{e}}}"));
+            return Flow::Reply(Box::new(reply), Flags::LOCAL_RESET);
+        }
+        let stats = cx.stats.compressors.of(library);
+        stats.total_uncompressed_bytes.add(data.len() as u64);
+        stats.total_compressed_bytes.add(held[position].len() as u64);
+        if end {
+            self.state = State::Ended;
+        }
+        Flow::Continue
+    }
+}
 
 /// Looks at the head of a response, and changes it where the body is to be compressed. `accept_encoding` is the request's; `ends`: there is
 /// no body. Returns what to compress it with.

@@ -1,19 +1,20 @@
 //! Compiled configurations of filters: the list of a connection manager, and what virtual hosts and routes have in place of its entries.
-use super::{cors::CorsRt, local_rate_limit::LocalRateLimitRt};
+use super::{cors::CorsRt, local_rate_limit::LocalRateLimitRt, rbac::RbacRt};
 use crate::{plugin::PluginSlot, route::matcher::Patterns};
 use std::{
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
     mem::discriminant,
     sync::Arc,
 };
-use weir_config::model::{Fault, FilterOverride, HttpFilter, HttpFilterConfig, Name, PerFilterConfig, Rbac};
+use weir_config::model::{Compressor, Fault, FilterOverride, HttpFilter, HttpFilterConfig, Name, PerFilterConfig};
 
 /// A compiled [`HttpFilterConfig`].
 #[derive(Clone)]
 pub enum FilterConfig {
+    Compressor(Arc<Compressor>),
     Cors(Arc<CorsRt>),
     Fault(Arc<Fault>),
-    Rbac(Arc<Rbac>),
+    Rbac(Arc<RbacRt>),
     LocalRateLimit(Arc<LocalRateLimitRt>),
     Wasm(Arc<PluginSlot>),
 }
@@ -23,8 +24,9 @@ impl FilterConfig {
     fn compile(of: &HttpFilterConfig, patterns: &mut Patterns) -> Result<Option<FilterConfig>, String> {
         Ok(Some(match of {
             HttpFilterConfig::Cors(config) => FilterConfig::Cors(Arc::new(CorsRt::compile(config, patterns)?)),
+            HttpFilterConfig::Compressor(config) => FilterConfig::Compressor(config.clone()),
             HttpFilterConfig::Fault(config) => FilterConfig::Fault(config.clone()),
-            HttpFilterConfig::Rbac(config) => FilterConfig::Rbac(config.clone()),
+            HttpFilterConfig::Rbac(config) => FilterConfig::Rbac(Arc::new(RbacRt::compile(config, patterns)?)),
             HttpFilterConfig::LocalRateLimit(config) => FilterConfig::LocalRateLimit(Arc::new(LocalRateLimitRt::compile(config))),
             HttpFilterConfig::Wasm(_) => return Ok(None),
         }))

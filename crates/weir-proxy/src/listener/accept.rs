@@ -243,7 +243,7 @@ async fn serve(local: &Rc<Local>, guard: &Guard, chain: Arc<ChainRt>, io: TcpStr
             None => return,
         },
     };
-    if !network_filters::admit(&chain.config.filters, &conn, stats) {
+    if !network_filters::admit(&chain.rbac, &conn, stats) {
         return;
     }
     match &chain.tcp {

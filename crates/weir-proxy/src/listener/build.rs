@@ -1,6 +1,6 @@
 //! From a listener's configuration to what accepts for it. A chain that cannot be built is left out, or its last good
 //! version stays; the others serve.
-use super::{ChainRt, CompileLogs, DrainGroup, ListenerRt, TcpProxyRt};
+use super::{ChainRt, CompileLogs, DrainGroup, ListenerRt, TcpProxyRt, network_filters};
 use crate::{
     cluster::{ClusterRegistry, manager::version},
     secrets::Secrets,
@@ -126,7 +126,9 @@ fn chain(
     let drain_timeout = http_timeouts.drain_timeout;
     let drain_group = old.filter(|_| same_tls).filter(same_kind).map_or_else(|| DrainGroup::new(drain_timeout), |o| o.drain_group.clone());
     let tcp = config.tcp_proxy().map(|tcp| TcpProxyRt::new(tcp, clusters, logs));
-    Ok(ChainRt { config: config.clone(), tls, tcp, drain_group })
+    let rbac = network_filters::compile(&config.filters)
+        .map_err(|e| Diagnostic::error("InvalidRbac", format!("the RBAC filter of the filter chain `{}`: {e}", config.name)))?;
+    Ok(ChainRt { config: config.clone(), tls, rbac, tcp, drain_group })
 }
 
 /// One terminal filter, at the end.

@@ -1,21 +1,37 @@
 //! Filters that a connection passes before its HTTP connection manager or TCP proxy.
-use crate::{app_log::Logger, conn::ConnInfo, stats::ListenerStats};
+use crate::{
+    app_log::Logger,
+    conn::ConnInfo,
+    filter::rbac::{RbacRt, engine::Subject},
+    route::matcher::Patterns,
+    stats::ListenerStats,
+};
 use weir_config::model::NetworkFilter;
 
+/// The filters before the terminal one. The error is about a regular expression.
+pub(super) fn compile(filters: &[NetworkFilter]) -> Result<Box<[RbacRt]>, String> {
+    let mut patterns = Patterns::default();
+    let compile = |filter: &NetworkFilter| match filter {
+        NetworkFilter::Rbac(rbac) => Some(RbacRt::compile(rbac, &mut patterns)),
+        NetworkFilter::HttpConnectionManager(_) | NetworkFilter::TcpProxy(_) => None,
+    };
+    filters.iter().filter_map(compile).collect()
+}
+
 /// Whether all filters of a chain let a connection in.
-pub(super) fn admit(filters: &[NetworkFilter], conn: &ConnInfo, stats: &ListenerStats) -> bool {
-    filters.iter().all(|filter| match filter {
-        NetworkFilter::Rbac(rbac) => {
-            let allowed = rbac.allows(conn.peer.ip());
-            if allowed {
-                stats.rbac_allowed.inc();
-            } else {
-                stats.rbac_denied.inc();
-                Logger::Connection.debug(format_args!("{}: {} is denied by RBAC", conn.listener, conn.peer));
-            }
-            allowed
+pub(super) fn admit(filters: &[RbacRt], conn: &ConnInfo, stats: &ListenerStats) -> bool {
+    filters.iter().all(|rbac| match rbac.decide(&Subject::of(conn)) {
+        None => true,
+        Some(Ok(())) => {
+            stats.rbac_allowed.inc();
+            true
         }
-        NetworkFilter::HttpConnectionManager(_) | NetworkFilter::TcpProxy(_) => true,
+        Some(Err(denied)) => {
+            stats.rbac_denied.inc();
+            let policy = denied.policy.unwrap_or("none");
+            Logger::Connection.debug(format_args!("{}: {} is denied by RBAC: {policy}", conn.listener, conn.peer));
+            false
+        }
     })
 }
 
@@ -40,11 +56,13 @@ mod tests {
             drain: Rc::<Drain>::default(),
         };
         let range = |text: &str| text.parse().expect("a range");
-        let allow = NetworkFilter::Rbac(Arc::new(Rbac { allow: vec![range("10.0.0.0/8")], deny: Vec::new() }));
-        let deny = NetworkFilter::Rbac(Arc::new(Rbac { allow: Vec::new(), deny: vec![range("10.1.0.0/16")] }));
+        let name = "p".into();
+        let allow = NetworkFilter::Rbac(Arc::new(Rbac::by_address(&name, &[], &[range("10.0.0.0/8")])));
+        let deny = NetworkFilter::Rbac(Arc::new(Rbac::by_address(&name, &[range("10.1.0.0/16")], &[])));
+        let filters = compile(&[allow, deny]).expect("good rules");
         let stats = ListenerStats::default();
         for (peer, let_in) in [("10.2.0.1:5", true), ("10.1.0.1:5", false), ("192.0.2.1:5", false)] {
-            assert_eq!(admit(&[allow.clone(), deny.clone()], &conn(peer), &stats), let_in, "{peer}");
+            assert_eq!(admit(&filters, &conn(peer), &stats), let_in, "{peer}");
         }
         // The second filter is not asked about a connection that the first refuses.
         assert_eq!((stats.rbac_allowed.get(), stats.rbac_denied.get()), (3, 2));

@@ -58,9 +58,12 @@ table! {
     rq_direct_response: Counter = "rq_direct_response" "requests that the route answered directly",
     rbac_allowed: Counter = "rbac.allowed" "requests that RBAC allowed",
     rbac_denied: Counter = "rbac.denied" "requests that RBAC denied (403)",
+    rbac_shadow_allowed: Counter = "rbac.shadow_allowed" "requests that RBAC rules in dry-run mode would allow",
+    rbac_shadow_denied: Counter = "rbac.shadow_denied" "requests that RBAC rules in dry-run mode would deny",
     local_rate_limit_enabled: Counter = "http_local_rate_limit.enabled" "requests checked against a local rate limit",
     local_rate_limit_ok: Counter = "http_local_rate_limit.ok" "requests within the local rate limit",
-    local_rate_limit_rate_limited: Counter = "http_local_rate_limit.rate_limited" "requests beyond the local rate limit (429)",
+    local_rate_limit_rate_limited: Counter = "http_local_rate_limit.rate_limited" "requests beyond the local rate limit",
+    local_rate_limit_enforced: Counter = "http_local_rate_limit.enforced" "requests rejected because of the local rate limit (429)",
     rq_redirect: Counter = "rq_redirect" "requests redirected by the route",
     rq_reset_after_downstream_response_started: Counter = "rq_reset_after_downstream_response_started" "responses that were cut off",
     ;

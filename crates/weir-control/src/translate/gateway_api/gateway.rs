@@ -133,7 +133,7 @@ fn translate_listener(cx: &Cx<'_>, object: &Arc<Object>, listener: &Listener, bi
         Protocol::Other => return,
     };
     part.condition(&listener.name, "Programmed", true, "Programmed");
-    part.ports.push(PortPart { bind, object: object.title.clone(), line: listener.line, kind });
+    part.ports.push(PortPart { bind, gateway: object.key.clone(), object: object.title.clone(), line: listener.line, kind });
     if let Some(hostname) = &listener.hostname {
         // Hosts of this listener are not answered for by a wider one, even where no route is.
         let rank = Rank::listed(RankApi::Default, "", object.title.clone(), 0);

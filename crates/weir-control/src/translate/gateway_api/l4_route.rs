@@ -27,7 +27,13 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, route: &L4Route, part: &mut 
         for a in attached.into_iter().filter(|a| !a.domains.is_empty()) {
             for bind in spec.binds(a.listener.port, cx.options) {
                 let port = port(cx, gateway, a.listener, &a.domains, &proxy, part);
-                part.ports.extend(port.map(|kind| PortPart { bind, object: object.title.clone(), line: 0, kind }));
+                part.ports.extend(port.map(|kind| PortPart {
+                    bind,
+                    gateway: gateway.key.clone(),
+                    object: object.title.clone(),
+                    line: 0,
+                    kind,
+                }));
             }
         }
     }

@@ -140,7 +140,13 @@ fn chain(cx: &Cx<'_>, object: &Object, hosts: &[Name], certificate: &Name, tls: 
         tls: DownstreamTls { certificates: vec![certificate.clone()], ..tls },
         table,
     };
-    part.ports.push(PortPart { bind: Bind::port(cx.options.https_port), object: object.title.clone(), line: 0, kind });
+    part.ports.push(PortPart {
+        bind: Bind::port(cx.options.https_port),
+        gateway: object.key.clone(),
+        object: object.title.clone(),
+        line: 0,
+        kind,
+    });
 }
 
 /// With the roots for clients' certificates. Without roots the host is not served over TLS; who says that there are to be some

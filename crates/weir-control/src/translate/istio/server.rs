@@ -38,7 +38,13 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, part: &mu
             Some(Serves::AutoPassthrough) => auto_passthrough::translate(cx, object, server, part),
             Some(Serves::Passthrough | Serves::Bytes) | None => continue,
         };
-        part.ports.push(PortPart { bind: server.bind(cx.options), object: object.title.clone(), line: server.line, kind });
+        part.ports.push(PortPart {
+            bind: server.bind(cx.options),
+            gateway: object.key.clone(),
+            object: object.title.clone(),
+            line: server.line,
+            kind,
+        });
     }
 }
 

@@ -42,7 +42,13 @@ pub fn translate(
                         PortKind::Tls { server_names: server.server_names(), tls, proxy }
                     }
                 };
-                return part.ports.push(PortPart { bind: place.bind, object: object.title.clone(), line: 0, kind });
+                return part.ports.push(PortPart {
+                    bind: place.bind,
+                    gateway: place.gateway.key.clone(),
+                    object: object.title.clone(),
+                    line: 0,
+                    kind,
+                });
             }
             let within = |name: &String| hosts.iter().find_map(|host| intersection(host, name)).map(str::to_string);
             let names: Vec<String> = names.iter().filter_map(within).collect();
@@ -51,7 +57,7 @@ pub fn translate(
             }
             let server_names = if names.iter().any(|n| n == "*") { Vec::new() } else { names };
             let kind = PortKind::Passthrough { server_names, proxy: proxy(cx, object, place, found, part) };
-            part.ports.push(PortPart { bind: place.bind, object: object.title.clone(), line: 0, kind });
+            part.ports.push(PortPart { bind: place.bind, gateway: place.gateway.key.clone(), object: object.title.clone(), line: 0, kind });
         }
     }
 }

@@ -64,7 +64,7 @@ impl Running {
         let plugin = wasm_plugin(plugin, case, configuration, &origin)?;
         let name: Name = "test".into();
         let mut hcm = HttpConnectionManager::new(name.clone(), name.clone());
-        hcm.http_filters = HttpFilter::list([(plugin.phase, plugin.name.clone())]);
+        hcm.http_filters = HttpFilter::list(None, [(plugin.phase, plugin.name.clone())]);
         let filters = vec![NetworkFilter::HttpConnectionManager(Arc::new(hcm))];
         let chain = FilterChain { name: name.clone(), server_names: Vec::new(), tls: None, filters };
         let listener = Listener {

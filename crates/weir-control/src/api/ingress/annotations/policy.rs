@@ -110,9 +110,9 @@ fn origin(field: &Field<'_>, text: &str) -> Option<StringMatch> {
     Some(StringMatch::Regex(format!(r"{}://[^/]+\.{}", regex::escape(scheme), regex::escape(rest))))
 }
 
-/// Who is let in. An empty or wrong list is an error: it must not let everybody in.
+/// Who is let in, by the client's address. An empty or wrong list is an error: it must not let everybody in.
 pub fn source_ranges(given: &Given<'_>) -> Option<Rbac> {
-    let mut made = Rbac::default();
+    let (mut allow, mut deny) = (Vec::new(), Vec::new());
     let mut any = false;
     let names = [
         ("whitelist-source-range", true),
@@ -120,7 +120,7 @@ pub fn source_ranges(given: &Given<'_>) -> Option<Rbac> {
         ("denylist-source-range", false),
         ("blacklist-source-range", false),
     ];
-    for (name, allow) in names {
+    for (name, allows) in names {
         let Some(field) = given.get(name) else { continue };
         any = true;
         let help = "addresses and ranges as 10.0.0.0/8 or 2001:db8::1, with commas between";
@@ -130,8 +130,8 @@ pub fn source_ranges(given: &Given<'_>) -> Option<Rbac> {
             let all: &[&str] = if text == "*" { &["0.0.0.0/0", "::/0"] } else { &[text] };
             for range in all {
                 match range.parse() {
-                    Ok(range) if allow => made.allow.push(range),
-                    Ok(range) => made.deny.push(range),
+                    Ok(range) if allows => allow.push(range),
+                    Ok(range) => deny.push(range),
                     Err(()) => field.invalid(format!("\"{text}\" is not an address or a range of addresses"), help),
                 }
             }
@@ -140,7 +140,7 @@ pub fn source_ranges(given: &Given<'_>) -> Option<Rbac> {
             field.invalid("has no address", help);
         }
     }
-    any.then_some(made)
+    any.then(|| Rbac::by_address(&"source-range".into(), &deny, &allow))
 }
 
 pub fn rate_limit(given: &Given<'_>) -> Option<LocalRateLimit> {
@@ -154,7 +154,7 @@ pub fn rate_limit(given: &Given<'_>) -> Option<LocalRateLimit> {
     };
     let fill_interval = Duration::from_secs(interval);
     let token_bucket = TokenBucket { max_tokens: tokens.saturating_mul(burst), tokens_per_fill: tokens, fill_interval };
-    Some(LocalRateLimit { token_bucket: Some(token_bucket) })
+    Some(LocalRateLimit { token_bucket: Some(token_bucket), enable_x_ratelimit_headers: true })
 }
 
 pub fn traffic(given: &Given<'_>) -> Traffic {
