@@ -15,6 +15,7 @@ mod descriptors;
 mod direct;
 mod documents;
 mod echo;
+mod filter_order;
 mod floods;
 mod folders;
 mod forward_proxy;
