@@ -227,7 +227,7 @@ impl Weir {
     }
     /// Replaces a file of its folder at once: a busy machine may stop a test between emptying a file and writing it.
     pub fn write(&self, name: &str, text: &str) {
-        let part = self.folder.path().join("part");
+        let part = self.folder.path().join(name.replace('/', "-"));
         fs::write(&part, replaced(text, &self.words)).unwrap();
         fs::rename(part, self.path(name)).unwrap();
     }
