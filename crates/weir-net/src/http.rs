@@ -12,6 +12,7 @@ pub mod parse;
 pub mod path;
 pub mod pump;
 pub mod relay;
+pub mod text;
 pub mod trailers;
 pub mod tunnel;
 pub mod wire;

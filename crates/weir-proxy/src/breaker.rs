@@ -1,5 +1,5 @@
 //! Circuit breakers: the limits of one cluster over all workers, and the limit on connections of all clusters together.
-use crate::{cluster::Breakers, stats::SharedCounter};
+use crate::stats::SharedCounter;
 use std::sync::{
     Arc,
     atomic::{
@@ -108,6 +108,20 @@ pub struct Permit(Option<(Arc<Breakers>, Resource)>);
 /// The place of one connection; given back when it is dropped.
 #[must_use]
 pub struct Place(Arc<Breakers>);
+
+/// What circuit breakers count, over all workers.
+#[derive(Default)]
+pub struct Breakers {
+    pub connections: AtomicU32,
+    pub pending: AtomicU32,
+    pub requests: AtomicU32,
+    pub retries: AtomicU32,
+    /// Requests that wait for one of the connections to be closed, and how they hear of it.
+    waiting: AtomicU32,
+    freed: Notify,
+    /// Connections of all clusters.
+    all: Arc<UpstreamConnections>,
+}
 
 impl Breakers {
     pub fn new(all: Arc<UpstreamConnections>) -> Breakers {

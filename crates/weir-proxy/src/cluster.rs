@@ -11,12 +11,12 @@ pub use endpoints::{EndpointRt, EndpointSet};
 pub use registry::ClusterRegistry;
 use registry::Slots;
 
-use crate::{breaker::UpstreamConnections, outlier::Outliers};
+use crate::{breaker::Breakers, outlier::Outliers};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use std::{
     sync::{
         Arc, Mutex, Weak,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -106,18 +106,4 @@ impl ClusterRt {
         let limits = self.config.response_limits;
         parse::Limits { bytes: limits.max_response_headers_bytes as usize, fields: limits.max_headers_count as usize }
     }
-}
-
-/// What circuit breakers count, over all workers.
-#[derive(Default)]
-pub struct Breakers {
-    pub connections: AtomicU32,
-    pub pending: AtomicU32,
-    pub requests: AtomicU32,
-    pub retries: AtomicU32,
-    /// Requests that wait for one of the connections to be closed, and how they hear of it.
-    pub(crate) waiting: AtomicU32,
-    pub(crate) freed: tokio::sync::Notify,
-    /// Connections of all clusters.
-    pub(crate) all: Arc<UpstreamConnections>,
 }

@@ -3,6 +3,7 @@ pub mod byte_stream;
 pub mod client;
 mod connect;
 mod connect_tunnel;
+pub mod copies;
 pub mod dial;
 pub mod direct;
 mod error;

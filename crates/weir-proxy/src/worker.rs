@@ -7,7 +7,7 @@ use crate::{
     core::Core,
     plugin::WorkerPlugins,
     stream::Stream,
-    upstream::{WorkerCluster, mirror::Copies},
+    upstream::{WorkerCluster, copies::Copies},
 };
 use std::{
     cell::{Cell, RefCell},
@@ -37,7 +37,7 @@ pub struct Worker {
     streams: RefCell<Vec<Rc<Stream>>>,
     pub plugins: Rc<WorkerPlugins>,
     pub logs: RefCell<WorkerLogs>,
-    pub copies: Copies,
+    pub copies: Rc<Copies>,
     /// Whether requests are refused (see [`crate::overload`]), as of the last tick.
     pub is_overloaded: Cell<bool>,
     next_stream: Cell<u64>,
@@ -61,7 +61,7 @@ impl Worker {
             streams: RefCell::default(),
             plugins: WorkerPlugins::new(&shared.plugins, worker.clone()),
             logs: RefCell::default(),
-            copies: Copies::default(),
+            copies: Rc::default(),
             is_overloaded: Cell::new(false),
             next_stream: Cell::new((index as u64) << 48),
             shared,

@@ -1,8 +1,8 @@
 //! Where a body ends: the rules of RFC 9112 section 6.
-use super::chunk::Chunked;
+use super::chunk::{Chunked, Step};
 use super::head::{Headers, Method, RequestHead, ResponseHead, Version};
 use super::names::Known;
-use super::parse::{self, Bad};
+use super::{parse::Bad, text};
 
 /// How a message body is delimited, and how much of it is still to come.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -10,17 +10,6 @@ pub enum Framing {
     Length(u64),
     Chunked(Chunked),
     UntilClose,
-}
-
-/// One step over received bytes: the first `used` of them belong to the body as it is on the wire, `data` is the part of
-/// them that is content, `done` tells that the body ends there.
-#[derive(Debug, Default, PartialEq)]
-pub struct Step {
-    pub used: usize,
-    pub data: std::ops::Range<usize>,
-    /// The trailer lines with their blank line, where the step ended with some.
-    pub trailers: std::ops::Range<usize>,
-    pub done: bool,
 }
 
 impl Framing {
@@ -109,7 +98,7 @@ pub fn check_host(head: &RequestHead) -> Result<(), Bad> {
     match (hosts.next(), hosts.next()) {
         (None, _) if head.version == Version::Http10 => Ok(()),
         (None, _) => Err(Bad::MissingHost),
-        (Some(h), None) if parse::is_authority(h) => Ok(()),
+        (Some(h), None) if text::is_authority(h) => Ok(()),
         _ => Err(Bad::Host),
     }
 }

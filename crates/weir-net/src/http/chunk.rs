@@ -1,8 +1,16 @@
 //! A checker for the chunked coding (RFC 9112 section 7.1) that never copies.
-use super::{
-    body::Step,
-    parse::{self, Bad},
-};
+use super::parse::{self, Bad};
+
+/// One step over received bytes: the first `used` of them belong to the body as it is on the wire, `data` is the part of
+/// them that is content, `done` tells that the body ends there.
+#[derive(Debug, Default, PartialEq)]
+pub struct Step {
+    pub used: usize,
+    pub data: std::ops::Range<usize>,
+    /// The trailer lines with their blank line, where the step ended with some.
+    pub trailers: std::ops::Range<usize>,
+    pub done: bool,
+}
 
 /// Where in a chunked body the next byte stands.
 #[derive(Clone, Copy, Debug, PartialEq)]

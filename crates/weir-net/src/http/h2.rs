@@ -9,7 +9,7 @@ use super::{
     body,
     head::{Headers, RequestHead, ResponseHead, Version, percent_encoded},
     names::{HOP_BY_HOP, Known},
-    parse, trailers,
+    text, trailers,
 };
 use h2::ext::Protocol;
 use http::{
@@ -33,7 +33,7 @@ pub fn load_request(parts: &http::request::Parts, head: &mut RequestHead) -> boo
     head.clear();
     let protocol = parts.extensions.get::<Protocol>().filter(|_| parts.method == Method::CONNECT).map(|p| p.as_str().as_bytes());
     // The library does not check it.
-    if protocol.is_some_and(|p| !parse::is_protocol(p)) {
+    if protocol.is_some_and(|p| !text::is_protocol(p)) {
         return false;
     }
     let uri = &parts.uri;
@@ -134,7 +134,7 @@ pub fn request_of(head: &RequestHead) -> Option<Request<()>> {
         Some(asked) => {
             // `:protocol` holds one name: the first of the list.
             let first = asked.split(|c| *c == b',').next().unwrap_or_default().trim_ascii();
-            let protocol = std::str::from_utf8(first).ok().filter(|p| parse::is_protocol(p.as_bytes()))?;
+            let protocol = std::str::from_utf8(first).ok().filter(|p| text::is_protocol(p.as_bytes()))?;
             *request.method_mut() = Method::CONNECT;
             request.extensions_mut().insert(Protocol::from(protocol));
         }

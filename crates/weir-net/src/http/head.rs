@@ -8,7 +8,7 @@ mod headers;
 pub use headers::Headers;
 pub(crate) use headers::{Line, Span};
 
-use super::{names::Known, parse};
+use super::{names::Known, text};
 use std::borrow::Cow;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -107,7 +107,7 @@ impl RequestHead {
     }
     /// `false`: `method` is no token, and the old one is kept.
     pub fn set_method(&mut self, method: &[u8]) -> bool {
-        let fits = parse::is_token(method);
+        let fits = text::is_token(method);
         if fits {
             self.method = Method::of(method);
             self.method_at = self.headers.store(method);
@@ -120,7 +120,7 @@ impl RequestHead {
     }
     /// Blanks and control bytes would break the start line; they are percent-encoded.
     pub fn set_target(&mut self, target: &[u8]) {
-        let fits = target.is_empty() || parse::is_target(target);
+        let fits = target.is_empty() || text::is_target(target);
         let escaped =
             if fits { Cow::Borrowed(target) } else { Cow::Owned(percent_encoded(target, |byte| matches!(byte, 0..=b' ' | 0x7f))) };
         self.target_at = self.headers.store(&escaped);

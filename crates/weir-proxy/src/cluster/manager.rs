@@ -1,6 +1,10 @@
 //! Clusters at configuration time: what changed is built anew and published at once; what is broken is refused alone.
-use super::{Breakers, ClusterRegistry, ClusterRt, ClusterSlot, EndpointSet, ForwardProxy, Resolved, discovery, discovery::Follower};
-use crate::{breaker::UpstreamConnections, secrets::Secrets, verdict::Verdicts};
+use super::{ClusterRegistry, ClusterRt, ClusterSlot, EndpointSet, ForwardProxy, Resolved, discovery, discovery::Follower};
+use crate::{
+    breaker::{Breakers, UpstreamConnections},
+    secrets::Secrets,
+    verdict::Verdicts,
+};
 use arc_swap::ArcSwap;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},

@@ -4,7 +4,7 @@ use crate::{
     head_access::FieldsMut,
 };
 use weir_config::{diagnostic::Diagnostic, model::HeaderEdits};
-use weir_net::http::parse;
+use weir_net::http::text;
 
 /// Edits in the order remove, set, add.
 #[derive(Debug, Default)]
@@ -101,7 +101,7 @@ pub fn no_host(value: &str) -> Diagnostic {
 }
 
 fn wrong(name: &str, value: &str) -> Option<Diagnostic> {
-    if name != ":authority" && !parse::is_token(name.as_bytes()) {
+    if name != ":authority" && !text::is_token(name.as_bytes()) {
         return Some(
             Diagnostic::error("InvalidValue", format!("`{name}` is not a header name"))
                 .help("accepted are letters, digits and !#$%&'*+-.^_`|~"),
@@ -109,10 +109,10 @@ fn wrong(name: &str, value: &str) -> Option<Diagnostic> {
     }
     let is_host = name.eq_ignore_ascii_case(":authority") || name.eq_ignore_ascii_case("host");
     let literal = Format::parse(value).ok();
-    if is_host && literal.as_ref().and_then(Format::literal).is_some_and(|v| !parse::is_authority(v)) {
+    if is_host && literal.as_ref().and_then(Format::literal).is_some_and(|v| !text::is_authority(v)) {
         return Some(no_host(value));
     }
-    let control = !parse::is_value(value.as_bytes());
+    let control = !text::is_value(value.as_bytes());
     control
         .then(|| Diagnostic::error("InvalidValue", format!("the value of header `{name}` holds a line break or another control character")))
 }

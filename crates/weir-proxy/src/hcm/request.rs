@@ -6,8 +6,8 @@ use weir_config::model::ForwardClientCertDetails;
 use weir_net::http::{
     Headers, Known, Method, Version, body,
     names::HOP_BY_HOP,
-    parse,
     path::{self, Normalized},
+    text,
 };
 
 impl ActiveStream<'_> {
@@ -143,7 +143,7 @@ pub(super) fn strip(h: &mut Headers, keep: u64) {
     let plain = |v: &[u8]| v.eq_ignore_ascii_case(b"keep-alive") || v.eq_ignore_ascii_case(b"close");
     if !h.all(Known::Connection).all(plain) {
         let named: Vec<u8> = h.all(Known::Connection).collect::<Vec<_>>().join(&b',');
-        for token in named.split(|c| *c == b',').map(|t| t.trim_ascii()).filter(|t| parse::is_token(t)) {
+        for token in named.split(|c| *c == b',').map(|t| t.trim_ascii()).filter(|t| text::is_token(t)) {
             if Known::of(token).bit() & (NEEDED | keep) == 0 || Known::of(token) == Known::Other {
                 h.remove_named(token);
             }

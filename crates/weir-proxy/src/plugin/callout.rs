@@ -12,7 +12,7 @@ use std::{
     rc::Rc,
     time::{Duration, Instant},
 };
-use weir_net::http::{Headers, Known, RequestHead, parse};
+use weir_net::http::{Headers, Known, RequestHead, text};
 use weir_wasm::{HttpAnswer, HttpCall};
 
 /// Of one answer's body: it is held whole in the guest's memory.
@@ -23,7 +23,7 @@ pub(super) fn request(call: &HttpCall<'_>) -> Option<Request> {
     let (method, path) = (call.headers.get(b":method")?, call.headers.get(b":path")?);
     let authority = call.headers.get(b":authority")?;
     let mut head = RequestHead::default();
-    if !parse::is_target(path) || !head.begin(method, path) || !head.headers.set(Known::Host, &[authority]) {
+    if !text::is_target(path) || !head.begin(method, path) || !head.headers.set(Known::Host, &[authority]) {
         return None;
     }
     for (name, value) in call.headers.iter().filter(|(n, _)| n.first() != Some(&b':')) {
@@ -46,7 +46,7 @@ pub(super) fn add(to: &mut Headers, name: &[u8], value: &[u8]) -> Option<()> {
     if name.eq_ignore_ascii_case(b"host") {
         return Some(());
     }
-    (parse::is_value(value) && to.add_named(name, value)).then_some(())
+    (text::is_value(value) && to.add_named(name, value)).then_some(())
 }
 
 /// Fields as guests read them.

@@ -1,6 +1,7 @@
 //! The plugins of a configuration, tried without a gateway around them (`weir check`).
 use super::{CODE_UNAVAILABLE, Manager, ManagerOptions};
-use crate::cluster::{Breakers, ClusterRegistry, ClusterRt};
+use crate::breaker::Breakers;
+use crate::cluster::{ClusterRegistry, ClusterRt};
 use crate::outlier::Outliers;
 use arc_swap::ArcSwap;
 use std::{path::PathBuf, sync::Arc};

@@ -30,8 +30,9 @@ use tokio::{
 use weir_net::http::{
     Headers, Known, RequestHead, ResponseHead,
     body::Framing,
-    h2 as border, parse,
+    h2 as border,
     relay::{Got, Peer, Reader, Writer},
+    text,
 };
 use weir_wasm::GrpcCall;
 
@@ -112,7 +113,7 @@ pub(super) fn request(call: &GrpcCall<'_>) -> Option<RequestHead> {
     let host = call.upstream.rsplit('|').next().unwrap_or_default();
     let host = host.split_once("://").map_or(host, |(_, h)| h);
     head.begin(b"POST", path.as_bytes());
-    if !parse::is_target(path.as_bytes()) || host.is_empty() || !head.headers.set(Known::Host, &[host.as_bytes()]) {
+    if !text::is_target(path.as_bytes()) || host.is_empty() || !head.headers.set(Known::Host, &[host.as_bytes()]) {
         return None;
     }
     head.headers.set(Known::ContentType, &[b"application/grpc"]);

@@ -1,9 +1,10 @@
 //! Redis for plugins: from the name in `redis_init` to a connection, and the clients of one worker.
 use super::upstream::{self, Own, Speaks, Upstream};
 use crate::{
-    cluster::{Breakers, ClusterRegistry, ClusterRt, ClusterSlot},
+    breaker::{Breakers, Place},
+    cluster::{ClusterRegistry, ClusterRt, ClusterSlot, Unresolved},
     upstream::{
-        UpstreamError,
+        UpstreamError, WorkerCluster,
         byte_stream::{Connect, Pick},
         dial::Dial,
         direct::{self, DirectClusters},
@@ -90,7 +91,7 @@ async fn connect(
     connect.open(w).await.map(|stream| Box::new(stream) as Box<dyn Duplex>).map_err(|failed| failed.error)
 }
 
-fn of_slot(w: &Rc<Worker>, slot: &Arc<ClusterSlot>) -> Result<Rc<crate::upstream::WorkerCluster>, UpstreamError> {
+fn of_slot(w: &Rc<Worker>, slot: &Arc<ClusterSlot>) -> Result<Rc<WorkerCluster>, UpstreamError> {
     w.cluster(slot).ok_or_else(|| UpstreamError::NoCluster(slot.name.clone()))
 }
 
@@ -107,7 +108,7 @@ pub(super) async fn check(resolver: &GuardedResolver, to: &Upstream, options: &O
     redis::check(io, options).await
 }
 
-async fn check_connection(resolver: &GuardedResolver, to: &Upstream) -> Result<(weir_net::io::Io, crate::breaker::Place), UpstreamError> {
+async fn check_connection(resolver: &GuardedResolver, to: &Upstream) -> Result<(weir_net::io::Io, Place), UpstreamError> {
     let of_slot = |slot: &ClusterSlot| slot.current().ok_or_else(|| UpstreamError::NoCluster(slot.name.clone()));
     let (rt, host, port): (Arc<ClusterRt>, Option<&str>, u16) = match to {
         Upstream::Cluster(slot) => (of_slot(slot)?, None, 0),
@@ -116,7 +117,7 @@ async fn check_connection(resolver: &GuardedResolver, to: &Upstream) -> Result<(
     };
     let (address, name) = match host {
         Some(host) => {
-            let answer = resolver.lookup(host).await.map_err(|e| UpstreamError::from(crate::cluster::Unresolved::from(e)))?;
+            let answer = resolver.lookup(host).await.map_err(|e| UpstreamError::from(Unresolved::from(e)))?;
             (SocketAddr::new(answer.addresses[0], port), host.to_string())
         }
         None => {

@@ -20,7 +20,7 @@ use weir_config::{
     diagnostic::Diagnostic,
     model::{Forward, Fraction, HeaderEdits, HostRewrite, Mirror, Name, PathMatch, Route, RouteAction, RouteMatch, SessionPersistence},
 };
-use weir_net::http::parse::is_authority;
+use weir_net::http::text::is_authority;
 
 /// A compiled [`Route`].
 pub struct RouteRt {

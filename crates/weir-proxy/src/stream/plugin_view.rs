@@ -2,7 +2,7 @@
 use super::{Direction, Event, Reached, Stream};
 use crate::{head_access::canonical_authority, info::Info, plugin::PluginSlot, reply::Reply};
 use std::{rc::Rc, sync::Arc};
-use weir_net::http::{Headers, Known, parse};
+use weir_net::http::{Headers, Known, text};
 use weir_wasm::{BufferEdit, BufferType, LocalResponse, MapType, PropertyPath, Status, StreamType, pairs::Pairs};
 
 /// Plugin number `plugin` of the chain, and the stream it looks at.
@@ -81,7 +81,7 @@ impl View {
         let s = &self.stream;
         let fits = match (direction, name) {
             (Direction::Request, b":method") => s.req.borrow_mut().set_method(value),
-            (Direction::Request, b":path") if parse::is_target(value) => {
+            (Direction::Request, b":path") if text::is_target(value) => {
                 s.req.borrow_mut().set_target(value);
                 true
             }
@@ -135,7 +135,7 @@ impl View {
             let mut room = true;
             let mut put = |to: &mut Headers| {
                 room = this.has_room(to.stored(), name.len() + value.len());
-                room && parse::is_value(value) && put(to, name, value)
+                room && text::is_value(value) && put(to, name, value)
             };
             let done = match trailers {
                 Some(t) => put(t),
@@ -247,7 +247,7 @@ impl weir_wasm::Stream for View {
             for (name, value) in fields.iter() {
                 if trailers.is_none() && is_pseudo(d, name) {
                     this.set_pseudo(d, pseudo_name(name), value);
-                } else if parse::is_value(value) {
+                } else if text::is_value(value) {
                     match &mut trailers {
                         Some(t) => t.add_named(name, value),
                         None => this.with_head(d, |h| h.add_named(name, value)),
@@ -334,7 +334,7 @@ impl weir_wasm::Stream for View {
             return;
         }
         let details = String::from_utf8_lossy(r.details).replace(char::is_whitespace, "_");
-        let usable = |(n, v): &(&[u8], &[u8])| parse::is_token(n) && parse::is_value(v);
+        let usable = |(n, v): &(&[u8], &[u8])| text::is_token(n) && text::is_value(v);
         self.stream.post(Event::Reply(Reply {
             status: u16::try_from(r.status).ok().filter(|s| (200..=599).contains(s)).unwrap_or(500),
             body: r.body.to_vec().into(),

@@ -2,7 +2,8 @@
 //! others do.
 use super::{UpstreamError, WorkerCluster};
 use crate::{
-    cluster::{Breakers, ClusterRt, ClusterSlot, EndpointSet},
+    breaker::Breakers,
+    cluster::{ClusterRt, ClusterSlot, EndpointSet},
     outlier::Outliers,
     worker::Worker,
 };

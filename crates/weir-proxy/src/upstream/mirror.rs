@@ -3,54 +3,18 @@
 use super::{
     WorkerCluster,
     client::{Body, Destination, Request},
+    copies::Copy,
 };
 use crate::{
     filter::fault::happens,
     route::{ForwardRt, MirrorRt, Target},
     worker::Worker,
 };
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{rc::Rc, time::Duration};
 use weir_net::http::{Headers, Known, RequestHead};
 
 /// How long a copy may take where its route has no timeout (Envoy's default for a route).
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// Copies of one worker that wait for an answer, and the bytes of their bodies.
-const MAX_COPIES: usize = 1024;
-const MAX_BYTES: usize = 32 << 20;
-
-/// Copies under way on one worker.
-#[derive(Default)]
-pub struct Copies {
-    count: Cell<usize>,
-    bytes: Cell<usize>,
-}
-
-/// One copy, counted while it lives.
-struct Copy {
-    worker: Rc<Worker>,
-    bytes: usize,
-}
-
-impl Copy {
-    /// `None` where there are too many.
-    fn begin(worker: &Rc<Worker>, bytes: usize) -> Option<Copy> {
-        let Copies { count, bytes: held } = &worker.copies;
-        if count.get() >= MAX_COPIES || held.get() + bytes > MAX_BYTES {
-            return None;
-        }
-        count.set(count.get() + 1);
-        held.set(held.get() + bytes);
-        Some(Copy { worker: worker.clone(), bytes })
-    }
-}
-
-impl Drop for Copy {
-    fn drop(&mut self) {
-        let Copies { count, bytes } = &self.worker.copies;
-        count.set(count.get() - 1);
-        bytes.set(bytes.get() - self.bytes);
-    }
-}
 
 /// The clusters that get a copy of this request.
 pub fn chosen<'a>(w: &Worker, forward: &'a ForwardRt, target: &'a Target) -> Vec<&'a MirrorRt> {
@@ -61,7 +25,7 @@ pub fn chosen<'a>(w: &Worker, forward: &'a ForwardRt, target: &'a Target) -> Vec
 pub fn start(w: &Rc<Worker>, to: &[&MirrorRt], req: &RequestHead, body: &[u8], timeout: Option<Duration>) {
     for mirror in to {
         let Some(cluster) = w.cluster(&mirror.cluster) else { continue };
-        let Some(copy) = Copy::begin(w, body.len()) else {
+        let Some(copy) = w.copies.begin(body.len()) else {
             cluster.stats.upstream_rq_mirror_overflow.inc();
             continue;
         };
@@ -74,13 +38,13 @@ pub fn start(w: &Rc<Worker>, to: &[&MirrorRt], req: &RequestHead, body: &[u8], t
         }
         cluster.stats.upstream_rq_mirror_total.inc();
         let request = Request { head, body: body.to_vec(), trailers: Headers::default() };
-        tokio::task::spawn_local(run(copy, cluster, request, timeout.unwrap_or(TIMEOUT)));
+        tokio::task::spawn_local(run(w.clone(), copy, cluster, request, timeout.unwrap_or(TIMEOUT)));
     }
 }
 
-async fn run(copy: Copy, cluster: Rc<WorkerCluster>, request: Request, timeout: Duration) {
+async fn run(worker: Rc<Worker>, _copy: Copy, cluster: Rc<WorkerCluster>, request: Request, timeout: Duration) {
     let Ok(host) = cluster.choose(None, &[]) else { return };
-    let destination = Destination { worker: &copy.worker, cluster: &cluster, host: &host, server_name: None };
+    let destination = Destination { worker: &worker, cluster: &cluster, host: &host, server_name: None };
     // Nobody waits for what comes of it; the cluster's statistics and health do.
     let _ = destination.send(request, Body::Drop, Some(timeout)).await;
 }

@@ -1,5 +1,5 @@
 //! The ordered header block.
-use crate::http::{names::Known, parse};
+use crate::http::{names::Known, text};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// A piece of the buffer.
@@ -186,13 +186,13 @@ impl Headers {
         for part in parts {
             self.buf.extend_from_slice(part);
         }
-        let fits = u16::try_from(value_at).ok().filter(|_| id != Known::Host || parse::is_authority(&self.buf[at..]));
+        let fits = u16::try_from(value_at).ok().filter(|_| id != Known::Host || text::is_authority(&self.buf[at..]));
         let Some(value_at) = fits else {
             self.buf.truncate(start);
             return None;
         };
         loop {
-            at = parse::value_end(&self.buf, at);
+            at = text::value_end(&self.buf, at);
             match self.buf.get_mut(at) {
                 Some(byte) => *byte = b' ',
                 None => break,
@@ -231,7 +231,7 @@ impl Headers {
     }
     /// [`Headers::add`] for any name. `false` also for a name that is no token or too long.
     pub fn add_named(&mut self, name: &[u8], value: &[u8]) -> bool {
-        let line = if parse::is_token(name) { self.named_line(name, value) } else { None };
+        let line = if text::is_token(name) { self.named_line(name, value) } else { None };
         self.list.extend(line);
         line.is_some()
     }
@@ -244,7 +244,7 @@ impl Headers {
     }
     /// [`Headers::set`] for any name. `false` also for a name that is no token or too long.
     pub fn set_named(&mut self, name: &[u8], value: &[u8]) -> bool {
-        if !parse::is_token(name) {
+        if !text::is_token(name) {
             return false;
         }
         let had = self.has(Known::of(name));
