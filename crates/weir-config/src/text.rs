@@ -1,4 +1,4 @@
-//! Words for people.
+//! Texts: words for people, and what a text may be.
 
 /// `1 error`, `2 errors`.
 pub fn counted(n: usize, what: &str) -> String {
@@ -14,4 +14,9 @@ pub fn placeholder(text: &str) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+/// Whether a text is a token (RFC 9110 section 5.6.2), as the names of headers, methods and cookies are.
+pub fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }

@@ -1,5 +1,6 @@
 //! Files that objects name (a plugin's code): their digests, kept until they change.
 use crate::source::text::{Unreadable, check_regular};
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use std::{
     cell::RefCell,
@@ -50,7 +51,7 @@ impl Artifacts {
                 n => hasher.update(&block[..n]),
             }
         }
-        let digest: String = hasher.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        let digest: String = HEXLOWER.encode(&hasher.finalize());
         self.known.borrow_mut().insert(path.into(), (stamp, digest.clone()));
         Ok(digest)
     }

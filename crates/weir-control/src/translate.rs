@@ -1,6 +1,7 @@
 //! From objects to resources. Every object that acts is a unit of its own ([`Unit`]): its translator looks up what it
 //! refers to through a [`Cx`], which notes what was looked at, and fills a [`Part`]. When an object changes, only the units
 //! that looked at it (or looked for it) are translated again.
+mod class;
 mod cluster;
 mod context;
 mod draft;

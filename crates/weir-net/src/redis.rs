@@ -11,7 +11,7 @@ mod pipeline;
 mod resp;
 mod target;
 
-pub use check::check;
+pub use check::{CheckError, check};
 pub use client::Client;
 pub use node::{Dial, Dialing, Duplex};
 pub use resp::{Framer, Limits, ProtocolError, Query, QueryError, command};

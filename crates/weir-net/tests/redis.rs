@@ -64,7 +64,7 @@ async fn text(client: &Client, arguments: &[&str]) -> String {
 }
 
 async fn verdict(port: u16, options: &Options) -> Result<(), String> {
-    check(TcpStream::connect(("127.0.0.1", port)).await.unwrap(), options).await
+    check(TcpStream::connect(("127.0.0.1", port)).await.unwrap(), options).await.map_err(|e| e.to_string())
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! digest of the code and the engine's settings and version, and beside it lies the digest of its content. One that does not match
 //! (torn, a failing disk) is compiled again, and so is anything that the engine refuses.
 use crate::{declared::ModuleError, engine::Engine, module::Module};
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
@@ -121,11 +122,7 @@ fn key(engine: &Engine, wasm: &[u8]) -> String {
     let mut feed = Feed(Sha256::new());
     engine.wasmtime.precompile_compatibility_hash().hash(&mut feed);
     feed.0.update(wasm);
-    hex(&feed.0.finalize())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    HEXLOWER.encode(&feed.0.finalize())
 }
 
 fn read(engine: &Engine, path: &Path) -> Option<wasmtime::Module> {

@@ -1,5 +1,5 @@
 //! Checks of texts that several APIs share: names of hosts and headers, paths, regular expressions.
-use weir_config::{model::Name, reader::Field};
+use weir_config::{model::Name, reader::Field, text::is_token};
 
 /// A host name, exact or `*.suffix`, in lower case.
 pub fn hostname(field: &Field<'_>) -> Option<Name> {
@@ -45,11 +45,10 @@ pub fn check_regex(field: &Field<'_>, pattern: &str) -> Option<()> {
 
 /// A header's name in lower case.
 pub fn header_name(name: &str, at: &Field<'_>) -> Option<String> {
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name == ":authority" {
         return Some(name.to_string());
     }
-    if name.is_empty() || !name.bytes().all(token) {
+    if !is_token(name) {
         at.invalid(format!("\"{name}\" is not the name of a header"), "letters, digits and -");
         return None;
     }

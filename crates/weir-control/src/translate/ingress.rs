@@ -8,7 +8,7 @@ mod upstream;
 pub use canary::names as canary_names;
 pub use upstream::apply as apply_to_cluster;
 
-use super::{Bind, Cx, Part, PortKind, PortPart};
+use super::{Bind, Cx, Part, PortKind, PortPart, class::ForeignClass};
 use crate::{
     api::ingress::{CONTROLLERS, Ingress, IngressClass, annotations::Annotations},
     object::{Kind, Object, Spec},
@@ -75,13 +75,13 @@ fn report(object: &Object, notes: &Annotations, part: &mut Part) {
 }
 
 /// Whether an Ingress is Weir's, as any is whose class no IngressClass object gives to another controller; else why not.
-fn class(cx: &Cx<'_>, object: &Object, ingress: &Ingress) -> Result<(), String> {
+fn class(cx: &Cx<'_>, object: &Object, ingress: &Ingress) -> Result<(), ForeignClass> {
     let named = ingress.class.as_deref().or_else(|| object.meta.annotation(CLASS_ANNOTATION));
     let ours = |class: &IngressClass| CONTROLLERS.contains(&&*class.controller);
     match named {
         Some(name) => match cx.get(Kind::IngressClass, "", name).map(|o| &o.spec) {
             Some(Spec::IngressClass(class)) if !ours(class) => {
-                Err(format!("the IngressClass {name} belongs to the controller {}", class.controller))
+                Err(ForeignClass::Named { kind: "IngressClass", name: name.into(), controller: class.controller.clone() })
             }
             _ => Ok(()),
         },
@@ -90,7 +90,7 @@ fn class(cx: &Cx<'_>, object: &Object, ingress: &Ingress) -> Result<(), String> 
             let default = cx.all(Kind::IngressClass).find(|o| o.meta.annotation(DEFAULT_CLASS) == Some("true"));
             match default.map(|o| (&o.key.name, &o.spec)) {
                 Some((name, Spec::IngressClass(class))) if !ours(class) => {
-                    Err(format!("it has no class, and the default IngressClass {name} belongs to the controller {}", class.controller))
+                    Err(ForeignClass::Default { name: name.clone(), controller: class.controller.clone() })
                 }
                 _ => Ok(()),
             }

@@ -18,13 +18,13 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, plugin: &Plugin, part: &mut 
     let configuration = canaries::with_canaries(configuration, || ingress::canary_names(cx));
     let resolved = secrets::resolve(cx, &object.key.namespace, &configuration);
     for problem in resolved.as_ref().err().into_iter().flatten() {
-        let found = Diagnostic::error("SecretNotFound", problem.as_str()).help("${secret.NAME.KEY} or ${secret.NAMESPACE/NAME.KEY}");
+        let found = Diagnostic::error("SecretNotFound", problem.to_string()).help("${secret.NAME.KEY} or ${secret.NAMESPACE/NAME.KEY}");
         part.report(object, plugin.configuration_at, "spec", found);
     }
     let code = match &plugin.code {
-        _ if resolved.is_err() => {
-            WasmCode::Unusable { why: resolved.as_ref().err().into_iter().flatten().cloned().collect::<Vec<_>>().join("; ") }
-        }
+        _ if resolved.is_err() => WasmCode::Unusable {
+            why: resolved.as_ref().err().into_iter().flatten().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+        },
         Code::Url(url) => WasmCode::Http { url: url.to_string(), sha256: plugin.sha256.clone() },
         Code::File(path) => file(cx, object, plugin, path, part),
         Code::Unusable(why) => WasmCode::Unusable { why: why.to_string() },

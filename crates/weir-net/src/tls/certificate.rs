@@ -1,4 +1,5 @@
 //! Certificates, keys and roots out of PEM texts, with errors that say what is wrong with which part.
+use data_encoding::HEXLOWER;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use sha2::{Digest, Sha256};
@@ -142,7 +143,7 @@ pub fn digest(bytes: &[u8]) -> [u8; 32] {
 
 /// SHA-256 in lower-case hexadecimal digits.
 pub fn hex_digest(bytes: &[u8]) -> String {
-    digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    HEXLOWER.encode(&Sha256::digest(bytes))
 }
 
 fn rfc2253(name: &X509Name<'_>) -> String {

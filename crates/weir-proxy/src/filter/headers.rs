@@ -116,3 +116,20 @@ fn wrong(name: &str, value: &str) -> Option<Diagnostic> {
     control
         .then(|| Diagnostic::error("InvalidValue", format!("the value of header `{name}` holds a line break or another control character")))
 }
+
+#[cfg(test)]
+mod tests {
+    use weir_config::text::is_token;
+    use weir_net::http::text;
+
+    #[test]
+    fn configuration_and_requests_have_one_rule_for_names() {
+        for c in '\0'..='\u{7f}' {
+            let name = format!("x{c}");
+            assert_eq!(is_token(&name), text::is_token(name.as_bytes()), "{c:?}");
+        }
+        for name in ["", "é", ":authority", "x-y"] {
+            assert_eq!(is_token(name), text::is_token(name.as_bytes()), "{name}");
+        }
+    }
+}

@@ -105,7 +105,7 @@ fn authority(redirect: &str) -> Option<(&str, u16)> {
 pub(super) async fn check(resolver: &GuardedResolver, to: &Upstream, options: &Options) -> Result<(), String> {
     let opened = timeout(options.timeout, check_connection(resolver, to)).await;
     let (io, _place) = opened.map_err(|_| format!("no connection within {:?}", options.timeout))?.map_err(|e| e.to_string())?;
-    redis::check(io, options).await
+    redis::check(io, options).await.map_err(|e| e.to_string())
 }
 
 async fn check_connection(resolver: &GuardedResolver, to: &Upstream) -> Result<(weir_net::io::Io, Place), UpstreamError> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use weir_config::{
     model::{Cors, Fraction, HeaderEdits, PathRewrite, Redirect, RedirectPort, StringMatch},
     reader::{Field, Object},
+    text::is_token,
 };
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -109,9 +110,8 @@ fn decode_edits(field: &Field<'_>, edits: &mut HeaderEdits) {
 
 fn header_name(field: &Field<'_>) -> Option<String> {
     let name = field.str()?;
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    if name.is_empty() || !name.bytes().all(token) {
-        field.invalid(format!("\"{name}\" is not a header name"), "letters, digits and -");
+    if !is_token(name) {
+        field.invalid(format!("\"{name}\" is not the name of a header"), "letters, digits and -");
         return None;
     }
     Some(name.to_string())

@@ -2,6 +2,7 @@
 use weir_config::{
     model::{SessionCarrier, SessionPersistence},
     reader::{Field, Object},
+    text::is_token,
 };
 
 pub fn decode(field: &Field<'_>) -> Option<SessionPersistence> {
@@ -50,7 +51,7 @@ fn decode_cookie(cookie: &Object<'_>, ends: bool) -> (Option<String>, Option<Str
 /// The name of a cookie or header.
 fn token(field: &Field<'_>) -> Option<String> {
     let text = field.str()?;
-    let fits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
+    let fits = is_token(text);
     if !fits {
         field.invalid(format!("\"{text}\" is not the name of a cookie or header"), "letters, digits, - and _");
     }

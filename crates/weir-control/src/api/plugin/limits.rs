@@ -31,7 +31,7 @@ pub fn read(root: &Object<'_>) -> WasmLimits {
             None => value.warning(
                 "UnknownField",
                 format!("there is no annotation weir.dev/{limit} here"),
-                format!("weir.dev/ with one of {}", NAMES.join(", ")),
+                format!("one of {}", NAMES.map(|name| format!("weir.dev/{name}")).join(", ")),
             ),
             Some(Err(wrong)) if text.is_some() => value.invalid(wrong.problem, wrong.help),
             Some(_) => {}

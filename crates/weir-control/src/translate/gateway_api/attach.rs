@@ -7,16 +7,16 @@ use crate::{
     },
     aspect::Aspect,
     object::{Kind, Object, Spec},
-    translate::Cx,
+    translate::{Cx, class::ForeignClass},
 };
 use std::{collections::BTreeSet, sync::Arc};
 use weir_config::model::Name;
 
 /// Whether a class is Weir's, as any is that no GatewayClass object gives to another controller; else why not.
-pub fn class(cx: &Cx<'_>, name: &str) -> Result<(), String> {
+pub fn class(cx: &Cx<'_>, name: &str) -> Result<(), ForeignClass> {
     match cx.aspects(Kind::GatewayClass, "", name, &[Aspect::General]).map(|o| &o.spec) {
         Some(Spec::GatewayClass(class)) if *class.controller != *CONTROLLER => {
-            Err(format!("the GatewayClass {name} belongs to the controller {}", class.controller))
+            Err(ForeignClass::Named { kind: "GatewayClass", name: name.into(), controller: class.controller.clone() })
         }
         _ => Ok(()),
     }

@@ -5,6 +5,7 @@ use super::{
     redis,
 };
 use anyhow::{Context, Result};
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use std::{
     fs,
@@ -118,7 +119,7 @@ fn route(origin: Origin) -> Route {
 
 fn wasm_plugin(file: &Path, case: usize, configuration: &str, origin: &Origin) -> Result<WasmPlugin> {
     let code = fs::read(file).with_context(|| file.display().to_string())?;
-    let sha256 = Sha256::digest(&code).iter().map(|b| format!("{b:02x}")).collect();
+    let sha256 = HEXLOWER.encode(&Sha256::digest(&code));
     Ok(WasmPlugin {
         name: format!("{}-{}", file.file_stem().unwrap_or_default().to_string_lossy(), case + 1).into(),
         root_id: String::new(),
