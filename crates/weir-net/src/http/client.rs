@@ -91,16 +91,13 @@ impl ResponseHeads {
         }
     }
 
-    /// Whether a head with this status is the last one; counts those before it. `101` ends HTTP on the connection.
+    /// Counts a head that is not the final one.
     ///
     /// # Errors
     /// Too many interim responses.
-    pub fn is_final(&mut self, status: u16) -> Result<bool, ClientError> {
-        if matches!(status, 101 | 200..) {
-            return Ok(true);
-        }
+    pub fn count_interim(&mut self) -> Result<(), ClientError> {
         self.interim += 1;
-        if self.interim > MAX_INTERIM { Err(ClientError::TooManyInterim) } else { Ok(false) }
+        if self.interim > MAX_INTERIM { Err(ClientError::TooManyInterim) } else { Ok(()) }
     }
 }
 
@@ -187,11 +184,14 @@ impl Exchange {
         let Peer::H1(wire) = &mut self.peer else { return Poll::Ready(Err(ClientError::Closed { silent: true })) };
         loop {
             ready!(self.heads.poll_next(cx, wire, pool, head))?;
-            match self.heads.is_final(head.status)? {
+            match head.status {
+                200.. => break,
                 // Nobody asked for another protocol.
-                true if head.status == 101 => return Poll::Ready(Err(ClientError::Malformed)),
-                true => break,
-                false => head.clear(),
+                101 => return Poll::Ready(Err(ClientError::Malformed)),
+                _ => {
+                    self.heads.count_interim()?;
+                    head.clear();
+                }
             }
         }
         let framing = body::of_response(head, self.asked).map_err(|_| ClientError::Malformed)?;

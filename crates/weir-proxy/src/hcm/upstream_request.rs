@@ -286,13 +286,15 @@ impl ActiveStream<'_> {
     fn poll_final_head(&mut self, cx: &mut Context, tried: &mut Try) -> Poll<Result<(), Lost>> {
         loop {
             ready!(self.poll_interim(cx)).map_err(Lost::End)?;
-            let status = ready!(self.poll_head(cx, tried))?;
-            if tried.heads.is_final(status).map_err(|_| Lost::Malformed)? {
-                return Poll::Ready(Ok(()));
+            match ready!(self.poll_head(cx, tried))? {
+                101 | 200.. => return Poll::Ready(Ok(())),
+                _ => {
+                    // A connection that answers is not stale.
+                    tried.reused = false;
+                    tried.heads.count_interim().map_err(|_| Lost::Malformed)?;
+                    self.pass_interim().map_err(Lost::End)?;
+                }
             }
-            // A connection that answers is not stale.
-            tried.reused = false;
-            self.pass_interim().map_err(Lost::End)?;
         }
     }
 
