@@ -3,6 +3,7 @@
 //! and of the domains and ports that those units have a part in; all else keeps its `Arc`.
 mod catalog;
 mod listener;
+mod shared;
 mod table;
 mod units;
 
@@ -18,6 +19,7 @@ use crate::{
 };
 
 use catalog::Catalog;
+use shared::Shared;
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -56,6 +58,7 @@ pub struct Index {
     /// Clusters with an idle timeout of their own.
     own_idle: BTreeSet<Name>,
     catalog: Catalog,
+    conditions: Shared<Condition>,
 }
 
 /// What is to be translated and put together.
@@ -98,6 +101,7 @@ impl Index {
             settings: BTreeMap::new(),
             own_idle: BTreeSet::new(),
             catalog: Catalog::default(),
+            conditions: Shared::default(),
         }
     }
 
@@ -226,6 +230,7 @@ impl Index {
             Unit::Secret(key) => self.catalog.set_secret(key.resource(), part.secret),
             Unit::Object(_) | Unit::Callable => {}
         }
+        let conditions = self.conditions.share(part.conditions);
         (rare.findings, rare.panic) = (part.findings, None);
         match rare.findings.is_empty() {
             true => self.with_findings.remove(unit),
@@ -233,7 +238,7 @@ impl Index {
         };
         if let Some(state) = self.units.get_mut(id) {
             state.hosts = hosts;
-            state.conditions = part.conditions.into();
+            state.conditions = conditions;
             state.rare = (rare != Rare::default()).then(|| Box::new(rare));
         }
     }

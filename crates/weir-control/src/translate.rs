@@ -216,7 +216,7 @@ pub struct Part {
 }
 
 /// One status condition.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Condition {
     /// The listener or the parent that it is about; empty for the object itself.
     pub scope: Box<str>,

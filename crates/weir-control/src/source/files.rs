@@ -40,7 +40,7 @@ struct File {
     /// Those of the objects that are last good versions of what is in error now: another file's count before them.
     kept: BTreeSet<Key>,
     /// It could not be read.
-    failure: Option<Diagnostic>,
+    failure: Option<Box<Diagnostic>>,
     /// There is nothing to say of it, and every object in it stands there once.
     plain: bool,
 }
@@ -52,6 +52,21 @@ struct Objects(Box<[Arc<Object>]>);
 impl Objects {
     fn get(&self, key: &Key) -> Option<&Arc<Object>> {
         self.0.binary_search_by(|o| o.key.cmp(key)).ok().map(|at| &self.0[at])
+    }
+}
+
+/// Which files hold an object, in order: mostly one.
+enum Owners {
+    One(Arc<FileId>),
+    More(Box<[Arc<FileId>]>),
+}
+
+impl Owners {
+    fn files(&self) -> &[Arc<FileId>] {
+        match self {
+            Owners::One(file) => std::slice::from_ref(file),
+            Owners::More(files) => files,
+        }
     }
 }
 
@@ -80,7 +95,7 @@ pub struct Files {
     roots: Vec<PathBuf>,
     files: BTreeMap<Arc<FileId>, File>,
     /// Which files hold an object, in order: the first one's counts.
-    owners: HashMap<Key, Vec<Arc<FileId>>>,
+    owners: HashMap<Key, Owners>,
     /// Those that several files hold.
     shared: BTreeSet<Key>,
     /// Files of which there is something to say.
@@ -187,7 +202,7 @@ impl Files {
             Err(e) => {
                 self.with_findings.insert(id.clone());
                 let file = self.files.entry(id).or_default();
-                file.failure = Some(unreadable(&name, &e));
+                file.failure = Some(Box::new(unreadable(&name, &e)));
                 (file.stamp, file.name) = (stamp, name);
             }
         }
@@ -246,28 +261,32 @@ impl Files {
     }
 
     fn own(&mut self, id: &Arc<FileId>, key: &Key) {
-        let owners = self.owners.entry(key.clone()).or_insert_with(|| Vec::with_capacity(1));
-        let at = owners.partition_point(|o| o < id);
-        owners.insert(at, id.clone());
-        if owners.len() > 1 {
-            self.shared.insert(key.clone());
+        match self.owners.get_mut(key) {
+            None => _ = self.owners.insert(key.clone(), Owners::One(id.clone())),
+            Some(owners) => {
+                let mut all = owners.files().to_vec();
+                all.insert(all.partition_point(|o| o < id), id.clone());
+                *owners = Owners::More(all.into());
+                self.shared.insert(key.clone());
+            }
         }
     }
 
     fn disown(&mut self, id: &Arc<FileId>, key: &Key) {
-        if let Some(owners) = self.owners.get_mut(key) {
-            owners.retain(|o| o != id);
-            if owners.len() < 2 {
-                self.shared.remove(key);
-            }
-            if owners.is_empty() {
-                self.owners.remove(key);
-            }
+        let Some(owners) = self.owners.get_mut(key) else { return };
+        let mut left: Vec<Arc<FileId>> = owners.files().iter().filter(|o| *o != id).cloned().collect();
+        if left.len() < 2 {
+            self.shared.remove(key);
+        }
+        match (left.pop(), left.is_empty()) {
+            (None, _) => _ = self.owners.remove(key),
+            (Some(last), true) => *owners = Owners::One(last),
+            (Some(last), false) => *owners = Owners::More(left.into_iter().chain([last]).collect()),
         }
     }
 
     fn winner(&self, key: &Key) -> Option<&Arc<Object>> {
-        let holding = || self.owners.get(key).into_iter().flatten().filter_map(|id| self.files.get(id));
+        let holding = || self.owners.get(key).into_iter().flat_map(Owners::files).filter_map(|id| self.files.get(id));
         let first = holding().find(|file| !file.kept.contains(key)).or_else(|| holding().next())?;
         first.objects.get(key)
     }
@@ -280,13 +299,13 @@ impl Files {
     pub fn diagnostics<'a>(&mut self, late: impl IntoIterator<Item = &'a Finding>) -> Vec<Diagnostic> {
         let mut all: Vec<Diagnostic> = self.faults.clone();
         for file in self.with_findings.iter().filter_map(|id| self.files.get(id)) {
-            all.extend(file.failure.clone());
+            all.extend(file.failure.as_deref().cloned());
             all.extend(file.docs.iter().flat_map(|d| &d.findings).cloned());
             all.extend(file.twice.iter().map(|(object, first)| stands_twice(object, first)));
         }
         for (key, owners) in self.shared.iter().filter_map(|key| self.owners.get_key_value(key)) {
             let Some(first) = self.winner(key) else { continue };
-            let real = owners.iter().filter_map(|id| self.files.get(id)).filter(|file| !file.kept.contains(key));
+            let real = owners.files().iter().filter_map(|id| self.files.get(id)).filter(|file| !file.kept.contains(key));
             let others = real.filter_map(|file| file.objects.get(key)).filter(|object| !Arc::ptr_eq(object, first));
             all.extend(others.map(|object| stands_twice(object, first)));
         }
