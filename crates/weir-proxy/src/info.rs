@@ -1,6 +1,6 @@
 //! What is known of one stream beyond its heads: read by access logs, header operators, plugins and statistics.
-use crate::upstream::UpstreamTls;
-use std::{borrow::Cow, fmt, net::SocketAddr, rc::Rc};
+use crate::{detail::Detail, upstream::UpstreamTls};
+use std::{fmt, net::SocketAddr, rc::Rc};
 use weir_net::http::Version;
 
 /// Namespace, key and value.
@@ -37,8 +37,8 @@ pub struct Info {
     /// What the upstream answered, from trailers too.
     pub grpc_status: Option<u32>,
     pub flags: Flags,
-    /// `%RESPONSE_CODE_DETAILS%`: why this answer, as `via_upstream` or `route_not_found`; empty if unknown.
-    pub details: Cow<'static, str>,
+    /// `%RESPONSE_CODE_DETAILS%`: why the request got its response.
+    pub details: Detail,
     /// Body bytes from and to the client.
     pub bytes_received: u64,
     pub bytes_sent: u64,

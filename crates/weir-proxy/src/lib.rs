@@ -11,6 +11,7 @@ mod budget;
 pub mod cluster;
 pub mod conn;
 mod core;
+pub mod detail;
 pub mod drain;
 pub mod filter;
 pub mod hcm;

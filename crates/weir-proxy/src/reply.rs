@@ -1,4 +1,5 @@
 //! Local replies.
+use crate::detail::Detail;
 use std::borrow::Cow;
 
 /// A response that the proxy itself makes.
@@ -8,14 +9,14 @@ pub struct Reply {
     pub body: Cow<'static, [u8]>,
     pub headers: Vec<(Vec<u8>, Vec<u8>)>,
     /// For the access log.
-    pub details: Cow<'static, str>,
+    pub details: Detail,
     /// For gRPC requests; by default from the HTTP status.
     pub grpc_status: Option<i32>,
 }
 
 impl Reply {
-    pub fn new(status: u16, details: impl Into<Cow<'static, str>>) -> Reply {
-        Reply { status, details: details.into(), ..Reply::default() }
+    pub fn new(status: u16, details: Detail) -> Reply {
+        Reply { status, details, ..Reply::default() }
     }
     pub fn body(mut self, body: impl Into<Cow<'static, [u8]>>) -> Reply {
         self.body = body.into();

@@ -43,21 +43,6 @@ impl Bad {
             _ => 400,
         }
     }
-    /// Envoy's response code details.
-    pub fn details(self) -> &'static str {
-        match self {
-            Bad::Syntax | Bad::NotHttp | Bad::Length | Bad::Chunk => "http1.codec_error",
-            Bad::Character => "http1.invalid_characters",
-            Bad::Version => "http1.unsupported_version",
-            Bad::TooLarge => "http1.headers_too_large",
-            Bad::TooMany => "http1.too_many_headers",
-            Bad::Target => "http1.invalid_url",
-            Bad::MissingHost => "missing_host_header",
-            Bad::Host => "http1.invalid_authority",
-            Bad::LengthAndCoding => "http1.content_length_and_chunked_not_allowed",
-            Bad::Coding | Bad::UnknownCoding => "http1.invalid_transfer_encoding",
-        }
-    }
 }
 
 /// What a head may grow to.

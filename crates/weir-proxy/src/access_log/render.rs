@@ -249,7 +249,7 @@ impl Plain {
             Plain::ResponseTxDuration => between(out, info.upstream_rx_start, info.response_end, MS),
             Plain::UpstreamConnectDuration => between(out, info.start, info.upstream_tx_start, MS),
             Plain::ResponseCode => number(out, Some(info.status.into())),
-            Plain::ResponseCodeDetails => some_text(out, &info.details),
+            Plain::ResponseCodeDetails => some_text(out, info.details.as_str()),
             Plain::ConnectionTerminationDetails | Plain::VirtualClusterName => Wrote::Missing,
             Plain::ResponseFlags | Plain::ResponseFlagsLong => {
                 for (i, (short, long)) in info.flags.names().enumerate() {

@@ -2,6 +2,7 @@
 use super::*;
 use crate::{
     conn::{ConnInfo, PeerCertificate, TlsInfo},
+    detail::Detail,
     drain::Drain,
     filter::headers::{Edits, Values},
     head_access::fake::{List, Request},
@@ -40,7 +41,7 @@ impl Bed {
             status: 503,
             grpc_status: Some(14),
             flags: Flags::UPSTREAM_CONNECTION_FAILURE | Flags::UPSTREAM_RETRY_LIMIT_EXCEEDED,
-            details: "upstream_reset_before_response_started".into(),
+            details: Detail::Other("upstream_reset_before_response_started".into()),
             bytes_received: 10,
             bytes_sent: 2048,
             attempts: 3,

@@ -4,6 +4,7 @@ pub mod encoder;
 
 use super::{FilterContext, Flow};
 use crate::{
+    detail::Detail,
     info::Flags,
     reply::Reply,
     stats::{CompressorStats, CompressorsStats},
@@ -70,7 +71,7 @@ impl CompressorFilter {
             return Flow::Continue;
         }
         if let Err(e) = encoder.encode(&data, end, &mut held[position]) {
-            let reply = Reply::new(500, format!("compressor_failed{{{e}}}"));
+            let reply = Reply::new(500, Detail::Other(format!("compressor_failed{{{e}}}").into()));
             return Flow::Reply(Box::new(reply), Flags::LOCAL_RESET);
         }
         let stats = cx.stats.compressors.of(library);

@@ -1,6 +1,7 @@
 //! Cross-origin resource sharing (Fetch standard, section 3.2; Envoy's `CorsPolicy`).
 use super::{FilterContext, Flow};
 use crate::{
+    detail::Detail,
     head_access::{FieldsMut, RequestView},
     info::Flags,
     reply::Reply,
@@ -30,7 +31,7 @@ impl Cors {
             Request::Preflight => self.config.preflight_response(&*req, &mut headers),
             Request::Refused => {}
         }
-        let mut reply = Reply::new(200, "cors_preflight");
+        let mut reply = Reply::new(200, Detail::CorsPreflight);
         reply.headers = headers.iter().map(|(n, v)| (n.to_vec(), v.to_vec())).collect();
         Flow::Reply(Box::new(reply), Flags::default())
     }

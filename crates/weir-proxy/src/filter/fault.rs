@@ -1,6 +1,6 @@
 //! Fault injection (Envoy's filter `fault`): delays requests, and answers some in place of the upstream.
 use super::{FilterContext, Flow, Stop};
-use crate::{info::Flags, reply::Reply};
+use crate::{detail::Detail, info::Flags, reply::Reply};
 use std::{
     future::Future,
     pin::Pin,
@@ -46,8 +46,8 @@ impl Fault {
     fn finish(&self) -> Flow {
         let reply = match self.abort {
             None => return Flow::Continue,
-            Some(Abort::HttpStatus(status)) => Reply::new(status, "fault_filter_abort").body(&b"fault filter abort"[..]),
-            Some(Abort::GrpcStatus(code)) => Reply { grpc_status: Some(i32::from(code)), ..Reply::new(200, "fault_filter_abort") },
+            Some(Abort::HttpStatus(status)) => Reply::new(status, Detail::FaultFilterAbort).body(&b"fault filter abort"[..]),
+            Some(Abort::GrpcStatus(code)) => Reply { grpc_status: Some(i32::from(code)), ..Reply::new(200, Detail::FaultFilterAbort) },
         };
         Flow::Reply(Box::new(reply), Flags::FAULT_INJECTED)
     }

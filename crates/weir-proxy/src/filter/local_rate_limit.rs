@@ -1,6 +1,6 @@
 //! Limits how many requests are let through, by one token bucket that all workers share (Envoy's filter `local_ratelimit`).
 use super::{FilterContext, Flow};
-use crate::{info::Flags, reply::Reply};
+use crate::{detail::Detail, info::Flags, reply::Reply};
 use std::sync::{
     Arc,
     atomic::{AtomicI64, Ordering},
@@ -43,7 +43,7 @@ impl LocalRateLimit {
         }
         stats.local_rate_limit_rate_limited.inc();
         stats.local_rate_limit_enforced.inc();
-        let mut reply = Reply::new(429, "local_rate_limited").body(&b"local_rate_limited"[..]);
+        let mut reply = Reply::new(429, Detail::LocalRateLimited).body(&b"local_rate_limited"[..]);
         if !cx.rt.config().suppress_envoy_headers {
             reply = reply.header("x-envoy-ratelimited", b"true");
         }

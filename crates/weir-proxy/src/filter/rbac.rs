@@ -2,7 +2,7 @@
 pub mod engine;
 
 use super::{FilterContext, Flow};
-use crate::{info::Flags, reply::Reply, route::matcher::Patterns};
+use crate::{detail::Detail, info::Flags, reply::Reply, route::matcher::Patterns};
 use engine::{Denied, Engine, Subject};
 use std::sync::Arc;
 use weir_config::model;
@@ -64,5 +64,5 @@ impl Rbac {
 
 fn deny(denied: Denied<'_>) -> Flow {
     let details = format!("rbac_access_denied_matched_policy[{}]", denied.policy.unwrap_or("none"));
-    Flow::Reply(Box::new(Reply::new(403, details).body(&b"RBAC: access denied"[..])), Flags::default())
+    Flow::Reply(Box::new(Reply::new(403, Detail::Other(details.into())).body(&b"RBAC: access denied"[..])), Flags::default())
 }

@@ -1,6 +1,7 @@
 //! A wasm plugin in the chain. It speaks proxy-wasm; its actions become [`Flow`] here, and the chain knows nothing of them.
 use super::{FilterContext, Flow, Part, Stop};
 use crate::{
+    detail::Detail,
     plugin::{PluginEntry, PluginSlot, PluginStream, WorkerPlugins},
     stream::{Direction, View},
 };
@@ -23,12 +24,12 @@ impl Wasm {
     }
 
     /// Enters the plugin as filter number `position`. The error is the detail of a plugin that must run and cannot.
-    pub fn start(&mut self, cx: &FilterContext, plugins: &WorkerPlugins, position: usize) -> Result<(), String> {
+    pub fn start(&mut self, cx: &FilterContext, plugins: &WorkerPlugins, position: usize) -> Result<(), Detail> {
         let view = Rc::new(View::new(cx.stream.clone(), position, self.slot.clone()));
         match plugins.stream(&self.slot, view) {
             PluginEntry::Run(stream) => self.stream = Some(stream),
             PluginEntry::Skip => {}
-            PluginEntry::Fail => return Err(self.slot.failure.to_string()),
+            PluginEntry::Fail => return Err(Detail::Other(self.slot.failure.clone())),
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use super::{
     state::{RequestState, ResponseState, Selected},
 };
 use crate::{
+    detail::Detail,
     filter::{Chain, FilterContext, chain::Ended},
     head_access::host_without_port,
     info::Flags,
@@ -16,7 +17,7 @@ use crate::{
     stream::{Direction, Reached, Stream},
     worker::Worker,
 };
-use std::{borrow::Cow, rc::Rc, task::Context};
+use std::{rc::Rc, task::Context};
 use weir_net::http::{
     Known,
     body::{self, Framing},
@@ -85,7 +86,7 @@ impl<'a> ActiveStream<'a> {
     }
 
     /// Answers a request that could not be read.
-    pub async fn refuse(mut self, status: u16, details: &'static str) -> After {
+    pub async fn refuse(mut self, status: u16, details: Detail) -> After {
         self.response.after = After::Close;
         match status {
             431 => self.hcm.stats.downstream_rq_headers_too_large.inc(),
@@ -100,7 +101,7 @@ impl<'a> ActiveStream<'a> {
     async fn end(mut self, served: Result<After, End>) -> After {
         let after = match served {
             Ok(after) => after,
-            Err(End::Reply(..)) if self.response.head_sent => self.cut(Flags::LOCAL_RESET, "local_reset_after_response".into()),
+            Err(End::Reply(..)) if self.response.head_sent => self.cut(Flags::LOCAL_RESET, Detail::LocalResetAfterResponse),
             Err(End::Reply(reply, flags)) => {
                 if let Some(cluster) = self.selected.cluster.as_ref().filter(|_| flags.has(Flags::OF_UPSTREAM)) {
                     cluster.stats.answered(reply.status);
@@ -114,7 +115,7 @@ impl<'a> ActiveStream<'a> {
     }
 
     /// Ends without an answer: the client sees a broken connection or a reset stream.
-    pub(super) fn cut(&mut self, flags: Flags, details: Cow<'static, str>) -> After {
+    pub(super) fn cut(&mut self, flags: Flags, details: Detail) -> After {
         let mut info = self.s.info.borrow_mut();
         info.set_flag(flags);
         info.details = details;
@@ -149,13 +150,13 @@ impl<'a> ActiveStream<'a> {
         if self.w.is_overloaded.get() {
             self.response.after = After::Close;
             self.hcm.stats.downstream_rq_overload_close.inc();
-            return Err(End::reply(503, Flags::OVERLOAD_MANAGER, "overload"));
+            return Err(End::reply(503, Flags::OVERLOAD_MANAGER, Detail::Overload));
         }
         self.admit()?;
         if let Some(tls) = &self.c.conn.tls
             && self.hcm.rt.is_misdirected(tls.sni.as_deref(), host_without_port(self.s.req.borrow().authority()))
         {
-            return Err(End::reply(421, Flags::default(), "misdirected_request"));
+            return Err(End::reply(421, Flags::default(), Detail::MisdirectedRequest));
         }
         self.find_route();
         self.begin_filters();
@@ -166,14 +167,14 @@ impl<'a> ActiveStream<'a> {
         self.hcm.stats.rq_total.inc();
         let Some(route) = self.selected.route.clone() else {
             self.hcm.stats.no_route.inc();
-            return Err(End::reply(404, Flags::NO_ROUTE_FOUND, "route_not_found"));
+            return Err(End::reply(404, Flags::NO_ROUTE_FOUND, Detail::RouteNotFound));
         };
         match &route.action {
             ActionRt::Forward(forward) => self.forward(&route, forward).await,
             ActionRt::Redirect(redirect) => Err(self.redirect(&route, redirect)),
             ActionRt::Direct { status, body } => {
                 self.hcm.stats.rq_direct_response.inc();
-                Err(End::Reply(Reply::new(*status, "direct_response").body(body.to_vec()), Flags::default()))
+                Err(End::Reply(Reply::new(*status, Detail::DirectResponse).body(body.to_vec()), Flags::default()))
             }
         }
     }
@@ -183,7 +184,7 @@ impl<'a> ActiveStream<'a> {
         let req = self.s.req.borrow();
         let mut location = Vec::new();
         redirect.location(&*req, route.matched(req.path()), self.c.conn.local.port(), &mut location);
-        End::Reply(Reply::new(redirect.status(), "direct_response").header("location", &location), Flags::default())
+        End::Reply(Reply::new(redirect.status(), Detail::DirectResponse).header("location", &location), Flags::default())
     }
 
     pub fn find_route(&mut self) {
@@ -245,11 +246,11 @@ impl<'a> ActiveStream<'a> {
     fn ended(&self, ended: Ended) -> End {
         match ended {
             Ended::Reply(reply, flags) => End::Reply(reply, flags),
-            Ended::Reset => End::Gone(Flags::LOCAL_RESET, "wasm_close_stream".into()),
+            Ended::Reset => End::Gone(Flags::LOCAL_RESET, Detail::WasmCloseStream),
             Ended::TooLarge(direction, filter) => {
                 let (status, details) = match direction {
-                    Direction::Request => (413, "request_payload_too_large"),
-                    Direction::Response => (500, "response_payload_too_large"),
+                    Direction::Request => (413, Detail::RequestPayloadTooLarge),
+                    Direction::Response => (500, Detail::ResponsePayloadTooLarge),
                 };
                 if direction == Direction::Request {
                     self.hcm.stats.downstream_rq_too_large.inc();
@@ -282,19 +283,19 @@ impl<'a> ActiveStream<'a> {
             Late::Idle => {
                 self.hcm.stats.downstream_rq_idle_timeout.inc();
                 let status = if self.request.reader.is_done() { 504 } else { 408 };
-                reply(status, Flags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout")
+                reply(status, Flags::STREAM_IDLE_TIMEOUT, Detail::StreamIdleTimeout)
             }
             Late::Request => {
                 self.hcm.stats.downstream_rq_timeout.inc();
-                reply(408, Flags::default(), "request_overall_timeout")
+                reply(408, Flags::default(), Detail::RequestOverallTimeout)
             }
             Late::Route => {
                 if let Some(cluster) = &self.selected.cluster {
                     cluster.stats.upstream_rq_timeout.inc();
                 }
-                reply(504, Flags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout")
+                reply(504, Flags::UPSTREAM_REQUEST_TIMEOUT, Detail::ResponseTimeout)
             }
-            Late::Try => reply(504, Flags::UPSTREAM_REQUEST_TIMEOUT, "upstream_per_try_timeout"),
+            Late::Try => reply(504, Flags::UPSTREAM_REQUEST_TIMEOUT, Detail::UpstreamPerTryTimeout),
         }
     }
 

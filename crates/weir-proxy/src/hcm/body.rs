@@ -5,7 +5,7 @@ use super::{
     state::Expect,
     trailers_of,
 };
-use crate::{info::Flags, reply::Reply, stream::Direction};
+use crate::{detail::Detail, info::Flags, reply::Reply, stream::Direction};
 use std::{
     future::Future,
     task::{Context, Poll, ready},
@@ -128,7 +128,7 @@ impl ActiveStream<'_> {
             Broken::Length => {
                 let who = self.chain.as_ref().and_then(|c| c.has_resized(Direction::Request)).unwrap_or_default();
                 let body = format!("the plugin {who} has changed the length of the request's body after its head was sent\n");
-                End::Reply(Reply::new(500, "content_length_mismatch").body(body.into_bytes()), Flags::LOCAL_RESET)
+                End::Reply(Reply::new(500, Detail::ContentLengthMismatch).body(body.into_bytes()), Flags::LOCAL_RESET)
             }
             _ => End::client_gone(self.h2),
         }
@@ -337,7 +337,7 @@ impl ActiveStream<'_> {
             if writer.is_mismatch() {
                 // Neither must the client.
                 self.chain.as_ref().and_then(|c| c.has_resized(Direction::Response));
-                return Poll::Ready(Err(End::Gone(Flags::LOCAL_RESET, "content_length_mismatch".into())));
+                return Poll::Ready(Err(End::Gone(Flags::LOCAL_RESET, Detail::ContentLengthMismatch)));
             }
             let before = writer.sent;
             let flushed = writer.poll_flush(cx, &mut self.c.peer).map_err(|_| End::client_gone(self.h2))?;
@@ -423,12 +423,7 @@ fn arrived(got: Poll<Result<Got, Broken>>) -> Result<Option<Got>, End> {
     match got {
         Poll::Pending => Ok(None),
         Poll::Ready(Ok(got)) => Ok(Some(got)),
-        Poll::Ready(Err(Broken::Malformed)) => {
-            Err(End::Gone(Flags::UPSTREAM_PROTOCOL_ERROR, "upstream_reset_after_response_started{protocol_error}".into()))
-        }
-        Poll::Ready(Err(_)) => {
-            let details = "upstream_reset_after_response_started{connection_termination}";
-            Err(End::Gone(Flags::UPSTREAM_CONNECTION_TERMINATION, details.into()))
-        }
+        Poll::Ready(Err(Broken::Malformed)) => Err(End::Gone(Flags::UPSTREAM_PROTOCOL_ERROR, Detail::ResponseProtocolError)),
+        Poll::Ready(Err(_)) => Err(End::Gone(Flags::UPSTREAM_CONNECTION_TERMINATION, Detail::ResponseConnectionTermination)),
     }
 }

@@ -1,6 +1,5 @@
 //! How a stream ends other than with the upstream's response.
-use crate::{info::Flags, reply::Reply, upstream::UpstreamError};
-use std::borrow::Cow;
+use crate::{detail::Detail, info::Flags, reply::Reply, upstream::UpstreamError};
 use weir_net::http::{parse::Bad, pump::Broken};
 
 /// Why a stream does not end with the upstream's response.
@@ -8,11 +7,11 @@ pub(super) enum End {
     /// A local reply.
     Reply(Reply, Flags),
     /// The client cannot be answered any more, or must not be.
-    Gone(Flags, Cow<'static, str>),
+    Gone(Flags, Detail),
 }
 
 impl End {
-    pub fn reply(status: u16, flags: Flags, details: impl Into<Cow<'static, str>>) -> End {
+    pub fn reply(status: u16, flags: Flags, details: Detail) -> End {
         End::Reply(Reply::new(status, details), flags)
     }
     /// The answer to a request that got nothing from its upstream.
@@ -21,15 +20,15 @@ impl End {
     }
     pub fn client_gone(h2: bool) -> End {
         match h2 {
-            true => End::Gone(Flags::DOWNSTREAM_REMOTE_RESET, "downstream_remote_reset".into()),
-            false => End::Gone(Flags::DOWNSTREAM_CONNECTION_TERMINATION, "downstream_remote_disconnect".into()),
+            true => End::Gone(Flags::DOWNSTREAM_REMOTE_RESET, Detail::DownstreamRemoteReset),
+            false => End::Gone(Flags::DOWNSTREAM_CONNECTION_TERMINATION, Detail::DownstreamRemoteDisconnect),
         }
     }
 }
 
 /// A request that breaks the protocol.
 pub(super) fn bad(b: Bad) -> End {
-    End::reply(b.status(), Flags::DOWNSTREAM_PROTOCOL_ERROR, b.details())
+    End::reply(b.status(), Flags::DOWNSTREAM_PROTOCOL_ERROR, b.into())
 }
 
 /// A response that broke off. Before its head has left, the client can be told.
@@ -46,11 +45,7 @@ pub(super) fn before_head(end: End) -> End {
 pub(super) fn broken(e: Broken, h2: bool) -> End {
     match e {
         Broken::Sink => End::client_gone(h2),
-        Broken::Malformed | Broken::Length => {
-            End::Gone(Flags::UPSTREAM_PROTOCOL_ERROR, "upstream_reset_after_response_started{protocol_error}".into())
-        }
-        Broken::Source => {
-            End::Gone(Flags::UPSTREAM_CONNECTION_TERMINATION, "upstream_reset_after_response_started{connection_termination}".into())
-        }
+        Broken::Malformed | Broken::Length => End::Gone(Flags::UPSTREAM_PROTOCOL_ERROR, Detail::ResponseProtocolError),
+        Broken::Source => End::Gone(Flags::UPSTREAM_CONNECTION_TERMINATION, Detail::ResponseConnectionTermination),
     }
 }

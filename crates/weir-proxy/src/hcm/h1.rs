@@ -1,6 +1,7 @@
 //! HTTP/1 towards clients: one task per connection, one request after the other.
 use super::{After, Connection, Downstream, Hcm, Waits, active_stream::ActiveStream, ns};
 use crate::{
+    detail::Detail,
     drain::{IDLE_GRACE, Phase, Watch},
     info::Flags,
     stream::Stream,
@@ -60,8 +61,8 @@ pub async fn serve(wire: Wire, mut since: Option<u64>, connection: Connection, m
         let ex = ActiveStream::new(&mut c, &w, &hcm, &stream, closing);
         let after = match head {
             Ok(()) => ex.run().await,
-            Err(Refused::Bad(bad)) => ex.refuse(bad.status(), bad.details()).await,
-            Err(Refused::Late) => ex.refuse(408, "request_header_timeout").await,
+            Err(Refused::Bad(bad)) => ex.refuse(bad.status(), bad.into()).await,
+            Err(Refused::Late) => ex.refuse(408, Detail::RequestHeaderTimeout).await,
         };
         let gone = stream.info.borrow().flags.has(Flags::DOWNSTREAM_CONNECTION_TERMINATION);
         w.give_back(stream);

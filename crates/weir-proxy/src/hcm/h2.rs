@@ -1,6 +1,9 @@
 //! HTTP/2 towards clients: one task per connection, and one per stream, on the same worker.
 use super::{Connection, Downstream, Hcm, active_stream::ActiveStream, ns, upgrade};
-use crate::drain::{IDLE_GRACE, Phase};
+use crate::{
+    detail::Detail,
+    drain::{IDLE_GRACE, Phase},
+};
 use h2::{Reason, RecvStream, server::SendResponse};
 use http::Request;
 use std::{
@@ -198,9 +201,9 @@ async fn serve_stream(shared: &Shared, request: Request<RecvStream>, mut respond
     };
     let ex = ActiveStream::new(&mut c, w, &hcm, &s, false);
     if fields > hcm.head.fields {
-        ex.refuse(431, "http2.too_many_headers").await;
+        ex.refuse(431, Detail::Http2TooManyHeaders).await;
     } else if bytes > hcm.head.bytes {
-        ex.refuse(431, "http2.headers_too_large").await;
+        ex.refuse(431, Detail::Http2HeadersTooLarge).await;
     } else {
         ex.run().await;
     }

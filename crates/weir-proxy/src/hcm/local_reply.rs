@@ -2,6 +2,7 @@
 use super::{After, active_stream::ActiveStream, end::End, wait::GivenUp};
 use crate::{
     access_log::Record,
+    detail::Detail,
     filter::headers::{Edits, Values},
     info::{Flags, Info},
     reply::Reply,
@@ -47,7 +48,7 @@ impl ActiveStream<'_> {
                 Err(GivenUp::End(End::Reply(other, flags))) if plugins => body = self.compose(&other, flags),
                 Err(GivenUp::Late(_)) if plugins => {}
                 Err(GivenUp::End(End::Gone(flags, details))) => return self.cut(flags, details),
-                Err(_) => return self.cut(Flags::LOCAL_RESET, "local_reply_held".into()),
+                Err(_) => return self.cut(Flags::LOCAL_RESET, Detail::LocalReplyHeld),
             }
             plugins = false;
         }
@@ -96,7 +97,7 @@ impl ActiveStream<'_> {
             resp.headers.set(Known::ContentType, &[b"application/grpc"]);
             let code = reply.grpc_status.unwrap_or_else(|| grpc_code(reply.status));
             resp.headers.add(Known::GrpcStatus, &[code.to_string().as_bytes()]);
-            let message = percent(if reply.body.is_empty() { reply.details.as_bytes() } else { &reply.body });
+            let message = percent(if reply.body.is_empty() { reply.details.as_str().as_bytes() } else { &reply.body });
             resp.headers.add(Known::GrpcMessage, &[&message]);
             return body;
         }
@@ -105,7 +106,7 @@ impl ActiveStream<'_> {
         }
         let text = match body.is_empty() && reply.status >= 400 {
             // A word for people; plugins and direct responses that say nothing mean it.
-            true if reply.headers.is_empty() && !matches!(&*reply.details, "direct_response") => {
+            true if reply.headers.is_empty() && reply.details != Detail::DirectResponse => {
                 resp.headers.add(Known::ContentType, &[b"text/plain"]);
                 head::reason(reply.status).to_ascii_lowercase().into_bytes()
             }

@@ -1,6 +1,6 @@
 //! The request's head on its way in: normalised, checked, and given the headers that say whence it came.
 use super::{After, active_stream::ActiveStream, end::End, state::Expect};
-use crate::{conn::ConnInfo, info::Flags, reply::Reply};
+use crate::{conn::ConnInfo, detail::Detail, info::Flags, reply::Reply};
 use std::net::{IpAddr, SocketAddr};
 use weir_config::model::ForwardClientCertDetails;
 use weir_net::http::{
@@ -19,21 +19,21 @@ impl ActiveStream<'_> {
         if req.method == Method::Connect {
             // Whoever asked takes what follows for a tunnel.
             self.response.after = After::Close;
-            return Err(End::reply(403, Flags::default(), "upgrade_failed"));
+            return Err(End::reply(403, Flags::default(), Detail::UpgradeFailed));
         }
         // HTTP/2 in an upgraded connection would carry requests past every route and plugin.
         let h2c = body::lists(&req.headers, Known::Upgrade, b"h2c");
         if h2c && self.h2 {
-            return Err(End::reply(403, Flags::default(), "upgrade_failed"));
+            return Err(End::reply(403, Flags::default(), Detail::UpgradeFailed));
         }
         let asterisk = req.method == Method::Options && req.target() == b"*";
         if !asterisk && req.path().first() != Some(&b'/') {
             hcm.stats.downstream_rq_non_relative_path.inc();
-            return Err(End::reply(404, Flags::default(), "absolute_path_rejected"));
+            return Err(End::reply(404, Flags::default(), Detail::AbsolutePathRejected));
         }
         let rejected = || {
             hcm.stats.downstream_rq_failed_path_normalization.inc();
-            End::reply(400, Flags::default(), "path_normalization_failed")
+            End::reply(400, Flags::default(), Detail::PathNormalizationFailed)
         };
         // That of a path is seen where it is normalised.
         if req.query().is_some_and(|q| memchr::memchr(b'#', q).is_some()) {
@@ -45,7 +45,7 @@ impl ActiveStream<'_> {
             Normalized::Reject => return Err(rejected()),
             Normalized::Redirect(new) => {
                 let location = [&new[..], &req.target()[req.path().len()..]].concat();
-                let reply = Reply::new(307, "path_normalization_failed").header("location", &location);
+                let reply = Reply::new(307, Detail::PathNormalizationFailed).header("location", &location);
                 return Err(End::Reply(reply, Flags::default()));
             }
         }
@@ -95,7 +95,7 @@ impl ActiveStream<'_> {
         if req.headers.has(Known::Expect) {
             let continues = req.headers.get(Known::Expect).is_some_and(|v| v.eq_ignore_ascii_case(b"100-continue"));
             if !continues {
-                return Err(End::reply(417, Flags::default(), "expectation_failed"));
+                return Err(End::reply(417, Flags::default(), Detail::ExpectationFailed));
             }
             if req.version != Version::Http10 && !self.request.reader.is_done() {
                 self.request.expect = Expect::Continue;

@@ -9,6 +9,7 @@ use super::{
     end::{End, before_head, broken},
 };
 use crate::{
+    detail::Detail,
     info::Flags,
     stream::{Direction, Reached},
 };
@@ -27,7 +28,7 @@ impl ActiveStream<'_> {
         // What is left of the try is the route's to bound.
         self.clock.end_try();
         self.clock.arm(&self.c.deadline);
-        let malformed = |_: Bad| End::reply(502, Flags::UPSTREAM_PROTOCOL_ERROR, "upstream_reset_before_response_started{protocol_error}");
+        let malformed = |_: Bad| End::reply(502, Flags::UPSTREAM_PROTOCOL_ERROR, Detail::UpstreamProtocolError);
         if self.s.resp.borrow().status == 101 {
             return self.upgrade(plan, tried).await;
         }
@@ -52,7 +53,7 @@ impl ActiveStream<'_> {
         self.edit_response(plan, now);
         self.tell_session(plan, &tried.host);
         // Plugins read from it where a response comes from.
-        self.s.info.borrow_mut().details = "via_upstream".into();
+        self.s.info.borrow_mut().details = Detail::ViaUpstream;
         if self.chain.is_some() {
             let ends = reader.is_done();
             let source = Source { tried: &mut tried, replay: &mut *replay, reader: &mut reader };
@@ -291,7 +292,7 @@ impl ActiveStream<'_> {
         let resp = self.s.resp.borrow();
         let out = std::mem::take(&mut self.back);
         relay::respond(&mut self.c.peer, &resp, out, chunked, ends).map_err(|e| match e {
-            Broken::Malformed => End::Gone(Flags::LOCAL_RESET, "invalid_response_headers".into()),
+            Broken::Malformed => End::Gone(Flags::LOCAL_RESET, Detail::InvalidResponseHeaders),
             _ => End::client_gone(self.h2),
         })
     }
@@ -314,11 +315,7 @@ impl ActiveStream<'_> {
                 End::Reply(r, flags) => End::Gone(flags, r.details),
                 end => end,
             };
-            return Poll::Ready(Err(if late == Late::Request {
-                End::Gone(Flags::default(), "request_overall_timeout".into())
-            } else {
-                end
-            }));
+            return Poll::Ready(Err(if late == Late::Request { End::Gone(Flags::default(), Detail::RequestOverallTimeout) } else { end }));
         }
         let read = self.request_is_read(&tried.up);
         match &tried.up {

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     balance::{for_split, hash_request},
     breaker::Resource,
+    detail::Detail,
     info::Flags,
     reply::Reply,
     retry::RetryRt,
@@ -25,7 +26,7 @@ use weir_net::{http::Known, timer::nanos};
 impl ActiveStream<'_> {
     /// The answer where a circuit breaker is at its limit; clients are told not to try again at once.
     pub(super) fn overloaded(&self) -> End {
-        let reply = Reply::new(503, "upstream_reset_before_response_started{overflow}");
+        let reply = Reply::new(503, Detail::UpstreamOverflow);
         let quiet = self.hcm.config().suppress_envoy_headers;
         End::Reply(if quiet { reply } else { reply.header("x-envoy-overloaded", b"true") }, Flags::UPSTREAM_OVERFLOW)
     }
@@ -39,13 +40,13 @@ impl ActiveStream<'_> {
         let split = self.hash_of_split(forward);
         let spread = split.as_ref().map_or_else(|| self.w.random(), |(_, hash)| for_split(*hash));
         let Some(target) = kept.map(|(_, target)| target).or_else(|| forward.choose(spread)) else {
-            return Err(End::reply(500, Flags::NO_CLUSTER_FOUND, "cluster_not_found"));
+            return Err(End::reply(500, Flags::NO_CLUSTER_FOUND, Detail::ClusterNotFound));
         };
         if let Some(redirect) = &target.redirect {
             return Err(self.redirect(route, redirect));
         }
         let Some(slot) = &target.cluster else {
-            return Err(End::reply(target.unresolved_status, Flags::NO_CLUSTER_FOUND, "cluster_not_found"));
+            return Err(End::reply(target.unresolved_status, Flags::NO_CLUSTER_FOUND, Detail::ClusterNotFound));
         };
         let mut found = self.w.cluster(slot);
         if found.as_ref().is_some_and(|c| c.is_warming()) {
@@ -54,7 +55,7 @@ impl ActiveStream<'_> {
         }
         let Some(cluster) = found else {
             self.hcm.stats.no_cluster.inc();
-            return Err(End::reply(503, Flags::NO_CLUSTER_FOUND, "cluster_not_found"));
+            return Err(End::reply(503, Flags::NO_CLUSTER_FOUND, Detail::ClusterNotFound));
         };
         self.s.info.borrow_mut().upstream_cluster = Some(cluster.text.clone());
         self.selected.cluster = Some(cluster.clone());

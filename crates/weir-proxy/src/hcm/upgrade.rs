@@ -6,6 +6,7 @@ use super::{
     end::End,
 };
 use crate::{
+    detail::Detail,
     drain::Phase,
     info::Flags,
     stream::{Direction, Reached},
@@ -31,10 +32,10 @@ impl ActiveStream<'_> {
     pub(super) async fn upgrade(&mut self, plan: &Plan<'_>, tried: Try) -> Result<After, End> {
         let Try { mut peer, host, turn, ticket, place, .. } = tried;
         if !self.is_upgrade() {
-            return Err(End::reply(502, Flags::UPSTREAM_PROTOCOL_ERROR, "upstream_reset_before_response_started{protocol_error}"));
+            return Err(End::reply(502, Flags::UPSTREAM_PROTOCOL_ERROR, Detail::UpstreamProtocolError));
         }
         self.tell_session(plan, &host);
-        self.s.info.borrow_mut().details = "via_upstream".into();
+        self.s.info.borrow_mut().details = Detail::ViaUpstream;
         {
             // Neither 101 nor a 2xx to CONNECT has a body of a length (RFC 9110 sections 6.4.1 and 8.6).
             let mut resp = self.s.resp.borrow_mut();
@@ -66,7 +67,7 @@ impl ActiveStream<'_> {
 
     fn poll_tunnel_idle(&mut self, cx: &Context) -> Poll<Result<(), End>> {
         match self.check_clock(cx) {
-            Err(_) => Poll::Ready(Err(End::Gone(Flags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout".into()))),
+            Err(_) => Poll::Ready(Err(End::Gone(Flags::STREAM_IDLE_TIMEOUT, Detail::StreamIdleTimeout))),
             Ok(()) => Poll::Pending,
         }
     }
@@ -137,7 +138,7 @@ impl ActiveStream<'_> {
 }
 
 fn upstream_gone() -> End {
-    End::Gone(Flags::UPSTREAM_CONNECTION_TERMINATION, "upstream_reset_after_response_started{connection_termination}".into())
+    End::Gone(Flags::UPSTREAM_CONNECTION_TERMINATION, Detail::ResponseConnectionTermination)
 }
 
 /// RFC 6455 section 4.1: HTTP/2 has no such key, HTTP/1 needs one.

@@ -118,7 +118,7 @@ fn response(stream: &Stream, info: &Info, name: &[u8], rest: PropertyPath<'_>, o
             (0, 0) => return None,
             (0, status) | (status, _) => number(status.into(), out),
         },
-        b"code_details" if !info.details.is_empty() => text(&info.details, out),
+        b"code_details" if !info.details.as_str().is_empty() => text(info.details.as_str(), out),
         b"flags" => number(info.flags.0.into(), out),
         b"grpc_status" => return info.grpc_status.map(|s| number(s.into(), out)),
         b"headers" if rest.split_first().0 == b":status" => text(resp.status.to_string(), out),

@@ -1,6 +1,6 @@
 //! A stream as one plugin sees and changes it.
 use super::{Direction, Event, Reached, Stream};
-use crate::{head_access::canonical_authority, info::Info, plugin::PluginSlot, reply::Reply};
+use crate::{detail::Detail, head_access::canonical_authority, info::Info, plugin::PluginSlot, reply::Reply};
 use std::{rc::Rc, sync::Arc};
 use weir_net::http::{Headers, Known, text};
 use weir_wasm::{BufferEdit, BufferType, LocalResponse, MapType, PropertyPath, Status, StreamType, pairs::Pairs};
@@ -339,7 +339,7 @@ impl weir_wasm::Stream for View {
             status: u16::try_from(r.status).ok().filter(|s| (200..=599).contains(s)).unwrap_or(500),
             body: r.body.to_vec().into(),
             headers: r.headers.iter().filter(usable).map(|(n, v)| (n.to_vec(), v.to_vec())).collect(),
-            details: details.into(),
+            details: Detail::Other(details.into()),
             grpc_status: r.grpc_status,
         }));
     }

@@ -1,6 +1,6 @@
 //! Why an upstream could not be reached or did not answer: one enum for requests, TCP connections and callouts, and the one place
 //! that maps it to Envoy's response flags and details.
-use crate::{cluster::Unresolved, info::Flags};
+use crate::{cluster::Unresolved, detail::Detail, info::Flags};
 use std::{fmt, io, net::IpAddr, time::Duration};
 use weir_config::model::Name;
 use weir_net::{dial::not_allowed, dns::DnsError, http::client::ClientError};
@@ -58,23 +58,19 @@ impl UpstreamError {
     }
 
     /// Envoy's response code details.
-    pub fn details(&self) -> &'static str {
+    pub fn details(&self) -> Detail {
         match self {
-            UpstreamError::NoCluster(_) => "cluster_not_found",
-            UpstreamError::NoHealthyUpstream(_) => "no_healthy_upstream",
-            UpstreamError::Overflow => "upstream_reset_before_response_started{overflow}",
-            UpstreamError::DnsOverflow => "dynamic_forward_proxy_pending_request_overflow",
-            UpstreamError::Dns(_) => "dns_resolution_failure",
-            UpstreamError::AddressNotAllowed(_) => "upstream_address_not_allowed",
-            UpstreamError::ConnectTimeout | UpstreamError::Connect(_) | UpstreamError::Tls(_) => {
-                "upstream_reset_before_response_started{connection_failure}"
-            }
-            UpstreamError::Reset(_) => "upstream_reset_before_response_started{connection_termination}",
-            UpstreamError::RemoteReset => "upstream_reset_before_response_started{remote_reset}",
-            UpstreamError::Protocol(_) | UpstreamError::InvalidRequest | UpstreamError::NoHttp2 => {
-                "upstream_reset_before_response_started{protocol_error}"
-            }
-            UpstreamError::Timeout(_) => "response_timeout",
+            UpstreamError::NoCluster(_) => Detail::ClusterNotFound,
+            UpstreamError::NoHealthyUpstream(_) => Detail::NoHealthyUpstream,
+            UpstreamError::Overflow => Detail::UpstreamOverflow,
+            UpstreamError::DnsOverflow => Detail::DynamicForwardProxyOverflow,
+            UpstreamError::Dns(_) => Detail::DnsResolutionFailure,
+            UpstreamError::AddressNotAllowed(_) => Detail::UpstreamAddressNotAllowed,
+            UpstreamError::ConnectTimeout | UpstreamError::Connect(_) | UpstreamError::Tls(_) => Detail::UpstreamConnectionFailure,
+            UpstreamError::Reset(_) => Detail::UpstreamConnectionTermination,
+            UpstreamError::RemoteReset => Detail::UpstreamRemoteReset,
+            UpstreamError::Protocol(_) | UpstreamError::InvalidRequest | UpstreamError::NoHttp2 => Detail::UpstreamProtocolError,
+            UpstreamError::Timeout(_) => Detail::ResponseTimeout,
         }
     }
 

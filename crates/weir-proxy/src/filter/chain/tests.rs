@@ -2,6 +2,7 @@
 use super::{super::FactoryContext, *};
 use crate::{
     core::Core,
+    detail::Detail,
     filter::config::FilterList,
     snapshot::{HcmBase, HcmRt},
     stream::Stream,
@@ -46,7 +47,7 @@ impl From<Answer> for Flow {
             Go => Flow::Continue,
             End => Flow::ContinueAndEndStream,
             Hold(stop) => Flow::Stop(stop),
-            Refuse(status) => Flow::Reply(Box::new(Reply::new(status, "no")), Flags::RATE_LIMITED),
+            Refuse(status) => Flow::Reply(Box::new(Reply::new(status, Detail::Other("no".into()))), Flags::RATE_LIMITED),
         }
     }
 }
@@ -219,8 +220,8 @@ fn bytes_can_be_swallowed_and_injected() {
 #[test]
 fn a_reply_stops_the_chain_where_it_is() {
     let mut r = rig(&[&[Go], &[]]);
-    r.stream.post(Event::Reply(Reply::new(403, "no")));
-    r.stream.post(Event::Reply(Reply::new(404, "ignored")));
+    r.stream.post(Event::Reply(Reply::new(403, Detail::Other("no".into()))));
+    r.stream.post(Event::Reply(Reply::new(404, Detail::Other("ignored".into()))));
     r.chain.head(Request, true);
     assert_eq!(r.said(), "a.h!", "whatever the plugin returned");
     assert!(matches!(r.run(), Err(Ended::Reply(r, _)) if r.status == 403));
