@@ -1,10 +1,10 @@
 //! The request's head on its way in: normalised, checked, and given the headers that say whence it came.
-use super::{After, active_stream::ActiveStream, end::End, state::Expect};
+use super::{After, Hcm, active_stream::ActiveStream, end::End, state::Expect};
 use crate::{conn::ConnInfo, detail::Detail, info::Flags, reply::Reply};
 use std::net::{IpAddr, SocketAddr};
 use weir_config::model::ForwardClientCertDetails;
 use weir_net::http::{
-    Headers, Known, Method, Version, body,
+    Headers, Known, Method, RequestHead, Version, body,
     names::HOP_BY_HOP,
     path::{self, Normalized},
     text,
@@ -31,24 +31,7 @@ impl ActiveStream<'_> {
             hcm.stats.downstream_rq_non_relative_path.inc();
             return Err(End::reply(404, Flags::default(), Detail::AbsolutePathRejected));
         }
-        let rejected = || {
-            hcm.stats.downstream_rq_failed_path_normalization.inc();
-            End::reply(400, Flags::default(), Detail::PathNormalizationFailed)
-        };
-        // That of a path is seen where it is normalised.
-        if req.query().is_some_and(|q| memchr::memchr(b'#', q).is_some()) {
-            return Err(rejected());
-        }
-        match path::normalize(req.path(), hcm.path) {
-            Normalized::Same => {}
-            Normalized::New(new) => req.set_path(&new),
-            Normalized::Reject => return Err(rejected()),
-            Normalized::Redirect(new) => {
-                let location = [&new[..], &req.target()[req.path().len()..]].concat();
-                let reply = Reply::new(307, Detail::PathNormalizationFailed).header("location", &location);
-                return Err(End::Reply(reply, Flags::default()));
-            }
-        }
+        normalize_path(&hcm, &mut req)?;
         if !self.h2 {
             // HTTP/1.0 knows of no upgrade (RFC 9110 section 7.8).
             let upgrade = req.headers.has(Known::Upgrade)
@@ -104,6 +87,29 @@ impl ActiveStream<'_> {
         }
         Ok(())
     }
+}
+
+/// Brings the path to its normal form, or refuses or redirects the request, as the configuration says.
+fn normalize_path(hcm: &Hcm, req: &mut RequestHead) -> Result<(), End> {
+    let rejected = || {
+        hcm.stats.downstream_rq_failed_path_normalization.inc();
+        End::reply(400, Flags::default(), Detail::PathNormalizationFailed)
+    };
+    // `normalize` checks the path alone for `#`.
+    if req.query().is_some_and(|q| memchr::memchr(b'#', q).is_some()) {
+        return Err(rejected());
+    }
+    match path::normalize(req.path(), hcm.path) {
+        Normalized::Same => {}
+        Normalized::New(new) => req.set_path(&new),
+        Normalized::Reject => return Err(rejected()),
+        Normalized::Redirect(new) => {
+            let location = [&new[..], &req.target()[req.path().len()..]].concat();
+            let reply = Reply::new(307, Detail::PathNormalizationFailed).header("location", &location);
+            return Err(End::Reply(reply, Flags::default()));
+        }
+    }
+    Ok(())
 }
 
 /// What upstreams are told of the client's certificate, and what of the client's own word for it.

@@ -64,11 +64,7 @@ impl ActiveStream<'_> {
         let read = watched || self.hcm.logs_trailers && matches!(framing, Framing::Chunked(_));
         let raw = !self.h2 && !read && !tried.peer.is_h2();
         let bodiless = body::is_bodiless(method, self.s.resp.borrow().status);
-        let coding = match (framing, version) {
-            (Framing::UntilClose, Version::Http11) => Coding::Chunk,
-            (Framing::Chunked(_), Version::Http10) => Coding::Bare,
-            _ => Coding::Same,
-        };
+        let coding = coding_for(framing, version);
         let (chunked, delimited) = match raw {
             true => (false, coding != Coding::Bare && framing != Framing::UntilClose || coding == Coding::Chunk),
             false => self.frame_response(watched, bodiless, reader.is_done()),
@@ -92,23 +88,12 @@ impl ActiveStream<'_> {
             None => self.down_relay(&mut tried, replay, &mut reader, chunked, bodiless).await,
         };
         let now = self.account(plan, &tried);
-        if let Err(End::Gone(flags, _)) = &moved {
-            if let Some(ticket) = tried.ticket.as_ref().filter(|_| flags.has(Flags::UPSTREAM_CONNECTION_TERMINATION)) {
-                ticket.closed_by_peer();
-            }
-            if flags.has(Flags::UPSTREAM_PROTOCOL_ERROR) {
-                plan.cluster.stats.upstream_cx_protocol_error.inc();
-            }
+        if let Err(end) = moved {
+            count_broken(plan, &tried, &end);
+            return Err(end);
         }
-        moved?;
         let read = self.request_is_read(&tried.up);
-        let Try { peer, ticket, host, up, .. } = tried;
-        if let (Some(ticket), Peer::H1(wire)) = (ticket, peer) {
-            match persists && up.is_done() && wire.input.is_empty() {
-                true => ticket.put_back(&plan.cluster, &host, wire, now),
-                false => ticket.close(&plan.cluster, !persists),
-            }
-        }
+        release(plan, tried, persists, now);
         match (self.response.after == After::Keep && read, self.h2) {
             (true, _) => Ok(After::Keep),
             (false, false) if !read => Ok(self.close().await),
@@ -338,6 +323,37 @@ impl ActiveStream<'_> {
         stats.upstream_cx_rx_bytes_total.add(info.upstream_bytes_received);
         stats.upstream_rq_time.record(now.saturating_sub(if info.request_end == 0 { info.start } else { info.request_end }));
         now
+    }
+}
+
+/// How the body of a response that is copied unread is framed for a client of this version.
+fn coding_for(framing: Framing, version: Version) -> Coding {
+    match (framing, version) {
+        (Framing::UntilClose, Version::Http11) => Coding::Chunk,
+        (Framing::Chunked(_), Version::Http10) => Coding::Bare,
+        _ => Coding::Same,
+    }
+}
+
+/// Counts a response that broke off by what the upstream did.
+fn count_broken(plan: &Plan<'_>, tried: &Try, end: &End) {
+    let End::Gone(flags, _) = end else { return };
+    if let Some(ticket) = tried.ticket.as_ref().filter(|_| flags.has(Flags::UPSTREAM_CONNECTION_TERMINATION)) {
+        ticket.closed_by_peer();
+    }
+    if flags.has(Flags::UPSTREAM_PROTOCOL_ERROR) {
+        plan.cluster.stats.upstream_cx_protocol_error.inc();
+    }
+}
+
+/// Returns the connection of a complete response to the pool, or closes it. An HTTP/2 connection stays where it is.
+fn release(plan: &Plan<'_>, tried: Try, persists: bool, now: u64) {
+    let Try { peer, ticket, host, up, .. } = tried;
+    if let (Some(ticket), Peer::H1(wire)) = (ticket, peer) {
+        match persists && up.is_done() && wire.input.is_empty() {
+            true => ticket.put_back(&plan.cluster, &host, wire, now),
+            false => ticket.close(&plan.cluster, !persists),
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
     stream::{Direction, Reached},
     upstream::{Host, Protocol, UpstreamError, WorkerCluster, mirror},
 };
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 use weir_config::model::{HashPolicy, HostRewrite};
 use weir_net::{http::Known, timer::nanos};
 
@@ -80,25 +80,11 @@ impl ActiveStream<'_> {
         };
         let rewrite_host = matches!(forward.host_rewrite(target), Some(HostRewrite::Auto));
         let plan = Plan { route, forward, target, cluster, hash, protocol, raw, rewrite_host, _permit: permit };
-        let config = self.hcm.config();
-        let (start, request_end) = {
-            let info = self.s.info.borrow();
-            (info.start, info.request_end)
-        };
-        if request_end == 0 {
-            self.clock.request = start.saturating_add(ns(config.timeouts.request_timeout));
-        }
-        let timeout = forward.timeout.or(config.timeouts.route_timeout);
-        self.clock.set_route(request_end, self.w.moment(), ns(timeout));
-        if let Some(limit) = self.grpc_timeout() {
-            self.clock.deadline = start.saturating_add(limit);
-        }
-        if let Some(idle) = forward.idle_timeout {
-            self.clock.set_idle(self.w.moment(), nanos(idle));
-        }
+        let timeout = forward.timeout.or(self.hcm.config().timeouts.route_timeout);
+        self.set_deadlines(forward, timeout);
         // A request that nobody may send again is not held; HTTP/2 may refuse any.
         let again = forward.retry.is_some() || shadowed || plan.protocol != Protocol::Http1 || self.s.req.borrow().method.is_idempotent();
-        let mut kept = Kept::new(if again { config.limits.buffer_limit_bytes as usize } else { 0 });
+        let mut kept = Kept::new(if again { self.hcm.config().limits.buffer_limit_bytes as usize } else { 0 });
         let early = self.request_ends(&kept.replay);
         if early {
             mirror::start(self.w, &shadows, &self.s.req.borrow(), b"", timeout);
@@ -114,6 +100,24 @@ impl ActiveStream<'_> {
             mirror::start(self.w, &shadows, &self.s.req.borrow(), &kept.replay.body, timeout);
         }
         after
+    }
+
+    /// Sets the deadlines of the request, the route and the client, and the route's idle timeout.
+    fn set_deadlines(&mut self, forward: &ForwardRt, timeout: Option<Duration>) {
+        let (start, request_end) = {
+            let info = self.s.info.borrow();
+            (info.start, info.request_end)
+        };
+        if request_end == 0 {
+            self.clock.request = start.saturating_add(ns(self.hcm.config().timeouts.request_timeout));
+        }
+        self.clock.set_route(request_end, self.w.moment(), ns(timeout));
+        if let Some(limit) = self.grpc_timeout() {
+            self.clock.deadline = start.saturating_add(limit);
+        }
+        if let Some(idle) = forward.idle_timeout {
+            self.clock.set_idle(self.w.moment(), nanos(idle));
+        }
     }
 
     /// The timeout that the client of a gRPC call has set.

@@ -34,10 +34,7 @@ impl ActiveStream<'_> {
         let end = |e| (Lost::End(e), None);
         self.prepare_head(plan, &host);
         let turn = ActiveRequest::new(&plan.cluster, &host);
-        let server_name = match plan.cluster.rt.tls {
-            None => String::new(),
-            Some(_) => String::from_utf8_lossy(self.s.req.borrow().host()).into_owned(),
-        };
+        let server_name = self.server_name(plan);
         let checkout = Checkout {
             cluster: &plan.cluster,
             host: &host,
@@ -63,18 +60,7 @@ impl ActiveStream<'_> {
         };
         self.clock.arm(&self.c.deadline);
         let heads = ResponseHeads::new(plan.cluster.rt.response_limits());
-        {
-            let (mut info, facts) = (self.s.info.borrow_mut(), conn.facts());
-            info.upstream_protocol = Some(if conn.is_h2() { Version::Http2 } else { Version::Http11 });
-            (info.upstream_connection_id, info.upstream_local_address) = (facts.id, facts.local);
-            info.upstream_tls = conn.tls();
-            info.upstream_tx_start = now;
-            if !reused {
-                (info.upstream_connect_start, info.upstream_connect_end) = (facts.connect_start, facts.connect_end);
-                info.upstream_handshake_end = facts.handshake_end;
-                info.upstream_tx_start = self.w.now();
-            }
-        }
+        self.record_connection(&conn, reused, now);
         let mut tried = match conn {
             Conn::H1(owned) => {
                 let (wire, ticket) = owned.into_wire();
@@ -104,11 +90,7 @@ impl ActiveStream<'_> {
                         return Err(lost(true, true));
                     }
                 };
-                let mut writer = Writer::h2(std::mem::take(&mut self.out), ends || upgrade);
-                if ends {
-                    kept.replay.ended = true;
-                }
-                self.resend(&mut writer, &kept.replay);
+                let writer = self.relay_up_h2(&mut kept.replay, ends, upgrade);
                 let peer = Peer::H2(border::H2Stream { send: Some(stream), ..Default::default() });
                 let response = Some(Box::pin(response));
                 Try { peer, up: Body::Relay(writer), turn, ticket: None, place: Some(place), response, reused, heads, host }
@@ -125,6 +107,28 @@ impl ActiveStream<'_> {
                 }
                 Err((lost, Some(tried.up)))
             }
+        }
+    }
+
+    /// The host of the request for TLS; empty without TLS.
+    fn server_name(&self, plan: &Plan<'_>) -> String {
+        match plan.cluster.rt.tls {
+            None => String::new(),
+            Some(_) => String::from_utf8_lossy(self.s.req.borrow().host()).into_owned(),
+        }
+    }
+
+    /// Notes the connection for access logs and plugins. `now`: when it was taken, if it was ready.
+    fn record_connection(&self, conn: &Conn, reused: bool, now: u64) {
+        let (mut info, facts) = (self.s.info.borrow_mut(), conn.facts());
+        info.upstream_protocol = Some(if conn.is_h2() { Version::Http2 } else { Version::Http11 });
+        (info.upstream_connection_id, info.upstream_local_address) = (facts.id, facts.local);
+        info.upstream_tls = conn.tls();
+        info.upstream_tx_start = now;
+        if !reused {
+            (info.upstream_connect_start, info.upstream_connect_end) = (facts.connect_start, facts.connect_end);
+            info.upstream_handshake_end = facts.handshake_end;
+            info.upstream_tx_start = self.w.now();
         }
     }
 
@@ -213,6 +217,15 @@ impl ActiveStream<'_> {
         if ends {
             replay.ended = true;
             writer.end(None);
+        }
+        self.resend(&mut writer, replay);
+        writer
+    }
+
+    fn relay_up_h2(&mut self, replay: &mut Replay, ends: bool, upgrade: bool) -> Writer {
+        let mut writer = Writer::h2(std::mem::take(&mut self.out), ends || upgrade);
+        if ends {
+            replay.ended = true;
         }
         self.resend(&mut writer, replay);
         writer
