@@ -1,8 +1,9 @@
-//! What is known of one downstream connection before its first byte of payload; it does not change afterwards.
+//! What is known of one downstream connection before its first byte of payload, which does not change afterwards, and of the TLS of
+//! connections in both directions.
 use crate::drain::Drain;
 use base64::{Engine, prelude::BASE64_STANDARD};
-use rustls::ProtocolVersion;
-use std::{fmt::Write, net::SocketAddr, rc::Rc};
+use rustls::{ClientConnection, ProtocolVersion, pki_types::CertificateDer};
+use std::{cell::OnceCell, fmt::Write, net::SocketAddr, rc::Rc};
 use weir_config::model::Name;
 use weir_net::tls::{Details, hex_digest};
 
@@ -39,6 +40,28 @@ pub struct TlsInfo {
     pub cipher: &'static str,
     /// The verified leaf, where the client showed one.
     pub peer_certificate: Option<Rc<PeerCertificate>>,
+}
+
+/// The outcome of a TLS handshake with an upstream. Its certificate is parsed when it is asked for.
+#[derive(Debug)]
+pub struct UpstreamTls {
+    pub version: &'static str,
+    leaf: Option<CertificateDer<'static>>,
+    details: OnceCell<Option<Details>>,
+}
+
+impl UpstreamTls {
+    pub fn of(c: &ClientConnection) -> UpstreamTls {
+        let leaf = c.peer_certificates().and_then(|chain| chain.first()).map(|leaf| leaf.clone().into_owned());
+        UpstreamTls { version: tls_version(c.protocol_version()), leaf, details: OnceCell::new() }
+    }
+    pub fn details(&self) -> Option<&Details> {
+        self.details.get_or_init(|| Details::from_der(self.leaf.as_ref()?).ok()).as_ref()
+    }
+    /// Of the whole certificate, in hexadecimal.
+    pub fn digest(&self) -> Option<String> {
+        self.leaf.as_ref().map(|leaf| hex_digest(leaf))
+    }
 }
 
 /// As Envoy writes it; empty for what is neither.

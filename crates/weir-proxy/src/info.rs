@@ -1,5 +1,5 @@
 //! What is known of one stream beyond its heads: read by access logs, header operators, plugins and statistics.
-use crate::{detail::Detail, upstream::UpstreamTls};
+use crate::{conn::UpstreamTls, detail::Detail};
 use std::{fmt, net::SocketAddr, rc::Rc};
 use weir_net::http::Version;
 

@@ -1,12 +1,14 @@
 //! Listeners at run time: which filter chain a connection meets, and what is shared by all workers that accept for one.
 mod accept;
 mod build;
+mod context;
 mod info;
 mod network_filters;
 mod tcp_proxy;
 
 pub(crate) use accept::run as accept;
 pub(crate) use build::{build, renew, secrets_of};
+pub(crate) use context::ListenerContext;
 pub(crate) use tcp_proxy::CompileLogs;
 pub use tcp_proxy::TcpProxyRt;
 

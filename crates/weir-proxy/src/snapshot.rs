@@ -4,7 +4,8 @@ use crate::{
     access_log::AccessLogger,
     cluster::ClusterSlot,
     filter::config::FilterList,
-    route::{RouteConfigRt, RouteTable, matcher::Patterns},
+    route::{ActionRt, HostRt, RouteConfigRt, RouteRt, RouteTable, matcher::Patterns},
+    stream::{RouteInfo, RouteLookup},
 };
 use std::{
     collections::HashMap,
@@ -16,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 use weir_config::model::{HttpConnectionManager, Name, VirtualHost};
+use weir_net::http::RequestHead;
 
 /// A connection manager that is gone is kept this long: connections may be on their way to it.
 const LEAVES: Duration = Duration::from_secs(5);
@@ -199,6 +201,25 @@ impl HcmBase {
     }
     pub fn config(&self) -> &HttpConnectionManager {
         &self.config
+    }
+}
+
+impl RouteLookup for HcmRt {
+    fn route_of(&self, request: &RequestHead) -> RouteInfo {
+        let (host, route) = self.table.find(request, self.config().strip_any_host_port);
+        route_info(host.map(|h| &**h), route.map(|r| &**r))
+    }
+}
+
+/// What plugins may ask about a route that was found.
+pub fn route_info(host: Option<&HostRt>, route: Option<&RouteRt>) -> RouteInfo {
+    RouteInfo {
+        virtual_host: host.map(|h| h.config().name.clone()),
+        route_name: route.map(|r| r.name().clone()),
+        cluster: match route.map(|r| &r.action) {
+            Some(ActionRt::Forward(f)) => f.targets().first().and_then(|t| t.cluster.clone()),
+            _ => None,
+        },
     }
 }
 

@@ -5,14 +5,7 @@ mod plugin_view;
 
 pub use plugin_view::View;
 
-use crate::{
-    cluster::ClusterSlot,
-    conn::ConnInfo,
-    info::Info,
-    reply::Reply,
-    route::{ActionRt, HostRt, RouteRt},
-    snapshot::HcmRt,
-};
+use crate::{cluster::ClusterSlot, conn::ConnInfo, info::Info, reply::Reply};
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
@@ -59,6 +52,20 @@ pub enum Reached {
     Sent,
 }
 
+/// What plugins may ask about the route of a request.
+#[derive(Default)]
+pub struct RouteInfo {
+    pub virtual_host: Option<Name>,
+    pub route_name: Option<Name>,
+    /// The cluster of the route's first target.
+    pub cluster: Option<Arc<ClusterSlot>>,
+}
+
+/// Finds the route of a request again after a plugin has changed the request.
+pub trait RouteLookup: Send + Sync {
+    fn route_of(&self, request: &RequestHead) -> RouteInfo;
+}
+
 #[derive(Default)]
 pub struct Stream {
     pub req: RefCell<RequestHead>,
@@ -84,7 +91,7 @@ pub struct Stream {
     /// Chosen by a plugin over the balancer.
     pub override_host: Cell<Option<SocketAddr>>,
     /// The routes to look in, if there are plugins.
-    pub hcm: RefCell<Option<Arc<HcmRt>>>,
+    pub routes: RefCell<Option<Arc<dyn RouteLookup>>>,
     pub route_name: RefCell<Option<Name>>,
     /// The cluster of the route's first target.
     pub cluster: RefCell<Option<Arc<ClusterSlot>>>,
@@ -126,7 +133,7 @@ impl Stream {
         self.route_stale.set(false);
         self.names_stale.set(false);
         self.override_host.set(None);
-        *self.hcm.borrow_mut() = None;
+        *self.routes.borrow_mut() = None;
         *self.route_name.borrow_mut() = None;
         *self.cluster.borrow_mut() = None;
         *self.virtual_host.borrow_mut() = None;
@@ -155,22 +162,18 @@ impl Stream {
         self.names_stale.set(false);
     }
     /// Notes what plugins may ask about the request's route.
-    pub fn set_route(&self, host: Option<&HostRt>, route: Option<&RouteRt>) {
+    pub fn set_route(&self, route: RouteInfo) {
         self.names_stale.set(false);
-        *self.virtual_host.borrow_mut() = host.map(|h| h.config().name.clone());
-        *self.route_name.borrow_mut() = route.map(|r| r.name().clone());
-        *self.cluster.borrow_mut() = match route.map(|r| &r.action) {
-            Some(ActionRt::Forward(f)) => f.targets().first().and_then(|t| t.cluster.clone()),
-            _ => None,
-        };
+        *self.virtual_host.borrow_mut() = route.virtual_host;
+        *self.route_name.borrow_mut() = route.route_name;
+        *self.cluster.borrow_mut() = route.cluster;
     }
     /// Looks for the route again if a plugin has changed what it depends on, so that the next plugin that asks gets the new one.
     pub fn refresh_route(&self) {
         if self.names_stale.get()
-            && let Some(hcm) = &*self.hcm.borrow()
+            && let Some(routes) = &*self.routes.borrow()
         {
-            let (host, route) = hcm.table.find(&*self.req.borrow(), hcm.config().strip_any_host_port);
-            self.set_route(host.map(|h| &**h), route.map(|r| &**r));
+            self.set_route(routes.route_of(&self.req.borrow()));
         }
     }
 

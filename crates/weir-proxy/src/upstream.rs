@@ -17,7 +17,6 @@ pub use error::UpstreamError;
 pub use h2::StreamPermit;
 pub use host::{ActiveRequest, Host};
 pub(crate) use link::ConnStats;
-pub use link::UpstreamTls;
 
 use crate::{
     balance::{self, Balancer},

@@ -5,7 +5,6 @@ use crate::{
     access_log::WorkerLogs,
     cluster::ClusterSlot,
     core::Core,
-    plugin::WorkerPlugins,
     stream::Stream,
     upstream::{WorkerCluster, copies::Copies},
 };
@@ -35,7 +34,6 @@ pub struct Worker {
     /// By the numbers of their slots, which live only as long as the configuration has them.
     clusters: RefCell<Vec<Option<Known>>>,
     streams: RefCell<Vec<Rc<Stream>>>,
-    pub plugins: Rc<WorkerPlugins>,
     pub logs: RefCell<WorkerLogs>,
     pub copies: Rc<Copies>,
     /// Whether requests are refused (see [`crate::overload`]), as of the last tick.
@@ -55,11 +53,10 @@ impl Deref for Worker {
 impl Worker {
     /// To be called on the worker's thread, inside its runtime.
     pub fn new(index: usize, shared: Arc<Shared>) -> Rc<Worker> {
-        let worker = Rc::new_cyclic(|worker| Worker {
+        let worker = Rc::new(Worker {
             core: Rc::new(Core::new(index, shared.started)),
             clusters: RefCell::default(),
             streams: RefCell::default(),
-            plugins: WorkerPlugins::new(&shared.plugins, worker.clone()),
             logs: RefCell::default(),
             copies: Rc::default(),
             is_overloaded: Cell::new(false),

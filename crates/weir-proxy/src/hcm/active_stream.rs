@@ -14,6 +14,7 @@ use crate::{
     info::Flags,
     reply::Reply,
     route::{ActionRt, RouteRt, rewrite::RedirectRt},
+    snapshot::route_info,
     stream::{Direction, Reached, Stream},
     worker::Worker,
 };
@@ -194,7 +195,7 @@ impl<'a> ActiveStream<'a> {
         self.selected.attempt_count = host.is_some_and(|h| h.config().include_request_attempt_count);
         // Plugins ask for the names.
         if self.hcm.rt.filters.has_plugins {
-            self.s.set_route(host.map(|h| &**h), route.map(|r| &**r));
+            self.s.set_route(route_info(host.map(|h| &**h), route.map(|r| &**r)));
         }
     }
 
@@ -207,7 +208,7 @@ impl<'a> ActiveStream<'a> {
         // Nobody has asked for a limit: each plugin has its own.
         self.s.held_limit.iter().for_each(|l| l.set(usize::MAX));
         if rt.filters.has_plugins {
-            *self.s.hcm.borrow_mut() = Some(rt.clone());
+            *self.s.routes.borrow_mut() = Some(rt.clone());
         }
         let cx = FilterContext { stream: self.s.clone(), factory: self.hcm.filters.clone() };
         self.chain = Some(Box::new(Chain::new(cx, self.selected.route.clone())));
@@ -314,7 +315,7 @@ impl<'a> ActiveStream<'a> {
         if let Some(mut chain) = self.chain.take() {
             chain.end();
             // A plugin may keep the stream alive, but the stream must not keep the configuration alive.
-            *self.s.hcm.borrow_mut() = None;
+            *self.s.routes.borrow_mut() = None;
         }
         let info = self.s.info.borrow();
         let stats = &self.hcm.stats;

@@ -1,6 +1,7 @@
 //! Connection managers as a worker uses them, for one version of the configuration.
 use crate::{
     filter::FactoryContext,
+    plugin::WorkerPlugins,
     snapshot::{HcmKey, HcmRt},
     stats::HttpStats,
     worker::Worker,
@@ -18,15 +19,17 @@ use weir_net::{
     timer::nanos,
 };
 
-/// The connection managers that the connections of a worker have asked for.
+/// The connection managers that the connections of a worker have asked for, and the plugins that run in them.
 pub struct HcmCache {
     worker: Rc<Worker>,
+    plugins: Rc<WorkerPlugins>,
     hcms: RefCell<HashMap<HcmKey, Rc<Hcm>>>,
 }
 
 impl HcmCache {
     pub fn new(worker: Rc<Worker>) -> HcmCache {
-        HcmCache { worker, hcms: RefCell::default() }
+        let plugins = WorkerPlugins::new(&worker.shared.plugins, Rc::downgrade(&worker));
+        HcmCache { worker, plugins, hcms: RefCell::default() }
     }
 
     /// The connection manager as it is now. `known` is what the connection remembers between requests, so that usually nothing is looked
@@ -60,7 +63,7 @@ impl HcmCache {
             return Some(hcm.clone());
         }
         let stats = shared.stats.http(&rt.config().stat_prefix, self.worker.index);
-        let hcm = Rc::new(Hcm::new(Arc::new(rt), version, stats, &self.worker));
+        let hcm = Rc::new(Hcm::new(Arc::new(rt), version, stats, self));
         hcms.insert(key.clone(), hcm.clone());
         Some(hcm)
     }
@@ -103,7 +106,7 @@ pub(super) fn ns(d: Option<Duration>) -> u64 {
 }
 
 impl Hcm {
-    fn new(rt: Arc<HcmRt>, checked: u64, stats: Arc<HttpStats>, worker: &Worker) -> Hcm {
+    fn new(rt: Arc<HcmRt>, checked: u64, stats: Arc<HttpStats>, cache: &HcmCache) -> Hcm {
         let c = rt.config();
         let path = path::Options {
             normalize: c.normalize_path,
@@ -118,7 +121,7 @@ impl Hcm {
         let head = parse::Limits { bytes: c.limits.max_request_headers_bytes as usize, fields: c.limits.max_headers_count as usize };
         let waits = Waits { idle: ns(c.timeouts.idle_timeout), head: ns(c.timeouts.request_headers_timeout), limits: head };
         let logs_trailers = rt.access_logs.iter().any(|l| l.reads_trailers());
-        let (core, plugins) = (worker.core.clone(), Rc::downgrade(&worker.plugins));
+        let (core, plugins) = (cache.worker.core.clone(), Rc::downgrade(&cache.plugins));
         let filters = Rc::new(FactoryContext { core, stats: stats.clone(), rt: rt.clone(), plugins });
         Hcm { path, head, waits, logs_trailers, filters, rt, checked: Cell::new(checked), stats }
     }

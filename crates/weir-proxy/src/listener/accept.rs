@@ -1,6 +1,6 @@
 //! Accepting on one worker: limits, the PROXY protocol, the look at the ClientHello, the filter chain, the handshake.
-use super::{ChainRt, ListenerRt, ListenerSlot, Total, info, network_filters, next_id, tcp_proxy};
-use crate::{app_log::Logger, conn::ConnInfo, stats::ListenerStats, worker_thread::Local};
+use super::{ChainRt, ListenerContext, ListenerRt, ListenerSlot, Total, info, network_filters, next_id, tcp_proxy};
+use crate::{app_log::Logger, conn::ConnInfo, stats::ListenerStats};
 use std::{
     io,
     net::SocketAddr,
@@ -31,7 +31,7 @@ const INSPECTED: usize = 17 * 1024;
 const LAST: usize = 4096;
 
 /// Accepts until told to stop, then takes what already waits, so that nobody who was let in is turned away.
-pub(crate) async fn run(local: Rc<Local>, slot: Arc<ListenerSlot>, listener: TcpListener, stop: Rc<Notify>) {
+pub(crate) async fn run(context: Rc<ListenerContext>, slot: Arc<ListenerSlot>, listener: TcpListener, stop: Rc<Notify>) {
     let mut back_off = BACK_OFF_FIRST;
     let _accepting = Accepting::begin(&slot.total);
     loop {
@@ -43,7 +43,7 @@ pub(crate) async fn run(local: Rc<Local>, slot: Arc<ListenerSlot>, listener: Tcp
         match accepted {
             Ok((io, peer)) => {
                 back_off = BACK_OFF_FIRST;
-                take(&local, &slot, io, peer);
+                take(&context, &slot, io, peer);
             }
             // The client gave up while it waited; the next one may be fine.
             Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
@@ -62,19 +62,19 @@ pub(crate) async fn run(local: Rc<Local>, slot: Arc<ListenerSlot>, listener: Tcp
         if io.set_nonblocking(true).is_ok()
             && let Ok(io) = TcpStream::from_std(io)
         {
-            take(&local, &slot, io, peer);
+            take(&context, &slot, io, peer);
         }
     }
 }
 
-fn take(local: &Rc<Local>, slot: &Arc<ListenerSlot>, io: TcpStream, peer: SocketAddr) {
+fn take(context: &Rc<ListenerContext>, slot: &Arc<ListenerSlot>, io: TcpStream, peer: SocketAddr) {
     slot.stats.downstream_cx_total.inc();
-    if local.shared.overload.refuses_connections() {
+    if context.shared.overload.refuses_connections() {
         slot.stats.downstream_cx_overload_reject.inc();
         return slot.stats.downstream_cx_destroy.inc();
     }
     match Guard::enter(slot) {
-        Some(guard) => drop(spawn_local(connection(local.clone(), guard, io, peer))),
+        Some(guard) => drop(spawn_local(connection(context.clone(), guard, io, peer))),
         None => slot.stats.downstream_cx_destroy.inc(),
     }
 }
@@ -145,7 +145,7 @@ struct Arrival {
     hello: Option<ClientHello>,
 }
 
-async fn connection(local: Rc<Local>, guard: Guard, io: TcpStream, peer: SocketAddr) {
+async fn connection(context: Rc<ListenerContext>, guard: Guard, io: TcpStream, peer: SocketAddr) {
     let slot = &guard.slot;
     let listener = slot.current.load_full();
     let _ = io.set_nodelay(true);
@@ -153,8 +153,8 @@ async fn connection(local: Rc<Local>, guard: Guard, io: TcpStream, peer: SocketA
     let mut arrival = Arrival { peer, local: address, direct_peer: peer, hello: None };
     let looks = listener.needs_inspection();
     if listener.config.proxy_protocol || looks {
-        let prepared = prepare(&local, slot, &listener, &io, &mut arrival, looks);
-        match timeout(local.shared.options.listener_filters_timeout, prepared).await {
+        let prepared = prepare(&context, slot, &listener, &io, &mut arrival, looks);
+        match timeout(context.shared.options.listener_filters_timeout, prepared).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => return,
             Ok(Err(e)) => {
@@ -170,7 +170,7 @@ async fn connection(local: Rc<Local>, guard: Guard, io: TcpStream, peer: SocketA
     let chain = if looks { listener.find(arrival.hello.as_ref()) } else { listener.only() };
     let Some(chain) = chain.cloned() else { return slot.stats.no_filter_chain_match.inc() };
     drop(listener);
-    serve(&local, &guard, chain, io, arrival).await;
+    serve(&context, &guard, chain, io, arrival).await;
 }
 
 /// Waits for the next byte. `false`: `ended` came first. A client that has begun to send is not cut off by a drain; the timeouts
@@ -186,7 +186,7 @@ async fn begins(io: &TcpStream, ended: impl Future<Output = ()>) -> bool {
 
 /// The listener filters: PROXY protocol, then the look at the first bytes. `false`: the client was silent while its listener ended.
 async fn prepare(
-    local: &Local,
+    context: &ListenerContext,
     slot: &ListenerSlot,
     listener: &ListenerRt,
     io: &TcpStream,
@@ -194,7 +194,7 @@ async fn prepare(
     looks: bool,
 ) -> io::Result<bool> {
     if listener.config.proxy_protocol {
-        if !begins(io, local.arrivals()).await {
+        if !begins(io, context.arrivals()).await {
             return Ok(false);
         }
         let header = peek(io, proxy_protocol::MAX_HEADER_BYTES, proxy_protocol::parse).await?;
@@ -208,7 +208,7 @@ async fn prepare(
         }
     }
     if looks {
-        if !begins(io, local.arrivals()).await {
+        if !begins(io, context.arrivals()).await {
             return Ok(false);
         }
         let hello = peek(io, INSPECTED, |bytes| match inspect(bytes) {
@@ -223,7 +223,7 @@ async fn prepare(
 }
 
 /// From the chosen chain on.
-async fn serve(local: &Rc<Local>, guard: &Guard, chain: Arc<ChainRt>, io: TcpStream, arrival: Arrival) {
+async fn serve(context: &Rc<ListenerContext>, guard: &Guard, chain: Arc<ChainRt>, io: TcpStream, arrival: Arrival) {
     let stats = &guard.slot.stats;
     let mut conn = ConnInfo {
         id: next_id(),
@@ -234,11 +234,11 @@ async fn serve(local: &Rc<Local>, guard: &Guard, chain: Arc<ChainRt>, io: TcpStr
         chain: chain.config.name.clone(),
         tls: None,
         requested_server_name: arrival.hello.and_then(|h| h.server_name),
-        drain: local.drain_of(&chain.drain_group),
+        drain: context.drain_of(&chain.drain_group),
     };
     let io = match &chain.tls {
         None => Io::Plain(io),
-        Some(server) => match handshake(local, stats, server, io, &mut conn).await {
+        Some(server) => match handshake(context, stats, server, io, &mut conn).await {
             Some(io) => io,
             None => return,
         },
@@ -247,13 +247,19 @@ async fn serve(local: &Rc<Local>, guard: &Guard, chain: Arc<ChainRt>, io: TcpStr
         return;
     }
     match &chain.tcp {
-        Some(_) => tcp_proxy::serve(local, &chain, io, &conn, stats).await,
-        None => local.serve_http(io, conn).await,
+        Some(_) => tcp_proxy::serve(context, &chain, io, &conn, stats).await,
+        None => context.serve_http(io, conn).await,
     }
 }
 
 /// The server's side of the TLS handshake; what it brought is noted in `conn`.
-async fn handshake(local: &Local, stats: &ListenerStats, server: &tls::Server, io: TcpStream, conn: &mut ConnInfo) -> Option<Io> {
+async fn handshake(
+    context: &ListenerContext,
+    stats: &ListenerStats,
+    server: &tls::Server,
+    io: TcpStream,
+    conn: &mut ConnInfo,
+) -> Option<Io> {
     let drain = conn.drain.watch();
     let shaken = async {
         match begins(&io, drain.idle()).await {
@@ -261,7 +267,7 @@ async fn handshake(local: &Local, stats: &ListenerStats, server: &tls::Server, i
             false => None,
         }
     };
-    let stream = match timeout(local.shared.options.handshake_timeout, shaken).await {
+    let stream = match timeout(context.shared.options.handshake_timeout, shaken).await {
         Ok(Some(Ok(stream))) => stream,
         Ok(None) => return None,
         Ok(Some(Err(e))) => {

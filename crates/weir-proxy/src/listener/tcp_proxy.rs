@@ -1,5 +1,5 @@
 //! The TCP proxy: bytes both ways between a client and one endpoint of a weighted choice of clusters.
-use super::ChainRt;
+use super::{ChainRt, ListenerContext};
 use crate::{
     access_log::{AccessLogger, Record},
     balance::hash_connection,
@@ -13,7 +13,6 @@ use crate::{
         byte_stream::{ByteStream, Connect, Failed, Pick},
     },
     worker::Worker,
-    worker_thread::Local,
 };
 use std::{collections::HashMap, future::poll_fn, rc::Rc, sync::Arc, task::Poll, time::Duration};
 use weir_config::model::{AccessLog, Discovery, TcpProxy};
@@ -73,9 +72,9 @@ impl TcpProxyRt {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn serve(local: &Local, chain: &ChainRt, client: Io, conn: &ConnInfo, stats: &ListenerStats) {
+pub(super) async fn serve(context: &ListenerContext, chain: &ChainRt, client: Io, conn: &ConnInfo, stats: &ListenerStats) {
     let Some(tcp) = &chain.tcp else { return };
-    let worker = &local.worker;
+    let worker = &context.worker;
     let start = worker.now();
     let mut info = Info { start, wall_start: worker.wall(start), ..Info::default() };
     proxy(worker, tcp, client, conn, stats, &mut info).await;

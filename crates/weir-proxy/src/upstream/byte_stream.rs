@@ -1,7 +1,7 @@
 //! Connections that carry bytes and no requests (TCP proxy, Redis): an endpoint of a cluster is picked and dialled, and another one
 //! where that fails.
-use super::{ActiveRequest, ConnStats, Host, UpstreamError, UpstreamTls, WorkerCluster, connect_tunnel, dial::Dial, link::Facts};
-use crate::{app_log::Logger, outlier::Outcome, worker::Worker};
+use super::{ActiveRequest, ConnStats, Host, UpstreamError, WorkerCluster, connect_tunnel, dial::Dial, link::Facts};
+use crate::{app_log::Logger, conn::UpstreamTls, outlier::Outcome, worker::Worker};
 use std::{
     io,
     net::SocketAddr,

@@ -4,10 +4,11 @@ use super::{
     dial::Dial,
     h2::{Multiplexed, StreamPermit},
     host::Idle,
-    link::{ConnStats, Facts, UpstreamTls},
+    link::{ConnStats, Facts},
 };
 use crate::{
     breaker::{Full, Place, Resource},
+    conn::UpstreamTls,
     stats::ClusterStats,
     worker::Worker,
 };

@@ -2,9 +2,9 @@
 //! and what the cluster counts of it.
 use super::{
     UpstreamError,
-    link::{ConnStats, Facts, UpstreamTls},
+    link::{ConnStats, Facts},
 };
-use crate::{breaker::Place, cluster::ClusterRt, stats::ClusterStats, worker::Worker};
+use crate::{breaker::Place, cluster::ClusterRt, conn::UpstreamTls, stats::ClusterStats, worker::Worker};
 use rustls::{ClientConnection, HandshakeKind};
 use std::{io, net::SocketAddr, rc::Rc, sync::Arc};
 use tokio::{net::TcpStream, time::timeout};

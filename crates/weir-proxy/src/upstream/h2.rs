@@ -1,5 +1,6 @@
 //! HTTP/2 connections to an upstream, shared by many requests.
-use super::link::{ConnStats, Facts, UpstreamTls};
+use super::link::{ConnStats, Facts};
+use crate::conn::UpstreamTls;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use std::{cell::Cell, io, rc::Rc};

@@ -1,6 +1,5 @@
 //! What is known and counted of one upstream connection, from its making to its close.
-use crate::{breaker::Place, conn::tls_version, stats::ClusterStats};
-use rustls::{ClientConnection, pki_types::CertificateDer};
+use crate::{breaker::Place, conn::UpstreamTls, stats::ClusterStats};
 use std::{
     cell::{Cell, OnceCell},
     net::SocketAddr,
@@ -11,7 +10,6 @@ use std::{
     },
     time::Instant,
 };
-use weir_net::tls::{Details, hex_digest};
 
 /// Facts about a connection that log operators ask for. Times are nanoseconds since the worker's epoch.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,28 +21,6 @@ pub struct Facts {
     pub connect_end: u64,
     /// 0 for plain text.
     pub handshake_end: u64,
-}
-
-/// What the handshake with an upstream came to. Its certificate is read when somebody asks.
-#[derive(Debug)]
-pub struct UpstreamTls {
-    pub version: &'static str,
-    leaf: Option<CertificateDer<'static>>,
-    details: OnceCell<Option<Details>>,
-}
-
-impl UpstreamTls {
-    pub fn of(c: &ClientConnection) -> UpstreamTls {
-        let leaf = c.peer_certificates().and_then(|chain| chain.first()).map(|leaf| leaf.clone().into_owned());
-        UpstreamTls { version: tls_version(c.protocol_version()), leaf, details: OnceCell::new() }
-    }
-    pub fn details(&self) -> Option<&Details> {
-        self.details.get_or_init(|| Details::from_der(self.leaf.as_ref()?).ok()).as_ref()
-    }
-    /// Of the whole certificate, in hexadecimal.
-    pub fn digest(&self) -> Option<String> {
-        self.leaf.as_ref().map(|leaf| hex_digest(leaf))
-    }
 }
 
 /// A connection as its cluster counts it: open while this lives.
