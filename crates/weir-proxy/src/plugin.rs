@@ -15,12 +15,14 @@ mod rollback;
 mod startup;
 mod status;
 pub mod upstream;
+mod view;
 mod worker;
 
 pub use instance::{FAILED, PluginEntry, PluginStream};
 pub(crate) use manager::FirstTry;
 pub use manager::{CODE_UNAVAILABLE, Loading, Manager, ManagerOptions};
 pub use status::{PluginState, Status, UpstreamStatus};
+pub use view::View;
 pub use worker::{Waiting, WorkerPlugins};
 
 use crate::stats::PluginStats;

@@ -1,9 +1,6 @@
 //! One request and its response: the heads, the bodies that are held, what is known of both, and what plugins ask for.
 //!
 //! Shared by the task that drives it and the plugins that look at it. No borrow is held across an await or a guest call.
-mod plugin_view;
-
-pub use plugin_view::View;
 
 use crate::{cluster::ClusterSlot, conn::ConnInfo, info::Info, reply::Reply};
 use std::{

@@ -1,6 +1,7 @@
 //! The upstream side of a worker: clusters, their hosts, and connections to them.
 pub mod byte_stream;
 pub mod client;
+mod clusters;
 mod connect;
 mod connect_tunnel;
 pub mod copies;
@@ -12,6 +13,7 @@ mod host;
 mod link;
 pub mod mirror;
 
+pub use clusters::WorkerClusters;
 pub use connect::{Checkout, Conn, Protocol, Ticket};
 pub use error::UpstreamError;
 pub use h2::StreamPermit;

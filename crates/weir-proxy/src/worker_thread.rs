@@ -83,8 +83,8 @@ async fn run(context: Rc<ListenerContext>, mut commands: mpsc::UnboundedReceiver
             }
             Command::End(drain_group) => context.end(drain_group),
             Command::Phase(phase) => context.advance(phase),
-            Command::ReleaseConnection(cluster) => context.worker.release_connection(cluster),
-            Command::ReleaseAnyConnection => _ = context.worker.close_idle(),
+            Command::ReleaseConnection(cluster) => context.worker.clusters.release_connection(cluster),
+            Command::ReleaseAnyConnection => _ = context.worker.clusters.close_idle(),
             Command::Stop => return,
         }
     }

@@ -2,8 +2,8 @@
 use super::{FilterContext, Flow, Part, Stop};
 use crate::{
     detail::Detail,
-    plugin::{PluginEntry, PluginSlot, PluginStream, WorkerPlugins},
-    stream::{Direction, View},
+    plugin::{PluginEntry, PluginSlot, PluginStream, View, WorkerPlugins},
+    stream::Direction,
 };
 use std::{rc::Rc, sync::Arc};
 use weir_wasm::Action;

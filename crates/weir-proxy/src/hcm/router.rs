@@ -48,10 +48,10 @@ impl ActiveStream<'_> {
         let Some(slot) = &target.cluster else {
             return Err(End::reply(target.unresolved_status, Flags::NO_CLUSTER_FOUND, Detail::ClusterNotFound));
         };
-        let mut found = self.w.cluster(slot);
+        let mut found = self.w.clusters.cluster(slot);
         if found.as_ref().is_some_and(|c| c.is_warming()) {
             let worker = self.w.clone();
-            found = self.meanwhile(worker.warm_cluster(slot)).await?;
+            found = self.meanwhile(worker.clusters.warm_cluster(slot)).await?;
         }
         let Some(cluster) = found else {
             self.hcm.stats.no_cluster.inc();
@@ -67,7 +67,7 @@ impl ActiveStream<'_> {
         self.edit_request(route, forward, target);
         let protocol = Protocol::of(&cluster, self.h2);
         let watched = self.chain.as_ref().is_some_and(|c| c.wants_body(Direction::Request));
-        let shadows = mirror::chosen(self.w, forward, target);
+        let shadows = mirror::chosen(&self.w.clusters, forward, target);
         // A copy needs the body in hand.
         let shadowed = !shadows.is_empty();
         let held = shadowed || !self.request.reader.is_done() && forward.retry.as_ref().is_some_and(RetryRt::holds_body);
@@ -87,7 +87,7 @@ impl ActiveStream<'_> {
         let mut kept = Kept::new(if again { self.hcm.config().limits.buffer_limit_bytes as usize } else { 0 });
         let early = self.request_ends(&kept.replay);
         if early {
-            mirror::start(self.w, &shadows, &self.s.req.borrow(), b"", timeout);
+            mirror::start(&self.w.clusters, &shadows, &self.s.req.borrow(), b"", timeout);
         }
         let after = match self.tries(&plan, &mut kept).await {
             Ok(tried) => self.respond(&plan, tried, &mut kept.replay).await,
@@ -97,7 +97,7 @@ impl ActiveStream<'_> {
             plan.cluster.stats.retry_or_shadow_abandoned.inc();
         }
         if shadowed && !early && kept.replay.ended && !kept.replay.spent {
-            mirror::start(self.w, &shadows, &self.s.req.borrow(), &kept.replay.body, timeout);
+            mirror::start(&self.w.clusters, &shadows, &self.s.req.borrow(), &kept.replay.body, timeout);
         }
         after
     }
@@ -133,7 +133,7 @@ impl ActiveStream<'_> {
         if forward.targets().len() < 2 {
             return None;
         }
-        let hashed = |t: &Target| self.w.cluster(t.cluster.as_ref()?).filter(|c| !c.rt.config.hash_policy.is_empty());
+        let hashed = |t: &Target| self.w.clusters.cluster(t.cluster.as_ref()?).filter(|c| !c.rt.config.hash_policy.is_empty());
         let cluster = forward.targets().iter().find_map(hashed)?;
         let hash = self.hash_by(&cluster.rt.config.hash_policy)?;
         Some((cluster, hash))

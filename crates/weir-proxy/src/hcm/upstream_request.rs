@@ -46,9 +46,9 @@ impl ActiveStream<'_> {
         let now = self.w.moment();
         let (per_try, request_end) = (plan.forward.retry.as_ref().and_then(|r| r.config.per_try_timeout), self.s.info.borrow().request_end);
         self.clock.set_try(request_end, now, ns(per_try));
-        let (conn, reused) = match checkout.ready(self.w) {
+        let (conn, reused) = match checkout.ready(&self.w.clusters) {
             Some(conn) => (conn, true),
-            None => match self.attended(checkout.get(self.w)).await {
+            None => match self.attended(checkout.get(&self.w.clusters)).await {
                 Ok(Ok(made)) => made,
                 Ok(Err(failure)) => {
                     let reply = self.connect_failure(plan, &host, &failure);

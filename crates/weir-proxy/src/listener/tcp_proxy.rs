@@ -89,7 +89,7 @@ async fn proxy(worker: &Rc<Worker>, tcp: &TcpProxyRt, client: Io, conn: &ConnInf
         info.set_flag(Flags::NO_ROUTE_FOUND);
         return stats.tcp_downstream_cx_no_route.inc();
     };
-    let Some(cluster) = worker.warm_cluster(slot).await else {
+    let Some(cluster) = worker.clusters.warm_cluster(slot).await else {
         info.set_flag(Flags::NO_CLUSTER_FOUND);
         return stats.tcp_downstream_cx_no_route.inc();
     };
@@ -122,7 +122,7 @@ async fn connect(worker: &Rc<Worker>, cluster: &Rc<WorkerCluster>, tcp: &TcpProx
         _ => Pick::Balanced { hash: hash_connection(&cluster.rt.config.hash_policy, conn.peer.ip()) },
     };
     let client = Some((conn.peer, conn.local));
-    Connect { cluster, pick, server_name, client, max_attempts: tcp.max_connect_attempts }.open(worker).await
+    Connect { cluster, pick, server_name, client, max_attempts: tcp.max_connect_attempts }.open(&worker.clusters).await
 }
 
 /// No endpoint took the connection.

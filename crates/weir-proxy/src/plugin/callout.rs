@@ -64,7 +64,7 @@ pub(super) struct Chosen {
 
 impl Chosen {
     pub fn destination(&self) -> Destination<'_> {
-        Destination { worker: &self.worker, cluster: &self.cluster, host: &self.host, server_name: self.server_name.as_deref() }
+        Destination { worker: &self.worker.clusters, cluster: &self.cluster, host: &self.host, server_name: self.server_name.as_deref() }
     }
 }
 
@@ -92,18 +92,18 @@ pub(super) async fn call(
 pub(super) async fn choose(directs: &DirectClusters, worker: Rc<Worker>, to: &Upstream) -> Result<Chosen, UpstreamError> {
     match to {
         Upstream::Cluster(slot) => {
-            let cluster = worker.warm_cluster(slot).await.ok_or_else(|| UpstreamError::NoCluster(slot.name.clone()))?;
+            let cluster = worker.clusters.warm_cluster(slot).await.ok_or_else(|| UpstreamError::NoCluster(slot.name.clone()))?;
             let host = cluster.choose(None, &[])?;
             Ok(Chosen { worker, cluster, host, server_name: None })
         }
         Upstream::Wildcard { slot, host, port } => {
-            let cluster = worker.cluster(slot).ok_or_else(|| UpstreamError::NoCluster(slot.name.clone()))?;
-            let named = cluster.named_host(&worker, host, *port).await?;
+            let cluster = worker.clusters.cluster(slot).ok_or_else(|| UpstreamError::NoCluster(slot.name.clone()))?;
+            let named = cluster.named_host(&worker.clusters, host, *port).await?;
             Ok(Chosen { worker, cluster, host: named, server_name: Some(host.clone()) })
         }
         Upstream::Direct(target) => {
-            let cluster = directs.cluster(&worker, &target.host, target.port, target.tls)?;
-            let host = cluster.named_host(&worker, &target.host, target.port).await?;
+            let cluster = directs.cluster(&worker.clusters, &target.host, target.port, target.tls)?;
+            let host = cluster.named_host(&worker.clusters, &target.host, target.port).await?;
             Ok(Chosen { worker, cluster, host, server_name: Some(target.host.clone()) })
         }
     }

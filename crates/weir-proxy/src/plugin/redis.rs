@@ -69,7 +69,7 @@ async fn connect(
     let redirect = redirect.and_then(authority);
     let (cluster, host, port) = match to {
         Upstream::Direct(target) => {
-            let cluster = directs.cluster(w, &target.host, target.port, target.tls)?;
+            let cluster = directs.cluster(&w.clusters, &target.host, target.port, target.tls)?;
             (cluster, Some(target.host.clone()), target.port)
         }
         Upstream::Wildcard { slot, host, port } => (of_slot(w, slot)?, Some(host.clone()), *port),
@@ -88,11 +88,11 @@ async fn connect(
         None => Pick::Balanced { hash: None },
     };
     let connect = Connect { cluster: &cluster, pick, server_name: host.as_deref(), client: None, max_attempts: MAX_ATTEMPTS };
-    connect.open(w).await.map(|stream| Box::new(stream) as Box<dyn Duplex>).map_err(|failed| failed.error)
+    connect.open(&w.clusters).await.map(|stream| Box::new(stream) as Box<dyn Duplex>).map_err(|failed| failed.error)
 }
 
 fn of_slot(w: &Rc<Worker>, slot: &Arc<ClusterSlot>) -> Result<Rc<WorkerCluster>, UpstreamError> {
-    w.cluster(slot).ok_or_else(|| UpstreamError::NoCluster(slot.name.clone()))
+    w.clusters.cluster(slot).ok_or_else(|| UpstreamError::NoCluster(slot.name.clone()))
 }
 
 /// Host, without brackets, and port.

@@ -192,7 +192,7 @@ impl WorkerPlugins {
             }
         }
         if let Some(worker) = self.common.worker.upgrade() {
-            self.common.directs.sweep(&worker);
+            self.common.directs.sweep(&worker.clusters);
         }
     }
 

@@ -1,7 +1,9 @@
 //! Connections that carry bytes and no requests (TCP proxy, Redis): an endpoint of a cluster is picked and dialled, and another one
 //! where that fails.
-use super::{ActiveRequest, ConnStats, Host, UpstreamError, WorkerCluster, connect_tunnel, dial::Dial, link::Facts};
-use crate::{app_log::Logger, conn::UpstreamTls, outlier::Outcome, worker::Worker};
+use super::{
+    ActiveRequest, ConnStats, Host, UpstreamError, WorkerCluster, clusters::WorkerClusters, connect_tunnel, dial::Dial, link::Facts,
+};
+use crate::{app_log::Logger, conn::UpstreamTls, outlier::Outcome};
 use std::{
     io,
     net::SocketAddr,
@@ -53,7 +55,7 @@ pub struct Failed {
 
 /// A connection to an endpoint, counted while it lives.
 pub struct ByteStream {
-    worker: Rc<Worker>,
+    worker: Rc<WorkerClusters>,
     peer: Peer,
     tunnel: Tunnel,
     pub host: Rc<Host>,
@@ -65,7 +67,7 @@ pub struct ByteStream {
 impl Connect<'_> {
     /// # Errors
     /// Why the last attempt failed.
-    pub async fn open(&self, w: &Rc<Worker>) -> Result<ByteStream, Failed> {
+    pub async fn open(&self, w: &Rc<WorkerClusters>) -> Result<ByteStream, Failed> {
         let mut tried: Vec<Rc<Host>> = Vec::new();
         loop {
             let attempts = tried.len() as u32;
@@ -96,7 +98,7 @@ impl Connect<'_> {
         }
     }
 
-    async fn attempt(&self, w: &Rc<Worker>, host: &Rc<Host>, attempts: u32) -> Result<ByteStream, UpstreamError> {
+    async fn attempt(&self, w: &Rc<WorkerClusters>, host: &Rc<Host>, attempts: u32) -> Result<ByteStream, UpstreamError> {
         let (cluster, rt) = (self.cluster, &*self.cluster.rt);
         let place = cluster.place(w).await?;
         cluster.stats.upstream_rq_total.inc();

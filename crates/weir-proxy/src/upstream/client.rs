@@ -1,10 +1,9 @@
 //! Requests of the gateway's own to one host of a cluster: mirrors and the callouts of plugins. They go the way of all others,
 //! within the cluster's circuit breakers and counted by it.
-use super::{ActiveRequest, Checkout, Conn, Host, Protocol, StreamPermit, UpstreamError, WorkerCluster};
+use super::{ActiveRequest, Checkout, Conn, Host, Protocol, StreamPermit, UpstreamError, WorkerCluster, clusters::WorkerClusters};
 use crate::{
     breaker::{Permit, Resource},
     outlier::Outcome,
-    worker::Worker,
 };
 use bytes::Bytes;
 use h2::{SendStream, client::ResponseFuture};
@@ -36,7 +35,7 @@ pub struct Answer {
 
 /// Where a request goes.
 pub struct Destination<'a> {
-    pub worker: &'a Worker,
+    pub worker: &'a WorkerClusters,
     pub cluster: &'a Rc<WorkerCluster>,
     pub host: &'a Rc<Host>,
     /// For TLS without a name of its own; `None` for the request's host.

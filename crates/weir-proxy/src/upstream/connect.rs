@@ -1,6 +1,7 @@
 //! Getting a connection to a host for one HTTP request: an idle one, room on a shared one, or a new one, within the circuit breakers.
 use super::{
     Host, UpstreamError, WorkerCluster,
+    clusters::WorkerClusters,
     dial::Dial,
     h2::{Multiplexed, StreamPermit},
     host::Idle,
@@ -10,7 +11,6 @@ use crate::{
     breaker::{Full, Place, Resource},
     conn::UpstreamTls,
     stats::ClusterStats,
-    worker::Worker,
 };
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -98,7 +98,7 @@ impl WorkerCluster {
     ///
     /// # Errors
     /// Its name leads nowhere, or to an address that it must not lead to.
-    pub async fn named_host(&self, w: &Worker, host: &str, port: u16) -> Result<Rc<Host>, UpstreamError> {
+    pub async fn named_host(&self, w: &WorkerClusters, host: &str, port: u16) -> Result<Rc<Host>, UpstreamError> {
         Ok(self.named(w.shared.forward.endpoint(host, port).await?))
     }
 
@@ -106,7 +106,7 @@ impl WorkerCluster {
     ///
     /// # Errors
     /// [`UpstreamError::Overflow`].
-    pub async fn place(&self, w: &Worker) -> Result<Place, UpstreamError> {
+    pub async fn place(&self, w: &WorkerClusters) -> Result<Place, UpstreamError> {
         loop {
             match self.rt.breakers.connect(&self.rt.config.circuit_breakers) {
                 Ok(place) => return Ok(place),
@@ -126,12 +126,12 @@ impl WorkerCluster {
 
 impl Checkout<'_> {
     /// A connection that is there already.
-    pub fn ready(&self, w: &Worker) -> Option<Conn> {
+    pub fn ready(&self, w: &WorkerClusters) -> Option<Conn> {
         self.reuse(w, self.name())
     }
 
     /// A new connection, or one that another request has given back meanwhile, and whether it was used before.
-    pub async fn get(&self, w: &Worker) -> Result<(Conn, bool), UpstreamError> {
+    pub async fn get(&self, w: &WorkerClusters) -> Result<(Conn, bool), UpstreamError> {
         let (name, stats) = (self.name(), &*self.cluster.stats);
         let limits = &self.cluster.rt.config.circuit_breakers;
         let _place = self.cluster.rt.breakers.take(Resource::Pending, limits).ok_or(UpstreamError::Overflow)?;
@@ -151,7 +151,7 @@ impl Checkout<'_> {
         tls.server_name().is_none().then_some(self.server_name)
     }
 
-    fn reuse(&self, w: &Worker, name: Option<&str>) -> Option<Conn> {
+    fn reuse(&self, w: &WorkerClusters, name: Option<&str>) -> Option<Conn> {
         if self.fresh {
             return None;
         }
@@ -169,7 +169,7 @@ impl Checkout<'_> {
         None
     }
 
-    async fn make(&self, w: &Worker, name: Option<&str>) -> Result<(Conn, bool), UpstreamError> {
+    async fn make(&self, w: &WorkerClusters, name: Option<&str>) -> Result<(Conn, bool), UpstreamError> {
         let permit = match self.permit() {
             Ok(permit) => permit,
             Err(_) => match self.wait(w, name).await? {
@@ -209,7 +209,7 @@ impl Checkout<'_> {
     /// All connections that the cluster may have are there: waits for one to be given back here, or closed anywhere. Idle
     /// ones elsewhere (to other hosts, of other workers, of other clusters) make room. When the whole process
     /// has none left, the wait is short.
-    async fn wait(&self, w: &Worker, name: Option<&str>) -> Result<Waited, UpstreamError> {
+    async fn wait(&self, w: &WorkerClusters, name: Option<&str>) -> Result<Waited, UpstreamError> {
         let cluster = self.cluster;
         let mut shed = None;
         cluster.stats.upstream_cx_overflow.inc();

@@ -1,7 +1,7 @@
 //! A tunnel through a forward proxy (`tunneling_config`): the proxy is asked for it by CONNECT or POST, over HTTP/1.1 or HTTP/2;
 //! what it then carries are the bytes of one connection.
 use super::UpstreamError;
-use crate::worker::Worker;
+use super::clusters::WorkerClusters;
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use http::{Method, Request, Uri, uri::Authority};
@@ -24,11 +24,11 @@ use weir_net::{
 ///
 /// # Errors
 /// What the connection says, or what the proxy answered instead of opening it.
-pub(super) async fn open(worker: &Worker, io: Io, config: &TunnelingConfig, http2: bool) -> Result<(Peer, Tunnel), UpstreamError> {
+pub(super) async fn open(worker: &WorkerClusters, io: Io, config: &TunnelingConfig, http2: bool) -> Result<(Peer, Tunnel), UpstreamError> {
     if http2 { over_http2(io, config).await } else { over_http1(worker, io, config).await }
 }
 
-async fn over_http1(worker: &Worker, io: Io, config: &TunnelingConfig) -> Result<(Peer, Tunnel), UpstreamError> {
+async fn over_http1(worker: &WorkerClusters, io: Io, config: &TunnelingConfig) -> Result<(Peer, Tunnel), UpstreamError> {
     let mut request = RequestHead::default();
     let host = config.hostname.as_bytes();
     match config.use_post {

@@ -2,9 +2,10 @@
 //! and what the cluster counts of it.
 use super::{
     UpstreamError,
+    clusters::WorkerClusters,
     link::{ConnStats, Facts},
 };
-use crate::{breaker::Place, cluster::ClusterRt, conn::UpstreamTls, stats::ClusterStats, worker::Worker};
+use crate::{breaker::Place, cluster::ClusterRt, conn::UpstreamTls, stats::ClusterStats};
 use rustls::{ClientConnection, HandshakeKind};
 use std::{io, net::SocketAddr, rc::Rc, sync::Arc};
 use tokio::{net::TcpStream, time::timeout};
@@ -39,7 +40,7 @@ impl Dial<'_> {
     ///
     /// # Errors
     /// Why there is none; counted as well.
-    pub async fn open(&self, w: &Worker, stats: &Arc<ClusterStats>, place: Place) -> Result<(Io, ConnStats), UpstreamError> {
+    pub async fn open(&self, w: &WorkerClusters, stats: &Arc<ClusterStats>, place: Place) -> Result<(Io, ConnStats), UpstreamError> {
         let link = ConnStats::new(stats, place, w.now());
         let made = self.connect(|step| match step {
             Step::Connected(io) => {

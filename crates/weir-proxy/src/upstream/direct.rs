@@ -1,11 +1,10 @@
 //! Clusters made on demand, for hosts that plugins name and no configuration knows. They count, limit and keep connections as
 //! others do.
-use super::{UpstreamError, WorkerCluster};
+use super::{UpstreamError, WorkerCluster, clusters::WorkerClusters};
 use crate::{
     breaker::Breakers,
     cluster::{ClusterRt, ClusterSlot, EndpointSet},
     outlier::Outliers,
-    worker::Worker,
 };
 use arc_swap::ArcSwap;
 use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc, time::Instant};
@@ -36,7 +35,7 @@ impl DirectClusters {
     ///
     /// # Errors
     /// TLS cannot be set up.
-    pub fn cluster(&self, w: &Worker, host: &str, port: u16, tls: bool) -> Result<Rc<WorkerCluster>, UpstreamError> {
+    pub fn cluster(&self, w: &WorkerClusters, host: &str, port: u16, tls: bool) -> Result<Rc<WorkerCluster>, UpstreamError> {
         let mut all = self.clusters.borrow_mut();
         let key = (host.to_string(), port, tls);
         if all.len() >= MAX_DIRECT
@@ -56,7 +55,7 @@ impl DirectClusters {
     }
 
     /// Closes what nobody has used for a while.
-    pub fn sweep(&self, w: &Worker) {
+    pub fn sweep(&self, w: &WorkerClusters) {
         let now = w.now();
         self.clusters.borrow().values().for_each(|d| d.cluster.sweep(now));
     }
@@ -82,7 +81,7 @@ pub fn cluster(tls: bool, breakers: Breakers) -> Result<ClusterRt, UpstreamError
     })
 }
 
-fn worker_cluster(w: &Worker, tls: bool) -> Result<Rc<WorkerCluster>, UpstreamError> {
+fn worker_cluster(w: &WorkerClusters, tls: bool) -> Result<Rc<WorkerCluster>, UpstreamError> {
     let name: Name = DIRECT.into();
     let rt = cluster(tls, Breakers::new(w.shared.upstreams.clone()))?;
     // No table knows it: its number is never looked up.

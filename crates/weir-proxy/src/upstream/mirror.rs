@@ -3,12 +3,12 @@
 use super::{
     WorkerCluster,
     client::{Body, Destination, Request},
+    clusters::WorkerClusters,
     copies::Copy,
 };
 use crate::{
     filter::fault::happens,
     route::{ForwardRt, MirrorRt, Target},
-    worker::Worker,
 };
 use std::{rc::Rc, time::Duration};
 use weir_net::http::{Headers, Known, RequestHead};
@@ -17,12 +17,12 @@ use weir_net::http::{Headers, Known, RequestHead};
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The clusters that get a copy of this request.
-pub fn chosen<'a>(w: &Worker, forward: &'a ForwardRt, target: &'a Target) -> Vec<&'a MirrorRt> {
+pub fn chosen<'a>(w: &WorkerClusters, forward: &'a ForwardRt, target: &'a Target) -> Vec<&'a MirrorRt> {
     forward.mirrors.iter().chain(&target.mirrors).filter(|m| happens(m.fraction, w.random())).collect()
 }
 
 /// Sends copies of a whole request; each may take `timeout`.
-pub fn start(w: &Rc<Worker>, to: &[&MirrorRt], req: &RequestHead, body: &[u8], timeout: Option<Duration>) {
+pub fn start(w: &Rc<WorkerClusters>, to: &[&MirrorRt], req: &RequestHead, body: &[u8], timeout: Option<Duration>) {
     for mirror in to {
         let Some(cluster) = w.cluster(&mirror.cluster) else { continue };
         let Some(copy) = w.copies.begin(body.len()) else {
@@ -42,7 +42,7 @@ pub fn start(w: &Rc<Worker>, to: &[&MirrorRt], req: &RequestHead, body: &[u8], t
     }
 }
 
-async fn run(worker: Rc<Worker>, _copy: Copy, cluster: Rc<WorkerCluster>, request: Request, timeout: Duration) {
+async fn run(worker: Rc<WorkerClusters>, _copy: Copy, cluster: Rc<WorkerCluster>, request: Request, timeout: Duration) {
     let Ok(host) = cluster.choose(None, &[]) else { return };
     let destination = Destination { worker: &worker, cluster: &cluster, host: &host, server_name: None };
     // Nobody waits for what comes of it; the cluster's statistics and health do.

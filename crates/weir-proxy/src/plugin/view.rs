@@ -1,6 +1,12 @@
 //! A stream as one plugin sees and changes it.
-use super::{Direction, Event, Reached, Stream};
-use crate::{detail::Detail, head_access::canonical_authority, info::Info, plugin::PluginSlot, reply::Reply};
+use super::{PluginSlot, property};
+use crate::{
+    detail::Detail,
+    head_access::canonical_authority,
+    info::Info,
+    reply::Reply,
+    stream::{Direction, Event, Reached, Stream},
+};
 use std::{rc::Rc, sync::Arc};
 use weir_net::http::{Headers, Known, text};
 use weir_wasm::{BufferEdit, BufferType, LocalResponse, MapType, PropertyPath, Status, StreamType, pairs::Pairs};
@@ -293,7 +299,7 @@ impl weir_wasm::Stream for View {
     }
 
     fn property(&self, path: PropertyPath<'_>, out: &mut Vec<u8>) -> bool {
-        crate::plugin::property::get(&self.stream, path, out)
+        property::get(&self.stream, path, out)
     }
 
     fn set_property(&self, path: PropertyPath<'_>, value: &[u8]) {
