@@ -1,6 +1,7 @@
 //! Wasm plugins. The [`Manager`] loads, compiles and tries each version off the request path and publishes it as a
 //! [`Generation`] in the plugin's [`PluginSlot`]; each worker's [`WorkerPlugins`] starts an instance of it and gives new
 //! streams to that, while old streams finish where they began. A version that fails never replaces a good one.
+mod asked;
 mod callout;
 pub mod check;
 pub mod code;

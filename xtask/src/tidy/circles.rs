@@ -7,9 +7,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Folders (and files) whose circles are still to be removed. The list only shrinks.
-const KNOWN: &[&str] = &[];
-
 /// One file's use of another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Use {
@@ -147,12 +144,7 @@ pub fn graphs(root: &Path, files: &[PathBuf]) -> Result<BTreeMap<String, Graph>>
 }
 
 pub fn check(graphs: &BTreeMap<String, Graph>, found: &mut Vec<String>) {
-    let circles: Vec<Circle<'_>> = graphs.values().flat_map(Graph::circles).collect();
-    let is_known = |circle: &Circle<'_>, known: &str| circle.files.iter().all(|f| f.starts_with(known));
-    let new = circles.iter().filter(|circle| !KNOWN.iter().any(|known| is_known(circle, known)));
-    found.extend(new.map(Circle::message));
-    let met = KNOWN.iter().filter(|known| !circles.iter().any(|circle| is_known(circle, known)));
-    found.extend(met.map(|known| format!("{known}: no circle of imports any more; remove it from KNOWN of xtask/src/tidy/circles.rs")));
+    found.extend(graphs.values().flat_map(Graph::circles).map(|circle| circle.message()));
 }
 
 #[cfg(test)]

@@ -1,14 +1,13 @@
 //! What an instance on a worker may ask for apart from its streams: callouts, Redis, metrics, ticks, queues, the log.
 use super::{
-    Generation, callout,
+    Generation,
+    asked::{Ask, Asked, Posted},
+    callout,
     grpc::{self, Event, INTERNAL},
-    instance::Hosted,
     metrics::{Custom, Defined},
     property,
     redis::{self, Pool, Server},
-    startup::{Ask, Asked},
     upstream::{self, Speaks},
-    worker::Posted,
 };
 use crate::{
     app_log::{Level, Logger},
@@ -32,7 +31,8 @@ use tokio::{
 use weir_config::model::WasmPlugin;
 use weir_net::redis::{Query, QueryError};
 use weir_wasm::{
-    ContextId, GrpcCall, HttpAnswer, HttpCall, LogLevel, MetricType, PropertyPath, QueueWaker, RedisInit, Services, Status, pairs::Pairs,
+    ContextId, GrpcCall, HttpAnswer, HttpCall, LogLevel, MetricType, PropertyPath, QueueWaker, RedisAnswer, RedisInit, Services, Status,
+    pairs::Pairs,
 };
 
 /// What all instances of a worker share.
@@ -48,7 +48,17 @@ pub(super) struct Common {
 }
 
 /// The instance itself, once it has started: what it sent before is answered after.
-pub(super) type Link = Rc<OnceCell<Weak<Hosted>>>;
+pub(super) type Link = Rc<OnceCell<Weak<dyn Guest>>>;
+
+/// The instance that the services belong to. They call it from the event loop, when no guest is on the stack.
+pub(super) trait Guest {
+    fn on_http_call_response(self: Rc<Self>, token: u32, answer: HttpAnswer);
+    fn on_grpc(self: Rc<Self>, token: u32, event: Event);
+    fn on_redis_call_response(self: Rc<Self>, token: u32, answer: RedisAnswer);
+    /// Logs a warning, at most once a second: the guest can cause one at each call.
+    fn say(&self, message: &dyn Fn() -> String);
+    fn services(&self) -> &HostServices;
+}
 
 /// Of one instance.
 pub(super) struct HostServices {
@@ -125,11 +135,11 @@ impl HostServices {
     }
 
     /// Reports the failure of a call that was accepted during the start but cannot be made.
-    fn later(&self, give: impl FnOnce(&Rc<Hosted>) + 'static) {
+    fn later(&self, give: impl FnOnce(Rc<dyn Guest>) + 'static) {
         let link = self.link.clone();
         spawn_local(async move {
             if let Some(hosted) = link.get().and_then(Weak::upgrade) {
-                give(&hosted);
+                give(hosted);
             }
         });
     }
@@ -178,11 +188,11 @@ impl HostServices {
                     Event::InitialMetadata(_) | Event::TrailingMetadata(_) if unary => {}
                     Event::Message(message) if unary => answer = Some(message),
                     Event::Closed(0, _) if unary && answer.is_some() => {
-                        hosted.services.end_grpc(token, true);
+                        hosted.services().end_grpc(token, true);
                         hosted.on_grpc(token, Event::Message(answer.take().unwrap_or_default()));
                     }
                     Event::Closed(code, message) => {
-                        hosted.services.end_grpc(token, code == 0);
+                        hosted.services().end_grpc(token, code == 0);
                         // An answer without a message is none.
                         let code = if unary && code == 0 { INTERNAL } else { code };
                         hosted.on_grpc(token, Event::Closed(code, message));
@@ -219,10 +229,10 @@ impl HostServices {
     }
 
     /// Hands an answer to the instance, if it lives. Always from the event loop: no guest is on the stack.
-    fn answer(link: &Link, give: impl FnOnce(&Rc<Hosted>)) {
+    fn answer(link: &Link, give: impl FnOnce(Rc<dyn Guest>)) {
         if let Some(hosted) = link.get().and_then(Weak::upgrade) {
-            hosted.services.free_place();
-            give(&hosted);
+            hosted.services().free_place();
+            give(hosted);
         }
     }
 
@@ -234,10 +244,10 @@ impl HostServices {
         self.tick_changed.notify_one();
     }
 
-    /// See [`Hosted::say`].
-    fn say(&self, message: impl FnOnce() -> String) {
+    /// See [`Guest::say`].
+    fn say(&self, message: impl Fn() -> String) {
         if let Some(hosted) = self.link.get().and_then(Weak::upgrade) {
-            hosted.say(message);
+            hosted.say(&message);
         }
     }
 
@@ -390,7 +400,7 @@ impl Services for HostServices {
             }
             HostServices::answer(&link, |hosted| {
                 if let Err(e) = &answer {
-                    hosted.say(|| format!("Redis: {e}"));
+                    hosted.say(&|| format!("Redis: {e}"));
                 }
                 hosted.on_redis_call_response(token, answer.ok());
             });

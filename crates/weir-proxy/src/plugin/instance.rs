@@ -1,10 +1,10 @@
 //! One running instance on a worker, and a stream's way into it.
 use super::{
     Generation, PluginSlot,
+    asked::Asked,
     grpc::Event,
-    host_services::HostServices,
-    startup::{Asked, explain},
-    worker::Entry,
+    host_services::{Guest, HostServices},
+    startup::explain,
 };
 use crate::{app_log::Logger, stream::Direction};
 use std::{
@@ -38,7 +38,7 @@ pub(super) struct Hosted {
     pub slot: Arc<PluginSlot>,
     pub generation: Arc<Generation>,
     pub services: Rc<HostServices>,
-    entry: Weak<Entry>,
+    owner: Weak<dyn Owner>,
     /// `None` after a trap: its memory is given back at once, whoever still holds this.
     instance: RefCell<Option<Instance>>,
     /// Streams that have a context in it.
@@ -51,23 +51,65 @@ pub(super) struct Hosted {
     pub memory: Cell<i64>,
 }
 
+/// What keeps the instances of one plugin on one worker.
+pub(super) trait Owner {
+    fn slot(&self) -> &Arc<PluginSlot>;
+    fn services(&self, generation: &Arc<Generation>, asked: &mut Asked) -> HostServices;
+    /// The instance that takes new streams.
+    fn active(&self) -> Option<Rc<Hosted>>;
+    /// An instance has trapped.
+    fn lost(self: Rc<Self>, hosted: &Rc<Hosted>);
+    /// Logs a warning, at most once a second.
+    fn say(&self, message: &dyn Fn() -> String);
+}
+
+impl Guest for Hosted {
+    fn on_http_call_response(self: Rc<Self>, token: u32, answer: HttpAnswer) {
+        self.run(|i| i.on_http_call_response(token, answer));
+    }
+
+    fn on_grpc(self: Rc<Self>, token: u32, event: Event) {
+        self.run(|i| match event {
+            Event::InitialMetadata(fields) => i.on_grpc_receive_initial_metadata(token, fields),
+            Event::Message(message) => i.on_grpc_receive(token, message),
+            Event::TrailingMetadata(fields) => i.on_grpc_receive_trailing_metadata(token, fields),
+            Event::Closed(code, message) => i.on_grpc_close(token, code, message),
+        });
+    }
+
+    fn on_redis_call_response(self: Rc<Self>, token: u32, answer: RedisAnswer) {
+        self.run(|i| i.on_redis_call_response(token, answer));
+    }
+
+    fn say(&self, message: &dyn Fn() -> String) {
+        if let Some(owner) = self.owner.upgrade() {
+            owner.say(&|| self.generation.plugin.configuration.redacted(&message()).into_owned());
+        }
+    }
+
+    fn services(&self) -> &HostServices {
+        &self.services
+    }
+}
+
 impl Hosted {
     /// Takes over a started instance and makes the calls that it asked for.
-    pub fn adopt(entry: &Rc<Entry>, generation: &Arc<Generation>, started: Started, mut asked: Asked) -> Rc<Hosted> {
-        let services = Rc::new(entry.services(generation, &mut asked));
+    pub fn adopt(owner: &Rc<dyn Owner>, generation: &Arc<Generation>, started: Started, mut asked: Asked) -> Rc<Hosted> {
+        let services = Rc::new(owner.services(generation, &mut asked));
         let instance = started.adopt(services.clone());
         let hosted = Rc::new(Hosted {
-            slot: entry.slot.clone(),
+            slot: owner.slot().clone(),
             generation: generation.clone(),
             services,
-            entry: Rc::downgrade(entry),
+            owner: Rc::downgrade(owner),
             instance: RefCell::new(Some(instance)),
             streams: RefCell::default(),
             open: Cell::new(0),
             seen: Cell::new(false),
             memory: Cell::new(0),
         });
-        let _ = hosted.services.link.set(Rc::downgrade(&hosted));
+        let guest: Rc<dyn Guest> = hosted.clone();
+        let _ = hosted.services.link.set(Rc::downgrade(&guest));
         hosted.services.stats.instances.inc();
         hosted.measure();
         hosted.services.carry_out(asked.asks);
@@ -95,32 +137,8 @@ impl Hosted {
         });
     }
 
-    pub fn on_http_call_response(self: &Rc<Hosted>, token: u32, answer: HttpAnswer) {
-        self.run(|i| i.on_http_call_response(token, answer));
-    }
-
-    pub fn on_grpc(self: &Rc<Hosted>, token: u32, event: Event) {
-        self.run(|i| match event {
-            Event::InitialMetadata(fields) => i.on_grpc_receive_initial_metadata(token, fields),
-            Event::Message(message) => i.on_grpc_receive(token, message),
-            Event::TrailingMetadata(fields) => i.on_grpc_receive_trailing_metadata(token, fields),
-            Event::Closed(code, message) => i.on_grpc_close(token, code, message),
-        });
-    }
-
-    pub fn on_redis_call_response(self: &Rc<Hosted>, token: u32, answer: RedisAnswer) {
-        self.run(|i| i.on_redis_call_response(token, answer));
-    }
-
     pub fn on_queue_ready(self: &Rc<Hosted>, queue: u32) {
         self.run(|i| i.on_queue_ready(queue));
-    }
-
-    /// Logs a warning, at most once a second: the guest can cause one at each call.
-    pub fn say(&self, message: impl FnOnce() -> String) {
-        if let Some(entry) = self.entry.upgrade() {
-            entry.say(|| self.generation.plugin.configuration.redacted(&message()).into_owned());
-        }
     }
 
     pub fn is_dead(&self) -> bool {
@@ -198,8 +216,8 @@ impl Hosted {
         self.slot.lock_status().last_trap = Some(text);
         self.measure();
         self.services.set_idle();
-        if let Some(entry) = self.entry.upgrade() {
-            entry.lost(self);
+        if let Some(owner) = self.owner.upgrade() {
+            owner.lost(self);
         }
         for attached in waiting {
             self.fail(&attached);
@@ -402,7 +420,8 @@ impl PluginStream {
         let mut hosted = self.hosted.borrow_mut();
         if self.context.get().is_none()
             && hosted.is_dead()
-            && let Some(other) = hosted.entry.upgrade().and_then(|e| e.active()).filter(|o| o.generation.number == self.generation.number)
+            && let Some(other) =
+                hosted.owner.upgrade().and_then(|owner| owner.active()).filter(|o| o.generation.number == self.generation.number)
         {
             hosted.leave();
             other.enter();

@@ -1,11 +1,12 @@
 //! The way of a plugin's version to the workers: fetched, compiled, tried, then published; a failure changes nothing.
 use super::{
     Generation, PluginSlot, PluginState, Status, UpstreamStatus,
+    asked::RedisWish,
     code::{self, CodeError, FetchOptions},
     metrics::{Custom, Fetches},
     redis,
     rollback::{Probation, WINDOW},
-    startup::{For, Outcome, RedisWish, Startup},
+    startup::{For, Outcome, Startup},
     upstream::Own,
 };
 use crate::{

@@ -1,10 +1,11 @@
 //! The services of an instance while it starts, away from the workers' threads. Calls that need a worker wait until one adopts it.
 use super::{
-    Generation, callout,
-    metrics::{Custom, Defined},
+    Generation,
+    asked::{Ask, Asked, Posted, RedisWish},
+    callout,
+    metrics::Custom,
     property, redis,
-    upstream::{self, Own, Speaks, Upstream},
-    worker::Posted,
+    upstream::{self, Own, Speaks},
 };
 use crate::cluster::ClusterRegistry;
 use std::{
@@ -12,7 +13,6 @@ use std::{
     time::Duration,
 };
 use tokio::sync::mpsc;
-use weir_net::redis::Options;
 use weir_wasm::{
     GrpcCall, HttpCall, Instance, LogLevel, MetricType, PropertyPath, QueueWaker, RedisInit, Services, StartError, Started, Status, Trap,
     TrapKind, pairs,
@@ -22,103 +22,8 @@ use weir_wasm::{
 const SAID: (usize, usize) = (3, 300);
 /// How many log lines of a trial are remembered, so that the workers' starts do not repeat them.
 const KNOWN_LINES: usize = 64;
-/// The most bytes of calls, messages and commands that may wait for the worker.
-const ASKED_BYTES: usize = 16 << 20;
 /// How many refused calls of one start are logged.
 const WARNINGS: usize = 16;
-
-/// A call that only a worker can make. They are kept in the guest's order.
-pub(super) enum Ask {
-    Http {
-        token: u32,
-        upstream: String,
-        headers: Vec<u8>,
-        body: Vec<u8>,
-        trailers: Vec<u8>,
-        timeout: Option<Duration>,
-    },
-    Grpc {
-        token: u32,
-        upstream: String,
-        service: String,
-        method: String,
-        metadata: Vec<u8>,
-        message: Vec<u8>,
-        timeout: Option<Duration>,
-        unary: bool,
-    },
-    GrpcSend {
-        token: u32,
-        message: Vec<u8>,
-        end: bool,
-    },
-    GrpcCancel {
-        token: u32,
-    },
-    RedisInit {
-        cluster: String,
-        user: String,
-        password: String,
-        timeout: Duration,
-    },
-    Redis {
-        token: u32,
-        cluster: String,
-        query: Vec<u8>,
-    },
-}
-
-impl Ask {
-    fn bytes(&self) -> usize {
-        match self {
-            Ask::Http { upstream, headers, body, trailers, .. } => upstream.len() + headers.len() + body.len() + trailers.len(),
-            Ask::Grpc { upstream, service, method, metadata, message, .. } => {
-                upstream.len() + service.len() + method.len() + metadata.len() + message.len()
-            }
-            Ask::GrpcSend { message, .. } => message.len(),
-            Ask::Redis { cluster, query, .. } => cluster.len() + query.len(),
-            Ask::RedisInit { cluster, user, password, .. } => cluster.len() + user.len() + password.len(),
-            Ask::GrpcCancel { .. } => 0,
-        }
-    }
-}
-
-/// What an instance asked for during its start.
-#[derive(Default)]
-pub(super) struct Asked {
-    pub asks: Vec<Ask>,
-    pub tick: Option<Duration>,
-    pub defined: Defined,
-    pub redis: Vec<RedisWish>,
-    /// It named an upstream that does not exist (yet).
-    pub unknown: bool,
-    /// Bytes of `asks` and of the names in `redis`.
-    bytes: usize,
-    /// How many of its calls have been refused with a warning.
-    warned: usize,
-    /// The first warnings of the guest.
-    said: Vec<String>,
-    /// What a trial has logged, and what it has not logged yet because the reason may quote it.
-    logged: Vec<String>,
-    held: Vec<(LogLevel, String)>,
-}
-
-impl Asked {
-    fn take(&mut self, bytes: usize) -> Result<(), Status> {
-        let all = self.bytes.saturating_add(bytes);
-        if all > ASKED_BYTES {
-            return Err(Status::InternalFailure);
-        }
-        self.bytes = all;
-        Ok(())
-    }
-}
-
-/// One `redis_init` call.
-pub(super) struct RedisWish {
-    pub name: String,
-    pub to: Result<(Upstream, Options), String>,
-}
 
 /// What an instance is started for.
 pub(super) enum For {

@@ -1,10 +1,11 @@
 //! The plugins of one worker: which instance takes new streams, which ones finish, when another is started.
 use super::{
     Generation, Manager, PluginEntry, PluginSlot, PluginStream,
+    asked::{Asked, Posted},
     host_services::{Common, HostServices},
-    instance::Hosted,
+    instance::{Hosted, Owner},
     redis::Pool,
-    startup::{Asked, For, Outcome},
+    startup::{For, Outcome},
 };
 use crate::{app_log::Logger, stats::PluginStats, upstream::direct::DirectClusters, worker::Worker};
 use std::{
@@ -34,14 +35,6 @@ const RETIRE_WITHIN: Duration = Duration::from_secs(30);
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// An instance that has lived this long has a clean record. For this long after a trap, each new instance gets a spare at once.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
-
-/// From other threads.
-pub(super) enum Posted {
-    /// A queue that a plugin of this slot has registered got an entry.
-    Queue { slot: usize, queue: u32 },
-    /// An instance of this generation has trapped on this worker.
-    Trapped { slot: Arc<PluginSlot>, generation: u64 },
-}
 
 /// All plugin instances of one worker. Lives on the worker's thread.
 pub struct WorkerPlugins {
@@ -259,11 +252,6 @@ impl Waiting {
 }
 
 impl Entry {
-    /// The instance for new streams.
-    pub fn active(&self) -> Option<Rc<Hosted>> {
-        self.active.borrow().as_ref().map(|a| a.hosted.clone())
-    }
-
     /// Whether there is no active instance, but one is being started.
     fn is_starting(self: &Rc<Entry>) -> bool {
         if self.active.borrow().is_some() {
@@ -325,7 +313,7 @@ impl Entry {
             }
             match started {
                 Ok(_) if self.slot.current().is_none_or(|g| g.number != generation.number) => {}
-                Ok(started) => self.place(Hosted::adopt(self, generation, started, asked)),
+                Ok(started) => self.place(Hosted::adopt(&(self.clone() as Rc<dyn Owner>), generation, started, asked)),
                 Err(why) => self.not_started(generation, &why),
             }
             self.slot.reach(self.common.number, generation.number);
@@ -365,16 +353,12 @@ impl Entry {
         }
         self.fail(generation.number);
         if self.active().is_some_and(|a| a.generation.number == generation.number) {
-            self.say(|| format!("no spare instance: {why}"));
+            self.say(&|| format!("no spare instance: {why}"));
             return;
         }
         let message = format_args!("{}: generation {} does not start on a worker: {why}", self.slot.name, generation.number);
         Logger::Wasm.write(crate::app_log::Level::Error, message);
         self.restart_later();
-    }
-
-    pub fn services(&self, generation: &Arc<Generation>, asked: &mut Asked) -> HostServices {
-        HostServices::new(self.slot.id, generation.clone(), self.common.clone(), self.stats.clone(), asked)
     }
 
     fn activate(self: &Rc<Entry>, hosted: Rc<Hosted>) {
@@ -398,38 +382,6 @@ impl Entry {
         }
         self.tidy();
         self.retiring.borrow().is_empty()
-    }
-
-    /// Handles a trap. A spare takes over at once, or else a new instance is started. If the instance had not seen a single stream,
-    /// there is a pause first, as after a failed start.
-    pub fn lost(self: &Rc<Entry>, hosted: &Rc<Hosted>) {
-        let is_this = |other: &Rc<Hosted>| Rc::ptr_eq(other, hosted);
-        if self.spare.borrow().as_ref().is_some_and(is_this) {
-            self.spare.take();
-            self.fail(hosted.generation.number);
-            return;
-        }
-        if !self.active().as_ref().is_some_and(is_this) {
-            return;
-        }
-        self.active.take();
-        if hosted.seen.get() {
-            self.failures.set(0);
-            self.retry_at.set(None);
-            self.trapped_at.set(Some(Instant::now()));
-        } else {
-            self.fail(hosted.generation.number);
-        }
-        let trapped = Posted::Trapped { slot: self.slot.clone(), generation: hosted.generation.number };
-        // Looked at when the guest is off the stack and its streams have been told.
-        let _ = self.common.post.send(trapped);
-        let current = self.slot.current().map(|g| g.number);
-        let spare = self.spare.take().filter(|s| hosted.seen.get() && Some(s.generation.number) == current);
-        match spare {
-            Some(spare) => self.place(spare),
-            None if self.pauses() => self.restart_later(),
-            None => self.catch_up(),
-        }
     }
 
     fn restart_later(self: &Rc<Entry>) {
@@ -505,9 +457,56 @@ impl Entry {
         // Ending a context may have added to the list.
         self.retiring.borrow_mut().extend(list);
     }
+}
+
+impl Owner for Entry {
+    fn slot(&self) -> &Arc<PluginSlot> {
+        &self.slot
+    }
+
+    /// The instance for new streams.
+    fn active(&self) -> Option<Rc<Hosted>> {
+        self.active.borrow().as_ref().map(|a| a.hosted.clone())
+    }
+
+    fn services(&self, generation: &Arc<Generation>, asked: &mut Asked) -> HostServices {
+        HostServices::new(self.slot.id, generation.clone(), self.common.clone(), self.stats.clone(), asked)
+    }
+
+    /// Handles a trap. A spare takes over at once, or else a new instance is started. If the instance had not seen a single stream,
+    /// there is a pause first, as after a failed start.
+    fn lost(self: Rc<Self>, hosted: &Rc<Hosted>) {
+        let is_this = |other: &Rc<Hosted>| Rc::ptr_eq(other, hosted);
+        if self.spare.borrow().as_ref().is_some_and(is_this) {
+            self.spare.take();
+            self.fail(hosted.generation.number);
+            return;
+        }
+        if !self.active().as_ref().is_some_and(is_this) {
+            return;
+        }
+        self.active.take();
+        if hosted.seen.get() {
+            self.failures.set(0);
+            self.retry_at.set(None);
+            self.trapped_at.set(Some(Instant::now()));
+        } else {
+            self.fail(hosted.generation.number);
+        }
+        let trapped = Posted::Trapped { slot: self.slot.clone(), generation: hosted.generation.number };
+        // Looked at when the guest is off the stack and its streams have been told.
+        let _ = self.common.post.send(trapped);
+        let current = self.slot.current().map(|g| g.number);
+        let spare = self.spare.take().filter(|s| hosted.seen.get() && Some(s.generation.number) == current);
+        match spare {
+            Some(spare) => self.place(spare),
+            None if self.pauses() => self.restart_later(),
+            None => self.catch_up(),
+        }
+    }
 
     /// At most once a second: what would otherwise be said for each request.
-    pub fn say(&self, message: impl FnOnce() -> String) {
+    fn say(&self, message: &dyn Fn() -> String) {
         let now = Instant::now();
         if self.last_said.get().is_none_or(|t| now.duration_since(t) >= Duration::from_secs(1)) {
             self.last_said.set(Some(now));
