@@ -203,11 +203,11 @@ fn a_server_that_comes_later_is_asked_again() {
     assert_eq!(weir.get("h", "/").status, 503);
     weir.write("plugin.yaml", &plugin("FAIL_OPEN"));
     weir.get_until("h", "/", |a| a.status == 200 && a.header("x-late").is_none());
+    eventually("the second refusal", || (weir.stat("weir_wasm_refused_versions.default/late") >= 2).then_some(()));
     let server = CodeServer::start(port, None);
     weir.get_until("h", "/", |a| a.header("x-late") == Some("seen"));
     assert_eq!(server.asked("/late.wasm"), 1);
     assert_eq!(weir.stat("weir_wasm_unavailable.default/late"), 0);
-    assert!(weir.stat("weir_wasm_refused_versions.default/late") >= 2);
 }
 
 /// The echo upstream under another name.
