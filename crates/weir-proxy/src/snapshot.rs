@@ -177,8 +177,13 @@ pub struct HcmBase {
 }
 
 impl HcmBase {
-    pub(crate) fn new(config: &Arc<HttpConnectionManager>, access_logs: Arc<[AccessLogger]>, filters: Arc<FilterList>) -> HcmBase {
-        let servers = (!config.server_domains.is_empty()).then(|| servers(&config.server_domains));
+    pub(crate) fn new(
+        config: &Arc<HttpConnectionManager>,
+        access_logs: Arc<[AccessLogger]>,
+        filters: Arc<FilterList>,
+        servers: &mut Servers,
+    ) -> HcmBase {
+        let servers = servers.get(&config.server_domains);
         HcmBase { config: config.clone(), access_logs, filters, servers }
     }
     /// Whether a request for `host` arrived on a connection that was opened for another server.
@@ -223,6 +228,27 @@ pub fn route_info(host: Option<&HostRt>, route: Option<&RouteRt>) -> RouteInfo {
     }
 }
 
+/// Tables of `server_domains`, which the connection managers of one listener share: the last one is kept.
+#[derive(Default)]
+pub(crate) struct Servers(Option<(Arc<[String]>, Arc<RouteTable>)>);
+
+impl Servers {
+    /// `None` without domains.
+    fn get(&mut self, domains: &Arc<[String]>) -> Option<Arc<RouteTable>> {
+        if domains.is_empty() {
+            return None;
+        }
+        match &self.0 {
+            Some((known, table)) if Arc::ptr_eq(known, domains) => Some(table.clone()),
+            _ => {
+                let table = servers(domains);
+                self.0 = Some((domains.clone(), table.clone()));
+                Some(table)
+            }
+        }
+    }
+}
+
 fn servers(domains: &[String]) -> Arc<RouteTable> {
     let mut config = RouteConfigRt::new("server_domains".into());
     for domain in domains {
@@ -235,6 +261,17 @@ fn servers(domains: &[String]) -> Arc<RouteTable> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connection_managers_of_a_listener_share_a_table() {
+        let (domains, others): (Arc<[String]>, Arc<[String]>) = (["a.test".to_string()].into(), ["b.test".to_string()].into());
+        let mut servers = Servers::default();
+        assert!(servers.get(&Arc::default()).is_none());
+        let table = |servers: &mut Servers, of: &Arc<[String]>| servers.get(of).unwrap();
+        let first = table(&mut servers, &domains);
+        assert!(Arc::ptr_eq(&first, &table(&mut servers, &domains)));
+        assert!(table(&mut servers, &others).host(b"b.test").is_some());
+    }
 
     #[test]
     fn hosts_belong_to_the_server_that_fits_best() {

@@ -7,7 +7,7 @@ use crate::{
     filter::config::FilterList,
     listener::{self, DrainGroup, ListenerRt, ListenerSlot, next_id},
     secrets::Secrets,
-    snapshot::{HcmBase, HcmChange, HcmKey},
+    snapshot::{HcmBase, HcmChange, HcmKey, Servers},
     verdict::state_of,
     worker_thread::Command,
 };
@@ -263,7 +263,7 @@ impl Listeners {
         let before: HashMap<&Name, _> = current.iter().flat_map(|c| c.chains()).map(|c| (&c.config.name, c)).collect();
         let held: HashSet<&Name> = config.filter_chains.iter().filter(|c| held(c)).map(|c| &c.name).collect();
         let was_frozen = std::mem::replace(&mut entry.frozen, !held.is_empty());
-        let mut hcms = Vec::new();
+        let (mut hcms, mut servers) = (Vec::new(), Servers::default());
         for chain in rt.chains() {
             let Some(hcm) = chain.config.http_connection_manager() else { continue };
             let logs = logs(&hcm.access_log);
@@ -285,7 +285,7 @@ impl Listeners {
                     continue;
                 }
             };
-            let new = HcmBase::new(hcm, logs, filters);
+            let new = HcmBase::new(hcm, logs, filters, &mut servers);
             let old = old.filter(|h| h.same(&new));
             hcms.push((key, HcmChange::Set(old.unwrap_or_else(|| Arc::new(new)))));
         }
@@ -303,7 +303,7 @@ impl Listeners {
                 Ok(fresh) => {
                     entry.slot = Some(fresh.slot.clone());
                     changes.fresh.push(fresh);
-                    // The old address serves on until the new one does.
+                    // The old address stays in use until the new one serves.
                     changes.built.extend(before.map(|b| (b, rt)));
                 }
                 Err(why) => {

@@ -4,7 +4,7 @@ use crate::{
     core::Core,
     detail::Detail,
     filter::config::FilterList,
-    snapshot::{HcmBase, HcmRt},
+    snapshot::{HcmBase, HcmRt, Servers},
     stream::Stream,
 };
 use std::{cell::RefCell, collections::VecDeque, rc::Weak, task::Waker, time::Instant};
@@ -56,7 +56,7 @@ fn context(stream: Rc<Stream>) -> FilterContext {
     let hcm = HttpConnectionManager::new("t".into(), "r".into());
     let named = |name: &str| HttpFilter { name: name.into(), config: HttpFilterConfig::Fault(Arc::default()), disabled: false };
     let filters = FilterList::compile(&["a", "b", "c"].map(named), None, |_| None).unwrap();
-    let rt = HcmRt::of(HcmBase::new(&Arc::new(hcm), Arc::new([]), filters));
+    let rt = HcmRt::of(HcmBase::new(&Arc::new(hcm), Arc::new([]), filters, &mut Servers::default()));
     let core = Rc::new(Core::new(0, Instant::now()));
     let factory = FactoryContext { core, stats: Arc::default(), rt: Arc::new(rt), plugins: Weak::new() };
     FilterContext { stream, factory: Rc::new(factory) }
