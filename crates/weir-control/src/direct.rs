@@ -19,9 +19,9 @@ use weir_config::{
     delta::Delta,
     diagnostic::Diagnostic,
     model::{
-        Address, Cluster, ClusterLoadAssignment, Config, Discovery, Endpoint, FailStrategy, FilterChain, Forward, HostRewrite,
-        HttpConnectionManager, HttpFilter, Listener, Name, NetworkFilter, Origin, PathRewrite, PluginPhase, Route, RouteAction,
-        RouteConfiguration, RouteMatch, UpstreamProtocol, UpstreamTls, VirtualHost, WasmCode, WasmLimits, WasmPlugin, WeightedCluster,
+        Address, Cluster, ClusterLoadAssignment, Config, Discovery, Endpoint, FilterChain, Forward, HostRewrite, HttpConnectionManager,
+        HttpFilter, Listener, Name, NetworkFilter, Origin, PathRewrite, Route, RouteAction, RouteConfiguration, RouteMatch,
+        UpstreamProtocol, UpstreamTls, VirtualHost, WasmCode, WasmLimits, WasmPlugin, WeightedCluster,
     },
 };
 
@@ -146,18 +146,12 @@ impl Direct {
     }
 
     fn plugin(&self, path: &Path, sha256: String, origin: &Origin) -> WasmPlugin {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().as_ref().into();
+        let code = WasmCode::File { path: path.display().to_string(), sha256 };
         WasmPlugin {
-            name: path.file_stem().unwrap_or_default().to_string_lossy().as_ref().into(),
-            root_id: String::new(),
-            vm_id: String::new(),
-            code: WasmCode::File { path: path.display().to_string(), sha256 },
             configuration: self.plugin_config.as_str().into(),
-            environment: Vec::new(),
-            fail_strategy: FailStrategy::FailClose,
-            phase: PluginPhase::UnspecifiedPhase,
-            priority: None,
             limits: self.plugin_limits.clone(),
-            origin: origin.clone(),
+            ..WasmPlugin::new(name, code, origin.clone())
         }
     }
 }

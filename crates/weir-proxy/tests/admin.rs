@@ -225,18 +225,12 @@ async fn listeners_are_drained_by_hand() {
 async fn a_plugin_that_cannot_be_loaded_is_said_and_shown() {
     use weir_config::{diagnostic::Severity, model::*};
     let proxy = start();
+    let code = WasmCode::File { path: "/nonexistent/plugin.wasm".into(), sha256: "0".repeat(64) };
+    let origin = Origin { object: "WasmPlugin/default/gone".into(), file: None, line: Default::default() };
     let plugin = WasmPlugin {
-        name: "default/gone".into(),
-        root_id: String::new(),
-        vm_id: String::new(),
-        code: WasmCode::File { path: "/nonexistent/plugin.wasm".into(), sha256: "0".repeat(64) },
-        configuration: Default::default(),
-        environment: vec![],
         fail_strategy: FailStrategy::FailOpen,
         phase: PluginPhase::Authn,
-        priority: None,
-        limits: WasmLimits::default(),
-        origin: Origin { object: "WasmPlugin/default/gone".into(), file: None, line: Default::default() },
+        ..WasmPlugin::new("default/gone".into(), code, origin)
     };
     let mut conf = Conf::default();
     conf.0.plugins.insert("default/gone".into(), plugin.into());

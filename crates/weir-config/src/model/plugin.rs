@@ -24,6 +24,25 @@ pub struct WasmPlugin {
     pub origin: Origin,
 }
 
+impl WasmPlugin {
+    /// A plugin with every default.
+    pub fn new(name: Name, code: WasmCode, origin: Origin) -> WasmPlugin {
+        WasmPlugin {
+            name,
+            root_id: String::new(),
+            vm_id: String::new(),
+            code,
+            configuration: PluginConfiguration::default(),
+            environment: Vec::new(),
+            fail_strategy: FailStrategy::FailClose,
+            phase: PluginPhase::UnspecifiedPhase,
+            priority: None,
+            limits: WasmLimits::default(),
+            origin,
+        }
+    }
+}
+
 /// The text of a plugin's configuration. Where values of Secrets stand in it, it is shown with the references in their place.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct PluginConfiguration {

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{runtime::Handle, task::LocalSet};
-use weir_config::model::{Origin, PluginPhase, WasmCode, WasmLimits};
+use weir_config::model::{Origin, WasmCode};
 use weir_test::{RedisServer, free_port};
 use weir_wasm::{Action, BufferEdit, BufferType, LocalResponse, MapType, PropertyPath, Stream, StreamType, pairs::Pairs};
 
@@ -130,20 +130,10 @@ impl Rig {
     async fn apply(&mut self, wat: &str, change: impl FnOnce(&mut WasmPlugin)) -> Vec<String> {
         let path = self.dir.path().join("p.wat");
         std::fs::write(&path, wat).unwrap();
-        let mut plugin = WasmPlugin {
-            name: "p".into(),
-            root_id: String::new(),
-            vm_id: String::new(),
-            // Any change of the text is a change of the plugin, as with the digest that the control plane gives.
-            code: WasmCode::File { path: path.to_str().unwrap().into(), sha256: digest(wat) },
-            configuration: Default::default(),
-            environment: Vec::new(),
-            fail_strategy: FailStrategy::FailClose,
-            phase: PluginPhase::default(),
-            priority: None,
-            limits: WasmLimits::default(),
-            origin: Origin { object: "WasmPlugin/default/p".into(), file: None, line: Default::default() },
-        };
+        // Any change of the text is a change of the plugin, as with the digest that the control plane gives.
+        let code = WasmCode::File { path: path.to_str().unwrap().into(), sha256: digest(wat) };
+        let origin = Origin { object: "WasmPlugin/default/p".into(), file: None, line: Default::default() };
+        let mut plugin = WasmPlugin::new("p".into(), code, origin);
         change(&mut plugin);
         self.plugins.insert("p".into(), Arc::new(plugin));
         let loading = self.manager.apply(&self.plugins.values().cloned().collect::<Vec<_>>(), &[], 0);

@@ -403,23 +403,13 @@ impl weir_wasm::Stream for View {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weir_config::model::{FailStrategy, Origin, PluginPhase, WasmCode, WasmLimits, WasmPlugin};
+    use weir_config::model::{Origin, WasmCode, WasmPlugin};
     use weir_wasm::Stream as _;
 
     fn slot() -> Arc<PluginSlot> {
-        let plugin = WasmPlugin {
-            name: "p".into(),
-            root_id: String::new(),
-            vm_id: String::new(),
-            code: WasmCode::File { path: "/p".into(), sha256: Default::default() },
-            configuration: Default::default(),
-            environment: Vec::new(),
-            fail_strategy: FailStrategy::FailClose,
-            phase: PluginPhase::default(),
-            priority: None,
-            limits: WasmLimits::default(),
-            origin: Origin { object: "p".into(), file: None, line: Default::default() },
-        };
+        let code = WasmCode::File { path: "/p".into(), sha256: Default::default() };
+        let origin = Origin { object: "p".into(), file: None, line: Default::default() };
+        let plugin = WasmPlugin::new("p".into(), code, origin);
         Arc::new(PluginSlot::new(0, Arc::new(plugin)))
     }
 

@@ -14,9 +14,9 @@ use std::{
     sync::{Arc, PoisonError},
 };
 use weir_config::model::{
-    Address, Cluster, ClusterLoadAssignment, Config, Discovery, Endpoint, FailStrategy, FilterChain, Forward, HttpConnectionManager,
-    HttpFilter, Listener, Name, NetworkFilter, Origin, PluginPhase, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
-    WasmCode, WasmLimits, WasmPlugin, WeightedCluster,
+    Address, Cluster, ClusterLoadAssignment, Config, Discovery, Endpoint, FilterChain, Forward, HttpConnectionManager, HttpFilter,
+    Listener, Name, NetworkFilter, Origin, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, WasmCode, WasmPlugin,
+    WeightedCluster,
 };
 
 /// What the route's upstream is called among those who were asked.
@@ -120,19 +120,9 @@ fn route(origin: Origin) -> Route {
 fn wasm_plugin(file: &Path, case: usize, configuration: &str, origin: &Origin) -> Result<WasmPlugin> {
     let code = fs::read(file).with_context(|| file.display().to_string())?;
     let sha256 = HEXLOWER.encode(&Sha256::digest(&code));
-    Ok(WasmPlugin {
-        name: format!("{}-{}", file.file_stem().unwrap_or_default().to_string_lossy(), case + 1).into(),
-        root_id: String::new(),
-        vm_id: String::new(),
-        code: WasmCode::File { path: file.display().to_string(), sha256 },
-        configuration: configuration.into(),
-        environment: Vec::new(),
-        fail_strategy: FailStrategy::FailClose,
-        phase: PluginPhase::UnspecifiedPhase,
-        priority: None,
-        limits: WasmLimits::default(),
-        origin: origin.clone(),
-    })
+    let name = format!("{}-{}", file.file_stem().unwrap_or_default().to_string_lossy(), case + 1).into();
+    let code = WasmCode::File { path: file.display().to_string(), sha256 };
+    Ok(WasmPlugin { configuration: configuration.into(), ..WasmPlugin::new(name, code, origin.clone()) })
 }
 
 #[cfg(test)]
