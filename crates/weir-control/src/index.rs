@@ -61,13 +61,13 @@ pub struct Index {
     conditions: Shared<Condition>,
 }
 
-/// What is to be translated and put together.
+/// Units to translate and resources to rebuild.
 #[derive(Default)]
 struct Work {
     /// In the order of [`Unit`]: objects come first, then the clusters and secrets that these ask for.
     dirty: BTreeSet<Arc<Unit>>,
     ports: BTreeSet<Bind>,
-    /// Objects of which something else is to be said.
+    /// Objects whose status changed.
     status: Vec<Key>,
     /// Plugins, policies or settings changed, which concern them all.
     all_ports: bool,

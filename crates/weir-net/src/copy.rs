@@ -128,7 +128,7 @@ impl Direction {
     }
 }
 
-/// Both directions. It holds neither connection, so whoever drives it can look at them in between.
+/// Both directions. It holds neither connection, so the caller can use them between polls.
 #[derive(Default)]
 pub struct Copy {
     forth: Direction,

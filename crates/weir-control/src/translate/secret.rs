@@ -49,7 +49,7 @@ fn content(object: &Object, asked: SecretUse) -> Option<SecretContent> {
     }
 }
 
-/// Whether the files of a secret are good, or were when the secret that is served was made of them; and what is wrong with them.
+/// Whether a secret made of files can be served, now or from their last good content; and the error in the files, if any.
 pub fn files(cx: &Cx<'_>, key: &SecretKey) -> (bool, Option<String>) {
     match read_files(cx, key) {
         Ok(_) => (true, None),

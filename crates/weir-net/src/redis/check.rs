@@ -30,7 +30,7 @@ pub enum CheckError {
 /// Opens the conversation as a client would, and sends `PING`.
 ///
 /// # Errors
-/// What is wrong, and the likely reason.
+/// Checks that a server answers; an error names the likely reason.
 pub async fn check(mut io: impl Duplex, options: &Options) -> Result<(), CheckError> {
     let mut pipeline = Pipeline::new();
     let talk = async {

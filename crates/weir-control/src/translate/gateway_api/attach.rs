@@ -126,7 +126,7 @@ fn allows(cx: &Cx<'_>, from: &From, gateway_namespace: &str, namespace: &str) ->
             let labels: Vec<Aspect<'_>> = requirements.iter().map(|r| Aspect::Label(&r.key)).collect();
             match cx.aspects(Kind::Namespace, "", namespace, &labels) {
                 Some(object) => requirements.iter().all(|r| r.holds(&object.meta)),
-                // Folders seldom hold Namespace objects: what can be told by the name alone still is.
+                // Folders seldom hold Namespace objects: requirements on the name alone still apply.
                 None => {
                     let meta = crate::object::Meta { name: namespace.into(), ..Default::default() };
                     requirements.iter().all(|r| r.holds(&meta))

@@ -12,7 +12,7 @@ pub fn beside(object: &Object, path: &str) -> PathBuf {
     Path::new(&*object.document.file).parent().unwrap_or(Path::new("")).join(path)
 }
 
-/// A secret of files. What is wrong with them is reported; files that were good before go on with what they held.
+/// A secret made of files. Their errors are reported; while files have errors, their last good content stays in use.
 pub fn from_files(cx: &Cx<'_>, object: &Object, key: SecretKey, at: &At, part: &mut Part) -> Option<Name> {
     let (usable, trouble) = secret::files(cx, &key);
     if let Some(why) = trouble {

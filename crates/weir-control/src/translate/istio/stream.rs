@@ -34,7 +34,7 @@ pub fn translate(
                 let kind = match server.tls.as_ref().filter(|_| *serves == Serves::Terminate) {
                     None => PortKind::Tcp { proxy },
                     Some(tls) => {
-                        // What is wrong with it is said of the Gateway, all of which is read here.
+                        // Errors are reported on the Gateway; this unit depends on all of it.
                         cx.find(&place.gateway.key);
                         let mut own = Part::default();
                         let Some(tls) = terminate(cx, place.gateway, tls, &mut own) else { return };
