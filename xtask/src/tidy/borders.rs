@@ -20,6 +20,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("wasmtime", &["weir-wasm"]),
     ("h2", &["weir-net", "weir-proxy", "weir"]),
     ("notify", &["weir-control"]),
+    ("kube", &["weir-control"]),
     ("saphyr-parser", &["weir-config"]),
     ("hickory-resolver", &["weir-net"]),
     ("clap", &["weir", "xtask"]),
