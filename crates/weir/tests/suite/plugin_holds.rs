@@ -13,11 +13,12 @@ use http::Request;
 use std::{io::Write, net::TcpStream, time::Duration};
 
 /// Holds the head of a request with the action that `x-hold-request` names and its whole body where `x-wait-request` is there
-/// (`s`: with back-pressure), of a response likewise. A tick resumes it; with `x-keep` that waits for a request for `/release`.
+/// (`s`: with back-pressure), of a response likewise. A tick resumes it. With `x-keep` only a request with `x-release` does: a tick
+/// that an earlier stream asked for is cancelled.
 fn holding(bodies: bool) -> String {
     let keep = "(global.set $held (local.get $context))
         (call $say [it holds])
-        (if (i32.eqz (call $has [x-keep])) (then (drop (call $tick (i32.const 10)))))";
+        (drop (call $tick (select (i32.const 0) (i32.const 10) (call $has [x-keep]))))";
     let head = |name: &str, first: &str| {
         format!(
             r#"(func (export "proxy_on_{name}_headers") (param $context i32) (param i32 i32) (result i32)
