@@ -45,13 +45,14 @@ pub type PerFilterConfig = BTreeMap<Name, FilterOverride>;
 
 macro_rules! names {
     ($($name:ident = $text:literal;)*) => {
-        $(static $name: LazyLock<Name> = LazyLock::new(|| $text.into());)*
+        $(pub static $name: LazyLock<Name> = LazyLock::new(|| $text.into());)*
     };
 }
 
 names! {
     COMPRESSOR = "envoy.filters.http.compressor";
     CORS = "envoy.filters.http.cors";
+    INGRESS_CORS = "envoy.filters.http.cors.ingress";
     FAULT = "envoy.filters.http.fault";
     RBAC = "envoy.filters.http.rbac";
     AUTHORIZATION_POLICY = "envoy.filters.http.rbac.authorization_policy";
@@ -86,15 +87,17 @@ impl HttpFilter {
     /// The filters of a connection manager that translation makes, in their order. `plugins` are in the order of their phases.
     ///
     /// - Source ranges and rate limits of routes come first: a request that they refuse costs nothing else.
-    /// - `policies` come behind the plugins of the phase AUTHZ, as in Istio.
-    /// - CORS comes before all plugins, since a preflight request carries no credentials that a plugin could check.
-    /// - Plugins follow in Istio's phases: AUTHN, AUTHZ, STATS, and those without a phase.
-    /// - Fault injection is last, as in Istio, so that it acts on the route that the request finally takes.
+    /// - CORS of an Ingress comes next, as in Higress and ingress-nginx: a preflight request carries no credentials, so the plugins
+    ///   behind it would refuse it.
+    /// - Plugins and `policies` follow in the order of Istio: the phases AUTHN and AUTHZ, AuthorizationPolicy, the phase STATS, and the
+    ///   plugins without a phase.
+    /// - Fault injection and the CORS of an HTTPRoute or VirtualService are last, in this order, as in Istio. So a policy or plugin
+    ///   can refuse a preflight request, and both filters act on the route that the request finally takes.
     pub fn list(policies: Option<Arc<Rbac>>, plugins: impl IntoIterator<Item = (PluginPhase, Name)>) -> Vec<HttpFilter> {
         let mut filters = vec![
             HttpFilter::on_demand(HttpFilterConfig::Rbac(Arc::default())),
             HttpFilter::on_demand(HttpFilterConfig::LocalRateLimit(Arc::default())),
-            HttpFilter::on_demand(HttpFilterConfig::Cors(Arc::default())),
+            HttpFilter { name: INGRESS_CORS.clone(), ..HttpFilter::on_demand(HttpFilterConfig::Cors(Arc::default())) },
         ];
         let (before, behind): (Vec<_>, Vec<_>) =
             plugins.into_iter().partition(|(phase, _)| matches!(phase, PluginPhase::Authn | PluginPhase::Authz));
@@ -105,6 +108,7 @@ impl HttpFilter {
         );
         filters.extend(behind.into_iter().map(wasm));
         filters.push(HttpFilter::on_demand(HttpFilterConfig::Fault(Arc::default())));
+        filters.push(HttpFilter::on_demand(HttpFilterConfig::Cors(Arc::default())));
         filters
     }
 }

@@ -64,7 +64,11 @@ impl Route {
     }
     /// Configures a filter for this route, under its usual name.
     pub fn set_filter(&mut self, config: HttpFilterConfig) {
-        self.per_filter_config.insert(config.usual_name(), FilterOverride::Config(config));
+        self.set_filter_named(config.usual_name(), config);
+    }
+    /// Configures the filter of this name for this route.
+    pub fn set_filter_named(&mut self, name: Name, config: HttpFilterConfig) {
+        self.per_filter_config.insert(name, FilterOverride::Config(config));
     }
 }
 

@@ -13,8 +13,8 @@ use std::{cmp::Reverse, sync::Arc};
 use weir_config::{
     diagnostic::Diagnostic,
     model::{
-        Forward, HeaderEdits, HeaderMatch, HostRewrite, HttpFilterConfig, Mirror, Name, Origin, PathMatch, PathRewrite, Redirect,
-        RedirectPort, Route, RouteAction, RouteMatch, StringMatch, ValueMatch, WeightedCluster,
+        Forward, HeaderEdits, HeaderMatch, HostRewrite, HttpFilterConfig, INGRESS_CORS, Mirror, Name, Origin, PathMatch, PathRewrite,
+        Redirect, RedirectPort, Route, RouteAction, RouteMatch, StringMatch, ValueMatch, WeightedCluster,
     },
 };
 
@@ -252,9 +252,12 @@ impl<'a> Maker<'a> {
             made.action = CLOSED;
         } else {
             (made.request_headers, made.response_headers) = (draft.request_headers, draft.response_headers);
-            let cors = self.notes.cors.clone().map(HttpFilterConfig::Cors);
-            let limit = self.notes.local_rate_limit.clone().map(HttpFilterConfig::LocalRateLimit);
-            cors.into_iter().chain(limit).for_each(|filter| made.set_filter(filter));
+            if let Some(cors) = &self.notes.cors {
+                made.set_filter_named(INGRESS_CORS.clone(), HttpFilterConfig::Cors(cors.clone()));
+            }
+            if let Some(limit) = &self.notes.local_rate_limit {
+                made.set_filter(HttpFilterConfig::LocalRateLimit(limit.clone()));
+            }
         }
         // Twice the index: what goes before a route has a place of its own.
         let rank = Rank { index: rank.index * 2 + 1, ..rank };
