@@ -172,6 +172,8 @@ pub struct Writer {
     pub done: bool,
     /// Bytes put on the wire.
     pub sent: u64,
+    /// Bytes of content that were pushed.
+    pub content: u64,
 }
 
 impl Writer {
@@ -180,7 +182,19 @@ impl Writer {
         if shape == Shape::H2 {
             out.clear();
         }
-        Writer { shape, out, at, trailers: None, promised: None, mismatch: false, ended: false, closed: false, done: false, sent: 0 }
+        Writer {
+            shape,
+            out,
+            at,
+            trailers: None,
+            promised: None,
+            mismatch: false,
+            ended: false,
+            closed: false,
+            done: false,
+            sent: 0,
+            content: 0,
+        }
     }
     /// Starts a request or response on HTTP/1: `out` holds its head already.
     pub fn h1(out: Vec<u8>, chunked: bool) -> Writer {
@@ -221,6 +235,7 @@ impl Writer {
         if data.is_empty() || self.ended {
             return;
         }
+        self.content += data.len() as u64;
         if self.at == self.out.len() {
             self.out.clear();
             self.at = 0;

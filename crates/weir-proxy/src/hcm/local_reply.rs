@@ -168,7 +168,7 @@ impl ActiveStream<'_> {
             }
         })
         .await;
-        self.end_response(writer, if bodiless { 0 } else { len as u64 });
+        self.end_response(writer);
         sent
     }
 

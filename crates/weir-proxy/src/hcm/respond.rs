@@ -268,7 +268,7 @@ impl ActiveStream<'_> {
         })
         .await;
         self.s.info.borrow_mut().upstream_bytes_received += reader.received;
-        self.end_response(writer, reader.received);
+        self.end_response(writer);
         moved
     }
 
@@ -282,10 +282,10 @@ impl ActiveStream<'_> {
         })
     }
 
-    pub(super) fn end_response(&mut self, writer: Writer, body: u64) {
+    pub(super) fn end_response(&mut self, writer: Writer) {
         let mut info = self.s.info.borrow_mut();
-        info.bytes_sent = body;
-        info.header_bytes_sent = writer.sent.saturating_sub(body);
+        info.bytes_sent = writer.content;
+        info.header_bytes_sent = writer.sent.saturating_sub(writer.content);
         let trailers = super::trailers_of(self.s, Direction::Response);
         if let Some(status) = trailers.get(Known::GrpcStatus).or(self.s.resp.borrow().headers.get(Known::GrpcStatus)) {
             info.grpc_status = std::str::from_utf8(status).ok().and_then(|s| s.trim().parse().ok());

@@ -20,7 +20,8 @@ fn settings(higress: &str) -> String {
 const ALL: &str = "gzip: { enable: true }\nbrotli: {}\nzstd: { compressionLevel: 5 }";
 
 fn gateway(higress: &str) -> Weir {
-    Start::new().file("gateway.yaml", TO_ECHO).file("settings.yaml", settings(higress)).run()
+    let start = Start::new().file("gateway.yaml", TO_ECHO).file("settings.yaml", settings(higress));
+    start.arg("--access-log-format").arg("%PROTOCOL% %RESP(CONTENT-ENCODING)% sent=%BYTES_SENT% .").run()
 }
 
 fn decoded(encoding: &str, body: &[u8]) -> String {
@@ -78,7 +79,12 @@ fn clients_get_the_encoding_that_they_like_best() {
         assert_eq!((head.header("vary"), head.header("transfer-encoding")), (Some("Accept-Encoding"), Some("chunked")), "{accepted}");
         assert!(body.len() < 5_000, "{accepted}: {}", body.len());
         assert!(decoded(encoding, &body) == plain, "{accepted}");
+        // The log counts the bytes of the compressed body.
+        weir.says(&format!("HTTP/1.1 {encoding} sent={} .", body.len()));
     }
+    weir.says("HTTP/1.1 - sent=50000 .");
+    let dump = weir.admin("/config_dump").body;
+    assert!(dump.contains("extensions.filters.http.compressor.v3.Compressor"), "{dump}");
     for accepted in ["deflate", "identity", "gzip;q=0", ""] {
         let (head, body) = ask(&mut c, "GET", "/bytes/50000", &[&format!("Accept-Encoding: {accepted}")]);
         assert_eq!((head.header("content-encoding"), body.len()), (None, 50_000), "{accepted}");
@@ -104,6 +110,7 @@ fn http2_clients_get_them_as_well() {
             }
             assert!(body.len() < 10_000);
             assert_eq!(decoded(encoding, &body).len(), 100_000);
+            weir.says(&format!("HTTP/2 {encoding} sent={} .", body.len()));
         }
         // gRPC compresses its messages itself.
         let request = Request::post("http://h/echo.Echo/Talk")
