@@ -75,8 +75,8 @@ pub struct TcpProxy {
 }
 
 impl TcpProxy {
-    /// What files get: a connection to a dead endpoint goes to another one. Envoy's own default is 1.
-    pub const MAX_CONNECT_ATTEMPTS: u32 = 3;
+    /// Envoy's default.
+    pub const MAX_CONNECT_ATTEMPTS: u32 = 1;
 }
 
 /// TLS towards the client (`DownstreamTlsContext`).

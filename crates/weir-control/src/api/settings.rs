@@ -33,6 +33,8 @@ pub struct Settings {
     pub limits: Limits,
     pub response_head_bytes: Option<u32>,
     pub response_headers: Option<u32>,
+    /// Of TCP proxies.
+    pub max_connect_attempts: Option<u32>,
 }
 
 /// `pathNormalization.normalization`
@@ -132,6 +134,8 @@ impl Settings {
             self.response_head_bytes = head_bytes(&upstream, "maxResponseHeadersKb");
             self.response_headers = headers(&upstream);
             self.upstream_idle = upstream.get("idleTimeout").and_then(|f| seconds(&f));
+            let attempts = upstream.int("maxConnectAttempts", 1..=i64::from(u32::MAX));
+            self.max_connect_attempts = attempts.and_then(|n| u32::try_from(n).ok());
             // What is held of a body is the listener's to limit; there are no other buffers to set.
             upstream.unsupported(&["connectionBufferLimits"]);
         }

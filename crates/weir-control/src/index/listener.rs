@@ -264,7 +264,7 @@ impl Draft {
             vec![NetworkFilter::HttpConnectionManager(Arc::new(manager))]
         };
         let tcp = |mut proxy: TcpProxy| {
-            settings.iter().for_each(|s| s.apply_to_log(&mut proxy.access_log));
+            settings.iter().for_each(|s| s.apply_to_tcp_proxy(&mut proxy));
             let rbac = rbac.as_ref().map(|rbac| NetworkFilter::Rbac(Arc::new(rbac.for_connections())));
             rbac.into_iter().chain([NetworkFilter::TcpProxy(proxy)]).collect()
         };

@@ -3,7 +3,7 @@ use crate::api::settings::{Limits, Paths, Settings};
 use std::{sync::Arc, time::Duration};
 use weir_config::model::{
     AccessLog, Compressor, EscapedSlashes, HttpConnectionManager, HttpFilter, HttpFilterConfig, Listener, LogFormat, LogSink,
-    ResponseLimits,
+    ResponseLimits, TcpProxy,
 };
 
 impl Settings {
@@ -52,7 +52,12 @@ impl Settings {
         }
     }
 
-    pub fn apply_to_log(&self, logs: &mut Vec<AccessLog>) {
+    pub fn apply_to_tcp_proxy(&self, proxy: &mut TcpProxy) {
+        put(&mut proxy.max_connect_attempts, self.max_connect_attempts);
+        self.apply_to_log(&mut proxy.access_log);
+    }
+
+    fn apply_to_log(&self, logs: &mut Vec<AccessLog>) {
         let format = self.access_log_format.clone().or_else(|| match self.access_log_json? {
             true => Some(LogFormat::default_json()),
             false => Some(LogFormat::Text(LogFormat::DEFAULT_TEXT.into())),

@@ -224,7 +224,7 @@ fn a_policy_in_error_opens_nothing() {
         ("rules: [{ to: [{ operation: { ports: ['70000'] } }] }]", "\"70000\" is not a port"),
         ("rules: [{ to: [{ operation: { paths: ['/a/{**}/{*}'] } }] }]", "{**} is not the last operator"),
         ("rules: [{ to: [{ operation: { paths: ['/a{*}'] } }] }]", "is not a segment of a path template"),
-        ("rules: [{ when: [{ key: destination.user, values: [a] }] }]", "unknown condition \"destination.user\""),
+        ("rules: [{ when: [{ key: destination.user, values: [a] }] }]", "unknown value \"destination.user\""),
         ("rules: [{ when: [{ key: source.ip }] }]", "the condition source.ip has no values"),
         ("selector: { matchLabels: { a: b } }\nrules: [{}]", "selector and targetRefs exclude each other"),
         ("provider: { name: x }\nrules: [{}]", "provider goes with action: CUSTOM only"),
@@ -309,9 +309,14 @@ fn connections_without_http_are_checked_too() {
         ("action: DENY\nrules: [{ to: [{ operation: { paths: [/x], ports: ['$PORT'] } }] }]", true),
         ("action: DENY\nrules: [{ to: [{ operation: { paths: [/x] } }] }]", false),
         ("action: DENY\nrules: [{ from: [{ source: { notIpBlocks: [127.0.0.1] } }] }]", true),
+        ("action: DENY\nrules: [{ from: [{ source: { ipBlocks: [127.0.0.0/8] } }] }]", false),
+        ("action: DENY\nrules: [{ from: [{ source: { ipBlocks: [127.0.0.2] } }] }]", true),
     ];
+    let denied = || weir.stat(&format!("listener.0.0.0.0_{}.rbac.denied", weir.ports[1]));
     for (spec, wanted) in table {
         weir.write("policy.yaml", &here(&spec.replace("$PORT2", &weir.ports[1].to_string()).replace("$PORT", &weir.ports[0].to_string())));
         eventually(&format!("{wanted} by {spec}"), || (passes() == wanted).then_some(()));
+        let before = denied();
+        assert_eq!((passes(), denied() - before), (wanted, u64::from(!wanted)), "{spec}");
     }
 }

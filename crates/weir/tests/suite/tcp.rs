@@ -104,7 +104,8 @@ fn routes_of_tcp_split_and_carry_both_ways() {
         service("empty", &[]),
     ];
     for (api, objects) in [("Istio", istio()), ("Gateway API", gateway_api())] {
-        let weir = Start::new().upstreams(0).file("all.yaml", objects + &services.concat()).run();
+        let settings = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: { name: higress-config }\ndata: { higress: 'upstream: { maxConnectAttempts: 2 }' }\n";
+        let weir = Start::new().upstreams(0).file("all.yaml", objects + &services.concat()).file("settings.yaml", settings).run();
         let mut count = [0, 0];
         for _ in 0..200 {
             let io = open(at(&weir, 0));

@@ -23,6 +23,11 @@ fn gateway(policy: &str, endpoints: &[u16]) -> Start<'static> {
     Start::new().upstreams(0).workers(1).file("all.yaml", objects + &service("db", endpoints))
 }
 
+/// Settings for all upstreams.
+fn upstreams(settings: &str) -> String {
+    format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: higress-config }}\ndata:\n  higress: 'upstream: {settings}'\n")
+}
+
 const DB: &str = "db.default.svc.cluster.local";
 
 /// A connection from an address of this machine.
@@ -86,7 +91,8 @@ fn connections_are_spread_by_the_policy_of_the_cluster() {
 #[test]
 fn an_endpoint_that_refuses_connections_is_ejected() {
     let policy = "{ loadBalancer: { simple: ROUND_ROBIN }, outlierDetection: { consecutive5xxErrors: 2, baseEjectionTime: 300s, maxEjectionPercent: 100 } }";
-    let weir = gateway(policy, &[free_port(), upstream("a")]).run();
+    let endpoints = [free_port(), upstream("a")];
+    let weir = gateway(policy, &endpoints).file("settings.yaml", upstreams("{ maxConnectAttempts: 2 }")).run();
     let served = |count: usize| (0..count).for_each(|_| assert_eq!(all(open(&weir)), "a bye"));
     served(10);
     cluster_becomes(&weir, DB, "outlier_detection.ejections_enforced_total", 1);
@@ -128,13 +134,15 @@ fn every_connection_leaves_a_record() {
     assert!(duration < 60_000, "{line}");
 
     let dead = [free_port(), free_port(), free_port(), free_port()];
-    let weir = log("{}", &dead);
-    assert_eq!(all(open(&weir)), "");
-    let line = record(&weir, &["0 UF,URX", "in=0", "out=0", &cluster, "attempts=3"]);
-    // The last endpoint that was tried may be any of them.
-    assert!(dead.iter().any(|port| line.contains(&format!(" host=127.0.0.1:{port} "))), "{line}");
-    assert!(line.contains(" why=Connection refused"), "{line}");
-    assert_eq!(of_cluster(&weir, DB, "upstream_cx_connect_fail"), 3);
+    for (settings, attempts) in [("{}", 1), ("{ maxConnectAttempts: 3 }", 3)] {
+        let weir = gateway("{}", &dead).file("settings.yaml", upstreams(settings)).arg("--access-log-format").arg(FORMAT).run();
+        assert_eq!(all(open(&weir)), "");
+        let line = record(&weir, &["0 UF,URX", "in=0", "out=0", &cluster, &format!("attempts={attempts}")]);
+        // The last endpoint that was tried may be any of them.
+        assert!(dead.iter().any(|port| line.contains(&format!(" host=127.0.0.1:{port} "))), "{line}");
+        assert!(line.contains(" why=Connection refused"), "{line}");
+        assert_eq!(of_cluster(&weir, DB, "upstream_cx_connect_fail"), attempts);
+    }
 
     let weir = log("{}", &[]);
     assert_eq!(all(open(&weir)), "");

@@ -83,7 +83,7 @@ impl Conditions<'_> {
                     self.undecided(&key_field, "the metadata of an Envoy filter", permission);
                 } else {
                     object.ignore(&["values", "notValues"]);
-                    key_field.invalid(format!("unknown condition \"{key}\""), KEYS);
+                    key_field.invalid(format!("unknown value \"{key}\""), KEYS);
                 }
             }
         }
@@ -98,7 +98,7 @@ impl Conditions<'_> {
     }
 }
 
-const KEYS: &str = "request.headers[NAME], source.ip, remote.ip, source.principal, source.namespace, source.serviceAccount, \
+const KEYS: &str = "one of request.headers[NAME], source.ip, remote.ip, source.principal, source.namespace, source.serviceAccount, \
                     source.trustDomain, destination.ip, destination.port or connection.sni";
 
 /// One of the values of a field, and none of the values of another.
