@@ -6,6 +6,7 @@ mod guard;
 mod index;
 mod show;
 mod stats;
+mod status;
 
 pub use stats::{MEMBERSHIP, PROCESS};
 
@@ -357,8 +358,11 @@ async fn form(head: &Parts, body: Incoming) -> Result<Bytes, Reply> {
     body.map(http_body_util::Collected::to_bytes).map_err(refused)
 }
 
-async fn answer(shared: &Arc<Shared>, request: Request<Incoming>, local: SocketAddr) -> Result<Reply, Reply> {
+async fn answer(shared: &Arc<Shared>, role: Role, request: Request<Incoming>, local: SocketAddr) -> Result<Reply, Reply> {
     let (head, body) = request.into_parts();
+    if role == Role::Status {
+        return status::answer(shared, &head);
+    }
     let endpoint = endpoint(shared, &head, local)?;
     let form = if endpoint.changes { form(&head, body).await? } else { Bytes::new() };
     Ok((endpoint.handle)(shared, &Query::of(&head.uri, &form)))
@@ -375,8 +379,13 @@ const ALWAYS: [(header::HeaderName, &str); 6] = [
     (header::HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
 ];
 
-async fn handle(shared: Arc<Shared>, request: Request<Incoming>, local: SocketAddr) -> Result<Response<Full<Bytes>>, Infallible> {
-    let reply = answer(&shared, request, local).await.unwrap_or_else(|refused| refused);
+async fn handle(
+    shared: Arc<Shared>,
+    role: Role,
+    request: Request<Incoming>,
+    local: SocketAddr,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let reply = answer(&shared, role, request, local).await.unwrap_or_else(|refused| refused);
     let mut response = Response::new(Full::from(reply.body));
     *response.status_mut() = reply.status;
     let headers = response.headers_mut();
@@ -391,8 +400,17 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>, local: SocketAd
     Ok(response)
 }
 
+/// What a listener answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// All of [`ENDPOINTS`], guarded.
+    Admin,
+    /// Health checks and metrics, for anybody in the network.
+    Status,
+}
+
 /// Serves on the main runtime until it ends.
-pub(crate) async fn serve(listener: std::net::TcpListener, shared: Arc<Shared>) {
+pub(crate) async fn serve(listener: std::net::TcpListener, role: Role, shared: Arc<Shared>) {
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
     loop {
         let io = match listener.accept().await {
@@ -406,7 +424,7 @@ pub(crate) async fn serve(listener: std::net::TcpListener, shared: Arc<Shared>) 
         let shared = shared.clone();
         tokio::spawn(async move {
             let Ok(local) = io.local_addr() else { return };
-            let service = service_fn(move |request| handle(shared.clone(), request, local));
+            let service = service_fn(move |request| handle(shared.clone(), role, request, local));
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(READ_TIMEOUT);
             if let Err(e) = http.serve_connection(TokioIo::new(io), service).await {

@@ -57,6 +57,8 @@ pub struct Options {
     pub workers: usize,
     /// `None` for no admin listener. Port 0 takes any.
     pub admin: Option<SocketAddr>,
+    /// A listener for health checks and metrics; `None` for none. Port 0 takes any.
+    pub status: Option<SocketAddr>,
     /// Host names that the admin listener accepts in addition to addresses of this machine; `*` accepts all.
     pub admin_allowed_hosts: Vec<String>,
     /// Show passwords, tokens and keys on the admin listener.
@@ -106,6 +108,7 @@ impl Default for Options {
         Options {
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 15000))),
+            status: None,
             admin_allowed_hosts: Vec::new(),
             admin_show_secrets: false,
             cache_dir: None,

@@ -214,11 +214,19 @@ impl Shared {
     }
 }
 
+/// The error names the flag that gives another address.
+fn bind(address: SocketAddr, name: &str) -> io::Result<std::net::TcpListener> {
+    std::net::TcpListener::bind(address).map_err(|e| {
+        io::Error::new(e.kind(), format!("the {name} listener cannot listen on {address}: {e}; --{name} names another address"))
+    })
+}
+
 /// A data plane with its threads.
 pub struct Proxy {
     shared: Arc<Shared>,
     runtime: runtime::Handle,
     admin: Option<SocketAddr>,
+    status: Option<SocketAddr>,
     applier: Arc<Mutex<Applier>>,
     queue: Arc<Mutex<Queue>>,
     /// Dropped to end the main runtime.
@@ -229,7 +237,7 @@ impl Proxy {
     /// Starts the threads and the admin listener. Nothing is served before the first [`Proxy::apply`].
     ///
     /// # Errors
-    /// When threads or the admin address are not to be had.
+    /// When threads, the admin address or the status address are not to be had.
     pub fn start(options: Options) -> io::Result<Proxy> {
         let main = runtime::Builder::new_current_thread().enable_all().thread_name("main").build()?;
         let proxy = match Proxy::build(&main, options) {
@@ -305,11 +313,10 @@ impl Proxy {
             workers: Mutex::default(),
             options,
         });
-        let listening = shared.options.admin.map(std::net::TcpListener::bind).transpose().map_err(|e| {
-            let address = shared.options.admin.map(|a| a.to_string()).unwrap_or_default();
-            io::Error::new(e.kind(), format!("the admin listener cannot listen on {address}: {e}; --admin names another address"))
-        })?;
-        let admin = listening.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
+        let admin_listener = shared.options.admin.map(|at| bind(at, "admin")).transpose()?;
+        let status_listener = shared.options.status.map(|at| bind(at, "status")).transpose()?;
+        let local = |listener: &Option<std::net::TcpListener>| listener.as_ref().map(std::net::TcpListener::local_addr).transpose();
+        let (admin, status) = (local(&admin_listener)?, local(&status_listener)?);
         let forward = shared.forward.clone();
         let manager = Manager::new(clusters, resolver, forward, runtime.clone(), shared.upstreams.clone(), verdicts);
         let applier = Arc::new(Mutex::new(Applier::new(shared.clone(), manager)));
@@ -318,11 +325,12 @@ impl Proxy {
         runtime.spawn(retry(shared.clone(), applier.clone()));
         let workers: io::Result<Vec<_>> = (0..shared.options.workers).map(|i| Handle::start(i, shared.clone())).collect();
         *shared.workers.lock().unwrap_or_else(PoisonError::into_inner) = workers?;
-        if let Some(listening) = listening {
-            listening.set_nonblocking(true)?;
-            runtime.spawn(admin::serve(listening, shared.clone()));
+        for (listener, role) in [(admin_listener, admin::Role::Admin), (status_listener, admin::Role::Status)] {
+            let Some(listener) = listener else { continue };
+            listener.set_nonblocking(true)?;
+            runtime.spawn(admin::serve(listener, role, shared.clone()));
         }
-        Ok(Proxy { shared, runtime, admin, applier, queue: Arc::default(), end: Mutex::default() })
+        Ok(Proxy { shared, runtime, admin, status, applier, queue: Arc::default(), end: Mutex::default() })
     }
 
     /// Takes over a change of the configuration. Calls take effect in their order, even if the report is not awaited; changes that
@@ -371,6 +379,11 @@ impl Proxy {
     /// Where the admin listener is, with the port that was given where 0 was asked for.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin
+    }
+
+    /// Where the status listener is, likewise.
+    pub fn status_address(&self) -> Option<SocketAddr> {
+        self.status
     }
 
     /// The listeners that accept, in the order of their names.

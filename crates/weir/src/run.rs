@@ -224,10 +224,12 @@ fn greet(out: &mut impl Write, proxy: &Proxy, update: &Update, config: &Config) 
     for line in lines {
         writeln!(out, "  {line}")?;
     }
-    match proxy.admin_address() {
-        Some(address) => writeln!(out, "admin on http://{address}"),
-        None => Ok(()),
+    for (name, address) in [("admin", proxy.admin_address()), ("status", proxy.status_address())] {
+        if let Some(address) = address {
+            writeln!(out, "{name} on http://{address}")?;
+        }
     }
+    Ok(())
 }
 
 /// `read 5 objects from 2 files (1 Gateway, 4 HTTPRoute): 1 listener, 4 routes`

@@ -29,14 +29,20 @@ pub(super) fn state_word(state: State) -> &'static str {
     }
 }
 
-pub(super) fn ready(shared: &Arc<Shared>, _: &Query) -> Reply {
+/// 200 where it serves; the body names the state.
+pub(super) fn state(shared: &Shared) -> Reply {
     let state = shared.state();
     let status = if state == State::Live { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    Reply::error(status, format!("{}\n", state_word(state)))
+}
+
+pub(super) fn ready(shared: &Arc<Shared>, _: &Query) -> Reply {
+    let mut reply = state(shared);
     let verdicts = shared.verdicts.standing();
     let plugins = verdicts.iter().filter(|v| v.id.kind == ResourceKind::Plugin && v.state == delta::State::Refused);
     let errors = plugins.flat_map(|v| &v.findings).filter(|d| d.severity == Severity::Error);
-    let refused: String = errors.map(|d| format!("{}\n", d.line())).collect();
-    Reply::error(status, format!("{}\n{refused}", state_word(state)))
+    errors.for_each(|d| reply.body += &format!("{}\n", d.line()));
+    reply
 }
 
 pub(super) fn server_info(shared: &Arc<Shared>, _: &Query) -> Reply {

@@ -82,6 +82,10 @@ pub struct Serve {
     /// Show passwords, tokens and keys on the admin listener instead of [redacted]
     #[arg(long)]
     admin_show_secrets: bool,
+    /// The address of a listener for health checks and metrics, as 0.0.0.0:15021: /healthz/ready, /healthz/live and /stats/prometheus, for
+    /// callers in the network [default: none]
+    #[arg(long, value_name = "ADDR", value_parser = address::listen)]
+    status: Option<SocketAddr>,
     /// Worker threads [default: the number of available cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
@@ -198,6 +202,7 @@ impl Serve {
             proxy: weir_proxy::Options {
                 workers: self.workers.map_or_else(|| weir_proxy::Options::default().workers, usize::from),
                 admin: Some(self.admin),
+                status: self.status,
                 admin_allowed_hosts: self.admin_allowed_hosts,
                 admin_show_secrets: self.admin_show_secrets,
                 cache_dir: self.cache_dir.or_else(cache_dir),

@@ -6,6 +6,32 @@ use crate::{
 use std::fs;
 
 #[test]
+fn the_status_listener_answers_health_checks_and_metrics_and_nothing_else() {
+    let weir = Start::new().file("gateway.yaml", TO_ECHO).arg("--status").arg("127.0.0.1:0").run();
+    let line = weir.says("status on http://").remove(0);
+    let status: std::net::SocketAddr = line.rsplit('/').next().unwrap().parse().unwrap();
+    for (method, path, code, body) in [
+        ("GET", "/healthz/ready", 200, "LIVE\n"),
+        ("GET", "/ready", 200, "LIVE\n"),
+        ("GET", "/healthz/live", 200, "LIVE\n"),
+        ("GET", "/stats/prometheus", 200, "# TYPE"),
+        ("GET", "/metrics?usedonly", 200, "# TYPE"),
+        ("GET", "/config_dump", 404, "invalid path `/config_dump`; there are /healthz/ready"),
+        ("GET", "/objects", 404, "invalid path"),
+        ("POST", "/quitquitquit", 405, "method POST not allowed, GET required"),
+        ("POST", "/healthcheck/fail", 405, "method POST not allowed, GET required"),
+    ] {
+        // Load balancers send whatever host they have.
+        let answer = client::request(status, method, "pod-7.example:80", path, &[], b"").unwrap();
+        assert_eq!(answer.status, code, "{method} {path}: {answer:?}");
+        assert!(answer.body.starts_with(body), "{method} {path}: {answer:?}");
+    }
+    assert_eq!(client::request(weir.admin, "POST", "localhost", "/healthcheck/fail", &[], b"").unwrap().status, 200);
+    assert_eq!(client::get(status, "h", "/healthz/ready").unwrap().status, 503);
+    assert_eq!(client::get(status, "h", "/healthz/live").unwrap().status, 200);
+}
+
+#[test]
 fn other_sites_cannot_use_the_admin_listener() {
     let weir = Start::new().file("gateway.yaml", TO_ECHO).arg("--admin-allowed-hosts").arg("ops.test,other.test").run();
     let port = weir.admin.port();
