@@ -14,7 +14,7 @@ pub mod rbac;
 pub mod wasm;
 
 pub use chain::Chain;
-pub use config::{FilterConfig, FilterList, Overrides};
+pub use config::{BodyMode, FilterConfig, FilterList, Overrides};
 
 use crate::{
     core::Core,

@@ -5,19 +5,19 @@
 //!
 //! A filter's configuration is that of the route at the moment when the request reaches the filter. Filters are known outside by their
 //! positions in the list of the connection manager, so that one keeps its number when the request gets another route.
-use super::{Filter, FilterConfig, FilterContext, Flow, Part, Stop};
+mod body;
+mod route;
+
+use super::{BodyMode, Filter, FilterConfig, FilterContext, Flow, Part, Stop};
 use crate::{
     info::Flags,
-    plugin::{PluginSlot, Waiting, WorkerPlugins},
     reply::Reply,
     route::RouteRt,
     stream::{Direction, Event, Reached},
 };
 use std::{
-    borrow::Cow,
     future::Future,
     pin::Pin,
-    rc::Rc,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -54,6 +54,8 @@ struct FilterState {
     end_came: bool,
     end_passed: bool,
     trailers: Trailers,
+    /// The filter wants the whole body and was shown it.
+    whole_shown: bool,
     /// Nothing more goes on: the filter ended the stream with the head.
     cut: bool,
 }
@@ -91,6 +93,14 @@ enum Work {
 struct Active {
     position: usize,
     filter: Filter,
+    /// Of the request and the response.
+    bodies: [BodyMode; 2],
+}
+
+impl Active {
+    fn new(position: usize, config: &FilterConfig) -> Active {
+        Active { position, filter: Filter::new(config), bodies: config.bodies() }
+    }
 }
 
 /// Whether the head of the request goes into a filter.
@@ -117,6 +127,8 @@ pub struct Chain {
     rerouted: bool,
     reply: Option<(Reply, Flags)>,
     too_large: Option<(Direction, String)>,
+    /// What any filter may want of the bodies.
+    bodies: [BodyMode; 2],
     wants_body: [bool; 2],
     /// Part of the body has gone through the chain, so the rest must too.
     fed: [bool; 2],
@@ -127,12 +139,13 @@ impl Chain {
     pub fn new(cx: FilterContext, route: Option<Arc<RouteRt>>) -> Chain {
         let mut filters = Vec::new();
         cx.rt.filters.chosen(0, route.as_ref().map(|r| &r.filters), |position, config| {
-            filters.push(Active { position, filter: Filter::new(config) });
+            filters.push(Active::new(position, config));
         });
-        Chain::with(cx, route, filters)
+        let bodies = cx.rt.filters.bodies(route.as_ref().map(|r| &r.filters));
+        Chain::with(cx, route, filters, bodies)
     }
 
-    fn with(cx: FilterContext, route: Option<Arc<RouteRt>>, filters: Vec<Active>) -> Chain {
+    fn with(cx: FilterContext, route: Option<Arc<RouteRt>>, filters: Vec<Active>, bodies: [BodyMode; 2]) -> Chain {
         let states = || filters.iter().map(|_| FilterState::default()).collect();
         for held in &cx.stream.held {
             held.borrow_mut().resize_with(cx.rt.filters.len(), Vec::new);
@@ -149,15 +162,30 @@ impl Chain {
             rerouted: false,
             reply: None,
             too_large: None,
+            bodies,
             wants_body: [false; 2],
             fed: [false; 2],
         }
     }
 
-    /// Notes whether any filter wants the body, which may depend on the head.
+    /// Notes whether any filter wants the body. Of the filters that may want it, the head can leave none.
     fn note_wants(&mut self, d: Direction) {
+        if self.bodies[d as usize] == BodyMode::None {
+            return;
+        }
         let wants = |f: &Filter| (f.wants(d, Part::Body) || f.wants(d, Part::Trailers)) && !self.skips(d, f);
         self.wants_body[d as usize] = self.filters.iter().any(|a| wants(&a.filter));
+    }
+
+    /// Whether the filter is to be shown the body as one piece.
+    fn is_whole(&self, d: Direction, k: usize) -> bool {
+        let Active { filter, bodies, .. } = &self.filters[self.index(d, k)];
+        bodies[d as usize] == BodyMode::Whole && filter.wants(d, Part::Body)
+    }
+
+    /// Whether the filter has yet to be shown that piece.
+    fn awaits_whole(&self, d: Direction, k: usize) -> bool {
+        self.is_whole(d, k) && !self.states[d as usize][k].whole_shown
     }
 
     /// Whether the filter is a plugin that must not see this response.
@@ -192,18 +220,6 @@ impl Chain {
             plugin.has_resized(d);
         }
         Some(self.cx.rt.filters.name(position).to_string())
-    }
-
-    /// To be called when the head of the request is about to leave. Whether the request has got another route on its way.
-    pub fn settle_route(&mut self) -> Result<bool, Ended> {
-        if self.cx.stream.route_stale.get() && self.find_route() {
-            let all = self.cx.rt.filters.len();
-            self.ask_again(all);
-        }
-        match self.reply.take() {
-            Some((reply, flags)) => Err(Ended::Reply(reply, flags)),
-            None => Ok(std::mem::take(&mut self.rerouted)),
-        }
     }
 
     /// Which filter a direction meets as number `k`, and back.
@@ -247,7 +263,7 @@ impl Chain {
 
     fn call(&mut self, d: Direction, k: usize, part: Part, end: bool) -> Flow {
         let index = self.index(d, k);
-        let Active { position: p, filter } = &mut self.filters[index];
+        let Active { position: p, filter, .. } = &mut self.filters[index];
         let p = *p;
         let skipped = self.skips_plugins && d == Direction::Response && matches!(filter, Filter::Wasm(_));
         if skipped || !filter.wants(d, part) {
@@ -303,6 +319,10 @@ impl Chain {
                 self.state(d, k).hold = Hold::All;
                 return;
             };
+            let flow = match flow {
+                Flow::Continue if !end && self.is_whole(d, k) => Flow::Stop(Stop::Iteration),
+                flow => flow,
+            };
             if let Flow::ContinueAndEndStream = flow {
                 self.state(d, k).cut = !end;
                 end = true;
@@ -343,207 +363,6 @@ impl Chain {
         true
     }
 
-    /// Before the head of the request reaches a filter.
-    fn prepare(&mut self, k: usize, end: bool) -> Prepared {
-        // The route decides nothing about plugins, but about filters before this one.
-        let plugin = matches!(self.filters[k].filter, Filter::Wasm(_));
-        let next = k.checked_sub(1).map_or(0, |before| self.filters[before].position + 1);
-        if self.cx.stream.route_stale.get() && (!plugin || next < self.filters[k].position) {
-            return if self.follow_route(k) { Prepared::Rerouted } else { Prepared::Waits };
-        }
-        if !plugin || self.plugins_entered {
-            return Prepared::Ready;
-        }
-        let Some(plugins) = self.cx.plugins.upgrade() else { return Prepared::Ready };
-        let Some(waiting) = plugins.missing(self.plugins()) else {
-            return if self.enter_plugins(&plugins) { Prepared::Ready } else { Prepared::Waits };
-        };
-        self.work = Work::Plugins(Box::pin(wait(waiting, plugins.clone(), self.plugins().cloned().collect())), k, end);
-        let st = self.state(Direction::Request, k);
-        (st.head_came, st.hold, st.watermark) = (true, Hold::All, true);
-        st.end_came |= end;
-        Prepared::Waits
-    }
-
-    /// Those that run on this stream.
-    fn plugins(&self) -> impl Iterator<Item = &Arc<PluginSlot>> {
-        self.filters.iter().filter_map(|a| if let Filter::Wasm(plugin) = &a.filter { Some(plugin.slot()) } else { None })
-    }
-
-    /// Enters all plugins. `false`: one that must run cannot.
-    fn enter_plugins(&mut self, plugins: &WorkerPlugins) -> bool {
-        self.plugins_entered = true;
-        for Active { position, filter } in &mut self.filters {
-            let Filter::Wasm(plugin) = filter else { continue };
-            if let Err(details) = plugin.start(&self.cx, plugins, *position) {
-                self.reply = Some((Reply::new(503, details), Flags::default()));
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Looks for the route again, since a plugin has changed what it depends on. Filters from number `k` on follow the new route.
-    /// `false`: the request is refused.
-    fn follow_route(&mut self, k: usize) -> bool {
-        if !self.find_route() {
-            return true;
-        }
-        let passed = k.checked_sub(1).map_or(0, |last| self.filters[last].position + 1);
-        if !self.ask_again(passed) {
-            return false;
-        }
-        // A plugin stays, since it may have been entered.
-        let behind = self.filters.split_off(k);
-        self.filters.extend(behind.into_iter().filter(|a| matches!(a.filter, Filter::Wasm(_))));
-        self.cx.rt.filters.chosen(passed, self.route.as_ref().map(|r| &r.filters), |position, config| {
-            if !matches!(config, FilterConfig::Wasm(_)) {
-                self.filters.push(Active { position, filter: Filter::new(config) });
-            }
-        });
-        self.filters.sort_by_key(|a| a.position);
-        self.states.iter_mut().for_each(|states| states.resize_with(self.filters.len(), FilterState::default));
-        true
-    }
-
-    /// Whether the request has another route now.
-    fn find_route(&mut self) -> bool {
-        self.cx.stream.route_stale.set(false);
-        let rt = &self.cx.rt;
-        let route = rt.table.find(&*self.cx.stream.req.borrow(), rt.config().strip_any_host_port).1;
-        if route.map(Arc::as_ptr) == self.route.as_ref().map(Arc::as_ptr) {
-            return false;
-        }
-        (self.route, self.rerouted) = (route.cloned(), true);
-        true
-    }
-
-    /// Asks those filters before a position that decide who is let in, with their configurations for the new route. `false`: one of them
-    /// refuses the request.
-    fn ask_again(&mut self, passed: usize) -> bool {
-        for position in 0..passed {
-            let config = self.cx.rt.filters.config(position, self.route.as_ref().map(|r| &r.filters));
-            let Some(mut guard) = config.map(Filter::new).filter(Filter::guards) else { continue };
-            if let Flow::Reply(reply, flags) = guard.decode_headers(&self.cx, false) {
-                self.reply = Some((*reply, flags));
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Body bytes have come; `end`: the last ones, and no trailers follow.
-    pub fn data(&mut self, d: Direction, data: &[u8], end: bool) {
-        self.fed[d as usize] = true;
-        self.data_from(d, 0, data, end);
-    }
-
-    fn data_from(&mut self, d: Direction, from: usize, data: &[u8], end: bool) {
-        let mut data = Cow::Borrowed(data);
-        for k in from..self.filters.len() {
-            let p = self.position(d, k);
-            let st = self.state(d, k);
-            if st.cut {
-                return;
-            }
-            st.end_came |= end;
-            self.cx.stream.held[d as usize].borrow_mut()[p].extend_from_slice(&data);
-            if self.state(d, k).hold == Hold::All {
-                self.check(d, k);
-                return;
-            }
-            if end {
-                self.cx.stream.trailers_open[d as usize].set(true);
-            }
-            let flow = self.call(d, k, Part::Body, end);
-            let Some(flow) = self.accept(flow) else { return };
-            if self.hold_data(d, k, &flow) {
-                self.check(d, k);
-                return;
-            }
-            data = Cow::Owned(self.take_held(d, k));
-            if self.state(d, k).hold == Hold::Head {
-                // Going on in the body lets the head go on too.
-                self.state(d, k).hold = Hold::No;
-                self.head_from(d, k + 1, false);
-                if !self.head_reached(d, k + 1) {
-                    return;
-                }
-            }
-            self.state(d, k).end_passed |= end;
-        }
-        let trailers = self.cx.stream.trailers[d as usize].borrow();
-        let out = &mut self.out[d as usize];
-        out.body.extend_from_slice(&data);
-        if end && !out.end {
-            out.end = true;
-            // A plugin may have added trailers with the last bytes.
-            out.trailers = !trailers.is_empty();
-        }
-    }
-
-    /// Keeps body bytes at a filter that stops them.
-    fn hold_data(&mut self, d: Direction, k: usize, flow: &Flow) -> bool {
-        let Flow::Stop(stop) = flow else {
-            self.state(d, k).stopped = false;
-            return false;
-        };
-        let st = self.state(d, k);
-        st.stopped = true;
-        match stop {
-            Stop::Watermark | Stop::AllAndWatermark => st.watermark = true,
-            Stop::Iteration | Stop::AllAndBuffer => st.watermark = false,
-            Stop::NoBuffer => {
-                if !self.take_held(d, k).is_empty() {
-                    self.cx.stream.edited[d as usize].set(Some(self.position(d, k)));
-                }
-            }
-        }
-        true
-    }
-
-    /// Whether a head that was sent on has arrived at filter `k` (or behind the last).
-    fn head_reached(&self, d: Direction, k: usize) -> bool {
-        self.states[d as usize].get(k).map_or(self.out[d as usize].head, |s| s.head_came)
-    }
-
-    /// The trailers have come; they end the body.
-    pub fn trailers(&mut self, d: Direction) {
-        self.cx.stream.trailers_open[d as usize].set(true);
-        self.trailers_from(d, 0);
-    }
-
-    fn trailers_from(&mut self, d: Direction, from: usize) {
-        for k in from..self.filters.len() {
-            if self.state(d, k).cut {
-                return;
-            }
-            if self.state(d, k).hold == Hold::All {
-                self.state(d, k).trailers = Trailers::Unseen;
-                return;
-            }
-            let flow = self.call(d, k, Part::Trailers, true);
-            let Some(flow) = self.accept(flow) else { return };
-            if let Flow::Stop(_) = flow {
-                self.state(d, k).trailers = Trailers::Held;
-                return;
-            }
-            let st = self.state(d, k);
-            st.trailers = Trailers::Passed;
-            let held_head = st.hold == Hold::Head;
-            (st.hold, st.stopped) = (Hold::No, false);
-            if held_head {
-                self.head_from(d, k + 1, false);
-            }
-            let data = self.take_held(d, k);
-            if !data.is_empty() {
-                self.data_from(d, k + 1, &data, false);
-            }
-        }
-        let out = &mut self.out[d as usize];
-        (out.end, out.trailers) = (true, true);
-    }
-
     /// The filter lets its stream go on.
     fn resume(&mut self, d: Direction, k: usize) {
         let st = self.state(d, k);
@@ -551,6 +370,15 @@ impl Chain {
         let ends = st.end_came && !st.end_passed;
         (st.hold, st.stopped) = (Hold::No, false);
         let empty = self.held(d, k) == 0;
+        if hold != Hold::No && !(ends && empty && trailers == Trailers::None) && self.awaits_whole(d, k) {
+            // The head goes on when the filter has seen the body.
+            self.state(d, k).hold = Hold::Head;
+            return match trailers {
+                Trailers::Unseen => self.trailers_from(d, k),
+                _ if ends => self.data_from(d, k, &[], true),
+                _ => {}
+            };
+        }
         if hold != Hold::No {
             let alone = ends && empty && trailers == Trailers::None;
             self.state(d, k).end_passed |= alone;
@@ -649,33 +477,6 @@ impl Chain {
         self.data_from(d, k + 1, data, end);
     }
 
-    fn check(&mut self, d: Direction, k: usize) {
-        if !self.state(d, k).watermark && self.held(d, k) > self.limit(d, k) && self.too_large.is_none() {
-            let position = self.position(d, k);
-            if let Filter::Wasm(plugin) = self.filter(d, k) {
-                plugin.count_overflow();
-            }
-            self.too_large = Some((d, self.cx.rt.filters.name(position).to_string()));
-        }
-    }
-
-    /// A plugin's own word for its stream goes before its configuration.
-    fn limit(&self, d: Direction, k: usize) -> usize {
-        match (self.cx.stream.held_limit[d as usize].get(), self.filter(d, k)) {
-            (usize::MAX, Filter::Wasm(plugin)) => plugin.limit(),
-            (usize::MAX, _) => self.cx.rt.config().limits.buffer_limit_bytes as usize,
-            (asked, _) => asked,
-        }
-    }
-
-    /// Whether more body bytes may come in: nothing is over its limit.
-    pub fn has_room(&self, d: Direction, out_limit: usize) -> bool {
-        let full = |(k, s): (usize, &FilterState)| {
-            s.watermark && (s.stopped || s.hold == Hold::All) && self.held(d, k) >= self.limit(d, k).min(out_limit)
-        };
-        self.out[d as usize].body.len() < out_limit && !self.states[d as usize].iter().enumerate().any(full)
-    }
-
     /// Carries out what filters have asked for.
     pub fn run_events(&mut self, cx: &mut Context) -> Result<(), Ended> {
         self.poll_work(cx);
@@ -723,19 +524,6 @@ impl Chain {
     /// Every filter learns that the stream is over.
     pub fn end(&mut self) {
         self.filters.iter_mut().for_each(|a| a.filter.end());
-    }
-}
-
-/// Waits until all plugins have started or failed to, for at most [`Waiting::patience`].
-async fn wait(waiting: Waiting, plugins: Rc<WorkerPlugins>, slots: Vec<Arc<PluginSlot>>) {
-    waiting.count();
-    let until = tokio::time::Instant::now() + waiting.patience();
-    let mut next = Some(waiting);
-    while let Some(waiting) = next {
-        if tokio::time::timeout_at(until, waiting.over()).await.is_err() {
-            return;
-        }
-        next = plugins.missing(&slots);
     }
 }
 

@@ -8,6 +8,24 @@ use std::{
 };
 use weir_config::model::{Compressor, Fault, FilterOverride, HttpFilter, HttpFilterConfig, Name, PerFilterConfig};
 
+/// What a filter may want of a body and its trailers. Joined over the filters of a route when they are compiled; the head of a message
+/// can only leave less of it (a response that is not compressed, a plugin without callbacks for bodies).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BodyMode {
+    /// It passes unread.
+    #[default]
+    None,
+    /// Piece by piece, as it comes.
+    Stream,
+    /// In one piece. The chain holds the head and the body until the body is complete, within `buffer_limit_bytes`.
+    Whole,
+}
+
+/// What all of them want together, of the request's body and of the response's.
+fn join(all: impl Iterator<Item = [BodyMode; 2]>) -> [BodyMode; 2] {
+    all.fold(Default::default(), |[request, response], [a, b]| [request.max(a), response.max(b)])
+}
+
 /// A compiled [`HttpFilterConfig`].
 #[derive(Clone)]
 pub enum FilterConfig {
@@ -31,6 +49,15 @@ impl FilterConfig {
             HttpFilterConfig::Wasm(_) => return Ok(None),
         }))
     }
+
+    /// Of the request and the response. No filter needs `Whole` yet: a plugin decides call by call, and holds what it wants itself.
+    pub fn bodies(&self) -> [BodyMode; 2] {
+        match self {
+            FilterConfig::Compressor(_) => [BodyMode::None, BodyMode::Stream],
+            FilterConfig::Wasm(_) => [BodyMode::Stream; 2],
+            FilterConfig::Cors(_) | FilterConfig::Fault(_) | FilterConfig::Rbac(_) | FilterConfig::LocalRateLimit(_) => [BodyMode::None; 2],
+        }
+    }
 }
 
 /// A filter's name as a number: requests compare no texts.
@@ -43,9 +70,23 @@ impl FilterId {
     }
 }
 
+impl Override {
+    fn bodies(&self) -> [BodyMode; 2] {
+        match self {
+            Override::Config(config) => config.bodies(),
+            Override::Enabled => [BodyMode::Stream; 2],
+            Override::Disabled => [BodyMode::None; 2],
+        }
+    }
+}
+
 /// What a route has in place of the configurations in the list. It includes what its virtual host has.
 #[derive(Clone, Default)]
-pub struct Overrides(Box<[(FilterId, Override)]>);
+pub struct Overrides {
+    entries: Box<[(FilterId, Override)]>,
+    /// What the filters of the entries may want.
+    bodies: [BodyMode; 2],
+}
 
 #[derive(Clone)]
 enum Override {
@@ -58,7 +99,7 @@ enum Override {
 impl Overrides {
     /// The error says which filter's configuration cannot be used.
     pub fn compile(of: &PerFilterConfig, host: &Overrides, patterns: &mut Patterns) -> Result<Overrides, String> {
-        let mut entries = Vec::with_capacity(of.len() + host.0.len());
+        let mut entries = Vec::with_capacity(of.len() + host.entries.len());
         for (name, entry) in of {
             let entry = match entry {
                 FilterOverride::Disabled => Override::Disabled,
@@ -70,16 +111,17 @@ impl Overrides {
             entries.push((FilterId::of(name), entry));
         }
         let own = entries.len();
-        for entry in &host.0 {
+        for entry in &host.entries {
             if !entries[..own].iter().any(|(id, _)| *id == entry.0) {
                 entries.push(entry.clone());
             }
         }
-        Ok(Overrides(entries.into()))
+        let bodies = join(entries.iter().map(|(_, entry)| entry.bodies()));
+        Ok(Overrides { entries: entries.into(), bodies })
     }
 
     fn get(&self, id: FilterId) -> Option<&Override> {
-        self.0.iter().find(|(other, _)| *other == id).map(|(_, entry)| entry)
+        self.entries.iter().find(|(other, _)| *other == id).map(|(_, entry)| entry)
     }
 }
 
@@ -89,6 +131,8 @@ pub struct FilterList {
     filters: Box<[Listed]>,
     /// Positions of those that run where the route says nothing about them.
     on_by_default: Box<[usize]>,
+    /// What these may want.
+    bodies: [BodyMode; 2],
     pub has_plugins: bool,
 }
 
@@ -128,8 +172,9 @@ impl FilterList {
             return Ok(before.clone());
         }
         let on_by_default = filters.iter().enumerate().filter(|(_, l)| !l.of.disabled).map(|(position, _)| position).collect();
+        let bodies = join(filters.iter().filter(|l| !l.of.disabled).map(|l| l.config.bodies()));
         let has_plugins = filters.iter().any(|l| matches!(l.config, FilterConfig::Wasm(_)));
-        Ok(Arc::new(FilterList { filters: filters.into(), on_by_default, has_plugins }))
+        Ok(Arc::new(FilterList { filters: filters.into(), on_by_default, bodies, has_plugins }))
     }
 
     pub fn len(&self) -> usize {
@@ -153,15 +198,20 @@ impl FilterList {
 
     /// Whether any filter runs.
     pub fn is_used(&self, overrides: Option<&Overrides>) -> bool {
-        match overrides.filter(|o| !o.0.is_empty()) {
+        match overrides.filter(|o| !o.entries.is_empty()) {
             None => !self.on_by_default.is_empty(),
             overrides => (0..self.len()).any(|position| self.config(position, overrides).is_some()),
         }
     }
 
+    /// What the filters of a route may want of the bodies.
+    pub fn bodies(&self, overrides: Option<&Overrides>) -> [BodyMode; 2] {
+        join([self.bodies].into_iter().chain(overrides.map(|o| o.bodies)))
+    }
+
     /// The filters that run, from a position on, each with its own.
     pub fn chosen<'a>(&'a self, from: usize, overrides: Option<&'a Overrides>, mut with: impl FnMut(usize, &'a FilterConfig)) {
-        match overrides.filter(|o| !o.0.is_empty()) {
+        match overrides.filter(|o| !o.entries.is_empty()) {
             None => self.on_by_default.iter().filter(|p| **p >= from).for_each(|p| with(*p, &self.filters[*p].config)),
             overrides => {
                 for position in from..self.len() {

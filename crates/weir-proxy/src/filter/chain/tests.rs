@@ -7,7 +7,13 @@ use crate::{
     snapshot::{HcmBase, HcmRt, Servers},
     stream::Stream,
 };
-use std::{cell::RefCell, collections::VecDeque, rc::Weak, task::Waker, time::Instant};
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    rc::{Rc, Weak},
+    task::Waker,
+    time::Instant,
+};
 use weir_config::model::{HttpConnectionManager, HttpFilter, HttpFilterConfig};
 
 /// Answers as told and writes down what it was shown.
@@ -53,7 +59,8 @@ impl From<Answer> for Flow {
 }
 
 fn context(stream: Rc<Stream>) -> FilterContext {
-    let hcm = HttpConnectionManager::new("t".into(), "r".into());
+    let mut hcm = HttpConnectionManager::new("t".into(), "r".into());
+    hcm.limits.buffer_limit_bytes = 4;
     let named = |name: &str| HttpFilter { name: name.into(), config: HttpFilterConfig::Fault(Arc::default()), disabled: false };
     let filters = FilterList::compile(&["a", "b", "c"].map(named), None, |_| None).unwrap();
     let rt = HcmRt::of(HcmBase::new(&Arc::new(hcm), Arc::new([]), filters, &mut Servers::default()));
@@ -74,14 +81,20 @@ fn rig(scripts: &[&[Answer]]) -> Rig {
 
 /// With the positions of the filters.
 fn rig_at(scripts: &[(usize, &[Answer])]) -> Rig {
+    rig_of(&scripts.iter().map(|(position, script)| (*position, BodyMode::Stream, *script)).collect::<Vec<_>>())
+}
+
+/// And what they want of bodies.
+fn rig_of(scripts: &[(usize, BodyMode, &[Answer])]) -> Rig {
     let (stream, log) = (Rc::new(Stream::default()), Rc::new(RefCell::default()));
     stream.clear();
-    let filters = scripts.iter().map(|(position, answers)| {
+    let filters = scripts.iter().map(|(position, mode, answers)| {
         let name = ["a", "b", "c"][*position];
         let answers = answers.iter().copied().map(Flow::from).collect();
-        Active { position: *position, filter: Filter::Scripted(Scripted { name, answers, log: Rc::clone(&log) }) }
+        Active { position: *position, filter: Filter::Scripted(Scripted { name, answers, log: Rc::clone(&log) }), bodies: [*mode; 2] }
     });
-    Rig { chain: Chain::with(context(stream.clone()), None, filters.collect()), stream, log }
+    let bodies = [scripts.iter().map(|(_, mode, _)| *mode).max().unwrap_or_default(); 2];
+    Rig { chain: Chain::with(context(stream.clone()), None, filters.collect(), bodies), stream, log }
 }
 
 impl Rig {
@@ -271,4 +284,82 @@ fn another_response_begins_again() {
     r.chain.head(Response, false);
     r.chain.data(Response, b"new", true);
     assert_eq!((r.said().as_str(), &r.chain.out[1].body[..]), ("<b.h <a.h <b.b3! <a.b3!", &b"new"[..]));
+}
+
+/// What happens to a message, in order; `!` at the end of data ends the body, `t` are trailers, `r` resumes the first filter.
+fn play(r: &mut Rig, d: Direction, events: &str) -> Result<(), Ended> {
+    for event in events.split(' ') {
+        match event {
+            "head" => r.chain.head(d, false),
+            "head!" => r.chain.head(d, true),
+            "t" => {
+                r.stream.trailers[d as usize].borrow_mut().add_named(b"x", b"y");
+                r.chain.trailers(d);
+            }
+            "r" => r.stream.post(Event::Resume { plugin: 0, direction: d }),
+            data => r.chain.data(d, data.trim_end_matches('!').as_bytes(), data.ends_with('!')),
+        }
+        r.run()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_filter_that_wants_the_whole_body_is_shown_it_once() {
+    use BodyMode::{Stream, Whole};
+    let go: &[Answer] = &[];
+    let stop: &[Answer] = &[Go, Hold(Iteration)];
+    type Row<'a> = (&'a [(usize, BodyMode, &'a [Answer])], &'a str, &'a str, &'a str);
+    let table: &[Row] = &[
+        (&[(0, Whole, go), (1, Stream, go)], "head 12 3!", "a.h a.b3! b.h b.b3!", "head 123!"),
+        (&[(0, Whole, go), (1, Stream, go)], "head 12", "a.h", "- "),
+        (&[(0, Whole, go), (1, Stream, go)], "head!", "a.h! b.h!", "head! !"),
+        // One filter holds the body; the next one gets it in one piece.
+        (&[(0, Stream, go), (1, Whole, go), (2, Whole, go)], "head 12 3!", "a.h b.h a.b2 a.b1! b.b3! c.h c.b3!", "head 123!"),
+        // Trailers end it.
+        (&[(0, Whole, go), (1, Stream, go)], "head 12 3 t", "a.h a.b3 a.t b.h b.b3 b.t", "head 123!t"),
+        (&[(0, Whole, go)], "head t", "a.h a.b0 a.t", "head !t"),
+        // A filter that stops keeps the head, too.
+        (&[(0, Whole, stop), (1, Stream, go)], "head 12!", "a.h a.b2!", "- "),
+        (&[(0, Whole, stop), (1, Stream, go)], "head 12! r", "a.h a.b2! b.h b.b2!", "head 12!"),
+        (&[(0, Whole, stop), (1, Stream, go)], "head 12 t r", "a.h a.b2 b.h b.b2 a.t b.t", "head 12!t"),
+        (&[(0, Whole, &[Hold(AllAndBuffer)])], "head 1 r 2!", "a.h a.b2!", "head 12!"),
+        (&[(0, Whole, &[Hold(AllAndBuffer)])], "head 12! r", "a.h a.b2!", "head 12!"),
+        (&[(0, Whole, &[Hold(AllAndBuffer)])], "head 12 t r", "a.h a.b2 a.t", "head 12!t"),
+        (&[(0, Whole, &[Hold(AllAndBuffer)])], "head! r", "a.h!", "head! !"),
+        (&[(0, Whole, &[End])], "head 12!", "a.h", "head! !"),
+    ];
+    for (scripts, events, shown, out) in table {
+        let mut r = rig_of(scripts);
+        play(&mut r, Request, events).unwrap();
+        assert_eq!((r.said().as_str(), r.out().as_str()), (*shown, *out), "{events}");
+    }
+}
+
+#[test]
+fn a_whole_body_has_the_limit_of_the_connection_manager() {
+    for d in [Request, Response] {
+        for (events, fits) in [("head 1234!", true), ("head 12 345", false), ("head 12345!", false)] {
+            let mut r = rig_of(&[(0, BodyMode::Whole, &[])]);
+            let played = play(&mut r, d, events);
+            match fits {
+                true => assert!(played.is_ok(), "{d:?} {events}"),
+                false => assert!(matches!(played, Err(Ended::TooLarge(of, _)) if of == d), "{d:?} {events}: {played:?}"),
+            }
+        }
+    }
+    let mut r = rig_of(&[(0, BodyMode::Whole, &[Go, Refuse(400)])]);
+    assert!(matches!(play(&mut r, Request, "head 12 3!"), Err(Ended::Reply(reply, _)) if reply.status == 400));
+    assert_eq!((r.said().as_str(), r.out().as_str()), ("a.h a.b3!", "- "));
+}
+
+#[test]
+fn a_body_that_no_filter_may_want_is_not_asked_for() {
+    for (modes, wanted) in
+        [([BodyMode::None; 2], false), ([BodyMode::None, BodyMode::Stream], true), ([BodyMode::Whole, BodyMode::None], true)]
+    {
+        let mut r = rig_of(&[(0, modes[0], &[]), (1, modes[1], &[])]);
+        r.chain.head(Request, false);
+        assert_eq!(r.chain.wants_body(Request), wanted, "{modes:?}");
+    }
 }
