@@ -2,6 +2,7 @@
 mod bench;
 mod callgrind;
 mod fuzz;
+mod kube_rig;
 mod test;
 mod tidy;
 
@@ -28,6 +29,8 @@ enum Command {
     Callgrind(callgrind::Args),
     /// Runs the fuzz targets for a while; finds stay in fuzz/artifacts
     Fuzz(fuzz::Args),
+    /// A Kubernetes API on this machine: builds tools/kube-rig and runs it
+    KubeRig(kube_rig::Args),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +50,7 @@ fn run(command: Command) -> Result<()> {
         Command::Bench(args) => bench::run(&root(), &args),
         Command::Callgrind(args) => callgrind::run(&root(), &args),
         Command::Fuzz(args) => fuzz::run(&root(), &args),
+        Command::KubeRig(args) => kube_rig::run(&args),
     }
 }
 

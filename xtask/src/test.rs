@@ -16,8 +16,18 @@ pub struct Args {
 }
 
 /// A program that the tests run, and the Debian package that has it.
-const PROGRAMS: &[(&str, &str)] =
-    &[("redis-server", "redis-server"), ("redis-cli", "redis-tools"), ("valgrind", "valgrind"), ("g++", "g++"), ("openssl", "openssl")];
+const PROGRAMS: &[(&str, &str)] = &[
+    ("redis-server", "redis-server"),
+    ("redis-cli", "redis-tools"),
+    ("valgrind", "valgrind"),
+    ("g++", "g++"),
+    ("openssl", "openssl"),
+    ("etcd", "etcd-server"),
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("nsenter", "util-linux"),
+    ("sysctl", "procps"),
+];
 
 pub fn run(root: &Path, args: &Args) -> Result<()> {
     let mut steps = Steps::default();
@@ -36,6 +46,7 @@ fn all(root: &Path, args: &Args, steps: &mut Steps) -> Result<()> {
     steps.run("tidy", || super::tidy::run(root))?;
     steps.run("clippy", || cargo(root, &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     steps.run("build", || cargo(root, &["build", "--workspace", "--all-targets"]))?;
+    steps.run("kubernetes", || kubernetes(root))?;
     let mut passed = 0;
     steps.run("tests", || tests(root, &mut passed))?;
     steps.run("fuzz", || super::fuzz::run(root, &super::fuzz::Args::all(args.fuzz_seconds)))?;
@@ -86,11 +97,23 @@ fn tests(root: &Path, passed: &mut usize) -> Result<()> {
     Ok(())
 }
 
-fn binary(root: &Path) -> PathBuf {
+/// Checks the sources of the cluster that the tests run, and builds it.
+fn kubernetes(root: &Path) -> Result<()> {
+    let rig = root.join("tools/kube-rig");
+    let output = Command::new("gofmt").args(["-l", "."]).current_dir(&rig).output().context("gofmt is missing")?;
+    if !output.stdout.is_empty() || !output.status.success() {
+        bail!("gofmt tools/kube-rig: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    }
+    cargo_like(&rig, "go", &["vet", "./..."])?;
+    weir_test::kube::programs::programs(weir_test::kube::programs::SUITE)?;
+    Ok(())
+}
+
+pub fn binary(root: &Path) -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from).join("debug/weir")
 }
 
-fn cargo(root: &Path, args: &[&str]) -> Result<()> {
+pub fn cargo(root: &Path, args: &[&str]) -> Result<()> {
     cargo_like(root, "cargo", args)
 }
 

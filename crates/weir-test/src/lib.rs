@@ -6,6 +6,7 @@ pub mod backend;
 pub mod certificates;
 pub mod client;
 pub mod dns;
+pub mod kube;
 pub mod ports;
 pub mod received;
 pub mod redis;
@@ -14,6 +15,7 @@ pub mod wait;
 
 pub use certificates::{Ca, Signed, self_signed};
 pub use dns::DnsServer;
+pub use kube::Kube;
 pub use ports::free_port;
 pub use received::Received;
 pub use redis::RedisServer;

@@ -24,6 +24,7 @@ mod grpc;
 mod harness;
 mod head_lines;
 mod http2;
+mod kube;
 mod limits;
 mod listeners;
 mod live;
