@@ -1,5 +1,6 @@
 //! A YAML (or JSON) document as a tree that remembers where everything stood.
 mod build;
+pub mod deserialize;
 mod explain;
 mod flow;
 

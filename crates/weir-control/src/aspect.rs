@@ -17,6 +17,7 @@ use crate::{
     object::{Kind, Object, Spec},
 };
 use std::{collections::BTreeSet, net::IpAddr};
+use weir_config::model::Name;
 
 /// What is read of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -154,9 +155,9 @@ fn services(old: Option<&kubernetes::Service>, new: Option<&kubernetes::Service>
 }
 
 /// With where the object is: that is the origin of redirects, which VirtualServices make.
-fn istio_servers(object: Option<&Object>) -> Option<(u32, &str, SeenServers<'_>)> {
+fn istio_servers(object: Option<&Object>) -> Option<(u32, Option<&Name>, SeenServers<'_>)> {
     match object.map(|o| (o, &o.spec)) {
-        Some((object, Spec::IstioGateway(gateway))) => Some((object.line, &object.document.file, seen_servers(gateway))),
+        Some((object, Spec::IstioGateway(gateway))) => Some((object.line, object.document.file.as_ref(), seen_servers(gateway))),
         _ => None,
     }
 }

@@ -1,14 +1,17 @@
-//! Files to configuration, once or for as long as they change.
+//! Sources to configuration: files once or for as long as they change, and the objects of a cluster.
 use crate::{
     Options,
     index::{Applied, Index},
+    kubernetes::{Cluster, Connection},
     source::{
         files::{Changes, Files},
+        inbox::{Event, Inbox},
         watch::{Batch, Watch},
     },
 };
 use std::{
     collections::{BTreeMap, HashSet},
+    io,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -35,27 +38,51 @@ pub struct Update {
     pub took: Duration,
     /// What there is, after the first reading; `None` after a change.
     pub read: Option<Read>,
+    /// False while a source was not read to its end yet: there is nothing to apply, only something to say.
+    pub complete: bool,
+}
+
+/// Where objects come from. Where several have an object, the first one's counts: files in their order, then the cluster.
+#[derive(Default)]
+pub struct Sources {
+    /// Files and folders.
+    pub paths: Vec<PathBuf>,
+    pub cluster: Option<Box<Connection>>,
 }
 
 /// How much was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Read {
     pub files: usize,
+    /// The address of the API server, where there is one.
+    pub cluster: Option<String>,
     /// Objects by their kind.
     pub kinds: BTreeMap<&'static str, usize>,
 }
 
-/// Reads objects from files, translates them, and follows their changes.
+/// Reads objects from their sources, translates them, and follows their changes.
 pub struct Control {
     index: Index,
+    inbox: Inbox,
     files: Files,
     watch: Option<Watch>,
     unwatched: Option<Diagnostic>,
+    cluster: Option<Cluster>,
+    /// Changes of files that wait until the cluster was read.
+    withheld: Option<Changes>,
 }
 
 impl Control {
     pub fn new(options: Options) -> Control {
-        Control { index: Index::new(options), files: Files::default(), watch: None, unwatched: None }
+        Control {
+            index: Index::new(options),
+            inbox: Inbox::default(),
+            files: Files::default(),
+            watch: None,
+            unwatched: None,
+            cluster: None,
+            withheld: None,
+        }
     }
 
     /// Reads files and folders, in the order of precedence; replaces what was loaded before.
@@ -71,9 +98,13 @@ impl Control {
     }
 
     fn read(&self) -> Read {
-        let mut read = Read { files: self.files.count(), kinds: BTreeMap::new() };
+        let server = self.cluster.as_ref().map(|cluster| cluster.server().to_string());
+        let mut read = Read { files: self.files.count(), cluster: server, kinds: BTreeMap::new() };
         for key in self.files.keys() {
             *read.kinds.entry(key.kind.info().name).or_default() += 1;
+        }
+        if let Some(cluster) = &self.cluster {
+            cluster.count(&mut read.kinds);
         }
         read
     }
@@ -81,7 +112,7 @@ impl Control {
     /// As `load`, and watches from then on: [`Control::next`] tells of changes. Where watching is not possible a
     /// diagnostic says so.
     pub fn load_and_watch(&mut self, paths: &[PathBuf]) -> Update {
-        match Watch::new() {
+        match self.inbox.watch() {
             Ok(watch) => self.watch = Some(watch),
             Err(e) => self.fail_to_watch(&e),
         }
@@ -99,12 +130,8 @@ impl Control {
 
     /// Waits for the next change, at most for `timeout`.
     pub fn next(&mut self, timeout: Duration) -> Option<Update> {
-        let Some(batch) = self.watch.as_mut().map(|w| w.wait(timeout)) else {
-            std::thread::sleep(timeout);
-            return None;
-        };
+        let Batch { files, mut scan, cluster: _ } = self.inbox.wait(self.watch.as_mut(), timeout)?;
         let start = Instant::now();
-        let Batch { files, mut scan } = batch?;
         let mut changes = Changes::new();
         for path in &files {
             // A folder, or what is refused as it is no regular file.
@@ -122,8 +149,16 @@ impl Control {
         Some(update)
     }
 
-    /// Watches from a thread of its own until the receiver is dropped. The first update is what `paths` hold now.
-    pub fn spawn(mut self, paths: Vec<PathBuf>) -> std::io::Result<mpsc::Receiver<Update>> {
+    /// Follows the sources from a thread of its own until the receiver is dropped. The first update that is complete has all that
+    /// they hold now.
+    pub fn spawn(mut self, sources: Sources) -> io::Result<mpsc::Receiver<Update>> {
+        let Sources { paths, cluster } = sources;
+        if let Some(connection) = cluster {
+            let inbox = self.inbox.sender();
+            let wake = Box::new(move || _ = inbox.send(Event::Cluster));
+            self.cluster = Some(Cluster::follow(*connection, wake).map_err(io::Error::other)?);
+            self.withheld = Some(Changes::new());
+        }
         let (send, receive) = mpsc::channel(UPDATES);
         let follow = move || {
             let mut update = Some(self.load_and_watch(&paths));
@@ -136,7 +171,7 @@ impl Control {
                 update = self.next(PATIENCE);
             }
         };
-        std::thread::Builder::new().name("weir-files".into()).spawn(follow)?;
+        std::thread::Builder::new().name("weir-control".into()).spawn(follow)?;
         Ok(receive)
     }
 
@@ -170,16 +205,51 @@ impl Control {
     }
 
     fn update(&mut self, changes: Changes, files: &[PathBuf], start: Instant) -> Update {
+        let Some((changes, first)) = self.merge(changes) else {
+            let diagnostics = self.diagnostics();
+            return Update {
+                delta: Delta::default(),
+                diagnostics,
+                objects: 0,
+                translated: 0,
+                took: start.elapsed(),
+                read: None,
+                complete: false,
+            };
+        };
         let objects = changes.len();
         let Applied { delta, translated } = self.index.apply(changes, files);
         let diagnostics = self.diagnostics();
         self.index.status().set_findings(&diagnostics);
-        Update { delta, diagnostics, objects, translated, took: start.elapsed(), read: None }
+        let read = first.then(|| self.read());
+        Update { delta, diagnostics, objects, translated, took: start.elapsed(), read, complete: true }
+    }
+
+    /// Joins changes of files with those of the cluster. Files come first: an object that they hold hides the cluster's, which comes
+    /// back when they let go of it. `None` while the cluster was not read yet; true with the first changes after that.
+    fn merge(&mut self, of_files: Changes) -> Option<(Changes, bool)> {
+        let Some(cluster) = &self.cluster else { return Some((of_files, false)) };
+        let Some(of_cluster) = cluster.take() else {
+            self.withheld.get_or_insert_default().extend(of_files);
+            return None;
+        };
+        let withheld = self.withheld.take();
+        let first = withheld.is_some();
+        let of_files = withheld.into_iter().flatten().chain(of_files);
+        let mut changes: Changes = of_files
+            .map(|(key, object)| {
+                let object = object.or_else(|| cluster.get(&key));
+                (key, object)
+            })
+            .collect();
+        changes.extend(of_cluster.into_iter().filter(|(key, _)| !self.files.holds(key)));
+        Some((changes, first))
     }
 
     pub fn diagnostics(&mut self) -> Vec<Diagnostic> {
         let (late, ports) = self.index.findings();
         let mut all = self.files.diagnostics(late);
+        all.extend(self.cluster.iter().flat_map(Cluster::diagnostics));
         all.extend(ports.into_iter().cloned());
         all.extend(self.unwatched.clone());
         let place = |d: &Diagnostic| d.place.as_ref().map(|p| (p.source.name.clone(), p.line, p.column));

@@ -3,7 +3,7 @@ use crate::{
     Options, Update,
     artifact::Artifacts,
     control::{PATIENCE, not_watched},
-    source::{files::Files, watch::Watch},
+    source::{files::Files, inbox::Inbox, watch::Watch},
 };
 use std::{
     collections::BTreeMap,
@@ -52,7 +52,7 @@ impl Direct {
                 let config = self.config(&options, &mut diagnostics);
                 let delta = Delta::between(&before, &config, revision);
                 before = config;
-                let update = Update { delta, diagnostics, objects: 1, translated: 1, took: began.elapsed(), read: None };
+                let update = Update { delta, diagnostics, objects: 1, translated: 1, took: began.elapsed(), read: None, complete: true };
                 if send.blocking_send(update).is_err() {
                     return;
                 }
@@ -160,13 +160,16 @@ impl Direct {
 struct Followed {
     paths: Vec<PathBuf>,
     seen: Option<(SystemTime, u64)>,
+    inbox: Inbox,
     watch: Result<Watch, notify::Error>,
 }
 
 impl Followed {
     fn new(path: &Path) -> Followed {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-        let mut followed = Followed { seen: None, paths: vec![path], watch: Watch::new() };
+        let inbox = Inbox::default();
+        let watch = inbox.watch();
+        let mut followed = Followed { seen: None, paths: vec![path], inbox, watch };
         followed.follow();
         followed.seen = followed.stamp();
         followed
@@ -196,7 +199,7 @@ impl Followed {
     /// Waits for a change, at most for `patience`.
     fn changed(&mut self, patience: Duration) -> bool {
         let happened = match &mut self.watch {
-            Ok(watch) => watch.wait(patience).is_some(),
+            Ok(watch) => self.inbox.wait(Some(watch), patience).is_some(),
             Err(_) => {
                 std::thread::sleep(patience);
                 false

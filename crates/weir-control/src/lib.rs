@@ -7,6 +7,7 @@
 //! - [`object`]: an object of any kind
 //! - `aspect`: the parts of objects that others depend on
 //! - [`source`]: files and folders, read and watched
+//! - [`kubernetes`]: the objects of a cluster, read and watched
 //! - [`store`]: objects by key
 //! - [`translate`]: from objects to resources, one module per API
 //! - [`index`]: what is derived from what
@@ -22,13 +23,14 @@ pub mod control;
 mod direct;
 mod guard;
 pub mod index;
+pub mod kubernetes;
 pub mod object;
 pub mod source;
 mod status;
 pub mod store;
 pub mod translate;
 
-pub use control::{Control, Read, Update, check};
+pub use control::{Control, Read, Sources, Update, check};
 pub use direct::Direct;
 pub use status::Status;
 

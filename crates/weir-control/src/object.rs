@@ -66,7 +66,7 @@ impl Object {
     }
     /// At a line of its document, counted from 1.
     pub fn origin_at(&self, line: u32) -> Origin {
-        Origin { object: self.title.clone(), file: Some(self.document.file.clone()), line: self.document.line(line) }
+        Origin { object: self.title.clone(), file: self.document.file.clone(), line: self.document.line(line) }
     }
     /// Sorts the oldest first, those of one age by name.
     pub fn age(&self) -> (&str, &Key) {
@@ -119,45 +119,73 @@ pub enum Decoded {
 /// Reads one object of a document. `List`s must have been unfolded before.
 pub fn decode(node: &Node, source: &Arc<Source>, document: &Arc<Document>, found: &mut Vec<Diagnostic>) -> Decoded {
     let reader = Reader::new(source.clone());
-    let decoded = decode_with(&reader, node, document);
+    let decoded = match identify(&reader, node) {
+        Some((root, info)) => decode_object(&reader, root, info, document),
+        None => Decoded::Ignored,
+    };
     found.extend(reader.take());
     decoded
 }
 
-fn decode_with(reader: &Reader, node: &Node, document: &Arc<Document>) -> Decoded {
+/// Reads an object of which it is known what it is, as those of an API server are.
+pub fn decode_as(
+    info: &'static KindInfo,
+    node: &Node,
+    source: &Arc<Source>,
+    document: &Arc<Document>,
+    found: &mut Vec<Diagnostic>,
+) -> Decoded {
+    let reader = Reader::new(source.clone());
+    let decoded = match reader.root(node).object() {
+        Some(root) => {
+            root.ignore(&["apiVersion", "kind"]);
+            decode_object(&reader, root, info, document)
+        }
+        None => Decoded::Ignored,
+    };
+    found.extend(reader.take());
+    decoded
+}
+
+/// The kind of an object, by `apiVersion` and `kind`; reports what Weir does not know.
+fn identify<'a>(reader: &'a Reader, node: &'a Node) -> Option<(reader::Object<'a>, &'static KindInfo)> {
     let field = reader.root(node);
     if !matches!(node.value, Value::Map(_)) {
         unknown::report_no_map(&field);
-        return Decoded::Ignored;
+        return None;
     }
-    let Some(root) = field.object() else { return Decoded::Ignored };
+    let root = field.object()?;
     if !root.has("apiVersion") && !root.has("kind") {
         root.ignore_rest();
         unknown::report_no_object(root.field());
-        return Decoded::Ignored;
+        return None;
     }
     let (version, kind) = (root.required("apiVersion").and_then(|f| f.str()), root.required("kind"));
     let (Some(version), Some(kind_field)) = (version, kind) else {
         root.ignore_rest();
-        return Decoded::Ignored;
+        return None;
     };
     let Some(kind) = kind_field.str() else {
         root.ignore_rest();
-        return Decoded::Ignored;
+        return None;
     };
     let (group, version) = version.rsplit_once('/').unwrap_or(("", version));
     let Some(info) = KINDS.iter().find(|i| i.group == group && i.name == kind) else {
         root.ignore_rest();
         unknown::report(&kind_field, group, kind);
-        return Decoded::Ignored;
+        return None;
     };
     if !info.versions.contains(&version) {
         let field = root.get("apiVersion").unwrap_or(kind_field);
         let accepted: Vec<String> = info.versions.iter().map(|v| info.api_version(v)).collect();
         field.error("UnknownVersion", format!("unsupported version {version} of {kind}"), format!("write {}", accepted.join(" or ")));
         root.ignore_rest();
-        return Decoded::Ignored;
+        return None;
     }
+    Some((root, info))
+}
+
+fn decode_object(reader: &Reader, root: reader::Object<'_>, info: &'static KindInfo, document: &Arc<Document>) -> Decoded {
     let Some(meta) = root.required("metadata").and_then(|m| meta::decode(&m, info)) else {
         root.ignore_rest();
         return Decoded::Ignored;

@@ -11,7 +11,7 @@ use std::{
 };
 use tempfile::TempDir;
 use weir_config::model::Config;
-use weir_control::{Control, Options, Update};
+use weir_control::{Control, Options, Sources, Update};
 
 /// Generous: a machine under load is slow.
 const SOON: Duration = Duration::from_secs(20);
@@ -355,7 +355,7 @@ fn updates_come_by_a_channel() {
     let dir = tempfile::tempdir().unwrap();
     write(&dir.path().join("a.yaml"), &gateway("a", 1001));
     let names = |update: &Update| update.delta.set.iter().map(|r| r.id().to_string()).collect::<Vec<_>>();
-    let mut updates = Control::new(Options::default()).spawn(vec![dir.path().to_path_buf()]).unwrap();
+    let mut updates = Control::new(Options::default()).spawn(Sources { paths: vec![dir.path().to_path_buf()], cluster: None }).unwrap();
     let first = updates.blocking_recv().unwrap();
     assert_eq!(names(&first), ["listener `0.0.0.0_1001`"]);
     write(&dir.path().join("b.yaml"), &gateway("b", 1002));

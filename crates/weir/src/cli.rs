@@ -3,6 +3,7 @@ mod address;
 mod check;
 pub mod docs;
 mod echo;
+mod gateway;
 mod paths;
 mod plugin;
 mod run;
@@ -23,6 +24,7 @@ use std::process::ExitCode;
 Examples:
   weir run conf.d/                            serve a folder, and follow its changes
   weir run --to http://127.0.0.1:3000         send everything to one URL
+  weir gateway                                serve the objects of a Kubernetes cluster
   weir check conf.d/                          what is wrong with it, and where
   weir plugin new greeter && cd greeter       start a plugin in Go
   weir completions bash > ~/.local/share/bash-completion/completions/weir"
@@ -35,6 +37,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     Run(Box<run::Args>),
+    Gateway(Box<gateway::Args>),
     Check(check::Args),
     Echo(echo::Args),
     #[command(subcommand)]
@@ -67,6 +70,7 @@ enum Output {
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Run(args) => run::run(*args),
+        Command::Gateway(args) => gateway::run(*args),
         Command::Check(args) => check::run(args),
         Command::Echo(args) => echo::run(args),
         Command::Plugin(command) => plugin::run(command),

@@ -5,7 +5,6 @@ use std::{
     collections::HashSet,
     io::{IsTerminal, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
@@ -21,7 +20,7 @@ use weir_config::{
     redact,
     text::counted,
 };
-use weir_control::{Control, Direct, Update};
+use weir_control::{Control, Direct, Sources, Update};
 use weir_proxy::{BoundListener, Proxy, app_log::Logger, plugin::CODE_UNAVAILABLE};
 
 pub struct Options {
@@ -33,7 +32,7 @@ pub struct Options {
 
 /// Where the configuration comes from.
 pub enum Source {
-    Files(Vec<PathBuf>),
+    Objects(Sources),
     Url(Box<Direct>),
 }
 
@@ -63,6 +62,7 @@ pub fn run(options: Options) -> Result<ExitCode> {
         let wanted = loop {
             tokio::select! {
                 update = updates.recv() => match update {
+                    Some(update) if !update.complete => printer.waiting(&update),
                     Some(mut update) => {
                         let delta = std::mem::take(&mut update.delta);
                         if !printer.greeted {
@@ -154,7 +154,7 @@ async fn start_echo(wanted: &[EchoAt]) -> Result<Vec<echo::Server>> {
 
 fn updates(source: Source, options: weir_control::Options) -> Result<Receiver<Update>> {
     match source {
-        Source::Files(paths) => Control::new(options).spawn(paths).context("cannot start the thread that watches files"),
+        Source::Objects(sources) => Control::new(options).spawn(sources).context("cannot start the thread that follows the sources"),
         Source::Url(direct) => direct.spawn(options).context("cannot start the thread that watches the plugin"),
     }
 }
@@ -169,14 +169,22 @@ struct Printer {
 }
 
 impl Printer {
-    fn applied(&mut self, proxy: &Proxy, update: &Update, config: &Config, report: weir_proxy::Report, took: Duration) {
+    /// Says what keeps the sources from being read.
+    fn waiting(&mut self, update: &Update) {
+        self.print(&update.diagnostics);
+        self.told = update.diagnostics.iter().map(Diagnostic::line).collect();
+    }
+
+    fn print(&self, all: &[Diagnostic]) {
         let colour = std::io::stderr().is_terminal();
-        let all = findings(&update.diagnostics, report.diagnostics());
-        for d in &all {
-            if !self.told.contains(&d.line()) {
-                eprintln!("{}\n", d.snippet(colour));
-            }
+        for d in all.iter().filter(|d| !self.told.contains(&d.line())) {
+            eprintln!("{}\n", d.snippet(colour));
         }
+    }
+
+    fn applied(&mut self, proxy: &Proxy, update: &Update, config: &Config, report: weir_proxy::Report, took: Duration) {
+        let all = findings(&update.diagnostics, report.diagnostics());
+        self.print(&all);
         // One that was overtaken, since its plugins took their time, says nothing of what holds now.
         if report.version > self.version {
             self.version = report.version;
@@ -232,14 +240,19 @@ fn greet(out: &mut impl Write, proxy: &Proxy, update: &Update, config: &Config) 
     Ok(())
 }
 
-/// `read 5 objects from 2 files (1 Gateway, 4 HTTPRoute): 1 listener, 4 routes`
+/// `read 5 objects from 2 files (1 Gateway, 4 HTTPRoute): 1 listener, 4 routes`, or `from https://10.96.0.1 and 2 files`
 fn summary(read: &weir_control::Read, config: &Config) -> String {
     let kinds: Vec<String> = read.kinds.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
     let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
     let objects = counted(read.kinds.values().sum(), "object");
     let routes = config.routes.values().flat_map(|table| &table.virtual_hosts).map(|host| host.routes.len()).sum();
     let (files, listeners, routes) = (counted(read.files, "file"), counted(config.listeners.len(), "listener"), counted(routes, "route"));
-    format!("read {objects} from {files}{kinds}: {listeners}, {routes}")
+    let sources = match &read.cluster {
+        None => files,
+        Some(server) if read.files == 0 => server.clone(),
+        Some(server) => format!("{server} and {files}"),
+    };
+    format!("read {objects} from {sources}{kinds}: {listeners}, {routes}")
 }
 
 /// Up to three requests that would reach a route each.

@@ -1,7 +1,10 @@
 //! What every object has, whatever its kind: the kind, the key, the metadata and the document that it stands in.
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 use weir_config::{
     diagnostic::Diagnostic,
@@ -91,6 +94,24 @@ kinds! {
 }
 
 impl KindInfo {
+    /// As in the paths of the API: `httproutes`, `ingresses`.
+    pub fn plural(&self) -> String {
+        let name = self.name.to_ascii_lowercase();
+        match name.strip_suffix('y') {
+            _ if self.kind == Kind::Endpoints => name,
+            Some(stem) if !stem.ends_with(['a', 'e', 'i', 'o', 'u']) => format!("{stem}ies"),
+            None if name.ends_with('s') => format!("{name}es"),
+            _ => format!("{name}s"),
+        }
+    }
+    /// The name of its CustomResourceDefinition: `httproutes.gateway.networking.k8s.io`.
+    pub fn crd(&self) -> String {
+        format!("{}.{}", self.plural(), self.group)
+    }
+    /// Kubernetes itself has it; others come with a CustomResourceDefinition.
+    pub fn is_built_in(&self) -> bool {
+        matches!(self.group, "" | "networking.k8s.io" | "discovery.k8s.io")
+    }
     /// `GROUP/VERSION`
     pub fn api_version(&self, version: &str) -> String {
         if self.group.is_empty() { version.to_string() } else { format!("{}/{version}", self.group) }
@@ -133,8 +154,8 @@ impl std::fmt::Display for Key {
 /// One document of a file, after it was read.
 #[derive(Debug)]
 pub struct Document {
-    /// As it was named on the command line, or found in the folder that was.
-    pub file: Name,
+    /// As it was named on the command line, or found in the folder that was; `None` for what came from a Kubernetes API.
+    pub file: Option<Name>,
     /// Of its text.
     pub hash: u64,
     /// Where it starts in the file; moves without the document being read again, and is shared with what was made of the
@@ -151,7 +172,15 @@ impl PartialEq for Document {
 
 impl Document {
     pub fn new(file: Name, hash: u64, first_line: u32) -> Document {
-        Document { file, hash, first_line: Mutex::new(Arc::new(first_line.into())) }
+        Document { file: Some(file), hash, first_line: Mutex::new(Arc::new(first_line.into())) }
+    }
+    /// Of objects from a Kubernetes API, which stand in no file.
+    pub fn without_file() -> Document {
+        Document { file: None, hash: 0, first_line: Mutex::new(Arc::new(1.into())) }
+    }
+    /// The folder of its file, from which relative paths in it count; empty where there is no file.
+    pub fn folder(&self) -> &Path {
+        self.file.as_deref().and_then(|file| Path::new(file).parent()).unwrap_or(Path::new(""))
     }
     fn start(&self) -> MutexGuard<'_, Arc<AtomicU32>> {
         self.first_line.lock().unwrap_or_else(PoisonError::into_inner)
@@ -276,6 +305,23 @@ mod tests {
     fn kinds_stand_in_the_order_of_their_enum() {
         for (i, info) in KINDS.iter().enumerate() {
             assert_eq!(info.kind as usize, i, "{}", info.name);
+        }
+    }
+
+    #[test]
+    fn plurals_are_those_of_the_api() {
+        for (kind, plural) in [
+            (Kind::Gateway, "gateways"),
+            (Kind::GatewayClass, "gatewayclasses"),
+            (Kind::HttpRoute, "httproutes"),
+            (Kind::BackendTlsPolicy, "backendtlspolicies"),
+            (Kind::Ingress, "ingresses"),
+            (Kind::Endpoints, "endpoints"),
+            (Kind::EndpointSlice, "endpointslices"),
+            (Kind::ServiceEntry, "serviceentries"),
+            (Kind::HigressWasmPlugin, "wasmplugins"),
+        ] {
+            assert_eq!(kind.info().plural(), plural);
         }
     }
 }

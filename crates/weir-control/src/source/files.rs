@@ -125,6 +125,10 @@ impl Files {
     pub fn keys(&self) -> impl Iterator<Item = &Key> {
         self.owners.keys()
     }
+    /// Whether a file has this object, or its last good version.
+    pub fn holds(&self, key: &Key) -> bool {
+        self.owners.contains_key(key)
+    }
     /// Folders that were found by the last scan.
     pub fn folders(&self) -> &BTreeSet<PathBuf> {
         &self.folders
@@ -165,7 +169,7 @@ impl Files {
         let mut touched = BTreeSet::new();
         let mut ours = false;
         for root in 0..self.roots.len() {
-            if self.holds(root, path) {
+            if self.has_room(root, path) {
                 ours = true;
                 let id = Arc::new(FileId { root, path: path.into() });
                 match fs::metadata(path) {
@@ -181,7 +185,7 @@ impl Files {
     }
 
     /// Whether a folder root has this file in it, as far as the name says.
-    fn holds(&self, root: usize, path: &Path) -> bool {
+    fn has_room(&self, root: usize, path: &Path) -> bool {
         let parent_known = path.parent().is_some_and(|p| self.folders.contains(p));
         parent_known && is_configuration(path) && path.starts_with(&self.roots[root]) && self.roots[root] != *path
     }

@@ -18,7 +18,9 @@ impl Sources {
         let findings: Vec<&Finding> = findings.collect();
         let mut wanted: HashMap<&Name, HashSet<u64>> = HashMap::new();
         for Finding { document, .. } in &findings {
-            wanted.entry(&document.file).or_default().insert(document.hash);
+            if let Some(file) = &document.file {
+                wanted.entry(file).or_default().insert(document.hash);
+            }
         }
         self.0.retain(|file, _| wanted.contains_key(file));
         for (file, hashes) in wanted {
@@ -35,6 +37,7 @@ impl Sources {
         let Document { file, hash, .. } = &*finding.document;
         let line = finding.document.first_line();
         let mut found = finding.diagnostic.clone();
+        let Some(file) = file else { return found };
         if let Some(source) = self.0.get_mut(file).and_then(|of| of.get_mut(hash)) {
             // It moved within its file.
             if source.first_line != line {

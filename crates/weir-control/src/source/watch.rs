@@ -11,18 +11,10 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
-    time::{Duration, Instant},
 };
-
-/// Changes that come within this time of each other are taken as one…
-const QUIET: Duration = Duration::from_millis(1);
-/// …but none waits longer than this.
-const GATHER: Duration = Duration::from_millis(5);
 
 pub struct Watch {
     watcher: RecommendedWatcher,
-    events: Receiver<notify::Result<Event>>,
     /// Folders by their absolute paths, as events name them.
     watched: HashMap<PathBuf, Watched>,
     /// Roots, link targets and files that objects name: whatever they are called, an event on one matters.
@@ -43,22 +35,23 @@ struct Watched {
 #[derive(Debug, Default, PartialEq)]
 pub struct Batch {
     pub files: BTreeSet<PathBuf>,
-    /// Look at everything.
+    /// Look at every file.
     pub scan: bool,
+    /// Take what the cluster has.
+    pub cluster: bool,
 }
 
 impl Batch {
-    fn is_empty(&self) -> bool {
-        self.files.is_empty() && !self.scan
+    pub fn has_files(&self) -> bool {
+        !self.files.is_empty() || self.scan
     }
 }
 
 impl Watch {
-    pub fn new() -> notify::Result<Watch> {
-        let (send, events) = channel();
-        // The receiver's end is the watch's own: a failure to send means that nobody looks any more.
-        let watcher = notify::recommended_watcher(move |event| _ = send.send(event))?;
-        Ok(Watch { watcher, events, watched: HashMap::new(), special: HashSet::new(), folders: BTreeSet::new(), writing: HashSet::new() })
+    /// Events go to `send`, and come back by [`Watch::take`].
+    pub fn new(send: impl Fn(notify::Result<Event>) + Send + 'static) -> notify::Result<Watch> {
+        let watcher = notify::recommended_watcher(send)?;
+        Ok(Watch { watcher, watched: HashMap::new(), special: HashSet::new(), folders: BTreeSet::new(), writing: HashSet::new() })
     }
 
     /// Watches what belongs to `files` as of its last scan, and to `named`, files that objects name. True where a folder
@@ -111,35 +104,8 @@ impl Watch {
         self.watched.get(path).map(|folder| folder.names.clone()).unwrap_or_default()
     }
 
-    /// Waits for changes, at most for `timeout`.
-    pub fn wait(&mut self, timeout: Duration) -> Option<Batch> {
-        let end = Instant::now() + timeout;
-        let mut batch = Batch::default();
-        let mut gathered: Option<Instant> = None;
-        loop {
-            let now = Instant::now();
-            let patience = match gathered {
-                None => end.saturating_duration_since(now),
-                Some(first) => QUIET.min((first + GATHER).saturating_duration_since(now)),
-            };
-            match self.events.recv_timeout(patience) {
-                Ok(event) => {
-                    self.take(event, &mut batch);
-                    if gathered.is_none() && !batch.is_empty() {
-                        gathered = Some(Instant::now());
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => break,
-                Err(RecvTimeoutError::Disconnected) => {
-                    std::thread::sleep(patience);
-                    break;
-                }
-            }
-        }
-        (!batch.is_empty()).then_some(batch)
-    }
-
-    fn take(&mut self, event: notify::Result<Event>, batch: &mut Batch) {
+    /// Adds to `batch` what an event asks for.
+    pub fn take(&mut self, event: notify::Result<Event>, batch: &mut Batch) {
         let Ok(event) = event else {
             batch.scan = true;
             return;
@@ -216,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_written_again_waits_for_its_second_close() {
-        let mut watch = Watch::new().unwrap();
+        let mut watch = Watch::new(|_| ()).unwrap();
         watch.folders.insert("conf.d".into());
         let (path, mut batch) = (Path::new("conf.d/shop.yaml"), Batch::default());
         let closed = EventKind::Access(AccessKind::Close(AccessMode::Write));

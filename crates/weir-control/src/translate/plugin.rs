@@ -7,7 +7,7 @@ use crate::{
     api::plugin::{Code, Plugin},
     object::Object,
 };
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 use weir_config::{
     diagnostic::Diagnostic,
     model::{WasmCode, WasmPlugin},
@@ -65,7 +65,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, plugin: &Plugin, part: &mut 
 /// The code in a file by its digest. A plugin whose file is missing or is not the right one is passed on all the same: it
 /// fails to load, and what that means for requests is its failStrategy's to say.
 fn file(cx: &Cx<'_>, object: &Object, plugin: &Plugin, path: &str, part: &mut Part) -> WasmCode {
-    let folder = Path::new(&*object.document.file).parent().unwrap_or(Path::new(""));
+    let folder = object.document.folder();
     let path = folder.join(path);
     let shown = path.display().to_string();
     let digest = cx.artifact(&path);

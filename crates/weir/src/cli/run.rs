@@ -40,7 +40,7 @@ pub struct Args {
     #[command(flatten)]
     paths: Paths,
     /// Send all requests to this URL: a gateway without files
-    #[arg(long, value_name = "URL", value_parser = upstream)]
+    #[arg(long, value_name = "URL", value_parser = upstream, conflicts_with_all = ["http_port", "https_port", "bind", "labels"])]
     to: Option<Url>,
     /// Where to listen, with --to [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR", value_parser = address::listen)]
@@ -54,20 +54,39 @@ pub struct Args {
     /// A limit of the plugin, as call-deadline=1s or memory-limit=512Mi (docs/plugins/ship.md); may be repeated
     #[arg(long, value_name = "NAME=VALUE", requires = "plugin", value_parser = limit)]
     plugin_limit: Vec<Limit>,
-    /// The HTTP port for kinds that name none, such as Ingress
-    #[arg(long, value_name = "PORT", default_value_t = 8080, conflicts_with = "to")]
-    http_port: u16,
-    /// The HTTPS port for kinds that name none
-    #[arg(long, value_name = "PORT", default_value_t = 8443, conflicts_with = "to")]
-    https_port: u16,
-    /// The address that listeners of files bind to
-    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED), conflicts_with = "to")]
-    bind: IpAddr,
-    /// The labels of this gateway, which Istio's selectors must match [default: selectors match everything]
-    #[arg(long, value_name = "NAME=VALUE", value_delimiter = ',', value_parser = label, conflicts_with = "to")]
-    labels: Vec<(String, String)>,
+    #[command(flatten)]
+    objects: Objects,
     #[command(flatten)]
     serve: Serve,
+}
+
+/// How objects become a configuration, wherever they come from.
+#[derive(ClapArgs, Debug)]
+pub struct Objects {
+    /// The HTTP port for kinds that name none, such as Ingress
+    #[arg(long, value_name = "PORT", default_value_t = 8080)]
+    http_port: u16,
+    /// The HTTPS port for kinds that name none
+    #[arg(long, value_name = "PORT", default_value_t = 8443)]
+    https_port: u16,
+    /// The address that listeners bind to, but those of a Gateway with spec.addresses
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
+    bind: IpAddr,
+    /// The labels of this gateway, which Istio's selectors must match [default: selectors match everything]
+    #[arg(long, value_name = "NAME=VALUE", value_delimiter = ',', value_parser = label)]
+    labels: Vec<(String, String)>,
+}
+
+impl Objects {
+    pub fn options(self) -> weir_control::Options {
+        weir_control::Options {
+            http_port: self.http_port,
+            https_port: self.https_port,
+            address: self.bind,
+            labels: self.labels.into_iter().collect(),
+            ..weir_control::Options::default()
+        }
+    }
 }
 
 /// What every gateway has, wherever its configuration comes from.
@@ -144,17 +163,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
             if args.plugin.is_some() {
                 bail!("--plugin goes with --to: with files, a WasmPlugin names the plugin");
             }
-            Source::Files(paths)
+            Source::Objects(weir_control::Sources { paths, cluster: None })
         }
     };
-    let control = weir_control::Options {
-        http_port: args.http_port,
-        https_port: args.https_port,
-        address: args.bind,
-        labels: args.labels.into_iter().collect(),
-        ..weir_control::Options::default()
-    };
-    args.serve.run(source, control)
+    args.serve.run(source, args.objects.options())
 }
 
 /// Where a gateway without files listens.

@@ -4,12 +4,12 @@ use crate::{
     object::Object,
     translate::{Cx, Part, SecretKey, secret},
 };
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use weir_config::{diagnostic::Diagnostic, model::Name};
 
 /// A path that an object names: a relative one starts at the folder of its file.
 pub fn beside(object: &Object, path: &str) -> PathBuf {
-    Path::new(&*object.document.file).parent().unwrap_or(Path::new("")).join(path)
+    object.document.folder().join(path)
 }
 
 /// A secret made of files. Their errors are reported; while files have errors, their last good content stays in use.

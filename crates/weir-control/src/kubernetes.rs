@@ -1,0 +1,14 @@
+//! Objects from a Kubernetes API: one watch for each kind, decoded as files are.
+//!
+//! `client` connects, `fetched` reads objects off the wire, `held` is the state machine of one watch, `state` what all
+//! of them share with the control plane, `watch` drives them, and `cluster` is what the control plane sees.
+mod client;
+mod cluster;
+mod fetched;
+mod held;
+mod state;
+mod trouble;
+mod watch;
+
+pub use client::{Access, ConnectError, Connection};
+pub use cluster::Cluster;

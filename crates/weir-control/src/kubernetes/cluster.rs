@@ -1,0 +1,68 @@
+//! A cluster as a source of objects: a thread of its own follows the API server; what changed is kept by key, the newest version
+//! only, until the control plane takes it.
+use super::{
+    client::{ConnectError, Connection},
+    state::{Shared, Wake},
+    watch,
+};
+use crate::{
+    object::{Key, Object},
+    source::files::Changes,
+};
+use std::{collections::BTreeMap, sync::Arc, thread};
+use tokio::sync::oneshot;
+use weir_config::diagnostic::Diagnostic;
+
+/// The objects of a cluster, followed until this is dropped.
+pub struct Cluster {
+    shared: Arc<Shared>,
+    server: String,
+    /// Ends the thread when it is dropped.
+    _stop: oneshot::Sender<()>,
+}
+
+impl Cluster {
+    /// Starts to follow a cluster. `wake` is called when there is something to take.
+    pub fn follow(connection: Connection, wake: Wake) -> Result<Cluster, ConnectError> {
+        let Connection { runtime, client, server, namespaces } = connection;
+        let shared = Arc::new(Shared::new(server.clone(), &namespaces, wake));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let followed = shared.clone();
+        thread::Builder::new().name("weir-kubernetes".into()).spawn(move || {
+            runtime.block_on(async {
+                tokio::spawn(watch::probe(client.clone(), followed.clone()));
+                tokio::spawn(watch::follow_definitions(client.clone(), followed.clone()));
+                for id in followed.scopes() {
+                    tokio::spawn(watch::follow(id, client.clone(), followed.clone()));
+                }
+                let _ = stopped.await;
+            });
+            runtime.shutdown_background();
+        })?;
+        Ok(Cluster { shared, server, _stop: stop })
+    }
+
+    /// The address of the API server.
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// What changed since the last time; `None` for as long as not every kind was read.
+    pub fn take(&self) -> Option<Changes> {
+        self.shared.take()
+    }
+
+    pub fn get(&self, key: &Key) -> Option<Arc<Object>> {
+        self.shared.get(key)
+    }
+
+    /// How many objects there are, by kind.
+    pub fn count(&self, kinds: &mut BTreeMap<&'static str, usize>) {
+        self.shared.count(kinds);
+    }
+
+    /// What is wrong with the connection, with kinds and with objects.
+    pub fn diagnostics(&self) -> Vec<Diagnostic> {
+        self.shared.diagnostics()
+    }
+}

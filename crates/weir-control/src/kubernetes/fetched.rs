@@ -1,0 +1,175 @@
+//! An object as it comes from an API server. It goes straight into the tree that the decoders read; what they have no use for is
+//! skipped while it is read.
+use crate::{
+    guard::guarded,
+    object::{Decoded, Document, Key, KindInfo, Object, decode_as},
+};
+use kube::{api::ObjectMeta, core::DynamicResourceScope};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use std::{borrow::Cow, fmt, sync::Arc};
+use weir_config::{
+    diagnostic::Diagnostic,
+    node::{Chars, Key as NodeKey, Node, Value, deserialize::Without},
+    source::Source,
+};
+
+/// A kind in one of the versions that a server has it in.
+#[derive(Clone, Copy)]
+pub struct Served {
+    pub info: &'static KindInfo,
+    pub version: &'static str,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Fetched {
+    /// Only what watches ask for: the name, the namespace and the resource version.
+    meta: ObjectMeta,
+    entries: Vec<(NodeKey, Node)>,
+}
+
+impl kube::Resource for Fetched {
+    type DynamicType = Served;
+    type Scope = DynamicResourceScope;
+
+    fn kind(served: &Served) -> Cow<'_, str> {
+        served.info.name.into()
+    }
+    fn group(served: &Served) -> Cow<'_, str> {
+        served.info.group.into()
+    }
+    fn version(served: &Served) -> Cow<'_, str> {
+        served.version.into()
+    }
+    fn plural(served: &Served) -> Cow<'_, str> {
+        served.info.plural().into()
+    }
+    fn meta(&self) -> &ObjectMeta {
+        &self.meta
+    }
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.meta
+    }
+}
+
+/// Large, and nothing here depends on them.
+const META_WITHOUT: &[&str] = &["managedFields", "ownerReferences", "finalizers", "selfLink", "generateName"];
+
+impl<'de> Deserialize<'de> for Fetched {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Fetched, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Fetched;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fetched, A::Error> {
+                let mut fetched = Fetched::default();
+                while let Some(text) = map.next_key::<Box<str>>()? {
+                    let node = match &*text {
+                        "metadata" => {
+                            let node = map.next_value_seed(Without(META_WITHOUT))?;
+                            fetched.meta = object_meta(&node);
+                            node
+                        }
+                        // Lists of built-in kinds do not say them for each item.
+                        "apiVersion" | "kind" | "status" => {
+                            map.next_value::<IgnoredAny>()?;
+                            continue;
+                        }
+                        _ => map.next_value()?,
+                    };
+                    fetched.entries.push((NodeKey { text, span: Chars::default() }, node));
+                }
+                Ok(fetched)
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+fn object_meta(node: &Node) -> ObjectMeta {
+    let text = |name| node.get(name).and_then(Node::as_str).map(String::from);
+    ObjectMeta { name: text("name"), namespace: text("namespace"), resource_version: text("resourceVersion"), ..ObjectMeta::default() }
+}
+
+/// What reading an object came to.
+#[derive(Clone, Debug)]
+pub struct Read {
+    pub key: Key,
+    /// `None` for one in error that nothing stands in for.
+    pub object: Option<Arc<Object>>,
+    /// It has errors: its last good version goes on where there is one.
+    pub broken: bool,
+    pub findings: Vec<Diagnostic>,
+}
+
+/// Reads objects. All of them share one document, as none stands in a file.
+pub struct Reader {
+    document: Arc<Document>,
+    source: Arc<Source>,
+}
+
+impl Reader {
+    pub fn new() -> Reader {
+        Reader { document: Arc::new(Document::without_file()), source: Arc::new(Source::new("", "", 1)) }
+    }
+
+    pub fn key(info: &'static KindInfo, fetched: &Fetched) -> Key {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        Key::new(info.kind, &text(&fetched.meta.namespace), &text(&fetched.meta.name))
+    }
+
+    pub fn read(&self, info: &'static KindInfo, fetched: Fetched) -> Read {
+        let key = Reader::key(info, &fetched);
+        let mut entries = fetched.entries;
+        // Findings about an object as a whole stand at its kind.
+        let kind = Node { value: Value::String(info.name.into()), span: Chars::default() };
+        entries.push((NodeKey { text: "kind".into(), span: Chars::default() }, kind));
+        let root = Node { value: Value::Map(entries), span: Chars::default() };
+        let mut findings = Vec::new();
+        match guarded(|| decode_as(info, &root, &self.source, &self.document, &mut findings)) {
+            Ok(Decoded::Object(object)) => Read { key, object: Some(Arc::from(object)), broken: false, findings },
+            Ok(Decoded::Broken(_, stand_in)) => Read { key, object: stand_in.map(Arc::from), broken: true, findings },
+            Ok(Decoded::Ignored) => Read { key, object: None, broken: true, findings },
+            Err(panic) => {
+                let found = panic.finding("reading this object").object(&key.to_string().into());
+                Read { key, object: None, broken: true, findings: vec![found] }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::object::{Kind, Spec};
+
+    #[test]
+    fn objects_are_read_without_what_nobody_needs() {
+        let text = r#"{"apiVersion":"gateway.networking.k8s.io/v1","kind":"HTTPRoute","metadata":{"name":"shop","namespace":"a",
+            "resourceVersion":"7","uid":"u","generation":3,"managedFields":[{"manager":"x","fieldsV1":{"f:spec":{}}}],
+            "annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{}","x":"y"}},
+            "spec":{"parentRefs":[{"name":"g"}],"hostnames":["shop.test"],"rules":[{"backendRefs":[{"name":"s","port":"x"}]}]},
+            "status":{"parents":[]}}"#;
+        let fetched: Fetched = serde_json::from_str(text).unwrap();
+        let names: Vec<&str> = fetched.entries.iter().map(|(k, _)| &*k.text).collect();
+        assert_eq!(names, ["metadata", "spec"]);
+        assert!(fetched.entries[0].1.get("managedFields").is_none());
+        assert_eq!(fetched.meta.resource_version.as_deref(), Some("7"));
+        let read = Reader::new().read(Kind::HttpRoute.info(), fetched);
+        assert_eq!(read.key.to_string(), "HTTPRoute/a/shop");
+        assert!(read.broken && read.object.is_none());
+        let found = &read.findings[0];
+        assert_eq!((&*found.field, found.place.is_none()), ("spec.rules[0].backendRefs[0].port", true), "{found:?}");
+        assert_eq!(found.object.as_deref(), Some("HTTPRoute/a/shop"));
+
+        let good: Fetched = serde_json::from_str(&text.replace(r#""x"}]"#, "80}]")).unwrap();
+        let read = Reader::new().read(Kind::HttpRoute.info(), good);
+        let object = read.object.unwrap();
+        assert!(matches!(object.spec, Spec::HttpRoute(_)) && !read.broken && read.findings.is_empty(), "{:?}", read.findings);
+        assert_eq!(object.meta.annotations.len(), 1);
+        assert_eq!(object.origin().file, None);
+    }
+}

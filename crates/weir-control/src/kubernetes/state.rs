@@ -1,0 +1,259 @@
+//! What the watches of a cluster and the control plane share: what each watch holds, what changed and was not taken yet, and what is
+//! wrong.
+use super::{
+    fetched::Reader,
+    held::{Event, Held},
+    trouble::Trouble,
+};
+use crate::{
+    object::{KINDS, Key, Kind, KindInfo, Object},
+    source::files::Changes,
+};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+use tokio::sync::Notify;
+use weir_config::{
+    diagnostic::{Diagnostic, Severity},
+    model::Name,
+};
+
+/// A kind in a namespace, or in all of them, that is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScopeId(usize);
+
+/// Called when there is something to take.
+pub type Wake = Box<dyn Fn() + Send + Sync>;
+
+/// What the watches and the control plane share.
+pub struct Shared {
+    server: String,
+    reader: Reader,
+    state: Mutex<State>,
+    /// For each scope: its kind may have been installed.
+    installed: Vec<Notify>,
+    /// A watch failed: the server may be down.
+    suspected: Notify,
+    wake: Wake,
+}
+
+struct State {
+    scopes: Vec<Scope>,
+    pending: HashMap<Key, Option<Arc<Object>>>,
+    /// Every kind was read, or is not installed, at least once.
+    complete: bool,
+    /// The control plane was woken and has not come yet.
+    woken: bool,
+    /// Why the server cannot be reached, and since when.
+    down: Option<(String, Instant)>,
+    definitions: Option<Trouble>,
+}
+
+struct Scope {
+    info: &'static KindInfo,
+    namespace: Option<Name>,
+    held: Held,
+    absent: bool,
+    trouble: Option<Trouble>,
+}
+
+fn unreachable(server: &str, why: &str, complete: bool) -> Diagnostic {
+    let found = Diagnostic::warning("NotConnected", format!("the Kubernetes API at {server} cannot be reached: {why}"));
+    found.help(if complete { "the last configuration keeps serving" } else { "Weir serves once every kind is read" })
+}
+
+impl Scope {
+    fn is_settled(&self) -> bool {
+        self.absent || self.held.is_synced()
+    }
+
+    fn trouble(&self, down: bool) -> Option<Diagnostic> {
+        let info = self.info;
+        if self.absent {
+            let message = format!("the CustomResourceDefinition {} is not installed: there are no {} objects", info.crd(), info.name);
+            return Some(Diagnostic::new(Severity::Info, "NotInstalled", message).help("Weir reads them as soon as it is installed"));
+        }
+        let waits = if self.held.is_synced() { "what was read before keeps serving" } else { "Weir serves once every kind is read" };
+        Some(match self.trouble.as_ref()? {
+            Trouble::Forbidden(why) => Diagnostic::error("Forbidden", why.clone()).help(format!("grant get, list and watch; {waits}")),
+            Trouble::Unauthorized(why) => Diagnostic::error("Unauthorized", format!("{}: {why}", info.plural())).help(waits),
+            Trouble::Other(why) if !down => {
+                Diagnostic::warning("WatchFailed", format!("the watch of {} fails: {why}", info.plural())).help(waits)
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// The kinds that are watched in a cluster. Endpoints are left out, as each has its EndpointSlices.
+fn is_watched(info: &KindInfo) -> bool {
+    !matches!(info.kind, Kind::Endpoints | Kind::Pod)
+}
+
+fn scopes(namespaces: &[String]) -> Vec<Scope> {
+    let scope = |info, namespace| Scope { info, namespace, held: Held::default(), absent: false, trouble: None };
+    let mut all = Vec::new();
+    for info in KINDS.iter().filter(|info| is_watched(info)) {
+        match info.namespaced && !namespaces.is_empty() {
+            true => all.extend(namespaces.iter().map(|namespace| scope(info, Some(namespace.as_str().into())))),
+            false => all.push(scope(info, None)),
+        }
+    }
+    all
+}
+
+impl Shared {
+    pub fn new(server: String, namespaces: &[String], wake: Wake) -> Shared {
+        let scopes = scopes(namespaces);
+        let installed = scopes.iter().map(|_| Notify::new()).collect();
+        let state = State { scopes, pending: HashMap::new(), complete: false, woken: false, down: None, definitions: None };
+        Shared { server, reader: Reader::new(), state: state.into(), installed, suspected: Notify::new(), wake }
+    }
+
+    pub fn scopes(&self) -> impl Iterator<Item = ScopeId> {
+        (0..self.installed.len()).map(ScopeId)
+    }
+
+    /// What changed since the last time; `None` for as long as not every kind was read.
+    pub fn take(&self) -> Option<Changes> {
+        let mut state = self.state();
+        state.woken = false;
+        state.complete.then(|| std::mem::take(&mut state.pending).into_iter().collect())
+    }
+
+    pub fn get(&self, key: &Key) -> Option<Arc<Object>> {
+        let state = self.state();
+        state.scopes.iter().filter(|scope| scope.info.kind == key.kind).find_map(|scope| scope.held.get(key).cloned())
+    }
+
+    /// How many objects there are, by kind.
+    pub fn count(&self, kinds: &mut BTreeMap<&'static str, usize>) {
+        for scope in &self.state().scopes {
+            let count = scope.held.objects().count();
+            if count > 0 {
+                *kinds.entry(scope.info.name).or_default() += count;
+            }
+        }
+    }
+
+    /// What is wrong with the connection, with kinds and with objects.
+    pub fn diagnostics(&self) -> Vec<Diagnostic> {
+        let state = self.state();
+        let mut all: Vec<Diagnostic> = state.down.iter().map(|(why, _)| unreachable(&self.server, why, state.complete)).collect();
+        for scope in &state.scopes {
+            all.extend(scope.trouble(state.down.is_some()));
+            all.extend(scope.held.findings().cloned());
+        }
+        if let Some(Trouble::Forbidden(why)) = &state.definitions {
+            let help = "grant it, or kinds that are installed later are found within 30 seconds only";
+            all.push(Diagnostic::warning("Forbidden", why.clone()).help(help));
+        }
+        all
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the control plane where it has something to take or to tell.
+    fn wake(&self, state: &mut State) {
+        if !state.woken {
+            state.woken = true;
+            (self.wake)();
+        }
+    }
+
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    pub fn scope(&self, id: ScopeId) -> (&'static KindInfo, Option<Name>) {
+        let scope = &self.state().scopes[id.0];
+        (scope.info, scope.namespace.clone())
+    }
+
+    pub fn event(&self, id: ScopeId, event: Event) {
+        let mut state = self.state();
+        let begins = matches!(event, Event::Init);
+        let scope = &mut state.scopes[id.0];
+        let mut changes = Changes::new();
+        let findings = scope.held.take(event, &mut changes);
+        let told = !begins && (std::mem::take(&mut scope.absent) | scope.trouble.take().is_some());
+        let changed = !changes.is_empty();
+        state.pending.extend(changes);
+        if self.complete(&mut state) || (state.complete && (changed || findings)) || told {
+            self.wake(&mut state);
+        }
+    }
+
+    /// Whether every kind is read now for the first time.
+    fn complete(&self, state: &mut State) -> bool {
+        let before = state.complete;
+        state.complete |= state.scopes.iter().all(Scope::is_settled);
+        state.complete && !before
+    }
+
+    pub fn absent(&self, id: ScopeId) {
+        let mut state = self.state();
+        let scope = &mut state.scopes[id.0];
+        let new = !std::mem::replace(&mut scope.absent, true);
+        scope.trouble = None;
+        if self.complete(&mut state) || new {
+            self.wake(&mut state);
+        }
+    }
+
+    pub fn trouble(&self, id: ScopeId, trouble: Trouble) {
+        let mut state = self.state();
+        if matches!(trouble, Trouble::Other(_)) {
+            self.suspected.notify_one();
+        }
+        let scope = &mut state.scopes[id.0];
+        let new = scope.trouble.as_ref() != Some(&trouble);
+        scope.trouble = Some(trouble);
+        if new {
+            self.wake(&mut state);
+        }
+    }
+
+    /// Resolves when the kind may have been installed.
+    pub async fn installed(&self, id: ScopeId) {
+        self.installed[id.0].notified().await;
+    }
+
+    /// A CustomResourceDefinition came or changed.
+    pub fn definition(&self, name: &str) {
+        let state = self.state();
+        for (scope, installed) in state.scopes.iter().zip(&self.installed) {
+            if scope.absent && scope.info.crd() == name {
+                installed.notify_one();
+            }
+        }
+    }
+
+    pub fn definitions_trouble(&self, trouble: Option<Trouble>) {
+        let mut state = self.state();
+        if state.definitions != trouble {
+            state.definitions = trouble;
+            self.wake(&mut state);
+        }
+    }
+
+    /// Resolves when a watch failed.
+    pub async fn suspected(&self) {
+        self.suspected.notified().await;
+    }
+
+    /// Whether the server answers; else why not.
+    pub fn probed(&self, down: Option<String>) {
+        let mut state = self.state();
+        let since = state.down.as_ref().map_or_else(Instant::now, |(_, since)| *since);
+        let changed = state.down.as_ref().map(|(why, _)| why) != down.as_ref();
+        state.down = down.map(|why| (why, since));
+        if changed {
+            self.wake(&mut state);
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! `weir gateway`.
+use super::{
+    paths::present,
+    run::{Objects, Serve},
+};
+use crate::run::Source;
+use anyhow::Result;
+use clap::Args as ClapArgs;
+use std::{path::PathBuf, process::ExitCode};
+use weir_control::{
+    Sources,
+    kubernetes::{Access, Connection},
+};
+
+/// Run a gateway on the objects of a Kubernetes cluster
+///
+/// Watches Gateway API, Istio, Ingress, WasmPlugin and the objects behind them, and serves them in this process. It is ready once
+/// every kind was read. While the Kubernetes API cannot be reached, the last configuration keeps serving.
+#[derive(ClapArgs, Debug)]
+#[command(after_help = "\
+Examples:
+  weir gateway                                     in a Pod, or with the current context of ~/.kube/config
+  weir gateway --kubeconfig admin.conf --context staging
+  weir gateway --namespace shop --namespace pay    with permissions for two namespaces only
+  weir gateway -f overrides/                       objects of files hide those of the cluster with the same name
+
+SIGTERM and SIGINT (Ctrl-C) stop it without losing a request; a second one stops it at once.
+SIGUSR1 and SIGHUP reopen log files.")]
+pub struct Args {
+    /// The kubeconfig file [default: $KUBECONFIG, ~/.kube/config, or the service account of the Pod]
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The context in the kubeconfig file [default: its current-context]
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+    /// Read objects of this namespace only; may be repeated [default: all namespaces]
+    #[arg(short, long, value_name = "NAME")]
+    namespace: Vec<String>,
+    /// Files and folders of YAML or JSON beside the cluster; their objects come first; may be repeated
+    #[arg(short, long, value_name = "PATH", num_args = 1..)]
+    file: Vec<PathBuf>,
+    #[command(flatten)]
+    objects: Objects,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+pub fn run(args: Args) -> Result<ExitCode> {
+    present(&args.file)?;
+    let access = Access { kubeconfig: args.kubeconfig, context: args.context, namespaces: args.namespace };
+    let cluster = Some(Box::new(Connection::open(&access)?));
+    args.serve.run(Source::Objects(Sources { paths: args.file, cluster }), args.objects.options())
+}
