@@ -1,6 +1,7 @@
 //! The project's own tools: `cargo xtask <command>`.
 mod bench;
 mod callgrind;
+mod conformance;
 mod fuzz;
 mod kube_rig;
 mod test;
@@ -29,6 +30,8 @@ enum Command {
     Callgrind(callgrind::Args),
     /// Runs the fuzz targets for a while; finds stay in fuzz/artifacts
     Fuzz(fuzz::Args),
+    /// Runs the conformance suite of Gateway API against `weir gateway`
+    Conformance(conformance::Args),
     /// A Kubernetes API on this machine: builds tools/kube-rig and runs it
     KubeRig(kube_rig::Args),
 }
@@ -50,6 +53,7 @@ fn run(command: Command) -> Result<()> {
         Command::Bench(args) => bench::run(&root(), &args),
         Command::Callgrind(args) => callgrind::run(&root(), &args),
         Command::Fuzz(args) => fuzz::run(&root(), &args),
+        Command::Conformance(args) => conformance::run(&root(), &args),
         Command::KubeRig(args) => kube_rig::run(&args),
     }
 }

@@ -8,11 +8,14 @@ use serde_json::Value;
 use std::{
     fs,
     io::{self, BufRead, BufReader},
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU8, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,6 +26,8 @@ pub struct Kube {
     child: Child,
     folder: PathBuf,
     programs: Programs,
+    /// How many addresses were given out.
+    addresses: AtomicU8,
 }
 
 impl Kube {
@@ -62,7 +67,7 @@ impl Kube {
                 panic!("kube-rig up ended with {:?}: {printed}", child.wait());
             }
         }
-        Kube { child, folder, programs }
+        Kube { child, folder, programs, addresses: AtomicU8::new(0) }
     }
 
     /// The state directory of the rig.
@@ -86,6 +91,11 @@ impl Kube {
         let mut command = Command::new("kube-rig");
         command.args(["exec", "-dir"]).arg(&self.folder).arg("--").arg(program.as_ref()).env("PATH", &self.programs.path);
         command
+    }
+
+    /// An address in the network namespace that nobody else was given.
+    pub fn free_address(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 245, 16, self.addresses.fetch_add(1, Ordering::Relaxed))
     }
 
     /// A connection to an address in the network namespace.

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use weir::echo;
 use weir_test::client::{self, Answer};
 pub use weir_test::{
-    PATIENCE, Received, eventually, free_port,
+    Kube, PATIENCE, Received, eventually, free_port,
     upstream::{raw_upstream, sized_upstream},
 };
 
@@ -41,6 +41,7 @@ pub struct Start<'a> {
     cache: Option<PathBuf>,
     environment: Vec<(&'static str, PathBuf)>,
     descriptors: Option<(u64, u64)>,
+    cluster: Option<&'a Kube>,
 }
 
 impl<'a> Start<'a> {
@@ -55,6 +56,7 @@ impl<'a> Start<'a> {
             cache: None,
             environment: Vec::new(),
             descriptors: None,
+            cluster: None,
         }
     }
     /// A file in its folder.
@@ -94,6 +96,11 @@ impl<'a> Start<'a> {
     /// Returns once the admin listener is there, whether or not the gateway is ready.
     pub fn unready(mut self) -> Self {
         self.wait = false;
+        self
+    }
+    /// `weir gateway` in a cluster, with the files beside its objects.
+    pub fn cluster(mut self, kube: &'a Kube) -> Self {
+        self.cluster = Some(kube);
         self
     }
     /// With these limits of file descriptors, soft and hard.
@@ -160,16 +167,21 @@ impl Weir {
         for (name, text) in &start.files {
             fs::write(conf.join(name), replaced(text, &words)).unwrap();
         }
-        let mut command = match start.descriptors {
-            None => weir(),
-            Some((soft, hard)) => {
+        let mut command = match (start.descriptors, start.cluster) {
+            (None, None) => weir(),
+            (None, Some(kube)) => kube.command(env!("CARGO_BIN_EXE_weir")),
+            (Some((soft, hard)), _) => {
                 let mut shell = Command::new("sh");
                 shell.args(["-c", &format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_weir")]);
                 shell
             }
         };
         let cache = start.cache.unwrap_or_else(|| cache_in(folder.path()));
-        command.args(["run", "--workers", &start.workers.to_string(), "--admin", "127.0.0.1:0", "--cache-dir"]).arg(cache);
+        match start.cluster {
+            None => command.arg("run"),
+            Some(kube) => command.args(["gateway", "--kubeconfig"]).arg(kube.kubeconfig()),
+        };
+        command.args(["--workers", &start.workers.to_string(), "--admin", "127.0.0.1:0", "--cache-dir"]).arg(cache);
         command.envs(start.environment);
         if !start.files.is_empty() {
             command.arg("-f").arg(&conf);
@@ -181,6 +193,9 @@ impl Weir {
         collect(child.stderr.take().unwrap(), output.clone());
         let mut running = Weir { child, folder, output, ports, admin: SocketAddr::from(([127, 0, 0, 1], 0)), words, _echo: echoes };
         running.wait_admin();
+        if let Some(kube) = start.cluster {
+            running.admin = kube.forward(&running.admin.to_string());
+        }
         if start.wait {
             let text = || format!("ready: {}", running.printed());
             eventually(&text(), || client::get(running.admin, "localhost", "/ready").ok().filter(|a| a.status == 200));

@@ -8,6 +8,7 @@ mod admin_access;
 mod authorization_policy;
 mod balancing;
 mod clock;
+mod cluster;
 mod command_line;
 mod compressor;
 mod conformance;
