@@ -3,6 +3,7 @@
 mod cluster;
 mod compressor;
 mod filter;
+mod header_edits;
 mod listener;
 mod local_rate_limit;
 mod plugin;
@@ -13,6 +14,7 @@ mod secret;
 pub use cluster::*;
 pub use compressor::*;
 pub use filter::*;
+pub use header_edits::*;
 pub use listener::*;
 pub use local_rate_limit::*;
 pub use plugin::*;

@@ -121,11 +121,11 @@ impl Direct {
             _ => Address::Name { host: host.into(), port },
         };
         let resolved = matches!(address, Address::Socket(_));
-        let endpoints = Arc::new(ClusterLoadAssignment { cluster: None, endpoints: vec![Endpoint::new(address)] });
+        let endpoints = Arc::new(ClusterLoadAssignment::new(None, vec![Endpoint::new(address)]));
         let discovery = if resolved { Discovery::Static(endpoints) } else { Discovery::StrictDns(endpoints) };
         let mut cluster = Cluster::new(format!("outbound|{port}||{host}").into(), discovery);
         if self.to.scheme() == "https" {
-            cluster.tls = Some(UpstreamTls { sni: Some(host.into()), ..UpstreamTls::default() });
+            cluster.tls = Some(Box::new(UpstreamTls { sni: Some(host.into()), ..UpstreamTls::default() }));
             cluster.protocol = UpstreamProtocol::Auto;
         }
         cluster.origin = Some(origin.clone());
@@ -138,7 +138,7 @@ impl Direct {
         let named = matches!(self.to.host(), Some(Host::Domain(name)) if name != "localhost");
         let authority = &self.to[url::Position::BeforeHost..url::Position::AfterPort];
         let forward = Forward {
-            path_rewrite: (!base.is_empty()).then(|| PathRewrite::Prefix(format!("{base}/"))),
+            path_rewrite: (!base.is_empty()).then(|| Box::new(PathRewrite::Prefix(format!("{base}/")))),
             host_rewrite: named.then(|| HostRewrite::Literal(authority.into())),
             ..Forward::to(vec![WeightedCluster::only(cluster.clone())])
         };

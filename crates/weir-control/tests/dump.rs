@@ -136,7 +136,7 @@ fn cluster(out: &mut String, c: &Cluster, config: &Config) {
 }
 
 fn endpoints(a: &ClusterLoadAssignment) -> String {
-    let one = |e: &Endpoint| {
+    let one = |e: &std::sync::Arc<Endpoint>| {
         let address = match &e.address {
             Address::Socket(s) => s.to_string(),
             Address::Name { host, port } => format!("{host}:{port}"),

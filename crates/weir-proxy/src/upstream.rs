@@ -174,7 +174,7 @@ impl WorkerCluster {
     /// Who may be chosen, and with which part of its weight.
     fn refresh(&self, balancer: &mut Balancer) {
         let usable = |i: usize| self.hosts[i].endpoint.outlier.is_usable();
-        let slow = self.rt.config.slow_start.filter(|s| self.hosts.iter().any(|h| h.endpoint.since.elapsed() < s.window));
+        let slow = self.rt.config.slow_start.as_deref().filter(|s| self.hosts.iter().any(|h| h.endpoint.since.elapsed() < s.window));
         self.warming.set(slow.is_some());
         match slow {
             Some(slow) => balancer.refresh(&usable, Some(&|i| slow.share(self.hosts[i].endpoint.since.elapsed()))),

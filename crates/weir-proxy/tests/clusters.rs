@@ -114,7 +114,7 @@ async fn upstreams_speak_tls_and_are_verified() {
         ("skip", skip, true),
     ];
     for (name, tls, _) in &table {
-        conf.cluster_with(name, Discovery::Static(assignment(&[Address::Socket(secure)])), |c| c.tls = Some(tls.clone()));
+        conf.cluster_with(name, Discovery::Static(assignment(&[Address::Socket(secure)])), |c| c.tls = Some(Box::new(tls.clone())));
         conf.listener(name, loopback(), vec![tcp("c", &[], &[], name)]);
     }
     let report = proxy.apply(conf.delta()).await;
@@ -131,7 +131,7 @@ async fn upstreams_speak_tls_and_are_verified() {
     let client = |name: &str| proxy.shared().clusters.find(name).unwrap().current().unwrap().tls.clone().unwrap();
     let before = client("good");
     conf.cluster_with("good", Discovery::Static(assignment(&[Address::Socket(secure)])), |c| {
-        c.tls = Some(tls("ca", "up.test"));
+        c.tls = Some(Box::new(tls("ca", "up.test")));
         c.max_requests_per_connection = 1;
     });
     proxy.apply(conf.delta()).await;

@@ -24,7 +24,7 @@ struct Rig {
 
 fn rig(edit: impl FnOnce(&mut HttpConnectionManager, &mut Route, &mut Cluster)) -> Rig {
     let backend = Backend::start();
-    let assignment = ClusterLoadAssignment { cluster: None, endpoints: vec![Endpoint::new(Address::Socket(backend.address))] };
+    let assignment = ClusterLoadAssignment::new(None, vec![Endpoint::new(Address::Socket(backend.address))]);
     let mut cluster = Cluster::new("c".into(), Discovery::Static(Arc::new(assignment)));
     let origin = Origin { object: "test".into(), file: None, line: Default::default() };
     let forward = Forward::to(vec![WeightedCluster::only("c".into())]);
@@ -292,11 +292,11 @@ fn circuit_breakers_and_dead_upstreams() {
     let r = rig(|_, _, cluster| {
         let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let endpoints = vec![Endpoint::new(Address::Socket(dead))];
-        cluster.discovery = Discovery::Static(Arc::new(ClusterLoadAssignment { cluster: None, endpoints }));
+        cluster.discovery = Discovery::Static(Arc::new(ClusterLoadAssignment::new(None, endpoints)));
     });
     assert_eq!(r.get("/").status, 503);
     let r = rig(|_, _, cluster| {
-        cluster.discovery = Discovery::Static(Arc::new(ClusterLoadAssignment { cluster: None, endpoints: Vec::new() }));
+        cluster.discovery = Discovery::Static(Arc::default());
     });
     assert_eq!(r.get("/").status, 503);
 }

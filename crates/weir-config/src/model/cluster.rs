@@ -12,28 +12,28 @@ pub struct Cluster {
     pub lb_policy: LbPolicy,
     /// For consistent hashing: in order; the first that yields a hash (or is `terminal`) ends the list. Of the cluster, as Istio
     /// has it, so that it holds for whichever API's route leads here.
-    pub hash_policy: Vec<HashPolicy>,
+    pub hash_policy: Box<[HashPolicy]>,
     /// For round robin and least request.
-    pub slow_start: Option<SlowStart>,
+    pub slow_start: Option<Box<SlowStart>>,
     #[serde(serialize_with = "seconds")]
     pub connect_timeout: Duration,
-    pub tls: Option<UpstreamTls>,
+    pub tls: Option<Box<UpstreamTls>>,
     pub protocol: UpstreamProtocol,
     pub circuit_breakers: CircuitBreakers,
-    pub outlier_detection: Option<OutlierDetection>,
+    pub outlier_detection: Option<Box<OutlierDetection>>,
     /// Requests on one connection before it is closed; 0 for any number.
     pub max_requests_per_connection: u32,
     pub response_limits: ResponseLimits,
     /// An idle upstream connection is closed after this time.
     #[serde(serialize_with = "maybe_seconds")]
     pub idle_timeout: Option<Duration>,
-    pub tcp_keepalive: Option<TcpKeepalive>,
+    pub tcp_keepalive: Option<Box<TcpKeepalive>>,
     /// Begin every connection with a PROXY protocol header that names the client (`upstream_proxy_protocol`). A connection then
     /// serves one request.
     pub proxy_protocol: Option<ProxyProtocolVersion>,
     /// Its endpoints are forward proxies: connections that are passed on as bytes go through a tunnel (of Envoy's TCP proxy; here
     /// it is the cluster's, as in Istio).
-    pub tunneling_config: Option<TunnelingConfig>,
+    pub tunneling_config: Option<Box<TunnelingConfig>>,
     pub origin: Option<Origin>,
 }
 
@@ -44,7 +44,7 @@ impl Cluster {
             name,
             discovery,
             lb_policy: LbPolicy::default(),
-            hash_policy: Vec::new(),
+            hash_policy: Box::default(),
             slow_start: None,
             connect_timeout: Duration::from_secs(5),
             tls: None,
@@ -114,7 +114,14 @@ pub enum Discovery {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ClusterLoadAssignment {
     pub cluster: Option<Name>,
-    pub endpoints: Vec<Endpoint>,
+    /// Shared with the proxy's own record of each.
+    pub endpoints: Vec<Arc<Endpoint>>,
+}
+
+impl ClusterLoadAssignment {
+    pub fn new(cluster: Option<Name>, endpoints: Vec<Endpoint>) -> ClusterLoadAssignment {
+        ClusterLoadAssignment { cluster, endpoints: endpoints.into_iter().map(Arc::new).collect() }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]

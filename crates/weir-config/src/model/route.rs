@@ -1,5 +1,5 @@
 //! Route configurations (`config.route.v3`).
-use super::{FilterOverride, Fraction, HttpFilterConfig, Name, Origin, PerFilterConfig, StringMatch, maybe_seconds, seconds};
+use super::{FilterOverride, Fraction, HeaderEdits, HttpFilterConfig, Name, Origin, PerFilterConfig, StringMatch, maybe_seconds, seconds};
 use serde::Serialize;
 use std::{sync::Arc, time::Duration};
 
@@ -129,7 +129,7 @@ pub enum ValueMatch {
 #[serde(rename_all = "snake_case")]
 pub enum RouteAction {
     Forward(Box<Forward>),
-    Redirect(Redirect),
+    Redirect(Box<Redirect>),
     DirectResponse { status: u16, body: String },
 }
 
@@ -138,7 +138,7 @@ pub enum RouteAction {
 pub struct Forward {
     /// At least one entry; a request takes one by weight. All weights 0 answers 500.
     pub clusters: Vec<WeightedCluster>,
-    pub path_rewrite: Option<PathRewrite>,
+    pub path_rewrite: Option<Box<PathRewrite>>,
     pub host_rewrite: Option<HostRewrite>,
     /// Until the whole response has been received, from the whole request; `None` has no limit. Envoy's default is 15 s;
     /// Gateway API and Istio have none.
@@ -188,9 +188,9 @@ pub struct WeightedCluster {
     pub request_headers: HeaderEdits,
     pub response_headers: HeaderEdits,
     pub host_rewrite: Option<HostRewrite>,
-    pub path_rewrite: Option<PathRewrite>,
+    pub path_rewrite: Option<Box<PathRewrite>>,
     /// These requests are redirected instead of being sent there.
-    pub redirect: Option<Redirect>,
+    pub redirect: Option<Box<Redirect>>,
     /// Beside those of the route.
     pub mirrors: Vec<Mirror>,
 }
@@ -252,22 +252,6 @@ pub enum RedirectPort {
     FromRequest,
     /// None written: the default of the scheme (Istio's `FROM_PROTOCOL_DEFAULT`).
     FromProtocol,
-}
-
-/// Edits of a header map, in the order remove, set, add.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
-pub struct HeaderEdits {
-    pub remove: Vec<String>,
-    /// Overwrites. Values may hold Envoy's command operators.
-    pub set: Vec<(String, String)>,
-    /// Appends to what is there.
-    pub add: Vec<(String, String)>,
-}
-
-impl HeaderEdits {
-    pub fn is_empty(&self) -> bool {
-        self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
-    }
 }
 
 /// When and how often to try again (`RetryPolicy`).

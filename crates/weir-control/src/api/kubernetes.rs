@@ -5,10 +5,7 @@ pub mod pem;
 pub use endpoints::{Endpoints, Pod, decode_endpoints, decode_pod, index_keys as pod_index_keys, key as pod_label_key};
 
 use crate::{
-    api::{
-        labels::{Labels, labels},
-        settings::{self, Settings},
-    },
+    api::settings::{self, Settings},
     object::meta::Meta,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -22,9 +19,9 @@ use weir_config::{
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
-    pub ports: Vec<ServicePort>,
+    pub ports: Box<[ServicePort]>,
     /// Labels of the Pods that serve it; empty for none.
-    pub selector: Labels,
+    pub selector: Box<[(Box<str>, Box<str>)]>,
     /// Set for the type `ExternalName`.
     pub external_name: Option<Box<str>>,
     pub place: Chars,
@@ -116,12 +113,12 @@ pub fn decode_service(root: &Object<'_>) -> Option<Service> {
             ports.push(ServicePort { name, port, app_protocol, target: target.unwrap_or(Target::Number(port)) });
         }
     }
-    let selector = labels(&spec, "selector");
+    let selector = spec.entries("selector").into_iter().filter_map(|(k, v)| Some((k.into(), v.str()?.into()))).collect();
     let words = [("ClusterIP", false), ("NodePort", false), ("LoadBalancer", false), ("ExternalName", true)];
     let external = spec.choice("type", &words).unwrap_or(false);
     let given = if external { spec.required("externalName") } else { spec.get("externalName") };
     let external_name = given.and_then(|f| f.str()).filter(|_| external).map(|name| name.to_ascii_lowercase().into());
-    Some(Service { ports, selector, external_name, place: field.node().span })
+    Some(Service { ports: ports.into(), selector, external_name, place: field.node().span })
 }
 
 /// A number, or the name of a port of the Pods' containers.
@@ -136,8 +133,8 @@ fn target_port(field: &Field<'_>) -> Option<Target> {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndpointSlice {
-    pub ports: Vec<SlicePort>,
-    pub endpoints: Vec<SliceEndpoint>,
+    pub ports: Box<[SlicePort]>,
+    pub endpoints: Box<[SliceEndpoint]>,
     /// Addresses are names (`addressType: FQDN`).
     pub fqdn: bool,
 }
@@ -150,7 +147,7 @@ pub struct SlicePort {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct SliceEndpoint {
-    pub addresses: Vec<SliceAddress>,
+    pub addresses: Box<[SliceAddress]>,
     pub health: HealthStatus,
     pub zone: Option<Name>,
     /// Whose labels are those of the endpoint.
@@ -213,7 +210,7 @@ pub fn decode_endpoint_slice(root: &Object<'_>, meta: &Meta) -> Option<EndpointS
         }
     }
     let endpoints = root.list("endpoints").iter().filter_map(|e| decode_endpoint(e, fqdn)).collect();
-    Some(EndpointSlice { ports, endpoints, fqdn })
+    Some(EndpointSlice { ports: ports.into(), endpoints, fqdn })
 }
 
 /// `None` for an endpoint that can take nothing.
@@ -241,7 +238,7 @@ fn decode_endpoint(field: &Field<'_>, fqdn: bool) -> Option<SliceEndpoint> {
         (false, true) => HealthStatus::Draining,
         (false, false) => return None,
     };
-    Some(SliceEndpoint { addresses, health, zone, pod })
+    Some(SliceEndpoint { addresses: addresses.into(), health, zone, pod })
 }
 
 /// The entries that TLS can use, as PEM texts that were checked, and all texts.

@@ -53,7 +53,7 @@ pub fn translate(cx: &Cx<'_>, key: &ClusterKey, part: &mut Part) {
                 Purpose::Gateway(gateway) => gateway_api::client_certificate(cx, gateway, part),
                 _ => None,
             };
-            draft.cluster.tls = Some(tls);
+            draft.cluster.tls = Some(Box::new(tls));
         }
     }
     if draft.cluster.tls.is_none()
@@ -66,7 +66,7 @@ pub fn translate(cx: &Cx<'_>, key: &ClusterKey, part: &mut Part) {
 
 fn finish(draft: Draft, port: u16, part: &mut Part) {
     let mut cluster = draft.cluster;
-    let assignment = ClusterLoadAssignment { cluster: Some(cluster.name.clone()), endpoints: draft.endpoints };
+    let assignment = ClusterLoadAssignment::new(Some(cluster.name.clone()), draft.endpoints);
     cluster.discovery = match draft.found_by {
         FoundBy::List => {
             part.endpoints = Some(assignment);

@@ -52,12 +52,12 @@ fn listed(cx: &Cx<'_>, service: &Object, port: &ServicePort) -> Option<Vec<Endpo
 /// The Pods that a Service selects; `None` where there are none.
 fn selected(cx: &Cx<'_>, object: &Object, service: &Service, port: &ServicePort) -> Option<Vec<Endpoint>> {
     let namespace = &object.key.namespace;
-    let (label, value) = service.selector.first_key_value()?;
+    let (label, value) = service.selector.first()?;
     let mut endpoints = Vec::new();
     let mut any = false;
     for pod in cx.by_word(Kind::Pod, &pod_label_key(namespace, label, value)) {
         let Spec::Pod(spec) = &pod.spec else { continue };
-        if !service.selector.iter().all(|(label, value)| pod.meta.label(label) == Some(value)) {
+        if !service.selector.iter().all(|(label, value)| pod.meta.label(label) == Some(&**value)) {
             continue;
         }
         any = true;

@@ -223,9 +223,9 @@ fn a_sink_that_cannot_be_opened_or_formats_that_cannot_be_read_are_told() {
 #[test]
 fn header_values_are_computed_by_the_same_operators() {
     let pair = |n: &str, v: &str| (n.to_string(), v.to_string());
-    let edits = HeaderEdits {
-        remove: vec!["Gone".into()],
-        set: vec![
+    let edits = HeaderEdits::new(
+        vec!["Gone".into()],
+        vec![
             pair("X-Peer", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"),
             pair("x-fixed", "100%%"),
             pair("bad", "%NO%"),
@@ -233,8 +233,8 @@ fn header_values_are_computed_by_the_same_operators() {
             pair("Host", "two words"),
             pair(":authority", "h.test/path"),
         ],
-        add: vec![pair("x-multi", "2"), pair("x-none", "%RESP(NONE)%"), pair(":authority", "%REQ(:AUTHORITY)%")],
-    };
+        vec![pair("x-multi", "2"), pair("x-none", "%RESP(NONE)%"), pair(":authority", "%REQ(:AUTHORITY)%")],
+    );
     let mut findings = Vec::new();
     let edits = Edits::compile(&edits, &mut findings).unwrap();
     assert_eq!(findings.len(), 4);

@@ -11,14 +11,15 @@ fn origin() -> Origin {
 
 fn cluster(n: usize, port: u16, secret: Option<&str>) -> Resource {
     let endpoint = Endpoint::new(Address::Socket(SocketAddr::from(([127, 0, 0, 1], port))));
-    let assignment = ClusterLoadAssignment { cluster: None, endpoints: vec![endpoint] };
+    let assignment = ClusterLoadAssignment::new(None, vec![endpoint]);
     let mut cluster = Cluster::new(format!("c{n}").into(), Discovery::Static(Arc::new(assignment)));
-    cluster.tls = secret.map(|s| UpstreamTls {
-        certificate: Some(s.into()),
+    let tls = |secret: &str| UpstreamTls {
+        certificate: Some(secret.into()),
         verification: UpstreamVerification::Skip,
         sni: Some("a.test".into()),
         ..Default::default()
-    });
+    };
+    cluster.tls = secret.map(|s| Box::new(tls(s)));
     Resource::Cluster(Arc::new(cluster))
 }
 

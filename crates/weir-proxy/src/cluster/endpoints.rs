@@ -10,7 +10,7 @@ pub struct EndpointRt {
     /// The name that it was resolved from: for `auto_host_rewrite` and for TLS.
     pub hostname: Option<Arc<str>>,
     /// Weight, priority, locality, labels, and what the source says of its health.
-    pub config: Endpoint,
+    pub config: Arc<Endpoint>,
     /// What requests to it came to.
     pub outlier: HostState,
     /// When it was first seen.
@@ -34,11 +34,11 @@ impl EndpointSet {
         let mut out = EndpointSet { endpoints: Vec::with_capacity(assignment.endpoints.len()) };
         let mut seen = std::collections::HashSet::with_capacity(assignment.endpoints.len());
         let old: std::collections::HashMap<_, _> = previous.endpoints.iter().map(|e| (e.address, e)).collect();
-        let mut add = |address: SocketAddr, hostname: Option<&str>, config: &Endpoint| {
+        let mut add = |address: SocketAddr, hostname: Option<&str>, config: &Arc<Endpoint>| {
             if !seen.insert(address) {
                 return;
             }
-            let kept = old.get(&address).filter(|e| e.hostname.as_deref() == hostname && e.config == *config);
+            let kept = old.get(&address).filter(|e| e.hostname.as_deref() == hostname && *e.config == **config);
             let new = || Arc::new(EndpointRt::new(address, hostname.map(Arc::from), config.clone()));
             out.endpoints.push(kept.map_or_else(new, |e| (*e).clone()));
         };
@@ -63,7 +63,7 @@ impl EndpointSet {
 
 impl EndpointRt {
     /// One that was not there before.
-    pub fn new(address: SocketAddr, hostname: Option<Arc<str>>, config: Endpoint) -> EndpointRt {
+    pub fn new(address: SocketAddr, hostname: Option<Arc<str>>, config: Arc<Endpoint>) -> EndpointRt {
         EndpointRt { address, hostname, config, outlier: HostState::default(), since: Instant::now() }
     }
     /// Whether the source lets it take new requests.

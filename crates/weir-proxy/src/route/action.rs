@@ -18,7 +18,7 @@ use regex::bytes::Regex;
 use std::{sync::Arc, time::Duration};
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{Forward, Fraction, HeaderEdits, HostRewrite, Mirror, Name, PathMatch, Route, RouteAction, RouteMatch, SessionPersistence},
+    model::{Forward, Fraction, HostRewrite, Mirror, Name, PathMatch, PathRewrite, Route, RouteAction, RouteMatch, SessionPersistence},
 };
 use weir_net::http::text::is_authority;
 
@@ -27,17 +27,17 @@ pub struct RouteRt {
     pub config: Arc<Route>,
     pub action: ActionRt,
     /// `None` where there is nothing to edit.
-    pub request_headers: Option<Edits>,
-    pub response_headers: Option<Edits>,
+    pub request_headers: Option<Arc<Edits>>,
+    pub response_headers: Option<Arc<Edits>>,
     /// In place of the configurations of the connection manager.
     pub filters: Overrides,
     condition: Condition,
-    pub(super) findings: Vec<Diagnostic>,
+    pub(super) findings: Box<[Diagnostic]>,
 }
 
 /// What is left to check once the index has found the path.
 struct Condition {
-    regex: Option<Regex>,
+    regex: Option<Box<Regex>>,
     /// Where the path's prefix ends.
     prefix: Prefix,
     ignore_case: bool,
@@ -54,7 +54,7 @@ enum Prefix {
 
 pub enum ActionRt {
     Forward(ForwardRt),
-    Redirect(RedirectRt),
+    Redirect(Box<RedirectRt>),
     Direct { status: u16, body: Bytes },
 }
 
@@ -62,7 +62,7 @@ pub enum ActionRt {
 pub struct ForwardRt {
     targets: Box<[Target]>,
     total_weight: u64,
-    pub path_rewrite: Option<PathRewriteRt>,
+    pub path_rewrite: Option<Box<PathRewriteRt>>,
     pub host_rewrite: Option<HostRewrite>,
     /// From the whole request to the whole response.
     pub timeout: Option<Duration>,
@@ -78,13 +78,13 @@ pub struct Target {
     /// `None` is a reference that could not be resolved: to be answered with `unresolved_status`.
     pub cluster: Option<Arc<ClusterSlot>>,
     pub unresolved_status: u16,
-    pub request_headers: Option<Edits>,
-    pub response_headers: Option<Edits>,
+    pub request_headers: Option<Arc<Edits>>,
+    pub response_headers: Option<Arc<Edits>>,
     /// Instead of the route's.
-    pub path_rewrite: Option<PathRewriteRt>,
+    pub path_rewrite: Option<Box<PathRewriteRt>>,
     pub host_rewrite: Option<HostRewrite>,
     /// Answers instead of the cluster.
-    pub redirect: Option<RedirectRt>,
+    pub redirect: Option<Box<RedirectRt>>,
     /// Beside those of the route.
     pub mirrors: Box<[MirrorRt]>,
     weight: u32,
@@ -116,13 +116,16 @@ impl RouteRt {
             RouteAction::Forward(forward) => {
                 ActionRt::Forward(ForwardRt::compile(forward, clusters, patterns, &mut findings).map_err(wrong("rewrite"))?)
             }
-            RouteAction::Redirect(redirect) => ActionRt::Redirect(RedirectRt::compile(redirect, patterns).map_err(wrong("redirect"))?),
+            RouteAction::Redirect(redirect) => {
+                let redirect = RedirectRt::compile(redirect, patterns).map_err(wrong("redirect"))?;
+                ActionRt::Redirect(Box::new(redirect))
+            }
             RouteAction::DirectResponse { status, body } => ActionRt::Direct { status: *status, body: Bytes::from(body.clone()) },
         };
         let condition = Condition::compile(&config.matches, patterns).map_err(wrong("match"))?;
         let filters = Overrides::compile(&config.per_filter_config, host_filters, patterns).map_err(wrong("per_filter_config"))?;
-        let request_headers = Edits::compile(&config.request_headers, &mut findings);
-        let response_headers = Edits::compile(&config.response_headers, &mut findings);
+        let request_headers = patterns.edits(&config.request_headers, &mut findings);
+        let response_headers = patterns.edits(&config.response_headers, &mut findings);
         let findings = findings.into_iter().map(|f| f.from_origin(&config.origin)).collect();
         Ok(RouteRt { config: config.clone(), action, request_headers, response_headers, filters, condition, findings })
     }
@@ -165,7 +168,7 @@ fn path_ignoring_case(of: &PathMatch, path: &[u8]) -> bool {
 impl Condition {
     fn compile(of: &RouteMatch, patterns: &mut Patterns) -> Result<Condition, String> {
         let regex = match &of.path {
-            PathMatch::Regex(p) => Some(patterns.whole(p, of.ignore_case)?),
+            PathMatch::Regex(p) => Some(Box::new(patterns.whole(p, of.ignore_case)?)),
             _ => None,
         };
         let prefix = match &of.path {
@@ -188,15 +191,14 @@ impl ForwardRt {
     ) -> Result<ForwardRt, String> {
         let mut targets = Vec::with_capacity(of.clusters.len());
         for c in &of.clusters {
-            let mut edits = |e: &HeaderEdits| Edits::compile(e, findings);
             targets.push(Target {
                 cluster: c.cluster.as_ref().map(&mut *clusters),
                 unresolved_status: c.unresolved_status,
-                request_headers: edits(&c.request_headers),
-                response_headers: edits(&c.response_headers),
-                path_rewrite: c.path_rewrite.as_ref().map(|r| PathRewriteRt::compile(r, patterns)).transpose()?,
+                request_headers: patterns.edits(&c.request_headers, findings),
+                response_headers: patterns.edits(&c.response_headers, findings),
+                path_rewrite: path_rewrite(c.path_rewrite.as_deref(), patterns)?,
                 host_rewrite: host_rewrite(c.host_rewrite.as_ref(), findings),
-                redirect: c.redirect.as_ref().map(|r| RedirectRt::compile(r, patterns)).transpose()?,
+                redirect: c.redirect.as_ref().map(|r| RedirectRt::compile(r, patterns)).transpose()?.map(Box::new),
                 mirrors: mirrors(&c.mirrors, clusters),
                 weight: c.weight,
             });
@@ -204,7 +206,7 @@ impl ForwardRt {
         Ok(ForwardRt {
             total_weight: targets.iter().map(|t| u64::from(t.weight)).sum(),
             targets: targets.into(),
-            path_rewrite: of.path_rewrite.as_ref().map(|r| PathRewriteRt::compile(r, patterns)).transpose()?,
+            path_rewrite: path_rewrite(of.path_rewrite.as_deref(), patterns)?,
             host_rewrite: host_rewrite(of.host_rewrite.as_ref(), findings),
             timeout: of.timeout,
             idle_timeout: of.idle_timeout,
@@ -238,12 +240,16 @@ impl ForwardRt {
     }
     /// The target's own rewrite, or the route's.
     pub fn path_rewrite<'a>(&'a self, target: &'a Target) -> Option<&'a PathRewriteRt> {
-        target.path_rewrite.as_ref().or(self.path_rewrite.as_ref())
+        target.path_rewrite.as_deref().or(self.path_rewrite.as_deref())
     }
     /// The target's own rewrite, or the route's.
     pub fn host_rewrite<'a>(&'a self, target: &'a Target) -> Option<&'a HostRewrite> {
         target.host_rewrite.as_ref().or(self.host_rewrite.as_ref())
     }
+}
+
+fn path_rewrite(of: Option<&PathRewrite>, patterns: &mut Patterns) -> Result<Option<Box<PathRewriteRt>>, String> {
+    of.map(|r| PathRewriteRt::compile(r, patterns).map(Box::new)).transpose()
 }
 
 /// The rewrite; one to a host that cannot be one is left out, with a finding.

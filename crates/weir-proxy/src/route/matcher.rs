@@ -1,12 +1,22 @@
 //! Compiled conditions on text: header fields, pseudo-headers and query parameters.
-use crate::head_access::{RequestView, query_parameter};
+use crate::{
+    filter::headers::Edits,
+    head_access::{RequestView, query_parameter},
+};
 use regex::bytes::Regex;
-use std::collections::HashMap;
-use weir_config::model::{HeaderMatch, QueryMatch, StringMatch, ValueMatch};
+use std::{collections::HashMap, sync::Arc};
+use weir_config::{
+    diagnostic::Diagnostic,
+    model::{HeaderEdits, HeaderMatch, QueryMatch, StringMatch, ValueMatch},
+};
 
-/// Regular expressions by their pattern: the same one is compiled once per table.
+/// What many routes of one change have in common is compiled once, and shared.
 #[derive(Default)]
-pub struct Patterns(HashMap<String, Result<Regex, String>>);
+pub struct Patterns {
+    /// By their pattern.
+    regular_expressions: HashMap<String, Result<Regex, String>>,
+    header_edits: HashMap<HeaderEdits, Arc<Edits>>,
+}
 
 impl Patterns {
     /// `pattern` as one that must match the whole text.
@@ -23,12 +33,27 @@ impl Patterns {
         self.compile(pattern.to_string())
     }
     fn compile(&mut self, pattern: String) -> Result<Regex, String> {
-        if let Some(known) = self.0.get(&pattern) {
+        if let Some(known) = self.regular_expressions.get(&pattern) {
             return known.clone();
         }
         let made = Regex::new(&pattern).map_err(|e| e.to_string());
-        self.0.insert(pattern, made.clone());
+        self.regular_expressions.insert(pattern, made.clone());
         made
+    }
+    /// `None` where there is nothing to edit. Edits with findings are compiled for each of their routes, which report them.
+    pub fn edits(&mut self, of: &HeaderEdits, findings: &mut Vec<Diagnostic>) -> Option<Arc<Edits>> {
+        if of.is_empty() {
+            return None;
+        }
+        if let Some(known) = self.header_edits.get(of) {
+            return Some(known.clone());
+        }
+        let before = findings.len();
+        let made = Arc::new(Edits::compile(of, findings)?);
+        if findings.len() == before {
+            self.header_edits.insert(of.clone(), made.clone());
+        }
+        Some(made)
     }
 }
 

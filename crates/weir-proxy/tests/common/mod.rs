@@ -196,7 +196,7 @@ impl Conf {
 }
 
 pub fn assignment(addresses: &[Address]) -> Arc<ClusterLoadAssignment> {
-    Arc::new(ClusterLoadAssignment { cluster: None, endpoints: addresses.iter().cloned().map(Endpoint::new).collect() })
+    Arc::new(ClusterLoadAssignment::new(None, addresses.iter().cloned().map(Endpoint::new).collect()))
 }
 
 /// A chain to one cluster; `secrets` terminate TLS.

@@ -1,7 +1,7 @@
 //! Filters of HTTPRoute rules and backends.
 use super::backend_ref::{self, BackendRef};
 use crate::api::checks::{check_path, hostname};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use weir_config::{
     model::{Cors, Fraction, HeaderEdits, PathRewrite, Redirect, RedirectPort, StringMatch},
     reader::{Field, Object},
@@ -12,11 +12,11 @@ use weir_config::{
 pub struct Filters {
     pub request: HeaderEdits,
     pub response: HeaderEdits,
-    pub redirect: Option<Redirect>,
+    pub redirect: Option<Box<Redirect>>,
     pub rewrite_host: Option<String>,
-    pub rewrite_path: Option<PathRewrite>,
+    pub rewrite_path: Option<Box<PathRewrite>>,
     pub mirrors: Vec<(BackendRef, Fraction)>,
-    pub cors: Option<Cors>,
+    pub cors: Option<Arc<Cors>>,
     /// There is a filter that cannot be applied. It must not be skipped: requests are answered with 500.
     pub refused: bool,
 }
@@ -71,16 +71,16 @@ fn decode_filter(object: &Object<'_>, types: &[(&'static str, Type)], filters: &
     let kind = object.required("type")?;
     let word = kind.str()?;
     match kind.choice(types)? {
-        Type::RequestHeaderModifier => decode_edits(&object.required("requestHeaderModifier")?, &mut filters.request),
-        Type::ResponseHeaderModifier => decode_edits(&object.required("responseHeaderModifier")?, &mut filters.response),
+        Type::RequestHeaderModifier => filters.request = decode_edits(&object.required("requestHeaderModifier")?, &filters.request)?,
+        Type::ResponseHeaderModifier => filters.response = decode_edits(&object.required("responseHeaderModifier")?, &filters.response)?,
         Type::RequestMirror => filters.mirrors.push(decode_mirror(&object.required("requestMirror")?)?),
-        Type::RequestRedirect => filters.redirect = Some(decode_redirect(&object.required("requestRedirect")?)?),
+        Type::RequestRedirect => filters.redirect = Some(Box::new(decode_redirect(&object.required("requestRedirect")?)?)),
         Type::UrlRewrite => {
             let rewrite = object.required("urlRewrite")?.object()?;
             filters.rewrite_host = rewrite.get("hostname").and_then(|f| hostname(&f)).map(|h| h.to_string());
-            filters.rewrite_path = rewrite.get("path").and_then(|f| decode_path(&f));
+            filters.rewrite_path = rewrite.get("path").and_then(|f| decode_path(&f)).map(Box::new);
         }
-        Type::Cors => filters.cors = Some(decode_cors(&object.required("cors")?)?),
+        Type::Cors => filters.cors = Some(Arc::new(decode_cors(&object.required("cors")?)?)),
         Type::NotYet => {
             object.ignore(&["extensionRef", "externalAuth"]);
             // It refuses its requests, not the whole route.
@@ -93,19 +93,24 @@ fn decode_filter(object: &Object<'_>, types: &[(&'static str, Type)], filters: &
     Some(())
 }
 
-fn decode_edits(field: &Field<'_>, edits: &mut HeaderEdits) {
-    let Some(object) = field.object() else { return };
-    for (name, into) in [("set", &mut edits.set), ("add", &mut edits.add)] {
+/// The edits, behind those of a filter `before` it.
+fn decode_edits(field: &Field<'_>, before: &HeaderEdits) -> Option<HeaderEdits> {
+    let object = field.object()?;
+    let pairs = |name: &'static str, before: &[(String, String)]| {
+        let mut pairs = before.to_vec();
         for item in object.list(name) {
             let pair = item.object().and_then(|o| {
                 let name = header_name(&o.required("name")?)?;
                 // A text as it stands: the model's operators begin with a percent sign.
                 Some((name, header_value(&o.required("value")?)?.replace('%', "%%")))
             });
-            into.extend(pair);
+            pairs.extend(pair);
         }
-    }
-    edits.remove.extend(object.list("remove").iter().filter_map(header_name));
+        pairs
+    };
+    let (set, add) = (pairs("set", &before.set), pairs("add", &before.add));
+    let remove = before.remove.iter().cloned().chain(object.list("remove").iter().filter_map(header_name)).collect();
+    Some(HeaderEdits::new(remove, set, add))
 }
 
 fn header_name(field: &Field<'_>) -> Option<String> {

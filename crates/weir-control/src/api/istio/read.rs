@@ -167,12 +167,12 @@ pub struct Headers {
 
 pub fn headers(owner: &Object<'_>) -> Headers {
     let Some(object) = owner.object("headers") else { return Headers::default() };
-    let mut request = object.get("request").and_then(|f| edits(&f)).unwrap_or_default();
+    let request = object.get("request").and_then(|f| edits(&f)).unwrap_or_default();
     let response = object.get("response").and_then(|f| edits(&f)).unwrap_or_default();
     let is_host = |name: &str| name.eq_ignore_ascii_case("host") || name == ":authority";
     let host = request.set.iter().find(|(name, _)| is_host(name)).map(|(_, value)| value.clone());
-    request.set.retain(|(name, _)| !is_host(name));
-    Headers { request, response, host }
+    let set = request.set.iter().filter(|(name, _)| !is_host(name)).cloned().collect();
+    Headers { request: HeaderEdits::new(request.remove.to_vec(), set, request.add.to_vec()), response, host }
 }
 
 fn edits(field: &Field<'_>) -> Option<HeaderEdits> {
@@ -182,5 +182,5 @@ fn edits(field: &Field<'_>) -> Option<HeaderEdits> {
         entries.filter_map(|(key, value)| Some((header_name(key, &value)?, value.str()?.to_string()))).collect()
     };
     let remove = object.list("remove").iter().filter_map(|f| header_name(f.str()?, f)).collect();
-    Some(HeaderEdits { remove, set: pairs("set"), add: pairs("add") })
+    Some(HeaderEdits::new(remove, pairs("set"), pairs("add")))
 }

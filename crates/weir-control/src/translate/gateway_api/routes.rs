@@ -126,7 +126,7 @@ impl Maker<'_> {
         let no_filters = Filters::default();
         let filters = rule.filters.as_deref().unwrap_or(&no_filters);
         let action = self.action(rule, filters, index, part);
-        let cors = filters.cors.as_ref().or_else(|| shared_cors(rule)).cloned().map(Arc::new);
+        let cors = filters.cors.as_ref().or_else(|| shared_cors(rule)).cloned();
         let owner: Name = format!("{}/{}", key.namespace, key.name).into();
         let line = self.origin.line.below(rule.line.saturating_sub(self.object.line));
         for (nth, matched) in rule.matches.iter().enumerate() {
@@ -151,8 +151,9 @@ impl Maker<'_> {
         if matches!(matched.matches.path, PathMatch::PathSeparatedPrefix(_) | PathMatch::Prefix(_)) {
             return action;
         }
-        let prefix = |p: &mut Option<PathRewrite>| {
-            if matches!(p, Some(PathRewrite::ReplacePrefixMatch(_))) {
+        let is_prefix = |p: &PathRewrite| matches!(p, PathRewrite::ReplacePrefixMatch(_));
+        let prefix = |p: &mut Option<Box<PathRewrite>>| {
+            if p.as_deref().is_some_and(is_prefix) {
                 *p = None;
             }
         };
@@ -162,11 +163,11 @@ impl Maker<'_> {
                 for cluster in &mut forward.clusters {
                     prefix(&mut cluster.path_rewrite);
                     if let Some(redirect) = &mut cluster.redirect {
-                        prefix(&mut redirect.path);
+                        redirect.path.take_if(|p| is_prefix(p));
                     }
                 }
             }
-            RouteAction::Redirect(redirect) => prefix(&mut redirect.path),
+            RouteAction::Redirect(redirect) => _ = redirect.path.take_if(|p| is_prefix(p)),
             RouteAction::DirectResponse { .. } => {}
         }
         action
@@ -312,8 +313,8 @@ impl Maker<'_> {
 }
 
 /// What all backends of a rule say of CORS.
-fn shared_cors(rule: &Rule) -> Option<&Cors> {
-    fn cors(backend: &Backend) -> Option<&Cors> {
+fn shared_cors(rule: &Rule) -> Option<&Arc<Cors>> {
+    fn cors(backend: &Backend) -> Option<&Arc<Cors>> {
         backend.filters.as_ref()?.cors.as_ref()
     }
     let first = cors(rule.backends.first()?)?;

@@ -148,10 +148,10 @@ impl<'a> Maker<'a> {
     fn draft(&self, path: &Path, target: WeightedCluster, line: u32, part: &mut Part) -> Draft<'a> {
         let notes = self.notes;
         let action = match &notes.redirects.to {
-            Some(redirect) => RouteAction::Redirect(redirect.clone()),
+            Some(redirect) => RouteAction::Redirect(Box::new(redirect.clone())),
             None => {
                 let mut forward = Forward::to(vec![target]);
-                forward.path_rewrite = self.path_rewrite(path);
+                forward.path_rewrite = self.path_rewrite(path).map(Box::new);
                 forward.host_rewrite = notes.rewrite.host.as_ref().map(|host| HostRewrite::Literal(host.to_string()));
                 forward.timeout = notes.traffic.timeout;
                 forward.idle_timeout = notes.traffic.idle_timeout;
@@ -213,7 +213,7 @@ impl<'a> Maker<'a> {
         let listed = Rank::listed(RankApi::Specific, &self.object.meta.created, self.owner.clone(), 0);
         let rank = Rank { path: RankPath::Exact, path_length: Reverse(1), headers: Reverse(u16::MAX), ..listed };
         let (request_headers, response_headers) = Default::default();
-        let action = RouteAction::Redirect(redirect);
+        let action = RouteAction::Redirect(Box::new(redirect));
         let draft = Draft { object: self.object, action, request_headers, response_headers, line: self.object.line };
         let matches = RouteMatch { ignore_case: false, ..self.matches(PathMatch::Exact("/".into()), host) };
         self.add(host, rank, matches, draft, part);
@@ -379,12 +379,6 @@ fn origin(object: &Arc<Object>, line: u32) -> Origin {
 /// With the method and the body kept.
 fn https_redirect(port: u16) -> RouteAction {
     let port = if port == 443 { RedirectPort::FromProtocol } else { RedirectPort::Literal(port) };
-    RouteAction::Redirect(Redirect {
-        scheme: Some("https".into()),
-        host: None,
-        port: Some(port),
-        path: None,
-        status: 308,
-        strip_query: false,
-    })
+    let redirect = Redirect { scheme: Some("https".into()), host: None, port: Some(port), path: None, status: 308, strip_query: false };
+    RouteAction::Redirect(Box::new(redirect))
 }

@@ -37,7 +37,7 @@ pub fn apply(cx: &Cx<'_>, key: &ClusterKey, cluster: &mut Cluster, part: &mut Pa
         cluster.hash_policy = hash.iter().map(|of| HashPolicy { of: of.clone(), terminal: false }).collect();
     }
     if let Some(tls) = &upstream.tls {
-        cluster.tls = Some(originate(cx, object, tls, part));
+        cluster.tls = Some(Box::new(originate(cx, object, tls, part)));
     }
 }
 

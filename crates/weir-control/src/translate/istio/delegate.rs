@@ -113,11 +113,8 @@ fn joined(root: &HeaderEdits, leaf: &HeaderEdits) -> HeaderEdits {
         // The delegate's word for a header comes after its root's.
         a.iter().filter(|(name, _)| !b.iter().any(|(n, _)| n == name)).chain(b).cloned().collect()
     };
-    HeaderEdits {
-        remove: root.remove.iter().chain(&leaf.remove).cloned().collect(),
-        set: both(&root.set, &leaf.set),
-        add: both(&root.add, &leaf.add),
-    }
+    let remove = root.remove.iter().chain(&leaf.remove).cloned().collect();
+    HeaderEdits::new(remove, both(&root.set, &leaf.set), both(&root.add, &leaf.add))
 }
 
 /// Both at once; `None` where that is never.

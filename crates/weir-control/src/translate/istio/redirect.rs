@@ -17,5 +17,5 @@ pub fn route(object: &Object, gateway: &Gateway, server: &Server) -> Arc<Route> 
     let port = secure.map(|s| s.port).filter(|port| *port != 443).map_or(RedirectPort::FromProtocol, RedirectPort::Literal);
     let redirect = Redirect { scheme: Some("https".into()), host: None, port: Some(port), path: None, status: 301, strip_query: false };
     let name = format!("{}/{}/https-redirect", object.key.namespace, object.key.name);
-    Arc::new(Route::new(name.into(), RouteMatch::any(), RouteAction::Redirect(redirect), object.origin()))
+    Arc::new(Route::new(name.into(), RouteMatch::any(), RouteAction::Redirect(Box::new(redirect)), object.origin()))
 }

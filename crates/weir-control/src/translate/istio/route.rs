@@ -160,7 +160,7 @@ fn http_routes(cx: &Cx<'_>, said: &Said<'_>, nth: usize, place: &Place<'_>, part
             name = format!("{name}.{}", m.name);
         }
         let action = match &route.action {
-            Action::Redirect(redirect) => RouteAction::Redirect(redirect.clone()),
+            Action::Redirect(redirect) => RouteAction::Redirect(Box::new(redirect.clone())),
             Action::DirectResponse { status, body } => RouteAction::DirectResponse { status: *status, body: body.clone() },
             Action::Forward(forward) => {
                 let path = found.and_then(|m| m.path.as_ref());
@@ -211,7 +211,7 @@ fn forward_to(
     let authority = forward.authority.as_ref().or(said.route.headers.host.as_ref());
     model::Forward {
         clusters,
-        path_rewrite: forward.rewrite.as_ref().map(|r| r.for_path(path)),
+        path_rewrite: forward.rewrite.as_ref().map(|r| Box::new(r.for_path(path))),
         host_rewrite: authority.map(|host| HostRewrite::Literal(host.clone())),
         timeout: forward.timeout,
         idle_timeout: None,

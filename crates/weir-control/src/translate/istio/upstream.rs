@@ -196,7 +196,7 @@ pub fn traffic_policy(cx: &Cx<'_>, key: &ClusterKey, draft: &mut Draft, part: &m
     let own = subset(&rules, &key.subset).map(|(_, s)| &s.policy);
     if let Some((_, rule)) = rules.first() {
         draft.cluster.proxy_protocol = rule.policy.proxy_protocol(own);
-        draft.cluster.tunneling_config = rule.policy.tunnel(own);
+        draft.cluster.tunneling_config = rule.policy.tunnel(own).map(Box::new);
     }
     let setting = settings.balancer.as_ref().and_then(|b| b.locality.as_ref());
     let own = Locality::of(&cx.options.labels);
@@ -209,13 +209,13 @@ pub fn traffic_policy(cx: &Cx<'_>, key: &ClusterKey, draft: &mut Draft, part: &m
     let cluster = &mut draft.cluster;
     if let Some(balancer) = &settings.balancer {
         cluster.lb_policy = balancer.policy.clone();
-        cluster.slow_start = balancer.slow_start;
+        cluster.slow_start = balancer.slow_start.map(Box::new);
         cluster.hash_policy = balancer.hash.iter().map(|of| HashPolicy { of: of.clone(), terminal: false }).collect();
     }
     if let Some(pool) = &settings.pool {
         cluster.circuit_breakers = pool.breakers.clone();
         cluster.connect_timeout = pool.connect_timeout.unwrap_or(cluster.connect_timeout);
-        cluster.tcp_keepalive = pool.keepalive.clone();
+        cluster.tcp_keepalive = pool.keepalive.clone().map(Box::new);
         cluster.max_requests_per_connection = pool.max_requests_per_connection;
         if let Some(idle) = pool.http_idle_timeout {
             cluster.idle_timeout = (!idle.is_zero()).then_some(idle);
@@ -230,7 +230,7 @@ pub fn traffic_policy(cx: &Cx<'_>, key: &ClusterKey, draft: &mut Draft, part: &m
     }
     cluster.circuit_breakers.retry_budget = settings.retry_budget;
     if let Some(found) = &settings.outlier_detection {
-        cluster.outlier_detection = Some(found.clone());
+        cluster.outlier_detection = Some(Box::new(found.clone()));
     }
     if key.purpose != Purpose::ServerName
         && let Some(tls) = &settings.tls
@@ -239,7 +239,7 @@ pub fn traffic_policy(cx: &Cx<'_>, key: &ClusterKey, draft: &mut Draft, part: &m
         // Settings come from the first rule, or from the rule that has the subset.
         let owner = subset(&rules, &key.subset).map(|(object, _)| object).or(rules.first().map(|(object, _)| *object));
         if let Some(owner) = owner {
-            cluster.tls = Some(upstream_tls(cx, key, owner, originate, part));
+            cluster.tls = Some(Box::new(upstream_tls(cx, key, owner, originate, part)));
         }
     }
 }

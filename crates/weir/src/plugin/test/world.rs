@@ -85,7 +85,7 @@ impl Running {
             ..Config::default()
         };
         let mut add = |name: String, address: SocketAddr| {
-            let endpoints = ClusterLoadAssignment { cluster: None, endpoints: vec![Endpoint::new(Address::Socket(address))] };
+            let endpoints = ClusterLoadAssignment::new(None, vec![Endpoint::new(Address::Socket(address))]);
             let name: Name = name.into();
             config.clusters.insert(name.clone(), Arc::new(Cluster::new(name, Discovery::Static(Arc::new(endpoints)))));
         };

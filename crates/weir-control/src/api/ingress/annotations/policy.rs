@@ -46,7 +46,7 @@ pub fn headers(given: &Given<'_>) -> (HeaderEdits, HeaderEdits) {
         let pairs = |verb: &str| given.get(&format!("{kind}-header-control-{verb}")).map(lines).unwrap_or_default();
         let removed = given.text(&format!("{kind}-header-control-remove"));
         let remove = removed.map(|(field, text)| split(text).filter_map(|name| header_name(name, field)).collect());
-        HeaderEdits { remove: remove.unwrap_or_default(), set: pairs("update"), add: pairs("add") }
+        HeaderEdits::new(remove.unwrap_or_default(), pairs("update"), pairs("add"))
     };
     (edits("request"), edits("response"))
 }
