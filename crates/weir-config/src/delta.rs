@@ -62,6 +62,22 @@ pub struct Verdict {
     pub findings: Vec<Diagnostic>,
 }
 
+/// What has changed in a proxy's verdicts since a reader last looked. A resource without a verdict is live, and nothing is to be said of
+/// it.
+#[derive(Clone, Debug, Default)]
+pub struct VerdictChanges {
+    /// The newest revision that the proxy has taken over.
+    pub revision: u64,
+    /// `verdicts` are all that stand: those that are not among them are cleared.
+    pub whole: bool,
+    pub verdicts: Vec<Arc<Verdict>>,
+    /// Resources that are live or gone by now.
+    pub cleared: Vec<Id>,
+}
+
+/// The reason of a plugin whose code cannot be read or fetched.
+pub const PLUGIN_CODE_UNAVAILABLE: &str = "PluginCodeUnavailable";
+
 /// Whether a proxy runs on a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

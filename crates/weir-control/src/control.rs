@@ -8,11 +8,13 @@ use crate::{
         inbox::{Event, Inbox},
         watch::{Batch, Watch},
     },
+    status::{Edit, Owner},
 };
 use std::{
     collections::{BTreeMap, HashSet},
     io,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
@@ -23,13 +25,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
 /// Updates that nobody took yet; the thread waits beyond that.
 const UPDATES: usize = 16;
 
-/// A change of the configuration, and all that is wrong as of now with what it is made of.
+/// A change of the configuration. What is wrong with it is on the board ([`crate::Status`]).
 #[derive(Clone, Debug)]
 pub struct Update {
     /// What changed since the update before; everything, in the first one.
     pub delta: Delta,
-    /// Errors first, then by file and line.
-    pub diagnostics: Vec<Diagnostic>,
     /// Objects that came, changed or went.
     pub objects: usize,
     /// Objects, clusters and secrets that were translated for it.
@@ -206,23 +206,14 @@ impl Control {
 
     fn update(&mut self, changes: Changes, files: &[PathBuf], start: Instant) -> Update {
         let Some((changes, first)) = self.merge(changes) else {
-            let diagnostics = self.diagnostics();
-            return Update {
-                delta: Delta::default(),
-                diagnostics,
-                objects: 0,
-                translated: 0,
-                took: start.elapsed(),
-                read: None,
-                complete: false,
-            };
+            self.edit_status(Edit::default());
+            return Update { delta: Delta::default(), objects: 0, translated: 0, took: start.elapsed(), read: None, complete: false };
         };
         let objects = changes.len();
-        let Applied { delta, translated } = self.index.apply(changes, files);
-        let diagnostics = self.diagnostics();
-        self.index.status().set_findings(&diagnostics);
+        let Applied { delta, status, translated } = self.index.apply(changes, files);
+        self.edit_status(Edit { revision: delta.revision, objects: status, ..Edit::default() });
         let read = first.then(|| self.read());
-        Update { delta, diagnostics, objects, translated, took: start.elapsed(), read, complete: true }
+        Update { delta, objects, translated, took: start.elapsed(), read, complete: true }
     }
 
     /// Joins changes of files with those of the cluster. Files come first: an object that they hold hides the cluster's, which comes
@@ -246,25 +237,27 @@ impl Control {
         Some((changes, first))
     }
 
-    pub fn diagnostics(&mut self) -> Vec<Diagnostic> {
+    fn edit_status(&mut self, edit: Edit) {
+        let findings = vec![(Owner::Control, self.diagnostics().into_iter().map(Arc::new).collect())];
+        self.index.status().edit(Edit { findings, ..edit });
+    }
+
+    fn diagnostics(&mut self) -> Vec<Diagnostic> {
         let (late, ports) = self.index.findings();
         let mut all = self.files.diagnostics(late);
         all.extend(self.cluster.iter().flat_map(Cluster::diagnostics));
         all.extend(ports.into_iter().cloned());
         all.extend(self.unwatched.clone());
-        let place = |d: &Diagnostic| d.place.as_ref().map(|p| (p.source.name.clone(), p.line, p.column));
-        all.sort_by_cached_key(|d| (std::cmp::Reverse(d.severity), place(d), d.message.clone()));
-        all.dedup();
         all
+    }
+
+    /// All that is wrong as of now: errors first, then by file and line.
+    pub fn findings(&self) -> Vec<Arc<Diagnostic>> {
+        self.index.status().findings()
     }
 }
 
 pub(crate) fn not_watched(e: &notify::Error) -> Diagnostic {
     let help = "raise fs.inotify.max_user_instances or max_user_watches, or restart after changes";
     Diagnostic::warning("NotWatched", format!("changes of files may go unnoticed: {e}")).help(help)
-}
-
-/// Reads and translates once: what `weir check` prints. The configuration is good when none of these is an error.
-pub fn check(options: Options, paths: &[PathBuf]) -> Vec<Diagnostic> {
-    Control::new(options).load(paths).diagnostics
 }

@@ -4,6 +4,7 @@ use crate::{
     artifact::Artifacts,
     control::{PATIENCE, not_watched},
     source::{files::Files, inbox::Inbox, watch::Watch},
+    status::{Edit, Owner},
 };
 use std::{
     collections::BTreeMap,
@@ -52,7 +53,9 @@ impl Direct {
                 let config = self.config(&options, &mut diagnostics);
                 let delta = Delta::between(&before, &config, revision);
                 before = config;
-                let update = Update { delta, diagnostics, objects: 1, translated: 1, took: began.elapsed(), read: None, complete: true };
+                let findings = vec![(Owner::Control, diagnostics.into_iter().map(Arc::new).collect())];
+                options.status.edit(Edit { revision, objects: Vec::new(), findings });
+                let update = Update { delta, objects: 1, translated: 1, took: began.elapsed(), read: None, complete: true };
                 if send.blocking_send(update).is_err() {
                     return;
                 }

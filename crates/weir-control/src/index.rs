@@ -14,8 +14,9 @@ use crate::{
     aspect,
     guard::{Panic, guarded},
     object::{Finding, Key, Kind, Object},
+    status::{Condition, Translated},
     store::Store,
-    translate::{Bind, Condition, Cx, Fingerprints, Look, Looks, Part, PluginPart, PolicyPart, PortPart, Unit},
+    translate::{Bind, Cx, Fingerprints, Look, Looks, Part, PluginPart, PolicyPart, PortPart, Unit},
 };
 
 use catalog::Catalog;
@@ -77,6 +78,8 @@ struct Work {
 /// What a change came to.
 pub struct Applied {
     pub delta: Delta,
+    /// Objects whose status the change concerns; `None` for those that are gone.
+    pub status: Vec<(Key, Option<Translated>)>,
     /// How many units were translated.
     pub translated: usize,
 }
@@ -129,9 +132,9 @@ impl Index {
             self.set_clusters();
         }
         self.tables.build(&mut self.catalog);
-        self.publish(std::mem::take(&mut work.status));
+        let status = self.translated(std::mem::take(&mut work.status));
         self.build_listeners(work);
-        Applied { delta: self.catalog.delta(), translated }
+        Applied { delta: self.catalog.delta(), status, translated }
     }
 
     fn set(&mut self, key: Key, object: Option<Arc<Object>>, work: &mut Work) {
@@ -452,29 +455,22 @@ impl Index {
         needs.filter(|state| state.demand == 1).map(|state| &*state.unit).collect()
     }
 
-    /// Tells what became of some objects.
-    fn publish(&self, changed: Vec<Key>) {
+    /// What these objects came to.
+    fn translated(&self, changed: Vec<Key>) -> Vec<(Key, Option<Translated>)> {
         let now = |key: &Key| {
             let object = self.store.get(key)?.clone();
             let id = self.units.id(&Unit::Object(key.clone()))?;
-            Some((object, self.units.get(id)?.conditions.clone()))
+            Some(Translated { object, conditions: self.units.get(id)?.conditions.clone() })
         };
-        self.options.status.set(changed.into_iter().map(|key| {
+        let pair = |key: Key| {
             let now = now(&key);
             (key, now)
-        }));
+        };
+        changed.into_iter().map(pair).collect()
     }
 
     pub fn status(&self) -> &Status {
         &self.options.status
-    }
-
-    /// Status conditions by object.
-    pub fn conditions(&self) -> impl Iterator<Item = (&Key, &[Condition])> {
-        self.units.iter().filter_map(|state| match &*state.unit {
-            Unit::Object(key) if !state.conditions.is_empty() => Some((key, &*state.conditions)),
-            _ => None,
-        })
     }
 
     /// Files that objects name: to be watched beside the configuration's own.
@@ -501,8 +497,8 @@ mod tests {
         let mut load = |port, annotation: &str| {
             fs::write(dir.path().join("a.yaml"), gateway(port, annotation)).unwrap();
             fs::write(dir.path().join("b.yaml"), gateway(port, "").replace("name: g", "name: h").replace("port: 8", "port: 9")).unwrap();
-            let update = control.load(&[dir.path().into()]);
-            let found: Vec<String> = update.diagnostics.iter().map(|d| format!("{} {}", d.reason, d.message)).collect();
+            control.load(&[dir.path().into()]);
+            let found: Vec<String> = control.findings().iter().map(|d| format!("{} {}", d.reason, d.message)).collect();
             (control.config().listeners.keys().map(|name| name.to_string()).collect::<Vec<_>>(), found)
         };
         let panics = ", annotations: { test/panic: please }";
@@ -514,7 +510,7 @@ mod tests {
         // It goes as others do.
         load(83, panics);
         fs::remove_file(dir.path().join("a.yaml")).unwrap();
-        let update = control.load(&[dir.path().into()]);
-        assert_eq!((control.config().listeners.len(), update.diagnostics.len()), (1, 0), "{:?}", update.diagnostics);
+        control.load(&[dir.path().into()]);
+        assert_eq!((control.config().listeners.len(), control.findings().len()), (1, 0), "{:?}", control.findings());
     }
 }

@@ -8,6 +8,7 @@
 //! - `aspect`: the parts of objects that others depend on
 //! - [`source`]: files and folders, read and watched
 //! - [`kubernetes`]: the objects of a cluster, read and watched
+//! - [`status`]: what to show of each object
 //! - [`store`]: objects by key
 //! - [`translate`]: from objects to resources, one module per API
 //! - [`index`]: what is derived from what
@@ -26,11 +27,11 @@ pub mod index;
 pub mod kubernetes;
 pub mod object;
 pub mod source;
-mod status;
+pub mod status;
 pub mod store;
 pub mod translate;
 
-pub use control::{Control, Read, Sources, Update, check};
+pub use control::{Control, Read, Sources, Update};
 pub use direct::Direct;
 pub use status::Status;
 

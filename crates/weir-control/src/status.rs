@@ -1,96 +1,166 @@
-//! What became of each object, for those who ask while the configuration goes on to change.
-use crate::{
-    api::gateway_api::gateway::Listener,
-    object::{Key, Kind, Object, Spec},
-    translate::Condition,
-};
-use serde_json::{Map, Value, json};
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
-use weir_config::{
-    delta::Verdict,
-    diagnostic::{Diagnostic, Severity},
-};
+//! The status of every object: what the control plane made of it, what was found about it, and what the proxy says of the resources
+//! that it became. The control plane and the proxy's verdicts edit one board, in the work of what changed; reports, `/objects` and
+//! whoever writes the status of Kubernetes objects read it.
+mod board;
+pub mod condition;
+mod findings;
+mod json;
+mod show;
 
-/// Shared by the control plane, which writes it, and whoever shows it.
+pub use board::{Edit, ObjectStatus, Translated};
+pub use condition::{Condition, Scope};
+pub use findings::Owner;
+
+use crate::object::Key;
+use board::Board;
+use serde_json::Value;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+use tokio::sync::Notify;
+use weir_config::{delta::VerdictChanges, diagnostic::Diagnostic};
+
+/// Objects that a reader may leave unread before it gets all of them instead.
+const MAX_UNREAD: usize = 100_000;
+
+/// The board, shared by those who edit it and those who read it.
 #[derive(Clone, Default)]
-pub struct Status(Arc<Mutex<Board>>);
+pub struct Status(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
-struct Board {
-    /// Those that act: routes, gateways, plugins.
-    objects: BTreeMap<Key, (Arc<Object>, Arc<[Condition]>)>,
-    findings: Vec<Diagnostic>,
+struct Inner {
+    board: Board,
+    readers: Vec<Weak<Unread>>,
 }
 
-/// Warnings that an object as a whole has no effect.
-const NO_EFFECT: [&str; 3] = ["NotAccepted", "MeshOnly", "NoParents"];
+#[derive(Default)]
+struct Unread {
+    changed: Mutex<Changed>,
+    notify: Notify,
+}
+
+enum Changed {
+    Some(BTreeSet<Key>),
+    /// Too many to name.
+    All,
+}
+
+impl Default for Changed {
+    fn default() -> Self {
+        Changed::Some(BTreeSet::new())
+    }
+}
+
+/// Objects whose status changed since the reader last asked.
+#[derive(Debug, PartialEq)]
+pub struct ChangedObjects {
+    /// `keys` are all objects that there are.
+    pub whole: bool,
+    /// [`Status::status`] tells what to show of each; those it knows nothing of are gone.
+    pub keys: BTreeSet<Key>,
+}
+
+/// The objects whose status changes. Several changes of one object are read as one. A change of the configuration is told when the
+/// proxy has taken it over, so that `Programmed` is not first false and then true.
+pub struct StatusStream {
+    status: Status,
+    unread: Arc<Unread>,
+}
 
 impl Status {
-    fn board(&self) -> MutexGuard<'_, Board> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes over a change of the configuration.
+    pub fn edit(&self, edit: Edit) {
+        let mut inner = self.lock();
+        let changed = inner.board.edit(edit);
+        inner.tell(changed);
     }
 
-    /// Takes over what became of some objects; `None` for those that are gone.
-    pub(crate) fn set(&self, changed: impl Iterator<Item = (Key, Option<(Arc<Object>, Arc<[Condition]>)>)>) {
-        let mut board = self.board();
-        for (key, now) in changed {
-            match now {
-                Some(now) => _ = board.objects.insert(key, now),
-                None => _ = board.objects.remove(&key),
-            }
-        }
+    /// Takes over what the proxy says. A board that never heard of a proxy takes every change for applied; give it the first
+    /// [`VerdictChanges`] before the first change of the configuration.
+    pub fn apply_verdicts(&self, changes: VerdictChanges) {
+        let mut inner = self.lock();
+        let changed = inner.board.apply_verdicts(changes);
+        inner.tell(changed);
     }
 
-    pub(crate) fn set_findings(&self, findings: &[Diagnostic]) {
-        self.board().findings = findings.to_vec();
+    /// What to show of an object now; `None` if nothing is to be said of it.
+    pub fn status(&self, key: &Key) -> Option<ObjectStatus> {
+        self.lock().board.status(key)
     }
 
-    /// A list of objects by kind and name, each with its place, its conditions and what was found about it, here and where the
-    /// resources that it became are used. One that was never without errors is there by its findings.
-    pub fn json(&self, verdicts: &[Arc<Verdict>]) -> Value {
-        let board = self.board();
-        let mut findings: BTreeMap<&str, Vec<&Diagnostic>> = BTreeMap::new();
-        for finding in &board.findings {
-            findings.entry(finding.object.as_deref().unwrap_or_default()).or_default().push(finding);
-        }
-        let mut unused: BTreeMap<&str, Vec<Unused<'_>>> = BTreeMap::new();
-        for (verdict, finding) in verdicts.iter().flat_map(|v| v.findings.iter().map(move |d| (v, d))) {
-            let object = finding.object.as_deref().unwrap_or_default();
-            let of_object = findings.entry(object).or_default();
-            // That a plugin's code cannot be had is also seen where its object is read.
-            if !of_object.iter().any(|d| d.severity == Severity::Error && d.reason == finding.reason) {
-                of_object.push(finding);
-            }
-            if finding.severity == Severity::Error {
-                unused.entry(object).or_default().push(Unused { verdict, finding });
-            }
-        }
-        let mut all = Vec::with_capacity(board.objects.len());
-        for (object, conditions) in board.objects.values() {
-            let found = findings.remove(&*object.title).unwrap_or_default();
-            // A class of another controller is none of ours to speak of.
-            if object.key.kind == Kind::GatewayClass && conditions.is_empty() {
-                continue;
-            }
-            let origin = object.origin();
-            let mut entry = json!({ "object": object.title, "file": origin.file, "line": origin.line });
-            let unused = unused.remove(&*object.title).unwrap_or_default();
-            describe(&mut entry, conditions, &found, |c| unused.iter().find_map(|u| u.contradicts(object, c)));
-            all.push(entry);
-        }
-        for (title, found) in findings {
-            let mut entry = if title.is_empty() { json!({}) } else { json!({ "object": title }) };
-            match title {
-                "" => entry["findings"] = json!(found),
-                _ => describe(&mut entry, &[], &found, |_| None),
-            }
-            all.push(entry);
-        }
-        Value::Array(all)
+    /// The conditions to show of an object now.
+    pub fn conditions(&self, key: &Key) -> Vec<Condition> {
+        self.status(key).map(|status| status.conditions).unwrap_or_default()
     }
+
+    /// From now on; the first item is all objects.
+    pub fn stream(&self) -> StatusStream {
+        let unread = Arc::new(Unread { changed: Mutex::new(Changed::All), notify: Notify::new() });
+        unread.notify.notify_one();
+        let mut inner = self.lock();
+        inner.readers.retain(|r| r.strong_count() > 0);
+        inner.readers.push(Arc::downgrade(&unread));
+        StatusStream { status: self.clone(), unread }
+    }
+
+    /// All findings, each once: errors first, then by file and line.
+    pub fn findings(&self) -> Vec<Arc<Diagnostic>> {
+        self.lock().board.findings().all()
+    }
+
+    /// The findings that came since this was last called and still stand, in the same order. For one reader.
+    pub fn take_new_findings(&self) -> Vec<Arc<Diagnostic>> {
+        self.lock().board.findings_mut().take_new()
+    }
+
+    /// How many of the findings are errors.
+    pub fn errors(&self) -> usize {
+        self.lock().board.findings().errors()
+    }
+
+    /// A list of the objects whose `Kind/namespace/name` is wanted, each with its place, its conditions and its findings.
+    pub fn json(&self, wanted: &dyn Fn(&str) -> bool) -> Value {
+        json::list(&self.lock().board, wanted)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        lock(&self.0)
+    }
+}
+
+impl Inner {
+    fn tell(&self, keys: BTreeSet<Key>) {
+        if keys.is_empty() {
+            return;
+        }
+        for reader in self.readers.iter().filter_map(Weak::upgrade) {
+            let mut changed = lock(&reader.changed);
+            if let Changed::Some(unread) = &mut *changed {
+                unread.extend(keys.iter().cloned());
+                if unread.len() > MAX_UNREAD {
+                    *changed = Changed::All;
+                }
+            }
+            reader.notify.notify_one();
+        }
+    }
+}
+
+impl StatusStream {
+    /// Waits for changes.
+    pub async fn next(&mut self) -> ChangedObjects {
+        self.unread.notify.notified().await;
+        let inner = self.status.lock();
+        match std::mem::take(&mut *lock(&self.unread.changed)) {
+            Changed::Some(keys) => ChangedObjects { whole: false, keys },
+            Changed::All => ChangedObjects { whole: true, keys: inner.board.keys() },
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl std::fmt::Debug for Status {
@@ -99,53 +169,5 @@ impl std::fmt::Debug for Status {
     }
 }
 
-/// Kinds whose APIs define no conditions of their own are accepted unless something speaks against it.
-fn describe(
-    entry: &mut Value,
-    conditions: &[Condition],
-    findings: &[&Diagnostic],
-    contradiction: impl Fn(&Condition) -> Option<&'static str>,
-) {
-    let against = findings.iter().find(|d| d.severity == Severity::Error || NO_EFFECT.contains(&d.reason));
-    let own = match against {
-        Some(finding) => json!([{ "type": "Accepted", "status": "False", "reason": finding.reason }]),
-        None => json!([{ "type": "Accepted", "status": "True", "reason": "Accepted" }]),
-    };
-    entry["conditions"] = if conditions.is_empty() { own } else { conditions.iter().map(|c| condition(c, contradiction(c))).collect() };
-    if !findings.is_empty() {
-        entry["findings"] = json!(findings);
-    }
-}
-
-/// Why a resource of an object is not in use, or not in full.
-struct Unused<'a> {
-    verdict: &'a Verdict,
-    finding: &'a Diagnostic,
-}
-
-impl Unused<'_> {
-    /// The reason, if this speaks against a condition of the object. A Gateway and its listeners are programmed once they are open;
-    /// other objects are not accepted if a part of them is not.
-    fn contradicts(&self, object: &Object, of: &Condition) -> Option<&'static str> {
-        let concerned = match &object.spec {
-            Spec::Gateway(gateway) => {
-                let port = |l: &Listener| self.verdict.id.name.rsplit('_').next().is_some_and(|port| *port == *l.port.to_string());
-                of.kind == "Programmed" && (of.scope.is_empty() || gateway.listeners.iter().any(|l| *l.name == *of.scope && port(l)))
-            }
-            _ => of.kind == "Accepted",
-        };
-        let reason = if self.finding.reason == "ListenFailed" { "AddressNotUsable" } else { self.finding.reason };
-        (concerned && of.status).then_some(reason)
-    }
-}
-
-/// In Kubernetes' words. `not`: the reason why it is not so after all.
-fn condition(of: &Condition, not: Option<&'static str>) -> Value {
-    let mut out = Map::new();
-    if !of.scope.is_empty() {
-        out.insert("scope".into(), json!(of.scope));
-    }
-    let status = if of.status && not.is_none() { "True" } else { "False" };
-    out.extend([("type".into(), json!(of.kind)), ("status".into(), json!(status)), ("reason".into(), json!(not.unwrap_or(of.reason)))]);
-    out.into()
-}
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,7 @@ use crate::{
     Options,
     api::settings::{CONFIG_MAPS, Settings},
     object::{Finding, Key, Kind, Object, Spec},
+    status::condition::{Condition, Scope},
 };
 use std::{cmp::Reverse, net::IpAddr, path::Path, sync::Arc};
 use weir_config::{
@@ -215,17 +216,6 @@ pub struct Part {
     pub conditions: Vec<Condition>,
 }
 
-/// One status condition.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Condition {
-    /// The listener or the parent that it is about; empty for the object itself.
-    pub scope: Box<str>,
-    /// Its type.
-    pub kind: &'static str,
-    pub status: bool,
-    pub reason: &'static str,
-}
-
 impl Part {
     /// Asks for a cluster and gives its name.
     pub fn use_cluster(&mut self, key: ClusterKey) -> Name {
@@ -243,8 +233,14 @@ impl Part {
         }
         name
     }
-    pub fn condition(&mut self, scope: &str, kind: &'static str, status: bool, reason: &'static str) {
-        self.conditions.push(Condition { scope: scope.into(), kind, status, reason });
+    /// Notes a condition; of several of one scope and type the first that does not hold counts.
+    pub fn condition(&mut self, scope: Scope, kind: &'static str, status: bool, reason: &'static str) {
+        let condition = Condition { scope, kind, status, reason, message: Box::default() };
+        match self.conditions.iter_mut().find(|c| c.scope == condition.scope && c.kind == kind) {
+            None => self.conditions.push(condition),
+            Some(known) if known.status && !status => *known = condition,
+            Some(_) => {}
+        }
     }
     /// Adds a finding about `object`; `field` is the path of the field at `span`.
     pub fn report(&mut self, object: &Object, span: Chars, field: impl Into<String>, diagnostic: Diagnostic) {

@@ -22,7 +22,7 @@ impl Folder {
         }
         let mut folder = Folder { dir, control: Control::new(Options::default()), config: Config::default() };
         let first = folder.control.load_and_watch(&[folder.path("")]);
-        assert_eq!(first.diagnostics, []);
+        assert_eq!(folder.control.findings(), []);
         folder.config.apply(&first.delta);
         folder
     }
@@ -38,9 +38,9 @@ impl Folder {
         let update = self.control.next(Duration::from_secs(20)).expect("an update");
         self.config.apply(&update.delta);
         let mut fresh = Control::new(Options::default());
-        let found = fresh.load(&[self.path("")]).diagnostics;
+        fresh.load(&[self.path("")]);
         assert_eq!(self.config, fresh.config(), "after {text}");
-        assert_eq!(update.diagnostics, found, "after {text}");
+        assert_eq!(self.control.findings(), fresh.findings(), "after {text}");
         update
     }
 
@@ -130,14 +130,14 @@ fn what_routes_read_translates_them() {
     // Their namespace loses its label, and the Service its port; the Service goes with the last route.
     let update = folder.change("namespace.yaml", &namespace("web: \"no\""));
     assert_eq!((update.translated, update.delta.gone.len()), (ROUTES, ROUTES + 2));
-    assert_eq!(update.diagnostics.len(), ROUTES);
+    assert_eq!(folder.control.findings().len(), ROUTES);
     let update = folder.change("namespace.yaml", &namespace("web: \"yes\""));
     assert_eq!((update.translated, update.delta.set.len()), (all, ROUTES + 2));
     let update = folder.change("grant.yaml", &grant("ours", "apps", "another"));
-    assert_eq!((update.translated, update.diagnostics.len()), (ROUTES, ROUTES));
+    assert_eq!((update.translated, folder.control.findings().len()), (ROUTES, ROUTES));
     folder.change("grant.yaml", &grant("ours", "apps", "s"));
     let update = folder.change("service.yaml", &service("a", "{name: web, port: 81}"));
-    assert_eq!((update.diagnostics.len(), update.delta.gone.len()), (ROUTES, 2));
+    assert_eq!((folder.control.findings().len(), update.delta.gone.len()), (ROUTES, 2));
     let class =
         "{apiVersion: gateway.networking.k8s.io/v1, kind: GatewayClass, metadata: {name: weir}, spec: {controllerName: example.com/other}}";
     let update = folder.change("class.yaml", class);
@@ -191,6 +191,6 @@ fn thousands_of_listeners_share_a_port() {
     assert_eq!(listener.filter_chains.len(), 2000);
     // One chain is new; one of another Gateway's hostname is in conflict, and that is all that is said.
     let update = folder.change("all.yaml", &text("h7.g3.test"));
-    assert_eq!((update.objects, update.diagnostics.len()), (1, 1), "{:?}", update.diagnostics);
+    assert_eq!((update.objects, folder.control.findings().len()), (1, 1), "{:?}", folder.control.findings());
     assert_eq!(folder.config.listeners["0.0.0.0_8443"].filter_chains.len(), 1999);
 }

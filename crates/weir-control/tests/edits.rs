@@ -5,7 +5,7 @@ mod dump;
 
 use std::{fs, time::Duration};
 use weir_config::model::Config;
-use weir_control::{Control, Options, Update};
+use weir_control::{Control, Options};
 
 const EDITS: usize = 300;
 
@@ -44,9 +44,9 @@ fn edit(documents: &mut Vec<String>, numbers: &mut Numbers) {
     }
 }
 
-/// What of an update does not depend on the way to it.
-fn said(update: &Update, config: &Config) -> String {
-    let findings: Vec<String> = update.diagnostics.iter().map(|d| d.line()).collect();
+/// What does not depend on the way to it.
+fn said(control: &Control, config: &Config) -> String {
+    let findings: Vec<String> = control.findings().iter().map(|d| d.line()).collect();
     format!("{}{}", dump::dump(config), findings.join("\n"))
 }
 
@@ -67,9 +67,10 @@ fn edits_come_to_what_the_file_says() {
         edit(&mut documents, &mut numbers);
         fs::write(&file, documents.join("---\n")).unwrap();
         let mut fresh = Control::new(Options::default());
-        let fresh = said(&fresh.load(&paths), &fresh.config());
+        fresh.load(&paths);
+        let fresh = said(&fresh, &fresh.config());
         let update = control.next(Duration::from_secs(20)).expect("an update");
         config.apply(&update.delta);
-        assert_eq!(said(&update, &config), fresh, "after edit {nth}");
+        assert_eq!(said(&control, &config), fresh, "after edit {nth}");
     }
 }

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use weir_config::diagnostic::Severity;
-use weir_control::{Options, check};
+use weir_control::{Control, Options};
 
 /// The files of each folder that hold objects.
 fn files(at: &Path, found: &mut BTreeMap<PathBuf, Vec<PathBuf>>) {
@@ -28,7 +28,9 @@ fn every_example_is_sound() {
     files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples"), &mut found);
     assert!(!found.is_empty());
     for files in found.values() {
-        for d in check(Options::default(), files) {
+        let mut control = Control::new(Options::default());
+        control.load(files);
+        for d in control.findings() {
             // A plugin's code is there once it was built.
             let unbuilt = d.field == "spec.url";
             assert!(d.severity == Severity::Info || unbuilt, "{}", d.snippet(false));

@@ -11,7 +11,11 @@ use std::{
 };
 use tempfile::TempDir;
 use weir_config::model::Config;
-use weir_control::{Control, Options, Sources, Update};
+use weir_control::{
+    Control, Options, Sources, Update,
+    object::{Key, Kind},
+    status::Condition,
+};
 
 /// Generous: a machine under load is slow.
 const SOON: Duration = Duration::from_secs(20);
@@ -77,7 +81,7 @@ impl Folder {
     }
 
     fn found(&self) -> Vec<String> {
-        self.last.diagnostics.iter().map(|d| d.line().replace(&format!("{}/", self.dir.path().display()), "")).collect()
+        self.control.findings().iter().map(|d| d.line().replace(&format!("{}/", self.dir.path().display()), "")).collect()
     }
 }
 
@@ -391,7 +395,7 @@ fn late_findings_show_the_line() {
     let text = gateway("gw", 1001)
         + "---\n# Straße\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\nspec:\n  parentRefs: [{name: gw}]\n  rules:\n  - backendRefs:\n    - name: nobody\n      port: 80\n";
     let folder = Folder::new(&[("a.yaml", text)]);
-    let found = &folder.last.diagnostics[0];
+    let found = &folder.control.findings()[0];
     let snippet = found.snippet(false);
     assert!(snippet.contains("a.yaml:14:7") && snippet.contains("name: nobody") && snippet.contains('^'), "{snippet}");
     assert_eq!(found.object.as_deref(), Some("HTTPRoute/default/r"));
@@ -403,18 +407,20 @@ fn conditions_are_kept_for_the_status() {
         + "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\nspec: {parentRefs: [{name: gw}, {name: gw, port: 9}], rules: [{backendRefs: [{name: nobody, port: 80}]}]}\n";
     let folder = Folder::new(&[("a.yaml", text)]);
     let mut got = Vec::new();
-    for (key, conditions) in folder.control.index().conditions() {
-        got.extend(conditions.iter().map(|c| format!("{key} {} {} {} {}", c.scope, c.kind, c.status, c.reason)));
+    for key in [Key::new(Kind::Gateway, "default", "gw"), Key::new(Kind::HttpRoute, "default", "r")] {
+        let conditions = folder.control.index().status().conditions(&key);
+        let line = |c: &Condition| format!("{key} {} {} {} {}: {}", c.scope, c.kind, c.status, c.reason, c.message);
+        got.extend(conditions.iter().map(line));
     }
     let want = [
-        "Gateway/default/gw  Accepted true Accepted",
-        "Gateway/default/gw http Accepted true Accepted",
-        "Gateway/default/gw http Programmed true Programmed",
-        "Gateway/default/gw  Programmed true Programmed",
-        "Gateway/default/gw  ResolvedRefs true ResolvedRefs",
-        "HTTPRoute/default/r parentRefs[1] Accepted false NoMatchingParent",
-        "HTTPRoute/default/r parentRefs[0] Accepted true Accepted",
-        "HTTPRoute/default/r parentRefs[0] ResolvedRefs false BackendNotFound",
+        "Gateway/default/gw  Accepted true Accepted: The object is accepted",
+        "Gateway/default/gw http Accepted true Accepted: The listener is accepted",
+        "Gateway/default/gw http Programmed true Programmed: The listener is open",
+        "Gateway/default/gw  Programmed true Programmed: The proxy serves this version",
+        "Gateway/default/gw  ResolvedRefs true ResolvedRefs: All references are resolved",
+        "HTTPRoute/default/r parentRefs[1] Accepted false NoMatchingParent: the Gateway default/gw has no listener of this name or port; sectionName is the name of a listener, port its port",
+        "HTTPRoute/default/r parentRefs[0] Accepted true Accepted: The route is attached to this parent",
+        "HTTPRoute/default/r parentRefs[0] ResolvedRefs false BackendNotFound: there is no Service default/nobody: its requests are answered with 500; add it, or change the name",
     ];
     assert_eq!(got, want);
 }

@@ -24,7 +24,9 @@ fn route(i: usize) -> String {
 /// The findings as `weir check` prints them, and the seconds that reading and printing took.
 fn check(path: &Path) -> (Vec<String>, f64) {
     let before = cpu();
-    let found = Control::new(Options::default()).load(&[path.to_path_buf()]).diagnostics;
+    let mut control = Control::new(Options::default());
+    control.load(&[path.to_path_buf()]);
+    let found = control.findings();
     (found.iter().map(|d| d.snippet(false)).collect(), cpu() - before)
 }
 
@@ -64,12 +66,13 @@ fn findings_that_stay_cost_a_change_little() {
     fs::write(dir.path().join("all.yaml"), text).unwrap();
     let before = cpu();
     let mut control = Control::new(Options::default());
-    assert_eq!(control.load_and_watch(&[dir.path().to_path_buf()]).diagnostics.len(), FINDINGS);
+    control.load_and_watch(&[dir.path().to_path_buf()]);
+    assert_eq!(control.findings().len(), FINDINGS);
     let first = cpu() - before;
     let before = cpu();
     fs::write(dir.path().join("another.yaml"), GATEWAY.replace("\"gw\"", "\"another\"").replace("8080", "8081")).unwrap();
     let update = control.next(Duration::from_secs(20)).unwrap();
-    assert_eq!((update.objects, update.diagnostics.len()), (1, FINDINGS));
+    assert_eq!((update.objects, control.findings().len()), (1, FINDINGS));
     let change = cpu() - before;
     assert!(change < first / 4.0, "{change:.3} s for a change, {first:.3} s for all");
 }

@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use weir_config::model::{Config, SecretContent, WasmCode};
+use weir_config::{
+    diagnostic::Diagnostic,
+    model::{Config, SecretContent, WasmCode},
+};
 use weir_control::{Control, Options, Update};
 use weir_test::self_signed;
 
@@ -50,11 +53,12 @@ fn write(folder: &Path, name: &str, text: &[u8]) {
 struct Seen {
     update: Update,
     config: Config,
+    findings: Vec<Arc<Diagnostic>>,
 }
 
 fn load(control: &mut Control, folder: &Path) -> Seen {
     let update = control.load_and_watch(&[folder.into()]);
-    Seen { config: control.config(), update }
+    Seen { config: control.config(), findings: control.findings(), update }
 }
 
 /// Follows changes until one satisfies `good`.
@@ -62,7 +66,7 @@ fn until(control: &mut Control, good: impl Fn(&Seen) -> bool) -> Seen {
     let deadline = Instant::now() + Duration::from_secs(20);
     while Instant::now() < deadline {
         if let Some(update) = control.next(Duration::from_millis(100)) {
-            let seen = Seen { config: control.config(), update };
+            let seen = Seen { config: control.config(), findings: control.findings(), update };
             if good(&seen) {
                 return seen;
             }
@@ -82,16 +86,16 @@ fn what_is_referred_to_may_come_later() {
     write(dir.path(), "gateway.yaml", GATEWAY.as_bytes());
     let mut control = Control::new(Options::default());
     let first = load(&mut control, dir.path());
-    assert!(first.update.diagnostics.iter().any(|d| d.reason == "HostNotFound"), "{:?}", first.update.diagnostics);
+    assert!(first.findings.iter().any(|d| d.reason == "HostNotFound"), "{:?}", first.findings);
     assert!(endpoints(&first.config).is_empty());
 
     write(dir.path(), "entry.yaml", ENTRY.as_bytes());
-    let update = until(&mut control, |u| u.update.diagnostics.iter().any(|d| d.reason == "SubsetNotFound"));
+    let update = until(&mut control, |u| u.findings.iter().any(|d| d.reason == "SubsetNotFound"));
     assert!(endpoints(&update.config).is_empty(), "an unknown subset has no endpoints");
 
     write(dir.path(), "rule.yaml", rule("1").as_bytes());
     let one = until(&mut control, |u| endpoints(&u.config).len() == 1);
-    assert!(one.update.diagnostics.is_empty(), "{:?}", one.update.diagnostics);
+    assert!(one.findings.is_empty(), "{:?}", one.findings);
 
     write(dir.path(), "rule.yaml", rule("2").as_bytes());
     let two = until(&mut control, |u| endpoints(&u.config) == ["Socket(10.0.0.2:80)"]);
@@ -119,7 +123,7 @@ fn a_rewritten_plugin_is_a_change_of_the_plugin_alone() {
     assert_eq!(update.update.translated, 1, "only the plugin");
 
     fs::remove_file(dir.path().join("auth.wasm")).unwrap();
-    let gone = until(&mut control, |u| u.update.diagnostics.iter().any(|d| d.reason == "CodeNotFound"));
+    let gone = until(&mut control, |u| u.findings.iter().any(|d| d.reason == "CodeNotFound"));
     assert!(gone.config.plugins.contains_key("default/auth"), "it is its failStrategy that says what comes of it");
 }
 
@@ -141,20 +145,20 @@ fn broken_certificate_files_leave_the_last_good_ones_serving() {
     assert_eq!(chain(&first.config), old.pem);
 
     write(dir.path(), "tls.crt", b"half");
-    let broken = until(&mut control, |u| u.update.diagnostics.iter().any(|d| d.reason == "InvalidCertificateRef"));
+    let broken = until(&mut control, |u| u.findings.iter().any(|d| d.reason == "InvalidCertificateRef"));
     assert_eq!(chain(&broken.config), old.pem);
     assert!(Arc::ptr_eq(&first.config.listeners["0.0.0.0_443"], &broken.config.listeners["0.0.0.0_443"]));
 
     write(dir.path(), "tls.key", new.key.as_bytes());
     write(dir.path(), "tls.crt", new.pem.as_bytes());
     let mended = until(&mut control, |u| chain(&u.config) == new.pem);
-    assert!(mended.update.diagnostics.is_empty(), "{:?}", mended.update.diagnostics);
+    assert!(mended.findings.is_empty(), "{:?}", mended.findings);
 
     // Without an object that names them nothing of them is kept, not even when they come back broken.
     fs::remove_file(dir.path().join("gateway.yaml")).unwrap();
     until(&mut control, |u| u.config.secrets.is_empty());
     write(dir.path(), "tls.crt", b"half");
     write(dir.path(), "gateway.yaml", gateway.as_bytes());
-    let back = until(&mut control, |u| !u.update.diagnostics.is_empty());
+    let back = until(&mut control, |u| !u.findings.is_empty());
     assert!(back.config.secrets.is_empty() && back.config.listeners.is_empty());
 }

@@ -84,7 +84,7 @@ fn run(one_host: bool, one_file: bool) {
     let (before, start) = (resident_kib(), cpu());
     let mut control = Control::new(Options::default());
     let first = control.load_and_watch(&[dir.path().to_path_buf()]);
-    assert_eq!(first.diagnostics, []);
+    assert_eq!(control.findings(), []);
     let host = if one_host { "one host" } else { "a host each" };
     let files = if one_file { "one file" } else { "a file each" };
     println!(

@@ -124,6 +124,7 @@ impl Applier {
 
         self.leaving.extend(sorted.gone_clusters);
         self.leave();
+        shared.verdicts.taken_over(self.revision);
         Applied { revision: self.revision, loading, first_tries, plugins, warming }
     }
 

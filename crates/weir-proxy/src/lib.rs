@@ -89,13 +89,12 @@ pub struct Options {
     pub objects: Option<Objects>,
 }
 
-/// Lists the objects that the configuration is made of, as JSON, by what the proxy says of the resources that they became. The proxy
-/// knows nothing else of them.
+/// Lists the objects that the configuration is made of, with their status, as JSON. The proxy knows nothing else of them.
 #[derive(Clone)]
 pub struct Objects(pub Arc<ListObjects>);
 
-/// Lists objects; see [`Objects`].
-pub type ListObjects = dyn Fn(&[Arc<Verdict>]) -> serde_json::Value + Send + Sync;
+/// Lists the objects whose `Kind/namespace/name` is wanted; see [`Objects`].
+pub type ListObjects = dyn Fn(&dyn Fn(&str) -> bool) -> serde_json::Value + Send + Sync;
 
 impl std::fmt::Debug for Objects {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -6,8 +6,9 @@ use std::{
 };
 use tokio::sync::Notify;
 use weir_config::{
-    delta::{Id, State, Verdict},
+    delta::{Id, ResourceKind, State, Verdict, VerdictChanges},
     diagnostic::{Diagnostic, Severity},
+    model::Name,
 };
 
 /// Changes that a reader may leave unread before it gets all standing verdicts instead.
@@ -24,6 +25,8 @@ pub struct Verdicts(Mutex<Inner>);
 struct Inner {
     standing: BTreeMap<Id, Arc<Verdict>>,
     errors: usize,
+    /// The newest revision that was taken over.
+    revision: u64,
     readers: Vec<Weak<Unread>>,
 }
 
@@ -43,16 +46,6 @@ impl Default for Changed {
     fn default() -> Self {
         Changed::Some(BTreeSet::new())
     }
-}
-
-/// What has changed since a reader last looked.
-#[derive(Debug, Default)]
-pub struct Changes {
-    /// `verdicts` are all that stand: those that are not among them are cleared.
-    pub whole: bool,
-    pub verdicts: Vec<Arc<Verdict>>,
-    /// Resources that are live or gone by now.
-    pub cleared: Vec<Id>,
 }
 
 /// The changes of verdicts. Several changes of one verdict are read as one: the newest.
@@ -87,7 +80,7 @@ impl Verdicts {
             return;
         }
         inner.errors = inner.errors + errors(&verdict) - before.map_or(0, |b| errors(b));
-        inner.tell(&verdict.id);
+        inner.tell(Some(&verdict.id));
         inner.standing.insert(verdict.id.clone(), Arc::new(verdict));
     }
 
@@ -96,13 +89,28 @@ impl Verdicts {
         let mut inner = self.lock();
         if let Some(before) = inner.standing.remove(id) {
             inner.errors -= errors(&before);
-            inner.tell(id);
+            inner.tell(Some(id));
+        }
+    }
+
+    /// Workers serve by all of this revision that is live.
+    pub(crate) fn taken_over(&self, revision: u64) {
+        let mut inner = self.lock();
+        if inner.revision < revision {
+            inner.revision = revision;
+            inner.tell(None);
         }
     }
 
     /// All of them, in the order of their ids.
     pub fn standing(&self) -> Vec<Arc<Verdict>> {
         self.lock().standing.values().cloned().collect()
+    }
+
+    /// Those of one kind, in the order of their names.
+    pub fn of_kind(&self, kind: ResourceKind) -> Vec<Arc<Verdict>> {
+        let first = Id::new(kind, Name::default());
+        self.lock().standing.range(first..).take_while(|(id, _)| id.kind == kind).map(|(_, v)| v.clone()).collect()
     }
 
     /// `None`: the resource is live, or there is none.
@@ -131,11 +139,11 @@ impl Verdicts {
 }
 
 impl Inner {
-    fn tell(&self, id: &Id) {
+    fn tell(&self, id: Option<&Id>) {
         for reader in self.readers.iter().filter_map(Weak::upgrade) {
             let mut changed = reader.changed.lock().unwrap_or_else(PoisonError::into_inner);
             if let Changed::Some(ids) = &mut *changed {
-                ids.insert(id.clone());
+                ids.extend(id.cloned());
                 if ids.len() > MAX_UNREAD {
                     *changed = Changed::All;
                 }
@@ -147,14 +155,19 @@ impl Inner {
 
 impl VerdictStream {
     /// Waits for changes.
-    pub async fn next(&mut self) -> Changes {
+    pub async fn next(&mut self) -> VerdictChanges {
         self.unread.notify.notified().await;
+        self.unread()
+    }
+
+    /// What changed so far, which may be nothing.
+    pub fn unread(&mut self) -> VerdictChanges {
         let inner = self.verdicts.lock();
         let changed = std::mem::take(&mut *self.unread.changed.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut changes = VerdictChanges { revision: inner.revision, ..VerdictChanges::default() };
         let Changed::Some(ids) = changed else {
-            return Changes { whole: true, verdicts: inner.standing.values().cloned().collect(), cleared: Vec::new() };
+            return VerdictChanges { whole: true, verdicts: inner.standing.values().cloned().collect(), ..changes };
         };
-        let mut changes = Changes::default();
         for id in ids {
             match inner.standing.get(&id) {
                 Some(verdict) => changes.verdicts.push(verdict.clone()),
@@ -169,10 +182,12 @@ impl VerdictStream {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use weir_config::delta::ResourceKind;
 
     fn id(name: &str) -> Id {
         Id::new(ResourceKind::Cluster, name.into())
+    }
+    fn stream_revision(verdicts: &Arc<Verdicts>) -> u64 {
+        verdicts.stream().unread().revision
     }
     fn verdict(name: &str, findings: Vec<Diagnostic>) -> Verdict {
         Verdict { id: id(name), revision: 1, state: state_of(&findings, false), findings }
@@ -224,6 +239,9 @@ mod tests {
         assert_eq!((verdicts.errors(), verdicts.standing().len()), (0, 1));
         assert_eq!(next(), item(false, "c", "a b"));
         assert_eq!(next(), None);
+        // A revision without any verdict is news as well.
+        verdicts.taken_over(2);
+        assert_eq!((next(), stream_revision(&verdicts)), (item(false, "", ""), 2));
         // Who does not read gets all that stands.
         for n in 0..=MAX_UNREAD {
             verdicts.set(verdict(&format!("n{n}"), error()));

@@ -2,7 +2,6 @@
 use crate::echo;
 use anyhow::{Context, Result, bail};
 use std::{
-    collections::HashSet,
     io::{IsTerminal, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     process::ExitCode,
@@ -15,13 +14,12 @@ use tokio::{
     task::JoinSet,
 };
 use weir_config::{
-    diagnostic::{Diagnostic, Severity},
     model::{Config, HeaderMatch, PathMatch, Route, RouteAction, StringMatch, ValueMatch},
     redact,
     text::counted,
 };
-use weir_control::{Control, Direct, Sources, Update};
-use weir_proxy::{BoundListener, Proxy, app_log::Logger, plugin::CODE_UNAVAILABLE};
+use weir_control::{Control, Direct, Sources, Status, Update};
+use weir_proxy::{BoundListener, Proxy, app_log::Logger};
 
 pub struct Options {
     pub source: Source,
@@ -53,8 +51,12 @@ pub fn run(options: Options) -> Result<ExitCode> {
         let mut signals = Signals::new()?;
         let _upstreams = start_echo(&options.echo).await?;
         let status = options.control.status.clone();
-        let objects = weir_proxy::Objects(Arc::new(move |verdicts| status.json(verdicts)));
+        let shown = status.clone();
+        let objects = weir_proxy::Objects(Arc::new(move |wanted| shown.json(wanted)));
         let proxy = Proxy::start(weir_proxy::Options { objects: Some(objects), ..options.proxy }).context("cannot start")?;
+        let mut verdicts = proxy.shared().verdicts.stream();
+        // From now on the status waits for the proxy.
+        status.apply_verdicts(verdicts.unread());
         let mut updates = updates(options.source, options.control)?;
         let (mut printer, mut applying) = (Printer::default(), JoinSet::new());
         // For the greeting.
@@ -62,7 +64,8 @@ pub fn run(options: Options) -> Result<ExitCode> {
         let wanted = loop {
             tokio::select! {
                 update = updates.recv() => match update {
-                    Some(update) if !update.complete => printer.waiting(&update),
+                    // Something keeps the sources from being read.
+                    Some(update) if !update.complete => printer.findings(&status),
                     Some(mut update) => {
                         let delta = std::mem::take(&mut update.delta);
                         if !printer.greeted {
@@ -74,8 +77,10 @@ pub fn run(options: Options) -> Result<ExitCode> {
                     // That thread ends only with its receiver, or by a bug: what comes after would go unnoticed.
                     None => bail!("the thread that reads the configuration has ended"),
                 },
+                changes = verdicts.next() => status.apply_verdicts(changes),
                 Some(Ok((report, update, took))) = applying.join_next() => {
-                    printer.applied(&proxy, &update, &config, report, took);
+                    status.apply_verdicts(verdicts.unread());
+                    printer.applied(&proxy, &status, &update, &config, report, took);
                     config = Config::default();
                 }
                 end = signals.next(&proxy) => if let Some(end) = end { break end },
@@ -162,36 +167,20 @@ fn updates(source: Source, options: weir_control::Options) -> Result<Receiver<Up
 /// Tells people what became of the configuration; each finding once, for as long as it stands.
 #[derive(Default)]
 struct Printer {
-    told: HashSet<String>,
     greeted: bool,
-    /// The newest configuration that was reported.
-    version: u64,
 }
 
 impl Printer {
-    /// Says what keeps the sources from being read.
-    fn waiting(&mut self, update: &Update) {
-        self.print(&update.diagnostics);
-        self.told = update.diagnostics.iter().map(Diagnostic::line).collect();
-    }
-
-    fn print(&self, all: &[Diagnostic]) {
+    /// Findings that were not printed yet.
+    fn findings(&self, status: &Status) {
         let colour = std::io::stderr().is_terminal();
-        for d in all.iter().filter(|d| !self.told.contains(&d.line())) {
-            eprintln!("{}\n", d.snippet(colour));
+        for finding in status.take_new_findings() {
+            eprintln!("{}\n", finding.snippet(colour));
         }
     }
 
-    fn applied(&mut self, proxy: &Proxy, update: &Update, config: &Config, report: weir_proxy::Report, took: Duration) {
-        let all = findings(&update.diagnostics, report.diagnostics());
-        self.print(&all);
-        // One that was overtaken, since its plugins took their time, says nothing of what holds now.
-        if report.version > self.version {
-            self.version = report.version;
-            self.told.clear();
-        }
-        self.told.extend(all.iter().map(Diagnostic::line));
-        let errors = all.iter().filter(|d| d.severity == Severity::Error).count();
+    fn applied(&mut self, proxy: &Proxy, status: &Status, update: &Update, config: &Config, report: weir_proxy::Report, took: Duration) {
+        self.findings(status);
         let mut out = std::io::stdout().lock();
         let _ = if self.greeted {
             let took = update.took + took;
@@ -201,20 +190,13 @@ impl Printer {
                 report.version,
                 counted(update.objects, "object"),
                 took.as_secs_f64() * 1e3,
-                counted(errors, "error")
+                counted(status.errors(), "error")
             )
         } else {
             self.greeted = true;
             greet(&mut out, proxy, update, config)
         };
     }
-}
-
-/// All that is wrong, each once: that a plugin's code cannot be had is also seen where its object is read.
-pub fn findings(read: &[Diagnostic], applied: Vec<Diagnostic>) -> Vec<Diagnostic> {
-    let said = |d: &Diagnostic| d.reason == CODE_UNAVAILABLE && read.iter().any(|r| r.severity == Severity::Error && r.object == d.object);
-    let applied = applied.into_iter().filter(|d| !said(d));
-    read.iter().cloned().chain(applied).collect()
 }
 
 fn greet(out: &mut impl Write, proxy: &Proxy, update: &Update, config: &Config) -> std::io::Result<()> {

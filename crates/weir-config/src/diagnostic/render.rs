@@ -6,7 +6,7 @@ use serde::Serialize;
 use std::{borrow::Cow, ops::Range};
 
 impl Diagnostic {
-    /// `error: conf.d/shop.yaml:7:13: spec.rules[0]…: message; help`, for logs and status conditions.
+    /// `error: conf.d/shop.yaml:7:13: spec.rules[0]…: message; help`, for logs.
     pub fn line(&self) -> String {
         let mut out = self.severity_word().to_string();
         if let Some(p) = &self.place {
@@ -25,6 +25,13 @@ impl Diagnostic {
             out += help;
         }
         out
+    }
+
+    /// Message and help, for status conditions: their readers see the object, not the file.
+    pub fn text(&self) -> String {
+        let shown = self.shown();
+        let (message, help) = self.redacted(shown.as_ref().map_or(&[], |shown| &shown.2));
+        help.map_or(message.clone(), |help| format!("{message}; {help}"))
     }
 
     /// The source line with a caret under the place, as compilers print it.

@@ -1,6 +1,7 @@
 //! The units that there are, by number, and who looked at what.
 use crate::object::Finding;
-use crate::translate::{Bind, Condition, Dep, Unit};
+use crate::status::Condition;
+use crate::translate::{Bind, Dep, Unit};
 use std::{
     collections::{HashMap, HashSet},
     path::Path,
@@ -85,9 +86,6 @@ impl Units {
             self.ids.remove(&state.unit);
             self.free.push(id);
         }
-    }
-    pub fn iter(&self) -> impl Iterator<Item = &UnitState> {
-        self.states.iter().flatten()
     }
 }
 

@@ -138,6 +138,15 @@ impl Key {
     pub fn new(kind: Kind, namespace: &str, name: &str) -> Key {
         Key { kind, namespace: if kind.info().namespaced { namespace.into() } else { "".into() }, name: name.into() }
     }
+
+    /// The keys that are written so; several API groups may have a kind of the same name.
+    pub fn titled(title: &str) -> impl Iterator<Item = Key> {
+        let (kind, rest) = title.split_once('/').unwrap_or_default();
+        KINDS.iter().filter(move |info| info.name == kind).filter_map(move |info| match info.namespaced {
+            true => rest.split_once('/').map(|(namespace, name)| Key::new(info.kind, namespace, name)),
+            false => Some(Key::new(info.kind, "", rest)),
+        })
+    }
 }
 
 /// `HTTPRoute/default/shop`
@@ -218,6 +227,8 @@ pub struct Meta {
     pub annotations: Box<[(Box<str>, Box<str>)]>,
     /// Text of `creationTimestamp` (RFC 3339 in UTC, so that texts sort as times); empty where there is none.
     pub created: Box<str>,
+    /// Rises with every change of the spec; 0 where nothing counts it.
+    pub generation: i64,
 }
 
 impl Meta {
@@ -238,7 +249,6 @@ const META_OF_OTHERS: &[&str] = &[
     "deletionTimestamp",
     "finalizers",
     "generateName",
-    "generation",
     "initializers",
     "labels",
     "managedFields",
@@ -277,6 +287,7 @@ pub fn decode(field: &Field<'_>, info: &KindInfo) -> Option<Meta> {
         labels: texts("labels"),
         annotations: texts("annotations"),
         created: meta.str("creationTimestamp").unwrap_or_default().into(),
+        generation: meta.int("generation", 0..=i64::MAX).unwrap_or_default(),
     })
 }
 

@@ -64,7 +64,8 @@ fn add(file: &Name, wanted: &HashSet<u64>, into: &mut HashMap<u64, Arc<Source>>)
 mod tests {
     #![allow(clippy::unwrap_used)]
     use crate::{Control, Options};
-    use std::fs;
+    use std::{fs, sync::Arc};
+    use weir_config::diagnostic::Diagnostic;
 
     #[test]
     fn findings_that_stay_are_not_read_for_again() {
@@ -77,15 +78,14 @@ mod tests {
         let path = dir.path().join("a.yaml");
         fs::write(&path, format!("{}---\n{}", route("a"), route("b"))).unwrap();
         let mut control = Control::new(Options::default());
-        let lines = |found: &[weir_config::diagnostic::Diagnostic]| -> Vec<(u32, bool)> {
-            let place =
-                |d: &weir_config::diagnostic::Diagnostic| d.place.as_ref().map(|p| (p.line, d.snippet(false).contains("nothing }")));
+        let lines = |found: &[Arc<Diagnostic>]| -> Vec<(u32, bool)> {
+            let place = |d: &Arc<Diagnostic>| d.place.as_ref().map(|p| (p.line, d.snippet(false).contains("nothing }")));
             found.iter().filter_map(place).collect()
         };
-        let first = control.load(&[dir.path().into()]);
-        assert_eq!(lines(&first.diagnostics), [(4, true), (9, true)]);
+        control.load(&[dir.path().into()]);
+        assert_eq!(lines(&control.findings()), [(4, true), (9, true)]);
         // Another text under the same name, without findings: skip it.
         fs::write(&path, "x: y\n").unwrap();
-        assert_eq!(lines(&control.diagnostics()), [(4, true), (9, true)]);
+        assert_eq!(lines(&control.findings()), [(4, true), (9, true)]);
     }
 }

@@ -38,9 +38,9 @@ pub(super) fn state(shared: &Shared) -> Reply {
 
 pub(super) fn ready(shared: &Arc<Shared>, _: &Query) -> Reply {
     let mut reply = state(shared);
-    let verdicts = shared.verdicts.standing();
-    let plugins = verdicts.iter().filter(|v| v.id.kind == ResourceKind::Plugin && v.state == delta::State::Refused);
-    let errors = plugins.flat_map(|v| &v.findings).filter(|d| d.severity == Severity::Error);
+    let plugins = shared.verdicts.of_kind(ResourceKind::Plugin);
+    let refused = plugins.iter().filter(|v| v.state == delta::State::Refused);
+    let errors = refused.flat_map(|v| &v.findings).filter(|d| d.severity == Severity::Error);
     errors.for_each(|d| reply.body += &format!("{}\n", d.line()));
     reply
 }
@@ -137,10 +137,8 @@ pub(super) fn objects(shared: &Arc<Shared>, query: &Query) -> Reply {
         Ok(filter) => filter,
         Err(reply) => return reply,
     };
-    let mut all = shared.options.objects.as_ref().map_or_else(|| json!([]), |objects| objects.0(&shared.verdicts.standing()));
-    if let (Some(list), Some(filter)) = (all.as_array_mut(), filter) {
-        list.retain(|entry| filter.is_match(entry["object"].as_str().unwrap_or_default()));
-    }
+    let wanted = |title: &str| filter.as_ref().is_none_or(|filter| filter.is_match(title));
+    let mut all = shared.options.objects.as_ref().map_or_else(|| json!([]), |objects| objects.0(&wanted));
     if !shared.options.admin_show_secrets {
         redact::strings(&mut all);
     }

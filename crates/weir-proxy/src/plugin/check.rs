@@ -1,20 +1,22 @@
 //! The plugins of a configuration, tried without a gateway around them (`weir check`).
-use super::{CODE_UNAVAILABLE, Manager, ManagerOptions};
+use super::{Manager, ManagerOptions};
 use crate::breaker::Breakers;
 use crate::cluster::{ClusterRegistry, ClusterRt};
 use crate::outlier::Outliers;
+use crate::verdict::state_of;
 use arc_swap::ArcSwap;
 use std::{path::PathBuf, sync::Arc};
 use tokio::runtime::Handle;
 use weir_config::{
+    delta::{Id, PLUGIN_CODE_UNAVAILABLE, ResourceKind, Verdict},
     diagnostic::{Diagnostic, Severity},
-    model::{Config, WasmCode},
+    model::{Config, Name, WasmCode},
 };
 use weir_net::dial::GuardedResolver;
 
-/// Compiles, starts and configures each plugin once and returns what is wrong. Opens no listener and connects to no upstream, but
+/// Compiles, starts and configures each plugin once. Opens no listener and connects to no upstream, but
 /// fetches code that has a URL. If `cache_dir` is unusable, code is compiled without it.
-pub async fn check(config: &Config, cache_dir: Option<PathBuf>) -> std::io::Result<Vec<Diagnostic>> {
+pub async fn check(config: &Config, cache_dir: Option<PathBuf>) -> std::io::Result<Vec<Verdict>> {
     let clusters = Arc::new(ClusterRegistry::default());
     let mut slots = Vec::with_capacity(config.clusters.len());
     for (name, cluster) in &config.clusters {
@@ -36,14 +38,15 @@ pub async fn check(config: &Config, cache_dir: Option<PathBuf>) -> std::io::Resu
     let options = ManagerOptions { cache_dir, only_try: true, ..ManagerOptions::new(Handle::current(), resolver) };
     let manager = Manager::new(options, clusters)?;
     let plugins: Vec<_> = config.plugins.values().cloned().collect();
-    let mut found = manager.apply(&plugins, &[], 0).finished().await;
-    for finding in found.iter_mut().filter(|d| d.reason == CODE_UNAVAILABLE) {
-        let plugin = config.plugins.values().find(|p| finding.object.as_ref() == Some(&p.origin.object));
-        if plugin.is_some_and(|p| matches!(p.code, WasmCode::Http { .. })) {
+    let found = manager.apply(&plugins, &[], 0).finished().await;
+    drop(slots);
+    let verdict = |(name, mut findings): (Name, Vec<Diagnostic>)| {
+        let remote = config.plugins.get(&name).is_some_and(|p| matches!(p.code, WasmCode::Http { .. }));
+        for finding in findings.iter_mut().filter(|d| remote && d.reason == PLUGIN_CODE_UNAVAILABLE) {
             // The gateway may be able to reach the server even if this machine cannot.
             finding.severity = Severity::Warning;
         }
-    }
-    drop(slots);
-    Ok(found)
+        Verdict { id: Id::new(ResourceKind::Plugin, name), revision: 0, state: state_of(&findings, false), findings }
+    };
+    Ok(found.into_iter().map(verdict).collect())
 }

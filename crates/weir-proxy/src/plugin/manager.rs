@@ -32,7 +32,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use weir_config::{
-    delta::{Id, ResourceKind, State, Verdict},
+    delta::{Id, PLUGIN_CODE_UNAVAILABLE, ResourceKind, State, Verdict},
     diagnostic::Diagnostic,
     model::{Name, Origin, WasmCode, WasmPlugin},
 };
@@ -171,18 +171,15 @@ impl Loading {
         }
     }
 
-    /// The findings of the first tries. The verdicts say which refusals still hold.
-    pub async fn finished(self) -> Vec<Diagnostic> {
-        let mut out = Vec::new();
-        for Load { task, .. } in self.0 {
-            out.extend(task.await.unwrap_or_default());
+    /// The findings of the first tries, by plugin. The verdicts say which refusals still hold.
+    pub async fn finished(self) -> Vec<(Name, Vec<Diagnostic>)> {
+        let mut out = Vec::with_capacity(self.0.len());
+        for Load { first, task } in self.0 {
+            out.push((first.slot.name.clone(), task.await.unwrap_or_default()));
         }
         out
     }
 }
-
-/// The reason of a version whose code cannot be read or fetched.
-pub const CODE_UNAVAILABLE: &str = "PluginCodeUnavailable";
 
 /// Why a version is refused.
 struct Refusal {
@@ -193,7 +190,7 @@ struct Refusal {
 
 impl From<CodeError> for Refusal {
     fn from(e: CodeError) -> Refusal {
-        let reason = if e.mismatch { "ChecksumMismatch" } else { CODE_UNAVAILABLE };
+        let reason = if e.mismatch { "ChecksumMismatch" } else { PLUGIN_CODE_UNAVAILABLE };
         Refusal { reason, message: e.message, transient: e.transient }
     }
 }

@@ -138,7 +138,7 @@ impl Rig {
         self.plugins.insert("p".into(), Arc::new(plugin));
         let loading = self.manager.apply(&self.plugins.values().cloned().collect::<Vec<_>>(), &[], 0);
         loading.ready().await;
-        loading.finished().await.iter().map(|d| format!("{} {}", d.reason, d.message)).collect()
+        loading.finished().await.iter().flat_map(|(_, found)| found).map(|d| format!("{} {}", d.reason, d.message)).collect()
     }
 
     fn slot(&self) -> Arc<PluginSlot> {

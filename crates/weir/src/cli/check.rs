@@ -2,9 +2,12 @@
 use super::{Output, paths::Paths, run::cache_dir};
 use anyhow::{Result, bail};
 use clap::Args as ClapArgs;
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
-use weir_config::diagnostic::{Diagnostic, Severity};
-use weir_config::text::counted;
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
+use weir_config::{
+    delta::VerdictChanges,
+    diagnostic::{Diagnostic, Severity},
+    text::counted,
+};
 use weir_control::Options;
 
 /// Check configuration: print each problem with its line and a fix
@@ -39,8 +42,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if paths.is_empty() {
         bail!("nothing to check: give files or folders (weir check PATH), or - for standard input");
     }
-    let mut control = weir_control::Control::new(Options::default());
-    let mut found = control.load(&paths).diagnostics;
+    let options = Options::default();
+    let status = options.status.clone();
+    let mut control = weir_control::Control::new(options);
+    control.load(&paths);
     let config = control.config();
     if !args.no_plugins && !config.plugins.is_empty() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -49,9 +54,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let cache_dir = args.cache_dir.or_else(cache_dir);
         let plugins = runtime.block_on(weir_proxy::plugin::check::check(&config, cache_dir))?;
         runtime.shutdown_background();
-        found = crate::run::findings(&found, plugins);
-        found.sort_by_key(|d| std::cmp::Reverse(d.severity));
+        let verdicts = plugins.into_iter().map(Arc::new).collect();
+        status.apply_verdicts(VerdictChanges { verdicts, ..VerdictChanges::default() });
     }
+    let found = status.findings();
     match args.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&found)?),
         Output::Text => print(&found, &paths),
@@ -60,7 +66,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     Ok(if found.iter().any(|d| d.severity >= least) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn print(found: &[Diagnostic], paths: &[PathBuf]) {
+fn print(found: &[Arc<Diagnostic>], paths: &[PathBuf]) {
     let colour = std::io::stdout().is_terminal();
     for d in found {
         println!("{}\n", d.snippet(colour));

@@ -6,6 +6,7 @@ use crate::{
         gateway::{CertificateRef, Gateway, Listener, Protocol},
     },
     object::{Key, Object, Spec},
+    status::condition::Scope,
     translate::{
         Bind, Cx, Part, PortKind, PortPart, Rank, RankApi, RouteEntry, SecretKey, http_table,
         secret::{self, Lacks},
@@ -19,7 +20,7 @@ use weir_config::{
 
 pub fn translate_class(_: &Arc<Object>, class: &GatewayClass, part: &mut Part) {
     if *class.controller == *CONTROLLER {
-        part.condition("", "Accepted", true, "Accepted");
+        part.condition(Scope::Object, "Accepted", true, "Accepted");
     }
 }
 
@@ -30,13 +31,13 @@ pub fn translate_gateway(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, p
         return part.report(object, gateway.class_place, "spec.gatewayClassName", found);
     }
     if let Some(unsupported) = &gateway.unsupported_address {
-        part.condition("", "Accepted", false, "UnsupportedAddress");
-        part.condition("", "Programmed", false, "AddressNotUsable");
+        part.condition(Scope::Object, "Accepted", false, "UnsupportedAddress");
+        part.condition(Scope::Object, "Programmed", false, "AddressNotUsable");
         let message = format!("addresses of the type {} are not supported: the Gateway is not opened", unsupported.kind);
         let found = Diagnostic::error("UnsupportedAddress", message).help("the type IPAddress, or no addresses for the default one");
         return part.report(object, unsupported.place, "spec.addresses", found);
     }
-    part.condition("", "Accepted", true, "Accepted");
+    part.condition(Scope::Object, "Accepted", true, "Accepted");
     let before = part.ports.len();
     for (index, listener) in gateway.listeners.iter().enumerate() {
         let field = format!("spec.listeners[{index}]");
@@ -44,22 +45,22 @@ pub fn translate_gateway(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, p
             let message = format!("another listener of this Gateway has the port {} and this hostname", listener.port);
             let found = Diagnostic::error("HostnameConflict", message).help("take another port or hostname; the first of them serves");
             part.report(object, listener.place, field, found);
-            part.condition(&listener.name, "Accepted", false, "HostnameConflict");
+            part.condition(Scope::listener(&listener.name), "Accepted", false, "HostnameConflict");
             continue;
         }
-        part.condition(&listener.name, "Accepted", listener.protocol != Protocol::Other, "Accepted");
+        part.condition(Scope::listener(&listener.name), "Accepted", listener.protocol != Protocol::Other, "Accepted");
         for bind in gateway.binds(listener.port, cx.options) {
             translate_listener(cx, object, listener, bind, &field, part);
         }
     }
     let programmed = part.ports.len() > before
         || gateway.listeners.iter().any(|l| matches!(l.protocol, Protocol::Tls | Protocol::TlsTerminate | Protocol::Tcp));
-    part.condition("", "Programmed", programmed, if programmed { "Programmed" } else { "Invalid" });
+    part.condition(Scope::Object, "Programmed", programmed, if programmed { "Programmed" } else { "Invalid" });
     let trouble = client_trouble(cx, object, gateway, part).or_else(|| {
         let unresolved = part.conditions.iter().any(|c| c.kind == "ResolvedRefs" && !c.status);
         unresolved.then_some("ListenersNotResolved")
     });
-    part.condition("", "ResolvedRefs", trouble.is_none(), trouble.unwrap_or("ResolvedRefs"));
+    part.condition(Scope::Object, "ResolvedRefs", trouble.is_none(), trouble.unwrap_or("ResolvedRefs"));
 }
 
 /// Why the Gateway's own certificate cannot be had, which is reported.
@@ -123,16 +124,16 @@ fn translate_listener(cx: &Cx<'_>, object: &Arc<Object>, listener: &Listener, bi
             let mut checked = Part::default();
             let fine = terminate(cx, object, listener, field, &mut checked).is_some();
             part.findings.append(&mut checked.findings);
-            part.conditions.append(&mut checked.conditions);
+            checked.conditions.into_iter().for_each(|c| part.condition(c.scope, c.kind, c.status, c.reason));
             if fine {
-                part.condition(&listener.name, "Programmed", true, "Programmed");
+                part.condition(Scope::listener(&listener.name), "Programmed", true, "Programmed");
             }
             return;
         }
-        Protocol::Tls | Protocol::Tcp => return part.condition(&listener.name, "Programmed", true, "Programmed"),
+        Protocol::Tls | Protocol::Tcp => return part.condition(Scope::listener(&listener.name), "Programmed", true, "Programmed"),
         Protocol::Other => return,
     };
-    part.condition(&listener.name, "Programmed", true, "Programmed");
+    part.condition(Scope::listener(&listener.name), "Programmed", true, "Programmed");
     part.ports.push(PortPart { bind, gateway: object.key.clone(), object: object.title.clone(), line: listener.line, kind });
     if let Some(hostname) = &listener.hostname {
         // Hosts of this listener are not answered for by a wider one, even where no route is.
@@ -148,14 +149,14 @@ pub(super) fn terminate(cx: &Cx<'_>, object: &Arc<Object>, listener: &Listener, 
         match certificate(cx, &object.key, reference, "InvalidCertificateRef") {
             Ok(key) => certificates.push(part.use_secret(key)),
             Err((reason, message, help)) => {
-                part.condition(&listener.name, "ResolvedRefs", false, reason);
+                part.condition(Scope::listener(&listener.name), "ResolvedRefs", false, reason);
                 let found = Diagnostic::new(Severity::Error, reason, message).help(help);
                 part.report(object, reference.place, format!("{field}.tls.certificateRefs[{index}]"), found);
             }
         }
     }
     if certificates.is_empty() {
-        part.condition(&listener.name, "Programmed", false, "Invalid");
+        part.condition(Scope::listener(&listener.name), "Programmed", false, "Invalid");
         return None;
     }
     let mut tls = DownstreamTls { certificates, ..DownstreamTls::default() };
@@ -168,8 +169,8 @@ pub(super) fn terminate(cx: &Cx<'_>, object: &Arc<Object>, listener: &Listener, 
             Ok(key) => tls.client_ca = Some(part.use_secret(key)),
             // Without roots to verify against, nobody may enter.
             Err(reason) => {
-                part.condition(&listener.name, "ResolvedRefs", false, reason);
-                part.condition(&listener.name, "Programmed", false, "Invalid");
+                part.condition(Scope::listener(&listener.name), "ResolvedRefs", false, reason);
+                part.condition(Scope::listener(&listener.name), "Programmed", false, "Invalid");
                 return None;
             }
         }

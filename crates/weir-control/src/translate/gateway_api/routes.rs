@@ -11,6 +11,7 @@ use crate::{
         http_route::{Backend, HttpRoute, Match, ParentRef, Rule},
     },
     object::{Key, Kind, Object, Spec},
+    status::condition::Scope,
     translate::{ClusterKey, Cx, Part, Purpose, Rank, RankApi, RankPath, RouteEntry},
 };
 use std::{
@@ -60,7 +61,7 @@ pub fn attach_parent<'a>(
 ) -> Option<(&'a Arc<Object>, Vec<Attached<'a>>)> {
     let namespace = parent.namespace.as_ref().unwrap_or(&object.key.namespace);
     let mut refuse = |found: Diagnostic| {
-        part.condition(&format!("parentRefs[{index}]"), "Accepted", false, found.reason);
+        part.condition(Scope::parent(index), "Accepted", false, found.reason);
         part.report(object, parent.place, format!("spec.parentRefs[{index}]"), found);
         None
     };
@@ -104,9 +105,8 @@ fn places(cx: &Cx<'_>, owner: &Object, attached: &[Attached<'_>]) -> Vec<(Name, 
 pub fn conditions(accepted: &[usize], part: &mut Part) {
     let trouble = part.findings.iter().map(|f| f.diagnostic.reason).find(|r| RESOLVE.contains(r));
     for index in accepted {
-        let scope = format!("parentRefs[{index}]");
-        part.condition(&scope, "Accepted", true, "Accepted");
-        part.condition(&scope, "ResolvedRefs", trouble.is_none(), trouble.unwrap_or("ResolvedRefs"));
+        part.condition(Scope::parent(*index), "Accepted", true, "Accepted");
+        part.condition(Scope::parent(*index), "ResolvedRefs", trouble.is_none(), trouble.unwrap_or("ResolvedRefs"));
     }
 }
 
