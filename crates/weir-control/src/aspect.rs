@@ -144,11 +144,14 @@ fn services(old: Option<&kubernetes::Service>, new: Option<&kubernetes::Service>
         changed(Aspect::General);
     }
     let ports = |service: Option<&kubernetes::Service>| -> BTreeSet<u16> {
-        service.map(|s| s.ports.iter().map(|p| p.port).collect()).unwrap_or_default()
+        service.map(|s| s.ports.iter().chain(&s.udp_ports).map(|p| p.port).collect()).unwrap_or_default()
     };
     for port in &ports(old) | &ports(new) {
-        let name = |service: Option<&kubernetes::Service>| service.and_then(|s| s.port(port)).map(|p| p.name.clone());
-        if name(old) != name(new) {
+        let names = |service: Option<&kubernetes::Service>| {
+            let name = |port: Option<&kubernetes::ServicePort>| port.map(|p| p.name.clone());
+            service.map(|s| (name(s.port(port)), name(s.udp_port(port))))
+        };
+        if names(old) != names(new) {
             changed(Aspect::Port(port));
         }
     }

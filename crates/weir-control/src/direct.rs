@@ -21,7 +21,7 @@ use weir_config::{
     diagnostic::Diagnostic,
     model::{
         Address, Cluster, ClusterLoadAssignment, Config, Discovery, Endpoint, FilterChain, Forward, HostRewrite, HttpConnectionManager,
-        HttpFilter, Listener, Name, NetworkFilter, Origin, PathRewrite, Route, RouteAction, RouteConfiguration, RouteMatch,
+        HttpFilter, Listener, Name, NetworkFilter, Origin, PathRewrite, Route, RouteAction, RouteConfiguration, RouteMatch, SocketProtocol,
         UpstreamProtocol, UpstreamTls, VirtualHost, WasmCode, WasmLimits, WasmPlugin, WeightedCluster,
     },
 };
@@ -100,6 +100,7 @@ impl Direct {
             name: name.clone(),
             address: self.listen,
             filter_chains: vec![Arc::new(chain)],
+            protocol: SocketProtocol::Tcp,
             proxy_protocol: options.proxy_protocol,
             max_connections: u32::MAX,
             origins: vec![origin.clone()],

@@ -22,7 +22,7 @@ pub enum Spec {
     Gateway(Box<gateway_api::Gateway>),
     /// Of HTTPRoutes and GRPCRoutes.
     HttpRoute(Box<gateway_api::HttpRoute>),
-    /// TLSRoute and TCPRoute.
+    /// TLSRoute, TCPRoute and UDPRoute.
     L4Route(Box<gateway_api::L4Route>),
     BackendTlsPolicy(Box<gateway_api::BackendTlsPolicy>),
     ReferenceGrant(gateway_api::ReferenceGrant),
@@ -228,6 +228,7 @@ fn decode_spec(kind: Kind, root: &reader::Object<'_>, meta: &Meta) -> Option<Spe
         Kind::GrpcRoute => Spec::HttpRoute(Box::new(gateway_api::decode_grpc_route(root)?)),
         Kind::TlsRoute => Spec::L4Route(Box::new(gateway_api::decode_tls_route(root)?)),
         Kind::TcpRoute => Spec::L4Route(Box::new(gateway_api::decode_tcp_route(root)?)),
+        Kind::UdpRoute => Spec::L4Route(Box::new(gateway_api::decode_udp_route(root)?)),
         Kind::BackendTlsPolicy => Spec::BackendTlsPolicy(Box::new(gateway_api::decode_backend_tls(root)?)),
         Kind::ReferenceGrant => Spec::ReferenceGrant(gateway_api::decode_grant(root)?),
         Kind::Ingress => Spec::Ingress(Box::new(ingress::decode(root)?)),

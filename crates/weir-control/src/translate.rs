@@ -17,14 +17,20 @@ pub use context::{Cx, Dep, Fingerprints, Look, Looks};
 
 use crate::{
     Options,
-    api::settings::{CONFIG_MAPS, Settings},
+    api::{
+        kubernetes::{Service, ServicePort},
+        settings::{CONFIG_MAPS, Settings},
+    },
     object::{Finding, Key, Kind, Object, Spec},
     status::condition::{Condition, Scope},
 };
 use std::{cmp::Reverse, net::IpAddr, path::Path, sync::Arc};
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{Cluster, ClusterLoadAssignment, DownstreamTls, Name, RbacAction, RbacPolicy, Route, Secret, TcpProxy, WasmPlugin},
+    model::{
+        Cluster, ClusterLoadAssignment, DownstreamTls, Name, RbacAction, RbacPolicy, Route, Secret, SocketProtocol, TcpProxy, UdpProxy,
+        WasmPlugin,
+    },
     node::Chars,
 };
 
@@ -46,7 +52,7 @@ impl Unit {
     pub fn acts(key: &Key) -> bool {
         use Kind::*;
         match key.kind {
-            GatewayClass | Gateway | HttpRoute | GrpcRoute | TlsRoute | TcpRoute | Ingress => true,
+            GatewayClass | Gateway | HttpRoute | GrpcRoute | TlsRoute | TcpRoute | UdpRoute | Ingress => true,
             IstioGateway | VirtualService | AuthorizationPolicy | WasmPlugin | HigressWasmPlugin => true,
             ConfigMap => CONFIG_MAPS.contains(&&*key.name),
             _ => false,
@@ -117,6 +123,8 @@ pub enum Purpose {
     Gateway(Arc<Key>),
     /// TLS that is passed on by a server name that says the cluster: nothing is added to it.
     ServerName,
+    /// The port of UDP with this number.
+    Udp,
 }
 
 impl ClusterKey {
@@ -133,6 +141,14 @@ impl ClusterKey {
             Purpose::Any => format!("outbound|{port}|{subset}|{host}").into(),
             Purpose::Gateway(gateway) => format!("outbound|{port}|{subset}|{host}@{}.{}", gateway.name, gateway.namespace).into(),
             Purpose::ServerName => format!("outbound_.{port}_.{subset}_.{host}").into(),
+            Purpose::Udp => format!("outbound_udp|{port}|{subset}|{host}").into(),
+        }
+    }
+    /// The port of its Service.
+    pub fn service_port<'a>(&self, service: &'a Service) -> Option<&'a ServicePort> {
+        match self.purpose {
+            Purpose::Udp => service.udp_port(self.port),
+            _ => service.port(self.port),
         }
     }
     /// Namespace and name where the host is a Kubernetes Service's.
@@ -254,16 +270,21 @@ pub struct Bind {
     pub port: u16,
     /// `None` for the address that listeners have by default.
     pub address: Option<IpAddr>,
+    pub protocol: SocketProtocol,
 }
 
 impl Bind {
     /// At the default address.
     pub fn port(port: u16) -> Bind {
-        Bind { port, address: None }
+        Bind { port, address: None, protocol: SocketProtocol::Tcp }
     }
     /// At an address that is asked for. Who asks for the default address shares its listeners.
     pub fn at(address: Option<IpAddr>, port: u16, options: &Options) -> Bind {
-        Bind { port, address: address.filter(|a| *a != options.address) }
+        Bind { address: address.filter(|a| *a != options.address), ..Bind::port(port) }
+    }
+    #[must_use]
+    pub fn with_protocol(self, protocol: SocketProtocol) -> Bind {
+        Bind { protocol, ..self }
     }
 }
 
@@ -287,6 +308,8 @@ pub struct PortPart {
     pub object: Name,
     /// Where the object asks for the port, counted from 1 at the beginning of its document; 0 where it does not say.
     pub line: u32,
+    /// `creationTimestamp` of a route, of which the oldest gets a port that can have only one; empty for others, which come first.
+    pub created: Box<str>,
     pub kind: PortKind,
 }
 
@@ -315,6 +338,9 @@ pub enum PortKind {
     },
     Tcp {
         proxy: TcpProxy,
+    },
+    Udp {
+        proxy: UdpProxy,
     },
 }
 

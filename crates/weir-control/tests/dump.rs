@@ -38,6 +38,7 @@ fn listener(out: &mut String, l: &Listener) {
             NetworkFilter::HttpConnectionManager(h) => manager(h),
             NetworkFilter::TcpProxy(t) if !t.sni_clusters.is_empty() => format!("tcp by server name {}", t.sni_clusters.join(" ")),
             NetworkFilter::TcpProxy(t) => format!("tcp {}", terse(&t.clusters, &[])),
+            NetworkFilter::UdpProxy(u) => format!("udp {}", terse(&u.clusters, &[])),
         };
         let to = chain.filters.iter().map(filter).collect::<Vec<_>>().join(" -> ");
         line(out, format_args!("  {}{names}{tls} -> {to}", chain.name));

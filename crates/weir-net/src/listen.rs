@@ -2,12 +2,37 @@
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, UdpSocket},
     time::Duration,
 };
 
 /// Connections that wait to be accepted, per socket; the kernel's `somaxconn` may allow fewer.
 const BACKLOG: i32 = 4096;
+
+/// What is spoken on a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Tcp,
+    Udp,
+}
+
+/// A socket that a listener takes connections or datagrams from.
+#[derive(Debug)]
+pub enum Listening {
+    Tcp(TcpListener),
+    Udp(UdpSocket),
+}
+
+impl Listening {
+    /// # Errors
+    /// The error of the system.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Listening::Tcp(socket) => socket.local_addr(),
+            Listening::Udp(socket) => socket.local_addr(),
+        }
+    }
+}
 
 /// Binds `count` sockets to one address. Port 0 takes a free port, the same for all.
 ///
@@ -16,16 +41,16 @@ const BACKLOG: i32 = 4096;
 /// # Errors
 /// What the system says, `AddrInUse` also for an address on which another process shares its port: without this,
 /// starting a gateway twice would silently give each of them half the connections.
-pub fn bind(address: SocketAddr, count: usize, shared: bool) -> io::Result<Vec<TcpListener>> {
+pub fn bind(transport: Transport, address: SocketAddr, count: usize, shared: bool) -> io::Result<Vec<Listening>> {
     if !shared && address.port() != 0 {
         // Only bound: who connected while it listened would be reset when it goes.
-        bound(address, false)?;
+        bound(transport, address, false)?;
     }
-    let first = socket(address, true)?;
+    let first = socket(transport, address)?;
     let address = first.local_addr()?;
     let mut all = vec![first];
     for _ in 1..count {
-        all.push(socket(address, true)?);
+        all.push(socket(transport, address)?);
     }
     Ok(all)
 }
@@ -34,23 +59,44 @@ pub fn bind(address: SocketAddr, count: usize, shared: bool) -> io::Result<Vec<T
 ///
 /// # Errors
 /// The error of the system where it cannot.
-pub fn probe(address: SocketAddr, shared: bool) -> io::Result<()> {
-    bound(address, shared).map(drop)
+pub fn probe(transport: Transport, address: SocketAddr, shared: bool) -> io::Result<()> {
+    bound(transport, address, shared).map(drop)
 }
 
-fn socket(address: SocketAddr, share: bool) -> io::Result<TcpListener> {
-    let s = bound(address, share)?;
-    s.listen(BACKLOG)?;
-    Ok(s.into())
+fn socket(transport: Transport, address: SocketAddr) -> io::Result<Listening> {
+    let s = bound(transport, address, true)?;
+    match transport {
+        Transport::Tcp => {
+            s.listen(BACKLOG)?;
+            Ok(Listening::Tcp(s.into()))
+        }
+        Transport::Udp => Ok(Listening::Udp(s.into())),
+    }
 }
 
-fn bound(address: SocketAddr, share: bool) -> io::Result<Socket> {
-    let s = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    s.set_reuse_address(true)?;
+fn bound(transport: Transport, address: SocketAddr, share: bool) -> io::Result<Socket> {
+    let (kind, protocol) = match transport {
+        Transport::Tcp => (Type::STREAM, Protocol::TCP),
+        Transport::Udp => (Type::DGRAM, Protocol::UDP),
+    };
+    let s = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    // For UDP it would let other processes take the same address.
+    s.set_reuse_address(transport == Transport::Tcp)?;
     s.set_reuse_port(share)?;
     s.set_nonblocking(true)?;
     s.bind(&address.into())?;
     Ok(s)
+}
+
+/// A socket of its own for datagrams to one address and from there.
+///
+/// # Errors
+/// The error of the system.
+pub fn connected_udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    let s = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    s.set_nonblocking(true)?;
+    s.connect(&address.into())?;
+    Ok(s.into())
 }
 
 /// Keep-alive probes: idle time before the first, time between them, how many unanswered ones end the connection.
@@ -103,13 +149,13 @@ mod tests {
                 std::hint::spin_loop();
             }
             let all = loop {
-                match bind(address, 2, false) {
+                match bind(Transport::Tcp, address, 2, false) {
                     Ok(all) => break all,
                     Err(e) => assert_eq!(e.kind(), io::ErrorKind::AddrInUse),
                 }
             };
             let begun = std::time::Instant::now();
-            while !all.iter().any(|l| l.accept().is_ok()) {
+            while !all.iter().any(|l| matches!(l, Listening::Tcp(l) if l.accept().is_ok())) {
                 assert!(begun.elapsed() < Duration::from_secs(20), "the client's connection is gone");
                 std::thread::yield_now();
             }
@@ -119,14 +165,26 @@ mod tests {
 
     #[test]
     fn all_sockets_share_a_port_that_no_other_process_gets() {
-        let all = bind("127.0.0.1:0".parse().unwrap(), 3, false).unwrap();
-        let address = all[0].local_addr().unwrap();
-        assert!(all.iter().all(|l| l.local_addr().unwrap() == address));
-        assert_eq!(bind(address, 1, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        let more = bind(address, 1, true).unwrap();
-        drop(all);
-        TcpStream::connect(address).unwrap();
-        more[0].set_nonblocking(false).unwrap();
-        more[0].accept().unwrap();
+        for transport in [Transport::Tcp, Transport::Udp] {
+            let all = bind(transport, "127.0.0.1:0".parse().unwrap(), 3, false).unwrap();
+            let address = all[0].local_addr().unwrap();
+            assert!(all.iter().all(|l| l.local_addr().unwrap() == address));
+            assert_eq!(bind(transport, address, 1, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+            assert_eq!(probe(transport, address, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+            let more = bind(transport, address, 1, true).unwrap();
+            drop(all);
+            match &more[0] {
+                Listening::Tcp(listener) => {
+                    TcpStream::connect(address).unwrap();
+                    listener.set_nonblocking(false).unwrap();
+                    listener.accept().unwrap();
+                }
+                Listening::Udp(socket) => {
+                    connected_udp(address).unwrap().send(b"hello").unwrap();
+                    socket.set_nonblocking(false).unwrap();
+                    assert_eq!(socket.recv(&mut [0; 16]).unwrap(), 5);
+                }
+            }
+        }
     }
 }

@@ -5,12 +5,15 @@ mod context;
 mod info;
 mod network_filters;
 mod tcp_proxy;
+mod udp_proxy;
+mod weighted;
 
 pub(crate) use accept::run as accept;
 pub(crate) use build::{build, renew, secrets_of};
 pub(crate) use context::ListenerContext;
 pub(crate) use tcp_proxy::CompileLogs;
 pub use tcp_proxy::TcpProxyRt;
+pub(crate) use udp_proxy::run as receive;
 
 use crate::{filter::rbac::RbacRt, stats::ListenerStats};
 use arc_swap::ArcSwap;
@@ -23,7 +26,7 @@ use std::{
     },
     time::Duration,
 };
-use weir_config::model::{FilterChain, Listener, Name};
+use weir_config::model::{FilterChain, Listener, Name, SocketProtocol};
 use weir_net::tls::{self, ClientHello};
 
 /// One bound address under its listener's name. A changed listener keeps it; a changed address makes another.
@@ -33,6 +36,7 @@ pub struct ListenerSlot {
     pub id: u64,
     /// What was asked for: its port may be 0.
     pub wanted: SocketAddr,
+    pub protocol: SocketProtocol,
     /// What is bound.
     pub address: SocketAddr,
     pub current: ArcSwap<ListenerRt>,
@@ -74,6 +78,8 @@ pub struct ChainRt {
     pub rbac: Box<[RbacRt]>,
     /// Where the chain ends in a TCP proxy.
     pub tcp: Option<TcpProxyRt>,
+    /// Where it ends in a UDP proxy.
+    pub udp: Option<udp_proxy::UdpProxyRt>,
     pub drain_group: Arc<DrainGroup>,
 }
 

@@ -6,15 +6,16 @@ use crate::{
 };
 use std::{collections::HashMap, io, rc::Rc, sync::Arc, thread::JoinHandle};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, UdpSocket},
     sync::{Notify, mpsc},
     task::spawn_local,
 };
+use weir_net::listen::Listening;
 
 /// What the main runtime asks of a worker.
 pub(crate) enum Command {
     /// Accept for a listener.
-    Listen(Arc<ListenerSlot>, std::net::TcpListener),
+    Listen(Arc<ListenerSlot>, Listening),
     /// Accept no more for the listener with this id.
     Close(u64),
     /// Connections of a drain group that has ended should leave.
@@ -71,10 +72,18 @@ async fn run(context: Rc<ListenerContext>, mut commands: mpsc::UnboundedReceiver
     while let Some(command) = commands.recv().await {
         match command {
             Command::Listen(slot, socket) => {
-                let Ok(socket) = TcpListener::from_std(socket) else { continue };
                 let stop = Rc::new(Notify::new());
                 accepting.insert(slot.id, stop.clone());
-                spawn_local(listener::accept(context.clone(), slot, socket, stop));
+                match socket {
+                    Listening::Tcp(socket) => {
+                        let Ok(socket) = TcpListener::from_std(socket) else { continue };
+                        spawn_local(listener::accept(context.clone(), slot, socket, stop));
+                    }
+                    Listening::Udp(socket) => {
+                        let Ok(socket) = UdpSocket::from_std(socket) else { continue };
+                        spawn_local(listener::receive(context.clone(), slot, socket, stop));
+                    }
+                }
             }
             Command::Close(id) => {
                 if let Some(stop) = accepting.remove(&id) {

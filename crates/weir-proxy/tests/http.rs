@@ -41,6 +41,7 @@ fn rig(edit: impl FnOnce(&mut HttpConnectionManager, &mut Route, &mut Cluster)) 
         name: "l".into(),
         address: SocketAddr::from(([127, 0, 0, 1], 0)),
         filter_chains: vec![Arc::new(chain)],
+        protocol: Default::default(),
         proxy_protocol: false,
         max_connections: 1000,
         origins: vec![origin],

@@ -204,8 +204,13 @@ fn greet(out: &mut impl Write, proxy: &Proxy, update: &Update, config: &Config) 
         writeln!(out, "{}", summary(read, config))?;
     }
     for bound in proxy.listeners() {
-        let tls = config.listeners.get(&bound.name).is_some_and(|l| l.filter_chains.iter().any(|c| c.tls.is_some()));
-        writeln!(out, "listening on {}://{}", if tls { "https" } else { "http" }, bound.address)?;
+        let listener = config.listeners.get(&bound.name);
+        let scheme = match listener {
+            Some(l) if !l.protocol.is_tcp() => "udp",
+            Some(l) if l.filter_chains.iter().any(|c| c.tls.is_some()) => "https",
+            _ => "http",
+        };
+        writeln!(out, "listening on {scheme}://{}", bound.address)?;
     }
     let lines = curl_lines(config, &proxy.listeners());
     if !lines.is_empty() {

@@ -8,13 +8,30 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 pub struct Listener {
     pub name: Name,
     pub address: SocketAddr,
-    /// Chosen by the most specific match; the first of equals wins.
+    #[serde(skip_serializing_if = "SocketProtocol::is_tcp")]
+    pub protocol: SocketProtocol,
+    /// Chosen by the most specific match; the first of equals wins. A UDP listener has exactly one.
     pub filter_chains: Vec<Arc<FilterChain>>,
     /// Expect a PROXY protocol header (v1 or v2) before anything else.
     pub proxy_protocol: bool,
-    /// Connections open at once, over all workers.
+    /// Connections (or UDP sessions) open at once, over all workers.
     pub max_connections: u32,
     pub origins: Vec<Origin>,
+}
+
+/// `SocketAddress.Protocol`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum SocketProtocol {
+    #[default]
+    Tcp,
+    Udp,
+}
+
+impl SocketProtocol {
+    pub fn is_tcp(&self) -> bool {
+        *self == SocketProtocol::Tcp
+    }
 }
 
 /// What happens to a connection that this chain matches.
@@ -25,7 +42,8 @@ pub struct FilterChain {
     pub server_names: Vec<String>,
     /// Terminates TLS where present. A chain with `server_names` and without TLS passes it through.
     pub tls: Option<DownstreamTls>,
-    /// A connection passes them in order. The last one is an HTTP connection manager or a TCP proxy, and only the last one.
+    /// A connection passes them in order. The last one is an HTTP connection manager, a TCP proxy or, for UDP, a UDP proxy, and only
+    /// the last one.
     pub filters: Vec<NetworkFilter>,
 }
 
@@ -42,6 +60,12 @@ impl FilterChain {
             _ => None,
         }
     }
+    pub fn udp_proxy(&self) -> Option<&UdpProxy> {
+        match self.filters.last() {
+            Some(NetworkFilter::UdpProxy(proxy)) => Some(proxy),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -51,12 +75,14 @@ pub enum NetworkFilter {
     Rbac(Arc<Rbac>),
     HttpConnectionManager(Arc<HttpConnectionManager>),
     TcpProxy(TcpProxy),
+    /// Envoy has it among the listener filters.
+    UdpProxy(UdpProxy),
 }
 
 impl NetworkFilter {
     /// Whether it serves connections itself, so that no filter follows it.
     pub fn is_terminal(&self) -> bool {
-        matches!(self, NetworkFilter::HttpConnectionManager(_) | NetworkFilter::TcpProxy(_))
+        !matches!(self, NetworkFilter::Rbac(_))
     }
 }
 
@@ -77,6 +103,23 @@ pub struct TcpProxy {
 impl TcpProxy {
     /// Envoy's default.
     pub const MAX_CONNECT_ATTEMPTS: u32 = 1;
+}
+
+/// Datagrams both ways between a client and one endpoint of a weighted choice of clusters (`udp_proxy.v3.UdpProxyConfig`). The choice
+/// is made once for a session: the datagrams from one address and port of a client.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct UdpProxy {
+    pub stat_prefix: Name,
+    pub clusters: Vec<(Name, u32)>,
+    /// A session without a datagram in either direction ends.
+    #[serde(serialize_with = "seconds")]
+    pub idle_timeout: Duration,
+    pub access_log: Vec<AccessLog>,
+}
+
+impl UdpProxy {
+    /// Envoy's default.
+    pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 }
 
 /// TLS towards the client (`DownstreamTlsContext`).

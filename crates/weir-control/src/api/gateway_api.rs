@@ -1,4 +1,4 @@
-//! Gateway API: GatewayClass, Gateway, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, BackendTLSPolicy, ReferenceGrant
+//! Gateway API: GatewayClass, Gateway, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, UDPRoute, BackendTLSPolicy, ReferenceGrant
 //! (gateway.networking.k8s.io, v1).
 pub mod authority;
 pub mod backend_ref;
@@ -16,7 +16,7 @@ pub use gateway::{Gateway, decode as decode_gateway};
 pub use grant::{ReferenceGrant, decode as decode_grant};
 pub use grpc_route::decode as decode_grpc_route;
 pub use http_route::{HttpRoute, decode as decode_http_route};
-pub use l4_route::{L4Route, decode_tcp as decode_tcp_route, decode_tls as decode_tls_route};
+pub use l4_route::{L4Route, decode_tcp as decode_tcp_route, decode_tls as decode_tls_route, decode_udp as decode_udp_route};
 
 use weir_config::reader::Object;
 

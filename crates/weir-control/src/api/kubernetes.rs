@@ -12,14 +12,16 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use pem::{is_certificates, is_private_key, is_revocation_lists};
 use std::{collections::BTreeMap, net::IpAddr};
 use weir_config::{
-    model::{HealthStatus, Name, UpstreamProtocol},
+    model::{HealthStatus, Name, SocketProtocol, UpstreamProtocol},
     node::Chars,
     reader::{Field, Object},
 };
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
+    /// Those of TCP.
     pub ports: Box<[ServicePort]>,
+    pub udp_ports: Box<[ServicePort]>,
     /// Labels of the Pods that serve it; empty for none.
     pub selector: Box<[(Box<str>, Box<str>)]>,
     /// Set for the type `ExternalName`.
@@ -47,6 +49,9 @@ impl Service {
     pub fn port(&self, number: u16) -> Option<&ServicePort> {
         self.ports.iter().find(|p| p.port == number)
     }
+    pub fn udp_port(&self, number: u16) -> Option<&ServicePort> {
+        self.udp_ports.iter().find(|p| p.port == number)
+    }
 }
 
 impl ServicePort {
@@ -65,8 +70,9 @@ impl ServicePort {
     }
 }
 
-/// Transport protocols; `true` for the one that a gateway speaks.
-pub const TRANSPORTS: &[(&str, bool)] = &[("TCP", true), ("UDP", false), ("SCTP", false)];
+/// Transport protocols; `None` for what a gateway does not speak.
+pub const TRANSPORTS: &[(&str, Option<SocketProtocol>)] =
+    &[("TCP", Some(SocketProtocol::Tcp)), ("UDP", Some(SocketProtocol::Udp)), ("SCTP", None)];
 
 const SERVICE_FIELDS_OF_OTHERS: &[&str] = &[
     "allocateLoadBalancerNodePorts",
@@ -99,18 +105,22 @@ pub fn decode_service(root: &Object<'_>) -> Option<Service> {
         let help = "a DestinationRule with loadBalancer.consistentHash.useSourceIp";
         affinity.warning("UnsupportedValue", "affinity of Services has no effect at a gateway", help);
     }
-    let mut ports = Vec::new();
+    let (mut ports, mut udp_ports) = (Vec::new(), Vec::new());
     for item in spec.distinct("ports", "name") {
         let Some(port) = item.object() else { continue };
         port.ignore(&["nodePort"]);
-        let tcp = port.choice("protocol", TRANSPORTS).unwrap_or(true);
+        let list = match port.choice("protocol", TRANSPORTS).unwrap_or(Some(SocketProtocol::Tcp)) {
+            Some(SocketProtocol::Tcp) => Some(&mut ports),
+            Some(SocketProtocol::Udp) => Some(&mut udp_ports),
+            None => None,
+        };
         let name = port.str("name").unwrap_or_default().into();
         let app_protocol = port.str("appProtocol").map(Into::into);
         let target = port.get("targetPort").and_then(|f| target_port(&f));
         if let Some(port) = port.required("port").and_then(|f| f.port())
-            && tcp
+            && let Some(list) = list
         {
-            ports.push(ServicePort { name, port, app_protocol, target: target.unwrap_or(Target::Number(port)) });
+            list.push(ServicePort { name, port, app_protocol, target: target.unwrap_or(Target::Number(port)) });
         }
     }
     let selector = spec.entries("selector").into_iter().filter_map(|(k, v)| Some((k.into(), v.str()?.into()))).collect();
@@ -118,7 +128,7 @@ pub fn decode_service(root: &Object<'_>) -> Option<Service> {
     let external = spec.choice("type", &words).unwrap_or(false);
     let given = if external { spec.required("externalName") } else { spec.get("externalName") };
     let external_name = given.and_then(|f| f.str()).filter(|_| external).map(|name| name.to_ascii_lowercase().into());
-    Some(Service { ports: ports.into(), selector, external_name, place: field.node().span })
+    Some(Service { ports: ports.into(), udp_ports: udp_ports.into(), selector, external_name, place: field.node().span })
 }
 
 /// A number, or the name of a port of the Pods' containers.
@@ -139,6 +149,7 @@ pub struct EndpointSlice {
     pub fqdn: bool,
 }
 
+/// A port of TCP or UDP; within a Service their names tell them apart.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SlicePort {
     pub name: Box<str>,
@@ -201,10 +212,10 @@ pub fn decode_endpoint_slice(root: &Object<'_>, meta: &Meta) -> Option<EndpointS
     for item in root.list("ports") {
         let Some(port) = item.object() else { continue };
         port.ignore(&["appProtocol"]);
-        let tcp = port.choice("protocol", TRANSPORTS).unwrap_or(true);
+        let spoken = port.choice("protocol", TRANSPORTS).is_none_or(|protocol| protocol.is_some());
         let name = port.str("name").unwrap_or_default().into();
         if let Some(number) = port.port("port")
-            && tcp
+            && spoken
         {
             ports.push(SlicePort { name, port: number });
         }

@@ -14,16 +14,20 @@ use weir_config::{
     diagnostic::Diagnostic,
     model::{
         DownstreamTls, FilterChain, HttpConnectionManager, HttpFilter, Listener, Name, NetworkFilter, PluginPhase, Rbac, RbacAction,
-        RbacRules, TcpProxy,
+        RbacRules, SocketProtocol, TcpProxy, UdpProxy,
     },
 };
 
 /// Connections open at once on one listener.
 const MAX_CONNECTIONS: u32 = 1 << 20;
 
-/// As Istio names them: `0.0.0.0_8080`.
+/// As Istio names them: `0.0.0.0_8080`; `udp_0.0.0.0_8080` for UDP.
 pub fn name(options: &Options, bind: Bind) -> Name {
-    format!("{}_{}", bind.address.unwrap_or(options.address), bind.port).into()
+    let (address, port) = (bind.address.unwrap_or(options.address), bind.port);
+    match bind.protocol {
+        SocketProtocol::Tcp => format!("{address}_{port}").into(),
+        SocketProtocol::Udp => format!("udp_{address}_{port}").into(),
+    }
 }
 
 /// What all listeners are built with.
@@ -34,7 +38,7 @@ pub struct Common<'a> {
     pub policies: &'a BTreeMap<Arc<Unit>, Vec<PolicyPart>>,
 }
 
-/// The first part (in the order of objects) decides what the port speaks; parts that do not fit are reported.
+/// The first part (the oldest of routes, else in the order of objects) decides what the port speaks; parts that do not fit are reported.
 pub fn build(
     common: &Common<'_>,
     bind: Bind,
@@ -44,12 +48,12 @@ pub fn build(
     let options = common.options;
     let mut findings = Vec::new();
     let mut drafts = Drafts::default();
-    for (unit, parts) in units {
-        for part in parts {
-            if let Err(why) = drafts.add(part) {
-                let found = Diagnostic::error("PortConflict", format!("port {} {why}", bind.port));
-                findings.push((unit.clone(), found.help("take another port or other hostnames for one of them").object(&part.object)));
-            }
+    let mut parts: Vec<(&Arc<Unit>, &PortPart)> = units.iter().flat_map(|(unit, parts)| parts.iter().map(move |p| (unit, p))).collect();
+    parts.sort_by_key(|(_, part)| &part.created);
+    for (unit, part) in parts {
+        if let Err(why) = drafts.add(part) {
+            let found = Diagnostic::error("PortConflict", format!("port {} {why}", bind.port));
+            findings.push((unit.clone(), found.help("take another port or other hostnames for one of them").object(&part.object)));
         }
     }
     let listener = name(options, bind);
@@ -66,12 +70,15 @@ pub fn build(
     let mut listener = Listener {
         name: listener,
         address: SocketAddr::new(bind.address.unwrap_or(options.address), bind.port),
+        protocol: bind.protocol,
         filter_chains: filter_chains.into_iter().map(keep).collect(),
         proxy_protocol: options.proxy_protocol,
         max_connections: MAX_CONNECTIONS,
         origins: Vec::new(),
     };
     common.settings.iter().for_each(|s| s.apply_to_listener(&mut listener));
+    // Datagrams have no header in front.
+    listener.proxy_protocol &= bind.protocol.is_tcp();
     ((!listener.filter_chains.is_empty()).then_some(listener), findings)
 }
 
@@ -222,7 +229,7 @@ fn server_names(kind: &PortKind) -> Option<&[String]> {
         PortKind::Https { server_names, .. } | PortKind::Passthrough { server_names, .. } | PortKind::Tls { server_names, .. } => {
             Some(server_names)
         }
-        PortKind::Http | PortKind::Tcp { .. } => None,
+        PortKind::Http | PortKind::Tcp { .. } | PortKind::Udp { .. } => None,
     }
 }
 
@@ -241,6 +248,7 @@ fn protocol(kind: &PortKind) -> &'static str {
         PortKind::Https { .. } => "HTTPS",
         PortKind::Passthrough { .. } | PortKind::Tls { .. } => "TLS",
         PortKind::Tcp { .. } => "TCP",
+        PortKind::Udp { .. } => "UDP",
     }
 }
 
@@ -263,10 +271,17 @@ impl Draft {
             settings.iter().for_each(|s| s.apply_to_manager(&mut manager));
             vec![NetworkFilter::HttpConnectionManager(Arc::new(manager))]
         };
+        let behind_rbac = |last: NetworkFilter| {
+            let rbac = rbac.as_ref().map(|rbac| NetworkFilter::Rbac(Arc::new(rbac.for_connections())));
+            rbac.into_iter().chain([last]).collect()
+        };
         let tcp = |mut proxy: TcpProxy| {
             settings.iter().for_each(|s| s.apply_to_tcp_proxy(&mut proxy));
-            let rbac = rbac.as_ref().map(|rbac| NetworkFilter::Rbac(Arc::new(rbac.for_connections())));
-            rbac.into_iter().chain([NetworkFilter::TcpProxy(proxy)]).collect()
+            behind_rbac(NetworkFilter::TcpProxy(proxy))
+        };
+        let udp = |mut proxy: UdpProxy| {
+            settings.iter().for_each(|s| s.apply_to_log(&mut proxy.access_log));
+            behind_rbac(NetworkFilter::UdpProxy(proxy))
         };
         match self.kind {
             PortKind::Http => FilterChain { name: http_table(bind), server_names: Vec::new(), tls: None, filters: http(http_table(bind)) },
@@ -281,6 +296,9 @@ impl Draft {
             }
             PortKind::Tcp { proxy } => {
                 FilterChain { name: chain_name("tcp", port, &[]), server_names: Vec::new(), tls: None, filters: tcp(proxy) }
+            }
+            PortKind::Udp { proxy } => {
+                FilterChain { name: chain_name("udp", port, &[]), server_names: Vec::new(), tls: None, filters: udp(proxy) }
             }
         }
     }

@@ -22,6 +22,7 @@ pub enum Kind {
     GrpcRoute,
     TlsRoute,
     TcpRoute,
+    UdpRoute,
     BackendTlsPolicy,
     ReferenceGrant,
     Ingress,
@@ -72,6 +73,7 @@ kinds! {
     GrpcRoute "gateway.networking.k8s.io" ["v1"] "GRPCRoute" namespaced;
     TlsRoute "gateway.networking.k8s.io" ["v1", "v1alpha3", "v1alpha2"] "TLSRoute" namespaced;
     TcpRoute "gateway.networking.k8s.io" ["v1", "v1alpha2"] "TCPRoute" namespaced;
+    UdpRoute "gateway.networking.k8s.io" ["v1", "v1alpha2"] "UDPRoute" namespaced;
     BackendTlsPolicy "gateway.networking.k8s.io" ["v1", "v1alpha3"] "BackendTLSPolicy" namespaced;
     ReferenceGrant "gateway.networking.k8s.io" ["v1", "v1beta1"] "ReferenceGrant" namespaced;
     Ingress "networking.k8s.io" ["v1"] "Ingress" namespaced;

@@ -40,7 +40,7 @@ const TRAFFIC_GROUPS: &[(&str, &str)] = &[
 const OTHER_KINDS: &[(&str, &[&str])] = &[
     (
         "gateway.networking.k8s.io",
-        &["UDPRoute", "ListenerSet", "BackendLBPolicy", "BackendTrafficPolicy", "ReferencePolicy", "Mesh", "XMesh", "XListenerSet"],
+        &["ListenerSet", "BackendLBPolicy", "BackendTrafficPolicy", "ReferencePolicy", "Mesh", "XMesh", "XListenerSet"],
     ),
     ("networking.istio.io", &["EnvoyFilter", "Sidecar", "WorkloadGroup", "ProxyConfig"]),
     ("security.istio.io", &["PeerAuthentication", "RequestAuthentication"]),
@@ -185,7 +185,7 @@ mod tests {
             ("gateway.networking.k8.io", "Gateway", "group gateway.networking.k8s.io"),
             ("networking.istio.i", "Gateway", "group networking.istio.io"),
             ("extensions.istio.io", "VirtualService", "group networking.istio.io"),
-            ("gateway.networking.k8s.io", "UDPRoute", ""),
+            ("gateway.networking.k8s.io", "XMesh", ""),
             ("networking.istio.io", "Sidecar", ""),
             ("serving.knative.dev", "Service", ""),
             ("crd.antrea.io", "Egress", ""),

@@ -39,11 +39,14 @@ pub fn translate(cx: &Cx<'_>, key: &ClusterKey, part: &mut Part) {
         None => istio::service_entry(cx, key, part),
     };
     let Some(mut draft) = draft else { return };
-    if own.is_some() && key.purpose != Purpose::ServerName {
+    if own.is_some() && !matches!(key.purpose, Purpose::ServerName | Purpose::Udp) {
         ingress::apply_to_cluster(cx, key, &mut draft.cluster, part);
     }
     istio::traffic_policy(cx, key, &mut draft, part);
-    if key.purpose == Purpose::ServerName {
+    if key.purpose == Purpose::Udp {
+        draft.cluster.tls = None;
+    }
+    if matches!(key.purpose, Purpose::ServerName | Purpose::Udp) {
         return finish(draft, key.port, part);
     }
     if let Some(Spec::Service(service)) = own.map(|o| &o.spec) {
@@ -81,7 +84,7 @@ fn finish(draft: Draft, port: u16, part: &mut Part) {
 
 fn kubernetes_service(cx: &Cx<'_>, key: &ClusterKey, object: &Arc<Object>, part: &mut Part) -> Option<Draft> {
     let Spec::Service(service) = &object.spec else { return None };
-    let port = service.port(key.port);
+    let port = key.service_port(service);
     let mut cluster = Cluster::new(key.name(), Discovery::Eds);
     cluster.origin = Some(object.origin());
     let word = format!("{}/{}", object.key.namespace, object.key.name);

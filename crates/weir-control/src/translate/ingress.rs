@@ -36,6 +36,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, ingress: &Ingress, part: &mu
         gateway: object.key.clone(),
         object: object.title.clone(),
         line: 0,
+        created: "".into(),
         kind: PortKind::Http,
     });
     for (index, tls) in ingress.tls.iter().enumerate() {

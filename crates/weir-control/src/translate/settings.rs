@@ -57,7 +57,7 @@ impl Settings {
         self.apply_to_log(&mut proxy.access_log);
     }
 
-    fn apply_to_log(&self, logs: &mut Vec<AccessLog>) {
+    pub fn apply_to_log(&self, logs: &mut Vec<AccessLog>) {
         let format = self.access_log_format.clone().or_else(|| match self.access_log_json? {
             true => Some(LogFormat::default_json()),
             false => Some(LogFormat::Text(LogFormat::DEFAULT_TEXT.into())),

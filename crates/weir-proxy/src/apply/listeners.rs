@@ -14,15 +14,15 @@ use crate::{
 use arc_swap::ArcSwap;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     sync::{Arc, atomic::Ordering},
 };
 use weir_config::{
     delta::{Id, ResourceKind, Verdict},
     diagnostic::{Diagnostic, Severity},
-    model::{AccessLog, FilterChain, HttpConnectionManager, HttpFilterConfig, Listener, Name},
+    model::{AccessLog, FilterChain, HttpConnectionManager, HttpFilterConfig, Listener, Name, SocketProtocol},
 };
-use weir_net::listen;
+use weir_net::listen::{self, Listening, Transport};
 
 /// All listeners.
 pub(super) struct Listeners {
@@ -30,7 +30,7 @@ pub(super) struct Listeners {
     logs: Logs,
     entries: BTreeMap<Name, Entry>,
     /// Listeners of the configuration by what refers to them, or what they refer to.
-    by_address: HashMap<SocketAddr, BTreeSet<Name>>,
+    by_address: HashMap<(SocketProtocol, SocketAddr), BTreeSet<Name>>,
     by_secret: HashMap<Name, BTreeSet<Name>>,
     by_plugin: HashMap<Name, BTreeSet<Name>>,
     /// Those whose wanted address is not bound.
@@ -75,7 +75,7 @@ pub(super) struct Changes {
 /// A listener that is bound and waits for its connection managers before workers accept for it.
 struct Fresh {
     slot: Arc<ListenerSlot>,
-    sockets: Vec<TcpListener>,
+    sockets: Vec<Listening>,
     /// Its address could not be bound before.
     waited: bool,
     /// The slot of the same name that this one replaces.
@@ -117,7 +117,7 @@ impl Listeners {
             changes.added.push(listener.clone());
         }
         self.leaving.remove(&name);
-        self.by_address.entry(listener.address).or_default().insert(name.clone());
+        self.by_address.entry((listener.protocol, listener.address)).or_default().insert(name.clone());
         for secret in listener::secrets_of(&listener) {
             self.by_secret.entry(secret.clone()).or_default().insert(name.clone());
         }
@@ -159,7 +159,7 @@ impl Listeners {
                 }
             }
         }
-        remove(&mut self.by_address, &config.address, &config.name);
+        remove(&mut self.by_address, &(config.protocol, config.address), &config.name);
         listener::secrets_of(config).for_each(|secret| remove(&mut self.by_secret, secret, &config.name));
         plugins_of(config).for_each(|plugin| remove(&mut self.by_plugin, plugin, &config.name));
     }
@@ -176,7 +176,7 @@ impl Listeners {
     pub fn bindable(&self) -> BTreeSet<Name> {
         let free = |name: &&Name| {
             let config = self.entries.get(*name).filter(|e| e.waiting).and_then(|e| e.config.as_ref());
-            config.is_some_and(|c| listen::probe(c.address, self.is_ours(c.address)).is_ok())
+            config.is_some_and(|c| listen::probe(transport(c), c.address, self.is_ours(c)).is_ok())
         };
         self.unbound.iter().filter(free).cloned().collect()
     }
@@ -321,8 +321,9 @@ impl Listeners {
     }
 
     /// Whether this process already listens on the port.
-    fn is_ours(&self, address: SocketAddr) -> bool {
-        self.shared.listeners.load().iter().any(|s| s.address.port() == address.port())
+    fn is_ours(&self, config: &Listener) -> bool {
+        let alike = |s: &ListenerSlot| s.protocol == config.protocol && s.address.port() == config.address.port();
+        self.shared.listeners.load().iter().any(|s| alike(s))
     }
 
     fn bind(
@@ -333,13 +334,17 @@ impl Listeners {
         replaces: Option<Arc<ListenerSlot>>,
     ) -> Result<Fresh, Unbound> {
         let (name, address) = (&config.name, config.address);
-        let first = self.by_address.get(&address).and_then(BTreeSet::first).filter(|first| *first != name && address.port() != 0);
+        let first = self
+            .by_address
+            .get(&(config.protocol, address))
+            .and_then(BTreeSet::first)
+            .filter(|first| *first != name && address.port() != 0);
         if let Some(other) = first {
             let text = format!("listener `{name}`: the address {address} is taken by listener `{other}`");
             return Err(Unbound::Clash(Diagnostic::error("AddressInUse", text)));
         }
-        let ours = self.is_ours(address);
-        let sockets = listen::bind(address, self.shared.options.workers, ours).and_then(|s| Ok((s[0].local_addr()?, s)));
+        let ours = self.is_ours(config);
+        let sockets = listen::bind(transport(config), address, self.shared.options.workers, ours).and_then(|s| Ok((s[0].local_addr()?, s)));
         match sockets {
             Ok((address, sockets)) => Ok(Fresh { slot: self.slot(config, address, rt), sockets, waited, replaces }),
             Err(e) => {
@@ -362,6 +367,7 @@ impl Listeners {
             name: config.name.clone(),
             id: next_id(),
             wanted: config.address,
+            protocol: config.protocol,
             address,
             current: ArcSwap::new(rt),
             stats: Default::default(),
@@ -438,6 +444,13 @@ impl Listeners {
     /// As they were given.
     pub fn given(&self) -> impl Iterator<Item = (&Name, &Arc<Listener>)> {
         self.entries.iter().filter_map(|(name, e)| Some((name, e.config.as_ref()?)))
+    }
+}
+
+fn transport(config: &Listener) -> Transport {
+    match config.protocol {
+        SocketProtocol::Tcp => Transport::Tcp,
+        SocketProtocol::Udp => Transport::Udp,
     }
 }
 

@@ -54,6 +54,7 @@ fn listener(n: usize, secrets: std::ops::Range<usize>) -> Resource {
         name: format!("l{n}").into(),
         address: SocketAddr::from(([127, 0, 0, 1], 0)),
         filter_chains: secrets.map(chain).collect(),
+        protocol: Default::default(),
         proxy_protocol: false,
         max_connections: 10,
         origins: vec![origin()],

@@ -80,10 +80,10 @@ fn take(context: &Rc<ListenerContext>, slot: &Arc<ListenerSlot>, io: TcpStream, 
 }
 
 /// Counts an accepting socket while it lives.
-struct Accepting(Arc<Total>);
+pub(super) struct Accepting(Arc<Total>);
 
 impl Accepting {
-    fn begin(total: &Arc<Total>) -> Accepting {
+    pub fn begin(total: &Arc<Total>) -> Accepting {
         total.accepting.fetch_add(1, Ordering::Relaxed);
         Accepting(total.clone())
     }
@@ -97,14 +97,14 @@ impl Drop for Accepting {
     }
 }
 
-/// Counts a connection for as long as it lives.
-struct Guard {
+/// Counts a connection, or a UDP session, for as long as it lives.
+pub(super) struct Guard {
     slot: Arc<ListenerSlot>,
 }
 
 impl Guard {
     /// `None` where a limit is reached: the connection is closed at once.
-    fn enter(slot: &Arc<ListenerSlot>) -> Option<Guard> {
+    pub fn enter(slot: &Arc<ListenerSlot>) -> Option<Guard> {
         let limit = slot.current.load().config.max_connections;
         if slot.open.fetch_add(1, Ordering::Relaxed) >= limit {
             slot.open.fetch_sub(1, Ordering::Relaxed);

@@ -1,6 +1,6 @@
 //! From a listener's configuration to what accepts for it. A chain that cannot be built is left out, or its last good
 //! version stays; the others serve.
-use super::{ChainRt, CompileLogs, DrainGroup, ListenerRt, TcpProxyRt, network_filters};
+use super::{ChainRt, CompileLogs, DrainGroup, ListenerRt, TcpProxyRt, network_filters, udp_proxy::UdpProxyRt};
 use crate::{
     cluster::{ClusterRegistry, manager::version},
     secrets::Secrets,
@@ -126,9 +126,10 @@ fn chain(
     let drain_timeout = http_timeouts.drain_timeout;
     let drain_group = old.filter(|_| same_tls).filter(same_kind).map_or_else(|| DrainGroup::new(drain_timeout), |o| o.drain_group.clone());
     let tcp = config.tcp_proxy().map(|tcp| TcpProxyRt::new(tcp, clusters, logs));
+    let udp = config.udp_proxy().map(|udp| UdpProxyRt::new(udp, clusters, logs));
     let rbac = network_filters::compile(&config.filters)
         .map_err(|e| Diagnostic::error("InvalidRbac", format!("the RBAC filter of the filter chain `{}`: {e}", config.name)))?;
-    Ok(ChainRt { config: config.clone(), tls, rbac, tcp, drain_group })
+    Ok(ChainRt { config: config.clone(), tls, rbac, tcp, udp, drain_group })
 }
 
 /// One terminal filter, at the end.
@@ -136,7 +137,8 @@ fn check_filters(config: &FilterChain) -> Result<(), Diagnostic> {
     if config.filters.iter().position(NetworkFilter::is_terminal).map(|p| p + 1) == Some(config.filters.len()) {
         return Ok(());
     }
-    let text = format!("the filter chain `{}` must end in an HTTP connection manager or a TCP proxy, and have no other", config.name);
+    let text =
+        format!("the filter chain `{}` must end in an HTTP connection manager, a TCP proxy or a UDP proxy, and have no other", config.name);
     Err(Diagnostic::error("InvalidValue", text))
 }
 

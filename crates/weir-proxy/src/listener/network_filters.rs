@@ -13,7 +13,7 @@ pub(super) fn compile(filters: &[NetworkFilter]) -> Result<Box<[RbacRt]>, String
     let mut patterns = Patterns::default();
     let compile = |filter: &NetworkFilter| match filter {
         NetworkFilter::Rbac(rbac) => Some(RbacRt::compile(rbac, &mut patterns)),
-        NetworkFilter::HttpConnectionManager(_) | NetworkFilter::TcpProxy(_) => None,
+        NetworkFilter::HttpConnectionManager(_) | NetworkFilter::TcpProxy(_) | NetworkFilter::UdpProxy(_) => None,
     };
     filters.iter().filter_map(compile).collect()
 }

@@ -1,5 +1,5 @@
 //! The TCP proxy: bytes both ways between a client and one endpoint of a weighted choice of clusters.
-use super::{ChainRt, ListenerContext};
+use super::{ChainRt, ListenerContext, weighted::WeightedClusters};
 use crate::{
     access_log::{AccessLogger, Record},
     balance::hash_connection,
@@ -29,8 +29,7 @@ use weir_net::{
 
 /// A TCP proxy with its clusters at hand.
 pub struct TcpProxyRt {
-    clusters: Vec<(Arc<ClusterSlot>, u32)>,
-    total_weight: u64,
+    clusters: WeightedClusters,
     /// By server name, in lower case.
     by_name: HashMap<String, Arc<ClusterSlot>>,
     idle_timeout: Duration,
@@ -43,12 +42,9 @@ pub(crate) type CompileLogs<'a> = dyn FnMut(&[AccessLog]) -> Arc<[AccessLogger]>
 
 impl TcpProxyRt {
     pub(super) fn new(config: &TcpProxy, registry: &ClusterRegistry, logs: &mut CompileLogs<'_>) -> Self {
-        let clusters: Vec<_> = config.clusters.iter().map(|(name, weight)| (registry.slot(name), *weight)).collect();
-        let total_weight = clusters.iter().map(|(_, w)| u64::from(*w)).sum();
         let by_name = config.sni_clusters.iter().map(|name| (name.to_ascii_lowercase(), registry.slot(name))).collect();
         TcpProxyRt {
-            clusters,
-            total_weight,
+            clusters: WeightedClusters::new(&config.clusters, registry),
             by_name,
             idle_timeout: config.idle_timeout,
             max_connect_attempts: config.max_connect_attempts,
@@ -60,14 +56,7 @@ impl TcpProxyRt {
         if !self.by_name.is_empty() {
             return self.by_name.get(&server_name?.to_ascii_lowercase());
         }
-        let mut at = random.checked_rem(self.total_weight)?;
-        for (slot, weight) in &self.clusters {
-            match at.checked_sub(u64::from(*weight)) {
-                None => return Some(slot),
-                Some(rest) => at = rest,
-            }
-        }
-        None
+        self.clusters.choose(random)
     }
 }
 

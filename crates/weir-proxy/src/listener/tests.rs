@@ -27,7 +27,15 @@ fn listener(chains: Vec<Arc<FilterChain>>) -> ListenerRt {
     let mut secrets = Secrets::default();
     secrets.set(&Arc::new(Secret { name: "cert".into(), content, origin: None }));
     let address = "127.0.0.1:0".parse().unwrap();
-    let config = Listener { name: "l".into(), address, filter_chains: chains, proxy_protocol: false, max_connections: 10, origins: vec![] };
+    let config = Listener {
+        name: "l".into(),
+        address,
+        protocol: Default::default(),
+        filter_chains: chains,
+        proxy_protocol: false,
+        max_connections: 10,
+        origins: vec![],
+    };
     let clusters = ClusterRegistry::default();
     let (rt, findings) = build(&Arc::new(config), None, &secrets, &Default::default(), &clusters, &mut |_| Arc::default(), &|_| false);
     assert_eq!(findings, []);

@@ -33,6 +33,15 @@ table! {
     tcp_downstream_cx_rx_bytes_total: SharedCounter = "tcp.downstream_cx_rx_bytes_total" "bytes from clients through TCP proxies",
     tcp_downstream_cx_tx_bytes_total: SharedCounter = "tcp.downstream_cx_tx_bytes_total" "bytes to clients through TCP proxies",
     tcp_idle_timeout: SharedCounter = "tcp.idle_timeout" "TCP proxy connections closed because they were idle",
+    udp_downstream_sess_total: SharedCounter = "udp.downstream_sess_total" "UDP sessions; each counts as a connection of the listener, too",
+    udp_downstream_sess_no_route: SharedCounter = "udp.downstream_sess_no_route" "datagrams without a session whose cluster is missing or has no usable endpoint",
+    udp_downstream_sess_rx_bytes: SharedCounter = "udp.downstream_sess_rx_bytes" "bytes from clients of UDP proxies",
+    udp_downstream_sess_rx_datagrams: SharedCounter = "udp.downstream_sess_rx_datagrams" "datagrams from clients of UDP proxies",
+    udp_downstream_sess_rx_errors: SharedCounter = "udp.downstream_sess_rx_errors" "failures to receive datagrams from clients",
+    udp_downstream_sess_tx_bytes: SharedCounter = "udp.downstream_sess_tx_bytes" "bytes to clients of UDP proxies",
+    udp_downstream_sess_tx_datagrams: SharedCounter = "udp.downstream_sess_tx_datagrams" "datagrams to clients of UDP proxies",
+    udp_downstream_sess_tx_errors: SharedCounter = "udp.downstream_sess_tx_errors" "datagrams to clients that could not be sent",
+    udp_idle_timeout: SharedCounter = "udp.idle_timeout" "UDP sessions that ended because they were idle",
 }
 
 /// A gauge that is read from the listener itself.

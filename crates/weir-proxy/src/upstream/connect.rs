@@ -112,15 +112,25 @@ impl WorkerCluster {
                 Ok(place) => return Ok(place),
                 // A connection of HTTP/2 is closed by its own task.
                 Err(Full::Process) if w.close_idle() => tokio::task::yield_now().await,
-                Err(full) => {
-                    if full == Full::Process {
-                        w.shared.upstreams.overflow.inc();
-                    }
-                    self.stats.upstream_cx_overflow.inc();
-                    return Err(UpstreamError::Overflow);
-                }
+                Err(full) => return Err(self.overflow(w, full)),
             }
         }
+    }
+
+    /// As [`WorkerCluster::place`], but nothing is closed for it.
+    ///
+    /// # Errors
+    /// [`UpstreamError::Overflow`].
+    pub fn place_now(&self, w: &WorkerClusters) -> Result<Place, UpstreamError> {
+        self.rt.breakers.connect(&self.rt.config.circuit_breakers).map_err(|full| self.overflow(w, full))
+    }
+
+    fn overflow(&self, w: &WorkerClusters, full: Full) -> UpstreamError {
+        if full == Full::Process {
+            w.shared.upstreams.overflow.inc();
+        }
+        self.stats.upstream_cx_overflow.inc();
+        UpstreamError::Overflow
     }
 }
 

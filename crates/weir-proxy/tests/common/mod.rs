@@ -177,8 +177,15 @@ impl Conf {
         filter_chains: Vec<Arc<FilterChain>>,
         change: impl FnOnce(&mut Listener),
     ) -> &mut Self {
-        let mut listener =
-            Listener { name: name.into(), address, filter_chains, proxy_protocol: false, max_connections: u32::MAX, origins: vec![] };
+        let mut listener = Listener {
+            name: name.into(),
+            address,
+            protocol: Default::default(),
+            filter_chains,
+            proxy_protocol: false,
+            max_connections: u32::MAX,
+            origins: vec![],
+        };
         change(&mut listener);
         self.0.listeners.insert(name.into(), Arc::new(listener));
         self

@@ -73,6 +73,7 @@ mod traffic;
 mod traffic_gateway;
 mod trailers;
 mod typos;
+mod udp;
 mod upgrades;
 mod upstream_answers;
 mod upstream_names;

@@ -61,6 +61,7 @@ pub enum Protocol {
     /// TLS that ends here, with bytes behind it.
     TlsTerminate,
     Tcp,
+    Udp,
     /// Known to the API, not supported yet; reported when it was read.
     Other,
 }
@@ -185,13 +186,13 @@ fn decode_listener(field: &Field<'_>) -> Option<Listener> {
     let given = listener.required("port")?;
     let (port, line) = (given.port()?, given.document_line());
     let words =
-        [("HTTP", Protocol::Http), ("HTTPS", Protocol::Https), ("TLS", Protocol::Tls), ("TCP", Protocol::Tcp), ("UDP", Protocol::Other)];
+        [("HTTP", Protocol::Http), ("HTTPS", Protocol::Https), ("TLS", Protocol::Tls), ("TCP", Protocol::Tcp), ("UDP", Protocol::Udp)];
     let given = listener.required("protocol")?;
     // HBONE is that of the waypoints of an ambient mesh.
     let mut protocol = if given.node().as_str() == Some("HBONE") { Protocol::Other } else { given.choice(&words)? };
     if protocol == Protocol::Other {
         let message = "listeners of this protocol are not supported yet and are not opened";
-        listener.get("protocol")?.warning("UnsupportedValue", message, "HTTP, HTTPS, TLS or TCP");
+        listener.get("protocol")?.warning("UnsupportedValue", message, "HTTP, HTTPS, TLS, TCP or UDP");
     }
     let hostname = listener.get("hostname").and_then(|f| hostname(&f));
     let (mut certificates, mut validation) = (Vec::new(), None);
@@ -207,7 +208,9 @@ fn decode_listener(field: &Field<'_>) -> Option<Listener> {
                 tls.get("mode")?.invalid("a listener of the protocol HTTPS terminates TLS", "Terminate, or the protocol TLS");
             }
             Protocol::Tls if !passthrough => protocol = Protocol::TlsTerminate,
-            Protocol::Http | Protocol::Tcp => tls.field().invalid("a listener of this protocol has no TLS", "the protocol HTTPS or TLS"),
+            Protocol::Http | Protocol::Tcp | Protocol::Udp => {
+                tls.field().invalid("a listener of this protocol has no TLS", "the protocol HTTPS or TLS")
+            }
             _ => {}
         }
         if matches!(protocol, Protocol::Https | Protocol::TlsTerminate) && references.is_empty() {
@@ -239,6 +242,7 @@ fn route_kinds(protocol: Protocol) -> &'static [Kind] {
         Protocol::Http | Protocol::Https => &[Kind::HttpRoute, Kind::GrpcRoute],
         Protocol::Tls | Protocol::TlsTerminate => &[Kind::TlsRoute],
         Protocol::Tcp => &[Kind::TcpRoute],
+        Protocol::Udp => &[Kind::UdpRoute],
         Protocol::Other => &[],
     }
 }

@@ -1,4 +1,4 @@
-//! TLSRoute and TCPRoute: bytes to a weighted choice of backends, by the server name or by the port alone.
+//! TLSRoute, TCPRoute and UDPRoute: bytes or datagrams to a weighted choice of backends, by the server name or by the port alone.
 use super::http_route::{Backend, ParentRef, decode_backend, decode_parents, tight};
 use crate::api::checks::hostname;
 use weir_config::{model::Name, reader::Object as Fields};
@@ -16,6 +16,10 @@ pub fn decode_tls(root: &Fields<'_>) -> Option<L4Route> {
 }
 
 pub fn decode_tcp(root: &Fields<'_>) -> Option<L4Route> {
+    decode(root, false)
+}
+
+pub fn decode_udp(root: &Fields<'_>) -> Option<L4Route> {
     decode(root, false)
 }
 

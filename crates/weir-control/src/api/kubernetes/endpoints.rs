@@ -39,14 +39,14 @@ fn subset(field: &Field<'_>) -> Option<Subset> {
     Some(Subset { addresses, ports })
 }
 
-/// `None` for a port of another transport than TCP.
+/// `None` for a port of another transport than TCP and UDP.
 fn subset_port(field: &Field<'_>) -> Option<SlicePort> {
     let port = field.object()?;
     port.ignore(&["appProtocol"]);
-    let tcp = port.choice("protocol", TRANSPORTS).unwrap_or(true);
+    let spoken = port.choice("protocol", TRANSPORTS).is_none_or(|protocol| protocol.is_some());
     let name = port.str("name").unwrap_or_default().into();
     let number = port.required("port")?.port()?;
-    tcp.then_some(SlicePort { name, port: number })
+    spoken.then_some(SlicePort { name, port: number })
 }
 
 fn address(field: &Field<'_>) -> Option<EndpointAddress> {

@@ -49,12 +49,12 @@ pub fn translate_gateway(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, p
             continue;
         }
         part.condition(Scope::listener(&listener.name), "Accepted", listener.protocol != Protocol::Other, "Accepted");
-        for bind in gateway.binds(listener.port, cx.options) {
+        for bind in gateway.binds(listener, cx.options) {
             translate_listener(cx, object, listener, bind, &field, part);
         }
     }
     let programmed = part.ports.len() > before
-        || gateway.listeners.iter().any(|l| matches!(l.protocol, Protocol::Tls | Protocol::TlsTerminate | Protocol::Tcp));
+        || gateway.listeners.iter().any(|l| matches!(l.protocol, Protocol::Tls | Protocol::TlsTerminate | Protocol::Tcp | Protocol::Udp));
     part.condition(Scope::Object, "Programmed", programmed, if programmed { "Programmed" } else { "Invalid" });
     let trouble = client_trouble(cx, object, gateway, part).or_else(|| {
         let unresolved = part.conditions.iter().any(|c| c.kind == "ResolvedRefs" && !c.status);
@@ -130,11 +130,20 @@ fn translate_listener(cx: &Cx<'_>, object: &Arc<Object>, listener: &Listener, bi
             }
             return;
         }
-        Protocol::Tls | Protocol::Tcp => return part.condition(Scope::listener(&listener.name), "Programmed", true, "Programmed"),
+        Protocol::Tls | Protocol::Tcp | Protocol::Udp => {
+            return part.condition(Scope::listener(&listener.name), "Programmed", true, "Programmed");
+        }
         Protocol::Other => return,
     };
     part.condition(Scope::listener(&listener.name), "Programmed", true, "Programmed");
-    part.ports.push(PortPart { bind, gateway: object.key.clone(), object: object.title.clone(), line: listener.line, kind });
+    part.ports.push(PortPart {
+        bind,
+        gateway: object.key.clone(),
+        object: object.title.clone(),
+        line: listener.line,
+        created: "".into(),
+        kind,
+    });
     if let Some(hostname) = &listener.hostname {
         // Hosts of this listener are not answered for by a wider one, even where no route is.
         let rank = Rank::listed(RankApi::Default, "", object.title.clone(), 0);

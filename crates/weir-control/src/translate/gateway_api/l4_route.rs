@@ -1,4 +1,4 @@
-//! TLSRoute and TCPRoute: bytes to a weighted choice of backends, by the server name or by the port alone.
+//! TLSRoute, TCPRoute and UDPRoute: bytes or datagrams to a weighted choice of backends, by the server name or by the port alone.
 use super::{gateway::terminate, routes};
 use crate::{
     api::gateway_api::{
@@ -9,7 +9,7 @@ use crate::{
     translate::{Cx, Part, PortKind, PortPart},
 };
 use std::{sync::Arc, time::Duration};
-use weir_config::model::{Name, TcpProxy};
+use weir_config::model::{Name, TcpProxy, UdpProxy};
 
 /// Envoy's default.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -25,13 +25,14 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, route: &L4Route, part: &mut 
         let Spec::Gateway(spec) = &gateway.spec else { continue };
         let proxy = make(cx, object, route, routes::client(gateway), part);
         for a in attached.into_iter().filter(|a| !a.domains.is_empty()) {
-            for bind in spec.binds(a.listener.port, cx.options) {
+            for bind in spec.binds(a.listener, cx.options) {
                 let port = port(cx, gateway, a.listener, &a.domains, &proxy, part);
                 part.ports.extend(port.map(|kind| PortPart {
                     bind,
                     gateway: gateway.key.clone(),
                     object: object.title.clone(),
                     line: 0,
+                    created: object.meta.created.clone(),
                     kind,
                 }));
             }
@@ -47,6 +48,14 @@ fn port(cx: &Cx<'_>, gateway: &Arc<Object>, listener: &Listener, domains: &[Name
     let server_names = if any { Vec::new() } else { domains.iter().map(|d| d.to_string()).collect() };
     match listener.protocol {
         Protocol::Tcp => Some(PortKind::Tcp { proxy }),
+        Protocol::Udp => Some(PortKind::Udp {
+            proxy: UdpProxy {
+                stat_prefix: proxy.stat_prefix,
+                clusters: proxy.clusters,
+                idle_timeout: UdpProxy::IDLE_TIMEOUT,
+                access_log: proxy.access_log,
+            },
+        }),
         Protocol::TlsTerminate => {
             // All of the Gateway is read.
             cx.find(&gateway.key);

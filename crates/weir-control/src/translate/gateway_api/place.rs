@@ -4,15 +4,17 @@ use crate::{
     api::gateway_api::gateway::{Gateway, Listener, Protocol},
     translate::{Bind, http_table, https_table},
 };
-use weir_config::model::Name;
+use weir_config::model::{Name, SocketProtocol};
 
 impl Gateway {
-    /// Where a port of it is listened on: nowhere, if it asks for an address of a type that is not supported.
-    pub fn binds(&self, port: u16, options: &Options) -> Vec<Bind> {
+    /// Where a listener of it listens: nowhere, if the Gateway asks for an address of a type that is not supported.
+    pub fn binds(&self, listener: &Listener, options: &Options) -> Vec<Bind> {
+        let protocol = if listener.protocol == Protocol::Udp { SocketProtocol::Udp } else { SocketProtocol::Tcp };
+        let bind = |address| Bind::at(address, listener.port, options).with_protocol(protocol);
         match &self.addresses[..] {
             _ if self.unsupported_address.is_some() => Vec::new(),
-            [] => vec![Bind::port(port)],
-            some => some.iter().map(|address| Bind::at(Some(*address), port, options)).collect(),
+            [] => vec![bind(None)],
+            some => some.iter().map(|address| bind(Some(*address))).collect(),
         }
     }
 }

@@ -93,7 +93,7 @@ fn places(cx: &Cx<'_>, owner: &Object, attached: &[Attached<'_>]) -> Vec<(Name, 
     let Spec::Gateway(gateway) = &owner.spec else { return Vec::new() };
     let mut places = Vec::new();
     for a in attached {
-        for bind in gateway.binds(a.listener.port, cx.options) {
+        for bind in gateway.binds(a.listener, cx.options) {
             let table = a.listener.table((&owner.key.namespace, &owner.key.name), bind);
             places.extend(a.domains.iter().map(|domain| (table.clone(), domain.clone())));
         }
@@ -288,13 +288,21 @@ impl Maker<'_> {
                     ));
                 };
                 let port = port("Service")?;
-                if service.port(port).is_none() && service.external_name.is_none() {
-                    self.cx.service(namespace, name);
-                    let ports: Vec<String> = service.ports.iter().map(|p| p.port.to_string()).collect();
-                    let help = format!("its ports are {}", ports.join(", "));
-                    return Err(("BackendNotFound", format!("the Service {namespace}/{name} has no port {port}"), help));
+                let mut key = ClusterKey::service(namespace, name, port);
+                let udp = self.object.key.kind == Kind::UdpRoute;
+                if udp {
+                    key.purpose = Purpose::Udp;
                 }
-                let key = ClusterKey::service(namespace, name, port);
+                if key.service_port(service).is_none() && service.external_name.is_none() {
+                    self.cx.service(namespace, name);
+                    let (transport, ports) = if udp { ("UDP port", &*service.udp_ports) } else { ("port", &*service.ports) };
+                    let ports: Vec<String> = ports.iter().map(|p| p.port.to_string()).collect();
+                    let help = format!("its {transport}s are {}", ports.join(", "));
+                    return Err(("BackendNotFound", format!("the Service {namespace}/{name} has no {transport} {port}"), help));
+                }
+                if udp {
+                    return Ok(key);
+                }
                 let shown = |_: &&Arc<Key>| backend_tls::policy(self.cx, &key, service.port(port).map(|p| &*p.name)).is_some();
                 let purpose = self.client.as_ref().filter(shown).map_or(Purpose::Any, |gateway| Purpose::Gateway(gateway.clone()));
                 Ok(ClusterKey { purpose, ..key })

@@ -145,6 +145,7 @@ fn chain(cx: &Cx<'_>, object: &Object, hosts: &[Name], certificate: &Name, tls: 
         gateway: object.key.clone(),
         object: object.title.clone(),
         line: 0,
+        created: "".into(),
         kind,
     });
 }

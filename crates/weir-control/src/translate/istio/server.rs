@@ -43,6 +43,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, part: &mu
             gateway: object.key.clone(),
             object: object.title.clone(),
             line: server.line,
+            created: "".into(),
             kind,
         });
     }

@@ -47,6 +47,7 @@ pub fn translate(
                     gateway: place.gateway.key.clone(),
                     object: object.title.clone(),
                     line: 0,
+                    created: "".into(),
                     kind,
                 });
             }
@@ -57,7 +58,14 @@ pub fn translate(
             }
             let server_names = if names.iter().any(|n| n == "*") { Vec::new() } else { names };
             let kind = PortKind::Passthrough { server_names, proxy: proxy(cx, object, place, found, part) };
-            part.ports.push(PortPart { bind: place.bind, gateway: place.gateway.key.clone(), object: object.title.clone(), line: 0, kind });
+            part.ports.push(PortPart {
+                bind: place.bind,
+                gateway: place.gateway.key.clone(),
+                object: object.title.clone(),
+                line: 0,
+                created: "".into(),
+                kind,
+            });
         }
     }
 }

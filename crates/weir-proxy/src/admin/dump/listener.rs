@@ -9,7 +9,14 @@ use serde_json::{Value, json};
 pub fn listener(value: Value) -> Value {
     let mut listener = Message::of(value, "config.listener.v3.Listener");
     listener.sources();
-    listener.map("address", address);
+    let protocol = listener.take("protocol");
+    listener.map("address", |value| {
+        let mut address = address(value);
+        if let Some(protocol) = &protocol {
+            address["socket_address"]["protocol"] = protocol.clone();
+        }
+        address
+    });
     if listener.take("proxy_protocol").is_some() {
         listener.put("listener_filters", json!([{ "name": "envoy.filters.listener.proxy_protocol" }]));
     }
@@ -24,6 +31,7 @@ fn filter_chain(value: Value) -> Value {
     chain.each("filters", "filters", |filter| match variant(filter) {
         (kind, inner) if kind == "http_connection_manager" => connection_manager(inner),
         (kind, inner) if kind == "tcp_proxy" => tcp_proxy(inner),
+        (kind, inner) if kind == "udp_proxy" => udp_proxy(inner),
         (_, inner) => rbac(inner),
     });
     chain.done()
@@ -36,6 +44,17 @@ fn rbac(value: Value) -> Value {
 
 fn tcp_proxy(value: Value) -> Value {
     let mut proxy = Message::of(value, "extensions.filters.network.tcp_proxy.v3.TcpProxy");
+    put_clusters(&mut proxy);
+    json!({ "name": "envoy.filters.network.tcp_proxy", "typed_config": proxy.done() })
+}
+
+fn udp_proxy(value: Value) -> Value {
+    let mut proxy = Message::of(value, "extensions.filters.udp.udp_proxy.v3.UdpProxyConfig");
+    put_clusters(&mut proxy);
+    json!({ "name": "envoy.filters.udp_listener.udp_proxy", "typed_config": proxy.done() })
+}
+
+fn put_clusters(proxy: &mut Message) {
     let clusters = proxy.list("clusters");
     match &clusters[..] {
         [only] => proxy.put("cluster", only[0].clone()),
@@ -44,7 +63,6 @@ fn tcp_proxy(value: Value) -> Value {
             proxy.put("weighted_clusters", json!({ "clusters": weighted }));
         }
     }
-    json!({ "name": "envoy.filters.network.tcp_proxy", "typed_config": proxy.done() })
 }
 
 fn connection_manager(value: Value) -> Value {

@@ -72,6 +72,7 @@ impl Running {
             name: name.clone(),
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             filter_chains: vec![Arc::new(chain)],
+            protocol: Default::default(),
             proxy_protocol: false,
             max_connections: u32::MAX,
             origins: vec![origin.clone()],
