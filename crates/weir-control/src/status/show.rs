@@ -23,7 +23,10 @@ const PENDING: &str = "Pending";
 
 /// Kinds whose status Gateway API defines. The translation makes their conditions.
 fn has_conditions(kind: Kind) -> bool {
-    matches!(kind, Kind::GatewayClass | Kind::Gateway | Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute)
+    matches!(
+        kind,
+        Kind::GatewayClass | Kind::Gateway | Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute
+    )
 }
 
 /// The conditions of an object as of now. `pending`: the proxy has not taken over what the object became.
