@@ -22,7 +22,10 @@ use std::{
 };
 use tokio::sync::watch;
 use weir_config::model::{Cluster, Name};
-use weir_net::{http::parse, tls};
+use weir_net::{
+    http::{client::ResponseLimits, parse},
+    tls,
+};
 
 /// The place of one cluster name. An empty slot answers 503 with the flag `NC` and the detail `cluster_not_found`.
 pub struct ClusterSlot {
@@ -101,9 +104,10 @@ impl ClusterRt {
             let _ = tokio::time::timeout(WARM, warming.clone().wait_for(|resolved| *resolved > Resolved::No)).await;
         }
     }
-    /// What the heads of its responses may grow to.
-    pub fn response_limits(&self) -> parse::Limits {
+    /// What its endpoints may send before the body of a response.
+    pub fn response_limits(&self) -> ResponseLimits {
         let limits = self.config.response_limits;
-        parse::Limits { bytes: limits.max_response_headers_bytes as usize, fields: limits.max_headers_count as usize }
+        let head = parse::Limits { bytes: limits.max_response_headers_bytes as usize, fields: limits.max_headers_count as usize };
+        ResponseLimits { head, interim: limits.max_interim_responses }
     }
 }

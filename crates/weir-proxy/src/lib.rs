@@ -77,6 +77,11 @@ pub struct Options {
     pub max_connections: Option<u32>,
     /// Connections to upstreams open at once, over all clusters and workers; `None` likewise.
     pub max_upstream_connections: Option<u32>,
+    /// Mirrored requests of one worker that wait for a response, and the bytes of their bodies.
+    pub max_mirrored_requests: u32,
+    pub max_mirrored_bytes: u64,
+    /// Hosts outside of the configuration that one worker keeps connections to for plugins.
+    pub max_callout_hosts: u32,
     /// Bytes of memory of the process near which requests and connections are refused; `None` for its cgroup's limit, 0 for none.
     pub max_memory: Option<u64>,
     /// For the PROXY protocol header and the ClientHello (Envoy's `listener_filters_timeout`).
@@ -117,6 +122,9 @@ impl Default for Options {
             allowed_upstream_addresses: Vec::new(),
             max_connections: None,
             max_upstream_connections: None,
+            max_mirrored_requests: 1024,
+            max_mirrored_bytes: 32 << 20,
+            max_callout_hosts: 256,
             max_memory: None,
             listener_filters_timeout: Duration::from_secs(15),
             handshake_timeout: Duration::from_secs(15),

@@ -98,6 +98,8 @@ pub struct Shared {
     pub(crate) guarded: Arc<GuardedResolver>,
     /// For hosts that requests and plugins name themselves.
     pub(crate) forward: Arc<ForwardProxy>,
+    /// Hosts that plugins call and that a worker let go of because there were too many.
+    pub(crate) callout_host_overflow: AtomicU64,
     /// Connections to upstreams.
     pub upstreams: Arc<UpstreamConnections>,
     state: AtomicU8,
@@ -298,6 +300,7 @@ impl Proxy {
             waiting_listeners: AtomicUsize::new(0),
             retry: Notify::new(),
             listener_create_failure: AtomicU64::new(0),
+            callout_host_overflow: AtomicU64::new(0),
             forward: Arc::new(ForwardProxy::new(guarded.clone(), runtime.clone(), budget.lookups, dns_cache.clone())),
             dns_cache,
             guarded,

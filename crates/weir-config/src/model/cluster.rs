@@ -67,16 +67,18 @@ impl Cluster {
     }
 }
 
-/// What the head of a response may grow to (`HttpProtocolOptions` of a cluster); 502 beyond. Envoy's defaults.
+/// What an endpoint may send before the body of a response (`HttpProtocolOptions` of a cluster); 502 beyond. Envoy's defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ResponseLimits {
     pub max_response_headers_bytes: u32,
     pub max_headers_count: u32,
+    /// Interim responses (1xx) before a response. Envoy has no limit.
+    pub max_interim_responses: u32,
 }
 
 impl Default for ResponseLimits {
     fn default() -> Self {
-        ResponseLimits { max_response_headers_bytes: 80 * 1024, max_headers_count: 100 }
+        ResponseLimits { max_response_headers_bytes: 80 * 1024, max_headers_count: 100, max_interim_responses: 100 }
     }
 }
 

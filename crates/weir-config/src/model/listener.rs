@@ -286,6 +286,13 @@ pub struct HttpTimeouts {
     /// Until the whole response has been received, for routes that have no timeout of their own.
     #[serde(serialize_with = "maybe_seconds")]
     pub route_timeout: Option<Duration>,
+    /// For the client to read a response that the proxy itself made.
+    #[serde(serialize_with = "maybe_seconds")]
+    pub stream_flush_timeout: Option<Duration>,
+    /// What a client still sends after a response that closes its connection is read for this long, so that no reset takes the
+    /// response with it. `None` closes at once.
+    #[serde(serialize_with = "maybe_seconds")]
+    pub delayed_close_timeout: Option<Duration>,
     /// Between the notice that a connection is closing and its close.
     #[serde(serialize_with = "seconds")]
     pub drain_timeout: Duration,
@@ -299,6 +306,8 @@ impl Default for HttpTimeouts {
             stream_idle_timeout: Some(Duration::from_secs(300)),
             request_timeout: None,
             route_timeout: None,
+            stream_flush_timeout: Some(Duration::from_secs(60)),
+            delayed_close_timeout: Some(Duration::from_secs(1)),
             drain_timeout: Duration::from_secs(5),
         }
     }

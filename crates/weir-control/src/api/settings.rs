@@ -33,6 +33,7 @@ pub struct Settings {
     pub limits: Limits,
     pub response_head_bytes: Option<u32>,
     pub response_headers: Option<u32>,
+    pub interim_responses: Option<u32>,
     /// Of TCP proxies.
     pub max_connect_attempts: Option<u32>,
 }
@@ -62,6 +63,8 @@ pub struct Limits {
     pub request: Option<Duration>,
     pub stream_idle: Option<Duration>,
     pub route: Option<Duration>,
+    pub stream_flush: Option<Duration>,
+    pub delayed_close: Option<Duration>,
 }
 
 /// Reads the settings of a ConfigMap, if it is one that has some.
@@ -134,8 +137,9 @@ impl Settings {
             self.response_head_bytes = head_bytes(&upstream, "maxResponseHeadersKb");
             self.response_headers = headers(&upstream);
             self.upstream_idle = upstream.get("idleTimeout").and_then(|f| seconds(&f));
-            let attempts = upstream.int("maxConnectAttempts", 1..=i64::from(u32::MAX));
-            self.max_connect_attempts = attempts.and_then(|n| u32::try_from(n).ok());
+            let most = |name, least| upstream.int(name, least..=i64::from(u32::MAX)).and_then(|n| u32::try_from(n).ok());
+            self.max_connect_attempts = most("maxConnectAttempts", 1);
+            self.interim_responses = most("maxInterimResponses", 0);
             // What is held of a body is the listener's to limit; there are no other buffers to set.
             upstream.unsupported(&["connectionBufferLimits"]);
         }
@@ -165,6 +169,8 @@ impl Limits {
             self.connection_window = most("initialConnectionWindowSize", 65535..=i64::from(i32::MAX));
         }
         self.route = from.get("routeTimeout").and_then(|f| seconds(&f));
+        self.stream_flush = from.get("streamFlushTimeout").and_then(|f| seconds(&f));
+        self.delayed_close = from.get("delayedCloseTimeout").and_then(|f| seconds(&f));
     }
 }
 

@@ -40,6 +40,7 @@ impl Settings {
     pub fn apply_to_upstreams(&self, limits: &mut ResponseLimits, idle: &mut Option<Duration>) {
         put(&mut limits.max_response_headers_bytes, self.response_head_bytes);
         put(&mut limits.max_headers_count, self.response_headers);
+        put(&mut limits.max_interim_responses, self.interim_responses);
         put(idle, time(self.upstream_idle));
     }
 
@@ -97,6 +98,8 @@ impl Limits {
         put(&mut timeouts.request_timeout, time(self.request));
         put(&mut timeouts.stream_idle_timeout, time(self.stream_idle));
         put(&mut timeouts.route_timeout, time(self.route));
+        put(&mut timeouts.stream_flush_timeout, time(self.stream_flush));
+        put(&mut timeouts.delayed_close_timeout, time(self.delayed_close));
     }
 }
 

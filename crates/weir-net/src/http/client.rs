@@ -17,8 +17,20 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-/// Interim responses (1xx) that may precede a final one. A server that sends more is malformed.
-pub const MAX_INTERIM: u32 = 100;
+/// What a server may send before the body of its response.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseLimits {
+    /// Of each head.
+    pub head: parse::Limits,
+    /// Interim responses (1xx) before the final one. A server that sends more is malformed.
+    pub interim: u32,
+}
+
+impl Default for ResponseLimits {
+    fn default() -> Self {
+        ResponseLimits { head: parse::Limits::default(), interim: 100 }
+    }
+}
 
 /// Why there is no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +39,7 @@ pub enum ClientError {
     Closed { silent: bool },
     /// What came is not a response.
     Malformed,
-    /// More interim responses than [`MAX_INTERIM`].
+    /// More interim responses than [`ResponseLimits`] allow.
     TooManyInterim,
     /// The connection ended within the body.
     Truncated,
@@ -52,13 +64,13 @@ impl std::error::Error for ClientError {}
 /// Reads response heads up to the final one.
 #[derive(Debug)]
 pub struct ResponseHeads {
-    pub limits: parse::Limits,
+    pub limits: ResponseLimits,
     /// Interim responses so far.
     interim: u32,
 }
 
 impl ResponseHeads {
-    pub fn new(limits: parse::Limits) -> ResponseHeads {
+    pub fn new(limits: ResponseLimits) -> ResponseHeads {
         ResponseHeads { limits, interim: 0 }
     }
 
@@ -72,7 +84,7 @@ impl ResponseHeads {
     ) -> Poll<Result<usize, ClientError>> {
         loop {
             if !wire.input.is_empty() {
-                match parse::response(wire.input.filled(), head, self.limits) {
+                match parse::response(wire.input.filled(), head, self.limits.head) {
                     Ok(Some(n)) => {
                         wire.input.consume(n);
                         pool.reclaim(&mut wire.input);
@@ -97,7 +109,7 @@ impl ResponseHeads {
     /// Too many interim responses.
     pub fn count_interim(&mut self) -> Result<(), ClientError> {
         self.interim += 1;
-        if self.interim > MAX_INTERIM { Err(ClientError::TooManyInterim) } else { Ok(()) }
+        if self.interim > self.limits.interim { Err(ClientError::TooManyInterim) } else { Ok(()) }
     }
 }
 
@@ -166,7 +178,7 @@ pub struct Exchange {
 
 impl Exchange {
     /// `asked`: the method of the request, which decides whether the response has a body.
-    pub fn new(wire: Wire, asked: Method, limits: parse::Limits) -> Exchange {
+    pub fn new(wire: Wire, asked: Method, limits: ResponseLimits) -> Exchange {
         Exchange { peer: Peer::H1(wire), asked, heads: ResponseHeads::new(limits), unsent: false, persists: false }
     }
 
@@ -245,7 +257,7 @@ pub async fn fetch(io: Io, request: &RequestHead, max: usize) -> Result<(Respons
     let mut writer = super::relay::request_h1(request, Vec::new(), false);
     writer.end(None);
     let mut fetch = Fetch {
-        exchange: Exchange::new(Wire::new(io), request.method, parse::Limits::default()),
+        exchange: Exchange::new(Wire::new(io), request.method, ResponseLimits::default()),
         writer,
         pool: BufPool::new(64 * 1024, 1),
         head: ResponseHead::default(),
@@ -290,7 +302,7 @@ mod tests {
         request.begin(method, b"/");
         request.headers.add(super::super::Known::Host, &[b"h.test"]);
         let (pool, mut head) = (BufPool::new(4096, 1), ResponseHead::default());
-        let mut exchange = Exchange::new(Wire::new(Io::Plain(io)), request.method, parse::Limits::default());
+        let mut exchange = Exchange::new(Wire::new(Io::Plain(io)), request.method, ResponseLimits::default());
         let mut writer = super::super::relay::request_h1(&request, Vec::new(), false);
         writer.end(None);
         let serve = async {
@@ -320,9 +332,10 @@ mod tests {
     #[tokio::test]
     async fn responses_and_what_is_none() {
         use ClientError::*;
+        let limits = ResponseLimits::default();
         let interim = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
-        let most = [&interim.repeat(MAX_INTERIM as usize)[..], b"HTTP/1.1 204 No Content\r\n\r\n"].concat();
-        let too_many = interim.repeat(MAX_INTERIM as usize + 1);
+        let most = [&interim.repeat(limits.interim as usize)[..], b"HTTP/1.1 204 No Content\r\n\r\n"].concat();
+        let too_many = interim.repeat(limits.interim as usize + 1);
         type Outcome = Result<(u16, &'static [u8], bool), ClientError>;
         let cases: Vec<(&[u8], &[u8], bool, Outcome)> = vec![
             (b"GET", b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc", false, Ok((200, b"abc", true))),

@@ -335,7 +335,10 @@ impl<'a> ActiveStream<'a> {
 
     /// Ends the connection politely when nothing more is to come on it.
     pub async fn close(&mut self) -> After {
-        Box::pin(linger(&mut self.c.peer)).await;
+        let timeout = self.hcm.config().timeouts.delayed_close_timeout;
+        if Box::pin(linger(&mut self.c.peer, timeout)).await {
+            self.hcm.stats.downstream_cx_delayed_close_timeout.inc();
+        }
         After::Close
     }
 }

@@ -1,5 +1,5 @@
 //! Answers of the gateway's own, header edits, and the access log.
-use super::{After, active_stream::ActiveStream, end::End, wait::GivenUp};
+use super::{After, active_stream::ActiveStream, clock::Late, end::End, ns, wait::GivenUp};
 use crate::{
     access_log::Record,
     detail::Detail,
@@ -8,15 +8,8 @@ use crate::{
     reply::Reply,
     stream::{Direction, Reached},
 };
-use std::{
-    future::poll_fn,
-    task::Poll,
-    time::{Duration, SystemTime},
-};
+use std::{future::poll_fn, task::Poll, time::SystemTime};
 use weir_net::http::{Known, body, head, relay::Peer};
-
-/// How long a client may take to read an answer of the gateway's own.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// gRPC's code for an HTTP status, as Envoy maps them.
 fn grpc_code(status: u16) -> i32 {
@@ -37,7 +30,7 @@ impl ActiveStream<'_> {
         let mut body = self.compose(&reply, flags);
         self.response.close_unless(self.request.is_read());
         self.clock.unbind();
-        self.clock.route = self.w.now().saturating_add(REPLY_TIMEOUT.as_nanos() as u64);
+        self.clock.route = self.w.now().saturating_add(ns(self.hcm.config().timeouts.stream_flush_timeout));
         self.clock.arm(&self.c.deadline);
         // A reply that a plugin sends in place of another skips all plugins, or two could replace each other's for ever.
         let mut plugins = !encoding;
@@ -163,7 +156,12 @@ impl ActiveStream<'_> {
                 stream.absorb(cx);
             }
             match self.check_clock(cx) {
-                Err(_) => Poll::Ready(Err(End::client_gone(self.h2))),
+                Err(late) => {
+                    if late == Late::Route {
+                        self.hcm.stats.downstream_rq_flush_timeout.inc();
+                    }
+                    Poll::Ready(Err(End::client_gone(self.h2)))
+                }
                 Ok(()) => Poll::Pending,
             }
         })

@@ -328,7 +328,8 @@ impl ActiveStream<'_> {
                     stream.recv = Some(body);
                     tried.response = None;
                     // The connection may be older than the limits.
-                    let fits = |h: &Headers| h.len() <= tried.heads.limits.fields && h.size() <= tried.heads.limits.bytes;
+                    let limits = tried.heads.limits.head;
+                    let fits = |h: &Headers| h.len() <= limits.fields && h.size() <= limits.bytes;
                     if !border::load_response(&parts, &mut resp) || !fits(&resp.headers) {
                         return Poll::Ready(Err(Lost::Malformed));
                     }

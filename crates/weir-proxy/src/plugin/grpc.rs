@@ -164,7 +164,9 @@ pub(super) async fn run(
     }
 }
 
-/// Both sides of one stream.
+/// Both sides of one stream. It is opened by the client that all callouts use ([`Destination::open`](crate::upstream::client)), and
+/// driven here: the client sends whole requests and the router copies between two connections, while the guest reads and writes
+/// messages of both directions for as long as it likes.
 struct Exchange {
     peer: Peer,
     writer: Writer,

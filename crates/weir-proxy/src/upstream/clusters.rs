@@ -35,7 +35,8 @@ impl Deref for WorkerClusters {
 
 impl WorkerClusters {
     pub fn new(core: Rc<Core>, shared: Arc<Shared>) -> Rc<WorkerClusters> {
-        Rc::new(WorkerClusters { core, shared, known: RefCell::default(), copies: Rc::default() })
+        let copies = Rc::new(Copies::new(shared.options.max_mirrored_requests, shared.options.max_mirrored_bytes));
+        Rc::new(WorkerClusters { core, shared, known: RefCell::default(), copies })
     }
 
     /// This worker's side of a cluster, up to date with its slot. `None`: there is no such cluster.

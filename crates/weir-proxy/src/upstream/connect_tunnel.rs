@@ -10,9 +10,8 @@ use weir_net::{
     http::{
         self as message, RequestHead, ResponseHead,
         body::Framing,
-        client::{ClientError, Exchange},
+        client::{ClientError, Exchange, ResponseLimits},
         h2::H2Stream,
-        parse,
         relay::{self, Peer, Reader, Writer},
         tunnel::Tunnel,
         wire::Wire,
@@ -42,7 +41,7 @@ async fn over_http1(worker: &WorkerClusters, io: Io, config: &TunnelingConfig) -
         request.headers.add(message::Known::TransferEncoding, &[b"chunked"]);
     }
     let mut writer = relay::request_h1(&request, Vec::new(), config.use_post);
-    let mut exchange = Exchange::new(Wire::new(io), request.method, parse::Limits::default());
+    let mut exchange = Exchange::new(Wire::new(io), request.method, ResponseLimits::default());
     let mut head = ResponseHead::default();
     let framing = exchange.response(&mut writer, &worker.bufs, &mut head).await.map_err(|e| match e {
         ClientError::Closed { .. } => UpstreamError::Reset("the proxy closed the connection".into()),

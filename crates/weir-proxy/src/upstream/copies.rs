@@ -1,26 +1,29 @@
 //! How many mirrored requests one worker has under way.
 use std::{cell::Cell, rc::Rc};
 
-/// Mirrored requests of one worker that wait for a response, and the bytes of their bodies.
-const MAX_COPIES: usize = 1024;
-const MAX_BYTES: usize = 32 << 20;
-
-#[derive(Default)]
 pub struct Copies {
-    count: Cell<usize>,
-    bytes: Cell<usize>,
+    count: Cell<u32>,
+    bytes: Cell<u64>,
+    max_count: u32,
+    max_bytes: u64,
 }
 
 /// One copy, counted while it lives.
 pub struct Copy {
     of: Rc<Copies>,
-    bytes: usize,
+    bytes: u64,
 }
 
 impl Copies {
+    /// At most this many requests that wait for a response, with so many bytes of bodies together.
+    pub fn new(max_count: u32, max_bytes: u64) -> Copies {
+        Copies { count: Cell::new(0), bytes: Cell::new(0), max_count, max_bytes }
+    }
+
     /// `None` where there are too many.
     pub fn begin(self: &Rc<Self>, bytes: usize) -> Option<Copy> {
-        if self.count.get() >= MAX_COPIES || self.bytes.get() + bytes > MAX_BYTES {
+        let bytes = bytes as u64;
+        if self.count.get() >= self.max_count || self.bytes.get().saturating_add(bytes) > self.max_bytes {
             return None;
         }
         self.count.set(self.count.get() + 1);

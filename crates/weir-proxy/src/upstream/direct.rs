@@ -7,12 +7,16 @@ use crate::{
     outlier::Outliers,
 };
 use arc_swap::ArcSwap;
-use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
+};
 use weir_config::model::{Cluster, ClusterLoadAssignment, Discovery, Name, UpstreamProtocol};
 use weir_net::tls;
 
-/// Hosts outside of the configuration that a worker keeps connections to; beyond, the one unused for longest goes.
-const MAX_DIRECT: usize = 256;
 /// The name that hosts outside of the configuration are counted under.
 pub const DIRECT: &str = "plugin_callouts";
 
@@ -38,11 +42,13 @@ impl DirectClusters {
     pub fn cluster(&self, w: &WorkerClusters, host: &str, port: u16, tls: bool) -> Result<Rc<WorkerCluster>, UpstreamError> {
         let mut all = self.clusters.borrow_mut();
         let key = (host.to_string(), port, tls);
-        if all.len() >= MAX_DIRECT
+        // Beyond the limit, the one unused for longest goes.
+        if all.len() >= w.shared.options.max_callout_hosts as usize
             && !all.contains_key(&key)
             && let Some(oldest) = all.iter().min_by_key(|(_, d)| d.used).map(|(k, _)| k.clone())
         {
             all.remove(&oldest);
+            w.shared.callout_host_overflow.fetch_add(1, Relaxed);
         }
         let known = match all.entry(key) {
             std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),

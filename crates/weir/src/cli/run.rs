@@ -114,6 +114,15 @@ pub struct Serve {
     /// Open upstream connections over all clusters; requests that need more get 503 [default: half of the file descriptors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_upstream_connections: Option<u32>,
+    /// Mirrored requests that wait for a response, per worker; more are not sent
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    max_mirrored_requests: u32,
+    /// Bytes of the bodies of these requests, as 32Mi, per worker
+    #[arg(long, value_name = "SIZE", default_value = "32Mi", value_parser = size)]
+    max_mirrored_bytes: u64,
+    /// Hosts outside of the configuration that plugins call: each worker keeps connections to this many, the last used ones
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    max_callout_hosts: u32,
     /// Memory of the process, as 512Mi: at 95% new requests get 503, at 98% new connections are closed; 0 for no limit [default: the
     /// memory limit of its cgroup]
     #[arg(long, value_name = "SIZE", value_parser = size)]
@@ -224,6 +233,9 @@ impl Serve {
                 allowed_upstream_addresses: self.allow_upstream_address,
                 max_connections: self.max_connections,
                 max_upstream_connections: self.max_upstream_connections,
+                max_mirrored_requests: self.max_mirrored_requests,
+                max_mirrored_bytes: self.max_mirrored_bytes,
+                max_callout_hosts: self.max_callout_hosts,
                 max_memory: self.max_memory,
                 labels,
                 ..weir_proxy::Options::default()

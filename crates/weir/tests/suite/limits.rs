@@ -1,8 +1,9 @@
 //! Every limit on what a client can make grow: it has a setting, it holds, and it says so in the log and in a counter.
 use crate::{
     client::{self, Connection},
-    harness::{Start, Weir, eventually},
+    harness::{Start, Weir, eventually, runtime},
     mesh::{FORMAT, Mesh, cluster_becomes, of_cluster, record},
+    streams::h2c,
 };
 use std::{
     io::{Read, Write},
@@ -245,4 +246,45 @@ fn what_a_cluster_holds_is_bounded_and_told() {
     assert_eq!(first.answer().unwrap().status, 200);
     assert!(waiting.iter_mut().all(|c| c.answer().unwrap().status == 200));
     cluster_becomes(&weir, "in.test", "upstream_rq_pending_active", 0);
+}
+
+#[test]
+fn interim_responses_are_bounded() {
+    let interim = upstream_of(
+        "HTTP/1.1 100 Continue\r\n\r\n".repeat(2).into_bytes().into_iter().chain(*b"HTTP/1.1 204 No Content\r\n\r\n").collect(),
+    );
+    let weir = Mesh::new().to("in.test", &["$UP"], "retries: { attempts: 0 }").start().word("UP", interim).run();
+    let status = || client::get(weir.address(), "in.test", "/").map_or(0, |a| a.status);
+    assert_eq!(status(), 204);
+    for (most, wanted) in [(1, 502), (2, 204), (0, 502)] {
+        weir.write("settings.yaml", &settings_of("upstream", &format!("maxInterimResponses: {most}")));
+        eventually(&format!("{wanted} with at most {most}"), || (status() == wanted).then_some(()));
+    }
+    assert!(of_cluster(&weir, "in.test", "upstream_cx_protocol_error") >= 2);
+}
+
+#[test]
+fn clients_that_do_not_read_or_close_are_bounded() {
+    let large = format!("- directResponse: {{ status: 200, body: {{ string: {} }} }}", "x".repeat(200_000));
+    let weir = Mesh::new()
+        .routes("'large.test'", &large)
+        .start()
+        .file("settings.yaml", settings("streamFlushTimeout: 300ms\ndelayedCloseTimeout: 300ms"))
+        .run();
+    // A response that closes the connection, since the client has not sent its body.
+    let mut c = Connection::open(weir.address()).unwrap();
+    c.send("POST / HTTP/1.1\r\nhost: none.test\r\ncontent-length: 100\r\n\r\na").unwrap();
+    let answer = c.answer().unwrap();
+    assert_eq!((answer.status, answer.header("connection")), (404, Some("close")));
+    becomes(&weir, "downstream_cx_delayed_close_timeout", 1);
+    // A window of HTTP/2 that is full and stays so.
+    runtime().block_on(async {
+        let mut client = h2c(weir.address()).await.ready().await.unwrap();
+        let request = http::Request::get("http://large.test/").body(()).unwrap();
+        let response = client.send_request(request, true).unwrap().0.await.unwrap();
+        assert_eq!(response.status(), 200);
+        let mut body = response.into_body();
+        while let Some(Ok(_)) = body.data().await {}
+        becomes(&weir, "downstream_rq_flush_timeout", 1);
+    });
 }

@@ -2,7 +2,7 @@
 use crate::{
     client,
     harness::{Received, Start, eventually},
-    mesh::Mesh,
+    mesh::{Mesh, of_cluster},
     yaml::{Service, ToEcho},
 };
 use std::collections::BTreeSet;
@@ -32,6 +32,21 @@ fn the_host_of_a_copy() {
             let line = got.split("\r\n").find_map(|l| l.to_ascii_lowercase().strip_prefix("host: ").map(str::to_string));
             assert_eq!(line.as_deref(), Some(expected), "{name}: {got}");
         }
+    }
+}
+
+/// More copies than the limit are not sent; the requests themselves are served.
+#[test]
+fn copies_are_bounded() {
+    let mirror = "- route: [{ destination: { host: up.test } }]\n  mirror: { host: up.test }";
+    let yaml = Mesh::new().upstream("up.test", &["$ECHO"]).routes("'*'", mirror).text();
+    for (limit, body, sent) in
+        [("--max-mirrored-requests=0", "", 0), ("--max-mirrored-bytes=4", "hello", 0), ("--max-mirrored-bytes=5", "hello", 1)]
+    {
+        let weir = Start::new().file("all.yaml", yaml.clone()).arg(limit).run();
+        assert_eq!(client::request(weir.address(), "POST", "h.test", "/", &[], body.as_bytes()).unwrap().status, 200);
+        let count = |name: &str| of_cluster(&weir, "up.test", name);
+        assert_eq!((count("upstream_rq_mirror_total"), count("upstream_rq_mirror_overflow")), (sent, 1 - sent), "{limit}");
     }
 }
 

@@ -153,6 +153,18 @@ fn services_that_no_route_names_can_be_called() {
     assert_eq!(weir.get("h", "/").status, 200);
 }
 
+/// The host that was not called for longest is forgotten; calls to it work as before.
+#[test]
+fn hosts_that_plugins_call_are_bounded() {
+    let start = Start::new().workers(1).file("gateway.yaml", TO_ECHO).file("guest.wat", http_guest());
+    let weir = start.file("plugin.yaml", istio("calls", "url: file://guest.wat")).arg("--max-callout-hosts=1").run();
+    let port = weir.echo().port();
+    for (host, forgotten) in [("127.0.0.1", 0), ("127.0.0.1", 0), ("localhost", 1), ("127.0.0.1", 2)] {
+        assert_eq!(ask(&weir, &format!("{host}:{port}"), &[("x-ask", "plain")]).status, 200, "{host}");
+        assert_eq!(weir.stat("plugin_callouts.host_overflow"), forgotten, "{host}");
+    }
+}
+
 #[test]
 fn http_calls_by_every_name_and_with_every_end() {
     let weir = start(http_guest(), H2C, "");

@@ -117,6 +117,12 @@ pub const PROCESS: &[Single] = &[
         load(&n.shared.dns_cache.host_overflow)
     }),
     single(Gauge, "dns_cache.dynamic_forward_proxy.num_hosts", "hosts in the cache now", |n| load(&n.shared.dns_cache.num_hosts)),
+    single(
+        Counter,
+        "plugin_callouts.host_overflow",
+        "hosts outside of the configuration that a worker forgot because plugins call too many",
+        |n| load(&n.shared.callout_host_overflow),
+    ),
 ];
 
 /// Adds their values.
