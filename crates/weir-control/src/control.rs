@@ -1,17 +1,19 @@
 //! Sources to configuration: files once or for as long as they change, and the objects of a cluster.
 use crate::{
     Options,
-    index::{Applied, Index},
+    index::{Applied, Index, UnitId},
     kubernetes::{Cluster, Connection},
+    object::Finding,
     source::{
-        files::{Changes, Files},
+        files::{Changes, Files, Noted},
         inbox::{Event, Inbox},
         watch::{Batch, Watch},
     },
     status::{Edit, Owner},
+    translate::Bind,
 };
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     io,
     path::PathBuf,
     sync::Arc,
@@ -89,6 +91,8 @@ impl Control {
     pub fn load(&mut self, paths: &[PathBuf]) -> Update {
         let start = Instant::now();
         let before = std::mem::replace(&mut self.files, Files::new(paths));
+        let gone = before.found_by().map(|by| (Owner::Files(by), Vec::new())).collect();
+        self.index.status().edit(Edit { findings: gone, ..Edit::default() });
         let mut changes: Changes = before.keys().map(|key| (key.clone(), None)).collect();
         let no_one = HashSet::new();
         changes.extend(self.files.scan(self.watch.as_ref().map_or(&no_one, |w| &w.writing)));
@@ -206,12 +210,12 @@ impl Control {
 
     fn update(&mut self, changes: Changes, files: &[PathBuf], start: Instant) -> Update {
         let Some((changes, first)) = self.merge(changes) else {
-            self.edit_status(Edit::default());
+            self.edit_status(Edit::default(), BTreeSet::new(), Vec::new());
             return Update { delta: Delta::default(), objects: 0, translated: 0, took: start.elapsed(), read: None, complete: false };
         };
         let objects = changes.len();
-        let Applied { delta, status, translated } = self.index.apply(changes, files);
-        self.edit_status(Edit { revision: delta.revision, objects: status, ..Edit::default() });
+        let Applied { delta, status, found, found_on, translated } = self.index.apply(changes, files);
+        self.edit_status(Edit { revision: delta.revision, objects: status, ..Edit::default() }, found, found_on);
         let read = first.then(|| self.read());
         Update { delta, objects, translated, took: start.elapsed(), read, complete: true }
     }
@@ -237,24 +241,44 @@ impl Control {
         Some((changes, first))
     }
 
-    fn edit_status(&mut self, edit: Edit) {
-        let findings = vec![(Owner::Control, self.diagnostics().into_iter().map(Arc::new).collect())];
-        self.index.status().edit(Edit { findings, ..edit });
-    }
-
-    fn diagnostics(&mut self) -> Vec<Diagnostic> {
-        let (late, ports) = self.index.findings();
-        let mut all = self.files.diagnostics(late);
-        all.extend(self.cluster.iter().flat_map(Cluster::diagnostics));
-        all.extend(ports.into_iter().cloned());
-        all.extend(self.unwatched.clone());
-        all
+    /// Puts what changed on the board; `units` and `ports` have other findings now.
+    fn edit_status(&mut self, mut edit: Edit, mut units: BTreeSet<UnitId>, ports: Vec<Bind>) {
+        let Noted { found, files } = self.files.take_noted();
+        edit.findings.extend(found.into_iter().map(|by| {
+            let findings = shared(self.files.findings(&by));
+            (Owner::Files(by), findings)
+        }));
+        // Those in files that were read again may have moved.
+        units.extend(files.iter().flat_map(|file| self.index.found_in(file)));
+        let late: Vec<(UnitId, &[Finding], Option<&Diagnostic>)> = units
+            .into_iter()
+            .map(|unit| {
+                let (findings, panic) = self.index.findings(unit);
+                (unit, findings, panic)
+            })
+            .collect();
+        let mut placed = self.files.place(late.iter().flat_map(|(_, findings, _)| *findings)).into_iter();
+        for (unit, findings, panic) in late {
+            let placed = placed.by_ref().take(findings.len()).chain(panic.cloned()).collect();
+            edit.findings.push((Owner::Unit(unit), shared(placed)));
+        }
+        edit.findings.extend(ports.into_iter().map(|port| (Owner::Port(port), shared(self.index.findings_on(port).to_vec()))));
+        if let Some(cluster) = &self.cluster {
+            edit.findings.push((Owner::Cluster, shared(cluster.diagnostics())));
+        }
+        edit.findings.push((Owner::Watch, shared(self.unwatched.iter().cloned().collect())));
+        self.index.status().edit(edit);
+        files.iter().for_each(|file| self.files.sweep(file));
     }
 
     /// All that is wrong as of now: errors first, then by file and line.
     pub fn findings(&self) -> Vec<Arc<Diagnostic>> {
         self.index.status().findings()
     }
+}
+
+fn shared(findings: Vec<Diagnostic>) -> Vec<Arc<Diagnostic>> {
+    findings.into_iter().map(Arc::new).collect()
 }
 
 pub(crate) fn not_watched(e: &notify::Error) -> Diagnostic {

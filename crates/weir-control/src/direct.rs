@@ -53,7 +53,7 @@ impl Direct {
                 let config = self.config(&options, &mut diagnostics);
                 let delta = Delta::between(&before, &config, revision);
                 before = config;
-                let findings = vec![(Owner::Control, diagnostics.into_iter().map(Arc::new).collect())];
+                let findings = vec![(Owner::Watch, diagnostics.into_iter().map(Arc::new).collect())];
                 options.status.edit(Edit { revision, objects: Vec::new(), findings });
                 let update = Update { delta, objects: 1, translated: 1, took: began.elapsed(), read: None, complete: true };
                 if send.blocking_send(update).is_err() {

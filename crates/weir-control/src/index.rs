@@ -23,12 +23,13 @@ use catalog::Catalog;
 use shared::Shared;
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
     sync::Arc,
 };
 use table::Tables;
-use units::{Rare, UnitId, Units, Watchers};
+pub use units::UnitId;
+use units::{Rare, Units, Watchers};
 use weir_config::{
     delta::Delta,
     diagnostic::Diagnostic,
@@ -44,8 +45,8 @@ pub struct Index {
     watchers: Watchers,
     /// Files that units looked at, and how many did.
     files: BTreeMap<Arc<Path>, u32>,
-    /// Units with findings: few, among many.
-    with_findings: BTreeSet<Arc<Unit>>,
+    /// Units with findings, by the files that these are in: few, among many.
+    found_in: HashMap<Name, BTreeSet<UnitId>>,
     /// Units that nothing may need any more.
     unneeded: Vec<UnitId>,
     tables: Tables,
@@ -70,6 +71,8 @@ struct Work {
     ports: BTreeSet<Bind>,
     /// Objects whose status changed.
     status: Vec<Key>,
+    /// Units whose findings changed.
+    found: BTreeSet<UnitId>,
     /// Plugins, policies or settings changed, which concern them all.
     all_ports: bool,
     settings: bool,
@@ -80,6 +83,9 @@ pub struct Applied {
     pub delta: Delta,
     /// Objects whose status the change concerns; `None` for those that are gone.
     pub status: Vec<(Key, Option<Translated>)>,
+    /// Units and ports whose findings changed; [`Index::findings`] has them.
+    pub found: BTreeSet<UnitId>,
+    pub found_on: Vec<Bind>,
     /// How many units were translated.
     pub translated: usize,
 }
@@ -94,7 +100,7 @@ impl Index {
             units: Units::default(),
             watchers: Watchers::default(),
             files: BTreeMap::new(),
-            with_findings: BTreeSet::new(),
+            found_in: HashMap::new(),
             unneeded: Vec::new(),
             tables: Tables::default(),
             ports: BTreeMap::new(),
@@ -133,8 +139,9 @@ impl Index {
         }
         self.tables.build(&mut self.catalog);
         let status = self.translated(std::mem::take(&mut work.status));
-        self.build_listeners(work);
-        Applied { delta: self.catalog.delta(), status, translated }
+        let found = std::mem::take(&mut work.found);
+        let found_on = self.build_listeners(work);
+        Applied { delta: self.catalog.delta(), status, found, found_on, translated }
     }
 
     fn set(&mut self, key: Key, object: Option<Arc<Object>>, work: &mut Work) {
@@ -176,7 +183,7 @@ impl Index {
         let looks = cx.into_looks();
         match part {
             Ok(part) => self.put(id, &unit, part, looks, work),
-            Err(panic) => self.keep(id, &unit, &panic, looks),
+            Err(panic) => self.keep(id, &unit, &panic, looks, work),
         }
         if is_object && !self.exists(&unit) {
             self.put(id, &unit, Part::default(), Looks::default(), work);
@@ -186,7 +193,7 @@ impl Index {
     }
 
     /// Leaves a unit as it was when its translation fails by a bug, until something that it looked at changes.
-    fn keep(&mut self, id: UnitId, unit: &Arc<Unit>, panic: &Panic, mut looks: Looks) {
+    fn keep(&mut self, id: UnitId, unit: &Arc<Unit>, panic: &Panic, mut looks: Looks, work: &mut Work) {
         let found = panic.finding("translating this object");
         let found = match unit.object().and_then(|key| self.store.get(&key)) {
             Some(object) => found.from_origin(&object.origin()),
@@ -197,7 +204,7 @@ impl Index {
         rare.panic = Some(found);
         looks.deps.extend(state.deps.iter().copied());
         looks.files.extend(rare.files.iter().cloned());
-        self.with_findings.insert(unit.clone());
+        work.found.insert(id);
         self.watch(id, looks);
     }
 
@@ -234,16 +241,34 @@ impl Index {
             Unit::Object(_) | Unit::Callable => {}
         }
         let conditions = self.conditions.share(part.conditions);
-        (rare.findings, rare.panic) = (part.findings, None);
-        match rare.findings.is_empty() {
-            true => self.with_findings.remove(unit),
-            false => self.with_findings.insert(unit.clone()),
-        };
+        self.put_findings(id, &mut rare, part.findings, work);
         if let Some(state) = self.units.get_mut(id) {
             state.hosts = hosts;
             state.conditions = conditions;
             state.rare = (rare != Rare::default()).then(|| Box::new(rare));
         }
+    }
+
+    fn put_findings(&mut self, id: UnitId, rare: &mut Rare, new: Vec<Finding>, work: &mut Work) {
+        if rare.panic.take().is_none() && rare.findings.is_empty() && new.is_empty() {
+            return;
+        }
+        work.found.insert(id);
+        for file in rare.findings.iter().filter_map(|f| f.document.file.as_ref()) {
+            if let Some(units) = self.found_in.get_mut(file) {
+                units.remove(&id);
+                if units.is_empty() {
+                    self.found_in.remove(file);
+                }
+            }
+        }
+        for file in new.iter().filter_map(|f| f.document.file.as_ref()) {
+            match self.found_in.get_mut(file) {
+                Some(units) => _ = units.insert(id),
+                None => _ = self.found_in.insert(file.clone(), BTreeSet::from([id])),
+            }
+        }
+        rare.findings = new;
     }
 
     /// Whether its object is still there.
@@ -298,11 +323,27 @@ impl Index {
             needs.push(need);
         }
         let Some(state) = self.units.get_mut(id) else { return };
-        for need in std::mem::replace(&mut state.needs, needs.into()) {
-            let Some(state) = self.units.get_mut(need) else { continue };
+        let is_callable = matches!(*state.unit, Unit::Callable);
+        let new = needs.clone();
+        let old = std::mem::replace(&mut state.needs, needs.into());
+        for need in &old {
+            let Some(state) = self.units.get_mut(*need) else { continue };
             state.demand -= 1;
+            state.callable &= !is_callable;
             if state.demand == 0 {
-                self.unneeded.push(need);
+                self.unneeded.push(*need);
+            }
+        }
+        for need in new.iter().chain(&old) {
+            let Some(state) = self.units.get_mut(*need) else { continue };
+            // Whether it is hidden may have changed.
+            if state.rare.as_ref().is_some_and(|rare| rare.has_findings()) {
+                work.found.insert(*need);
+            }
+        }
+        for need in new.iter().filter(|_| is_callable) {
+            if let Some(state) = self.units.get_mut(*need) {
+                state.callable = true;
             }
         }
     }
@@ -399,9 +440,10 @@ impl Index {
         }
     }
 
-    fn build_listeners(&mut self, work: Work) {
+    /// Returns the ports that were built.
+    fn build_listeners(&mut self, work: Work) -> Vec<Bind> {
         let ports: Vec<Bind> = if work.all_ports { self.ports.keys().copied().collect() } else { work.ports.into_iter().collect() };
-        for port in ports {
+        for port in ports.iter().copied() {
             let name: Name = listener::name(&self.options, port);
             let parts = self.ports.get(&port).filter(|units| !units.is_empty());
             let (listener, findings) = match parts {
@@ -418,12 +460,15 @@ impl Index {
                 Unit::Object(key) => self.store.get(key).map_or(found.clone(), |o| found.clone().from_origin(&o.origin())),
                 _ => found,
             };
-            self.port_findings.insert(port, findings.into_iter().map(place).collect());
+            match findings.is_empty() {
+                true => self.port_findings.remove(&port),
+                false => self.port_findings.insert(port, findings.into_iter().map(place).collect()),
+            };
             if parts.is_none() {
                 self.ports.remove(&port);
-                self.port_findings.remove(&port);
             }
         }
+        ports
     }
 
     /// The objects that have a part in a listener.
@@ -439,20 +484,21 @@ impl Index {
         objects.map(origin).collect()
     }
 
-    /// Everything that is wrong as of now, beside what reading found.
-    pub fn findings(&self) -> (Vec<&Finding>, Vec<&Diagnostic>) {
-        let callable = self.only_callable();
-        let states = self.with_findings.iter().filter_map(|unit| self.units.get(self.units.id(unit)?));
-        let rare: Vec<&Rare> = states.filter(|state| !callable.contains(&*state.unit)).filter_map(|s| s.rare.as_deref()).collect();
-        let panics = rare.iter().filter_map(|rare| rare.panic.as_ref());
-        (rare.iter().flat_map(|rare| &rare.findings).collect(), self.port_findings.values().flatten().chain(panics).collect())
+    /// What is wrong with a unit, beside what reading found; and the bug that its translation met.
+    pub fn findings(&self, id: UnitId) -> (&[Finding], Option<&Diagnostic>) {
+        let state = self.units.get(id).filter(|state| !state.is_hidden());
+        let rare = state.and_then(|state| state.rare.as_deref());
+        rare.map_or((&[][..], None), |rare| (&rare.findings, rare.panic.as_ref()))
     }
 
-    /// Clusters that exist only because a plugin might call them: their findings are hidden.
-    fn only_callable(&self) -> HashSet<&Unit> {
-        let all = self.units.id(&Unit::Callable).and_then(|id| self.units.get(id));
-        let needs = all.into_iter().flat_map(|state| &state.needs).filter_map(|id| self.units.get(*id));
-        needs.filter(|state| state.demand == 1).map(|state| &*state.unit).collect()
+    /// Units with findings in a file.
+    pub fn found_in(&self, file: &str) -> impl Iterator<Item = UnitId> {
+        self.found_in.get(file).into_iter().flatten().copied()
+    }
+
+    /// What is wrong with how parts meet on a port.
+    pub fn findings_on(&self, port: Bind) -> &[Diagnostic] {
+        self.port_findings.get(&port).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// What these objects came to.

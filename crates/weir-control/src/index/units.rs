@@ -22,6 +22,8 @@ pub struct UnitState {
     pub conditions: Arc<[Condition]>,
     /// How many units need this one, a cluster or secret.
     pub demand: u32,
+    /// A plugin may call it: one of those that need it is [`Unit::Callable`].
+    pub callable: bool,
     /// `None` for one without all of this, as most are.
     pub rare: Option<Box<Rare>>,
 }
@@ -37,7 +39,18 @@ pub struct Rare {
     pub panic: Option<Diagnostic>,
 }
 
+impl Rare {
+    pub fn has_findings(&self) -> bool {
+        !self.findings.is_empty() || self.panic.is_some()
+    }
+}
+
 impl UnitState {
+    /// A cluster that exists only because a plugin might call it: its findings are hidden.
+    pub fn is_hidden(&self) -> bool {
+        self.callable && self.demand == 1
+    }
+
     fn new(unit: Arc<Unit>) -> UnitState {
         UnitState {
             unit,
@@ -46,6 +59,7 @@ impl UnitState {
             needs: Box::default(),
             conditions: Arc::default(),
             demand: 0,
+            callable: false,
             rare: None,
         }
     }

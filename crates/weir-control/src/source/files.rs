@@ -23,7 +23,7 @@ const MAX_DEPTH: usize = 32;
 
 /// In the order of precedence: by place on the command line, then by path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct FileId {
+pub struct FileId {
     root: usize,
     path: PathBuf,
 }
@@ -90,6 +90,25 @@ impl Stamp {
 /// Changed objects; `None` for those that are gone.
 pub type Changes = Vec<(Key, Option<Arc<Object>>)>;
 
+/// What findings come from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FoundBy {
+    /// The last scan: what it could not look at, and folders without files.
+    Scan,
+    File(Arc<FileId>),
+    /// The comparison of the files that hold an object.
+    Duplicate(Key),
+}
+
+/// What was read since it was last asked for.
+#[derive(Default)]
+pub struct Noted {
+    /// Their findings may have changed.
+    pub found: BTreeSet<FoundBy>,
+    /// Files that were read again: findings in them may have moved.
+    pub files: BTreeSet<Name>,
+}
+
 #[derive(Default)]
 pub struct Files {
     roots: Vec<PathBuf>,
@@ -98,8 +117,7 @@ pub struct Files {
     owners: HashMap<Key, Owners>,
     /// Those that several files hold.
     shared: BTreeSet<Key>,
-    /// Files of which there is something to say.
-    with_findings: BTreeSet<Arc<FileId>>,
+    noted: Noted,
     /// What the last scan could not look at, and folders without files.
     faults: Vec<Diagnostic>,
     folders: BTreeSet<PathBuf>,
@@ -145,7 +163,9 @@ impl Files {
         }
         self.folders = walk.folders;
         self.targets = walk.targets;
-        self.faults = walk.faults;
+        if std::mem::replace(&mut self.faults, walk.faults) != self.faults {
+            self.noted.found.insert(FoundBy::Scan);
+        }
         // What cannot be looked at is not taken for gone.
         let hidden = |id: &FileId| walk.unreadable.iter().any(|(root, path)| *root == id.root && id.path.starts_with(path));
         let is_gone = |id: &FileId| !walk.files.contains_key(id) && !hidden(id);
@@ -195,6 +215,7 @@ impl Files {
         let held = self.files.get(&id).is_some_and(|f| !f.objects.0.is_empty());
         match read_settled(&id.path, held) {
             Ok(text) => {
+                self.noted.files.insert(name.clone());
                 if let Some(revision) = self.files.get_mut(&id).and_then(|f| f.revise(&text, &stamp)) {
                     return self.revised(&id, revision, touched);
                 }
@@ -204,7 +225,7 @@ impl Files {
             }
             Err(Unreadable::Gone) => self.replace(&id, None, touched),
             Err(e) => {
-                self.with_findings.insert(id.clone());
+                self.noted.found.insert(FoundBy::File(id.clone()));
                 let file = self.files.entry(id).or_default();
                 file.failure = Some(Box::new(unreadable(&name, &e)));
                 (file.stamp, file.name) = (stamp, name);
@@ -227,6 +248,9 @@ impl Files {
     /// Puts a file in the place of what it was, and notes the objects that differ.
     fn replace(&mut self, id: &Arc<FileId>, new: Option<File>, touched: &mut BTreeSet<Key>) {
         let old = self.files.remove(id).unwrap_or_default();
+        if [Some(&old), new.as_ref()].into_iter().flatten().any(|file| !file.plain || file.failure.is_some()) {
+            self.noted.found.insert(FoundBy::File(id.clone()));
+        }
         let no_keys = BTreeSet::new();
         let kept = new.as_ref().map_or(&no_keys, |f| &f.kept);
         touched.extend(old.kept.symmetric_difference(kept).cloned());
@@ -255,10 +279,6 @@ impl Files {
             }
             touched.insert(object.key.clone());
         }
-        match &new {
-            Some(new) if !new.plain => self.with_findings.insert(id.clone()),
-            _ => self.with_findings.remove(id),
-        };
         if let Some(new) = new {
             self.files.insert(id.clone(), new);
         }
@@ -272,6 +292,7 @@ impl Files {
                 all.insert(all.partition_point(|o| o < id), id.clone());
                 *owners = Owners::More(all.into());
                 self.shared.insert(key.clone());
+                self.noted.found.insert(FoundBy::Duplicate(key.clone()));
             }
         }
     }
@@ -279,8 +300,8 @@ impl Files {
     fn disown(&mut self, id: &Arc<FileId>, key: &Key) {
         let Some(owners) = self.owners.get_mut(key) else { return };
         let mut left: Vec<Arc<FileId>> = owners.files().iter().filter(|o| *o != id).cloned().collect();
-        if left.len() < 2 {
-            self.shared.remove(key);
+        if left.len() < 2 && self.shared.remove(key) {
+            self.noted.found.insert(FoundBy::Duplicate(key.clone()));
         }
         match (left.pop(), left.is_empty()) {
             (None, _) => _ = self.owners.remove(key),
@@ -295,30 +316,66 @@ impl Files {
         first.objects.get(key)
     }
 
-    fn changes(&self, touched: BTreeSet<Key>) -> Changes {
+    fn changes(&mut self, touched: BTreeSet<Key>) -> Changes {
+        let shared = touched.iter().filter(|key| self.shared.contains(*key));
+        self.noted.found.extend(shared.map(|key| FoundBy::Duplicate(key.clone())));
         touched.into_iter().map(|key| (key.clone(), self.winner(&key).cloned())).collect()
     }
 
-    /// What reading found, as of now; `late` findings get their source text.
-    pub fn diagnostics<'a>(&mut self, late: impl IntoIterator<Item = &'a Finding>) -> Vec<Diagnostic> {
-        let mut all: Vec<Diagnostic> = self.faults.clone();
-        for file in self.with_findings.iter().filter_map(|id| self.files.get(id)) {
-            all.extend(file.failure.as_deref().cloned());
-            all.extend(file.docs.iter().flat_map(|d| &d.findings).cloned());
-            all.extend(file.twice.iter().map(|(object, first)| stands_twice(object, first)));
+    /// What may have changed among the findings since this was last called.
+    pub fn take_noted(&mut self) -> Noted {
+        let mut noted = std::mem::take(&mut self.noted);
+        if self.shared.is_empty() {
+            return noted;
         }
-        for (key, owners) in self.shared.iter().filter_map(|key| self.owners.get_key_value(key)) {
-            let Some(first) = self.winner(key) else { continue };
-            let real = owners.files().iter().filter_map(|id| self.files.get(id)).filter(|file| !file.kept.contains(key));
-            let others = real.filter_map(|file| file.objects.get(key)).filter(|object| !Arc::ptr_eq(object, first));
-            all.extend(others.map(|object| stands_twice(object, first)));
+        // Findings on duplicates name the lines of both objects.
+        let read = self.files.values().filter(|file| noted.files.contains(&file.name));
+        let keys = read.flat_map(|file| &file.objects.0).map(|object| &object.key).filter(|key| self.shared.contains(*key));
+        noted.found.extend(keys.map(|key| FoundBy::Duplicate(key.clone())));
+        noted
+    }
+
+    /// Everything that findings may come from.
+    pub fn found_by(&self) -> impl Iterator<Item = FoundBy> {
+        let files = self.files.keys().map(|id| FoundBy::File(id.clone()));
+        [FoundBy::Scan].into_iter().chain(files).chain(self.shared.iter().map(|key| FoundBy::Duplicate(key.clone())))
+    }
+
+    /// What reading found, as of now.
+    pub fn findings(&self, by: &FoundBy) -> Vec<Diagnostic> {
+        match by {
+            FoundBy::Scan => self.faults.clone(),
+            FoundBy::File(id) => self.files.get(id).map(File::findings).unwrap_or_default(),
+            FoundBy::Duplicate(key) => self.duplicates(key),
         }
-        all.extend(self.sources.place(late.into_iter()));
-        all
+    }
+
+    fn duplicates(&self, key: &Key) -> Vec<Diagnostic> {
+        let Some(first) = self.winner(key).filter(|_| self.shared.contains(key)) else { return Vec::new() };
+        let owners = self.owners.get(key).into_iter().flat_map(Owners::files);
+        let real = owners.filter_map(|id| self.files.get(id)).filter(|file| !file.kept.contains(key));
+        let others = real.filter_map(|file| file.objects.get(key)).filter(|object| !Arc::ptr_eq(object, first));
+        others.map(|object| stands_twice(object, first)).collect()
+    }
+
+    /// Findings that were made after reading, with their lines of source text.
+    pub fn place<'a>(&mut self, late: impl Iterator<Item = &'a Finding>) -> Vec<Diagnostic> {
+        self.sources.place(late)
+    }
+
+    /// Forgets the texts of a file that no finding shows any more.
+    pub fn sweep(&mut self, file: &Name) {
+        self.sources.sweep(file);
     }
 }
 
 impl File {
+    fn findings(&self) -> Vec<Diagnostic> {
+        let of_docs = self.docs.iter().flat_map(|d| &d.findings).cloned();
+        let twice = self.twice.iter().map(|(object, first)| stands_twice(object, first));
+        self.failure.as_deref().cloned().into_iter().chain(of_docs).chain(twice).collect()
+    }
+
     fn of(name: Name, stamp: Option<Stamp>, docs: Vec<Doc>) -> File {
         let mut file = File { name, stamp, docs, ..File::default() };
         let real = file.docs.iter().flat_map(|d| &d.objects);
@@ -592,15 +649,14 @@ mod tests {
     }
 
     /// What the findings of a scan say, without the folder.
-    fn said(files: &mut Files, dir: &Path) -> Vec<String> {
-        let found = files.diagnostics(std::iter::empty());
-        found.iter().map(|d| d.line().replace(&format!("{}", dir.display()), "D")).collect()
+    fn said(files: &Files, dir: &Path) -> Vec<String> {
+        files.found_by().flat_map(|by| files.findings(&by)).map(|d| d.line().replace(&format!("{}", dir.display()), "D")).collect()
     }
 
     #[test]
     fn only_regular_files_are_read() {
         let (dir, path, mut files) = folder();
-        assert!(said(&mut files, dir.path()).is_empty());
+        assert!(said(&files, dir.path()).is_empty());
         std::os::unix::fs::symlink("/dev/zero", dir.path().join("zero.yaml")).unwrap();
         std::os::unix::fs::symlink("loop.yaml", dir.path().join("loop.yaml")).unwrap();
         let fifo = dir.path().join("pipe.yaml");
@@ -610,7 +666,7 @@ mod tests {
         std::os::unix::fs::symlink("a.yaml", &path).unwrap();
         assert!(files.scan(&HashSet::new()).is_empty());
         assert_eq!(files.keys().count(), 1);
-        let mut found = said(&mut files, dir.path());
+        let mut found = said(&files, dir.path());
         found.sort();
         let looping = "cannot be read: Too many levels of symbolic links (os error 40); make it readable for this user";
         let want = [
@@ -635,6 +691,6 @@ mod tests {
             "warning: no .yaml, .yml or .json files in D; files are read as soon as they are there",
             "error: there is no file or folder D/none; it is read as soon as it is there",
         ];
-        assert_eq!(said(&mut files, dir.path()), want);
+        assert_eq!(said(&files, dir.path()), want);
     }
 }

@@ -4,13 +4,13 @@ use super::{document::split, text};
 use crate::object::{Document, Finding};
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 use weir_config::{diagnostic::Diagnostic, model::Name, source::Source};
 
-/// Texts of documents that have findings, by file and hash.
+/// Texts of documents that have findings, by file and hash. The findings hold them.
 #[derive(Default)]
-pub struct Sources(HashMap<Name, HashMap<u64, Arc<Source>>>);
+pub struct Sources(HashMap<Name, HashMap<u64, Weak<Source>>>);
 
 impl Sources {
     /// The findings with their places, in their order.
@@ -22,31 +22,47 @@ impl Sources {
                 wanted.entry(file).or_default().insert(document.hash);
             }
         }
-        self.0.retain(|file, _| wanted.contains_key(file));
+        // Held until the findings hold them.
+        let mut sources: HashMap<&Name, HashMap<u64, Arc<Source>>> = HashMap::new();
         for (file, hashes) in wanted {
             let known = self.0.entry(file.clone()).or_default();
-            known.retain(|hash, _| hashes.contains(hash));
-            if known.len() < hashes.len() {
-                add(file, &hashes, known);
+            let mut held: HashMap<u64, Arc<Source>> = hashes.iter().filter_map(|hash| Some((*hash, known.get(hash)?.upgrade()?))).collect();
+            if held.len() < hashes.len() {
+                add(file, &hashes, &mut held);
             }
+            sources.insert(file, held);
         }
-        findings.into_iter().map(|finding| self.one(finding)).collect()
+        let placed = findings.into_iter().map(|finding| place(finding, &mut sources)).collect();
+        for (file, held) in sources {
+            let known = self.0.entry(file.clone()).or_default();
+            known.extend(held.iter().map(|(hash, source)| (*hash, Arc::downgrade(source))));
+        }
+        placed
     }
 
-    fn one(&mut self, finding: &Finding) -> Diagnostic {
-        let Document { file, hash, .. } = &*finding.document;
-        let line = finding.document.first_line();
-        let mut found = finding.diagnostic.clone();
-        let Some(file) = file else { return found };
-        if let Some(source) = self.0.get_mut(file).and_then(|of| of.get_mut(hash)) {
-            // It moved within its file.
-            if source.first_line != line {
-                *source = Arc::new(Source::new(source.name.clone(), source.text.clone(), line));
-            }
-            found.place = Some(Box::new(finding.span.place(source)));
+    /// Forgets the texts of a file that no finding holds.
+    pub fn sweep(&mut self, file: &Name) {
+        let Some(known) = self.0.get_mut(file) else { return };
+        known.retain(|_, source| source.strong_count() > 0);
+        if known.is_empty() {
+            self.0.remove(file);
         }
-        found
     }
+}
+
+fn place(finding: &Finding, sources: &mut HashMap<&Name, HashMap<u64, Arc<Source>>>) -> Diagnostic {
+    let Document { file, hash, .. } = &*finding.document;
+    let line = finding.document.first_line();
+    let mut found = finding.diagnostic.clone();
+    let source = file.as_ref().and_then(|file| sources.get_mut(file)).and_then(|of| of.get_mut(hash));
+    if let Some(source) = source {
+        // It moved within its file.
+        if source.first_line != line {
+            *source = Arc::new(Source::new(source.name.clone(), source.text.clone(), line));
+        }
+        found.place = Some(Box::new(finding.span.place(source)));
+    }
+    found
 }
 
 /// Adds the documents of a file that are wanted; one that is there no more has no text.
@@ -57,35 +73,5 @@ fn add(file: &Name, wanted: &HashSet<u64>, into: &mut HashMap<u64, Arc<Source>>)
         if wanted.contains(&hash) {
             into.entry(hash).or_insert_with(|| Arc::new(Source::new(file.clone(), chunk.text, chunk.first_line)));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use crate::{Control, Options};
-    use std::{fs, sync::Arc};
-    use weir_config::diagnostic::Diagnostic;
-
-    #[test]
-    fn findings_that_stay_are_not_read_for_again() {
-        let route = |name: &str| {
-            format!(
-                "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{ name: {name} }}\nspec: {{ parentRefs: [{{ name: nothing }}] }}\n"
-            )
-        };
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.yaml");
-        fs::write(&path, format!("{}---\n{}", route("a"), route("b"))).unwrap();
-        let mut control = Control::new(Options::default());
-        let lines = |found: &[Arc<Diagnostic>]| -> Vec<(u32, bool)> {
-            let place = |d: &Arc<Diagnostic>| d.place.as_ref().map(|p| (p.line, d.snippet(false).contains("nothing }")));
-            found.iter().filter_map(place).collect()
-        };
-        control.load(&[dir.path().into()]);
-        assert_eq!(lines(&control.findings()), [(4, true), (9, true)]);
-        // Another text under the same name, without findings: skip it.
-        fs::write(&path, "x: y\n").unwrap();
-        assert_eq!(lines(&control.findings()), [(4, true), (9, true)]);
     }
 }

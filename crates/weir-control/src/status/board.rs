@@ -158,7 +158,7 @@ impl Board {
     fn found(&self, title: &str) -> Vec<Found<'_>> {
         let verdict = |owner: &Owner| match owner {
             Owner::Resource(id) => self.verdicts.get(id).map(|v| &**v),
-            Owner::Control => None,
+            _ => None,
         };
         self.findings.of(title).into_iter().map(|(owner, finding)| Found { finding, verdict: verdict(owner) }).collect()
     }

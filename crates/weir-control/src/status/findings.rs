@@ -1,5 +1,6 @@
 //! The findings that stand now, by what they come from and by the object that they are about. An edit costs the work of the findings
 //! that it replaces.
+use crate::{index::UnitId, source::files::FoundBy, translate::Bind};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     hash::{Hash, Hasher},
@@ -13,8 +14,16 @@ use weir_config::{
 /// Where findings come from. New findings of an origin replace its old ones.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Owner {
-    /// The control plane.
-    Control,
+    /// What keeps changes of files from being noticed.
+    Watch,
+    /// The reading of files.
+    Files(FoundBy),
+    /// The reading of a cluster.
+    Cluster,
+    /// The translation of a unit of the index.
+    Unit(UnitId),
+    /// How the parts of a port meet.
+    Port(Bind),
     /// The proxy's verdict on a resource.
     Resource(Id),
 }

@@ -158,7 +158,7 @@ fn findings_are_counted_once() {
     let found = |object: &str, text: &str| Arc::new(Diagnostic::error("A", text).object(&object.into()));
     let status = Status::default();
     let edit = |findings: &[(u32, &[&Arc<Diagnostic>])]| {
-        let owner = |n: u32| if n == 0 { Owner::Control } else { Owner::Resource(Id::new(ResourceKind::Cluster, n.to_string().into())) };
+        let owner = |n: u32| if n == 0 { Owner::Cluster } else { Owner::Resource(Id::new(ResourceKind::Cluster, n.to_string().into())) };
         let findings = findings.iter().map(|(n, all)| (owner(*n), all.iter().map(|d| (*d).clone()).collect())).collect();
         status.edit(Edit { findings, ..Edit::default() });
         let words = |all: Vec<Arc<Diagnostic>>| all.iter().map(|d| d.message.clone()).collect::<Vec<_>>().join(" ");
@@ -187,7 +187,7 @@ fn a_plugin_whose_code_is_missing_is_said_once() {
     status.apply_verdicts(VerdictChanges { verdicts: vec![verdict], ..VerdictChanges::default() });
     let words = || status.findings().iter().map(|d| d.message.clone()).collect::<Vec<_>>().join(" ");
     assert_eq!((words(), status.errors()), ("tried".into(), 1));
-    let edit = |findings| status.edit(Edit { findings: vec![(Owner::Control, findings)], ..Edit::default() });
+    let edit = |findings| status.edit(Edit { findings: vec![(Owner::Cluster, findings)], ..Edit::default() });
     edit(vec![Arc::new(read.object(&object))]);
     assert_eq!((words(), status.errors()), ("read".into(), 1));
     edit(vec![]);
