@@ -163,6 +163,17 @@ static MEMBERS: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     [string, other, escaped].into_iter().filter_map(named).collect()
 });
 
+/// What every name or kind that makes a value secret has in it, unless escapes hide it.
+static SECRET: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    let words = ANYWHERE.iter().chain(&AT_END).chain(&LAST).chain(&["env", r"\\"]).copied().collect::<Vec<&str>>();
+    Regex::new(&format!("(?i){}", words.join("|"))).ok()
+});
+
+/// False where no key of a YAML text says that its value is secret.
+fn may_name_secrets(text: &str) -> bool {
+    !text.is_ascii() || SECRET.as_ref().is_none_or(|secret| secret.is_match(text))
+}
+
 fn in_text(text: &str) -> Vec<Cut> {
     let mut cuts = credentials(text);
     cuts.extend(matches(text, &MEMBERS));

@@ -16,6 +16,10 @@ fn names_say_what_is_secret() {
     for name in secret.split_whitespace() {
         assert!(is_secret_name(name), "{name}: {:?}", words(name));
     }
+    for name in secret.split_whitespace().chain(["kind: Secret", "env: {}", "\"p\\u0061ssword\": x", "pa\u{17f}sword: x"]) {
+        assert!(may_name_secrets(name), "{name}");
+    }
+    assert!(!may_name_secrets("kind: HTTPRoute\nspec: { hostnames: [shop.test], rules: [{ backendRefs: [{ name: a, port: 80 }] }] }\n"));
     for name in open.split_whitespace() {
         assert!(!is_secret_name(name), "{name}: {:?}", words(name));
     }

@@ -1,6 +1,6 @@
 //! The findings that stand now, by what they come from and by the object that they are about. An edit costs the work of the findings
 //! that it replaces.
-use crate::{index::UnitId, source::files::FoundBy, translate::Bind};
+use crate::{source::files::FoundBy, translate::Bind};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     hash::{Hash, Hasher},
@@ -20,8 +20,8 @@ pub enum Owner {
     Files(FoundBy),
     /// The reading of a cluster.
     Cluster,
-    /// The translation of a unit of the index.
-    Unit(UnitId),
+    /// The translation of the unit of the index with this number.
+    Unit(u32),
     /// How the parts of a port meet.
     Port(Bind),
     /// The proxy's verdict on a resource.
