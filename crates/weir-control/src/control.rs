@@ -160,7 +160,7 @@ impl Control {
         if let Some(connection) = cluster {
             let inbox = self.inbox.sender();
             let wake = Box::new(move || _ = inbox.send(Event::Cluster));
-            self.cluster = Some(Cluster::follow(*connection, wake).map_err(io::Error::other)?);
+            self.cluster = Some(Cluster::follow(*connection, self.index.status().clone(), wake).map_err(io::Error::other)?);
             self.withheld = Some(Changes::new());
         }
         let (send, receive) = mpsc::channel(UPDATES);

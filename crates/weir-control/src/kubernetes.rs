@@ -6,9 +6,11 @@ mod client;
 mod cluster;
 mod fetched;
 mod held;
+mod own;
 mod state;
+mod status;
 mod trouble;
 mod watch;
 
-pub use client::{Access, ConnectError, Connection};
+pub use client::{Access, ConnectError, Connection, LeaseName};
 pub use cluster::Cluster;

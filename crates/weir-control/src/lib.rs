@@ -55,6 +55,9 @@ pub struct Options {
     pub labels: BTreeMap<String, String>,
     /// Where to write what became of the objects.
     pub status: Status,
+    /// A Gateway or an Ingress needs a class object of Weir's controller, as in a cluster that others use, too. Without this, every
+    /// class is Weir's that no object gives to another controller.
+    pub needs_class: bool,
     /// Expect a PROXY protocol header on every listener.
     pub proxy_protocol: bool,
     /// Of every listener.
@@ -69,6 +72,7 @@ impl Default for Options {
             address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             labels: BTreeMap::new(),
             status: Status::default(),
+            needs_class: false,
             proxy_protocol: false,
             access_log: Vec::new(),
         }

@@ -87,6 +87,8 @@ pub fn run(options: Options) -> Result<ExitCode> {
                 () = proxy.quit_requested() => break End::Terminate,
             }
         };
+        // Ends the control plane, which lets another gateway lead.
+        drop(updates);
         let accepting = match wanted {
             // Load balancers may take a while to notice.
             End::Terminate => proxy.shared().options.drain_time,

@@ -5,6 +5,7 @@ use kube::{
 };
 use std::{
     io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -23,6 +24,18 @@ pub struct Access {
     pub context: Option<String>,
     /// Empty for all of them.
     pub namespaces: Vec<String>,
+    /// What the status says of Gateways without addresses of their own, and of Ingress objects; empty for the address of this machine
+    /// towards the API server.
+    pub addresses: Vec<String>,
+    /// The Lease by which one of several gateways writes statuses. Its namespace may be empty, for that of the Pod or the context.
+    pub lease: LeaseName,
+}
+
+/// Where the Lease is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeaseName {
+    pub namespace: String,
+    pub name: String,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +65,7 @@ pub struct Connection {
     pub(super) runtime: Runtime,
     pub(super) client: Client,
     pub(super) server: String,
-    pub(super) namespaces: Vec<String>,
+    pub(super) access: Access,
 }
 
 impl Connection {
@@ -63,12 +76,19 @@ impl Connection {
         config.read_timeout = Some(READ_TIMEOUT);
         // The watches have their own way to try again, and say why they do.
         config.default_retry = false;
+        let mut access = access.clone();
+        if access.lease.namespace.is_empty() {
+            access.lease.namespace.clone_from(&config.default_namespace);
+        }
+        if access.addresses.is_empty() {
+            access.addresses.extend(own_address(&config).map(|ip| ip.to_string()));
+        }
         let server = config.cluster_url.to_string().trim_end_matches('/').to_string();
         let client = {
             let _within = runtime.enter();
             Client::try_from(config).map_err(|e| ConnectError::Client { server: server.clone(), error: chain(&e) })?
         };
-        Ok(Connection { runtime, client, server, namespaces: access.namespaces.clone() })
+        Ok(Connection { runtime, client, server, access })
     }
 }
 
@@ -126,6 +146,17 @@ fn home() -> Option<PathBuf> {
     Some(Path::new(&std::env::var_os("HOME")?).join(".kube/config"))
 }
 
+/// The address that this machine has towards a server. No packet is sent.
+fn own_address(config: &Config) -> Option<IpAddr> {
+    let host = config.cluster_url.host()?.trim_start_matches('[').trim_end_matches(']');
+    let port = config.cluster_url.port_u16().unwrap_or(443);
+    let to = (host, port).to_socket_addrs().ok()?.next()?;
+    let from: SocketAddr = if to.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+    let socket = UdpSocket::bind(from).ok()?;
+    socket.connect(to).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
 /// An error with its causes, each of which is said once.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -161,7 +192,7 @@ mod tests {
             (text(""), Some("a"), &["config, context a: cluster.certificate-authority:", "/nowhere/ca.crt", "No such file"]),
         ] {
             std::fs::write(&file, &text).unwrap();
-            let access = Access { kubeconfig: Some(file.clone()), context: context.map(Into::into), namespaces: Vec::new() };
+            let access = Access { kubeconfig: Some(file.clone()), context: context.map(Into::into), ..Access::default() };
             let error = Connection::open(&access).err().map(|e| e.to_string()).unwrap_or_default();
             for word in words {
                 assert!(error.contains(word), "{text}\n{error}");

@@ -3,15 +3,21 @@
 use super::{
     client::{ConnectError, Connection},
     state::{Shared, Wake},
+    status::{Leader, Writer, WriterOptions},
     watch,
 };
 use crate::{
+    Status,
+    api::gateway_api::CONTROLLER,
     object::{Key, Object},
     source::files::Changes,
 };
-use std::{collections::BTreeMap, sync::Arc, thread};
-use tokio::sync::oneshot;
+use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
+use tokio::{sync::oneshot, time::timeout};
 use weir_config::diagnostic::Diagnostic;
+
+/// How long the end of the process may wait for the API server.
+const RESIGN: Duration = Duration::from_secs(1);
 
 /// The objects of a cluster, followed until this is dropped.
 pub struct Cluster {
@@ -22,10 +28,13 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts to follow a cluster. `wake` is called when there is something to take.
-    pub fn follow(connection: Connection, wake: Wake) -> Result<Cluster, ConnectError> {
-        let Connection { runtime, client, server, namespaces } = connection;
-        let shared = Arc::new(Shared::new(server.clone(), &namespaces, wake));
+    /// Starts to follow a cluster, and to write what `status` says into its objects. `wake` is called when there is something to take.
+    pub fn follow(connection: Connection, status: Status, wake: Wake) -> Result<Cluster, ConnectError> {
+        let Connection { runtime, client, server, access } = connection;
+        let shared = Arc::new(Shared::new(server.clone(), CONTROLLER.into(), &access.namespaces, wake));
+        let options = WriterOptions { lease: access.lease, addresses: access.addresses };
+        let (leader, lease) = (Arc::new(Leader::default()), options.lease.clone());
+        let writer = Writer { client: client.clone(), shared: shared.clone(), status, leader: leader.clone(), options };
         let (stop, stopped) = oneshot::channel::<()>();
         let followed = shared.clone();
         thread::Builder::new().name("weir-kubernetes".into()).spawn(move || {
@@ -35,7 +44,10 @@ impl Cluster {
                 for id in followed.scopes() {
                     tokio::spawn(watch::follow(id, client.clone(), followed.clone()));
                 }
+                tokio::spawn(writer.run());
                 let _ = stopped.await;
+                // Where it fails, the others wait for the end of the Lease.
+                let _ = timeout(RESIGN, leader.resign(client, &lease)).await;
             });
             runtime.shutdown_background();
         })?;

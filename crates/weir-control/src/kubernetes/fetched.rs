@@ -1,14 +1,17 @@
 //! An object as it comes from an API server. It goes straight into the tree that the decoders read; what they have no use for is
 //! skipped while it is read.
+use super::own;
 use crate::{
     guard::guarded,
-    object::{Decoded, Document, Key, KindInfo, Object, decode_as},
+    object::{Decoded, Document, Key, Kind, KindInfo, Object, decode_as},
 };
 use kube::{api::ObjectMeta, core::DynamicResourceScope};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value as Json;
 use std::{borrow::Cow, fmt, sync::Arc};
 use weir_config::{
     diagnostic::Diagnostic,
+    model::Name,
     node::{Chars, Key as NodeKey, Node, Value, deserialize::Without},
     source::Source,
 };
@@ -25,6 +28,7 @@ pub struct Fetched {
     /// Only what watches ask for: the name, the namespace and the resource version.
     meta: ObjectMeta,
     entries: Vec<(NodeKey, Node)>,
+    status: Option<Node>,
 }
 
 impl kube::Resource for Fetched {
@@ -73,8 +77,12 @@ impl<'de> Deserialize<'de> for Fetched {
                             node
                         }
                         // Lists of built-in kinds do not say them for each item.
-                        "apiVersion" | "kind" | "status" => {
+                        "apiVersion" | "kind" => {
                             map.next_value::<IgnoredAny>()?;
+                            continue;
+                        }
+                        "status" => {
+                            fetched.status = Some(map.next_value()?);
                             continue;
                         }
                         _ => map.next_value()?,
@@ -102,17 +110,39 @@ pub struct Read {
     /// It has errors: its last good version goes on where there is one.
     pub broken: bool,
     pub findings: Vec<Diagnostic>,
+    /// Of kinds whose status is written.
+    pub observed: Option<Observed>,
+}
+
+/// What matters of the status that an object has on the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// The resource version.
+    pub version: Box<str>,
+    /// The [`own::digest`] of Weir's part.
+    pub own: u64,
+    /// There is no status at all: it can be written without another look.
+    pub empty: bool,
+}
+
+impl Observed {
+    pub fn of(kind: Kind, controller: &str, version: &str, status: &Json) -> Observed {
+        let empty = status.as_object().is_none_or(|map| map.is_empty());
+        Observed { version: version.into(), own: own::digest(&own::own(kind, controller, status)), empty }
+    }
 }
 
 /// Reads objects. All of them share one document, as none stands in a file.
 pub struct Reader {
     document: Arc<Document>,
     source: Arc<Source>,
+    /// Whose part of a status is looked at.
+    pub controller: Name,
 }
 
 impl Reader {
-    pub fn new() -> Reader {
-        Reader { document: Arc::new(Document::without_file()), source: Arc::new(Source::new("", "", 1)) }
+    pub fn new(controller: Name) -> Reader {
+        Reader { document: Arc::new(Document::without_file()), source: Arc::new(Source::new("", "", 1)), controller }
     }
 
     pub fn key(info: &'static KindInfo, fetched: &Fetched) -> Key {
@@ -122,6 +152,11 @@ impl Reader {
 
     pub fn read(&self, info: &'static KindInfo, fetched: Fetched) -> Read {
         let key = Reader::key(info, &fetched);
+        let observed = own::is_written(info.kind).then(|| {
+            let status = fetched.status.as_ref().map(Node::to_json).unwrap_or_default();
+            Observed::of(info.kind, &self.controller, fetched.meta.resource_version.as_deref().unwrap_or_default(), &status)
+        });
+        let read = |object, broken, findings| Read { key: key.clone(), object, broken, findings, observed: observed.clone() };
         let mut entries = fetched.entries;
         // Findings about an object as a whole stand at its kind.
         let kind = Node { value: Value::String(info.name.into()), span: Chars::default() };
@@ -129,12 +164,12 @@ impl Reader {
         let root = Node { value: Value::Map(entries), span: Chars::default() };
         let mut findings = Vec::new();
         match guarded(|| decode_as(info, &root, &self.source, &self.document, &mut findings)) {
-            Ok(Decoded::Object(object)) => Read { key, object: Some(Arc::from(object)), broken: false, findings },
-            Ok(Decoded::Broken(_, stand_in)) => Read { key, object: stand_in.map(Arc::from), broken: true, findings },
-            Ok(Decoded::Ignored) => Read { key, object: None, broken: true, findings },
+            Ok(Decoded::Object(object)) => read(Some(Arc::from(object)), false, findings),
+            Ok(Decoded::Broken(_, stand_in)) => read(stand_in.map(Arc::from), true, findings),
+            Ok(Decoded::Ignored) => read(None, true, findings),
             Err(panic) => {
                 let found = panic.finding("reading this object").object(&key.to_string().into());
-                Read { key, object: None, broken: true, findings: vec![found] }
+                read(None, true, vec![found])
             }
         }
     }
@@ -144,7 +179,7 @@ impl Reader {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::object::{Kind, Spec};
+    use crate::{api::gateway_api::CONTROLLER, object::Spec};
 
     #[test]
     fn objects_are_read_without_what_nobody_needs() {
@@ -158,7 +193,7 @@ mod tests {
         assert_eq!(names, ["metadata", "spec"]);
         assert!(fetched.entries[0].1.get("managedFields").is_none());
         assert_eq!(fetched.meta.resource_version.as_deref(), Some("7"));
-        let read = Reader::new().read(Kind::HttpRoute.info(), fetched);
+        let read = Reader::new(CONTROLLER.into()).read(Kind::HttpRoute.info(), fetched);
         assert_eq!(read.key.to_string(), "HTTPRoute/a/shop");
         assert!(read.broken && read.object.is_none());
         let found = &read.findings[0];
@@ -166,7 +201,7 @@ mod tests {
         assert_eq!(found.object.as_deref(), Some("HTTPRoute/a/shop"));
 
         let good: Fetched = serde_json::from_str(&text.replace(r#""x"}]"#, "80}]")).unwrap();
-        let read = Reader::new().read(Kind::HttpRoute.info(), good);
+        let read = Reader::new(CONTROLLER.into()).read(Kind::HttpRoute.info(), good);
         let object = read.object.unwrap();
         assert!(matches!(object.spec, Spec::HttpRoute(_)) && !read.broken && read.findings.is_empty(), "{:?}", read.findings);
         assert_eq!(object.meta.annotations.len(), 1);

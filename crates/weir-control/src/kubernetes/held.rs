@@ -1,5 +1,5 @@
 //! What the API server holds of one kind, as far as its watch has told: events in, changes of objects out.
-use super::fetched::Read;
+use super::fetched::{Observed, Read};
 use crate::{
     object::{Key, Object},
     source::files::Changes,
@@ -29,6 +29,7 @@ struct Entry {
     /// `None` for one in error that never had a good version.
     object: Option<Arc<Object>>,
     findings: Box<[Diagnostic]>,
+    observed: Option<Box<Observed>>,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +55,16 @@ impl Held {
     }
     pub fn findings(&self) -> impl Iterator<Item = &Diagnostic> {
         self.with_findings.iter().filter_map(|key| self.entries.get(key)).flat_map(|entry| &entry.findings)
+    }
+
+    /// The status that an object has on the server.
+    pub fn observed(&self, key: &Key) -> Option<&Observed> {
+        self.entries.get(key)?.observed.as_deref()
+    }
+    pub fn observe(&mut self, key: &Key, observed: Observed) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.observed = Some(Box::new(observed));
+        }
     }
 
     /// True where the findings may be others now.
@@ -114,14 +125,14 @@ impl Held {
     /// What to hold of an object: itself; in error its last good version, or else what stands in for it. What says the same as
     /// before is what it was before.
     fn entry(&self, read: Read) -> (Key, Entry) {
-        let Read { key, object, broken, findings } = read;
+        let Read { key, object, broken, findings, observed } = read;
         let before = self.get(&key);
         let kept = match (&object, before) {
             (_, Some(before)) if broken && !before.is_stand_in() => Some(before.clone()),
             (Some(new), Some(before)) if new.says_the_same(before) => Some(before.clone()),
             _ => object,
         };
-        (key, Entry { object: kept, findings: findings.into() })
+        (key, Entry { object: kept, findings: findings.into(), observed: observed.map(Box::new) })
     }
 }
 
@@ -141,6 +152,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::{
+        api::gateway_api::CONTROLLER,
         kubernetes::fetched::{Fetched, Reader},
         object::{Kind, Spec},
     };
@@ -150,7 +162,7 @@ mod tests {
         let port = if port == 0 { "\"x\"".to_string() } else { port.to_string() };
         let text =
             format!(r#"{{"metadata":{{"name":"{name}","namespace":"d","resourceVersion":"1"}},"spec":{{"ports":[{{"port":{port}}}]}}}}"#);
-        Reader::new().read(Kind::Service.info(), serde_json::from_str::<Fetched>(&text).unwrap())
+        Reader::new(CONTROLLER.into()).read(Kind::Service.info(), serde_json::from_str::<Fetched>(&text).unwrap())
     }
 
     fn shown(changes: Changes) -> Vec<String> {

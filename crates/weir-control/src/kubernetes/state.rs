@@ -1,8 +1,9 @@
 //! What the watches of a cluster and the control plane share: what each watch holds, what changed and was not taken yet, and what is
 //! wrong.
 use super::{
-    fetched::Reader,
+    fetched::{Observed, Reader, Served},
     held::{Event, Held},
+    own,
     trouble::Trouble,
 };
 use crate::{
@@ -10,8 +11,8 @@ use crate::{
     source::files::Changes,
 };
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::Instant,
 };
 use tokio::sync::Notify;
@@ -36,7 +37,18 @@ pub struct Shared {
     installed: Vec<Notify>,
     /// A watch failed: the server may be down.
     suspected: Notify,
+    /// Somebody changed a status.
+    seen: Notify,
+    pub stats: Stats,
     wake: Wake,
+}
+
+/// Counters of the process.
+#[derive(Debug, Default)]
+pub struct Stats {
+    pub status_writes: AtomicU64,
+    pub status_conflicts: AtomicU64,
+    pub status_errors: AtomicU64,
 }
 
 struct State {
@@ -49,11 +61,18 @@ struct State {
     /// Why the server cannot be reached, and since when.
     down: Option<(String, Instant)>,
     definitions: Option<Trouble>,
+    /// Objects whose status on the server is another one than before.
+    seen: BTreeSet<Key>,
+    /// Why statuses are not written, and why this process cannot become the leader.
+    unwritten: Option<String>,
+    unelected: Option<String>,
 }
 
 struct Scope {
     info: &'static KindInfo,
     namespace: Option<Name>,
+    /// The version in which it is read.
+    version: &'static str,
     held: Held,
     absent: bool,
     trouble: Option<Trouble>,
@@ -93,7 +112,14 @@ fn is_watched(info: &KindInfo) -> bool {
 }
 
 fn scopes(namespaces: &[String]) -> Vec<Scope> {
-    let scope = |info, namespace| Scope { info, namespace, held: Held::default(), absent: false, trouble: None };
+    let scope = |info: &'static KindInfo, namespace| Scope {
+        info,
+        namespace,
+        version: info.versions[0],
+        held: Held::default(),
+        absent: false,
+        trouble: None,
+    };
     let mut all = Vec::new();
     for info in KINDS.iter().filter(|info| is_watched(info)) {
         match info.namespaced && !namespaces.is_empty() {
@@ -105,11 +131,30 @@ fn scopes(namespaces: &[String]) -> Vec<Scope> {
 }
 
 impl Shared {
-    pub fn new(server: String, namespaces: &[String], wake: Wake) -> Shared {
+    pub fn new(server: String, controller: Name, namespaces: &[String], wake: Wake) -> Shared {
         let scopes = scopes(namespaces);
         let installed = scopes.iter().map(|_| Notify::new()).collect();
-        let state = State { scopes, pending: HashMap::new(), complete: false, woken: false, down: None, definitions: None };
-        Shared { server, reader: Reader::new(), state: state.into(), installed, suspected: Notify::new(), wake }
+        let state = State {
+            scopes,
+            pending: HashMap::new(),
+            complete: false,
+            woken: false,
+            down: None,
+            definitions: None,
+            seen: BTreeSet::new(),
+            unwritten: None,
+            unelected: None,
+        };
+        Shared {
+            server,
+            reader: Reader::new(controller),
+            state: state.into(),
+            installed,
+            suspected: Notify::new(),
+            seen: Notify::new(),
+            stats: Stats::default(),
+            wake,
+        }
     }
 
     pub fn scopes(&self) -> impl Iterator<Item = ScopeId> {
@@ -146,6 +191,14 @@ impl Shared {
             all.extend(scope.trouble(state.down.is_some()));
             all.extend(scope.held.findings().cloned());
         }
+        if state.down.is_none() {
+            let unwritten =
+                |why: &String| Diagnostic::warning("StatusNotWritten", format!("the status of objects cannot be written: {why}"));
+            let unelected =
+                |why: &String| Diagnostic::warning("NoLease", format!("no leader can be elected, and no status written: {why}"));
+            all.extend(state.unwritten.iter().map(unwritten));
+            all.extend(state.unelected.iter().map(unelected));
+        }
         if let Some(Trouble::Forbidden(why)) = &state.definitions {
             let help = "grant it, or kinds that are installed later are found within 30 seconds only";
             all.push(Diagnostic::warning("Forbidden", why.clone()).help(help));
@@ -179,10 +232,25 @@ impl Shared {
         let begins = matches!(event, Event::Init);
         let scope = &mut state.scopes[id.0];
         let mut changes = Changes::new();
+        let seen = match &event {
+            Event::Apply(read) if read.observed.as_ref().map(|o| o.own) != scope.held.observed(&read.key).map(|o| o.own) => {
+                Some(read.key.clone())
+            }
+            _ => None,
+        };
+        let listed = matches!(event, Event::InitDone) && own::is_written(scope.info.kind);
         let findings = scope.held.take(event, &mut changes);
+        let seen: Vec<Key> = match listed {
+            true => scope.held.objects().map(|object| object.key.clone()).collect(),
+            false => seen.into_iter().collect(),
+        };
         let told = !begins && (std::mem::take(&mut scope.absent) | scope.trouble.take().is_some());
         let changed = !changes.is_empty();
         state.pending.extend(changes);
+        if !seen.is_empty() {
+            state.seen.extend(seen);
+            self.seen.notify_one();
+        }
         if self.complete(&mut state) || (state.complete && (changed || findings)) || told {
             self.wake(&mut state);
         }
@@ -193,6 +261,53 @@ impl Shared {
         let before = state.complete;
         state.complete |= state.scopes.iter().all(Scope::is_settled);
         state.complete && !before
+    }
+
+    /// The version in which a kind is read from now on.
+    pub fn reads(&self, id: ScopeId, version: &'static str) {
+        self.state().scopes[id.0].version = version;
+    }
+
+    /// The name of the controller whose part of a status is Weir's.
+    pub fn controller(&self) -> &str {
+        &self.reader.controller
+    }
+
+    /// The status that an object of the cluster has on the server, and how to reach it.
+    pub fn observed(&self, key: &Key) -> Option<(Served, Observed)> {
+        let state = self.state();
+        let mut scopes = state.scopes.iter().filter(|scope| scope.info.kind == key.kind);
+        scopes.find_map(|scope| Some((Served { info: scope.info, version: scope.version }, scope.held.observed(key)?.clone())))
+    }
+
+    /// What a status is after it was written.
+    pub fn observe(&self, key: &Key, observed: Observed) {
+        let mut state = self.state();
+        for scope in state.scopes.iter_mut().filter(|scope| scope.info.kind == key.kind) {
+            scope.held.observe(key, observed.clone());
+        }
+    }
+
+    /// Waits for statuses that somebody changed.
+    pub async fn statuses_seen(&self) -> BTreeSet<Key> {
+        self.seen.notified().await;
+        std::mem::take(&mut self.state().seen)
+    }
+
+    pub fn status_trouble(&self, why: Option<String>) {
+        let mut state = self.state();
+        if state.unwritten != why {
+            state.unwritten = why;
+            self.wake(&mut state);
+        }
+    }
+
+    pub fn lease_trouble(&self, why: Option<String>) {
+        let mut state = self.state();
+        if state.unelected != why {
+            state.unelected = why;
+            self.wake(&mut state);
+        }
     }
 
     pub fn absent(&self, id: ScopeId) {

@@ -49,6 +49,7 @@ pub async fn follow(id: ScopeId, client: Client, shared: Arc<Shared>) {
     let (mut delay, mut absent_delay) = (FIRST_DELAY, FIRST_DELAY);
     loop {
         let served = Served { info, version: info.versions[version] };
+        shared.reads(id, served.version);
         let api: Api<Fetched> = match namespace.as_deref() {
             Some(namespace) => Api::namespaced_with(client.clone(), namespace, &served),
             None => Api::all_with(client.clone(), &served),

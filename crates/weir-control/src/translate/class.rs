@@ -6,6 +6,10 @@ use weir_config::model::Name;
 pub enum ForeignClass {
     #[error("the {kind} {name} belongs to the controller {controller}")]
     Named { kind: &'static str, name: Box<str>, controller: Box<str> },
+    #[error("there is no {kind} {name}")]
+    Missing { kind: &'static str, name: Box<str> },
+    #[error("it has no class, and there is no default IngressClass")]
+    NoDefault,
     #[error("it has no class, and the default IngressClass {name} belongs to the controller {controller}")]
     Default { name: Name, controller: Box<str> },
 }

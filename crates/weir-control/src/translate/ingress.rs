@@ -75,7 +75,7 @@ fn report(object: &Object, notes: &Annotations, part: &mut Part) {
     }
 }
 
-/// Whether an Ingress is Weir's, as any is whose class no IngressClass object gives to another controller; else why not.
+/// Whether an Ingress is Weir's; else why not. See [`Options::needs_class`](crate::Options::needs_class).
 fn class(cx: &Cx<'_>, object: &Object, ingress: &Ingress) -> Result<(), ForeignClass> {
     let named = ingress.class.as_deref().or_else(|| object.meta.annotation(CLASS_ANNOTATION));
     let ours = |class: &IngressClass| CONTROLLERS.contains(&&*class.controller);
@@ -84,6 +84,7 @@ fn class(cx: &Cx<'_>, object: &Object, ingress: &Ingress) -> Result<(), ForeignC
             Some(Spec::IngressClass(class)) if !ours(class) => {
                 Err(ForeignClass::Named { kind: "IngressClass", name: name.into(), controller: class.controller.clone() })
             }
+            None if cx.options.needs_class => Err(ForeignClass::Missing { kind: "IngressClass", name: name.into() }),
             _ => Ok(()),
         },
         // Without a class: Weir's, unless another controller's class is the default one.
@@ -93,6 +94,7 @@ fn class(cx: &Cx<'_>, object: &Object, ingress: &Ingress) -> Result<(), ForeignC
                 Some((name, Spec::IngressClass(class))) if !ours(class) => {
                     Err(ForeignClass::Default { name: name.clone(), controller: class.controller.clone() })
                 }
+                None if cx.options.needs_class => Err(ForeignClass::NoDefault),
                 _ => Ok(()),
             }
         }

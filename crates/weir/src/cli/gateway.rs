@@ -9,7 +9,7 @@ use clap::Args as ClapArgs;
 use std::{path::PathBuf, process::ExitCode};
 use weir_control::{
     Sources,
-    kubernetes::{Access, Connection},
+    kubernetes::{Access, Connection, LeaseName},
 };
 
 /// Run a gateway on the objects of a Kubernetes cluster
@@ -39,6 +39,16 @@ pub struct Args {
     /// Files and folders of YAML or JSON beside the cluster; their objects come first; may be repeated
     #[arg(short, long, value_name = "PATH", num_args = 1..)]
     file: Vec<PathBuf>,
+    /// The address, or host name, that the status of Gateways and Ingress objects says; may be repeated [default: spec.addresses of the
+    /// Gateway, --bind, or the address of this machine towards the Kubernetes API]
+    #[arg(long, value_name = "ADDR")]
+    publish_status_address: Vec<String>,
+    /// The Lease by which one of several gateways is chosen to write the status of objects; all of them serve
+    #[arg(long, value_name = "NAME", default_value = "weir-gateway")]
+    leader_election_id: String,
+    /// The namespace of that Lease [default: that of the Pod, or of the context]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    leader_election_namespace: String,
     #[command(flatten)]
     objects: Objects,
     #[command(flatten)]
@@ -47,7 +57,16 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<ExitCode> {
     present(&args.file)?;
-    let access = Access { kubeconfig: args.kubeconfig, context: args.context, namespaces: args.namespace };
+    let mut addresses = args.publish_status_address;
+    addresses.extend(args.objects.bound().filter(|_| addresses.is_empty()).map(|ip| ip.to_string()));
+    let access = Access {
+        kubeconfig: args.kubeconfig,
+        context: args.context,
+        namespaces: args.namespace,
+        addresses,
+        lease: LeaseName { namespace: args.leader_election_namespace, name: args.leader_election_id },
+    };
     let cluster = Some(Box::new(Connection::open(&access)?));
-    args.serve.run(Source::Objects(Sources { paths: args.file, cluster }), args.objects.options())
+    let options = weir_control::Options { needs_class: true, ..args.objects.options() };
+    args.serve.run(Source::Objects(Sources { paths: args.file, cluster }), options)
 }

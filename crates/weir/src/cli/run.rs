@@ -78,6 +78,11 @@ pub struct Objects {
 }
 
 impl Objects {
+    /// The address that is bound to, where one is.
+    pub fn bound(&self) -> Option<IpAddr> {
+        Some(self.bind).filter(|ip| !ip.is_unspecified())
+    }
+
     pub fn options(self) -> weir_control::Options {
         weir_control::Options {
             http_port: self.http_port,

@@ -26,6 +26,7 @@ mod harness;
 mod head_lines;
 mod http2;
 mod kube;
+
 mod limits;
 mod listeners;
 mod live;

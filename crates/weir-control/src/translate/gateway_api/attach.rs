@@ -12,12 +12,13 @@ use crate::{
 use std::{collections::BTreeSet, sync::Arc};
 use weir_config::model::Name;
 
-/// Whether a class is Weir's, as any is that no GatewayClass object gives to another controller; else why not.
+/// Whether a class is Weir's; else why not. See [`Options::needs_class`](crate::Options::needs_class).
 pub fn class(cx: &Cx<'_>, name: &str) -> Result<(), ForeignClass> {
     match cx.aspects(Kind::GatewayClass, "", name, &[Aspect::General]).map(|o| &o.spec) {
         Some(Spec::GatewayClass(class)) if *class.controller != *CONTROLLER => {
             Err(ForeignClass::Named { kind: "GatewayClass", name: name.into(), controller: class.controller.clone() })
         }
+        None if cx.options.needs_class => Err(ForeignClass::Missing { kind: "GatewayClass", name: name.into() }),
         _ => Ok(()),
     }
 }

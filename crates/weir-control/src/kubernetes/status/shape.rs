@@ -1,0 +1,114 @@
+//! The `status` of an object in the form of its API, made of what the board says.
+use crate::{
+    api::gateway_api::{
+        GROUP,
+        gateway::{Gateway, Listener},
+        http_route::ParentRef,
+    },
+    kubernetes::own,
+    object::{Key, Kind, Object, Spec},
+    status::{Condition, ObjectStatus, Scope},
+};
+use serde_json::{Value, json};
+
+/// What the status says beside the board.
+pub struct Facts<'a> {
+    pub controller: &'a str,
+    /// The addresses of a Gateway without `spec.addresses`, and of an Ingress.
+    pub addresses: &'a [String],
+    /// Whether a Gateway is Weir's.
+    pub owns: &'a dyn Fn(&Key) -> bool,
+}
+
+/// Reasons of objects that are not for this gateway, as those of a mesh: their status is not for it to write.
+const NOT_OURS: [&str; 3] = ["NotAccepted", "MeshOnly", "NoParents"];
+
+/// Weir's own part of the status; `None` for a kind without one.
+pub fn status(object: &Object, of: &ObjectStatus, facts: &Facts<'_>) -> Option<Value> {
+    let conditions = |scope: &Scope| -> Vec<Value> {
+        of.conditions.iter().filter(|c| c.scope == *scope).map(|c| condition(c, of.observed_generation)).collect()
+    };
+    Some(match &object.spec {
+        Spec::GatewayClass(_) => json!({ "conditions": conditions(&Scope::Object) }),
+        Spec::Gateway(gateway) => {
+            let listener = |l: &Listener| listener(l, conditions(&Scope::Listener(l.name.clone())));
+            json!({
+                "addresses": addresses(gateway, facts),
+                "conditions": conditions(&Scope::Object),
+                "listeners": gateway.listeners.iter().map(listener).collect::<Vec<_>>(),
+            })
+        }
+        Spec::HttpRoute(route) => parents(object, &route.parents, conditions, facts),
+        Spec::L4Route(route) => parents(object, &route.parents, conditions, facts),
+        // Of another class: not ours to touch.
+        Spec::Ingress(_) if !of.conditions.iter().any(|c| c.kind == "Accepted" && c.status) => return None,
+        Spec::Ingress(_) => {
+            let addresses = facts.addresses.iter().map(|address| match address.parse::<std::net::IpAddr>() {
+                Ok(_) => json!({ "ip": address }),
+                Err(_) => json!({ "hostname": address }),
+            });
+            json!({ "loadBalancer": { "ingress": addresses.collect::<Vec<_>>() } })
+        }
+        _ if own::is_written(object.key.kind) && object.key.kind != Kind::BackendTlsPolicy => {
+            if of.conditions.iter().any(|c| NOT_OURS.contains(&c.reason)) {
+                return None;
+            }
+            json!({ "conditions": conditions(&Scope::Object) })
+        }
+        _ => return None,
+    })
+}
+
+/// `lastTransitionTime` is set where it is written.
+fn condition(of: &Condition, generation: i64) -> Value {
+    let status = if of.status { "True" } else { "False" };
+    // As long as the API allows.
+    let message: String = of.message.chars().take(MAX_MESSAGE).collect();
+    json!({ "type": of.kind, "status": status, "reason": of.reason, "message": message, "observedGeneration": generation })
+}
+
+const MAX_MESSAGE: usize = 32768;
+
+fn addresses(gateway: &Gateway, facts: &Facts<'_>) -> Vec<Value> {
+    let address = |value: &str| {
+        let kind = if value.parse::<std::net::IpAddr>().is_ok() { "IPAddress" } else { "Hostname" };
+        json!({ "type": kind, "value": value })
+    };
+    match gateway.addresses.is_empty() {
+        true => facts.addresses.iter().map(|a| address(a)).collect(),
+        false => gateway.addresses.iter().map(|a| address(&a.to_string())).collect(),
+    }
+}
+
+fn listener(of: &Listener, conditions: Vec<Value>) -> Value {
+    let kinds: Vec<Value> = of.kinds.iter().map(|kind| json!({ "group": GROUP, "kind": kind.info().name })).collect();
+    json!({ "name": of.name, "supportedKinds": kinds, "attachedRoutes": 0, "conditions": conditions })
+}
+
+/// An entry for each parent that is a Gateway of Weir.
+fn parents(object: &Object, refs: &[ParentRef], conditions: impl Fn(&Scope) -> Vec<Value>, facts: &Facts<'_>) -> Value {
+    let entries = refs.iter().enumerate().filter_map(|(index, parent)| {
+        let namespace = parent.namespace.as_ref().unwrap_or(&object.key.namespace);
+        if parent.foreign || !(facts.owns)(&Key::new(Kind::Gateway, namespace, &parent.name)) {
+            return None;
+        }
+        let conditions = conditions(&Scope::parent(index));
+        (!conditions.is_empty())
+            .then(|| json!({ "controllerName": facts.controller, "parentRef": parent_ref(parent), "conditions": conditions }))
+    });
+    json!({ "parents": entries.collect::<Vec<_>>() })
+}
+
+fn parent_ref(parent: &ParentRef) -> Value {
+    let mut reference = json!({ "group": GROUP, "kind": "Gateway", "name": parent.name });
+    if let Some(namespace) = &parent.namespace {
+        reference["namespace"] = json!(namespace);
+    }
+    if let Some(section) = &parent.section {
+        reference["sectionName"] = json!(section);
+    }
+    if let Some(port) = parent.port {
+        reference["port"] = json!(port);
+    }
+    reference
+}

@@ -1,0 +1,197 @@
+//! Writes statuses: the newest version of each, several objects at a time, and none that is there already.
+use super::{
+    leader::Leader,
+    queue::Queue,
+    shape::{self, Facts},
+};
+use crate::{
+    kubernetes::{
+        client::{LeaseName, chain},
+        fetched::{Observed, Served},
+        own,
+        state::Shared,
+    },
+    object::Key,
+    status::Status,
+};
+use k8s_openapi::jiff::{Timestamp, fmt::strtime};
+use kube::{
+    Api, Client,
+    api::{ApiResource, DynamicObject, Patch, PatchParams},
+};
+use serde_json::{Value, json};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+use tokio::{task::JoinSet, time::sleep_until};
+
+/// Statuses that are written at the same time.
+const MAX_WRITES: usize = 16;
+/// Attempts where somebody else writes the same object at the same time.
+const MAX_CONFLICTS: usize = 5;
+const FIELD_MANAGER: &str = "weir";
+
+#[derive(Clone, Debug)]
+pub struct WriterOptions {
+    pub lease: LeaseName,
+    /// Of Gateways without addresses of their own, and of Ingress objects.
+    pub addresses: Vec<String>,
+}
+
+pub struct Writer {
+    pub client: Client,
+    pub shared: Arc<Shared>,
+    pub status: Status,
+    pub leader: Arc<Leader>,
+    pub options: WriterOptions,
+}
+
+/// What became of one attempt.
+enum Outcome {
+    /// It is as it should be, or not ours to write.
+    Done,
+    /// It may work later.
+    Failed(kube::Error),
+    /// This process does not lead any more.
+    NotLeading,
+}
+
+impl Writer {
+    /// Writes for as long as the process lives.
+    pub async fn run(self) {
+        let writer = Arc::new(self);
+        let elect = {
+            let writer = writer.clone();
+            async move {
+                let shared = writer.shared.clone();
+                let trouble = move |error: Option<kube::Error>| shared.lease_trouble(error.map(|e| chain(&e)));
+                writer.leader.run(writer.client.clone(), writer.options.lease.clone(), trouble).await;
+            }
+        };
+        tokio::spawn(elect);
+        let mut leads = writer.leader.changes();
+        let (mut changes, mut queue, mut tasks) = (writer.status.stream(), Queue::default(), JoinSet::new());
+        loop {
+            if writer.leader.leads() {
+                while tasks.len() < MAX_WRITES
+                    && let Some(key) = queue.next(Instant::now())
+                {
+                    let writer = writer.clone();
+                    tasks.spawn(async move {
+                        let outcome = writer.write(&key).await;
+                        (key, outcome)
+                    });
+                }
+            }
+            let wakes = queue.wakes().filter(|_| writer.leader.leads());
+            tokio::select! {
+                changed = changes.next() => changed.keys.into_iter().for_each(|key| queue.add(key)),
+                seen = writer.shared.statuses_seen() => seen.into_iter().for_each(|key| queue.add(key)),
+                Some(Ok((key, outcome))) = tasks.join_next() => {
+                    let failed = !matches!(outcome, Outcome::Done);
+                    queue.done(key, failed, Instant::now());
+                    match outcome {
+                        Outcome::Done => writer.shared.status_trouble(None),
+                        Outcome::Failed(error) => writer.shared.status_trouble(Some(chain(&error))),
+                        Outcome::NotLeading => {}
+                    }
+                }
+                Ok(()) = leads.changed() => {}
+                () = sleep_until(wakes.unwrap_or_else(Instant::now).into()), if wakes.is_some() => {}
+            }
+        }
+    }
+
+    async fn write(&self, key: &Key) -> Outcome {
+        let Some(desired) = self.desired(key) else { return Outcome::Done };
+        let Some((served, mut observed)) = self.shared.observed(key) else { return Outcome::Done };
+        let controller = self.shared.controller();
+        let want = own::own(key.kind, controller, &desired);
+        let digest = own::digest(&want);
+        let api = self.api(served, key);
+        for _ in 0..MAX_CONFLICTS {
+            if observed.own == digest {
+                return Outcome::Done;
+            }
+            let current = match observed.empty {
+                true => json!({}),
+                false => match api.get(&key.name).await {
+                    Ok(object) => {
+                        observed = self.observe(key, &object);
+                        if observed.own == digest {
+                            return Outcome::Done;
+                        }
+                        object.data.get("status").cloned().unwrap_or_else(|| json!({}))
+                    }
+                    Err(kube::Error::Api(status)) if status.is_not_found() => return Outcome::Done,
+                    Err(e) => return Outcome::Failed(e),
+                },
+            };
+            let now = strtime::format("%Y-%m-%dT%H:%M:%SZ", Timestamp::now()).unwrap_or_default();
+            let status = own::merged(key.kind, controller, &current, &desired, &now);
+            let patch = Patch::Merge(json!({ "metadata": { "resourceVersion": &*observed.version }, "status": status }));
+            if !self.leader.leads() {
+                return Outcome::NotLeading;
+            }
+            let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+            match api.patch_status(&key.name, &params, &patch).await {
+                Ok(object) => {
+                    self.shared.stats.status_writes.fetch_add(1, Ordering::Relaxed);
+                    self.observe(key, &object);
+                    return Outcome::Done;
+                }
+                // Somebody else wrote it: look again.
+                Err(kube::Error::Api(status)) if status.is_conflict() => {
+                    self.shared.stats.status_conflicts.fetch_add(1, Ordering::Relaxed);
+                    observed.empty = false;
+                }
+                Err(kube::Error::Api(status)) if status.is_not_found() => return Outcome::Done,
+                Err(e) => {
+                    self.shared.stats.status_errors.fetch_add(1, Ordering::Relaxed);
+                    return Outcome::Failed(e);
+                }
+            }
+        }
+        Outcome::Failed(kube::Error::Api(kube::core::Status::failure("the object changes all the time", "Conflict").boxed()))
+    }
+
+    /// What the status should be; `None` where it is not for us to say.
+    fn desired(&self, key: &Key) -> Option<Value> {
+        if !own::is_written(key.kind) {
+            return None;
+        }
+        let of = self.status.status(key)?;
+        if !of.is_ours {
+            return own::nothing(key.kind);
+        }
+        // An object of a file hides that of the cluster.
+        let object = of.object.as_ref().filter(|object| object.document.file.is_none())?;
+        let owns = |key: &Key| self.status.status(key).is_some_and(|of| of.is_ours && of.object.is_some());
+        let facts = Facts { controller: self.shared.controller(), addresses: &self.options.addresses, owns: &owns };
+        shape::status(object, &of, &facts)
+    }
+
+    fn observe(&self, key: &Key, object: &DynamicObject) -> Observed {
+        let status = object.data.get("status").unwrap_or(&Value::Null);
+        let version = object.metadata.resource_version.as_deref().unwrap_or_default();
+        let observed = Observed::of(key.kind, self.shared.controller(), version, status);
+        self.shared.observe(key, observed.clone());
+        observed
+    }
+
+    fn api(&self, served: Served, key: &Key) -> Api<DynamicObject> {
+        let Served { info, version } = served;
+        let resource = ApiResource {
+            group: info.group.into(),
+            version: version.into(),
+            api_version: info.api_version(version),
+            kind: info.name.into(),
+            plural: info.plural(),
+        };
+        match info.namespaced {
+            true => Api::namespaced_with(self.client.clone(), &key.namespace, &resource),
+            false => Api::all_with(self.client.clone(), &resource),
+        }
+    }
+}
