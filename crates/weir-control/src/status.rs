@@ -94,6 +94,11 @@ impl Status {
         self.status(key).map(|status| status.conditions).unwrap_or_default()
     }
 
+    /// All objects that there is something to say of.
+    pub fn keys(&self) -> BTreeSet<Key> {
+        self.lock().board.keys()
+    }
+
     /// From now on; the first item is all objects.
     pub fn stream(&self) -> StatusStream {
         let unread = Arc::new(Unread { changed: Mutex::new(Changed::All), notify: Notify::new() });

@@ -27,8 +27,17 @@ pub struct Access {
     /// What the status says of Gateways without addresses of their own, and of Ingress objects; empty for the address of this machine
     /// towards the API server.
     pub addresses: Vec<String>,
+    /// The Service in front of the gateways, whose addresses are said instead.
+    pub service: Option<ServiceName>,
     /// The Lease by which one of several gateways writes statuses. Its namespace may be empty, for that of the Pod or the context.
     pub lease: LeaseName,
+}
+
+/// Where a Service is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceName {
+    pub namespace: String,
+    pub name: String,
 }
 
 /// Where the Lease is.
@@ -80,7 +89,7 @@ impl Connection {
         if access.lease.namespace.is_empty() {
             access.lease.namespace.clone_from(&config.default_namespace);
         }
-        if access.addresses.is_empty() {
+        if access.addresses.is_empty() && access.service.is_none() {
             access.addresses.extend(own_address(&config).map(|ip| ip.to_string()));
         }
         let server = config.cluster_url.to_string().trim_end_matches('/').to_string();

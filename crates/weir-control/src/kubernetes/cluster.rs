@@ -32,9 +32,9 @@ impl Cluster {
     pub fn follow(connection: Connection, status: Status, wake: Wake) -> Result<Cluster, ConnectError> {
         let Connection { runtime, client, server, access } = connection;
         let shared = Arc::new(Shared::new(server.clone(), CONTROLLER.into(), &access.namespaces, wake));
-        let options = WriterOptions { lease: access.lease, addresses: access.addresses };
+        let options = WriterOptions { lease: access.lease, addresses: access.addresses, service: access.service };
         let (leader, lease) = (Arc::new(Leader::default()), options.lease.clone());
-        let writer = Writer { client: client.clone(), shared: shared.clone(), status, leader: leader.clone(), options };
+        let writer = Writer::new(client.clone(), shared.clone(), status, leader.clone(), options);
         let (stop, stopped) = oneshot::channel::<()>();
         let followed = shared.clone();
         thread::Builder::new().name("weir-kubernetes".into()).spawn(move || {

@@ -1,9 +1,11 @@
 //! Writes what became of the objects of a cluster into their `status`.
 //!
-//! `shape` makes the status of an object by what the board says, `queue` holds the objects to look at, `lease` decides who writes, `leader` keeps the Lease, and `writer` does it.
+//! `shape` makes the status of an object by what the board says, `queue` holds the objects to look at, `service`
+//! knows the addresses of the Service in front, `lease` decides who writes, `leader` keeps the Lease, and `writer` does it.
 mod leader;
 mod lease;
 mod queue;
+mod service;
 mod shape;
 mod writer;
 

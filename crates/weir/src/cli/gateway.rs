@@ -9,7 +9,7 @@ use clap::Args as ClapArgs;
 use std::{path::PathBuf, process::ExitCode};
 use weir_control::{
     Sources,
-    kubernetes::{Access, Connection, LeaseName},
+    kubernetes::{Access, Connection, LeaseName, ServiceName},
 };
 
 /// Run a gateway on the objects of a Kubernetes cluster
@@ -43,6 +43,9 @@ pub struct Args {
     /// Gateway, --bind, or the address of this machine towards the Kubernetes API]
     #[arg(long, value_name = "ADDR")]
     publish_status_address: Vec<String>,
+    /// The Service in front of the gateways: the status of Gateways and Ingress objects says its addresses
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = service, conflicts_with = "publish_status_address")]
+    publish_service: Option<ServiceName>,
     /// The Lease by which one of several gateways is chosen to write the status of objects; all of them serve
     #[arg(long, value_name = "NAME", default_value = "weir-gateway")]
     leader_election_id: String,
@@ -58,15 +61,25 @@ pub struct Args {
 pub fn run(args: Args) -> Result<ExitCode> {
     present(&args.file)?;
     let mut addresses = args.publish_status_address;
-    addresses.extend(args.objects.bound().filter(|_| addresses.is_empty()).map(|ip| ip.to_string()));
+    addresses.extend(args.objects.bound().filter(|_| addresses.is_empty() && args.publish_service.is_none()).map(|ip| ip.to_string()));
     let access = Access {
         kubeconfig: args.kubeconfig,
         context: args.context,
         namespaces: args.namespace,
         addresses,
+        service: args.publish_service,
         lease: LeaseName { namespace: args.leader_election_namespace, name: args.leader_election_id },
     };
     let cluster = Some(Box::new(Connection::open(&access)?));
     let options = weir_control::Options { needs_class: true, ..args.objects.options() };
     args.serve.run(Source::Objects(Sources { paths: args.file, cluster }), options)
+}
+
+fn service(text: &str) -> Result<ServiceName, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok(ServiceName { namespace: namespace.into(), name: name.into() })
+        }
+        _ => Err("write it as NAMESPACE/NAME, as weir-system/weir".into()),
+    }
 }

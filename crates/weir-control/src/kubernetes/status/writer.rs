@@ -2,16 +2,17 @@
 use super::{
     leader::Leader,
     queue::Queue,
+    service,
     shape::{self, Facts},
 };
 use crate::{
     kubernetes::{
-        client::{LeaseName, chain},
+        client::{LeaseName, ServiceName, chain},
         fetched::{Observed, Served},
         own,
         state::Shared,
     },
-    object::Key,
+    object::{Key, Kind},
     status::Status,
 };
 use k8s_openapi::jiff::{Timestamp, fmt::strtime};
@@ -24,7 +25,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
-use tokio::{task::JoinSet, time::sleep_until};
+use tokio::{sync::watch, task::JoinSet, time::sleep_until};
 
 /// Statuses that are written at the same time.
 const MAX_WRITES: usize = 16;
@@ -37,17 +38,21 @@ pub struct WriterOptions {
     pub lease: LeaseName,
     /// Of Gateways without addresses of their own, and of Ingress objects.
     pub addresses: Vec<String>,
+    /// Takes the place of `addresses`.
+    pub service: Option<ServiceName>,
 }
 
 pub struct Writer {
-    pub client: Client,
-    pub shared: Arc<Shared>,
-    pub status: Status,
-    pub leader: Arc<Leader>,
-    pub options: WriterOptions,
+    client: Client,
+    shared: Arc<Shared>,
+    status: Status,
+    leader: Arc<Leader>,
+    options: WriterOptions,
+    /// Of Gateways without addresses of their own, and of Ingress objects.
+    addresses: watch::Sender<Vec<String>>,
 }
 
-/// What became of one attempt.
+/// The result of one attempt.
 enum Outcome {
     /// It is as it should be, or not ours to write.
     Done,
@@ -58,6 +63,11 @@ enum Outcome {
 }
 
 impl Writer {
+    pub fn new(client: Client, shared: Arc<Shared>, status: Status, leader: Arc<Leader>, options: WriterOptions) -> Writer {
+        let addresses = watch::Sender::new(options.addresses.clone());
+        Writer { client, shared, status, leader, options, addresses }
+    }
+
     /// Writes for as long as the process lives.
     pub async fn run(self) {
         let writer = Arc::new(self);
@@ -70,6 +80,10 @@ impl Writer {
             }
         };
         tokio::spawn(elect);
+        if let Some(service) = writer.options.service.clone() {
+            tokio::spawn(service::follow(writer.client.clone(), service, writer.addresses.clone()));
+        }
+        let mut addresses = writer.addresses.subscribe();
         let mut leads = writer.leader.changes();
         let (mut changes, mut queue, mut tasks) = (writer.status.stream(), Queue::default(), JoinSet::new());
         loop {
@@ -98,6 +112,10 @@ impl Writer {
                     }
                 }
                 Ok(()) = leads.changed() => {}
+                Ok(()) = addresses.changed() => {
+                    let addressed = writer.status.keys().into_iter().filter(|key| matches!(key.kind, Kind::Gateway | Kind::Ingress));
+                    addressed.for_each(|key| queue.add(key));
+                }
                 () = sleep_until(wakes.unwrap_or_else(Instant::now).into()), if wakes.is_some() => {}
             }
         }
@@ -168,7 +186,8 @@ impl Writer {
         // An object of a file hides that of the cluster.
         let object = of.object.as_ref().filter(|object| object.document.file.is_none())?;
         let owns = |key: &Key| self.status.status(key).is_some_and(|of| of.is_ours && of.object.is_some());
-        let facts = Facts { controller: self.shared.controller(), addresses: &self.options.addresses, owns: &owns };
+        let addresses = self.addresses.borrow().clone();
+        let facts = Facts { controller: self.shared.controller(), addresses: &addresses, owns: &owns };
         shape::status(object, &of, &facts)
     }
 
