@@ -105,7 +105,8 @@ fn kubernetes(root: &Path) -> Result<()> {
         bail!("gofmt tools/kube-rig: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     }
     cargo_like(&rig, "go", &["vet", "./..."])?;
-    weir_test::kube::programs::programs(weir_test::kube::programs::SUITE)?;
+    use weir_test::kube::programs::{HELM, SUITE, programs};
+    programs(&[SUITE, HELM].concat())?;
     Ok(())
 }
 

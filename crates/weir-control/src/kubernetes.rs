@@ -1,7 +1,8 @@
 //! Objects from a Kubernetes API: one watch for each kind, decoded as files are.
 //!
-//! `client` connects, `fetched` reads objects off the wire, `held` is the state machine of one watch, `state` what all
+//! `client` connects, `apply` creates objects, `fetched` reads objects off the wire, `held` is the state machine of one watch, `state` what all
 //! of them share with the control plane, `watch` drives them, and `cluster` is what the control plane sees.
+mod apply;
 mod client;
 mod cluster;
 mod fetched;
@@ -12,5 +13,6 @@ mod status;
 mod trouble;
 mod watch;
 
-pub use client::{Access, ConnectError, Connection, LeaseName};
+pub use apply::ApplyError;
+pub use client::{Access, ConnectError, Connection, LeaseName, ServiceName};
 pub use cluster::Cluster;

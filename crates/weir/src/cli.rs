@@ -4,6 +4,7 @@ mod check;
 pub mod docs;
 mod echo;
 mod gateway;
+mod install;
 mod paths;
 mod plugin;
 mod run;
@@ -25,6 +26,7 @@ Examples:
   weir run conf.d/                            serve a folder, and follow its changes
   weir run --to http://127.0.0.1:3000         send everything to one URL
   weir gateway                                serve the objects of a Kubernetes cluster
+  weir install --image IMAGE                  install it in a Kubernetes cluster
   weir check conf.d/                          what is wrong with it, and where
   weir plugin new greeter && cd greeter       start a plugin in Go
   weir completions bash > ~/.local/share/bash-completion/completions/weir"
@@ -38,6 +40,7 @@ pub struct Cli {
 pub enum Command {
     Run(Box<run::Args>),
     Gateway(Box<gateway::Args>),
+    Install(install::Args),
     Check(check::Args),
     Echo(echo::Args),
     #[command(subcommand)]
@@ -71,6 +74,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Run(args) => run::run(*args),
         Command::Gateway(args) => gateway::run(*args),
+        Command::Install(args) => install::run(args),
         Command::Check(args) => check::run(args),
         Command::Echo(args) => echo::run(args),
         Command::Plugin(command) => plugin::run(command),

@@ -16,6 +16,9 @@ pub const API: &[&str] = &["kube-rig", "kube-apiserver"];
 /// What the conformance suite needs.
 pub const SUITE: &[&str] = &["kube-rig", "kube-apiserver", "kube-controller-manager", "echo-basic", "coredns", "conformance.test"];
 
+/// What renders the chart.
+pub const HELM: &[&str] = &["helm"];
+
 /// Name, module below `tools/kube-rig`, arguments of `go`.
 const PROGRAMS: &[(&str, &str, &[&str])] = &[
     ("kube-rig", "", &["build", "."]),
@@ -24,6 +27,7 @@ const PROGRAMS: &[(&str, &str, &[&str])] = &[
     ("coredns", "coredns", &["build", "."]),
     ("kube-apiserver", "kubernetes", &["build", "k8s.io/kubernetes/cmd/kube-apiserver"]),
     ("kube-controller-manager", "kubernetes", &["build", "k8s.io/kubernetes/cmd/kube-controller-manager"]),
+    ("helm", "helm", &["build", "helm.sh/helm/v3/cmd/helm"]),
     ("kubectl", "kubernetes", &["build", "k8s.io/kubernetes/cmd/kubectl"]),
 ];
 

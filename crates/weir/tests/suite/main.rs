@@ -25,6 +25,7 @@ mod grpc;
 mod harness;
 mod head_lines;
 mod http2;
+mod install;
 mod kube;
 
 mod limits;

@@ -1,0 +1,180 @@
+//! The chart, the manifests made from it, and `weir install`.
+use crate::harness::{root, weir};
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+};
+use weir_test::{
+    Kube,
+    kube::programs::{HELM, programs},
+};
+
+/// The version that charts are rendered for; Helm's own default is years old.
+const KUBE_VERSION: &str = "1.34.0";
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn printed(arguments: &[&str]) -> String {
+    let output = weir().args(arguments).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    text(&output.stdout)
+}
+
+/// `weir install` in a cluster.
+fn install(kube: &Kube, image: &str) -> Output {
+    let mut command = kube.command(env!("CARGO_BIN_EXE_weir"));
+    command.args(["install", "--image", image]).env("KUBECONFIG", kube.kubeconfig()).output().unwrap()
+}
+
+/// What Helm prints, or its errors.
+fn helm(arguments: &[&str]) -> Result<String, String> {
+    let path = programs(HELM).unwrap().path;
+    let output = Command::new("env").arg("helm").args(arguments).env("PATH", path).current_dir(root()).output().unwrap();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr) + &text(&output.stdout)) }
+}
+
+fn template(values: &[&str]) -> Result<String, String> {
+    let mut arguments = vec!["template", "weir", "deploy/helm/weir", "--namespace", "weir-system", "--kube-version", KUBE_VERSION];
+    values.iter().for_each(|value| arguments.extend(["--set", value]));
+    helm(&arguments)
+}
+
+fn manifests() -> PathBuf {
+    root().join("deploy/manifests/weir.yaml")
+}
+
+/// The chart with its default values, without what only Helm reads.
+fn rendered() -> String {
+    let head = "# The chart deploy/helm/weir with its default values, for those who do not use Helm. Made by a test: see CONTRIBUTING.md.
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: weir-system
+";
+    let helms = [
+        "# Source:",
+        "    helm.sh/chart:",
+        "    app.kubernetes.io/managed-by:",
+        "        helm.sh/chart:",
+        "        app.kubernetes.io/managed-by:",
+    ];
+    let chart = template(&[]).unwrap();
+    let lines = chart.lines().filter(|l| !helms.iter().any(|h| l.starts_with(h)));
+    lines.fold(head.to_string(), |text, line| text + line + "\n")
+}
+
+#[test]
+fn the_manifests_are_those_of_the_chart() {
+    let now = rendered();
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(manifests(), &now).unwrap();
+    }
+    let written = fs::read_to_string(manifests()).unwrap();
+    let differs = written.lines().zip(now.lines()).find(|(a, b)| a != b);
+    assert!(written == now, "UPDATE=1 cargo test -p weir --test suite the_manifests writes the file: {differs:?}");
+}
+
+#[test]
+fn the_chart_renders_what_values_ask_for_and_refuses_what_is_wrong() {
+    helm(&["lint", "--strict", "--kube-version", KUBE_VERSION, "deploy/helm/weir"]).unwrap();
+    // Values, what is there, and what is not.
+    for (values, there, absent) in [
+        (
+            &[][..],
+            &["kind: ClusterRole\n", "kind: PodDisruptionBudget", "controllerName: weir.dev/gateway-controller", "replicas: 2"][..],
+            &["kind: HorizontalPodAutoscaler", "kind: PodMonitor"][..],
+        ),
+        (&["namespaces={a,b}"], &["--namespace=a", "--namespace=b", "namespace: b\n"], &[]),
+        (&["apis.gateway=false"], &["kind: IngressClass"], &["gateway.networking.k8s.io", "kind: GatewayClass"]),
+        (&["apis.istio=false", "apis.wasmPlugin=false"], &["httproutes"], &["istio.io", "higress.io", "pods"]),
+        (&["autoscaling.enabled=true"], &["kind: HorizontalPodAutoscaler", "kind: PodDisruptionBudget"], &["replicas: "]),
+        (&["replicaCount=1"], &["replicas: 1"], &["kind: PodDisruptionBudget"]),
+        (&["metrics.podMonitor.create=true", "metrics.podMonitor.labels.release=prom"], &["kind: PodMonitor", "release: prom"], &[]),
+        (&["ingressClass.default=true"], &["is-default-class: \"true\""], &[]),
+        (&["serviceAccount.create=false", "serviceAccount.name=mine"], &["serviceAccountName: mine"], &["kind: ServiceAccount\nmetadata"]),
+        (&["image.repository=registry.example.com/weir", "image.tag=v7"], &["image: registry.example.com/weir:v7"], &[]),
+        (&["extraArgs={--log-level=debug}"], &["- --log-level=debug"], &[]),
+        (
+            &["service.ports[0].name=sip", "service.ports[0].port=5060", "service.ports[0].protocol=UDP"],
+            &["protocol: UDP", "containerPort: 5060"],
+            &[],
+        ),
+    ] {
+        let text = template(values).unwrap_or_else(|e| panic!("{values:?}: {e}"));
+        for part in there {
+            assert!(text.contains(part), "{values:?}: {part} is missing in\n{text}");
+        }
+        for part in absent {
+            assert!(!text.contains(part), "{values:?}: {part} is in\n{text}");
+        }
+    }
+    for (value, says) in [
+        ("replicas=3", "replicas"),
+        ("service.type=Loadbalancer", "LoadBalancer"),
+        ("service.ports[0].name=x,service.ports[0].port=70000", "65,535"),
+        ("image.repository=", "repository"),
+        ("serviceAccount.create=false", "serviceAccount.name is required"),
+    ] {
+        let error = template(&[value]).unwrap_err();
+        assert!(error.contains(says), "{value}: {error}");
+    }
+}
+
+#[test]
+fn install_prints_the_manifests_or_applies_them() {
+    assert_eq!(printed(&["install", "--dry-run"]), fs::read_to_string(manifests()).unwrap());
+    let other = printed(&["install", "--dry-run", "--namespace", "edge", "--image", "registry.example.com/weir:7"]);
+    assert!(other.contains("image: registry.example.com/weir:7\n") && !other.contains("weir-system") && other.contains("name: edge\n"));
+    for (arguments, says) in [
+        (&["install"][..], "--image"),
+        (&["install", "--dry-run", "--namespace", "Not_One"], "lower case letters"),
+        (&["install", "--dry-run", "--kubeconfig", "x"], "--dry-run"),
+        (&["install", "--image", "weir:1", "--kubeconfig", "/nowhere/config"], "cannot read the kubeconfig /nowhere/config"),
+    ] {
+        let refused = weir().args(arguments).output().unwrap();
+        assert!(!refused.status.success() && text(&refused.stderr).contains(says), "{arguments:?}: {refused:?}");
+    }
+    // Twice: what is there is updated.
+    let kube = Kube::start();
+    for _ in 0..2 {
+        let output = install(&kube, "registry.example.com/weir:7");
+        let said = text(&output.stdout);
+        assert!(
+            output.status.success() && said.contains("Deployment/weir applied") && said.contains("GatewayClass/weir applied"),
+            "{output:?}"
+        );
+    }
+    let deployment = kube.object("/apis/apps/v1/namespaces/weir-system/deployments/weir").unwrap();
+    assert_eq!(deployment["spec"]["template"]["spec"]["containers"][0]["image"], "registry.example.com/weir:7");
+    // Without the definitions of Gateway API its class is named.
+    let output = install(&Kube::bare(), "weir:7");
+    assert!(!output.status.success(), "{output:?}");
+    assert!(text(&output.stderr).contains("GatewayClass/weir: the cluster has no GatewayClass"), "{output:?}");
+}
+
+/// Every argument of the container is one that the command has.
+#[test]
+fn the_chart_starts_the_command_with_arguments_that_it_has() {
+    let text = template(&["namespaces={a}"]).unwrap();
+    let help = printed(&["gateway", "--help"]);
+    let arguments: Vec<&str> = text.lines().filter_map(|l| l.trim_start().strip_prefix("- --")).collect();
+    assert!(arguments.len() > 5, "{text}");
+    for argument in arguments {
+        let flag = argument.split('=').next().unwrap();
+        assert!(help.contains(&format!("--{flag} ")), "--{flag} is no flag of weir gateway");
+    }
+}
+
+#[test]
+fn the_image_holds_all_that_the_program_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = Command::new(root().join("deploy/image/rootfs.sh")).arg(env!("CARGO_BIN_EXE_weir")).arg(dir.path()).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let mut run = Command::new("chroot");
+    run.args(["--userspec=65532:65532"]).arg(dir.path()).args(["/usr/bin/weir", "check", "-"]).stdin(Stdio::null());
+    let output = run.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
