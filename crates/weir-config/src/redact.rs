@@ -148,6 +148,7 @@ fn named(pattern: &str) -> Option<Regex> {
     Regex::new(pattern).ok()
 }
 
+// Each is compiled when a text first has what all its matches have: together they take more memory than a small gateway.
 static USERINFO: LazyLock<Option<Regex>> = LazyLock::new(|| named(r#"[A-Za-z][A-Za-z0-9+.-]*://([^\s/?#"'`<>]+)@"#));
 static CREDENTIALS: LazyLock<Option<Regex>> = LazyLock::new(|| named(r"(?i)\b(?:bearer|basic)\s+([A-Za-z0-9._~+/=-]{6,})"));
 static PARAMETERS: LazyLock<Vec<Regex>> = LazyLock::new(|| {
@@ -176,23 +177,33 @@ fn may_name_secrets(text: &str) -> bool {
 
 fn in_text(text: &str) -> Vec<Cut> {
     let mut cuts = credentials(text);
-    cuts.extend(matches(text, &MEMBERS));
+    if text.contains('"') && text.contains(':') {
+        cuts.extend(matches(text, &MEMBERS));
+    }
     cuts
 }
 
 /// URLs' users and secret parameters, bearer and basic credentials, `password=…`.
 fn credentials(text: &str) -> Vec<Cut> {
-    // Nothing of it is without one of these.
-    if !text.bytes().any(|b| matches!(b, b'@' | b'=' | b' ')) {
-        return Vec::new();
-    }
     let first = |found: &Captures<'_>| found.get(1).map(|g| Cut::of(g.range()));
-    let mut cuts: Vec<Cut> = USERINFO.iter().flat_map(|p| p.captures_iter(text)).filter_map(|c| first(&c)).collect();
+    let mut cuts: Vec<Cut> = Vec::new();
+    if text.contains("://") && text.contains('@') {
+        cuts.extend(USERINFO.iter().flat_map(|p| p.captures_iter(text)).filter_map(|c| first(&c)));
+    }
     // `Basic authentication` is none.
     let is_token = |c: &Captures<'_>| c[1].bytes().skip(1).any(|b| b.is_ascii_digit() || b.is_ascii_uppercase() || b == b'=');
-    cuts.extend(CREDENTIALS.iter().flat_map(|p| p.captures_iter(text)).filter(is_token).filter_map(|c| first(&c)));
-    cuts.extend(matches(text, &PARAMETERS));
+    if ["bearer", "basic"].iter().any(|scheme| contains_ignoring_case(text, scheme)) {
+        cuts.extend(CREDENTIALS.iter().flat_map(|p| p.captures_iter(text)).filter(is_token).filter_map(|c| first(&c)));
+    }
+    if text.contains('=') {
+        cuts.extend(matches(text, &PARAMETERS));
+    }
     cuts
+}
+
+/// `word` is ASCII.
+fn contains_ignoring_case(text: &str, word: &str) -> bool {
+    text.as_bytes().windows(word.len()).any(|w| w.eq_ignore_ascii_case(word.as_bytes()))
 }
 
 fn matches<'a>(text: &'a str, patterns: &'a [Regex]) -> impl Iterator<Item = Cut> + 'a {

@@ -181,7 +181,8 @@ fn seen_servers(gateway: &istio::gateway::Gateway) -> SeenServers<'_> {
 type Granted<'a> = ((&'a str, &'a str), (&'a str, &'a str, Option<&'a str>));
 
 fn grants(object: Option<&Object>) -> BTreeSet<Granted<'_>> {
-    let Some(Spec::ReferenceGrant(ReferenceGrant { from, to })) = object.map(|o| &o.spec) else { return BTreeSet::new() };
+    let Some(Spec::ReferenceGrant(grant)) = object.map(|o| &o.spec) else { return BTreeSet::new() };
+    let ReferenceGrant { from, to } = &**grant;
     let from = from.iter().filter(|(group, ..)| **group == *GROUP);
     let pairs = from
         .flat_map(|(_, kind, namespace)| to.iter().map(move |to| ((&**kind, &**namespace), (&*to.group, &*to.kind, to.name.as_deref()))));

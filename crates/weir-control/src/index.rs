@@ -228,7 +228,7 @@ impl Index {
         self.put_settings(unit, part.settings, work);
         match &**unit {
             Unit::Cluster(key) => {
-                let name = key.name();
+                let name = key.name.clone();
                 match part.own_idle_timeout {
                     true => self.own_idle.insert(name.clone()),
                     false => self.own_idle.remove(&name),

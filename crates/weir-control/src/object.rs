@@ -15,19 +15,19 @@ use weir_config::{
     source::Source,
 };
 
-/// What an object says, by kind.
+/// What an object says, by kind. Boxed, so that no object has to have room for the largest kind.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Spec {
-    GatewayClass(gateway_api::GatewayClass),
+    GatewayClass(Box<gateway_api::GatewayClass>),
     Gateway(Box<gateway_api::Gateway>),
     /// Of HTTPRoutes and GRPCRoutes.
     HttpRoute(Box<gateway_api::HttpRoute>),
     /// TLSRoute, TCPRoute and UDPRoute.
     L4Route(Box<gateway_api::L4Route>),
     BackendTlsPolicy(Box<gateway_api::BackendTlsPolicy>),
-    ReferenceGrant(gateway_api::ReferenceGrant),
+    ReferenceGrant(Box<gateway_api::ReferenceGrant>),
     Ingress(Box<ingress::Ingress>),
-    IngressClass(ingress::IngressClass),
+    IngressClass(Box<ingress::IngressClass>),
     /// Only its labels matter.
     Namespace,
     Service(Box<kubernetes::Service>),
@@ -35,7 +35,7 @@ pub enum Spec {
     Endpoints(Box<kubernetes::Endpoints>),
     Pod(Box<kubernetes::Pod>),
     Secret(Box<kubernetes::Secret>),
-    ConfigMap(kubernetes::ConfigMap),
+    ConfigMap(Box<kubernetes::ConfigMap>),
     IstioGateway(Box<istio::Gateway>),
     VirtualService(Box<istio::VirtualService>),
     DestinationRule(Box<istio::DestinationRule>),
@@ -98,7 +98,7 @@ impl Object {
             Spec::HttpRoute(r) if self.key.kind == Kind::GrpcRoute => r.index_keys(meta),
             Spec::BackendTlsPolicy(p) => p.index_keys(meta),
             // By the namespace that it opens, or is looked for in.
-            Spec::ReferenceGrant(_) | Spec::WorkloadEntry(_) => vec![meta.namespace.clone()],
+            Spec::ReferenceGrant(_) | Spec::WorkloadEntry(_) => vec![meta.key.namespace.clone()],
             _ => Vec::new(),
         }
     }
@@ -190,7 +190,7 @@ fn decode_object(reader: &Reader, root: reader::Object<'_>, info: &'static KindI
         root.ignore_rest();
         return Decoded::Ignored;
     };
-    let key = Key { kind: info.kind, namespace: meta.namespace.clone(), name: meta.name.clone() };
+    let key = meta.key.clone();
     let title: Name = key.to_string().into();
     root.ignore(&["status"]);
     let spec = decode_spec(info.kind, &root, &meta);
@@ -222,7 +222,7 @@ fn decode_object(reader: &Reader, root: reader::Object<'_>, info: &'static KindI
 /// Reads everything but apiVersion, kind, metadata and status.
 fn decode_spec(kind: Kind, root: &reader::Object<'_>, meta: &Meta) -> Option<Spec> {
     Some(match kind {
-        Kind::GatewayClass => Spec::GatewayClass(gateway_api::decode_class(root)?),
+        Kind::GatewayClass => Spec::GatewayClass(Box::new(gateway_api::decode_class(root)?)),
         Kind::Gateway => Spec::Gateway(Box::new(gateway_api::decode_gateway(root)?)),
         Kind::HttpRoute => Spec::HttpRoute(Box::new(gateway_api::decode_http_route(root)?)),
         Kind::GrpcRoute => Spec::HttpRoute(Box::new(gateway_api::decode_grpc_route(root)?)),
@@ -230,9 +230,9 @@ fn decode_spec(kind: Kind, root: &reader::Object<'_>, meta: &Meta) -> Option<Spe
         Kind::TcpRoute => Spec::L4Route(Box::new(gateway_api::decode_tcp_route(root)?)),
         Kind::UdpRoute => Spec::L4Route(Box::new(gateway_api::decode_udp_route(root)?)),
         Kind::BackendTlsPolicy => Spec::BackendTlsPolicy(Box::new(gateway_api::decode_backend_tls(root)?)),
-        Kind::ReferenceGrant => Spec::ReferenceGrant(gateway_api::decode_grant(root)?),
+        Kind::ReferenceGrant => Spec::ReferenceGrant(Box::new(gateway_api::decode_grant(root)?)),
         Kind::Ingress => Spec::Ingress(Box::new(ingress::decode(root)?)),
-        Kind::IngressClass => Spec::IngressClass(ingress::decode_class(root)?),
+        Kind::IngressClass => Spec::IngressClass(Box::new(ingress::decode_class(root)?)),
         Kind::Namespace => {
             root.ignore(&["spec"]);
             Spec::Namespace
@@ -242,7 +242,7 @@ fn decode_spec(kind: Kind, root: &reader::Object<'_>, meta: &Meta) -> Option<Spe
         Kind::Endpoints => Spec::Endpoints(Box::new(kubernetes::decode_endpoints(root)?)),
         Kind::Pod => Spec::Pod(Box::new(kubernetes::decode_pod(root)?)),
         Kind::Secret => Spec::Secret(Box::new(kubernetes::decode_secret(root)?)),
-        Kind::ConfigMap => Spec::ConfigMap(kubernetes::decode_config_map(root, meta)?),
+        Kind::ConfigMap => Spec::ConfigMap(Box::new(kubernetes::decode_config_map(root, meta)?)),
         Kind::IstioGateway => Spec::IstioGateway(Box::new(istio::decode_gateway(root, meta)?)),
         Kind::VirtualService => Spec::VirtualService(Box::new(istio::decode_virtual_service(root, meta)?)),
         Kind::DestinationRule => Spec::DestinationRule(Box::new(istio::decode_destination_rule(root, meta)?)),

@@ -16,7 +16,9 @@ pub struct Store {
 /// Objects under one word: mostly one.
 enum Filed {
     One(Arc<Object>),
-    More(BTreeMap<Key, Arc<Object>>),
+    // Few words have more than one.
+    #[allow(clippy::box_collection)]
+    More(Box<BTreeMap<Key, Arc<Object>>>),
 }
 
 impl Store {
@@ -26,7 +28,7 @@ impl Store {
 
     /// All objects of a kind, by namespace and name.
     pub fn all(&self, kind: Kind) -> impl Iterator<Item = &Arc<Object>> {
-        let first = Key { kind, namespace: "".into(), name: "".into() };
+        let first = Key::new(kind, "", "");
         self.objects.range(first..).take_while(move |(k, _)| k.kind == kind).map(|(_, o)| o)
     }
 
@@ -34,7 +36,7 @@ impl Store {
         let (one, more) = match self.by_word.get(&kind).and_then(|words| words.get(word)) {
             None => (None, None),
             Some(Filed::One(object)) => (Some(object), None),
-            Some(Filed::More(all)) => (None, Some(all)),
+            Some(Filed::More(all)) => (None, Some(&**all)),
         };
         one.into_iter().chain(more.into_iter().flat_map(BTreeMap::values))
     }
@@ -67,7 +69,7 @@ impl Store {
                     *other = object.clone();
                 } else {
                     let both = [other, object].map(|o| (o.key.clone(), o.clone()));
-                    *filed = Filed::More(both.into());
+                    *filed = Filed::More(Box::new(both.into()));
                 }
             }
         }

@@ -3,6 +3,7 @@
 //! that looked at it (or looked for it) are translated again.
 mod class;
 mod cluster;
+mod cluster_key;
 mod context;
 mod draft;
 mod endpoints;
@@ -13,14 +14,12 @@ mod plugin;
 mod secret;
 mod settings;
 
+pub use cluster_key::{ClusterKey, Purpose};
 pub use context::{Cx, Dep, Fingerprints, Look, Looks};
 
 use crate::{
     Options,
-    api::{
-        kubernetes::{Service, ServicePort},
-        settings::{CONFIG_MAPS, Settings},
-    },
+    api::settings::{CONFIG_MAPS, Settings},
     object::{Finding, Key, Kind, Object, Spec},
     status::condition::{Condition, Scope},
 };
@@ -103,61 +102,6 @@ fn translate_object(cx: &Cx<'_>, object: &Arc<Object>, part: &mut Part) {
     }
 }
 
-/// A service's port: what a cluster is made for. Its name is Istio's: `outbound|PORT|SUBSET|HOST`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ClusterKey {
-    pub port: u16,
-    pub subset: Name,
-    /// `NAME.NAMESPACE.svc.cluster.local` or a host of a ServiceEntry, in lower case.
-    pub host: Name,
-    pub purpose: Purpose,
-}
-
-/// What a cluster is for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Purpose {
-    /// Everything that has no cluster of its own.
-    #[default]
-    Any,
-    /// Its endpoints are shown the certificate of this Gateway (of Gateway API).
-    Gateway(Arc<Key>),
-    /// TLS that is passed on by a server name that says the cluster: nothing is added to it.
-    ServerName,
-    /// The port of UDP with this number.
-    Udp,
-}
-
-impl ClusterKey {
-    pub fn service(namespace: &str, name: &str, port: u16) -> ClusterKey {
-        ClusterKey::host(port, format!("{name}.{namespace}.svc.cluster.local").into())
-    }
-    /// Of a host's port, without a subset.
-    pub fn host(port: u16, host: Name) -> ClusterKey {
-        ClusterKey { port, subset: "".into(), host, purpose: Purpose::Any }
-    }
-    pub fn name(&self) -> Name {
-        let ClusterKey { port, subset, host, purpose } = self;
-        match purpose {
-            Purpose::Any => format!("outbound|{port}|{subset}|{host}").into(),
-            Purpose::Gateway(gateway) => format!("outbound|{port}|{subset}|{host}@{}.{}", gateway.name, gateway.namespace).into(),
-            Purpose::ServerName => format!("outbound_.{port}_.{subset}_.{host}").into(),
-            Purpose::Udp => format!("outbound_udp|{port}|{subset}|{host}").into(),
-        }
-    }
-    /// The port of its Service.
-    pub fn service_port<'a>(&self, service: &'a Service) -> Option<&'a ServicePort> {
-        match self.purpose {
-            Purpose::Udp => service.udp_port(self.port),
-            _ => service.port(self.port),
-        }
-    }
-    /// Namespace and name where the host is a Kubernetes Service's.
-    pub fn kubernetes(&self) -> Option<(&str, &str)> {
-        let (name, namespace) = self.host.strip_suffix(".svc.cluster.local")?.split_once('.')?;
-        (!namespace.contains('.')).then_some((namespace, name))
-    }
-}
-
 /// A Secret or ConfigMap in one of its two uses.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SecretKey {
@@ -235,7 +179,7 @@ pub struct Part {
 impl Part {
     /// Asks for a cluster and gives its name.
     pub fn use_cluster(&mut self, key: ClusterKey) -> Name {
-        let name = key.name();
+        let name = key.name.clone();
         if !self.clusters.contains(&key) {
             self.clusters.push(key);
         }

@@ -252,7 +252,8 @@ impl Servers {
 fn servers(domains: &[String]) -> Arc<RouteTable> {
     let mut config = RouteConfigRt::new("server_domains".into());
     for domain in domains {
-        let host = VirtualHost::new(domain.as_str().into(), vec![domain.clone()], Vec::new());
+        let domain: Name = domain.as_str().into();
+        let host = VirtualHost::new(domain.clone(), vec![domain], Vec::new());
         config.set(&Arc::new(host), &mut |name| Arc::new(ClusterSlot::new(name.clone(), u32::MAX)), &mut Patterns::default());
     }
     config.table().clone()

@@ -256,7 +256,7 @@ fn curl_lines(config: &Config, open: &[BoundListener]) -> Vec<String> {
                     if lines.len() == 3 {
                         return lines;
                     }
-                    let domain = host.domains.first().map(String::as_str).unwrap_or("*");
+                    let domain = host.domains.first().map_or("*", |d| d);
                     let line = curl(listener.address, chain.tls.is_some(), domain, route);
                     lines.extend(line.filter(|l| !lines.contains(l)));
                 }

@@ -16,8 +16,8 @@ pub struct RouteConfiguration {
 pub struct VirtualHost {
     pub name: Name,
     /// `shop.test`, `*.shop.test`, `shop.*` or `*`, in lower case, without a port unless it takes part in matching.
-    pub domains: Vec<String>,
-    pub routes: Vec<Arc<Route>>,
+    pub domains: Box<[Name]>,
+    pub routes: Box<[Arc<Route>]>,
     /// `x-envoy-attempt-count` towards the upstream.
     pub include_request_attempt_count: bool,
     /// Requests that no route here matches are tried with the virtual host of the wildcard that covers the name, if that says the same
@@ -27,8 +27,9 @@ pub struct VirtualHost {
 }
 
 impl VirtualHost {
-    pub fn new(name: Name, domains: Vec<String>, routes: Vec<Arc<Route>>) -> VirtualHost {
+    pub fn new(name: Name, domains: Vec<Name>, routes: Vec<Arc<Route>>) -> VirtualHost {
         let (include_request_attempt_count, fall_back_to_wildcard, per_filter_config) = Default::default();
+        let (domains, routes) = (domains.into(), routes.into());
         VirtualHost { name, domains, routes, include_request_attempt_count, fall_back_to_wildcard, per_filter_config }
     }
 }

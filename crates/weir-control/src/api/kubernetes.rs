@@ -192,7 +192,7 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// A slice is found by `namespace/service`.
 pub fn slice_index_keys(meta: &Meta) -> Vec<Name> {
-    meta.label(SERVICE_NAME).map(|service| format!("{}/{service}", meta.namespace).into()).into_iter().collect()
+    meta.label(SERVICE_NAME).map(|service| format!("{}/{service}", meta.key.namespace).into()).into_iter().collect()
 }
 
 pub fn decode_endpoint_slice(root: &Object<'_>, meta: &Meta) -> Option<EndpointSlice> {

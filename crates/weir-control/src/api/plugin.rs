@@ -72,7 +72,7 @@ pub fn decode(root: &reader::Object<'_>, meta: &Meta, higress: bool) -> Plugin {
     let words = [("FAIL_CLOSE", FailStrategy::FailClose), ("FAIL_OPEN", FailStrategy::FailOpen), ("FAIL_RELOAD", FailStrategy::FailReload)];
     let fail_strategy = spec.choice("failStrategy", &words).unwrap_or_default();
     let priority = spec.int("priority", i64::from(i32::MIN)..=i64::from(i32::MAX)).map(|n| n as i32);
-    let configuration = rules::configuration(&spec, higress, &meta.namespace);
+    let configuration = rules::configuration(&spec, higress, &meta.key.namespace);
     let names: &[&str] = if higress { &["pluginConfig", "defaultConfig", "matchRules"] } else { &["pluginConfig"] };
     let configured = names.iter().find_map(|name| spec.get(name));
     let configuration_at = configured.map_or(spec.field().node().span, |f| f.node().span);
@@ -181,7 +181,7 @@ fn target(field: &Field<'_>, meta: &Meta) -> Option<(Key, Chars)> {
     let (group, kind) = (object.str("group").unwrap_or_default(), object.required("kind")?.str()?);
     let name = object.required("name")?.str()?;
     if let Some(other) = object.get("namespace")
-        && other.str().is_some_and(|n| n != &*meta.namespace)
+        && other.str().is_some_and(|n| n != &*meta.key.namespace)
     {
         other.invalid("a target is in the plugin's own namespace", "leave it out");
     }
@@ -194,7 +194,7 @@ fn target(field: &Field<'_>, meta: &Meta) -> Option<(Key, Chars)> {
             return None;
         }
     };
-    Some((Key::new(kind, &meta.namespace, name), field.node().span))
+    Some((Key::new(kind, &meta.key.namespace, name), field.node().span))
 }
 
 /// Ports of `match`; empty for all. A gateway is a client in Istio's words.

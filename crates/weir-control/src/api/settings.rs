@@ -69,7 +69,7 @@ pub struct Limits {
 
 /// Reads the settings of a ConfigMap, if it is one that has some.
 pub fn decode(root: &Object<'_>, meta: &Meta) -> Option<Box<Settings>> {
-    if !CONFIG_MAPS.contains(&&*meta.name) {
+    if !CONFIG_MAPS.contains(&&*meta.key.name) {
         return None;
     }
     let mut settings = Settings::default();

@@ -143,7 +143,7 @@ impl Domain {
             // As Istio has it; where nothing is tried twice there is nothing to count.
             include_request_attempt_count: routes.iter().any(|r| tries_again(r)),
             fall_back_to_wildcard: self.entries.iter().all(|e| e.kind == Some(Kind::Ingress)),
-            ..VirtualHost::new(name.clone(), vec![name.to_string()], routes)
+            ..VirtualHost::new(name.clone(), vec![name.clone()], routes)
         }
     }
 }

@@ -88,6 +88,10 @@ impl Units {
             return (*id, false);
         }
         let id = self.free.pop().unwrap_or_else(|| {
+            if self.states.len() == self.states.capacity() {
+                // Doubling would leave room for as many again.
+                self.states.reserve_exact(self.states.len() / 8 + 16);
+            }
             self.states.push(None);
             self.states.len() as UnitId - 1
         });
@@ -105,23 +109,31 @@ impl Units {
 
 /// The units that looked at something, by what it was.
 #[derive(Default)]
-pub struct Watchers(HashMap<Dep, Watching>);
+pub struct Watchers {
+    by_dep: HashMap<Dep, Watching>,
+    /// Where several units looked at the same.
+    sets: Vec<HashSet<UnitId>>,
+    free: Vec<u32>,
+}
 
-enum Watching {
-    One(UnitId),
-    // Few are as large as that.
-    #[allow(clippy::box_collection)]
-    More(Box<HashSet<UnitId>>),
+/// A unit or, with [`Watching::SET`], the place of a set of units. There is one for nearly every look, so it is small.
+#[derive(Clone, Copy)]
+struct Watching(u32);
+
+impl Watching {
+    const SET: u32 = 1 << 31;
+
+    fn set(self) -> Option<usize> {
+        (self.0 & Self::SET != 0).then_some((self.0 & !Self::SET) as usize)
+    }
 }
 
 impl Watchers {
     pub fn of(&self, dep: Dep) -> impl Iterator<Item = UnitId> {
-        let (one, more) = match self.0.get(&dep) {
-            None => (None, None),
-            Some(Watching::One(unit)) => (Some(*unit), None),
-            Some(Watching::More(units)) => (None, Some(units)),
-        };
-        one.into_iter().chain(more.into_iter().flat_map(|units| units.iter().copied()))
+        let found = self.by_dep.get(&dep);
+        let set = found.and_then(|w| w.set()).map(|at| &self.sets[at]);
+        let one = found.filter(|w| w.set().is_none()).map(|w| w.0);
+        one.into_iter().chain(set.into_iter().flatten().copied())
     }
 
     /// A unit looked at `new` in place of `old`.
@@ -129,34 +141,43 @@ impl Watchers {
         for dep in old.iter().filter(|dep| !new.contains(dep)) {
             self.remove(*dep, unit);
         }
-        // One that watches already is no other for being added again.
+        // A unit that already watches is not added twice.
         new.iter().for_each(|dep| self.add(*dep, unit));
     }
 
     fn add(&mut self, dep: Dep, unit: UnitId) {
-        match self.0.get_mut(&dep) {
-            None => _ = self.0.insert(dep, Watching::One(unit)),
-            Some(Watching::One(known)) if *known == unit => {}
-            Some(Watching::More(units)) => _ = units.insert(unit),
-            Some(watching) => {
-                if let Watching::One(known) = watching {
-                    *watching = Watching::More(Box::new([*known, unit].into()));
-                }
+        let watching = *self.by_dep.entry(dep).or_insert(Watching(unit));
+        match watching.set() {
+            Some(at) => _ = self.sets[at].insert(unit),
+            None if watching.0 == unit => {}
+            None => {
+                let at = self.free.pop().unwrap_or_else(|| {
+                    self.sets.push(HashSet::new());
+                    self.sets.len() as u32 - 1
+                });
+                self.sets[at as usize] = [watching.0, unit].into();
+                self.by_dep.insert(dep, Watching(at | Watching::SET));
             }
         }
     }
 
     fn remove(&mut self, dep: Dep, unit: UnitId) {
-        let empty = match self.0.get_mut(&dep) {
-            None => false,
-            Some(Watching::One(known)) => *known == unit,
-            Some(Watching::More(units)) => {
-                units.remove(&unit);
-                units.is_empty()
+        let Some(watching) = self.by_dep.get(&dep) else { return };
+        let empty = match watching.set() {
+            None => watching.0 == unit,
+            Some(at) => {
+                let set = &mut self.sets[at];
+                set.remove(&unit);
+                let empty = set.is_empty();
+                if empty {
+                    *set = HashSet::new();
+                    self.free.push(at as u32);
+                }
+                empty
             }
         };
         if empty {
-            self.0.remove(&dep);
+            self.by_dep.remove(&dep);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What every object has, whatever its kind: the kind, the key, the metadata and the document that it stands in.
 use std::{
+    cell::RefCell,
+    ops::Deref,
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -127,18 +129,30 @@ impl Kind {
     }
 }
 
-/// The identity of an object.
+/// The identity of an object. Copies share it: many maps are keyed by it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
+pub struct Key(Arc<Identity>);
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Identity {
     pub kind: Kind,
     /// Empty for kinds of the whole cluster.
     pub namespace: Name,
     pub name: Name,
 }
 
+impl Deref for Key {
+    type Target = Identity;
+
+    fn deref(&self) -> &Identity {
+        &self.0
+    }
+}
+
 impl Key {
     pub fn new(kind: Kind, namespace: &str, name: &str) -> Key {
-        Key { kind, namespace: if kind.info().namespaced { namespace.into() } else { "".into() }, name: name.into() }
+        let namespace = if kind.info().namespaced { shared_namespace(namespace) } else { Name::default() };
+        Key(Arc::new(Identity { kind, namespace, name: name.into() }))
     }
 
     /// The keys that are written so; several API groups may have a kind of the same name.
@@ -149,6 +163,19 @@ impl Key {
             false => Some(Key::new(info.kind, "", rest)),
         })
     }
+}
+
+/// Objects of one namespace mostly come together: they share its name.
+fn shared_namespace(text: &str) -> Name {
+    thread_local! {
+        static LAST: RefCell<Name> = RefCell::default();
+    }
+    LAST.with_borrow_mut(|last| {
+        if **last != *text {
+            *last = text.into();
+        }
+        last.clone()
+    })
 }
 
 /// `HTTPRoute/default/shop`
@@ -219,11 +246,9 @@ impl Document {
 }
 
 /// What is kept of `metadata`.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Meta {
-    pub name: Name,
-    /// Empty for kinds of the whole cluster.
-    pub namespace: Name,
+    pub key: Key,
     pub labels: Box<[(Box<str>, Box<str>)]>,
     /// Without `kubectl.kubernetes.io/last-applied-configuration`.
     pub annotations: Box<[(Box<str>, Box<str>)]>,
@@ -234,6 +259,10 @@ pub struct Meta {
 }
 
 impl Meta {
+    /// Without labels and annotations.
+    pub fn new(key: Key) -> Meta {
+        Meta { key, labels: Box::default(), annotations: Box::default(), created: Box::default(), generation: 0 }
+    }
     pub fn label(&self, name: &str) -> Option<&str> {
         self.labels.iter().find(|(k, _)| &**k == name).map(|(_, v)| &**v)
     }
@@ -278,14 +307,14 @@ pub fn decode(field: &Field<'_>, info: &KindInfo) -> Option<Meta> {
         _ => "",
     };
     // Before anything more is found.
-    field.reader().set_object(Key { kind: info.kind, namespace: namespace.into(), name: text.into() }.to_string().into());
+    let key = Key::new(info.kind, namespace, text);
+    field.reader().set_object(key.to_string().into());
     let texts = |name: &'static str| -> Box<[(Box<str>, Box<str>)]> {
         let entries = meta.entries(name).into_iter().filter(|(k, _)| *k != "kubectl.kubernetes.io/last-applied-configuration");
         entries.filter_map(|(k, v)| Some((k.into(), v.str()?.into()))).collect()
     };
     Some(Meta {
-        name: text.into(),
-        namespace: namespace.into(),
+        key,
         labels: texts("labels"),
         annotations: texts("annotations"),
         created: meta.str("creationTimestamp").unwrap_or_default().into(),

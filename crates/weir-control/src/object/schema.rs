@@ -1,5 +1,5 @@
 //! The fields of every kind, as the decoders know them: for the reference pages.
-use super::{KindInfo, Meta, decode_spec};
+use super::{Key, KindInfo, Meta, decode_spec};
 use crate::api::settings::Settings;
 use serde_json::json;
 use weir_config::{
@@ -9,7 +9,7 @@ use weir_config::{
 
 /// What the decoder of a kind reads, without metadata but for the annotations that it acts on.
 pub fn of(info: &KindInfo) -> Schema {
-    let meta = Meta { name: "x".into(), namespace: "default".into(), ..Meta::default() };
+    let meta = Meta::new(Key::new(info.kind, "default", "x"));
     // Annotations are looked at where there is one for an ingress controller.
     let start = json!({ "kind": info.name, "metadata": { "name": "x", "annotations": { "nginx.ingress.kubernetes.io/x": "x" } } });
     explore(Node::from_json(&start), &|root| {

@@ -71,7 +71,14 @@ fn is_directives(text: &str) -> bool {
 /// A document and what it holds.
 pub struct Doc {
     pub document: Arc<Document>,
-    pub objects: Vec<Arc<Object>>,
+    pub objects: Box<[Arc<Object>]>,
+    /// `None` for most: these take no room for what only wrong documents have.
+    trouble: Option<Box<Trouble>>,
+}
+
+/// What is wrong with a document.
+#[derive(Default)]
+pub struct Trouble {
     /// Named, but with errors.
     pub broken: Vec<Key>,
     /// For those of them that have no last good version.
@@ -83,37 +90,52 @@ pub struct Doc {
     pub kept: Vec<Arc<Object>>,
 }
 
+/// A document while it is read.
+struct Reading {
+    document: Arc<Document>,
+    objects: Vec<Arc<Object>>,
+    trouble: Trouble,
+}
+
 impl Doc {
     pub fn read(file: &Name, chunk: &Chunk<'_>) -> Doc {
         let source = Arc::new(Source::new(file.clone(), chunk.text, chunk.first_line));
         let document = Arc::new(Document::new(file.clone(), chunk.hash(), chunk.first_line));
-        let mut doc = Doc {
-            document,
-            objects: Vec::new(),
-            broken: Vec::new(),
-            stand_ins: Vec::new(),
-            unnamed: false,
-            findings: Vec::new(),
-            kept: Vec::new(),
-        };
+        let mut reading = Reading { document, objects: Vec::new(), trouble: Trouble::default() };
         match node::parse(&source) {
-            Ok(nodes) => {
-                nodes.iter().for_each(|node| doc.add_all(node, &source));
-                doc.objects.shrink_to_fit();
-            }
+            Ok(nodes) => nodes.iter().for_each(|node| reading.add_all(node, &source)),
             Err(found) => {
-                doc.unnamed = true;
-                doc.findings.push(found);
+                reading.trouble.unnamed = true;
+                reading.trouble.findings.push(found);
             }
         }
-        doc
+        let Reading { document, objects, trouble } = reading;
+        Doc { document, objects: objects.into(), trouble: (!trouble.is_none()).then(|| Box::new(trouble)) }
     }
 
-    /// It was read without a word, and holds nothing but what it says now.
+    /// Nothing was found in it, and it holds nothing but what it says now.
     pub fn is_plain(&self) -> bool {
+        self.trouble().is_none()
+    }
+
+    pub fn trouble(&self) -> &Trouble {
+        static NONE: Trouble =
+            Trouble { broken: Vec::new(), stand_ins: Vec::new(), unnamed: false, findings: Vec::new(), kept: Vec::new() };
+        self.trouble.as_deref().unwrap_or(&NONE)
+    }
+
+    pub fn trouble_mut(&mut self) -> &mut Trouble {
+        self.trouble.get_or_insert_default()
+    }
+}
+
+impl Trouble {
+    fn is_none(&self) -> bool {
         self.findings.is_empty() && self.broken.is_empty() && self.kept.is_empty() && !self.unnamed
     }
+}
 
+impl Reading {
     /// An object, or those of a `List` (or `HTTPRouteList`, …), as `kubectl get -o yaml` prints it.
     fn add_all(&mut self, node: &Node, source: &Arc<Source>) {
         let kind = node.get("kind").and_then(Node::as_str).and_then(|kind| kind.strip_suffix("List"));
@@ -128,8 +150,8 @@ impl Doc {
             _ => {
                 let found = format!("items of a List: expected a list, found {}", items.kind());
                 let found = Diagnostic::error("InvalidType", found).help("write a list of objects");
-                self.findings.push(found.at(&items.span.place(source), "items"));
-                self.unnamed = true;
+                self.trouble.findings.push(found.at(&items.span.place(source), "items"));
+                self.trouble.unnamed = true;
             }
         }
     }
@@ -138,17 +160,17 @@ impl Doc {
         let mut found = Vec::new();
         let decoded = guarded(|| decode(node, source, &self.document, &mut found));
         let failed = found.iter().any(|d| d.severity == Severity::Error);
-        self.findings.append(&mut found);
+        self.trouble.findings.append(&mut found);
         match decoded {
             Ok(Decoded::Object(object)) => self.objects.push(Arc::from(object)),
             Ok(Decoded::Broken(key, stand_in)) => {
-                self.broken.push(key);
-                self.stand_ins.extend(stand_in.map(Arc::from));
+                self.trouble.broken.push(key);
+                self.trouble.stand_ins.extend(stand_in.map(Arc::from));
             }
-            Ok(Decoded::Ignored) => self.unnamed |= failed,
+            Ok(Decoded::Ignored) => self.trouble.unnamed |= failed,
             Err(panic) => {
-                self.findings.push(panic.finding("reading this object").at(&node.span.place(source), ""));
-                self.unnamed = true;
+                self.trouble.findings.push(panic.finding("reading this object").at(&node.span.place(source), ""));
+                self.trouble.unnamed = true;
             }
         }
     }

@@ -10,11 +10,12 @@ use crate::object::{Finding, Key, Object};
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    fs, io,
+    fs,
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
 };
 use weir_config::{diagnostic::Diagnostic, model::Name};
 
@@ -32,17 +33,22 @@ pub struct FileId {
 struct File {
     name: Name,
     stamp: Option<Stamp>,
-    docs: Vec<Doc>,
+    docs: Box<[Doc]>,
     /// By key, the first of equals; kept ones where there is no other.
     objects: Objects,
+    /// It could not be read.
+    failure: Option<Box<Diagnostic>>,
+    /// `None` for a file of which there is nothing to say, and in which every object stands once: most are.
+    trouble: Option<Box<Trouble>>,
+}
+
+/// What only few files have.
+#[derive(Default)]
+struct Trouble {
     /// Objects that stand here a second time.
     twice: Vec<(Arc<Object>, Arc<Object>)>,
     /// Those of the objects that are last good versions of what is in error now: another file's count before them.
     kept: BTreeSet<Key>,
-    /// It could not be read.
-    failure: Option<Box<Diagnostic>>,
-    /// There is nothing to say of it, and every object in it stands there once.
-    plain: bool,
 }
 
 /// Objects in the order of their keys.
@@ -55,35 +61,16 @@ impl Objects {
     }
 }
 
-/// Which files hold an object, in order: mostly one.
-enum Owners {
-    One(Arc<FileId>),
-    More(Box<[Arc<FileId>]>),
-}
-
-impl Owners {
-    fn files(&self) -> &[Arc<FileId>] {
-        match self {
-            Owners::One(file) => std::slice::from_ref(file),
-            Owners::More(files) => files,
-        }
-    }
-}
-
-/// Tells whether a file is the one that was read.
-#[derive(Clone, Debug, PartialEq)]
-struct Stamp {
-    modified: Option<SystemTime>,
-    changed: (i64, i64),
-    length: u64,
-    inode: u64,
-}
+/// Tells whether a file is the one that was read: a hash of its times, length and inode.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Stamp(u64);
 
 impl Stamp {
-    const NEVER: Stamp = Stamp { modified: None, changed: (0, 0), length: 0, inode: 0 };
+    const NEVER: Stamp = Stamp(0);
 
     fn of(meta: &fs::Metadata) -> Stamp {
-        Stamp { modified: meta.modified().ok(), changed: (meta.ctime(), meta.ctime_nsec()), length: meta.len(), inode: meta.ino() }
+        let times = [meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()];
+        Stamp(BuildHasherDefault::<DefaultHasher>::default().hash_one((times, meta.len(), meta.ino())))
     }
 }
 
@@ -113,10 +100,10 @@ pub struct Noted {
 pub struct Files {
     roots: Vec<PathBuf>,
     files: BTreeMap<Arc<FileId>, File>,
-    /// Which files hold an object, in order: the first one's counts.
-    owners: HashMap<Key, Owners>,
-    /// Those that several files hold.
-    shared: BTreeSet<Key>,
+    /// The file that holds an object; of several, the first.
+    owners: HashMap<Key, Arc<FileId>>,
+    /// Objects that several files hold, with all of these in order.
+    shared: BTreeMap<Key, Vec<Arc<FileId>>>,
     noted: Noted,
     /// What the last scan could not look at, and folders without files.
     faults: Vec<Diagnostic>,
@@ -219,7 +206,7 @@ impl Files {
                 if let Some(revision) = self.files.get_mut(&id).and_then(|f| f.revise(&text, &stamp)) {
                     return self.revised(&id, revision, touched);
                 }
-                let old = self.files.get_mut(&id).map(|f| std::mem::take(&mut f.docs)).unwrap_or_default();
+                let old = self.files.get_mut(&id).map(|f| std::mem::take(&mut f.docs).into_vec()).unwrap_or_default();
                 let docs = read_docs(&name, &text, old);
                 self.replace(&id, Some(File::of(name, stamp, docs)), touched);
             }
@@ -248,12 +235,13 @@ impl Files {
     /// Puts a file in the place of what it was, and notes the objects that differ.
     fn replace(&mut self, id: &Arc<FileId>, new: Option<File>, touched: &mut BTreeSet<Key>) {
         let old = self.files.remove(id).unwrap_or_default();
-        if [Some(&old), new.as_ref()].into_iter().flatten().any(|file| !file.plain || file.failure.is_some()) {
+        if [Some(&old), new.as_ref()].into_iter().flatten().any(|file| file.trouble.is_some() || file.failure.is_some()) {
             self.noted.found.insert(FoundBy::File(id.clone()));
         }
-        let no_keys = BTreeSet::new();
-        let kept = new.as_ref().map_or(&no_keys, |f| &f.kept);
-        touched.extend(old.kept.symmetric_difference(kept).cloned());
+        let nothing = Trouble::default();
+        let kept = new.as_ref().and_then(|f| f.trouble.as_deref()).unwrap_or(&nothing);
+        let was_kept = old.trouble.as_deref().unwrap_or(&nothing);
+        touched.extend(was_kept.kept.symmetric_difference(&kept.kept).cloned());
         let old = old.objects;
         let none = Objects::default();
         let now = new.as_ref().map_or(&none, |f| &f.objects);
@@ -286,38 +274,48 @@ impl Files {
 
     fn own(&mut self, id: &Arc<FileId>, key: &Key) {
         match self.owners.get_mut(key) {
-            None => _ = self.owners.insert(key.clone(), Owners::One(id.clone())),
-            Some(owners) => {
-                let mut all = owners.files().to_vec();
+            None => _ = self.owners.insert(key.clone(), id.clone()),
+            Some(first) => {
+                let all = self.shared.entry(key.clone()).or_insert_with(|| vec![first.clone()]);
                 all.insert(all.partition_point(|o| o < id), id.clone());
-                *owners = Owners::More(all.into());
-                self.shared.insert(key.clone());
+                first.clone_from(&all[0]);
                 self.noted.found.insert(FoundBy::Duplicate(key.clone()));
             }
         }
     }
 
     fn disown(&mut self, id: &Arc<FileId>, key: &Key) {
-        let Some(owners) = self.owners.get_mut(key) else { return };
-        let mut left: Vec<Arc<FileId>> = owners.files().iter().filter(|o| *o != id).cloned().collect();
-        if left.len() < 2 && self.shared.remove(key) {
-            self.noted.found.insert(FoundBy::Duplicate(key.clone()));
+        match self.shared.get_mut(key) {
+            None => _ = self.owners.remove(key),
+            Some(all) => {
+                all.retain(|o| o != id);
+                if let Some(first) = all.first() {
+                    self.owners.insert(key.clone(), first.clone());
+                }
+                if all.len() < 2 {
+                    self.shared.remove(key);
+                    self.noted.found.insert(FoundBy::Duplicate(key.clone()));
+                }
+            }
         }
-        match (left.pop(), left.is_empty()) {
-            (None, _) => _ = self.owners.remove(key),
-            (Some(last), true) => *owners = Owners::One(last),
-            (Some(last), false) => *owners = Owners::More(left.into_iter().chain([last]).collect()),
+    }
+
+    /// The files that hold an object, in order.
+    fn holders(&self, key: &Key) -> &[Arc<FileId>] {
+        match self.shared.get(key) {
+            Some(all) => all,
+            None => self.owners.get(key).map(std::slice::from_ref).unwrap_or_default(),
         }
     }
 
     fn winner(&self, key: &Key) -> Option<&Arc<Object>> {
-        let holding = || self.owners.get(key).into_iter().flat_map(Owners::files).filter_map(|id| self.files.get(id));
-        let first = holding().find(|file| !file.kept.contains(key)).or_else(|| holding().next())?;
+        let holding = || self.holders(key).iter().filter_map(|id| self.files.get(id));
+        let first = holding().find(|file| !file.keeps(key)).or_else(|| holding().next())?;
         first.objects.get(key)
     }
 
     fn changes(&mut self, touched: BTreeSet<Key>) -> Changes {
-        let shared = touched.iter().filter(|key| self.shared.contains(*key));
+        let shared = touched.iter().filter(|key| self.shared.contains_key(*key));
         self.noted.found.extend(shared.map(|key| FoundBy::Duplicate(key.clone())));
         touched.into_iter().map(|key| (key.clone(), self.winner(&key).cloned())).collect()
     }
@@ -330,7 +328,7 @@ impl Files {
         }
         // Findings on duplicates name the lines of both objects.
         let read = self.files.values().filter(|file| noted.files.contains(&file.name));
-        let keys = read.flat_map(|file| &file.objects.0).map(|object| &object.key).filter(|key| self.shared.contains(*key));
+        let keys = read.flat_map(|file| &file.objects.0).map(|object| &object.key).filter(|key| self.shared.contains_key(*key));
         noted.found.extend(keys.map(|key| FoundBy::Duplicate(key.clone())));
         noted
     }
@@ -338,7 +336,7 @@ impl Files {
     /// Everything that findings may come from.
     pub fn found_by(&self) -> impl Iterator<Item = FoundBy> {
         let files = self.files.keys().map(|id| FoundBy::File(id.clone()));
-        [FoundBy::Scan].into_iter().chain(files).chain(self.shared.iter().map(|key| FoundBy::Duplicate(key.clone())))
+        [FoundBy::Scan].into_iter().chain(files).chain(self.shared.keys().map(|key| FoundBy::Duplicate(key.clone())))
     }
 
     /// What reading found, as of now.
@@ -351,9 +349,8 @@ impl Files {
     }
 
     fn duplicates(&self, key: &Key) -> Vec<Diagnostic> {
-        let Some(first) = self.winner(key).filter(|_| self.shared.contains(key)) else { return Vec::new() };
-        let owners = self.owners.get(key).into_iter().flat_map(Owners::files);
-        let real = owners.filter_map(|id| self.files.get(id)).filter(|file| !file.kept.contains(key));
+        let Some((first, all)) = self.winner(key).zip(self.shared.get(key)) else { return Vec::new() };
+        let real = all.iter().filter_map(|id| self.files.get(id)).filter(|file| !file.keeps(key));
         let others = real.filter_map(|file| file.objects.get(key)).filter(|object| !Arc::ptr_eq(object, first));
         others.map(|object| stands_twice(object, first)).collect()
     }
@@ -371,15 +368,15 @@ impl Files {
 
 impl File {
     fn findings(&self) -> Vec<Diagnostic> {
-        let of_docs = self.docs.iter().flat_map(|d| &d.findings).cloned();
-        let twice = self.twice.iter().map(|(object, first)| stands_twice(object, first));
+        let of_docs = self.docs.iter().flat_map(|d| &d.trouble().findings).cloned();
+        let twice = self.trouble.iter().flat_map(|t| &t.twice).map(|(object, first)| stands_twice(object, first));
         self.failure.as_deref().cloned().into_iter().chain(of_docs).chain(twice).collect()
     }
 
     fn of(name: Name, stamp: Option<Stamp>, docs: Vec<Doc>) -> File {
-        let mut file = File { name, stamp, docs, ..File::default() };
-        let real = file.docs.iter().flat_map(|d| &d.objects);
-        let kept = file.docs.iter().flat_map(|d| &d.kept);
+        let mut trouble = Trouble::default();
+        let real = docs.iter().flat_map(|d| &d.objects);
+        let kept = docs.iter().flat_map(|d| &d.trouble().kept);
         // A stable sort: the first of equals stays first, and what is kept comes after what is there.
         let mut objects: Vec<(bool, Arc<Object>)> =
             real.map(|o| (true, o)).chain(kept.map(|o| (false, o))).map(|(r, o)| (r, o.clone())).collect();
@@ -387,26 +384,32 @@ impl File {
         objects.dedup_by(|(real, object), (_, first)| {
             let same = object.key == first.key;
             if same && *real {
-                file.twice.push((object.clone(), first.clone()));
+                trouble.twice.push((object.clone(), first.clone()));
             }
             same
         });
-        file.kept = objects.iter().filter(|(real, _)| !real).map(|(_, o)| o.key.clone()).collect();
-        file.objects = Objects(objects.into_iter().map(|(_, o)| o).collect());
-        file.plain = file.twice.is_empty() && file.docs.iter().all(Doc::is_plain);
-        file
+        trouble.kept = objects.iter().filter(|(real, _)| !real).map(|(_, o)| o.key.clone()).collect();
+        let objects = Objects(objects.into_iter().map(|(_, o)| o).collect());
+        let plain = trouble.twice.is_empty() && docs.iter().all(Doc::is_plain);
+        File { name, stamp, docs: docs.into(), objects, failure: None, trouble: (!plain).then(|| Box::new(trouble)) }
+    }
+
+    /// Whether an object is the last good version of one that is in error now.
+    fn keeps(&self, key: &Key) -> bool {
+        self.trouble.as_ref().is_some_and(|t| t.kept.contains(key))
     }
 
     /// Takes over a text that changed in few places; what it cannot do so is left as it is, for a reading of the whole.
     fn revise(&mut self, text: &str, stamp: &Option<Stamp>) -> Option<Revision> {
-        if !self.plain || self.failure.is_some() {
+        if self.trouble.is_some() || self.failure.is_some() {
             return None;
         }
         let mut objects = std::mem::take(&mut self.objects.0).into_vec();
-        let revision = revise(&self.name, &split(text), &mut self.docs, &mut objects);
-        self.objects.0 = objects.into();
+        let mut docs = std::mem::take(&mut self.docs).into_vec();
+        let revision = revise(&self.name, &split(text), &mut docs, &mut objects);
+        (self.docs, self.objects.0) = (docs.into(), objects.into());
         if revision.is_some() {
-            self.stamp.clone_from(stamp);
+            self.stamp = *stamp;
         }
         revision
     }
@@ -433,10 +436,11 @@ fn read_docs(name: &Name, text: &str, old: Vec<Doc>) -> Vec<Doc> {
         let same = old.take(chunk.hash());
         docs.push(match same {
             // Places of findings are fixed: read it again for those.
-            Some(doc) if doc.document.first_line() != chunk.first_line && !doc.findings.is_empty() => {
-                let again = Doc::read(name, &chunk);
+            Some(doc) if doc.document.first_line() != chunk.first_line && !doc.trouble().findings.is_empty() => {
+                let mut again = Doc::read(name, &chunk);
                 again.document.follow(&doc.document);
-                Doc { kept: doc.kept, ..again }
+                again.trouble_mut().kept.clone_from(&doc.trouble().kept);
+                again
             }
             Some(doc) => {
                 doc.document.move_to(chunk.first_line);
@@ -445,27 +449,27 @@ fn read_docs(name: &Name, text: &str, old: Vec<Doc>) -> Vec<Doc> {
             None => Doc::read(name, &chunk),
         });
     }
-    docs.shrink_to_fit();
     let changed = old.docs.iter().flatten().flat_map(|d| &d.objects);
     follow(docs.iter().filter_map(|d| d.objects.first()), changed);
-    if docs.iter().all(|d| d.broken.is_empty() && !d.unnamed) {
+    if docs.iter().all(|d| d.trouble().broken.is_empty() && !d.trouble().unnamed) {
         return docs;
     }
     let present: HashSet<&Key> = docs.iter().flat_map(|d| &d.objects).map(|o| &o.key).collect();
-    let lost = old.docs.into_iter().flatten().flat_map(|d| d.objects.into_iter().chain(d.kept));
+    let lost = old.docs.iter().flatten().flat_map(|d| d.objects.iter().chain(&d.trouble().kept));
     let lost = lost.filter(|o| !present.contains(&o.key) && !o.is_stand_in());
-    let mut lost: BTreeMap<Key, Arc<Object>> = lost.map(|o| (o.key.clone(), o)).collect();
-    for doc in &mut docs {
-        let named: Vec<Arc<Object>> = doc.broken.iter().filter_map(|key| lost.remove(key)).collect();
-        doc.kept.retain(|k| !named.iter().any(|n| n.key == k.key));
-        doc.kept.extend(named);
+    let mut lost: BTreeMap<Key, Arc<Object>> = lost.map(|o| (o.key.clone(), o.clone())).collect();
+    let mut troubles: Vec<_> = docs.iter_mut().filter(|d| !d.is_plain()).map(Doc::trouble_mut).collect();
+    for trouble in &mut troubles {
+        let named: Vec<Arc<Object>> = trouble.broken.iter().filter_map(|key| lost.remove(key)).collect();
+        trouble.kept.retain(|k| !named.iter().any(|n| n.key == k.key));
+        trouble.kept.extend(named);
     }
-    if let Some(doc) = docs.iter_mut().find(|d| d.unnamed) {
-        doc.kept.extend(lost.into_values());
+    if let Some(trouble) = troubles.iter_mut().find(|t| t.unnamed) {
+        trouble.kept.extend(lost.into_values());
     }
-    for doc in &mut docs {
-        let kept = &mut doc.kept;
-        for stand_in in doc.stand_ins.drain(..) {
+    for trouble in troubles {
+        let kept = &mut trouble.kept;
+        for stand_in in trouble.stand_ins.drain(..) {
             if !kept.iter().any(|k| k.key == stand_in.key) {
                 kept.push(stand_in);
             }
@@ -606,7 +610,10 @@ impl Walk {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::{io::Write, time::Duration};
+    use std::{
+        io::Write,
+        time::{Duration, SystemTime},
+    };
 
     const NAMESPACE: &str = "apiVersion: v1\nkind: Namespace\nmetadata: { name: a }\n";
 

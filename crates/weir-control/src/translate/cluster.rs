@@ -24,7 +24,7 @@ pub fn callable(cx: &Cx<'_>) -> Vec<ClusterKey> {
                 keys.extend(service.ports.iter().map(|p| ClusterKey::service(&object.key.namespace, &object.key.name, p.port)));
             }
             Spec::ServiceEntry(entry) => {
-                keys.extend(entry.hosts.iter().flat_map(|host| entry.ports.iter().map(|p| ClusterKey::host(p.number, host.clone()))));
+                keys.extend(entry.hosts.iter().flat_map(|host| entry.ports.iter().map(|p| ClusterKey::host(p.number, host))));
             }
             _ => {}
         }
@@ -85,7 +85,7 @@ fn finish(draft: Draft, port: u16, part: &mut Part) {
 fn kubernetes_service(cx: &Cx<'_>, key: &ClusterKey, object: &Arc<Object>, part: &mut Part) -> Option<Draft> {
     let Spec::Service(service) = &object.spec else { return None };
     let port = key.service_port(service);
-    let mut cluster = Cluster::new(key.name(), Discovery::Eds);
+    let mut cluster = Cluster::new(key.name.clone(), Discovery::Eds);
     cluster.origin = Some(object.origin());
     let word = format!("{}/{}", object.key.namespace, object.key.name);
     cluster.protocol = port.and_then(ServicePort::protocol).unwrap_or_else(|| match cx.by_word(Kind::GrpcRoute, &word).next() {

@@ -37,17 +37,17 @@ pub enum Look<'a> {
     File(&'a Path),
 }
 
-/// The fingerprint of a [`Look`]: there are many of these, and they stay. Two that are equal by chance cost a translation that was
-/// not needed, and nothing else.
+/// The fingerprint of a [`Look`]. It is short, because each unit keeps several: two looks that share one by chance cost an
+/// unnecessary translation, and nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Dep(u64);
+pub struct Dep(u32);
 
 #[derive(Default)]
 pub struct Fingerprints(RandomState);
 
 impl Fingerprints {
     pub fn of(&self, look: &Look<'_>) -> Dep {
-        Dep(self.0.hash_one(look))
+        Dep(self.0.hash_one(look) as u32)
     }
 }
 

@@ -28,7 +28,7 @@ fn host(n: usize, path: &str) -> Resource {
     let matches = RouteMatch::path(PathMatch::Prefix(path.into()));
     let route = Route::new("r".into(), matches, RouteAction::Forward(Box::new(forward)), origin());
     let name: Name = format!("h{n}.test").into();
-    let host = VirtualHost::new(name.clone(), vec![name.to_string()], vec![Arc::new(route)]);
+    let host = VirtualHost::new(name.clone(), vec![name.clone()], vec![Arc::new(route)]);
     Resource::VirtualHost("routes".into(), Arc::new(host))
 }
 

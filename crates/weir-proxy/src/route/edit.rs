@@ -18,7 +18,7 @@ pub struct RouteConfigRt {
     /// What compiling a host found, where it found something.
     findings: HashMap<Name, Vec<Diagnostic>>,
     /// Domains that several hosts have: the first by name keeps them.
-    contested: BTreeMap<String, BTreeSet<Name>>,
+    contested: BTreeMap<Name, BTreeSet<Name>>,
     /// Hosts that were compiled so far; for tests.
     #[cfg(test)]
     pub(crate) compiled: usize,
@@ -76,7 +76,7 @@ impl RouteConfigRt {
         touched
     }
 
-    fn claim(&mut self, domain: String, host: &Arc<HostRt>, touched: &mut BTreeSet<Name>) {
+    fn claim(&mut self, domain: Name, host: &Arc<HostRt>, touched: &mut BTreeSet<Name>) {
         let name = &host.config().name;
         match self.table.owner(&domain).map(|owner| owner.config().name.clone()) {
             Some(owner) if owner != *name => {
@@ -91,7 +91,7 @@ impl RouteConfigRt {
         }
     }
 
-    fn give_up(&mut self, domain: &str, name: &Name, touched: &mut BTreeSet<Name>) {
+    fn give_up(&mut self, domain: &Name, name: &Name, touched: &mut BTreeSet<Name>) {
         let mut next = None;
         if let Some(claims) = self.contested.get_mut(domain) {
             claims.remove(name);
@@ -114,7 +114,7 @@ impl RouteConfigRt {
         let mut seen = BTreeSet::new();
         for domain in &config.domains {
             let lower = domain.to_ascii_lowercase();
-            let first = match self.contested.get(&lower).and_then(BTreeSet::first) {
+            let first = match self.contested.get(&*lower).and_then(BTreeSet::first) {
                 Some(first) if first != name => first,
                 _ if seen.contains(&lower) => name,
                 _ => {
@@ -143,6 +143,8 @@ impl RouteConfigRt {
 }
 
 /// Each once, in lower case.
-fn domains(config: &VirtualHost) -> BTreeSet<String> {
-    config.domains.iter().map(|d| d.to_ascii_lowercase()).collect()
+/// In lower case, as they mostly are.
+fn domains(config: &VirtualHost) -> BTreeSet<Name> {
+    let lower = |d: &Name| if d.bytes().any(|b| b.is_ascii_uppercase()) { d.to_ascii_lowercase().into() } else { d.clone() };
+    config.domains.iter().map(lower).collect()
 }

@@ -33,13 +33,14 @@ impl Hasher for Fast {
 type Map<V> = HashMap<Box<[u8]>, V, BuildHasherDefault<Fast>>;
 
 /// Route numbers, ascending.
-type Numbers = Vec<u32>;
+type Numbers = Box<[u32]>;
 
+/// Small while there are few routes: most hosts have one.
 #[derive(Default)]
 pub struct PathIndex {
-    exact: Map<Numbers>,
+    exact: Option<Box<Map<Numbers>>>,
     /// Whole segments, without a slash at the end.
-    segments: Map<Numbers>,
+    segments: Option<Box<Map<Numbers>>>,
     longest_segments: usize,
     texts: Texts,
     /// Those that ignore case.
@@ -48,26 +49,31 @@ pub struct PathIndex {
 
 impl PathIndex {
     pub fn build<'a>(matches: impl Iterator<Item = &'a RouteMatch>) -> PathIndex {
-        let (mut out, mut texts) = (PathIndex::default(), HashMap::<Vec<u8>, Numbers>::new());
+        type Growing = HashMap<Box<[u8]>, Vec<u32>>;
+        let (mut exact, mut segments, mut texts) = (Growing::new(), Growing::new(), Growing::new());
+        let (mut longest_segments, mut others) = (0, Vec::new());
         for (n, m) in matches.enumerate() {
             let n = n as u32;
             if m.ignore_case {
-                out.others.push(n);
+                others.push(n);
                 continue;
             }
             match &m.path {
-                PathMatch::Exact(p) => out.exact.entry(p.as_bytes().into()).or_default().push(n),
+                PathMatch::Exact(p) => exact.entry(p.as_bytes().into()).or_default().push(n),
                 PathMatch::PathSeparatedPrefix(p) => {
                     let p = p.trim_end_matches('/').as_bytes();
-                    out.longest_segments = out.longest_segments.max(p.len());
-                    out.segments.entry(p.into()).or_default().push(n);
+                    longest_segments = longest_segments.max(p.len());
+                    segments.entry(p.into()).or_default().push(n);
                 }
                 PathMatch::Prefix(p) => texts.entry(p.as_bytes().into()).or_default().push(n),
-                PathMatch::Regex(p) => texts.entry(literal_prefix(p)).or_default().push(n),
+                PathMatch::Regex(p) => texts.entry(literal_prefix(p).into()).or_default().push(n),
             }
         }
-        out.texts = Texts::build(texts);
-        out
+        let map = |of: Growing| -> Option<Box<Map<Numbers>>> {
+            (!of.is_empty()).then(|| Box::new(of.into_iter().map(|(text, numbers)| (text, numbers.into())).collect()))
+        };
+        let (exact, segments, texts) = (map(exact), map(segments), Texts::build(texts));
+        PathIndex { exact, segments, longest_segments, texts, others: others.into() }
     }
 
     /// The lowest number that `accept` takes among the routes whose path can match. `accept` must look at the path again
@@ -75,7 +81,7 @@ impl PathIndex {
     pub fn first(&self, path: &[u8], mut accept: impl FnMut(u32) -> bool) -> Option<u32> {
         let mut best = u32::MAX;
         let mut look = |numbers: &Numbers| {
-            for n in numbers {
+            for n in numbers.iter() {
                 if *n >= best {
                     break;
                 }
@@ -85,14 +91,14 @@ impl PathIndex {
                 }
             }
         };
-        if let Some(numbers) = self.exact.get(path) {
+        if let Some(numbers) = self.exact.as_ref().and_then(|exact| exact.get(path)) {
             look(numbers);
         }
-        if !self.segments.is_empty() {
+        if let Some(segments) = &self.segments {
             // Every position where a segment ends, from the longest that is in the map.
             let mut end = path.len();
             loop {
-                if let Some(numbers) = (end <= self.longest_segments).then(|| self.segments.get(&path[..end])).flatten() {
+                if let Some(numbers) = (end <= self.longest_segments).then(|| segments.get(&path[..end])).flatten() {
                     look(numbers);
                 }
                 match memchr::memrchr(b'/', &path[..end]) {
@@ -115,7 +121,7 @@ fn look_at<'a>(look: &'a mut impl FnMut(&Numbers)) -> impl FnMut(&Numbers) + 'a 
 /// one binary search and a walk up.
 #[derive(Default)]
 struct Texts {
-    entries: Vec<Entry>,
+    entries: Box<[Entry]>,
 }
 
 struct Entry {
@@ -125,7 +131,7 @@ struct Entry {
 }
 
 impl Texts {
-    fn build(of: HashMap<Vec<u8>, Numbers>) -> Texts {
+    fn build(of: HashMap<Box<[u8]>, Vec<u32>>) -> Texts {
         let mut sorted: Vec<_> = of.into_iter().collect();
         sorted.sort();
         let (mut entries, mut open) = (Vec::<Entry>::with_capacity(sorted.len()), Vec::<u32>::new());
@@ -135,9 +141,9 @@ impl Texts {
             }
             let parent = open.last().copied();
             open.push(entries.len() as u32);
-            entries.push(Entry { text: text.into(), parent, numbers });
+            entries.push(Entry { text, parent, numbers: numbers.into() });
         }
-        Texts { entries }
+        Texts { entries: entries.into() }
     }
 
     fn each(&self, path: &[u8], mut with: impl FnMut(&Numbers)) {

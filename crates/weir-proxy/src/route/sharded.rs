@@ -47,17 +47,17 @@ impl<V: Clone> Sharded<V> {
         shard.find(hash, |e| *e.key == *key).map(|e| &e.value)
     }
 
-    pub fn insert(&mut self, key: &[u8], value: V) {
+    pub fn insert(&mut self, key: Arc<[u8]>, value: V) {
         if self.len >= self.shards.len() * FULL {
             self.grow();
         }
-        let hash = hash(key);
+        let hash = hash(&key);
         let at = shard_of(hash, self.shards.len());
         let shard = Arc::make_mut(&mut self.shards[at]);
         match shard.find_mut(hash, |e| *e.key == *key) {
             Some(entry) => entry.value = value,
             None => {
-                shard.insert_unique(hash, Entry { key: key.into(), value }, |e| self::hash(&e.key));
+                shard.insert_unique(hash, Entry { key, value }, |e| self::hash(&e.key));
                 self.len += 1;
             }
         }
@@ -106,7 +106,7 @@ mod tests {
                 map.remove(&key);
                 expected.remove(&key);
             } else {
-                map.insert(&key, step);
+                map.insert(key.as_slice().into(), step);
                 expected.insert(key, step);
             }
             if step % 5000 == 0 {
@@ -128,10 +128,10 @@ mod tests {
     fn a_change_copies_one_shard() {
         let mut map = Sharded::default();
         for n in 0..50_000u32 {
-            map.insert(format!("host-{n}.test").as_bytes(), n);
+            map.insert(format!("host-{n}.test").as_bytes().into(), n);
         }
         let before = map.clone();
-        map.insert(b"host-7.test", 8);
+        map.insert(b"host-7.test"[..].into(), 8);
         let copied: Vec<_> = before.shards.iter().zip(&map.shards).filter(|(a, b)| !Arc::ptr_eq(a, b)).map(|(a, _)| a.len()).collect();
         assert!(copied.len() == 1 && copied[0] < 2 * FULL, "{copied:?} of {}", before.shards.len());
         assert!(map.shards.iter().all(|s| s.len() < 2 * FULL), "the shards are even");

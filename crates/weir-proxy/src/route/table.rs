@@ -35,7 +35,7 @@ impl Parts {
         let (part, before) = (part.as_bytes(), self.map.get(part.as_bytes()).is_some());
         let after = host.is_some();
         match host {
-            Some(host) => self.map.insert(part, host),
+            Some(host) => self.map.insert(part.into(), host),
             None => self.map.remove(part),
         }
         let count = self.counts.entry(part.len()).or_default();
@@ -89,12 +89,12 @@ impl RouteTable {
     }
 
     /// Leads a domain, in lower case, to a virtual host, or to none.
-    pub(super) fn set(&mut self, domain: &str, host: Option<Arc<HostRt>>) {
+    pub(super) fn set(&mut self, domain: &Name, host: Option<Arc<HostRt>>) {
         match (Domain::of(domain), host) {
             (Domain::Any, host) => self.any = host,
             (Domain::Suffix(part), host) => self.suffixes.set(part, host),
             (Domain::Prefix(part), host) => self.prefixes.set(part, host),
-            (Domain::Exact(name), Some(host)) => self.exact.insert(name.as_bytes(), host),
+            (Domain::Exact(_), Some(host)) => self.exact.insert(domain.clone().into(), host),
             (Domain::Exact(name), None) => self.exact.remove(name.as_bytes()),
         }
     }

@@ -25,7 +25,7 @@ fn regex(p: &str) -> PathMatch {
     PathMatch::Regex(p.into())
 }
 fn host(name: &str, domains: &[&str], routes: Vec<Route>) -> Arc<VirtualHost> {
-    let domains = domains.iter().map(|d| d.to_string()).collect();
+    let domains = domains.iter().map(|d| Name::from(*d)).collect();
     let routes = routes.into_iter().map(Arc::new).collect();
     Arc::new(VirtualHost::new(name.into(), domains, routes))
 }
@@ -291,10 +291,10 @@ fn what_did_not_change_is_taken_over_and_bad_routes_keep_their_last_version() {
     let mut config = RouteConfigRt::new("r".into());
     set(&mut config, &[a.clone(), b.clone()]);
     let first = config.table().clone();
-    let mut changed = (*b).clone();
-    changed.routes[0] = Arc::new(route("one", regex("(")));
-    changed.routes.push(Arc::new(route("three", regex("/3/["))));
-    let findings = set(&mut config, &[Arc::new(changed)]);
+    let mut routes = b.routes.to_vec();
+    routes[0] = Arc::new(route("one", regex("(")));
+    routes.push(Arc::new(route("three", regex("/3/["))));
+    let findings = set(&mut config, &[Arc::new(VirtualHost { routes: routes.into(), ..(*b).clone() })]);
     let second = config.table().clone();
     assert!(Arc::ptr_eq(first.host(b"a").unwrap(), second.host(b"a").unwrap()));
     let at = |t: &RouteTable, p: &str| t.find(&Request::get("b", p), true).1.cloned();

@@ -32,7 +32,7 @@ pub enum Authority {
 impl BackendTlsPolicy {
     /// A policy is found by `namespace/service`.
     pub fn index_keys(&self, meta: &Meta) -> Vec<Name> {
-        self.targets.iter().map(|t| format!("{}/{}", meta.namespace, t.service).into()).collect()
+        self.targets.iter().map(|t| format!("{}/{}", meta.key.namespace, t.service).into()).collect()
     }
 }
 

@@ -306,7 +306,7 @@ fn decode_selector(field: &Field<'_>) -> Option<Vec<Requirement>> {
 impl Requirement {
     pub fn holds(&self, meta: &Meta) -> bool {
         // Kubernetes gives every namespace this label.
-        let value = if &*self.key == "kubernetes.io/metadata.name" { Some(&*meta.name) } else { meta.label(&self.key) };
+        let value = if &*self.key == "kubernetes.io/metadata.name" { Some(&*meta.key.name) } else { meta.label(&self.key) };
         let listed = value.is_some_and(|v| self.values.iter().any(|w| **w == *v));
         match self.operator {
             Operator::In => listed,

@@ -18,7 +18,7 @@ impl HttpRoute {
     pub fn index_keys(&self, meta: &Meta) -> Vec<Name> {
         let services = self.rules.iter().flat_map(|r| &r.backends).map(|b| &b.reference).filter(|r| r.kind == BackendKind::Service);
         let mut index_keys: Vec<Name> =
-            services.map(|r| format!("{}/{}", r.namespace.as_deref().unwrap_or(&meta.namespace), r.name).into()).collect();
+            services.map(|r| format!("{}/{}", r.namespace.as_deref().unwrap_or(&meta.key.namespace), r.name).into()).collect();
         index_keys.sort();
         index_keys.dedup();
         index_keys

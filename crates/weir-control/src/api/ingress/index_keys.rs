@@ -31,7 +31,7 @@ impl Ingress {
         }
         let paths = self.rules.iter().flat_map(|rule| &rule.paths).map(|path| &path.backend);
         let backends = paths.chain(&self.default_backend);
-        backends.filter_map(|b| b.service.as_ref()).map(|(name, _)| service_key(&meta.namespace, name)).collect()
+        backends.filter_map(|b| b.service.as_ref()).map(|(name, _)| service_key(&meta.key.namespace, name)).collect()
     }
 }
 

@@ -76,7 +76,7 @@ pub fn decode(root: &Object<'_>, meta: &Meta) -> AuthorizationPolicy {
     let words = [("ALLOW", Action::Allow), ("DENY", Action::Deny), ("AUDIT", Action::Audit), ("CUSTOM", Action::Custom)];
     policy.action = spec.choice("action", &words).unwrap_or(Action::Allow);
     provider(&spec, policy.action);
-    let mut conditions = Conditions { allows: policy.action == Action::Allow, namespace: &meta.namespace, undecided: Vec::new() };
+    let mut conditions = Conditions { allows: policy.action == Action::Allow, namespace: &meta.key.namespace, undecided: Vec::new() };
     policy.rules = spec.list("rules").iter().filter_map(|f| rule(f, &mut conditions)).collect();
     policy.undecided = conditions.undecided;
     if policy.rules.is_empty() && policy.action != Action::Allow {
@@ -121,14 +121,14 @@ fn target(field: &Field<'_>, meta: &Meta) -> Option<Target> {
     let (group, kind) = (object.str("group").unwrap_or_default(), object.required("kind")?.str()?);
     let name = object.required("name")?.str()?;
     if let Some(other) = object.get("namespace")
-        && other.str().is_some_and(|n| n != &*meta.namespace)
+        && other.str().is_some_and(|n| n != &*meta.key.namespace)
     {
         other.invalid("a target must be in the namespace of the policy", "leave it out");
     }
     let key = match (group, kind) {
-        ("gateway.networking.k8s.io", "Gateway") => Some(Key::new(Kind::Gateway, &meta.namespace, name)),
+        ("gateway.networking.k8s.io", "Gateway") => Some(Key::new(Kind::Gateway, &meta.key.namespace, name)),
         ("gateway.networking.k8s.io", "GatewayClass") => Some(Key::new(Kind::GatewayClass, "", name)),
-        ("networking.istio.io", "Gateway") => Some(Key::new(Kind::IstioGateway, &meta.namespace, name)),
+        ("networking.istio.io", "Gateway") => Some(Key::new(Kind::IstioGateway, &meta.key.namespace, name)),
         ("" | "core", "Service") | ("networking.istio.io", "ServiceEntry") => None,
         _ => {
             let message = format!("{kind} of the group \"{group}\" is not a target of policies");

@@ -136,7 +136,7 @@ impl DestinationRule {
 pub fn decode(root: &Object<'_>, meta: &Meta) -> Option<DestinationRule> {
     let spec = root.required("spec")?.object()?;
     let selector = spec.get("workloadSelector").and_then(|f| Some((selector(&f, "matchLabels")?, At::of(&f))));
-    let host = full_host(&host_field(&spec.required("host")?)?, &meta.namespace);
+    let host = full_host(&host_field(&spec.required("host")?)?, &meta.key.namespace);
     let policy = spec.get("trafficPolicy").and_then(|f| policy(&f)).unwrap_or_default();
     let mut subsets: Vec<Subset> = Vec::new();
     for item in spec.distinct("subsets", "name") {

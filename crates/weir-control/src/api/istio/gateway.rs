@@ -160,7 +160,7 @@ fn server_host(field: &Field<'_>, meta: &Meta) -> Option<ServerHost> {
     }
     let namespace = match namespace {
         "*" => None,
-        "." => Some(Box::from(&*meta.namespace)),
+        "." => Some(Box::from(&*meta.key.namespace)),
         "~" => Some("".into()),
         other => Some(other.into()),
     };

@@ -169,7 +169,7 @@ impl VirtualService {
 pub fn decode(root: &Object<'_>, meta: &Meta) -> Option<VirtualService> {
     let first = root.field().line();
     let spec = root.required("spec")?.object()?;
-    let hosts: Vec<Name> = spec.list("hosts").iter().filter_map(host_field).map(|host| full_host(&host, &meta.namespace)).collect();
+    let hosts: Vec<Name> = spec.list("hosts").iter().filter_map(host_field).map(|host| full_host(&host, &meta.key.namespace)).collect();
     let names = spec.list("gateways");
     if names.is_empty() && !hosts.is_empty() {
         let help = "name the Gateways under gateways";
@@ -202,9 +202,9 @@ fn gateway_name(text: &str, meta: &Meta) -> Option<Box<str>> {
     }
     let old = text.strip_suffix(".svc.cluster.local").and_then(|t| t.split_once('.'));
     let (namespace, name) = match text.split_once('/') {
-        Some((".", name)) => (&*meta.namespace, name),
+        Some((".", name)) => (&*meta.key.namespace, name),
         Some(both) => both,
-        None => old.map_or((&*meta.namespace, text), |(name, namespace)| (namespace, name)),
+        None => old.map_or((&*meta.key.namespace, text), |(name, namespace)| (namespace, name)),
     };
     Some(format!("{namespace}/{name}").into())
 }
@@ -324,7 +324,7 @@ fn destination(field: &Field<'_>, meta: &Meta) -> Option<Destination> {
 fn destination_at(field: &Field<'_>, meta: &Meta) -> Option<Destination> {
     let object = field.object()?;
     let host_at = object.required("host")?;
-    let host = full_host(&host_field(&host_at)?, &meta.namespace);
+    let host = full_host(&host_field(&host_at)?, &meta.key.namespace);
     let subset = object.str("subset").unwrap_or_default().into();
     let port = object.object("port").and_then(|p| p.port("number"));
     Some(Destination { host, subset, port, weight: 1, headers: Headers::default(), at: At::of(&host_at) })

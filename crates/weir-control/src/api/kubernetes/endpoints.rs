@@ -108,7 +108,7 @@ fn serving_ip(status: &Object<'_>) -> Option<IpAddr> {
 
 /// A Pod is found by each of its labels, as `namespace/label=value`.
 pub fn index_keys(meta: &Meta) -> Vec<Name> {
-    meta.labels.iter().map(|(label, value)| key(&meta.namespace, label, value)).collect()
+    meta.labels.iter().map(|(label, value)| key(&meta.key.namespace, label, value)).collect()
 }
 
 pub fn key(namespace: &str, label: &str, value: &str) -> Name {

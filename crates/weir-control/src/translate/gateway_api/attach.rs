@@ -6,7 +6,7 @@ use crate::{
         http_route::ParentRef,
     },
     aspect::Aspect,
-    object::{Kind, Object, Spec},
+    object::{Key, Kind, Object, Spec},
     translate::{Cx, class::ForeignClass},
 };
 use std::{collections::BTreeSet, sync::Arc};
@@ -129,7 +129,7 @@ fn allows(cx: &Cx<'_>, from: &From, gateway_namespace: &str, namespace: &str) ->
                 Some(object) => requirements.iter().all(|r| r.holds(&object.meta)),
                 // Folders seldom hold Namespace objects: requirements on the name alone still apply.
                 None => {
-                    let meta = crate::object::Meta { name: namespace.into(), ..Default::default() };
+                    let meta = crate::object::Meta::new(Key::new(Kind::Namespace, "", namespace));
                     requirements.iter().all(|r| r.holds(&meta))
                 }
             }

@@ -68,7 +68,7 @@ fn port(cx: &Cx<'_>, gateway: &Arc<Object>, listener: &Listener, domains: &[Name
     }
 }
 
-fn make(cx: &Cx<'_>, object: &Arc<Object>, route: &L4Route, client: Option<Arc<Key>>, part: &mut Part) -> TcpProxy {
+fn make(cx: &Cx<'_>, object: &Arc<Object>, route: &L4Route, client: Option<Key>, part: &mut Part) -> TcpProxy {
     let maker = routes::Maker { cx, object, origin: object.origin(), client };
     let mut clusters = Vec::new();
     for (nth, backend) in route.backends.iter().enumerate() {

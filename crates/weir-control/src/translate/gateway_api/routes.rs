@@ -29,7 +29,7 @@ use weir_config::{
 
 pub fn translate_http_route(cx: &Cx<'_>, object: &Arc<Object>, route: &HttpRoute, part: &mut Part) {
     // By the Gateway whose own certificate upstreams are shown, where it has one.
-    let mut all: BTreeMap<Option<Arc<Key>>, BTreeSet<(Name, Name)>> = BTreeMap::new();
+    let mut all: BTreeMap<Option<Key>, BTreeSet<(Name, Name)>> = BTreeMap::new();
     let mut accepted = Vec::new();
     for (index, parent) in route.parents.iter().enumerate().filter(|(_, p)| !p.foreign) {
         let found = attach_parent(cx, object, &route.hostnames, parent, index, part);
@@ -83,9 +83,9 @@ pub fn attach_parent<'a>(
 }
 
 /// The Gateway, where it has a certificate of its own for upstreams.
-pub fn client(gateway: &Object) -> Option<Arc<Key>> {
+pub fn client(gateway: &Object) -> Option<Key> {
     let own = matches!(&gateway.spec, Spec::Gateway(spec) if spec.client_certificate.is_some());
-    own.then(|| Arc::new(gateway.key.clone()))
+    own.then(|| gateway.key.clone())
 }
 
 /// The (table, domain) pairs that a route has by what it is attached to.
@@ -116,7 +116,7 @@ pub struct Maker<'a> {
     pub object: &'a Arc<Object>,
     pub origin: Origin,
     /// From [`client`], of the Gateway that the resources are for.
-    pub client: Option<Arc<Key>>,
+    pub client: Option<Key>,
 }
 
 impl Maker<'_> {
@@ -288,11 +288,9 @@ impl Maker<'_> {
                     ));
                 };
                 let port = port("Service")?;
-                let mut key = ClusterKey::service(namespace, name, port);
                 let udp = self.object.key.kind == Kind::UdpRoute;
-                if udp {
-                    key.purpose = Purpose::Udp;
-                }
+                let key = ClusterKey::service(namespace, name, port);
+                let key = if udp { key.with_purpose(Purpose::Udp) } else { key };
                 if key.service_port(service).is_none() && service.external_name.is_none() {
                     self.cx.service(namespace, name);
                     let (transport, ports) = if udp { ("UDP port", &*service.udp_ports) } else { ("port", &*service.ports) };
@@ -303,17 +301,19 @@ impl Maker<'_> {
                 if udp {
                     return Ok(key);
                 }
-                let shown = |_: &&Arc<Key>| backend_tls::policy(self.cx, &key, service.port(port).map(|p| &*p.name)).is_some();
-                let purpose = self.client.as_ref().filter(shown).map_or(Purpose::Any, |gateway| Purpose::Gateway(gateway.clone()));
-                Ok(ClusterKey { purpose, ..key })
+                let shown = |_: &&Key| backend_tls::policy(self.cx, &key, service.port(port).map(|p| &*p.name)).is_some();
+                Ok(match self.client.as_ref().filter(shown) {
+                    Some(gateway) => key.with_purpose(Purpose::Gateway(gateway.clone())),
+                    None => key,
+                })
             }
             BackendKind::Hostname => {
-                let host: Name = name.to_ascii_lowercase().into();
+                let host = name.to_ascii_lowercase();
                 let port = port("Hostname")?;
                 if self.cx.by_word(Kind::ServiceEntry, &host).next().is_none() {
                     return Err(("BackendNotFound", format!("no ServiceEntry has the host {host}"), "add one".into()));
                 }
-                Ok(ClusterKey::host(port, host))
+                Ok(ClusterKey::host(port, &host))
             }
             BackendKind::Other(kind) => Err(("InvalidKind", format!("{kind} is no backend"), "a Service".into())),
         }

@@ -12,8 +12,8 @@ pub fn translate(cx: &Cx<'_>, gateway: &Object, server: &Server, part: &mut Part
     let mut sni_clusters: Vec<Name> = Vec::new();
     for (host, ports) in hosts(cx, gateway, server) {
         for port in ports {
-            let whole = ClusterKey { purpose: Purpose::ServerName, ..ClusterKey::host(port, host.clone()) };
-            let subsets = upstream::subsets(cx, &whole).into_iter().map(|subset| ClusterKey { subset, ..whole.clone() });
+            let whole = ClusterKey::new(port, Name::default(), &host, Purpose::ServerName);
+            let subsets = upstream::subsets(cx, &whole).into_iter().map(|subset| ClusterKey::new(port, subset, &host, Purpose::ServerName));
             let keys: Vec<ClusterKey> = subsets.chain([whole.clone()]).collect();
             sni_clusters.extend(keys.into_iter().map(|key| part.use_cluster(key)));
         }
@@ -47,7 +47,7 @@ fn hosts(cx: &Cx<'_>, gateway: &Object, server: &Server) -> Vec<(Name, Vec<u16>)
     let mut found = Vec::new();
     for object in cx.all(Kind::Service) {
         let Spec::Service(service) = &object.spec else { continue };
-        let host = ClusterKey::service(&object.key.namespace, &object.key.name, 0).host;
+        let host: Name = ClusterKey::service(&object.key.namespace, &object.key.name, 0).host().into();
         if is_for(&object.key.namespace, &host) {
             found.push((host, service.ports.iter().map(|p| p.port).collect()));
         }

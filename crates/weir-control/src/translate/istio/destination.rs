@@ -3,7 +3,7 @@ use super::upstream;
 use crate::{
     api::istio::{read::At, virtual_service::Destination},
     object::Object,
-    translate::{ClusterKey, Cx, Part},
+    translate::{ClusterKey, Cx, Part, Purpose},
 };
 use weir_config::diagnostic::Diagnostic;
 
@@ -11,7 +11,7 @@ use weir_config::diagnostic::Diagnostic;
 /// does not find is reported; such a cluster is empty or missing, so that requests to it are answered with 503. `None` for
 /// one that is not the object's to see.
 pub fn resolve(cx: &Cx<'_>, object: &Object, to: &Destination, listens: u16, http: bool, part: &mut Part) -> Option<ClusterKey> {
-    let kubernetes = ClusterKey::host(0, to.host.clone());
+    let kubernetes = ClusterKey::host(0, &to.host);
     let service = kubernetes.kubernetes().and_then(|(namespace, name)| cx.service(namespace, name));
     let entries = if service.is_some() { Vec::new() } else { upstream::entries(cx, &to.host) };
     let seen: Vec<_> = entries.iter().filter(|(owner, entry)| entry.export_to.sees(&owner.key.namespace, &object.key.namespace)).collect();
@@ -20,7 +20,7 @@ pub fn resolve(cx: &Cx<'_>, object: &Object, to: &Destination, listens: u16, htt
         None => seen.iter().flat_map(|(_, entry)| entry.ports.iter().map(|p| p.number)).collect(),
     };
     let port = to.port.unwrap_or(if let [only] = ports[..] { only } else { listens });
-    let key = ClusterKey { subset: to.subset.clone(), ..ClusterKey::host(port, to.host.clone()) };
+    let key = ClusterKey::new(port, to.subset.clone(), &to.host, Purpose::Any);
     if service.is_none() && seen.is_empty() && !entries.is_empty() {
         let message =
             format!("the ServiceEntry of {} is not exported to {}: requests to it are answered with 503", to.host, object.key.namespace);

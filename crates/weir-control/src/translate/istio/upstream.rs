@@ -40,12 +40,12 @@ pub fn entries<'a>(cx: &Cx<'a>, host: &str) -> Vec<(&'a Arc<Object>, &'a Service
 /// The cluster of a ServiceEntry's host; `None` where there is no entry for it. Several entries for a port share it.
 pub fn service_entry(cx: &Cx<'_>, key: &ClusterKey, _: &mut Part) -> Option<Draft> {
     let mut draft: Option<Draft> = None;
-    for (object, entry) in entries(cx, &key.host) {
+    for (object, entry) in entries(cx, key.host()) {
         let Some(port) = entry.ports.iter().find(|p| p.number == key.port) else { continue };
         let (found_by, endpoints) = endpoints(cx, object, entry, key, port);
         match &mut draft {
             None => {
-                let mut cluster = Cluster::new(key.name(), Discovery::Eds);
+                let mut cluster = Cluster::new(key.name.clone(), Discovery::Eds);
                 cluster.origin = Some(object.origin());
                 cluster.protocol = port.protocol;
                 draft = Some(Draft { cluster, endpoints, found_by });
@@ -67,13 +67,13 @@ fn endpoints(cx: &Cx<'_>, object: &Object, entry: &ServiceEntry, key: &ClusterKe
         Resolution::Static => FoundBy::List,
         Resolution::DnsRoundRobin => FoundBy::LogicalDns,
         Resolution::Dns => FoundBy::StrictDns,
-        Resolution::None | Resolution::DynamicDns if key.host.contains('*') => FoundBy::Request,
+        Resolution::None | Resolution::DynamicDns if key.host().contains('*') => FoundBy::Request,
         // A gateway has no original destination: one host means that host.
         Resolution::None | Resolution::DynamicDns => FoundBy::StrictDns,
     };
     let by_host = matches!(entry.resolution, Resolution::None | Resolution::DynamicDns) || (listed.is_empty() && entry.selector.is_none());
     if by_host {
-        let own = Endpoint::new(Address::Name { host: key.host.to_string(), port: port.target });
+        let own = Endpoint::new(Address::Name { host: key.host().to_string(), port: port.target });
         let listed = found_by == FoundBy::List || found_by == FoundBy::Request;
         return (found_by, if listed { Vec::new() } else { vec![own] });
     }
@@ -101,9 +101,9 @@ fn workloads<'a>(cx: &Cx<'a>, namespace: &str, selector: &Labels) -> Vec<&'a ser
 fn rules<'a>(cx: &Cx<'a>, key: &ClusterKey) -> Vec<(&'a Arc<Object>, &'a DestinationRule)> {
     let namespace: Name = match key.kubernetes() {
         Some((namespace, _)) => namespace.into(),
-        None => entries(cx, &key.host).first().map(|(o, _)| o.key.namespace.clone()).unwrap_or_else(|| "default".into()),
+        None => entries(cx, key.host()).first().map(|(o, _)| o.key.namespace.clone()).unwrap_or_else(|| "default".into()),
     };
-    for word in patterns(&key.host) {
+    for word in patterns(key.host()) {
         let mut found: Vec<_> = cx
             .by_word(Kind::DestinationRule, &word)
             .filter_map(|object| match &object.spec {
@@ -181,7 +181,8 @@ pub fn traffic_policy(cx: &Cx<'_>, key: &ClusterKey, draft: &mut Draft, part: &m
                 if draft.endpoints.is_empty() && draft.found_by != FoundBy::Request {
                     let message = format!(
                         "no endpoint of {} has the labels of the subset {}: requests to it are answered with 503",
-                        key.host, subset.name
+                        key.host(),
+                        subset.name
                     );
                     let found = Diagnostic::warning("NoEndpoints", message)
                         .help("labels are those of the Pods, of the EndpointSlice, or of a ServiceEntry's endpoint");
@@ -249,7 +250,7 @@ fn without_labels(cx: &Cx<'_>, key: &ClusterKey, part: &mut Part) {
     if !cx.options.labels.is_empty() {
         return;
     }
-    for object in cx.by_word(Kind::DestinationRule, &key.host) {
+    for object in cx.by_word(Kind::DestinationRule, key.host()) {
         if let Spec::DestinationRule(rule) = &object.spec
             && let Some((_, at)) = &rule.selector
         {
@@ -303,7 +304,7 @@ fn upstream_tls(cx: &Cx<'_>, key: &ClusterKey, owner: &Object, tls: &Originate, 
     };
     let mut subject_alt_names = tls.subject_alt_names.clone();
     if subject_alt_names.is_empty() {
-        subject_alt_names = entries(cx, &key.host).iter().flat_map(|(_, e)| e.subject_alt_names.clone()).collect();
+        subject_alt_names = entries(cx, key.host()).iter().flat_map(|(_, e)| e.subject_alt_names.clone()).collect();
     }
     UpstreamTls { sni: tls.sni.clone(), verification, subject_alt_names, certificate, min_version: None }
 }

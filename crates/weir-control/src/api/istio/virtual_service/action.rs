@@ -30,7 +30,7 @@ pub(super) fn action(object: &Object<'_>, meta: &Meta) -> Option<Action> {
         "delegate" => {
             let delegate = object.object("delegate")?;
             let name = delegate.required("name")?;
-            let namespace = delegate.str("namespace").unwrap_or(&meta.namespace);
+            let namespace = delegate.str("namespace").unwrap_or(&meta.key.namespace);
             Some(Action::Delegate { namespace: namespace.into(), name: name.str()?.into(), at: At::of(&name), forward })
         }
         _ => Some(Action::Forward(forward)),
