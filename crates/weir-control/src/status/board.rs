@@ -160,7 +160,16 @@ impl Board {
             Owner::Resource(id) => self.verdicts.get(id).map(|v| &**v),
             _ => None,
         };
-        self.findings.of(title).into_iter().map(|(owner, finding)| Found { finding, verdict: verdict(owner) }).collect()
+        self.findings
+            .of(title)
+            .into_iter()
+            .map(|(owner, finding)| Found {
+                finding,
+                // Of objects that stand twice the first one is used.
+                reading: owner.reads() && finding.reason != "DuplicateObject",
+                verdict: verdict(owner),
+            })
+            .collect()
     }
 
     /// Objects that act, in the order of their keys, then the titles of others that something was found about.

@@ -28,6 +28,13 @@ pub enum Owner {
     Resource(Id),
 }
 
+impl Owner {
+    /// Whether its findings are about versions of objects that were read, whether they are used or not.
+    pub fn reads(&self) -> bool {
+        matches!(self, Owner::Files(FoundBy::File(_)) | Owner::Cluster)
+    }
+}
+
 #[derive(Default)]
 pub struct Findings {
     by_owner: BTreeMap<Owner, Vec<Arc<Diagnostic>>>,

@@ -13,7 +13,16 @@ use weir_config::{
 /// A finding about an object, with the verdict that it comes from, if the proxy made it.
 pub struct Found<'a> {
     pub finding: &'a Arc<Diagnostic>,
+    /// It was made when the object was read.
+    pub reading: bool,
     pub verdict: Option<&'a Verdict>,
+}
+
+impl Found<'_> {
+    /// The newest version of the object is not used: its last good version is.
+    fn rejects(&self) -> bool {
+        self.reading && self.finding.severity == Severity::Error
+    }
 }
 
 /// Warnings that an object as a whole has no effect.
@@ -73,8 +82,8 @@ struct Contradiction<'a> {
     finding: Option<&'a Diagnostic>,
 }
 
-/// A Gateway and its listeners are programmed while the proxy serves by them; other objects are not accepted if the proxy refuses a
-/// part of them.
+/// An object whose newest version is in error is not accepted, although its last good version serves. A Gateway and its listeners are
+/// programmed while the proxy serves by them; other objects are not accepted if the proxy refuses a part of them.
 fn contradiction<'a>(object: &Object, of: &Condition, pending: bool, found: &[Found<'a>]) -> Option<Contradiction<'a>> {
     let error = |f: &&Found<'_>| f.finding.severity == Severity::Error;
     let verdicts = || found.iter().filter(|f| f.verdict.is_some());
@@ -82,6 +91,11 @@ fn contradiction<'a>(object: &Object, of: &Condition, pending: bool, found: &[Fo
         let reason = if f.finding.reason == "ListenFailed" { "AddressNotUsable" } else { f.finding.reason };
         Contradiction { reason, finding: Some(f.finding) }
     };
+    if of.kind == "Accepted"
+        && let Some(rejected) = found.iter().find(|f| f.rejects())
+    {
+        return Some(because(rejected));
+    }
     match &object.spec {
         Spec::Gateway(gateway) if of.kind == "Programmed" => {
             let concerned = |f: &&Found<'_>| f.verdict.is_some_and(|v| v.state != State::Live && concerns(v, gateway, &of.scope));

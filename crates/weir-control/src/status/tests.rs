@@ -140,6 +140,25 @@ fn readers_learn_of_changes_when_the_proxy_has_taken_them_over() {
 }
 
 #[test]
+fn a_version_in_error_is_not_accepted_although_the_last_good_one_serves() {
+    let (status, dir, mut control) = board(GATEWAY);
+    control.load_and_watch(&[dir.path().into()]);
+    let status_of = |kind, name| {
+        let revision = u64::MAX - 1;
+        status.apply_verdicts(VerdictChanges { revision, ..VerdictChanges::default() });
+        denied(&status, kind, name)
+    };
+    fs::write(dir.path().join("a.yaml"), GATEWAY.replace("port: 81", "port: many").replace("port: 80}]}]", "port: 80, weight: x}]}]"))
+        .unwrap();
+    let update = control.next(std::time::Duration::from_secs(20)).unwrap();
+    assert_eq!(update.delta.set.len(), 0, "the last good versions serve");
+    let wrong = "InvalidType: expected a whole number, found a string; write a whole number";
+    assert_eq!(status_of(Kind::Gateway, "gw"), ["", "a ", "b "].map(|scope| format!("{scope}Accepted {wrong}")));
+    let route = status_of(Kind::HttpRoute, "r");
+    assert!(route[1].starts_with("parentRefs[0] Accepted InvalidType: "), "{route:?}");
+}
+
+#[test]
 fn what_is_not_ours_is_left_alone() {
     let other = GATEWAY.replace("gatewayClassName: weir", "gatewayClassName: other");
     let broken = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: broken}\nspec: {rules: 5}\n";

@@ -174,7 +174,7 @@ impl RequestHead {
 }
 
 /// `target` with the bytes that `must` names percent-encoded (RFC 3986 section 2.1).
-pub(crate) fn percent_encoded(target: &[u8], must: impl Fn(u8) -> bool) -> Vec<u8> {
+pub fn percent_encoded(target: &[u8], must: impl Fn(u8) -> bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(target.len() + 16);
     for &byte in target {
         if must(byte) {
@@ -239,18 +239,23 @@ pub fn reason(status: u16) -> &'static str {
 }
 
 /// Appends a number in decimal.
-pub fn decimal(out: &mut Vec<u8>, mut n: u64) {
+pub fn decimal(out: &mut Vec<u8>, n: u64) {
     if n < 10 {
         return out.push(b'0' + n as u8);
     }
-    let (mut digits, mut at) = ([0u8; 20], 20);
+    out.extend_from_slice(digits(&mut [0; 20], n));
+}
+
+/// A number in decimal; `space` takes its digits.
+#[inline]
+pub fn digits(space: &mut [u8; 20], mut n: u64) -> &[u8] {
+    let mut at = space.len();
     loop {
         at -= 1;
-        digits[at] = b'0' + (n % 10) as u8;
+        space[at] = b'0' + (n % 10) as u8;
         n /= 10;
         if n == 0 {
-            break;
+            return &space[at..];
         }
     }
-    out.extend_from_slice(&digits[at..]);
 }

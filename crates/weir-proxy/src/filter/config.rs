@@ -1,6 +1,9 @@
 //! Compiled configurations of filters: the list of a connection manager, and what virtual hosts and routes have in place of its entries.
 use super::{cors::CorsRt, local_rate_limit::LocalRateLimitRt, rbac::RbacRt};
-use crate::{plugin::PluginSlot, route::matcher::Patterns};
+use crate::{
+    plugin::PluginSlot,
+    route::matcher::{Invalid, Patterns},
+};
 use std::{
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
     mem::discriminant,
@@ -39,7 +42,7 @@ pub enum FilterConfig {
 
 impl FilterConfig {
     /// `None` for a plugin, whose place is looked up elsewhere. The error is about a regular expression.
-    fn compile(of: &HttpFilterConfig, patterns: &mut Patterns) -> Result<Option<FilterConfig>, String> {
+    fn compile(of: &HttpFilterConfig, patterns: &mut Patterns) -> Result<Option<FilterConfig>, Invalid> {
         Ok(Some(match of {
             HttpFilterConfig::Cors(config) => FilterConfig::Cors(Arc::new(CorsRt::compile(config, patterns)?)),
             HttpFilterConfig::Compressor(config) => FilterConfig::Compressor(config.clone()),
@@ -96,15 +99,19 @@ enum Override {
     Disabled,
 }
 
+fn invalid(filter: &Name, why: Invalid) -> Invalid {
+    Invalid::Filter { name: filter.clone(), why: Box::new(why) }
+}
+
 impl Overrides {
     /// The error says which filter's configuration cannot be used.
-    pub fn compile(of: &PerFilterConfig, host: &Overrides, patterns: &mut Patterns) -> Result<Overrides, String> {
+    pub fn compile(of: &PerFilterConfig, host: &Overrides, patterns: &mut Patterns) -> Result<Overrides, Invalid> {
         let mut entries = Vec::with_capacity(of.len() + host.entries.len());
         for (name, entry) in of {
             let entry = match entry {
                 FilterOverride::Disabled => Override::Disabled,
                 FilterOverride::Config(config) => {
-                    let compiled = FilterConfig::compile(config, patterns).map_err(|e| format!("filter `{name}`: {e}"))?;
+                    let compiled = FilterConfig::compile(config, patterns).map_err(|why| invalid(name, why))?;
                     compiled.map_or(Override::Enabled, Override::Config)
                 }
             };
@@ -149,7 +156,7 @@ impl FilterList {
         of: &[HttpFilter],
         before: Option<&Arc<FilterList>>,
         plugin: impl Fn(&Name) -> Option<Arc<PluginSlot>>,
-    ) -> Result<Arc<FilterList>, String> {
+    ) -> Result<Arc<FilterList>, Invalid> {
         let mut patterns = Patterns::default();
         let mut filters = Vec::with_capacity(of.len());
         let mut same = before.is_some();
@@ -158,7 +165,7 @@ impl FilterList {
             let config = match (&filter.config, old) {
                 (HttpFilterConfig::Wasm(name), _) => plugin(name).map(FilterConfig::Wasm),
                 (_, Some(old)) => Some(old.config.clone()),
-                (config, None) => FilterConfig::compile(config, &mut patterns).map_err(|e| format!("filter `{}`: {e}", filter.name))?,
+                (config, None) => FilterConfig::compile(config, &mut patterns).map_err(|why| invalid(&filter.name, why))?,
             };
             let Some(config) = config else { continue };
             same &= match (old.map(|o| &o.config), &config) {

@@ -5,7 +5,7 @@ use crate::{
     head_access::{FieldsMut, RequestView},
     info::Flags,
     reply::Reply,
-    route::matcher::{Patterns, Text},
+    route::matcher::{Invalid, Patterns, Text},
 };
 use std::sync::Arc;
 use weir_config::model::{self, StringMatch};
@@ -72,7 +72,7 @@ pub enum Request {
 
 impl CorsRt {
     /// The error is about a regular expression.
-    pub fn compile(of: &model::Cors, patterns: &mut Patterns) -> Result<CorsRt, String> {
+    pub fn compile(of: &model::Cors, patterns: &mut Patterns) -> Result<CorsRt, Invalid> {
         let origins = of.allow_origins.iter().map(|o| Text::compile(o, false, patterns)).collect::<Result<_, _>>()?;
         Ok(CorsRt {
             origins,

@@ -2,7 +2,12 @@
 pub mod engine;
 
 use super::{FilterContext, Flow};
-use crate::{detail::Detail, info::Flags, reply::Reply, route::matcher::Patterns};
+use crate::{
+    detail::Detail,
+    info::Flags,
+    reply::Reply,
+    route::matcher::{Invalid, Patterns},
+};
 use engine::{Denied, Engine, Subject};
 use std::sync::Arc;
 use weir_config::model;
@@ -16,7 +21,7 @@ pub struct RbacRt {
 
 impl RbacRt {
     /// The error is about a regular expression.
-    pub fn compile(of: &model::Rbac, patterns: &mut Patterns) -> Result<RbacRt, String> {
+    pub fn compile(of: &model::Rbac, patterns: &mut Patterns) -> Result<RbacRt, Invalid> {
         let (rules, shadow_rules) = (Engine::compile(&of.rules, patterns)?, Engine::compile(&of.shadow_rules, patterns)?);
         Ok(RbacRt { rules, shadow_rules })
     }

@@ -212,12 +212,5 @@ impl ActiveStream<'_> {
 
 /// gRPC's percent encoding of a message.
 fn percent(text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    for c in text {
-        match c {
-            b' '..=b'~' if *c != b'%' => out.push(*c),
-            _ => out.extend_from_slice(format!("%{c:02X}").as_bytes()),
-        }
-    }
-    out
+    head::percent_encoded(text, |c| c == b'%' || !matches!(c, b' '..=b'~'))
 }

@@ -117,7 +117,7 @@ impl ActiveStream<'_> {
         let mut resp = self.s.resp.borrow_mut();
         if !self.hcm.config().suppress_envoy_headers {
             let mut text = [0u8; 20];
-            let time = decimal(&mut text, now.saturating_sub(start) / 1_000_000);
+            let time = weir_net::http::head::digits(&mut text, now.saturating_sub(start) / 1_000_000);
             resp.headers.set(Known::UpstreamServiceTime, &[time]);
         }
         if let Some(cookie) = self.selected.cookie.take() {
@@ -353,18 +353,6 @@ fn release(plan: &Plan<'_>, tried: Try, persists: bool, now: u64) {
         match persists && up.is_done() && wire.input.is_empty() {
             true => ticket.put_back(&plan.cluster, &host, wire, now),
             false => ticket.close(&plan.cluster, !persists),
-        }
-    }
-}
-
-fn decimal(text: &mut [u8; 20], mut n: u64) -> &[u8] {
-    let mut at = text.len();
-    loop {
-        at -= 1;
-        text[at] = b'0' + (n % 10) as u8;
-        n /= 10;
-        if n == 0 {
-            return &text[at..];
         }
     }
 }

@@ -3,13 +3,13 @@ use crate::{
     app_log::Logger,
     conn::ConnInfo,
     filter::rbac::{RbacRt, engine::Subject},
-    route::matcher::Patterns,
+    route::matcher::{Invalid, Patterns},
     stats::ListenerStats,
 };
 use weir_config::model::NetworkFilter;
 
 /// The filters before the terminal one. The error is about a regular expression.
-pub(super) fn compile(filters: &[NetworkFilter]) -> Result<Box<[RbacRt]>, String> {
+pub(super) fn compile(filters: &[NetworkFilter]) -> Result<Box<[RbacRt]>, Invalid> {
     let mut patterns = Patterns::default();
     let compile = |filter: &NetworkFilter| match filter {
         NetworkFilter::Rbac(rbac) => Some(RbacRt::compile(rbac, &mut patterns)),

@@ -1,6 +1,6 @@
 //! One route at run time: everything that its requests need, prebuilt.
 use super::{
-    matcher::{Header, Patterns, Query},
+    matcher::{Header, Invalid, Patterns, Query},
     rewrite::{PathRewriteRt, RedirectRt},
 };
 use crate::{
@@ -107,7 +107,7 @@ impl RouteRt {
     ) -> Result<RouteRt, Diagnostic> {
         let wrong = |what: &str| {
             let what = format!("route `{}`: {what}", config.name);
-            move |e: String| {
+            move |e: Invalid| {
                 Diagnostic::error("InvalidValue", format!("{what}: {e}")).help("accepted are regular expressions in RE2's syntax")
             }
         };
@@ -166,7 +166,7 @@ fn path_ignoring_case(of: &PathMatch, path: &[u8]) -> bool {
 }
 
 impl Condition {
-    fn compile(of: &RouteMatch, patterns: &mut Patterns) -> Result<Condition, String> {
+    fn compile(of: &RouteMatch, patterns: &mut Patterns) -> Result<Condition, Invalid> {
         let regex = match &of.path {
             PathMatch::Regex(p) => Some(Box::new(patterns.whole(p, of.ignore_case)?)),
             _ => None,
@@ -188,7 +188,7 @@ impl ForwardRt {
         clusters: &mut dyn FnMut(&Name) -> Arc<ClusterSlot>,
         patterns: &mut Patterns,
         findings: &mut Vec<Diagnostic>,
-    ) -> Result<ForwardRt, String> {
+    ) -> Result<ForwardRt, Invalid> {
         let mut targets = Vec::with_capacity(of.clusters.len());
         for c in &of.clusters {
             targets.push(Target {
@@ -248,7 +248,7 @@ impl ForwardRt {
     }
 }
 
-fn path_rewrite(of: Option<&PathRewrite>, patterns: &mut Patterns) -> Result<Option<Box<PathRewriteRt>>, String> {
+fn path_rewrite(of: Option<&PathRewrite>, patterns: &mut Patterns) -> Result<Option<Box<PathRewriteRt>>, Invalid> {
     of.map(|r| PathRewriteRt::compile(r, patterns).map(Box::new)).transpose()
 }
 

@@ -1,5 +1,9 @@
 //! A virtual host at run time.
-use super::{RouteRt, index::PathIndex, matcher::Patterns};
+use super::{
+    RouteRt,
+    index::PathIndex,
+    matcher::{Invalid, Patterns},
+};
 use crate::{cluster::ClusterSlot, filter::config::Overrides, head_access::RequestView};
 use std::{collections::HashMap, sync::Arc};
 use weir_config::{
@@ -58,7 +62,7 @@ impl HostRt {
 
     /// For a host whose filters cannot be compiled: the routes as they were before, or none. Filters may refuse requests, so no request
     /// passes without them.
-    fn without_filters(config: &Arc<VirtualHost>, before: Option<&HostRt>, why: &str) -> (HostRt, Vec<Diagnostic>) {
+    fn without_filters(config: &Arc<VirtualHost>, before: Option<&HostRt>, why: &Invalid) -> (HostRt, Vec<Diagnostic>) {
         let finding = Diagnostic::error("InvalidValue", format!("virtual host `{}`: {why}", config.name));
         let finding = config.routes.first().map_or(finding.clone(), |r| finding.from_origin(&r.origin));
         let (routes, filters) = before.map_or_else(Default::default, |b| (b.routes.clone(), b.filters.clone()));

@@ -7,36 +7,50 @@ use regex::bytes::Regex;
 use std::{collections::HashMap, sync::Arc};
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{HeaderEdits, HeaderMatch, QueryMatch, StringMatch, ValueMatch},
+    model::{HeaderEdits, HeaderMatch, Name, QueryMatch, StringMatch, ValueMatch},
 };
+
+/// Why a part of a configuration cannot be compiled.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Invalid {
+    #[error("{0}")]
+    Syntax(Box<regex_syntax::Error>),
+    /// Its syntax is good, but it is too large when it is compiled.
+    #[error("{0}")]
+    Regex(regex::Error),
+    #[error("the substitution names group {named}, and the pattern has {groups}")]
+    Group { named: usize, groups: usize },
+    #[error("filter `{name}`: {why}")]
+    Filter { name: Name, why: Box<Invalid> },
+}
 
 /// What many routes of one change have in common is compiled once, and shared.
 #[derive(Default)]
 pub struct Patterns {
     /// By their pattern.
-    regular_expressions: HashMap<String, Result<Regex, String>>,
+    regular_expressions: HashMap<String, Result<Regex, Invalid>>,
     header_edits: HashMap<HeaderEdits, Arc<Edits>>,
 }
 
 impl Patterns {
     /// `pattern` as one that must match the whole text.
-    pub fn whole(&mut self, pattern: &str, ignore_case: bool) -> Result<Regex, String> {
+    pub fn whole(&mut self, pattern: &str, ignore_case: bool) -> Result<Regex, Invalid> {
         let flag = if ignore_case { "(?i)" } else { "" };
         // Not a raw `^(?:…)$` around the text alone: `a)|(b` must not become valid by it.
         if let Err(e) = regex_syntax::Parser::new().parse(pattern) {
-            return Err(e.to_string());
+            return Err(Invalid::Syntax(Box::new(e)));
         }
         self.compile(format!("{flag}^(?:{pattern})$"))
     }
     /// `pattern` as it stands, found anywhere.
-    pub fn anywhere(&mut self, pattern: &str) -> Result<Regex, String> {
+    pub fn anywhere(&mut self, pattern: &str) -> Result<Regex, Invalid> {
         self.compile(pattern.to_string())
     }
-    fn compile(&mut self, pattern: String) -> Result<Regex, String> {
+    fn compile(&mut self, pattern: String) -> Result<Regex, Invalid> {
         if let Some(known) = self.regular_expressions.get(&pattern) {
             return known.clone();
         }
-        let made = Regex::new(&pattern).map_err(|e| e.to_string());
+        let made = Regex::new(&pattern).map_err(Invalid::Regex);
         self.regular_expressions.insert(pattern, made.clone());
         made
     }
@@ -69,7 +83,7 @@ pub enum Text {
 
 impl Text {
     /// The error is about a regular expression.
-    pub fn compile(of: &StringMatch, ignore_case: bool, patterns: &mut Patterns) -> Result<Text, String> {
+    pub fn compile(of: &StringMatch, ignore_case: bool, patterns: &mut Patterns) -> Result<Text, Invalid> {
         let bytes = |s: &str| Box::from(s.as_bytes());
         Ok(match of {
             StringMatch::Exact(s) => Text::Exact(bytes(s)),
@@ -100,7 +114,7 @@ enum Value {
 }
 
 impl Value {
-    fn compile(of: &ValueMatch, ignore_case: bool, patterns: &mut Patterns) -> Result<Value, String> {
+    fn compile(of: &ValueMatch, ignore_case: bool, patterns: &mut Patterns) -> Result<Value, Invalid> {
         Ok(match of {
             ValueMatch::Present => Value::Present,
             ValueMatch::Text(t) => Value::Text(Text::compile(t, ignore_case, patterns)?),
@@ -137,7 +151,7 @@ pub struct Header {
 }
 
 impl Header {
-    pub fn compile(of: &HeaderMatch, patterns: &mut Patterns) -> Result<Header, String> {
+    pub fn compile(of: &HeaderMatch, patterns: &mut Patterns) -> Result<Header, Invalid> {
         let value = Value::compile(&of.value, of.ignore_case, patterns)?;
         let name = match of.name.as_str() {
             ":method" => Of::Method,
@@ -179,7 +193,7 @@ pub struct Query {
 }
 
 impl Query {
-    pub fn compile(of: &QueryMatch, patterns: &mut Patterns) -> Result<Query, String> {
+    pub fn compile(of: &QueryMatch, patterns: &mut Patterns) -> Result<Query, Invalid> {
         Ok(Query { name: of.name.as_bytes().into(), value: Value::compile(&of.value, false, patterns)? })
     }
     /// Matches the first parameter of the name, percent-decoded where it is encoded.

@@ -1,5 +1,5 @@
 //! Compiled path rewrites, and the `location` of redirects.
-use super::matcher::Patterns;
+use super::matcher::{Invalid, Patterns};
 use crate::head_access::{RequestView, host_without_port};
 use regex::bytes::Regex;
 use weir_config::model::{PathRewrite, Redirect, RedirectPort};
@@ -16,7 +16,7 @@ pub enum PathRewriteRt {
 
 impl PathRewriteRt {
     /// The error is about a regular expression.
-    pub fn compile(of: &PathRewrite, patterns: &mut Patterns) -> Result<PathRewriteRt, String> {
+    pub fn compile(of: &PathRewrite, patterns: &mut Patterns) -> Result<PathRewriteRt, Invalid> {
         let bytes = |s: &str| Box::from(s.as_bytes());
         Ok(match of {
             PathRewrite::Full(s) => PathRewriteRt::Full(bytes(s)),
@@ -26,7 +26,7 @@ impl PathRewriteRt {
                 let regex = patterns.anywhere(pattern)?;
                 let (template, highest) = template(substitution);
                 if highest >= regex.captures_len() {
-                    return Err(format!("the substitution names group {highest}, and the pattern has {}", regex.captures_len() - 1));
+                    return Err(Invalid::Group { named: highest, groups: regex.captures_len() - 1 });
                 }
                 PathRewriteRt::Regex(regex, template.into_bytes().into())
             }
@@ -88,7 +88,7 @@ pub struct RedirectRt {
 }
 
 impl RedirectRt {
-    pub fn compile(config: &Redirect, patterns: &mut Patterns) -> Result<RedirectRt, String> {
+    pub fn compile(config: &Redirect, patterns: &mut Patterns) -> Result<RedirectRt, Invalid> {
         let path = config.path.as_ref().map(|p| PathRewriteRt::compile(p, patterns)).transpose()?;
         Ok(RedirectRt { config: config.clone(), path })
     }

@@ -2,7 +2,7 @@
 use crate::{
     conn::ConnInfo,
     head_access::{RequestView, canonical_authority, host_without_port},
-    route::matcher::{Header, Patterns, Text},
+    route::matcher::{Header, Invalid, Patterns, Text},
 };
 use std::net::{IpAddr, SocketAddr};
 use weir_config::model::{CidrRange, Name, RbacAction, RbacMatch, RbacPolicy, RbacRules};
@@ -81,7 +81,7 @@ enum Match {
 
 impl Engine {
     /// The error is about a regular expression.
-    pub fn compile(of: &[RbacRules], patterns: &mut Patterns) -> Result<Engine, String> {
+    pub fn compile(of: &[RbacRules], patterns: &mut Patterns) -> Result<Engine, Invalid> {
         let mut rules = Vec::with_capacity(of.len());
         for of in of {
             let policies = of.policies.iter().map(|p| Policy::compile(p, patterns)).collect::<Result<_, _>>()?;
@@ -108,7 +108,7 @@ impl Engine {
 }
 
 impl Policy {
-    fn compile(of: &RbacPolicy, patterns: &mut Patterns) -> Result<Policy, String> {
+    fn compile(of: &RbacPolicy, patterns: &mut Patterns) -> Result<Policy, Invalid> {
         let permissions = Match::compile_all(&of.permissions, patterns)?;
         let principals = Match::compile_all(&of.principals, patterns)?;
         Ok(Policy { name: of.name.clone(), permissions, principals })
@@ -119,11 +119,11 @@ impl Policy {
 }
 
 impl Match {
-    fn compile_all(of: &[RbacMatch], patterns: &mut Patterns) -> Result<Box<[Match]>, String> {
+    fn compile_all(of: &[RbacMatch], patterns: &mut Patterns) -> Result<Box<[Match]>, Invalid> {
         of.iter().map(|m| Match::compile(m, patterns)).collect()
     }
 
-    fn compile(of: &RbacMatch, patterns: &mut Patterns) -> Result<Match, String> {
+    fn compile(of: &RbacMatch, patterns: &mut Patterns) -> Result<Match, Invalid> {
         Ok(match of {
             RbacMatch::Any => Match::Any,
             RbacMatch::And(all) => Match::And(Match::compile_all(all, patterns)?),
