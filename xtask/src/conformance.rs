@@ -53,7 +53,9 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     kube.apply(CLASS);
     let log = File::create(logs.join("weir.log"))?;
     let mut gateway = kube.command(&weir);
-    gateway.args(["gateway", "--admin", "127.0.0.1:9901", "--kubeconfig"]).arg(kube.kubeconfig());
+    gateway
+        .args(["gateway", "--admin", "127.0.0.1:9901", "--gateway-address-pool", "10.245.8.0/21", "--kubeconfig"])
+        .arg(kube.kubeconfig());
     let mut gateway = gateway.stdout(log.try_clone()?).stderr(log).spawn()?;
     let features = features(&kube, &mut gateway).with_context(|| format!("see {}", logs.join("weir.log").display()))?;
 

@@ -1,6 +1,7 @@
 //! What is derived from what. Holds the objects, the units made of them with everything they looked at, and the resources
 //! that several units share (route tables, listeners). A change costs the work of the units that looked at what changed,
 //! and of the domains and ports that those units have a part in; all else keeps its `Arc`.
+mod attached;
 mod catalog;
 mod listener;
 mod shared;
@@ -9,16 +10,18 @@ mod units;
 
 use crate::{
     Options, Status,
+    addresses::Addresses,
     api::settings::Settings,
     artifact::Artifacts,
     aspect,
     guard::{Panic, guarded},
-    object::{Finding, Key, Kind, Object},
-    status::{Condition, Translated},
+    object::{Finding, Key, Kind, Object, Spec},
+    status::{Condition, GatewayFacts, Translated},
     store::Store,
-    translate::{Bind, Cx, Fingerprints, Look, Looks, Part, PluginPart, PolicyPart, PortPart, Unit},
+    translate::{Attachment, Bind, Cx, Fingerprints, Look, Looks, Part, PluginPart, PolicyPart, PortPart, Unit},
 };
 
+use attached::Attached;
 use catalog::Catalog;
 use shared::Shared;
 use std::{
@@ -61,6 +64,9 @@ pub struct Index {
     own_idle: BTreeSet<Name>,
     catalog: Catalog,
     conditions: Shared<Condition>,
+    attachments: Shared<Attachment>,
+    attached: Attached,
+    addresses: Addresses,
 }
 
 /// Units to translate and resources to rebuild.
@@ -73,6 +79,8 @@ struct Work {
     status: Vec<Key>,
     /// Units whose findings changed.
     found: BTreeSet<UnitId>,
+    /// Gateways whose number of routes changed.
+    gateways: BTreeSet<Key>,
     /// Plugins, policies or settings changed, which concern them all.
     all_ports: bool,
     settings: bool,
@@ -93,6 +101,7 @@ pub struct Applied {
 impl Index {
     pub fn new(options: Options) -> Index {
         Index {
+            addresses: Addresses::new(options.gateway_address_pool.clone()),
             options,
             store: Store::default(),
             artifacts: Artifacts::default(),
@@ -111,6 +120,8 @@ impl Index {
             own_idle: BTreeSet::new(),
             catalog: Catalog::default(),
             conditions: Shared::default(),
+            attachments: Shared::default(),
+            attached: Attached::default(),
         }
     }
 
@@ -138,6 +149,9 @@ impl Index {
             self.set_clusters();
         }
         self.tables.build(&mut self.catalog);
+        let gateways = std::mem::take(&mut work.gateways);
+        work.status.retain(|key| !gateways.contains(key));
+        work.status.extend(gateways);
         let status = self.translated(std::mem::take(&mut work.status));
         let found = std::mem::take(&mut work.found);
         let found_on = self.build_listeners(work);
@@ -146,6 +160,12 @@ impl Index {
 
     fn set(&mut self, key: Key, object: Option<Arc<Object>>, work: &mut Work) {
         let old = self.store.set(&key, object.clone());
+        if key.kind == Kind::Gateway {
+            match object.as_ref().map(|o| &o.spec) {
+                Some(Spec::Gateway(gateway)) if gateway.addresses.is_empty() => self.addresses.give(&key),
+                _ => self.addresses.give_back(&key),
+            }
+        }
         let (kind, namespace, name) = (key.kind, &*key.namespace, &*key.name);
         self.look(&Look::Object(kind, namespace, name), work);
         self.look(&Look::Kind(kind), work);
@@ -178,7 +198,8 @@ impl Index {
         if !is_object && self.units.get(id).is_none_or(|state| state.demand == 0) {
             return false;
         }
-        let cx = Cx::new(&self.store, &self.artifacts, &self.fingerprints, &self.catalog.resources().secrets, &self.options);
+        let cx =
+            Cx::new(&self.store, &self.artifacts, &self.fingerprints, &self.catalog.resources().secrets, &self.addresses, &self.options);
         let part = guarded(|| unit.translate(&cx));
         let looks = cx.into_looks();
         match part {
@@ -242,9 +263,12 @@ impl Index {
         }
         let conditions = self.conditions.share(part.conditions);
         self.put_findings(id, &mut rare, part.findings, work);
+        let attached = self.attachments.share(part.attached);
         if let Some(state) = self.units.get_mut(id) {
             state.hosts = hosts;
             state.conditions = conditions;
+            let before = std::mem::replace(&mut state.attached, attached.clone());
+            self.attached.replace(&before, &attached, &mut work.gateways);
             state.rare = (rare != Rare::default()).then(|| Box::new(rare));
         }
     }
@@ -506,7 +530,11 @@ impl Index {
         let now = |key: &Key| {
             let object = self.store.get(key)?.clone();
             let id = self.units.id(&Unit::Object(key.clone()))?;
-            Some(Translated { object, conditions: self.units.get(id)?.conditions.clone() })
+            let gateway = match &object.spec {
+                Spec::Gateway(_) => Some(GatewayFacts { address: self.addresses.of(key), attached_routes: self.attached.of(key) }),
+                _ => None,
+            };
+            Some(Translated { object, conditions: self.units.get(id)?.conditions.clone(), gateway })
         };
         let pair = |key: Key| {
             let now = now(&key);

@@ -17,6 +17,7 @@
 //! The result is a [`weir_config::delta::Delta`] for each change.
 #![forbid(unsafe_code)]
 
+mod addresses;
 pub mod api;
 mod artifact;
 mod aspect;
@@ -39,7 +40,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
 };
-use weir_config::model::AccessLog;
+use weir_config::model::{AccessLog, CidrRange};
 
 /// How objects become a configuration.
 #[derive(Clone, Debug)]
@@ -50,6 +51,8 @@ pub struct Options {
     pub https_port: u16,
     /// What listeners bind to; 0.0.0.0 by default.
     pub address: IpAddr,
+    /// Addresses for Gateways without `spec.addresses`, one for each; without a range they share `address`.
+    pub gateway_address_pool: Option<CidrRange>,
     /// The labels of this workload, which Istio's selectors ask for: `selector` of Gateways, `workloadSelector` of
     /// DestinationRules, `sourceLabels` of VirtualServices. Empty opens every Gateway.
     pub labels: BTreeMap<String, String>,
@@ -70,6 +73,7 @@ impl Default for Options {
             http_port: 8080,
             https_port: 8443,
             address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            gateway_address_pool: None,
             labels: BTreeMap::new(),
             status: Status::default(),
             needs_class: false,

@@ -172,11 +172,26 @@ pub struct Part {
     /// What holds for every listener.
     pub settings: Option<Box<Settings>>,
     pub findings: Vec<Finding>,
+    /// Listeners that it is attached to, each once.
+    pub attached: Vec<Attachment>,
     /// For the object's `status`, as a controller would write it.
     pub conditions: Vec<Condition>,
 }
 
+/// A listener of a Gateway that a route is attached to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Attachment {
+    pub gateway: Key,
+    pub listener: Name,
+}
+
 impl Part {
+    pub fn attach(&mut self, gateway: &Key, listener: &str) {
+        let attachment = Attachment { gateway: gateway.clone(), listener: listener.into() };
+        if !self.attached.contains(&attachment) {
+            self.attached.push(attachment);
+        }
+    }
     /// Asks for a cluster and gives its name.
     pub fn use_cluster(&mut self, key: ClusterKey) -> Name {
         let name = key.name.clone();

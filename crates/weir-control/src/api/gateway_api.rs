@@ -3,6 +3,7 @@
 pub mod authority;
 pub mod backend_ref;
 pub mod backend_tls;
+pub mod features;
 pub mod filters;
 pub mod gateway;
 pub mod grant;

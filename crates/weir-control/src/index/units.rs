@@ -1,7 +1,9 @@
 //! The units that there are, by number, and who looked at what.
-use crate::object::Finding;
-use crate::status::Condition;
-use crate::translate::{Bind, Dep, Unit};
+use crate::{
+    object::Finding,
+    status::Condition,
+    translate::{Attachment, Bind, Dep, Unit},
+};
 use std::{
     collections::{HashMap, HashSet},
     path::Path,
@@ -20,6 +22,7 @@ pub struct UnitState {
     pub hosts: Box<[(Name, Name)]>,
     pub needs: Box<[UnitId]>,
     pub conditions: Arc<[Condition]>,
+    pub attached: Arc<[Attachment]>,
     /// How many units need this one, a cluster or secret.
     pub demand: u32,
     /// A plugin may call it: one of those that need it is [`Unit::Callable`].
@@ -58,6 +61,7 @@ impl UnitState {
             hosts: Box::default(),
             needs: Box::default(),
             conditions: Arc::default(),
+            attached: Arc::default(),
             demand: 0,
             callable: false,
             rare: None,

@@ -8,11 +8,13 @@ use super::{
 use crate::object::{Key, Kind, Object};
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
+    net::IpAddr,
     sync::Arc,
 };
 use weir_config::{
     delta::{Id, Verdict, VerdictChanges},
     diagnostic::Diagnostic,
+    model::Name,
 };
 
 /// What an observer should be shown of an object now.
@@ -26,6 +28,17 @@ pub struct ObjectStatus {
     pub is_ours: bool,
     pub conditions: Vec<Condition>,
     pub findings: Vec<Arc<Diagnostic>>,
+    /// `None` for other kinds.
+    pub gateway: Option<GatewayFacts>,
+}
+
+/// What the status of a Gateway (of Gateway API) says beside conditions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GatewayFacts {
+    /// The address that it was given, where `spec.addresses` asks for none.
+    pub address: Option<IpAddr>,
+    /// By listener; those without routes are left out.
+    pub attached_routes: BTreeMap<Name, u32>,
 }
 
 /// A change of the configuration, as far as it concerns the status.
@@ -43,6 +56,8 @@ pub struct Edit {
 pub struct Translated {
     pub object: Arc<Object>,
     pub conditions: Arc<[Condition]>,
+    /// `None` for other kinds than Gateways.
+    pub gateway: Option<GatewayFacts>,
 }
 
 struct Entry {
@@ -152,6 +167,7 @@ impl Board {
             is_ours: kind.is_some_and(|kind| show::is_ours(kind, translated, found)),
             conditions: show::conditions(object.map(|o| &**o), translated, pending, found),
             findings: found.iter().map(|f| f.finding.clone()).collect(),
+            gateway: entry.and_then(|entry| entry.translated.gateway.clone()),
         }
     }
 

@@ -2,6 +2,7 @@
 //! something that it looked at changes.
 use crate::{
     Options,
+    addresses::Addresses,
     api::kubernetes,
     artifact::{Artifact, Artifacts},
     aspect::Aspect,
@@ -12,6 +13,7 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashSet},
     hash::{BuildHasher, RandomState},
+    net::IpAddr,
     path::Path,
     sync::Arc,
 };
@@ -66,6 +68,7 @@ pub struct Cx<'a> {
     fingerprints: &'a Fingerprints,
     /// Secrets as they are served now.
     secrets: &'a BTreeMap<Name, Arc<Secret>>,
+    addresses: &'a Addresses,
     pub options: &'a Options,
     looks: RefCell<Looks>,
 }
@@ -76,15 +79,21 @@ impl<'a> Cx<'a> {
         artifacts: &'a Artifacts,
         fingerprints: &'a Fingerprints,
         secrets: &'a BTreeMap<Name, Arc<Secret>>,
+        addresses: &'a Addresses,
         options: &'a Options,
     ) -> Cx<'a> {
-        Cx { store, artifacts, fingerprints, secrets, options, looks: RefCell::default() }
+        Cx { store, artifacts, fingerprints, secrets, addresses, options, looks: RefCell::default() }
     }
     pub fn into_looks(self) -> Looks {
         self.looks.into_inner()
     }
     fn note(&self, look: &Look<'_>) {
         self.looks.borrow_mut().deps.insert(self.fingerprints.of(look));
+    }
+
+    /// The address that was given to a Gateway without `spec.addresses`. It stays as long as the Gateway has none: no look to note.
+    pub fn gateway_address(&self, gateway: &Key) -> Option<IpAddr> {
+        self.addresses.of(gateway)
     }
 
     pub fn find(&self, key: &Key) -> Option<&'a Arc<Object>> {

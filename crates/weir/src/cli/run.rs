@@ -40,7 +40,7 @@ pub struct Args {
     #[command(flatten)]
     paths: Paths,
     /// Send all requests to this URL: a gateway without files
-    #[arg(long, value_name = "URL", value_parser = upstream, conflicts_with_all = ["http_port", "https_port", "bind", "labels"])]
+    #[arg(long, value_name = "URL", value_parser = upstream, conflicts_with_all = ["http_port", "https_port", "bind", "gateway_address_pool", "labels"])]
     to: Option<Url>,
     /// Where to listen, with --to [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR", value_parser = address::listen)]
@@ -72,6 +72,9 @@ pub struct Objects {
     /// The address that listeners bind to, but those of a Gateway with spec.addresses
     #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
     bind: IpAddr,
+    /// Addresses for Gateways without spec.addresses, each of which gets one of its own [default: all use --bind]
+    #[arg(long, value_name = "CIDR", value_parser = address::range)]
+    gateway_address_pool: Option<CidrRange>,
     /// The labels of this gateway, which Istio's selectors must match [default: selectors match everything]
     #[arg(long, value_name = "NAME=VALUE", value_delimiter = ',', value_parser = label)]
     labels: Vec<(String, String)>,
@@ -88,6 +91,7 @@ impl Objects {
             http_port: self.http_port,
             https_port: self.https_port,
             address: self.bind,
+            gateway_address_pool: self.gateway_address_pool,
             labels: self.labels.into_iter().collect(),
             ..weir_control::Options::default()
         }

@@ -3,7 +3,10 @@ use crate::{
     client,
     harness::{Start, Weir, eventually},
 };
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 /// A Gateway of Gateway API with a route that redirects everything to the Gateway's name.
 fn gateway(name: &str, addresses: &str) -> String {
@@ -80,4 +83,33 @@ fn addresses_that_cannot_be_used_are_said() {
     assert!(objects.contains("UnsupportedAddress"), "{objects}");
     // Not even where the shared one listens.
     answers(&weir, "127.0.0.2", 0, "shared");
+}
+
+#[test]
+fn gateways_without_addresses_get_one_each_from_a_range() {
+    let all = gateway("first", "") + &gateway("second", "") + &gateway("third", &at("127.0.0.1"));
+    let weir = Start::new().file("all.yaml", all).arg("--gateway-address-pool").arg("127.77.0.0/24").run();
+    answers(&weir, "127.0.0.1", 0, "third");
+    let dump = weir.admin("/config_dump").body;
+    let end = format!("_{}\"", weir.ports[0]);
+    let given: BTreeSet<&str> = dump.split("\"127.77.0.").skip(1).filter_map(|rest| Some(rest.split_once(&end)?.0)).collect();
+    let given: Vec<&str> = given.into_iter().filter(|host| host.len() <= 3).collect();
+    let mut names: Vec<String> = given
+        .iter()
+        .map(|host| {
+            let at = SocketAddr::new(format!("127.77.0.{host}").parse().unwrap(), weir.ports[0]);
+            client::get(at, "same.test", "/").unwrap().header("location").unwrap().to_string()
+        })
+        .collect();
+    names.sort();
+    assert_eq!(names.len(), 2, "{dump}");
+    assert!(names[0].starts_with("http://first.test") && names[1].starts_with("http://second.test"), "{names:?}");
+}
+
+#[test]
+fn a_gateway_for_which_there_is_no_address_left_is_not_opened() {
+    let all = gateway("first", "") + &gateway("second", "");
+    let weir = Start::new().file("all.yaml", all).arg("--gateway-address-pool").arg("127.77.1.1/32").run();
+    weir.says("all addresses of 127.77.1.1/32 belong to other Gateways");
+    answers(&weir, "127.77.1.1", 0, "first");
 }

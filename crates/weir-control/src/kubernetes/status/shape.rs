@@ -2,6 +2,7 @@
 use crate::{
     api::gateway_api::{
         GROUP,
+        features::FEATURES,
         gateway::{Gateway, Listener},
         http_route::ParentRef,
     },
@@ -10,6 +11,7 @@ use crate::{
     status::{Condition, ObjectStatus, Scope},
 };
 use serde_json::{Value, json};
+use std::net::IpAddr;
 
 /// What the status says beside the board.
 pub struct Facts<'a> {
@@ -29,11 +31,16 @@ pub fn status(object: &Object, of: &ObjectStatus, facts: &Facts<'_>) -> Option<V
         of.conditions.iter().filter(|c| c.scope == *scope).map(|c| condition(c, of.observed_generation)).collect()
     };
     Some(match &object.spec {
-        Spec::GatewayClass(_) => json!({ "conditions": conditions(&Scope::Object) }),
+        Spec::GatewayClass(_) => {
+            let features: Vec<Value> = FEATURES.iter().map(|name| json!({ "name": name })).collect();
+            json!({ "conditions": conditions(&Scope::Object), "supportedFeatures": features })
+        }
         Spec::Gateway(gateway) => {
-            let listener = |l: &Listener| listener(l, conditions(&Scope::Listener(l.name.clone())));
+            let known = of.gateway.clone().unwrap_or_default();
+            let attached = |l: &Listener| known.attached_routes.get(&*l.name).copied().unwrap_or_default();
+            let listener = |l: &Listener| listener(l, attached(l), conditions(&Scope::Listener(l.name.clone())));
             json!({
-                "addresses": addresses(gateway, facts),
+                "addresses": addresses(gateway, known.address, facts),
                 "conditions": conditions(&Scope::Object),
                 "listeners": gateway.listeners.iter().map(listener).collect::<Vec<_>>(),
             })
@@ -43,7 +50,7 @@ pub fn status(object: &Object, of: &ObjectStatus, facts: &Facts<'_>) -> Option<V
         // Of another class: not ours to touch.
         Spec::Ingress(_) if !of.conditions.iter().any(|c| c.kind == "Accepted" && c.status) => return None,
         Spec::Ingress(_) => {
-            let addresses = facts.addresses.iter().map(|address| match address.parse::<std::net::IpAddr>() {
+            let addresses = facts.addresses.iter().map(|address| match address.parse::<IpAddr>() {
                 Ok(_) => json!({ "ip": address }),
                 Err(_) => json!({ "hostname": address }),
             });
@@ -69,20 +76,22 @@ fn condition(of: &Condition, generation: i64) -> Value {
 
 const MAX_MESSAGE: usize = 32768;
 
-fn addresses(gateway: &Gateway, facts: &Facts<'_>) -> Vec<Value> {
+/// What it asks for, else what it was given, else what all others have.
+fn addresses(gateway: &Gateway, given: Option<IpAddr>, facts: &Facts<'_>) -> Vec<Value> {
     let address = |value: &str| {
-        let kind = if value.parse::<std::net::IpAddr>().is_ok() { "IPAddress" } else { "Hostname" };
+        let kind = if value.parse::<IpAddr>().is_ok() { "IPAddress" } else { "Hostname" };
         json!({ "type": kind, "value": value })
     };
-    match gateway.addresses.is_empty() {
-        true => facts.addresses.iter().map(|a| address(a)).collect(),
-        false => gateway.addresses.iter().map(|a| address(&a.to_string())).collect(),
+    match (&gateway.addresses[..], given) {
+        ([], Some(given)) => vec![address(&given.to_string())],
+        ([], None) => facts.addresses.iter().map(|a| address(a)).collect(),
+        (all, _) => all.iter().map(|a| address(&a.to_string())).collect(),
     }
 }
 
-fn listener(of: &Listener, conditions: Vec<Value>) -> Value {
+fn listener(of: &Listener, attached_routes: u32, conditions: Vec<Value>) -> Value {
     let kinds: Vec<Value> = of.kinds.iter().map(|kind| json!({ "group": GROUP, "kind": kind.info().name })).collect();
-    json!({ "name": of.name, "supportedKinds": kinds, "attachedRoutes": 0, "conditions": conditions })
+    json!({ "name": of.name, "supportedKinds": kinds, "attachedRoutes": attached_routes, "conditions": conditions })
 }
 
 /// An entry for each parent that is a Gateway of Weir.

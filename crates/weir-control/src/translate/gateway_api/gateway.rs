@@ -38,6 +38,15 @@ pub fn translate_gateway(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, p
         return part.report(object, unsupported.place, "spec.addresses", found);
     }
     part.condition(Scope::Object, "Accepted", true, "Accepted");
+    if let Some(pool) = &cx.options.gateway_address_pool
+        && gateway.addresses.is_empty()
+        && cx.gateway_address(&object.key).is_none()
+    {
+        part.condition(Scope::Object, "Programmed", false, "AddressNotAssigned");
+        let message = format!("all addresses of {pool} belong to other Gateways: the Gateway is not opened");
+        let found = Diagnostic::error("AddressNotAssigned", message).help("a wider --gateway-address-pool, or spec.addresses");
+        return part.report(object, gateway.class_place, "spec.addresses", found);
+    }
     let before = part.ports.len();
     for (index, listener) in gateway.listeners.iter().enumerate() {
         let field = format!("spec.listeners[{index}]");
@@ -49,7 +58,7 @@ pub fn translate_gateway(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, p
             continue;
         }
         part.condition(Scope::listener(&listener.name), "Accepted", listener.protocol != Protocol::Other, "Accepted");
-        for bind in gateway.binds(listener, cx.options) {
+        for bind in gateway.binds(&object.key, listener, cx) {
             translate_listener(cx, object, listener, bind, &field, part);
         }
     }

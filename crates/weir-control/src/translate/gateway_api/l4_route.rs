@@ -25,7 +25,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, route: &L4Route, part: &mut 
         let Spec::Gateway(spec) = &gateway.spec else { continue };
         let proxy = make(cx, object, route, routes::client(gateway), part);
         for a in attached.into_iter().filter(|a| !a.domains.is_empty()) {
-            for bind in spec.binds(a.listener, cx.options) {
+            for bind in spec.binds(&gateway.key, a.listener, cx) {
                 let port = port(cx, gateway, a.listener, &a.domains, &proxy, part);
                 part.ports.extend(port.map(|kind| PortPart {
                     bind,

@@ -1,19 +1,21 @@
 //! Where the listeners of a Gateway are opened, and which tables have their routes.
 use crate::{
-    Options,
     api::gateway_api::gateway::{Gateway, Listener, Protocol},
-    translate::{Bind, http_table, https_table},
+    object::Key,
+    translate::{Bind, Cx, http_table, https_table},
 };
 use weir_config::model::{Name, SocketProtocol};
 
 impl Gateway {
-    /// Where a listener of it listens: nowhere, if the Gateway asks for an address of a type that is not supported.
-    pub fn binds(&self, listener: &Listener, options: &Options) -> Vec<Bind> {
+    /// Where a listener of it listens: nowhere, if the Gateway asks for an address of a type that is not supported, or if the range for
+    /// those that ask for none is used up.
+    pub fn binds(&self, key: &Key, listener: &Listener, cx: &Cx<'_>) -> Vec<Bind> {
         let protocol = if listener.protocol == Protocol::Udp { SocketProtocol::Udp } else { SocketProtocol::Tcp };
-        let bind = |address| Bind::at(address, listener.port, options).with_protocol(protocol);
+        let bind = |address| Bind::at(address, listener.port, cx.options).with_protocol(protocol);
         match &self.addresses[..] {
             _ if self.unsupported_address.is_some() => Vec::new(),
-            [] => vec![bind(None)],
+            [] if cx.options.gateway_address_pool.is_none() => vec![bind(None)],
+            [] => cx.gateway_address(key).map(|address| bind(Some(address))).into_iter().collect(),
             some => some.iter().map(|address| bind(Some(*address))).collect(),
         }
     }

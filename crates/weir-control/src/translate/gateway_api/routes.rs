@@ -74,7 +74,12 @@ pub fn attach_parent<'a>(
         return refuse(Diagnostic::warning("NoMatchingParent", message).help("use a Gateway of another class"));
     }
     match attach::attach(cx, gateway, namespace, parent, (object.key.kind, &object.key.namespace), hostnames) {
-        Ok(attached) => Some((owner, attached)),
+        Ok(attached) => {
+            for a in &attached {
+                part.attach(&owner.key, &a.listener.name);
+            }
+            Some((owner, attached))
+        }
         Err(why) => {
             let message = format!("the Gateway {namespace}/{} {}", parent.name, Refused::words(why));
             refuse(Diagnostic::warning(why.reason(), message).help(why.help()))
@@ -93,7 +98,7 @@ fn places(cx: &Cx<'_>, owner: &Object, attached: &[Attached<'_>]) -> Vec<(Name, 
     let Spec::Gateway(gateway) = &owner.spec else { return Vec::new() };
     let mut places = Vec::new();
     for a in attached {
-        for bind in gateway.binds(a.listener, cx.options) {
+        for bind in gateway.binds(&owner.key, a.listener, cx) {
             let table = a.listener.table((&owner.key.namespace, &owner.key.name), bind);
             places.extend(a.domains.iter().map(|domain| (table.clone(), domain.clone())));
         }
