@@ -133,3 +133,16 @@ pub(crate) fn maybe_seconds<S: Serializer>(d: &Option<Duration>, s: S) -> Result
         None => s.serialize_none(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// There are as many of these as there are routes: what few of them have is boxed.
+    #[test]
+    fn what_there_are_many_of_is_small() {
+        let sizes = [size_of::<Route>(), size_of::<Forward>(), size_of::<WeightedCluster>(), size_of::<Cluster>(), size_of::<Endpoint>()];
+        let most = [224, 128, 104, 240, 96];
+        assert!(sizes.iter().zip(most).all(|(size, most)| *size <= most), "{sizes:?}");
+    }
+}

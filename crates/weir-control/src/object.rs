@@ -50,8 +50,6 @@ pub enum Spec {
 #[derive(Clone, Debug)]
 pub struct Object {
     pub key: Key,
-    /// `Kind/namespace/name`, shared by every resource that is made of it.
-    pub title: Name,
     pub meta: Meta,
     pub spec: Spec,
     pub document: Arc<Document>,
@@ -60,13 +58,17 @@ pub struct Object {
 }
 
 impl Object {
+    /// `Kind/namespace/name`
+    pub fn title(&self) -> Name {
+        self.key.to_string().into()
+    }
     /// With the line as of now.
     pub fn origin(&self) -> Origin {
         self.origin_at(self.line)
     }
     /// At a line of its document, counted from 1.
     pub fn origin_at(&self, line: u32) -> Origin {
-        Origin { object: self.title.clone(), file: self.document.file.clone(), line: self.document.line(line) }
+        Origin { object: self.title(), file: self.document.file.clone(), line: self.document.line(line) }
     }
     /// Sorts the oldest first, those of one age by name.
     pub fn age(&self) -> (&str, &Key) {
@@ -83,7 +85,7 @@ impl Object {
     }
     /// A finding made after reading; `field` is the path of the field at `span`.
     pub fn finding(&self, span: Chars, field: impl Into<String>, diagnostic: Diagnostic) -> Finding {
-        Finding::new(&self.title, &self.document, span, field, diagnostic)
+        Finding::new(&self.title(), &self.document, span, field, diagnostic)
     }
     /// The keys that the object can be found by, beside its name.
     pub fn index_keys(&self) -> Vec<Name> {
@@ -191,12 +193,11 @@ fn decode_object(reader: &Reader, root: reader::Object<'_>, info: &'static KindI
         return Decoded::Ignored;
     };
     let key = meta.key.clone();
-    let title: Name = key.to_string().into();
     root.ignore(&["status"]);
     let spec = decode_spec(info.kind, &root, &meta);
     let line = root.field().line() + 1 - document.first_line();
     drop(root);
-    let object = |spec| Box::new(Object { key: key.clone(), title, meta, spec, document: document.clone(), line });
+    let object = |spec| Box::new(Object { key: key.clone(), meta, spec, document: document.clone(), line });
     match (spec, reader.first_error()) {
         (Some(spec), None) => Decoded::Object(object(spec)),
         (Some(Spec::WasmPlugin(plugin)), Some(why)) => {

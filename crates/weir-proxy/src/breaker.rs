@@ -250,7 +250,7 @@ mod tests {
     fn a_budget_follows_the_active_requests() {
         let b = Arc::new(Breakers::default());
         let limits = CircuitBreakers {
-            retry_budget: Some(RetryBudget { budget_percent: 20.0, min_retry_concurrency: 1 }),
+            retry_budget: Some(Box::new(RetryBudget { budget_percent: 20.0, min_retry_concurrency: 1 })),
             ..CircuitBreakers::default()
         };
         let retry = || b.take(Resource::Retries, &limits);

@@ -281,7 +281,7 @@ pub struct CircuitBreakers {
     pub max_requests: u32,
     pub max_retries: u32,
     /// Retries at once as a share of active requests; replaces `max_retries`.
-    pub retry_budget: Option<RetryBudget>,
+    pub retry_budget: Option<Box<RetryBudget>>,
 }
 
 impl Default for CircuitBreakers {

@@ -151,8 +151,20 @@ impl Deref for Key {
 
 impl Key {
     pub fn new(kind: Kind, namespace: &str, name: &str) -> Key {
-        let namespace = if kind.info().namespaced { shared_namespace(namespace) } else { Name::default() };
-        Key(Arc::new(Identity { kind, namespace, name: name.into() }))
+        thread_local! {
+            static LAST: RefCell<[Name; 2]> = RefCell::default();
+        }
+        let namespace = if kind.info().namespaced { namespace } else { "" };
+        // Objects of one namespace mostly come together, and those of one application often have one name: they share both.
+        let [namespace, name] = LAST.with_borrow_mut(|last| {
+            for (last, text) in last.iter_mut().zip([namespace, name]) {
+                if **last != *text {
+                    *last = text.into();
+                }
+            }
+            last.clone()
+        });
+        Key(Arc::new(Identity { kind, namespace, name }))
     }
 
     /// The keys that are written so; several API groups may have a kind of the same name.
@@ -163,19 +175,6 @@ impl Key {
             false => Some(Key::new(info.kind, "", rest)),
         })
     }
-}
-
-/// Objects of one namespace mostly come together: they share its name.
-fn shared_namespace(text: &str) -> Name {
-    thread_local! {
-        static LAST: RefCell<Name> = RefCell::default();
-    }
-    LAST.with_borrow_mut(|last| {
-        if **last != *text {
-            *last = text.into();
-        }
-        last.clone()
-    })
 }
 
 /// `HTTPRoute/default/shop`

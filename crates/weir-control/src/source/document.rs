@@ -212,6 +212,13 @@ fn typed(item: &Node, list: &Node, kind: &str) -> Option<Node> {
 mod tests {
     use super::*;
 
+    /// There are as many of these as there are objects.
+    #[test]
+    fn documents_and_objects_are_small() {
+        let sizes = [size_of::<Doc>(), size_of::<Object>(), size_of::<Key>()];
+        assert!(sizes.iter().zip([32, 104, 8]).all(|(size, most)| *size <= most), "{sizes:?}");
+    }
+
     #[test]
     fn documents_are_split_at_their_marks() {
         let cases: &[(&str, &[(u32, &str)])] = &[

@@ -422,7 +422,7 @@ fn unreadable(name: &str, why: &Unreadable) -> Diagnostic {
 fn stands_twice(object: &Object, first: &Object) -> Diagnostic {
     let origin = first.origin();
     let file = origin.file.as_deref().unwrap_or_default();
-    Diagnostic::error("DuplicateObject", format!("duplicate {}: the one at {file}:{} is used", object.title, origin.line.get()))
+    Diagnostic::error("DuplicateObject", format!("duplicate {}: the one at {file}:{} is used", object.title(), origin.line.get()))
         .help("remove one of them, or rename it")
         .from_origin(&object.origin())
 }

@@ -147,8 +147,7 @@ impl Board {
     /// `None`: there is nothing to say of the object, or there is none.
     pub fn status(&self, key: &Key) -> Option<ObjectStatus> {
         let entry = self.objects.get(key);
-        let title = entry.map_or_else(|| key.to_string().into(), |entry| entry.translated.object.title.clone());
-        let found = self.found(&title);
+        let found = self.found(&key.to_string());
         (entry.is_some() || !found.is_empty()).then(|| self.show(Some(key.kind), entry, &found))
     }
 

@@ -9,10 +9,13 @@ use serde_json::{Map, Value, json};
 pub fn list(board: &Board, wanted: &dyn Fn(&str) -> bool) -> Value {
     let (objects, others) = board.list();
     let mut all = Vec::new();
-    for (key, object) in objects.filter(|(_, object)| wanted(&object.title)) {
-        let Some(status) = board.status(key).filter(|status| !status.conditions.is_empty()) else { continue };
+    for (key, object) in objects {
         let origin = object.origin();
-        let mut entry = json!({ "object": object.title, "file": origin.file, "line": origin.line });
+        if !wanted(&origin.object) {
+            continue;
+        }
+        let Some(status) = board.status(key).filter(|status| !status.conditions.is_empty()) else { continue };
+        let mut entry = json!({ "object": origin.object, "file": origin.file, "line": origin.line });
         describe(&mut entry, &status);
         all.push(entry);
     }

@@ -118,3 +118,25 @@ impl ClusterKey {
         (!namespace.contains('.')).then_some((namespace, name))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::Kind;
+
+    #[test]
+    fn names_are_those_of_istio_and_tell_keys_apart() {
+        let gateway = || Purpose::Gateway(Key::new(Kind::Gateway, "infra", "g"));
+        let table = [
+            (ClusterKey::service("shop", "cart", 80), "outbound|80||cart.shop.svc.cluster.local", Some(("shop", "cart"))),
+            (ClusterKey::new(443, "v1".into(), "a.test", Purpose::Any), "outbound|443|v1|a.test", None),
+            (ClusterKey::new(443, "v1".into(), "a.test", gateway()), "outbound|443|v1|a.test@g.infra", None),
+            (ClusterKey::new(443, "v1".into(), "a.test", Purpose::ServerName), "outbound_.443_.v1_.a.test", None),
+        ];
+        for (nth, (key, name, service)) in table.iter().enumerate() {
+            assert_eq!((&*key.name, key.kubernetes()), (*name, *service));
+            assert_eq!(key.host(), if nth == 0 { "cart.shop.svc.cluster.local" } else { "a.test" });
+            assert_eq!(table.iter().filter(|(other, ..)| other == key).count(), 1, "{name}");
+        }
+    }
+}

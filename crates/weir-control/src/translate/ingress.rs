@@ -34,7 +34,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, ingress: &Ingress, part: &mu
     part.ports.push(PortPart {
         bind: Bind::port(cx.options.http_port),
         gateway: object.key.clone(),
-        object: object.title.clone(),
+        object: object.title(),
         line: 0,
         created: "".into(),
         kind: PortKind::Http,

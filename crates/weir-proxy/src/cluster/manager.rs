@@ -21,9 +21,9 @@ use weir_net::{dns::Resolver, tls};
 struct Entry {
     config: Arc<Cluster>,
     slot: Arc<ClusterSlot>,
-    follower: Option<Follower>,
+    follower: Option<Box<Follower>>,
     /// What setting up TLS found.
-    findings: Vec<Diagnostic>,
+    findings: Box<[Diagnostic]>,
 }
 
 impl Entry {
@@ -92,7 +92,7 @@ impl Manager {
             }
             None => {
                 let slot = self.registry.slot(&name);
-                self.clusters.insert(name, Entry { config: cluster, slot, follower: None, findings: Vec::new() });
+                self.clusters.insert(name, Entry { config: cluster, slot, follower: None, findings: Box::default() });
             }
         }
     }
@@ -158,18 +158,18 @@ impl Manager {
         let before = slot.current();
         let tls = match self.tls(&cluster, before.as_deref(), entry, secrets, changed_secrets) {
             Ok((tls, findings)) => {
-                entry.findings = findings;
+                entry.findings = findings.into();
                 tls
             }
             Err(findings) => {
-                entry.findings = findings.clone();
+                entry.findings = findings.as_slice().into();
                 if let Some(follower) = &entry.follower {
                     follower.say(revision, findings.clone());
                 }
                 return Built { findings, warming: None };
             }
         };
-        let findings = entry.findings.clone();
+        let findings = entry.findings.to_vec();
         let previous = before.as_ref().map(|b| b.endpoints.load_full()).unwrap_or_default();
         // Until names are resolved anew, the addresses that they had serve on.
         let known =
@@ -210,7 +210,7 @@ impl Manager {
                 verdicts: self.verdicts.clone(),
                 said: Arc::new(Mutex::new(discovery::Said { revision, findings: findings.clone() })),
             };
-            following.start(&self.runtime)
+            Box::new(following.start(&self.runtime))
         });
         Built { findings, warming }
     }
@@ -231,7 +231,7 @@ impl Manager {
             && !secrets_of(cluster).any(|s| changed_secrets.contains(s))
             && !entry.refused()
         {
-            return Ok((before.tls.clone(), entry.findings.clone()));
+            return Ok((before.tls.clone(), entry.findings.to_vec()));
         }
         let mut findings = Vec::new();
         let client = client(options, secrets, &mut findings);

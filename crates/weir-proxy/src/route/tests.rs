@@ -495,3 +495,20 @@ fn requests_are_split_by_weight() {
         assert!(f.choose(7).is_none());
     }
 }
+
+#[test]
+fn what_there_are_many_of_is_small_and_equal_edits_are_one() {
+    let sizes = [size_of::<RouteRt>(), size_of::<Target>(), size_of::<HostRt>()];
+    assert!(sizes.iter().zip([256, 88, 112]).all(|(size, most)| *size <= most), "{sizes:?}");
+    let edits = |value: &str| HeaderEdits::new(Vec::new(), vec![("x".into(), value.into())], Vec::new());
+    let (mut patterns, mut findings) = (Patterns::default(), Vec::new());
+    let first = patterns.edits(&edits("1"), &mut findings).unwrap();
+    assert!(Arc::ptr_eq(&first, &patterns.edits(&edits("1"), &mut findings).unwrap()));
+    assert!(!Arc::ptr_eq(&first, &patterns.edits(&edits("2"), &mut findings).unwrap()));
+    assert!(patterns.edits(&HeaderEdits::default(), &mut findings).is_none());
+    // Each route with wrong edits reports them.
+    for reported in [1, 2] {
+        assert!(patterns.edits(&edits("%NO%"), &mut findings).is_none());
+        assert_eq!(findings.len(), reported);
+    }
+}

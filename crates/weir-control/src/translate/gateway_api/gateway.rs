@@ -145,17 +145,10 @@ fn translate_listener(cx: &Cx<'_>, object: &Arc<Object>, listener: &Listener, bi
         Protocol::Other => return,
     };
     part.condition(Scope::listener(&listener.name), "Programmed", true, "Programmed");
-    part.ports.push(PortPart {
-        bind,
-        gateway: object.key.clone(),
-        object: object.title.clone(),
-        line: listener.line,
-        created: "".into(),
-        kind,
-    });
+    part.ports.push(PortPart { bind, gateway: object.key.clone(), object: object.title(), line: listener.line, created: "".into(), kind });
     if let Some(hostname) = &listener.hostname {
         // Hosts of this listener are not answered for by a wider one, even where no route is.
-        let rank = Rank::listed(RankApi::Default, "", object.title.clone(), 0);
+        let rank = Rank::listed(RankApi::Default, "", object.title(), 0);
         part.routes.push(RouteEntry { table, domain: hostname.clone(), rank, route: None });
     }
 }

@@ -30,7 +30,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, route: &L4Route, part: &mut 
                 part.ports.extend(port.map(|kind| PortPart {
                     bind,
                     gateway: gateway.key.clone(),
-                    object: object.title.clone(),
+                    object: object.title(),
                     line: 0,
                     created: object.meta.created.clone(),
                     kind,
@@ -77,7 +77,7 @@ fn make(cx: &Cx<'_>, object: &Arc<Object>, route: &L4Route, client: Option<Key>,
         clusters.push((cluster.unwrap_or_else(|| NOWHERE.into()), backend.weight));
     }
     TcpProxy {
-        stat_prefix: object.title.clone(),
+        stat_prefix: object.title(),
         clusters,
         sni_clusters: Vec::new(),
         idle_timeout: IDLE_TIMEOUT,

@@ -86,7 +86,7 @@ impl<'a> Maker<'a> {
                 None => unlisted.push(host),
                 Some((winner, other)) if other.optional => {
                     let message =
-                        format!("{} is older and makes certificates optional for {host}: requests are answered with 503", winner.title);
+                        format!("{} is older and makes certificates optional for {host}: requests are answered with 503", winner.title());
                     let found = Diagnostic::error("InvalidCertificateRef", message).help("say the same in both");
                     part.report(self.object, client.place, "metadata.annotations", found);
                 }

@@ -128,7 +128,7 @@ fn report_older(object: &Arc<Object>, host: &str, secured: &Secured<'_>, part: &
     };
     // An optional one in place of one that is wanted closes the routes, and is reported there.
     if said(object, own) != said(winner, client) && (own.optional || !client.optional) {
-        let message = format!("has no effect for {host}: {} is older and says how its clients are verified", winner.title);
+        let message = format!("has no effect for {host}: {} is older and says how its clients are verified", winner.title());
         let found = Diagnostic::warning("UnusedField", message).help("say the same in both, or only there");
         part.report(object, own.place, "metadata.annotations", found);
     }
@@ -143,7 +143,7 @@ fn chain(cx: &Cx<'_>, object: &Object, hosts: &[Name], certificate: &Name, tls: 
     part.ports.push(PortPart {
         bind: Bind::port(cx.options.https_port),
         gateway: object.key.clone(),
-        object: object.title.clone(),
+        object: object.title(),
         line: 0,
         created: "".into(),
         kind,

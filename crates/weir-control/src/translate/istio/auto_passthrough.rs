@@ -21,7 +21,7 @@ pub fn translate(cx: &Cx<'_>, gateway: &Object, server: &Server, part: &mut Part
     sni_clusters.sort();
     sni_clusters.dedup();
     let proxy = TcpProxy {
-        stat_prefix: gateway.title.clone(),
+        stat_prefix: gateway.title(),
         clusters: Vec::new(),
         sni_clusters,
         idle_timeout: IDLE_TIMEOUT,

@@ -53,7 +53,7 @@ pub fn unfold<'a>(cx: &Cx<'a>, object: &'a Arc<Object>, service: &'a VirtualServ
             match merge(route, forward, inner) {
                 Some(merged) => all.push(Said { object: delegate, route: Cow::Owned(merged), index }),
                 None => {
-                    let message = format!("route {index} of {} matches nothing that this route does: it is left out", delegate.title);
+                    let message = format!("route {index} of {} matches nothing that this route does: it is left out", delegate.title());
                     let found = Diagnostic::warning("DelegateConflict", message).help("a delegate narrows the matches of its root");
                     part.report(object, at.span, &*at.field, found);
                 }

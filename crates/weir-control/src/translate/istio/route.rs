@@ -119,7 +119,7 @@ fn meets(cx: &Cx<'_>, object: &Arc<Object>, service: &VirtualService, part: &mut
         if let Some(other) = earlier {
             let message = format!(
                 "{} has the host {host} too: its routes come first, these after them, and those that take everything last",
-                other.title
+                other.title()
             );
             let help = "keep the routes of a host in one VirtualService, or delegate, where their order matters";
             report(part, object, &service.at, Diagnostic::new(Severity::Info, "SharedHost", message).help(help));

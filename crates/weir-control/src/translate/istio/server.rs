@@ -41,7 +41,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, part: &mu
         part.ports.push(PortPart {
             bind: server.bind(cx.options),
             gateway: object.key.clone(),
-            object: object.title.clone(),
+            object: object.title(),
             line: server.line,
             created: "".into(),
             kind,
@@ -53,7 +53,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, part: &mu
 fn redirect_all(object: &Object, gateway: &Gateway, server: &Server, table: &Name, part: &mut Part) {
     let route = redirect::route(object, gateway, server);
     for host in &server.hosts {
-        let rank = Rank::listed(RankApi::VirtualService, "", object.title.clone(), 0);
+        let rank = Rank::listed(RankApi::VirtualService, "", object.title(), 0);
         part.routes.push(RouteEntry { table: table.clone(), domain: (&*host.host).into(), rank, route: Some(route.clone()) });
     }
 }

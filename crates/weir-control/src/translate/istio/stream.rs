@@ -45,7 +45,7 @@ pub fn translate(
                 return part.ports.push(PortPart {
                     bind: place.bind,
                     gateway: place.gateway.key.clone(),
-                    object: object.title.clone(),
+                    object: object.title(),
                     line: 0,
                     created: "".into(),
                     kind,
@@ -61,7 +61,7 @@ pub fn translate(
             part.ports.push(PortPart {
                 bind: place.bind,
                 gateway: place.gateway.key.clone(),
-                object: object.title.clone(),
+                object: object.title(),
                 line: 0,
                 created: "".into(),
                 kind,
@@ -82,7 +82,7 @@ fn proxy(cx: &Cx<'_>, object: &Object, place: &Place<'_>, route: &L4Route, part:
         clusters.push((part.use_cluster(key), if only { 1 } else { to.weight }));
     }
     TcpProxy {
-        stat_prefix: object.title.clone(),
+        stat_prefix: object.title(),
         clusters,
         sni_clusters: Vec::new(),
         idle_timeout,
