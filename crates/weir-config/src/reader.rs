@@ -9,7 +9,7 @@ use crate::{
     source::Source,
     text::placeholder,
 };
-use record::{Asked, NoEffect, Record, Step, Steps, Type};
+use record::{Asked, Description, Descriptions, NoEffect, Record, Step, Steps, Type};
 use std::{
     cell::{Cell, RefCell},
     fmt::Display,
@@ -28,6 +28,7 @@ pub struct Reader {
     errors: Cell<usize>,
     /// What is asked, where somebody wants to know.
     record: Option<RefCell<Record>>,
+    descriptions: RefCell<Descriptions>,
 }
 
 /// The reason of a field that the API does not have.
@@ -67,7 +68,14 @@ pub struct Object<'a> {
 
 impl Reader {
     pub fn new(source: Arc<Source>) -> Reader {
-        Reader { source, object: RefCell::default(), found: RefCell::default(), errors: Cell::default(), record: None }
+        Reader {
+            source,
+            object: RefCell::default(),
+            found: RefCell::default(),
+            errors: Cell::default(),
+            record: None,
+            descriptions: RefCell::default(),
+        }
     }
     /// Also records what it is asked; see [`Reader::recorded`].
     pub fn recording(source: Arc<Source>) -> Reader {
@@ -75,6 +83,10 @@ impl Reader {
     }
     pub fn recorded(&self) -> Record {
         self.record.as_ref().map(|record| record.take()).unwrap_or_default()
+    }
+    /// What was said of fields by [`Object::describe`].
+    pub fn described(&self) -> Descriptions {
+        self.descriptions.take()
     }
     fn note(&self, path: &Path, add: impl FnOnce(&mut Asked)) {
         if let Some(record) = &self.record {
@@ -420,6 +432,17 @@ impl<'a> Object<'a> {
     pub fn ignore(&self, names: &[&'static str]) {
         self.asked.borrow_mut().extend(names);
         names.iter().for_each(|name| self.note(name, |asked| asked.no_effect = Some(NoEffect::Ignored)));
+    }
+    /// What the reference says of fields: the name, the default (empty for none) and a short description.
+    pub fn describe(&self, fields: &[(&'static str, &'static str, &'static str)]) {
+        if self.field.reader.record.is_none() {
+            return;
+        }
+        let mut descriptions = self.field.reader.descriptions.borrow_mut();
+        for (name, default, text) in fields {
+            let path = self.field.path.then(Segment::Field((*name).into()));
+            descriptions.insert(path.steps(), Description { default, text });
+        }
     }
     fn note(&self, name: &str, add: impl FnOnce(&mut Asked)) {
         if self.field.reader.record.is_some() {

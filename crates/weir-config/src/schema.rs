@@ -5,7 +5,7 @@ use crate::{
     node::{Chars, Key, Node, Value},
     reader::{
         Object, Reader,
-        record::{Asked, Record, Step, Steps, Type},
+        record::{Asked, Description, Descriptions, Record, Step, Steps, Type},
     },
     source::Source,
 };
@@ -22,8 +22,11 @@ const MAX_ROUNDS: usize = 60;
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     pub asked: Asked,
-    /// What its texts must be, in the words of the decoder's own message.
-    pub accepted: Option<String>,
+    /// The decoder asks for the field. One that is only described is a mistake of the description.
+    pub is_read: bool,
+    pub description: Option<Description>,
+    /// What its texts must be, in the words of the decoder's own messages.
+    pub accepted: BTreeSet<String>,
     /// What is said of some of its words: whether they are refused, and the message.
     pub notes: BTreeMap<String, (Severity, String)>,
 }
@@ -41,6 +44,7 @@ struct Premise {
 
 struct Run {
     record: Record,
+    described: Descriptions,
     found: Vec<Diagnostic>,
 }
 
@@ -73,7 +77,7 @@ impl Explorer<'_> {
         if let Some(root) = reader.root(document).object() {
             (self.decode)(&root);
         }
-        Run { record: reader.recorded(), found: reader.take() }
+        Run { record: reader.recorded(), described: reader.described(), found: reader.take() }
     }
 
     /// Fills a document until the decoder asks for nothing new.
@@ -97,10 +101,15 @@ impl Explorer<'_> {
 
     fn learn(&mut self, run: &Run, document: &Node, premise: &Premise) {
         for (steps, asked) in &run.record {
-            self.schema.entry(steps.clone()).or_default().asked.add(asked.clone());
+            let known = self.schema.entry(steps.clone()).or_default();
+            known.is_read = true;
+            known.asked.add(asked.clone());
             if asked.words.len() > 1 {
                 self.vary(steps, &asked.words, premise, document);
             }
+        }
+        for (steps, description) in &run.described {
+            self.schema.entry(steps.clone()).or_default().description = Some(*description);
         }
         let paths: BTreeMap<String, &Steps> = match run.found.is_empty() {
             true => BTreeMap::new(),
@@ -119,7 +128,7 @@ impl Explorer<'_> {
                     known.notes.insert(text.into(), (found.severity, found.message.clone()));
                 }
             } else if found.reason == "InvalidValue" && known.asked.types.contains(&Type::Text) {
-                known.accepted.clone_from(&found.help);
+                known.accepted.extend(found.help.clone());
             }
         }
     }
@@ -330,6 +339,7 @@ mod tests {
             let spec = root.required("spec")?.object()?;
             spec.unsupported(&["later"]);
             spec.ignore(&["of-others"]);
+            spec.describe(&[("host", "localhost", "Where it is.")]);
             let host = spec.required("host")?;
             if !host.str()?.contains('.') {
                 host.invalid("is not a host", "a name with a dot");
@@ -361,11 +371,12 @@ mod tests {
                 let more = known.accepted.iter().chain(&a.words).cloned().collect::<Vec<_>>().join(" ");
                 let bounds = a.bounds.map(|b| format!(" {b:?}")).unwrap_or_default();
                 let effect = a.no_effect.map(|e| format!(" {e:?}")).unwrap_or_default();
-                format!("{} {}{bounds}{effect} {more}", shown(steps), types.join("+")).trim_end().to_string()
+                let description = known.description.map(|d| format!(" [{}: {}]", d.default, d.text)).unwrap_or_default();
+                format!("{} {}{bounds}{effect} {more}{description}", shown(steps), types.join("+")).trim_end().to_string()
             })
             .collect();
         let want = [
-            "spec.host Text a name with a dot",
+            "spec.host Text a name with a dot [localhost: Where it is.]",
             "spec.labels Map",
             "spec.labels.KEY Text",
             "spec.later  Unsupported",

@@ -59,3 +59,13 @@ impl Asked {
 }
 
 pub type Record = BTreeMap<Steps, Asked>;
+
+/// What the reference says of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// What holds where the field is left out; empty if nothing does.
+    pub default: &'static str,
+    pub text: &'static str,
+}
+
+pub type Descriptions = BTreeMap<Steps, Description>;

@@ -62,6 +62,18 @@ pub fn decode(root: &reader::Object<'_>, meta: &Meta, higress: bool) -> Plugin {
     // There is one gateway, which every selector means; when to pull is a matter of images.
     spec.ignore(&["selector", "imagePullPolicy"]);
     spec.unsupported(&["imagePullSecret", "verificationKey"]);
+    spec.describe(&[
+        ("url", "", "The code: `file://` (relative to this file), `http://` or `https://`."),
+        ("sha256", "", "The SHA-256 of the code, which is checked."),
+        ("phase", "UNSPECIFIED_PHASE", "Where in the list of filters the plugin runs."),
+        ("priority", "", "Plugins of one phase run from the highest priority to the lowest."),
+        ("failStrategy", "FAIL_CLOSE", "What happens to requests when the plugin fails."),
+        ("pluginConfig", "", "The configuration that the plugin reads."),
+        ("pluginName", "", "The root id of the plugin, for code with several."),
+        ("type", "HTTP", "What the plugin handles."),
+        ("targetRef", "", "The gateway that the plugin runs for. By default all."),
+        ("targetRefs", "", "The gateways that the plugin runs for. By default all."),
+    ]);
     let words = [
         ("UNSPECIFIED_PHASE", PluginPhase::UnspecifiedPhase),
         ("AUTHN", PluginPhase::Authn),
@@ -72,6 +84,13 @@ pub fn decode(root: &reader::Object<'_>, meta: &Meta, higress: bool) -> Plugin {
     let words = [("FAIL_CLOSE", FailStrategy::FailClose), ("FAIL_OPEN", FailStrategy::FailOpen), ("FAIL_RELOAD", FailStrategy::FailReload)];
     let fail_strategy = spec.choice("failStrategy", &words).unwrap_or_default();
     let priority = spec.int("priority", i64::from(i32::MIN)..=i64::from(i32::MAX)).map(|n| n as i32);
+    if higress {
+        spec.describe(&[
+            ("defaultConfig", "", "The configuration for requests that no rule matches."),
+            ("defaultConfigDisable", "false", "Leave `defaultConfig` out: the plugin handles only what a rule matches."),
+            ("matchRules", "", "Other configurations for some requests; the first rule that matches applies."),
+        ]);
+    }
     let configuration = rules::configuration(&spec, higress, &meta.key.namespace);
     let names: &[&str] = if higress { &["pluginConfig", "defaultConfig", "matchRules"] } else { &["pluginConfig"] };
     let configured = names.iter().find_map(|name| spec.get(name));

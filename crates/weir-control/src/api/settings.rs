@@ -87,6 +87,16 @@ pub fn decode(root: &Object<'_>, meta: &Meta) -> Option<Box<Settings>> {
 impl Settings {
     /// MeshConfig (istio.mesh.v1alpha1).
     pub fn mesh(&mut self, mesh: &Object<'_>) {
+        mesh.describe(&[
+            (
+                "accessLogFile",
+                "",
+                "Where the access log goes: a path, `/dev/stdout` or `/dev/stderr`; empty disables it. `--access-log` by default.",
+            ),
+            ("accessLogEncoding", "", "The form of the access log. `--access-log-format` by default."),
+            ("accessLogFormat", "", "Envoy's command operators; for `JSON` a JSON object of them."),
+            ("rootNamespace", "istio-system", "AuthorizationPolicies of this namespace apply to all gateways."),
+        ]);
         if let Some(file) = mesh.str("accessLogFile") {
             self.access_log_file = Some(file.to_string());
         }
@@ -96,6 +106,7 @@ impl Settings {
         }
         self.root_namespace = mesh.str("rootNamespace").filter(|name| !name.is_empty()).map(str::to_string);
         if let Some(paths) = mesh.object("pathNormalization") {
+            paths.describe(&[("normalization", "BASE", "How the path is normalized before routes match it.")]);
             let words = [
                 ("DEFAULT", Paths::Base),
                 ("NONE", Paths::None),
@@ -107,6 +118,11 @@ impl Settings {
         }
         if let Some(proxy) = mesh.object("defaultConfig") {
             if let Some(topology) = proxy.object("gatewayTopology") {
+                topology.describe(&[
+                    ("numTrustedProxies", "0", "Proxies in front whose `x-forwarded-for` and `x-forwarded-proto` are trusted."),
+                    ("proxyProtocol", "", "If present, every connection must begin with a PROXY protocol header."),
+                    ("forwardClientCertDetails", "SANITIZE_SET", "What happens to `x-forwarded-client-cert`."),
+                ]);
                 let hops = topology.int("numTrustedProxies", 0..=255);
                 self.trusted_hops = hops.and_then(|n| u32::try_from(n).ok());
                 // An empty object switches it on.
@@ -130,10 +146,25 @@ impl Settings {
 
     /// Higress' global configuration.
     pub fn higress(&mut self, root: &Object<'_>) {
+        root.describe(&[
+            (
+                "disableXEnvoyHeaders",
+                "false",
+                "Do not send `x-envoy-original-path`, `x-envoy-upstream-service-time` and `x-envoy-overloaded`.",
+            ),
+            ("addXRealIpHeader", "false", "Send the client's address to upstreams in `x-real-ip`."),
+        ]);
         if let Some(downstream) = root.object("downstream") {
             self.limits.read(&downstream);
         }
         if let Some(upstream) = root.object("upstream") {
+            upstream.describe(&[
+                ("maxResponseHeadersKb", "80", "KiB of a response head. A larger one becomes 502."),
+                ("maxHeadersCount", "100", "Header fields of a response. More become 502."),
+                ("maxInterimResponses", "100", "Interim responses (1xx) before a response. More become 502."),
+                ("maxConnectAttempts", "1", "Endpoints that a TCP route tries before it closes the client's connection."),
+                ("idleTimeout", "3600", "How long an upstream connection may be idle, in seconds or as a duration; 0 for no limit. A DestinationRule overrides it."),
+            ]);
             self.response_head_bytes = head_bytes(&upstream, "maxResponseHeadersKb");
             self.response_headers = headers(&upstream);
             self.upstream_idle = upstream.get("idleTimeout").and_then(|f| seconds(&f));
@@ -152,6 +183,20 @@ impl Settings {
 
 impl Limits {
     fn read(&mut self, from: &Object<'_>) {
+        from.describe(&[
+            ("maxRequestHeadersKb", "60", "KiB of a request head. A larger one gets 431."),
+            ("maxHeadersCount", "100", "Header fields of a request. More get 431."),
+            ("connectionBufferLimits", "1048576", "Bytes of a body that are held for a filter that wants it whole. A larger request body gets 413, a larger response body 500."),
+            ("maxConnections", "1048576", "Connections open at once on each listener. More are closed immediately."),
+            ("maxRequestsPerConnection", "0", "Requests on one connection before it is closed; 0 for no limit."),
+            ("idleTimeout", "3600", "How long a connection may be without a request, in seconds or as a duration; 0 for no limit."),
+            ("requestHeadersTimeout", "10s", "Time from the first byte of a request head to its last. Later is 408."),
+            ("requestTimeout", "0", "Time until the whole request has arrived; 0 for no limit. Later is 408."),
+            ("streamIdleTimeout", "300", "How long a stream may go without a byte in either direction. Later is 408 or 504."),
+            ("routeTimeout", "0", "Time until the whole response has arrived, for routes that set no timeout; 0 for no limit."),
+            ("streamFlushTimeout", "60", "Time for the client to read a response that Weir generated."),
+            ("delayedCloseTimeout", "1", "How long data is read that a client sends after the last response of its connection; 0 closes at once."),
+        ]);
         let most = |name, bounds| from.int(name, bounds).and_then(|n| u32::try_from(n).ok());
         self.head_bytes = head_bytes(from, "maxRequestHeadersKb");
         self.headers = headers(from);
@@ -163,6 +208,11 @@ impl Limits {
         self.request = from.get("requestTimeout").and_then(|f| seconds(&f));
         self.stream_idle = from.get("streamIdleTimeout").and_then(|f| seconds(&f));
         if let Some(http2) = from.object("http2") {
+            http2.describe(&[
+                ("maxConcurrentStreams", "100", "Streams open at once on one connection."),
+                ("initialStreamWindowSize", "262144", "Flow control window of a stream, in bytes."),
+                ("initialConnectionWindowSize", "1048576", "Flow control window of a connection, in bytes."),
+            ]);
             let most = |name, bounds| http2.int(name, bounds).and_then(|n| u32::try_from(n).ok());
             self.streams = most("maxConcurrentStreams", 1..=i64::from(i32::MAX));
             self.stream_window = most("initialStreamWindowSize", 65535..=i64::from(i32::MAX));

@@ -34,6 +34,21 @@ mod tests {
     use weir_config::reader::record::{NoEffect, Step};
 
     #[test]
+    fn what_is_described_is_read() {
+        let (mut described, mut unread) = (0, Vec::new());
+        for schema in KINDS.iter().map(of).chain(of_settings().map(|(_, schema)| schema)) {
+            for (steps, known) in schema.into_iter().filter(|(_, known)| known.description.is_some()) {
+                described += 1;
+                if !known.is_read {
+                    unread.push(steps);
+                }
+            }
+        }
+        assert!(unread.is_empty(), "{unread:?}");
+        assert!(described > 200, "{described}");
+    }
+
+    #[test]
     fn fields_behind_every_choice_are_found() {
         let shown = |schema: &Schema| -> Vec<String> {
             let step = |step: &Step| match step {

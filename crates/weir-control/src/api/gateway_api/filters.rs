@@ -134,6 +134,7 @@ fn header_value<'a>(field: &Field<'a>) -> Option<&'a str> {
 fn decode_mirror(field: &Field<'_>) -> Option<(BackendRef, Fraction)> {
     let object = field.object()?;
     let reference = backend_ref::decode(&object.required("backendRef")?.object()?)?;
+    object.describe(&[("percent", "100", "Share of the requests that are mirrored.")]);
     let mut fraction = Fraction::ALL;
     if let Some(percent) = object.int("percent", 0..=100) {
         fraction = Fraction::percent(percent as f64);
@@ -155,6 +156,12 @@ fn decode_mirror(field: &Field<'_>) -> Option<(BackendRef, Fraction)> {
 
 fn decode_redirect(field: &Field<'_>) -> Option<Redirect> {
     let object = field.object()?;
+    object.describe(&[
+        ("scheme", "", "The scheme of the new location. By default that of the request."),
+        ("hostname", "", "The host of the new location. By default that of the request."),
+        ("port", "", "The port of the new location. By default that of the scheme, or of the request."),
+        ("statusCode", "302", "The status of the redirect."),
+    ]);
     let scheme = object.choice("scheme", &[("http", "http"), ("https", "https")]);
     let port = match (object.port("port"), scheme) {
         (Some(port), _) => RedirectPort::Literal(port),
@@ -195,6 +202,14 @@ fn decode_path(field: &Field<'_>) -> Option<PathRewrite> {
 
 fn decode_cors(field: &Field<'_>) -> Option<Cors> {
     let object = field.object()?;
+    object.describe(&[
+        ("allowOrigins", "", "Origins that may read responses, as `https://shop.test` or `https://*.shop.test`; `*` for all."),
+        ("allowMethods", "", "Methods that preflight responses name; `*` for all."),
+        ("allowHeaders", "", "Request headers that preflight responses name; `*` for all."),
+        ("exposeHeaders", "", "Response headers that scripts may read."),
+        ("maxAge", "5", "Seconds for which browsers keep a preflight response."),
+        ("allowCredentials", "false", "Whether requests may carry credentials."),
+    ]);
     let mut allow_origins = Vec::new();
     for origin in object.list("allowOrigins") {
         allow_origins.push(decode_origin(origin.str()?));

@@ -111,6 +111,7 @@ pub enum Operator {
 pub fn decode(root: &Object<'_>) -> Option<Gateway> {
     let spec = root.required("spec")?.object()?;
     spec.unsupported(&["allowedListeners", "backendTLS", "defaultScope"]);
+    spec.describe(&[("gatewayClassName", "", "The GatewayClass of this Gateway.")]);
     if let Some(infrastructure) = spec.object("infrastructure") {
         // What a controller would write on the objects that it makes; there are none.
         infrastructure.ignore(&["labels", "annotations"]);
@@ -182,6 +183,12 @@ fn decode_address(field: &Field<'_>) -> Result<Option<IpAddr>, UnsupportedAddres
 
 fn decode_listener(field: &Field<'_>) -> Option<Listener> {
     let listener = field.object()?;
+    listener.describe(&[
+        ("name", "", "Unique among the listeners of the Gateway; routes refer to it by `sectionName`."),
+        ("port", "", "The port that is opened."),
+        ("protocol", "", "What the listener speaks."),
+        ("hostname", "", "Only requests for this host, or for hosts below `*.`. By default any."),
+    ]);
     let name = listener.required("name")?.str()?.into();
     let given = listener.required("port")?;
     let (port, line) = (given.port()?, given.document_line());
@@ -199,6 +206,7 @@ fn decode_listener(field: &Field<'_>) -> Option<Listener> {
     let given = listener.get("tls");
     if let Some(tls) = given.as_ref().and_then(|f| f.object()) {
         tls.unsupported(&["options"]);
+        tls.describe(&[("mode", "Terminate", "Whether TLS ends here, or passes through to the backends.")]);
         validation = tls.get("frontendValidation").and_then(|f| decode_validation(&f));
         let passthrough = tls.choice("mode", &[("Terminate", false), ("Passthrough", true)]).unwrap_or(false);
         let references = tls.list("certificateRefs");

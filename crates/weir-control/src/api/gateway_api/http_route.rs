@@ -92,6 +92,14 @@ pub fn decode_parents(spec: &Fields<'_>) -> Vec<ParentRef> {
 
 fn decode_parent(field: &Field<'_>) -> Option<ParentRef> {
     let parent = field.object()?;
+    parent.describe(&[
+        ("group", "gateway.networking.k8s.io", "The API group of the parent."),
+        ("kind", "Gateway", "The kind of the parent."),
+        ("name", "", "The Gateway that the route attaches to."),
+        ("namespace", "", "The Gateway's namespace. By default that of the route."),
+        ("sectionName", "", "The listener that the route attaches to. By default all that accept it."),
+        ("port", "", "The port of the listeners that the route attaches to."),
+    ]);
     let (group, kind) = (parent.str("group").unwrap_or(GROUP), parent.str("kind").unwrap_or("Gateway"));
     let foreign = (group, kind) != (GROUP, "Gateway");
     if foreign {
@@ -112,6 +120,10 @@ fn decode_rule(field: &Field<'_>) -> Option<Rule> {
     let mut rule = Rule::decode(&object, HTTP_TYPES, decode_match);
     shared_cors(&object, &rule.backends);
     if let Some(timeouts) = object.object("timeouts") {
+        timeouts.describe(&[
+            ("request", "", "Time for the whole request with its retries; `0s` for no limit. Later is 504."),
+            ("backendRequest", "", "Time for one try; `0s` for no limit."),
+        ]);
         // 0s is no limit.
         rule.timeout = timeouts.duration("request").filter(|d| !d.is_zero());
         rule.backend_timeout = timeouts.duration("backendRequest").filter(|d| !d.is_zero());
@@ -209,6 +221,10 @@ enum PathType {
 /// With the length of what is matched.
 fn decode_path(field: &Field<'_>) -> Option<(PathMatch, u32)> {
     let object = field.object()?;
+    object.describe(&[
+        ("type", "PathPrefix", "How `value` matches the path."),
+        ("value", "/", "The path, its first segments, or a regular expression for all of it."),
+    ]);
     let words = [("Exact", PathType::Exact), ("PathPrefix", PathType::PathPrefix), ("RegularExpression", PathType::RegularExpression)];
     let kind = object.get("type").map_or(Some(PathType::PathPrefix), |f| f.choice(&words))?;
     let value = object.get("value");
@@ -254,6 +270,11 @@ fn shared_cors(rule: &Fields<'_>, backends: &[Backend]) {
 }
 
 fn decode_retry(object: &Fields<'_>) -> Option<RetryPolicy> {
+    object.describe(&[
+        ("codes", "", "Responses that are tried again. Failures to connect and resets always are."),
+        ("attempts", "1", "How many times a request is tried again."),
+        ("backoff", "25ms", "The wait before the first further try; it grows up to ten times that."),
+    ]);
     let mut status_codes = Vec::new();
     for code in object.list("codes") {
         status_codes.push(code.int(400..=599)? as u16);
@@ -280,6 +301,7 @@ fn decode_retry(object: &Fields<'_>) -> Option<RetryPolicy> {
 /// With filters of the `types` that the route's kind has.
 pub fn decode_backend(field: &Field<'_>, types: &[(&'static str, Type)]) -> Option<Backend> {
     let object = field.object()?;
+    object.describe(&[("weight", "1", "The backend's share of requests, relative to the other weights; 0 for none.")]);
     let reference = backend_ref::decode(&object)?;
     let weight = object.int("weight", 0..=1_000_000).unwrap_or(1) as u32;
     let filters = object.get("filters").and_then(|f| decode_filters(&f, types)).map(Box::new);

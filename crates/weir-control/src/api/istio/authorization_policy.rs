@@ -72,6 +72,16 @@ pub fn decode(root: &Object<'_>, meta: &Meta) -> AuthorizationPolicy {
         place: root.get("spec").map(|f| f.node().span).unwrap_or_default(),
     };
     let Some(spec) = root.required("spec").and_then(|f| f.object()) else { return policy };
+    spec.describe(&[
+        (
+            "action",
+            "ALLOW",
+            "What happens to a request that a rule matches. With `ALLOW`, a request that no rule of any policy matches is denied.",
+        ),
+        ("selector", "", "The gateways that the policy applies to, by their labels. By default all of the namespace."),
+        ("targetRef", "", "The gateway that the policy applies to."),
+        ("targetRefs", "", "The gateways that the policy applies to."),
+    ]);
     policy.scope = scope(&spec, meta);
     let words = [("ALLOW", Action::Allow), ("DENY", Action::Deny), ("AUDIT", Action::Audit), ("CUSTOM", Action::Custom)];
     policy.action = spec.choice("action", &words).unwrap_or(Action::Allow);
@@ -104,20 +114,25 @@ fn provider(spec: &Object<'_>, action: Action) {
 fn scope(spec: &Object<'_>, meta: &Meta) -> Scope {
     let mut targets: Vec<Field<'_>> = spec.get("targetRef").into_iter().collect();
     targets.extend(spec.list("targetRefs"));
-    let selector = spec.get("selector");
-    if let (Some(field), false) = (&selector, targets.is_empty()) {
+    let selector = spec.get("selector").map(|f| (f.clone(), f.object().map(|object| labels(&object, "matchLabels")).unwrap_or_default()));
+    if let (Some((field, _)), false) = (&selector, targets.is_empty()) {
         field.invalid("selector and targetRefs exclude each other", "one of them");
     }
     if !targets.is_empty() {
         return Scope::Targets(targets.iter().filter_map(|f| target(f, meta)).collect());
     }
-    let Some(field) = selector else { return Scope::All };
-    let labels = field.object().map(|object| labels(&object, "matchLabels")).unwrap_or_default();
+    let Some((field, labels)) = selector else { return Scope::All };
     if labels.is_empty() { Scope::All } else { Scope::Selector(labels, field.node().span) }
 }
 
 fn target(field: &Field<'_>, meta: &Meta) -> Option<Target> {
     let object = field.object()?;
+    object.describe(&[
+        ("group", "", "The API group of the target."),
+        ("kind", "", "`Gateway` or `GatewayClass`."),
+        ("name", "", "The name of the target."),
+        ("namespace", "", "The namespace of the policy, if it is given."),
+    ]);
     let (group, kind) = (object.str("group").unwrap_or_default(), object.required("kind")?.str()?);
     let name = object.required("name")?.str()?;
     if let Some(other) = object.get("namespace")

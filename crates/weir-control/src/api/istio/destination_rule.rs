@@ -205,6 +205,10 @@ fn settings(object: &Object<'_>) -> Settings {
 fn balancer(field: &Field<'_>) -> Option<Balancer> {
     let object = field.object()?;
     object.unsupported(&["zoneAwareLbSetting"]);
+    object.describe(&[
+        ("simple", "LEAST_REQUEST", "How an endpoint is chosen, without `consistentHash`."),
+        ("warmupDurationSecs", "", "The older form of `warmup.duration`."),
+    ]);
     let least = LbPolicy::default();
     let mut policy = least.clone();
     if let Some(f) = object.get("simple") {
@@ -259,6 +263,12 @@ const MAXIMUM_RING_SIZE: u32 = 8 << 20;
 
 fn consistent_hash(field: &Field<'_>) -> Option<(HashOf, LbPolicy)> {
     let object = field.object()?;
+    object.describe(&[
+        ("httpHeaderName", "", "Hash this header."),
+        ("httpQueryParameterName", "", "Hash this query parameter."),
+        ("useSourceIp", "false", "Hash the client's address."),
+        ("minimumRingSize", "1024", "The older name of `ringHash.minimumRingSize`."),
+    ]);
     let old = object.int("minimumRingSize", 0..=i64::from(MAXIMUM_RING_SIZE));
     let new = object.object("ringHash").and_then(|ring| ring.int("minimumRingSize", 0..=i64::from(MAXIMUM_RING_SIZE)));
     let minimum_ring_size = new.or(old).filter(|n| *n > 0).unwrap_or(1024) as u32;
@@ -271,6 +281,11 @@ fn consistent_hash(field: &Field<'_>) -> Option<(HashOf, LbPolicy)> {
     let source = object.bool("useSourceIp").filter(|on| *on).map(|_| HashOf::SourceIp);
     let cookie = object.object("httpCookie").and_then(|cookie| {
         cookie.unsupported(&["attributes"]);
+        cookie.describe(&[
+            ("name", "", "Hash this cookie."),
+            ("path", "", "The path of a cookie that Weir sets."),
+            ("ttl", "", "With it, Weir sets the cookie where a client has none."),
+        ]);
         let ttl = cookie.duration("ttl");
         let path = cookie.str("path").unwrap_or_default().into();
         Some(HashOf::Cookie { name: cookie.required("name")?.str()?.into(), path, ttl })
@@ -307,10 +322,20 @@ fn pool(field: &Field<'_>) -> Option<Pool> {
     let limit = |given: Option<u32>| given.filter(|n| *n > 0).unwrap_or(u32::MAX);
     if let Some(tcp) = object.object("tcp") {
         tcp.unsupported(&["maxConnectionDuration"]);
+        tcp.describe(&[
+            ("maxConnections", "", "Connections to the service; 0 or none for no limit."),
+            ("connectTimeout", "5s", "Time to connect to an endpoint."),
+            ("idleTimeout", "1h", "How long a connection of a TCP or TLS route may be idle."),
+        ]);
         pool.breakers.max_connections = limit(count(&tcp, "maxConnections"));
         pool.connect_timeout = tcp.duration("connectTimeout");
         pool.tcp_idle_timeout = tcp.duration("idleTimeout");
         if let Some(keepalive) = tcp.object("tcpKeepalive") {
+            keepalive.describe(&[
+                ("probes", "9", "Probes without an answer before the connection is closed."),
+                ("time", "2h", "Idle time before the first probe."),
+                ("interval", "75s", "Time between probes."),
+            ]);
             pool.keepalive = Some(TcpKeepalive {
                 probes: count(&keepalive, "probes").unwrap_or(9),
                 time: keepalive.duration("time").unwrap_or(Duration::from_secs(7200)),
@@ -320,6 +345,15 @@ fn pool(field: &Field<'_>) -> Option<Pool> {
     }
     if let Some(http) = object.object("http") {
         http.unsupported(&["maxConcurrentStreams"]);
+        http.describe(&[
+            ("http1MaxPendingRequests", "", "Requests that wait for a connection; 0 or none for no limit."),
+            ("http2MaxRequests", "", "Requests in progress; 0 or none for no limit."),
+            ("maxRetries", "", "Retries in progress; 0 or none for no limit."),
+            ("maxRequestsPerConnection", "0", "Requests on one connection before it is closed; 0 for no limit."),
+            ("idleTimeout", "1h", "How long a connection may be idle; 0 for no limit."),
+            ("h2UpgradePolicy", "DEFAULT", "`UPGRADE` speaks HTTP/2 to the service."),
+            ("useClientProtocol", "false", "Speak the version of HTTP to the service that the client speaks."),
+        ]);
         pool.breakers.max_pending_requests = limit(count(&http, "http1MaxPendingRequests"));
         pool.breakers.max_requests = limit(count(&http, "http2MaxRequests"));
         pool.breakers.max_retries = limit(count(&http, "maxRetries"));
@@ -333,6 +367,17 @@ fn pool(field: &Field<'_>) -> Option<Pool> {
 
 fn outlier_detection(field: &Field<'_>) -> Option<OutlierDetection> {
     let object = field.object()?;
+    object.describe(&[
+        ("consecutive5xxErrors", "5", "Responses 5xx in a row after which an endpoint is ejected; 0 disables it."),
+        ("consecutiveErrors", "5", "The older name of `consecutive5xxErrors`."),
+        ("consecutiveGatewayErrors", "0", "Responses 502, 503 or 504 in a row after which an endpoint is ejected; 0 disables it."),
+        ("consecutiveLocalOriginFailures", "5", "Failures to connect and timeouts in a row, with `splitExternalLocalOriginErrors`."),
+        ("splitExternalLocalOriginErrors", "false", "Count failures to connect and timeouts apart from responses."),
+        ("interval", "10s", "Time between checks whether ejected endpoints return."),
+        ("baseEjectionTime", "30s", "How long the first ejection lasts; each further one lasts longer by this."),
+        ("maxEjectionPercent", "10", "Share of the endpoints that may be ejected."),
+        ("minHealthPercent", "0", "Below this share of healthy endpoints ejections do not count."),
+    ]);
     let mut made = OutlierDetection::default();
     let (new, old) = (count(&object, "consecutive5xxErrors"), count(&object, "consecutiveErrors"));
     let errors = new.or(old);
@@ -351,6 +396,10 @@ fn outlier_detection(field: &Field<'_>) -> Option<OutlierDetection> {
 
 fn retry_budget(field: &Field<'_>) -> Option<RetryBudget> {
     let object = field.object()?;
+    object.describe(&[
+        ("percent", "20", "Retries in progress as a share of the requests in progress."),
+        ("minRetryConcurrency", "3", "Retries that may always be in progress."),
+    ]);
     let given = object.get("percent").and_then(|f| {
         let percent = f.number()?;
         if !(0.0..=100.0).contains(&percent) {
@@ -363,6 +412,17 @@ fn retry_budget(field: &Field<'_>) -> Option<RetryBudget> {
 
 fn tls(field: &Field<'_>) -> Option<Tls> {
     let object = field.object()?;
+    object.describe(&[
+        ("mode", "DISABLE", "How connections to the service are secured."),
+        ("credentialName", "", "A Secret with the client's certificate (`MUTUAL`) or the authorities (`SIMPLE`)."),
+        ("clientCertificate", "", "A file with the client's certificate, for `MUTUAL`."),
+        ("privateKey", "", "A file with the key of `clientCertificate`."),
+        ("caCertificates", "", "A file with the authorities that verify the service, or `system`."),
+        ("caCrl", "", "A file with a revocation list, beside `caCertificates`."),
+        ("subjectAltNames", "", "Names of which the service's certificate must have one."),
+        ("sni", "", "The server name that is sent. By default the request's host."),
+        ("insecureSkipVerify", "false", "Do not verify the service's certificate."),
+    ]);
     let words = [("DISABLE", Some(false)), ("SIMPLE", Some(true)), ("MUTUAL", Some(true)), ("ISTIO_MUTUAL", None)];
     let mode = object.get("mode");
     let kind = mode.as_ref().map_or(Some(Some(false)), |f| f.choice(&words))?;

@@ -69,6 +69,11 @@ pub fn decode(root: &Object<'_>) -> Option<ServiceEntry> {
     let spec = root.required("spec")?.object()?;
     // Virtual addresses and the place in the mesh concern sidecars.
     spec.ignore(&["addresses", "location"]);
+    spec.describe(&[
+        ("hosts", "", "The names of the service, or patterns as `*.shop.test`."),
+        ("resolution", "NONE", "How the endpoints are found."),
+        ("subjectAltNames", "", "Names of which the service's certificate must have one."),
+    ]);
     let selector = spec.get("workloadSelector").and_then(|f| selector(&f, "labels"));
     let hosts: Vec<Name> = spec.required("hosts")?.list().iter().filter_map(|f| Some(host_field(f)?.into())).collect();
     let ports: Vec<Port> = spec.distinct("ports", "number").iter().filter_map(port).collect();
@@ -114,6 +119,12 @@ pub fn decode(root: &Object<'_>) -> Option<ServiceEntry> {
 
 fn port(field: &Field<'_>) -> Option<Port> {
     let object = field.object()?;
+    object.describe(&[
+        ("number", "", "The port of the service."),
+        ("name", "", "Its name. Without `protocol`, a name that begins with `http2` or `grpc` selects HTTP/2."),
+        ("protocol", "", "What the service speaks. By default by the name."),
+        ("targetPort", "", "The port of the endpoints. By default `number`."),
+    ]);
     let number = object.required("number")?.port()?;
     let name = object.required("name")?.str()?;
     let target = object.port("targetPort").unwrap_or(number);
@@ -156,6 +167,11 @@ pub fn decode_workload(root: &Object<'_>, meta: &Meta) -> Option<WorkloadEntry> 
 fn endpoint(field: &Field<'_>, resolution: Resolution, ports: Option<&[Port]>) -> Option<Endpoint> {
     let object = field.object()?;
     object.ignore(&["network", "serviceAccount"]);
+    object.describe(&[
+        ("address", "", "An IP address, or a name with `resolution: DNS`."),
+        ("weight", "1", "The endpoint's share of requests, relative to the other weights."),
+        ("locality", "", "Where the endpoint is: `region/zone/subzone`."),
+    ]);
     let at = object.required("address")?;
     let text = at.str()?;
     if text.starts_with("unix://") {

@@ -169,6 +169,10 @@ impl VirtualService {
 pub fn decode(root: &Object<'_>, meta: &Meta) -> Option<VirtualService> {
     let first = root.field().line();
     let spec = root.required("spec")?.object()?;
+    spec.describe(&[
+        ("hosts", "", "The hosts of the routes, or patterns as `*.shop.test`."),
+        ("gateways", "", "The Gateways that the routes apply to, as `NAME` or `NAMESPACE/NAME`."),
+    ]);
     let hosts: Vec<Name> = spec.list("hosts").iter().filter_map(host_field).map(|host| full_host(&host, &meta.key.namespace)).collect();
     let names = spec.list("gateways");
     if names.is_empty() && !hosts.is_empty() {
@@ -227,6 +231,7 @@ fn http_route(field: &Field<'_>, meta: &Meta, first: u32) -> Option<HttpRoute> {
 fn http_match(field: &Field<'_>, meta: &Meta) -> Option<HttpMatch> {
     let object = field.object()?;
     object.ignore(&["statPrefix"]);
+    object.describe(&[("ignoreUriCase", "false", "Match `uri` in any case."), ("name", "", "A name for logs, behind that of the route.")]);
     let path = object.get("uri").and_then(|f| match string_match(&f)? {
         Matcher::Any => None,
         Matcher::Text(StringMatch::Exact(text)) => Some(PathMatch::Exact(text)),
@@ -282,6 +287,12 @@ impl HttpMatch {
 
 /// `None` where the match is for sidecars only.
 fn scope(object: &Object<'_>, meta: &Meta) -> Option<Scope> {
+    object.describe(&[
+        ("port", "", "Only requests to this port of the gateway."),
+        ("gateways", "", "Only requests to these Gateways. By default those of the VirtualService."),
+        ("sourceLabels", "", "Labels that the gateway must have."),
+        ("sourceNamespace", "", "The namespace that the gateway must be in."),
+    ]);
     let port = object.port("port");
     let named = object.list("gateways");
     let gateways: Vec<Box<str>> = named.iter().filter_map(|f| gateway_name(f.str()?, meta)).collect();
@@ -311,6 +322,11 @@ fn l4_match(field: &Field<'_>, meta: &Meta, tls: bool) -> Option<(Vec<String>, S
 /// An entry of `route`: `destination`, `weight`, `headers`.
 fn destination(field: &Field<'_>, meta: &Meta) -> Option<Destination> {
     let object = field.object()?;
+    object.describe(&[(
+        "weight",
+        "0",
+        "The destination's share of requests, relative to the other weights. A single destination needs none.",
+    )]);
     let weight = object.get("weight").map(|f| f.int(0..=i64::from(u32::MAX)).unwrap_or_default() as u32);
     let headers = headers(&object);
     let mut to = destination_at(&object.required("destination")?, meta)?;
@@ -323,6 +339,10 @@ fn destination(field: &Field<'_>, meta: &Meta) -> Option<Destination> {
 /// `{host, subset, port}`
 fn destination_at(field: &Field<'_>, meta: &Meta) -> Option<Destination> {
     let object = field.object()?;
+    object.describe(&[
+        ("host", "", "The service: a Service by its name or full name, or the host of a ServiceEntry."),
+        ("subset", "", "A subset of the service that a DestinationRule defines."),
+    ]);
     let host_at = object.required("host")?;
     let host = full_host(&host_field(&host_at)?, &meta.key.namespace);
     let subset = object.str("subset").unwrap_or_default().into();

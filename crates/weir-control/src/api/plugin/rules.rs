@@ -85,6 +85,13 @@ fn object(field: &Field<'_>) -> Option<Map<String, Value>> {
 fn rule(field: &Field<'_>, namespace: &str) -> Option<Option<Value>> {
     let rule = field.object()?;
     rule.unsupported(&["routeType"]);
+    rule.describe(&[
+        ("config", "", "The configuration for requests that this rule matches."),
+        ("configDisable", "false", "Leave this rule out: its requests get the configuration of a later rule or `defaultConfig`."),
+        ("ingress", "", "Names of Ingress objects, or `NAMESPACE/NAME`."),
+        ("domain", "", "Hosts; `*` at one end stands for any text."),
+        ("service", "", "Services, as `NAME.NAMESPACE.svc.cluster.local` with or without `:PORT`."),
+    ]);
     let mut config = match rule.get("config") {
         Some(f) => object(&f)?,
         None => Map::new(),

@@ -12,6 +12,12 @@ pub fn read(root: &Object<'_>) -> Option<Vec<CompressorLibrary>> {
     for name in ["brotli", "zstd", "gzip"] {
         let Some(object) = root.object(name) else { continue };
         any = true;
+        object.describe(&[
+            ("enable", "true", "Whether responses are compressed in this encoding."),
+            ("minContentLength", "1024", "Bytes of the shortest response that is compressed."),
+            ("disableOnEtagHeader", "true", "Do not compress responses with an `etag`."),
+            ("contentType", "", "Media types of responses that are compressed. By default text, JSON, JavaScript, XHTML, XML and SVG."),
+        ]);
         let enabled = object.bool("enable").unwrap_or(true);
         let library = match name {
             "brotli" => brotli(&object),
@@ -41,6 +47,13 @@ fn common(object: &Object<'_>, library: Compression) -> CompressorLibrary {
 }
 
 fn gzip(object: &Object<'_>) -> Compression {
+    object.describe(&[
+        ("memoryLevel", "5", "Memory for compression; more is faster and compresses better."),
+        ("windowBits", "12", "The window is this power of two in bytes."),
+        ("chunkSize", "4096", "Bytes by which the output grows."),
+        ("compressionLevel", "BEST_COMPRESSION", "Speed against size."),
+        ("compressionStrategy", "DEFAULT_STRATEGY", "The strategy of zlib."),
+    ]);
     let default = Gzip { compression_level: 9, ..Gzip::default() };
     let mut levels = vec![("BEST_COMPRESSION", 9), ("BEST_SPEED", 1), ("DEFAULT_COMPRESSION", 6)];
     levels.extend(LEVELS);
@@ -73,6 +86,7 @@ const LEVELS: [(&str, u8); 9] = [
 ];
 
 fn brotli(object: &Object<'_>) -> Compression {
+    object.describe(&[("quality", "3", "Speed against size."), ("windowBits", "18", "The window is this power of two in bytes.")]);
     let default = Brotli::default();
     Compression::Brotli(Brotli {
         quality: small(object, "quality", 0, 11).unwrap_or(default.quality),
@@ -81,6 +95,7 @@ fn brotli(object: &Object<'_>) -> Compression {
 }
 
 fn zstd(object: &Object<'_>) -> Compression {
+    object.describe(&[("compressionLevel", "3", "Speed against size.")]);
     let default = Zstd::default();
     Compression::Zstd(Zstd { compression_level: small(object, "compressionLevel", 1, 22).unwrap_or(default.compression_level) })
 }

@@ -3,7 +3,7 @@ use super::cell;
 use std::fmt::Write;
 use weir_config::{
     diagnostic::Severity,
-    reader::record::{NoEffect, Step, Steps, Type},
+    reader::record::{Description, NoEffect, Step, Steps, Type},
     schema::{Known, Schema},
 };
 use weir_control::{
@@ -68,13 +68,19 @@ fn page(info: &KindInfo) -> String {
 fn fields(schema: &Schema, level: &str, out: &mut String) {
     let own = |steps: &Steps| !steps.is_empty() && !matches!(&steps[..], [Step::Field(first)] if matches!(&**first, "kind" | "metadata"));
     let known: Vec<(String, &Known)> = schema.iter().filter(|(s, _)| own(s) && !is_example(s)).map(|(s, k)| (path(s), k)).collect();
-    let read: Vec<Row> =
-        known.iter().filter(|(path, k)| has_effect(k) && !is_branch(path, k, &known)).map(|(path, k)| Row::new(path, k)).collect();
+    // The items of a list have the description of the list.
+    let list_of = |path: &str| path.strip_suffix("[]").and_then(|list| known.iter().find(|(other, _)| other == list));
+    let description = |path: &str, k: &Known| k.description.or_else(|| list_of(path)?.1.description);
+    let read: Vec<Row> = known
+        .iter()
+        .filter(|(path, k)| has_effect(k) && !is_branch(path, k, &known))
+        .map(|(path, k)| Row::new(path, k, description(path, k)))
+        .collect();
     if !read.is_empty() {
-        let _ = write!(out, "\n| field | type | values |\n| --- | --- | --- |\n");
+        let _ = write!(out, "\n| field | type | values | default | description |\n| --- | --- | --- | --- | --- |\n");
     }
-    for Row { path, kind, values } in short(read) {
-        let _ = writeln!(out, "| `{path}` | {kind} | {} |", cell(&values));
+    for Row { path, kind, values, default, description } in short(read) {
+        let _ = writeln!(out, "| `{path}` | {kind} | {} | {} | {} |", cell(&values), cell(&default), cell(description));
     }
     list(&known, NoEffect::Unsupported, &format!("##{level} Not supported: ignored with a warning"), out);
     list(&known, NoEffect::Ignored, &format!("##{level} Without effect at a gateway"), out);
@@ -85,12 +91,16 @@ struct Row {
     path: String,
     kind: String,
     values: String,
+    default: String,
+    description: &'static str,
 }
 
 impl Row {
-    fn new(path: &str, known: &Known) -> Row {
+    fn new(path: &str, known: &Known, description: Option<Description>) -> Row {
         let required = if known.asked.required { ", required" } else { "" };
-        Row { path: path.into(), kind: format!("{}{required}", types(known)), values: values(known) }
+        let (default, description) = description.map_or(("", ""), |d| (d.default, d.text));
+        let default = if default.is_empty() { String::new() } else { format!("`{default}`") };
+        Row { path: path.into(), kind: format!("{}{required}", types(known)), values: values(known), default, description }
     }
 }
 
@@ -120,7 +130,13 @@ fn short(mut rows: Vec<Row>) -> Vec<Row> {
         if let (Some(same), Some(first)) = (same, rows.iter().position(|row| is_below(&row.path, place))) {
             let shown = place.trim_end_matches("[]");
             let kind = if shown == place { "object" } else { "list" };
-            let row = Row { path: shown.into(), kind: kind.into(), values: format!("the fields of `{same}`") };
+            let row = Row {
+                path: shown.into(),
+                kind: kind.into(),
+                values: format!("the fields of `{same}`"),
+                default: String::new(),
+                description: "",
+            };
             rows.retain(|row| !is_below(&row.path, place));
             rows.insert(first, row);
         }
@@ -208,7 +224,8 @@ fn values(known: &Known) -> String {
         };
         parts.push(asked.words.iter().map(word).collect::<Vec<_>>().join(", "));
     } else {
-        parts.extend(known.accepted.clone());
+        // Where it depends on other fields what is accepted, one answer would mislead.
+        parts.extend(known.accepted.iter().next().filter(|_| known.accepted.len() == 1).cloned());
     }
     parts.extend(asked.bounds.map(|bounds| match bounds {
         (low, high) if high >= i64::from(i32::MAX) => format!("from {low}"),

@@ -22,6 +22,30 @@ impl Conditions<'_> {
     pub fn source(&mut self, source: &Object<'_>) -> Vec<RbacMatch> {
         let mut all = Vec::new();
         let namespace = self.namespace;
+        source.describe(&[
+            (
+                "principals",
+                "",
+                "Identities in the client's certificate, as `cluster.local/ns/shop/sa/web`; `*` at one end stands for any text.",
+            ),
+            ("notPrincipals", "", "None of these; as `principals`."),
+            ("namespaces", "", "Namespaces of the identity in the client's certificate."),
+            ("notNamespaces", "", "None of these; as `namespaces`."),
+            ("serviceAccounts", "", "Service accounts of the identity: `NAME` or `NAMESPACE/NAME`."),
+            ("notServiceAccounts", "", "None of these; as `serviceAccounts`."),
+            ("trustDomains", "", "Trust domains of the identity."),
+            ("notTrustDomains", "", "None of these; as `trustDomains`."),
+            ("ipBlocks", "", "Addresses of the other end of the connection."),
+            ("notIpBlocks", "", "None of these; as `ipBlocks`."),
+            ("remoteIpBlocks", "", "Addresses of the client, by `x-forwarded-for` where proxies are trusted."),
+            ("notRemoteIpBlocks", "", "None of these; as `remoteIpBlocks`."),
+            (
+                "requestPrincipals",
+                "",
+                "Identities in a JWT. Not decided yet: a rule of `ALLOW` with it allows nothing, one of `DENY` denies.",
+            ),
+            ("notRequestPrincipals", "", "None of these; as `requestPrincipals`."),
+        ]);
         both(source, "principals", "notPrincipals", &mut all, &|_, text| Some(principal(text)));
         both(source, "namespaces", "notNamespaces", &mut all, &|_, text| Some(namespaces(text)));
         both(source, "serviceAccounts", "notServiceAccounts", &mut all, &|field, text| service_account(field, text, namespace));
@@ -38,6 +62,16 @@ impl Conditions<'_> {
 
     pub fn operation(&mut self, operation: &Object<'_>) -> Vec<RbacMatch> {
         let mut all = Vec::new();
+        operation.describe(&[
+            ("hosts", "", "Hosts of requests, in any case; `*` at one end stands for any text."),
+            ("notHosts", "", "None of these; as `hosts`."),
+            ("methods", "", "Methods of requests."),
+            ("notMethods", "", "None of these; as `methods`."),
+            ("paths", "", "Paths without the query; `*` at one end, or a template with `{*}` and `{**}`."),
+            ("notPaths", "", "None of these; as `paths`."),
+            ("ports", "", "Ports that the gateway listens on."),
+            ("notPorts", "", "None of these; as `ports`."),
+        ]);
         both(operation, "hosts", "notHosts", &mut all, &|_, text| Some(RbacMatch::Host(pattern(text))));
         both(operation, "methods", "notMethods", &mut all, &|_, text| Some(header(":method", text)));
         both(operation, "paths", "notPaths", &mut all, &path);
@@ -48,6 +82,11 @@ impl Conditions<'_> {
     /// A condition is about the operation or about who asks for it.
     pub fn when(&mut self, field: &Field<'_>, permission: &mut Vec<RbacMatch>, principal_of: &mut Vec<RbacMatch>) {
         let Some(object) = field.object() else { return };
+        object.describe(&[
+            ("key", "", "What the condition looks at."),
+            ("values", "", "The condition holds if one of these matches; the form depends on the key."),
+            ("notValues", "", "The condition holds if none of these matches."),
+        ]);
         let Some((key_field, key)) = object.required("key").and_then(|f| Some((f.clone(), f.str()?))) else { return };
         if ["values", "notValues"].iter().all(|name| object.list(name).is_empty()) {
             field.invalid(format!("the condition {key} has no values"), "values or notValues");
