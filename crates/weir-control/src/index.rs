@@ -101,7 +101,7 @@ pub struct Applied {
 impl Index {
     pub fn new(options: Options) -> Index {
         Index {
-            addresses: Addresses::new(options.gateway_address_pool.clone()),
+            addresses: Addresses::new(options.gateway_address_pool),
             options,
             store: Store::default(),
             artifacts: Artifacts::default(),
