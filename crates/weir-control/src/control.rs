@@ -40,7 +40,7 @@ pub struct Update {
     pub took: Duration,
     /// What there is, after the first reading; `None` after a change.
     pub read: Option<Read>,
-    /// False while a source was not read to its end yet: there is nothing to apply, only something to say.
+    /// False where there is nothing to apply, only something to say: as long as a source was not read to its end, too.
     pub complete: bool,
 }
 
@@ -160,7 +160,10 @@ impl Control {
         if let Some(connection) = cluster {
             let inbox = self.inbox.sender();
             let wake = Box::new(move || _ = inbox.send(Event::Cluster));
-            self.cluster = Some(Cluster::follow(*connection, self.index.status().clone(), wake).map_err(io::Error::other)?);
+            self.cluster = Some(
+                Cluster::follow(*connection, self.index.status().clone(), &self.index.options().kubernetes, wake)
+                    .map_err(io::Error::other)?,
+            );
             self.withheld = Some(Changes::new());
         }
         let (send, receive) = mpsc::channel(UPDATES);
@@ -210,14 +213,22 @@ impl Control {
 
     fn update(&mut self, changes: Changes, files: &[PathBuf], start: Instant) -> Update {
         let Some((changes, first)) = self.merge(changes) else {
-            self.edit_status(Edit::default(), BTreeSet::new(), Vec::new());
-            return Update { delta: Delta::default(), objects: 0, translated: 0, took: start.elapsed(), read: None, complete: false };
+            return self.only_tell(start);
         };
+        if changes.is_empty() && files.is_empty() && !first && self.cluster.is_some() {
+            return self.only_tell(start);
+        }
         let objects = changes.len();
         let Applied { delta, status, found, found_on, translated } = self.index.apply(changes, files);
         self.edit_status(Edit { revision: delta.revision, objects: status, ..Edit::default() }, found, found_on);
         let read = first.then(|| self.read());
         Update { delta, objects, translated, took: start.elapsed(), read, complete: true }
+    }
+
+    /// Nothing changed but what is to be said.
+    fn only_tell(&mut self, start: Instant) -> Update {
+        self.edit_status(Edit::default(), BTreeSet::new(), Vec::new());
+        Update { delta: Delta::default(), objects: 0, translated: 0, took: start.elapsed(), read: None, complete: false }
     }
 
     /// Joins changes of files with those of the cluster. Files come first: an object that they hold hides the cluster's, which comes

@@ -543,6 +543,10 @@ impl Index {
         changed.into_iter().map(pair).collect()
     }
 
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
     pub fn status(&self) -> &Status {
         &self.options.status
     }

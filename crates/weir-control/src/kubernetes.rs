@@ -9,10 +9,11 @@ mod fetched;
 mod held;
 mod own;
 mod state;
+pub mod stats;
 mod status;
 mod trouble;
 mod watch;
 
 pub use apply::ApplyError;
 pub use client::{Access, ConnectError, Connection, LeaseName, ServiceName};
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Stats};

@@ -58,6 +58,8 @@ pub struct Options {
     pub labels: BTreeMap<String, String>,
     /// Where to write what became of the objects.
     pub status: Status,
+    /// Tells how the connection to a cluster is.
+    pub kubernetes: kubernetes::Stats,
     /// A Gateway or an Ingress needs a class object of Weir's controller, as in a cluster that others use, too. Without this, every
     /// class is Weir's that no object gives to another controller.
     pub needs_class: bool,
@@ -76,6 +78,7 @@ impl Default for Options {
             gateway_address_pool: None,
             labels: BTreeMap::new(),
             status: Status::default(),
+            kubernetes: kubernetes::Stats::default(),
             needs_class: false,
             proxy_protocol: false,
             access_log: Vec::new(),

@@ -92,6 +92,27 @@ pub struct Options {
     pub labels: BTreeMap<String, String>,
     /// What the admin listener shows under `/objects`; `None` where there are none.
     pub objects: Option<Objects>,
+    /// Further statistics, of what the configuration comes from.
+    pub control_stats: Option<ControlStats>,
+}
+
+/// A statistic of the control plane.
+pub struct ControlStat {
+    pub name: &'static str,
+    pub counter: bool,
+    /// A label with its value, where there are several of the name.
+    pub label: Option<(&'static str, String)>,
+    pub value: u64,
+}
+
+/// Reads the statistics of the control plane. The proxy knows nothing else of it.
+#[derive(Clone)]
+pub struct ControlStats(pub Arc<dyn Fn() -> Vec<ControlStat> + Send + Sync>);
+
+impl std::fmt::Debug for ControlStats {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ControlStats")
+    }
 }
 
 /// Lists the objects that the configuration is made of, with their status, as JSON. The proxy knows nothing else of them.
@@ -130,6 +151,7 @@ impl Default for Options {
             handshake_timeout: Duration::from_secs(15),
             labels: BTreeMap::new(),
             objects: None,
+            control_stats: None,
         }
     }
 }

@@ -18,8 +18,8 @@ use weir_config::{
     redact,
     text::counted,
 };
-use weir_control::{Control, Direct, Sources, Status, Update};
-use weir_proxy::{BoundListener, Proxy, app_log::Logger};
+use weir_control::{Control, Direct, Sources, Status, Update, kubernetes::stats::Sample};
+use weir_proxy::{BoundListener, ControlStat, ControlStats, Proxy, app_log::Logger};
 
 pub struct Options {
     pub source: Source,
@@ -53,7 +53,8 @@ pub fn run(options: Options) -> Result<ExitCode> {
         let status = options.control.status.clone();
         let shown = status.clone();
         let objects = weir_proxy::Objects(Arc::new(move |wanted| shown.json(wanted)));
-        let proxy = Proxy::start(weir_proxy::Options { objects: Some(objects), ..options.proxy }).context("cannot start")?;
+        let control_stats = Some(control_stats(options.control.kubernetes.clone()));
+        let proxy = Proxy::start(weir_proxy::Options { objects: Some(objects), control_stats, ..options.proxy }).context("cannot start")?;
         let mut verdicts = proxy.shared().verdicts.stream();
         // From now on the status waits for the proxy.
         status.apply_verdicts(verdicts.unread());
@@ -146,6 +147,17 @@ impl Signals {
         }
         None
     }
+}
+
+/// The statistics of the control plane in the form of the proxy.
+fn control_stats(of: weir_control::kubernetes::Stats) -> ControlStats {
+    let one = |Sample { stat, resource, value }: Sample| ControlStat {
+        name: stat.name,
+        counter: stat.counter,
+        label: resource.map(|resource| ("resource", resource)),
+        value,
+    };
+    ControlStats(Arc::new(move || of.samples().into_iter().map(one).collect()))
 }
 
 async fn start_echo(wanted: &[EchoAt]) -> Result<Vec<echo::Server>> {

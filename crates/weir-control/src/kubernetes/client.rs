@@ -166,6 +166,14 @@ fn own_address(config: &Config) -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip())
 }
 
+/// An error of a request: the server's words, where it answered.
+pub(super) fn text(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        error => chain(error),
+    }
+}
+
 /// An error with its causes, each of which is said once.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

@@ -3,6 +3,7 @@
 use super::{
     client::{ConnectError, Connection},
     state::{Shared, Wake},
+    stats::Sample,
     status::{Leader, Writer, WriterOptions},
     watch,
 };
@@ -12,12 +13,33 @@ use crate::{
     object::{Key, Object},
     source::files::Changes,
 };
-use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock, Weak},
+    thread,
+    time::Duration,
+};
 use tokio::{sync::oneshot, time::timeout};
 use weir_config::diagnostic::Diagnostic;
 
 /// How long the end of the process may wait for the API server.
 const RESIGN: Duration = Duration::from_secs(1);
+
+/// The way to the statistics from outside of the control plane; without a cluster there are none.
+#[derive(Clone, Default)]
+pub struct Stats(Arc<OnceLock<Weak<Shared>>>);
+
+impl Stats {
+    pub fn samples(&self) -> Vec<Sample> {
+        self.0.get().and_then(Weak::upgrade).map(|shared| shared.samples()).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Stats {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stats")
+    }
+}
 
 /// The objects of a cluster, followed until this is dropped.
 pub struct Cluster {
@@ -29,9 +51,11 @@ pub struct Cluster {
 
 impl Cluster {
     /// Starts to follow a cluster, and to write what `status` says into its objects. `wake` is called when there is something to take.
-    pub fn follow(connection: Connection, status: Status, wake: Wake) -> Result<Cluster, ConnectError> {
+    pub fn follow(connection: Connection, status: Status, stats: &Stats, wake: Wake) -> Result<Cluster, ConnectError> {
         let Connection { runtime, client, server, access } = connection;
         let shared = Arc::new(Shared::new(server.clone(), CONTROLLER.into(), &access.namespaces, wake));
+        // Only one cluster is followed.
+        let _ = stats.0.set(Arc::downgrade(&shared));
         let options = WriterOptions { lease: access.lease, addresses: access.addresses, service: access.service };
         let (leader, lease) = (Arc::new(Leader::default()), options.lease.clone());
         let writer = Writer::new(client.clone(), shared.clone(), status, leader.clone(), options);

@@ -50,6 +50,9 @@ impl Held {
     pub fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
         self.entries.values().filter_map(|entry| entry.object.as_ref())
     }
+    pub fn count(&self) -> usize {
+        self.entries.len()
+    }
     pub fn get(&self, key: &Key) -> Option<&Arc<Object>> {
         self.entries.get(key)?.object.as_ref()
     }

@@ -21,7 +21,7 @@ fn shape(kind: Kind) -> Option<Shape> {
     Some(match kind {
         GatewayClass => Shape::Fields(&["supportedFeatures"]),
         Gateway => Shape::Fields(&["addresses", "listeners", "attachedListenerSets"]),
-        HttpRoute | GrpcRoute | TlsRoute | TcpRoute => Shape::Entries("parents"),
+        HttpRoute | GrpcRoute | TlsRoute | TcpRoute | UdpRoute => Shape::Entries("parents"),
         BackendTlsPolicy => Shape::Entries("ancestors"),
         Ingress => Shape::LoadBalancer,
         IstioGateway | VirtualService | AuthorizationPolicy | WasmPlugin | HigressWasmPlugin => Shape::Accepted,

@@ -4,6 +4,7 @@ use super::{
     fetched::{Observed, Reader, Served},
     held::{Event, Held},
     own,
+    stats::{self, Sample},
     trouble::Trouble,
 };
 use crate::{
@@ -12,7 +13,10 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     time::Instant,
 };
 use tokio::sync::Notify;
@@ -39,16 +43,17 @@ pub struct Shared {
     suspected: Notify,
     /// Somebody changed a status.
     seen: Notify,
-    pub stats: Stats,
+    pub counters: Counters,
     wake: Wake,
 }
 
 /// Counters of the process.
 #[derive(Debug, Default)]
-pub struct Stats {
+pub struct Counters {
     pub status_writes: AtomicU64,
     pub status_conflicts: AtomicU64,
     pub status_errors: AtomicU64,
+    pub leads: AtomicBool,
 }
 
 struct State {
@@ -61,6 +66,8 @@ struct State {
     /// Why the server cannot be reached, and since when.
     down: Option<(String, Instant)>,
     definitions: Option<Trouble>,
+    /// The release of Gateway API that is installed.
+    bundle: Option<Name>,
     /// Objects whose status on the server is another one than before.
     seen: BTreeSet<Key>,
     /// Why statuses are not written, and why this process cannot become the leader.
@@ -76,6 +83,9 @@ struct Scope {
     held: Held,
     absent: bool,
     trouble: Option<Trouble>,
+    lists: u64,
+    errors: u64,
+    last_event: Option<Instant>,
 }
 
 fn unreachable(server: &str, why: &str, complete: bool) -> Diagnostic {
@@ -119,6 +129,9 @@ fn scopes(namespaces: &[String]) -> Vec<Scope> {
         held: Held::default(),
         absent: false,
         trouble: None,
+        lists: 0,
+        errors: 0,
+        last_event: None,
     };
     let mut all = Vec::new();
     for info in KINDS.iter().filter(|info| is_watched(info)) {
@@ -141,6 +154,7 @@ impl Shared {
             woken: false,
             down: None,
             definitions: None,
+            bundle: None,
             seen: BTreeSet::new(),
             unwritten: None,
             unelected: None,
@@ -152,7 +166,7 @@ impl Shared {
             installed,
             suspected: Notify::new(),
             seen: Notify::new(),
-            stats: Stats::default(),
+            counters: Counters::default(),
             wake,
         }
     }
@@ -231,6 +245,10 @@ impl Shared {
         let mut state = self.state();
         let begins = matches!(event, Event::Init);
         let scope = &mut state.scopes[id.0];
+        scope.lists += u64::from(matches!(event, Event::InitDone));
+        if matches!(event, Event::Apply(_) | Event::Delete(_) | Event::InitDone) {
+            scope.last_event = Some(Instant::now());
+        }
         let mut changes = Changes::new();
         let seen = match &event {
             Event::Apply(read) if read.observed.as_ref().map(|o| o.own) != scope.held.observed(&read.key).map(|o| o.own) => {
@@ -254,6 +272,42 @@ impl Shared {
         if self.complete(&mut state) || (state.complete && (changed || findings)) || told {
             self.wake(&mut state);
         }
+    }
+
+    /// The statistics as of now.
+    pub fn samples(&self) -> Vec<Sample> {
+        let state = self.state();
+        let seconds = |at: Instant| at.elapsed().as_secs();
+        let count = |counter: &AtomicU64| counter.load(Relaxed);
+        let down = state.down.as_ref().map(|(_, since)| *since);
+        let mut all: Vec<Sample> = [
+            (&stats::CONNECTED, u64::from(down.is_none())),
+            (&stats::AGE, down.map_or(0, seconds)),
+            (&stats::SYNCED, state.complete.into()),
+            (&stats::LEADER, self.counters.leads.load(Relaxed).into()),
+            (&stats::WRITES, count(&self.counters.status_writes)),
+            (&stats::CONFLICTS, count(&self.counters.status_conflicts)),
+            (&stats::ERRORS, count(&self.counters.status_errors)),
+        ]
+        .into_iter()
+        .map(|(stat, value)| Sample { stat, resource: None, value })
+        .collect();
+        // Those of a kind in several namespaces together.
+        let mut kinds: BTreeMap<Kind, [u64; 4]> = BTreeMap::new();
+        for scope in state.scopes.iter().filter(|scope| !scope.absent) {
+            let [objects, lists, errors, age] = kinds.entry(scope.info.kind).or_insert([0, 0, 0, u64::MAX]);
+            *objects += scope.held.count() as u64;
+            *lists += scope.lists;
+            *errors += scope.errors;
+            *age = scope.last_event.map_or(*age, |at| seconds(at).min(*age));
+        }
+        for (kind, values) in kinds {
+            let resource = Some(kind.info().crd().trim_end_matches('.').to_string());
+            let stats = [&stats::OBJECTS, &stats::LISTS, &stats::RESTARTS, &stats::EVENT_AGE];
+            let known = stats.into_iter().zip(values).filter(|(_, value)| *value != u64::MAX);
+            all.extend(known.map(|(stat, value)| Sample { stat, resource: resource.clone(), value }));
+        }
+        all
     }
 
     /// Whether every kind is read now for the first time.
@@ -326,6 +380,7 @@ impl Shared {
             self.suspected.notify_one();
         }
         let scope = &mut state.scopes[id.0];
+        scope.errors += 1;
         let new = scope.trouble.as_ref() != Some(&trouble);
         scope.trouble = Some(trouble);
         if new {
@@ -338,14 +393,26 @@ impl Shared {
         self.installed[id.0].notified().await;
     }
 
-    /// A CustomResourceDefinition came or changed.
-    pub fn definition(&self, name: &str) {
-        let state = self.state();
+    /// A CustomResourceDefinition came or changed; `bundle` is its release of Gateway API.
+    pub fn definition(&self, name: &str, bundle: Option<&str>) {
+        let mut state = self.state();
+        if name == Kind::GatewayClass.info().crd() && state.bundle.as_deref() != bundle {
+            state.bundle = bundle.map(Into::into);
+            let scopes = state.scopes.iter().filter(|scope| scope.info.kind == Kind::GatewayClass);
+            let classes: Vec<Key> = scopes.flat_map(|scope| scope.held.objects()).map(|object| object.key.clone()).collect();
+            state.seen.extend(classes);
+            self.seen.notify_one();
+        }
         for (scope, installed) in state.scopes.iter().zip(&self.installed) {
             if scope.absent && scope.info.crd() == name {
                 installed.notify_one();
             }
         }
+    }
+
+    /// The release of Gateway API whose definitions are installed, where they say it.
+    pub fn bundle(&self) -> Option<Name> {
+        self.state().bundle.clone()
     }
 
     pub fn definitions_trouble(&self, trouble: Option<Trouble>) {

@@ -5,6 +5,7 @@
 mod leader;
 mod lease;
 mod queue;
+mod release;
 mod service;
 mod shape;
 mod writer;

@@ -1,5 +1,5 @@
 //! What a failed watch means.
-use super::client::chain;
+use super::client::text;
 use kube::{core::Status, runtime::watcher};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl Trouble {
             | watcher::Error::WatchFailed(kube::Error::Api(status))
             | watcher::Error::WatchError(status) => status,
             watcher::Error::InitialListFailed(e) | watcher::Error::WatchStartFailed(e) | watcher::Error::WatchFailed(e) => {
-                return Trouble::Other(chain(e));
+                return Trouble::Other(text(e));
             }
             watcher::Error::NoResourceVersion => return Trouble::Other(error.to_string()),
         };

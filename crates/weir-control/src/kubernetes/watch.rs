@@ -107,7 +107,7 @@ fn decode(info: &'static KindInfo, event: watcher::Event<Fetched>, reader: &Read
     }
 }
 
-/// Follows the names of CustomResourceDefinitions, so that a kind is found as soon as it is installed.
+/// Follows the names of CustomResourceDefinitions, so that a kind is found as soon as it is installed, and the release of Gateway API.
 pub async fn follow_definitions(client: Client, shared: Arc<Shared>) {
     let api: Api<PartialObjectMeta<CustomResourceDefinition>> = Api::all(client);
     let mut events = pin!(watcher(api, watcher::Config::default()));
@@ -115,10 +115,12 @@ pub async fn follow_definitions(client: Client, shared: Arc<Shared>) {
     while let Some(event) = events.next().await {
         match event {
             Ok(watcher::Event::Apply(definition) | watcher::Event::InitApply(definition)) => {
-                shared.definition(&definition.name_any());
+                let bundle = definition.annotations().get("gateway.networking.k8s.io/bundle-version").map(String::as_str);
+                shared.definition(&definition.name_any(), bundle);
                 delay = FIRST_DELAY;
             }
-            Ok(_) => shared.definitions_trouble(None),
+            Ok(watcher::Event::InitDone) => shared.definitions_trouble(None),
+            Ok(_) => {}
             Err(error) => {
                 shared.definitions_trouble(Some(Trouble::of(&error, false)));
                 sleep(longer(&mut delay, MAX_ABSENT_DELAY)).await;
@@ -133,7 +135,7 @@ pub async fn probe(client: Client, shared: Arc<Shared>) {
         let down = match timeout(PROBE, client.apiserver_version()).await {
             // That it refuses to say is a sign of life, too.
             Ok(Ok(_) | Err(kube::Error::Api(_))) => None,
-            Ok(Err(error)) => Some(super::client::chain(&error)),
+            Ok(Err(error)) => Some(super::client::text(&error)),
             Err(_) => Some(format!("no answer within {} seconds", PROBE.as_secs())),
         };
         shared.probed(down);

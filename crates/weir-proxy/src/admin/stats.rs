@@ -163,12 +163,24 @@ fn chosen(shared: &Shared, query: &Query) -> Result<Vec<Sample>, Reply> {
 fn collect(shared: &Shared) -> Vec<Sample> {
     let mut out = Vec::new();
     process::collect(shared, &mut out);
+    control(shared, &mut out);
     listeners(shared, &mut out);
     clusters(shared, &mut out);
     scopes(&shared.stats.http, &mut out);
     scopes(&shared.stats.clusters, &mut out);
     plugins(shared, &mut out);
     out
+}
+
+/// Those of the control plane: `control.kubernetes.lists.httproutes`, or with a label for Prometheus.
+fn control(shared: &Shared, out: &mut Vec<Sample>) {
+    let all = shared.options.control_stats.as_ref().map(|stats| (stats.0)()).unwrap_or_default();
+    out.extend(all.into_iter().map(|stat| {
+        let value = if stat.counter { Total::Counter(stat.value) } else { Total::Gauge(stat.value as i64) };
+        let name = stat.label.as_ref().map_or_else(|| stat.name.to_string(), |(_, of)| format!("{}.{of}", stat.name));
+        let family = format!("envoy_{}", stat.name.replace('.', "_"));
+        Sample { name, family, labels: stat.label.into_iter().collect(), value }
+    }));
 }
 
 /// A table's statistics under its names. Answers by class are one family with a label for the class.

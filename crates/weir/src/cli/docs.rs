@@ -53,6 +53,20 @@ fn metrics() -> String {
         .to_string();
     let _ = writeln!(out, "\n## The process\n\nUnder these names:\n\n| | | |\n| --- | --- | --- |");
     PROCESS.iter().for_each(|single| row(&single.declared, &mut out));
+    let _ = writeln!(
+        out,
+        "\n## The Kubernetes API\n\nOf `weir gateway`; those of a kind end with it, as `.httproutes.gateway.networking.k8s.io`, or have the label `resource`:\n\n| | | |\n| --- | --- | --- |"
+    );
+    for stat in weir_control::kubernetes::stats::STATS {
+        let _ = writeln!(
+            out,
+            "| `{}{}` | {} | {} |",
+            stat.name,
+            if stat.by_resource { ".<resource>" } else { "" },
+            if stat.counter { "counter" } else { "gauge" },
+            cell(stat.help)
+        );
+    }
     declared::<HttpStats>("HTTP connection managers", "stat_prefix", &mut out);
     CompressorsStats::declared().for_each(|d| row(d, &mut out));
     declared::<ClusterStats>("Clusters", "name", &mut out);

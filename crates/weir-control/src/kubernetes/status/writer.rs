@@ -2,12 +2,13 @@
 use super::{
     leader::Leader,
     queue::Queue,
+    release::supported_version,
     service,
     shape::{self, Facts},
 };
 use crate::{
     kubernetes::{
-        client::{LeaseName, ServiceName, chain},
+        client::{LeaseName, ServiceName, text},
         fetched::{Observed, Served},
         own,
         state::Shared,
@@ -75,7 +76,7 @@ impl Writer {
             let writer = writer.clone();
             async move {
                 let shared = writer.shared.clone();
-                let trouble = move |error: Option<kube::Error>| shared.lease_trouble(error.map(|e| chain(&e)));
+                let trouble = move |error: Option<kube::Error>| shared.lease_trouble(error.map(|e| text(&e)));
                 writer.leader.run(writer.client.clone(), writer.options.lease.clone(), trouble).await;
             }
         };
@@ -87,7 +88,9 @@ impl Writer {
         let mut leads = writer.leader.changes();
         let (mut changes, mut queue, mut tasks) = (writer.status.stream(), Queue::default(), JoinSet::new());
         loop {
-            if writer.leader.leads() {
+            let leading = writer.leader.leads();
+            writer.shared.counters.leads.store(leading, Ordering::Relaxed);
+            if leading {
                 while tasks.len() < MAX_WRITES
                     && let Some(key) = queue.next(Instant::now())
                 {
@@ -107,7 +110,7 @@ impl Writer {
                     queue.done(key, failed, Instant::now());
                     match outcome {
                         Outcome::Done => writer.shared.status_trouble(None),
-                        Outcome::Failed(error) => writer.shared.status_trouble(Some(chain(&error))),
+                        Outcome::Failed(error) => writer.shared.status_trouble(Some(text(&error))),
                         Outcome::NotLeading => {}
                     }
                 }
@@ -155,18 +158,18 @@ impl Writer {
             let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
             match api.patch_status(&key.name, &params, &patch).await {
                 Ok(object) => {
-                    self.shared.stats.status_writes.fetch_add(1, Ordering::Relaxed);
+                    self.shared.counters.status_writes.fetch_add(1, Ordering::Relaxed);
                     self.observe(key, &object);
                     return Outcome::Done;
                 }
                 // Somebody else wrote it: look again.
                 Err(kube::Error::Api(status)) if status.is_conflict() => {
-                    self.shared.stats.status_conflicts.fetch_add(1, Ordering::Relaxed);
+                    self.shared.counters.status_conflicts.fetch_add(1, Ordering::Relaxed);
                     observed.empty = false;
                 }
                 Err(kube::Error::Api(status)) if status.is_not_found() => return Outcome::Done,
                 Err(e) => {
-                    self.shared.stats.status_errors.fetch_add(1, Ordering::Relaxed);
+                    self.shared.counters.status_errors.fetch_add(1, Ordering::Relaxed);
                     return Outcome::Failed(e);
                 }
             }
@@ -188,7 +191,14 @@ impl Writer {
         let owns = |key: &Key| self.status.status(key).is_some_and(|of| of.is_ours && of.object.is_some());
         let addresses = self.addresses.borrow().clone();
         let facts = Facts { controller: self.shared.controller(), addresses: &addresses, owns: &owns };
-        shape::status(object, &of, &facts)
+        let mut status = shape::status(object, &of, &facts)?;
+        if key.kind == Kind::GatewayClass
+            && let Some(bundle) = self.shared.bundle()
+            && let Some(conditions) = status["conditions"].as_array_mut().filter(|all| !all.is_empty())
+        {
+            conditions.push(supported_version(&bundle, of.observed_generation));
+        }
+        Some(status)
     }
 
     fn observe(&self, key: &Key, object: &DynamicObject) -> Observed {
