@@ -27,7 +27,8 @@ mod head_lines;
 mod http2;
 mod install;
 mod kube;
-
+mod kube_gateway;
+mod kube_status;
 mod limits;
 mod listeners;
 mod live;

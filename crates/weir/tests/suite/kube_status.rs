@@ -1,0 +1,145 @@
+//! What `weir gateway` writes into the status of objects.
+use crate::{
+    harness::eventually,
+    kube_gateway::{Gateway, base, route},
+};
+use serde_json::{Value, json};
+use weir_test::Kube;
+
+const API: &str = "/apis/gateway.networking.k8s.io/v1";
+
+fn object(kube: &Kube, namespace: &str, path: &str) -> Value {
+    kube.object(&format!("{API}/namespaces/{namespace}/{path}")).unwrap_or_default()
+}
+
+/// `status/reason` of a condition in a list of conditions.
+fn condition(of: &Value, kind: &str) -> String {
+    let found = of["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == kind);
+    found.map_or("-".into(), |c| format!("{}/{}", c["status"].as_str().unwrap_or_default(), c["reason"].as_str().unwrap_or_default()))
+}
+
+/// Writes of statuses of objects whose path has this part, with what the requests said of them.
+fn writes(kube: &Kube, part: &str) -> usize {
+    let audit = std::fs::read_to_string(kube.logs().join("audit.log")).unwrap();
+    let ours = |line: &&str| line.contains("/status?") && line.contains("fieldManager=weir") && line.contains(part);
+    audit.lines().filter(ours).filter(|line| line.contains("\"ResponseComplete\"")).count()
+}
+
+#[test]
+fn statuses_say_what_became_of_objects() {
+    let kube = Kube::shared();
+    kube.apply(&(base("said") + &route("said", "a", "a.test")));
+    // A second listener whose port another program has.
+    let mut taken = kube.command(env!("CARGO_BIN_EXE_weir"));
+    let mut taken = taken.args(["echo", "--listen", "10.245.0.21:81"]).stdout(std::process::Stdio::null()).spawn().unwrap();
+    eventually("echo", || kube.get("10.245.0.21:81", "x", "/").ok());
+    let gateway = Gateway::ready(kube, 21, &["--namespace", "said"]);
+    let of_route = || object(kube, "said", "httproutes/a")["status"]["parents"][0].clone();
+    eventually("the route is accepted", || (condition(&of_route(), "Accepted") == "True/Accepted").then_some(()));
+    let parent = of_route();
+    assert_eq!(parent["controllerName"], "weir.dev/gateway-controller");
+    assert_eq!(parent["parentRef"]["name"], "web");
+    assert_eq!(condition(&parent, "ResolvedRefs"), "True/ResolvedRefs");
+    let of_gateway = || object(kube, "said", "gateways/web")["status"].clone();
+    eventually("the Gateway is programmed", || (condition(&of_gateway(), "Programmed") == "True/Programmed").then_some(()));
+    let status = of_gateway();
+    assert_eq!(status["addresses"], json!([{ "type": "IPAddress", "value": "10.245.0.21" }]));
+    assert_eq!(condition(&status["listeners"][0], "Programmed"), "True/Programmed");
+    assert_eq!(status["conditions"][0]["observedGeneration"], 1);
+    let class = || kube.object(&format!("{API}/gatewayclasses/said")).unwrap()["status"].clone();
+    eventually("the class is accepted", || (condition(&class(), "Accepted") == "True/Accepted").then_some(()));
+    eventually("the release is known", || (condition(&class(), "SupportedVersion") == "True/SupportedVersion").then_some(()));
+
+    kube.apply(&base("said").replace("protocol: HTTP}", "protocol: HTTP}, {name: taken, port: 81, protocol: HTTP}"));
+    let listener =
+        || of_gateway()["listeners"].as_array().into_iter().flatten().find(|l| l["name"] == "taken").cloned().unwrap_or_default();
+    eventually("the listener is not programmed", || condition(&listener(), "Programmed").starts_with("False/").then_some(()));
+    let time = |status: &Value| status["listeners"][0]["conditions"][0]["lastTransitionTime"].clone();
+    assert_eq!(time(&of_gateway()), time(&status), "what did not change keeps its time");
+    let _ = taken.kill();
+    let _ = taken.wait();
+    eventually("the listener is programmed", || (condition(&listener(), "Programmed") == "True/Programmed").then_some(()));
+
+    // Entries of other controllers stay, ours goes with the parent.
+    let foreign = json!({ "controllerName": "other.test/controller", "parentRef": { "name": "web" }, "conditions": [
+        { "type": "Accepted", "status": "True", "reason": "Accepted", "message": "", "lastTransitionTime": "2020-01-01T00:00:00Z" },
+    ] });
+    let body = json!({ "status": { "parents": [foreign, of_route()] } }).to_string();
+    let path = format!("{API}/namespaces/said/httproutes/a/status");
+    assert_eq!(kube.api("PATCH", &path, "application/merge-patch+json", body.as_bytes()).unwrap().status, 200);
+    kube.apply(&route("said", "a", "a.test").replace("[{name: web}]", "[{name: web, sectionName: nowhere}]"));
+    let parents = || object(kube, "said", "httproutes/a")["status"]["parents"].clone();
+    let refused = |parents: &Value| parents.as_array().unwrap().iter().any(|p| condition(p, "Accepted") == "False/NoMatchingParent");
+    eventually("the route is refused", || refused(&parents()).then_some(()));
+    let names = |parents: &Value| -> Vec<String> {
+        parents.as_array().into_iter().flatten().map(|p| p["controllerName"].as_str().unwrap().to_string()).collect()
+    };
+    assert_eq!(names(&parents()), ["other.test/controller", "weir.dev/gateway-controller"]);
+    kube.delete("{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: web, namespace: said}}");
+    eventually("our entry is gone", || (names(&parents()) == ["other.test/controller"]).then_some(()));
+    drop(gateway);
+}
+
+#[test]
+fn equal_statuses_are_not_written() {
+    let kube = Kube::shared();
+    let routes: String = (0..50).map(|n| route("thrifty", &format!("r{n}"), &format!("r{n}.test"))).collect();
+    kube.apply(&(base("thrifty") + &routes));
+    let all_said = || {
+        let list = object(kube, "thrifty", "httproutes");
+        let items = list["items"].as_array().unwrap().clone();
+        (items.len() == 50 && items.iter().all(|r| condition(&r["status"]["parents"][0], "Accepted") == "True/Accepted")).then_some(())
+    };
+    let gateway = Gateway::ready(kube, 22, &["--namespace", "thrifty"]);
+    eventually("all routes are accepted", all_said);
+    assert_eq!(writes(kube, "/namespaces/thrifty/httproutes"), 50);
+    // One that is edited, and one that says the same as before.
+    kube.apply(&(route("thrifty", "r1", "other.test") + &route("thrifty", "r2", "r2.test")));
+    eventually("the edit is seen", || {
+        (object(kube, "thrifty", "httproutes/r1")["status"]["parents"][0]["conditions"][0]["observedGeneration"] == 2).then_some(())
+    });
+    assert_eq!(writes(kube, "/namespaces/thrifty/httproutes"), 51);
+    drop(gateway);
+    let of_gateway = writes(kube, "/namespaces/thrifty/gateways");
+    let again = Gateway::ready(kube, 22, &["--namespace", "thrifty"]);
+    again.answers("other.test", 302);
+    // It leads once the Lease of the one before has ended; then a new route is written, and nothing else.
+    kube.apply(&route("thrifty", "new", "new.test"));
+    eventually("the new route is accepted", || {
+        (condition(&object(kube, "thrifty", "httproutes/new")["status"]["parents"][0], "Accepted") == "True/Accepted").then_some(())
+    });
+    assert_eq!(writes(kube, "/namespaces/thrifty/httproutes"), 52);
+    assert!(writes(kube, "/namespaces/thrifty/gateways") <= of_gateway + 1, "at most for the number of its routes");
+}
+
+#[test]
+fn one_of_several_gateways_writes() {
+    let kube = Kube::shared();
+    kube.apply(&(base("led") + &route("led", "a", "a.test")));
+    let address = || object(kube, "led", "gateways/web")["status"]["addresses"][0]["value"].as_str().unwrap_or_default().to_string();
+    let with = |host: u8, address: &str| {
+        let lease = ["--namespace", "led", "--leader-election-id", "led", "--publish-status-address", address];
+        Gateway::ready(kube, host, &lease)
+    };
+    let first = with(23, "192.0.2.1");
+    eventually("the first one writes", || (address() == "192.0.2.1").then_some(()));
+    let second = with(24, "192.0.2.2");
+    // Both serve.
+    first.answers("a.test", 302);
+    second.answers("a.test", 302);
+    first.signal("STOP");
+    eventually("the second one takes over", || (address() == "192.0.2.2").then_some(()));
+    let written = writes(kube, "/namespaces/led/httproutes");
+    first.signal("CONT");
+    first.answers("a.test", 302);
+    kube.apply(&route("led", "b", "b.test"));
+    eventually("the new route is accepted", || {
+        (condition(&object(kube, "led", "httproutes/b")["status"]["parents"][0], "Accepted") == "True/Accepted").then_some(())
+    });
+    first.answers("b.test", 302);
+    assert_eq!(address(), "192.0.2.2", "a gateway that was stopped writes although another one leads");
+    assert_eq!(writes(kube, "/namespaces/led/httproutes"), written + 1);
+    // It gives the Lease up when it ends.
+    second.signal("TERM");
+    eventually("the first one takes over", || (address() == "192.0.2.1").then_some(()));
+}
