@@ -218,7 +218,8 @@ pub fn tcp_with(name: &str, server_names: &[&str], tls: Option<DownstreamTls>, c
         clusters: vec![(cluster.into(), 1)],
         sni_clusters: vec![],
         idle_timeout: Duration::from_secs(3600),
-        max_connect_attempts: TcpProxy::MAX_CONNECT_ATTEMPTS,
+        // One dead endpoint may be passed over.
+        max_connect_attempts: 3,
         access_log: vec![],
     });
     Arc::new(FilterChain {
