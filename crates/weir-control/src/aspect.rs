@@ -134,7 +134,8 @@ fn gateways(old: Option<&Gateway>, new: Option<&Gateway>, changed: &mut dyn FnMu
 
 /// All that HTTPRoutes and GRPCRoutes read of a listener.
 fn seen_by_routes(listener: &Listener) -> impl PartialEq + use<'_> {
-    let Listener { name, port, hostname, protocol, certificates: _, validation, from, kinds, place: _, line: _ } = listener;
+    let Listener { name, port, hostname, protocol, certificates: _, validation, from, kinds, has_invalid_kinds: _, place: _, line: _ } =
+        listener;
     (name, port, hostname, protocol, validation.is_some(), from, kinds)
 }
 

@@ -166,6 +166,7 @@ fn sentence(kind: &str, status: bool, reason: &str, scope: &Scope) -> &'static s
         ("Programmed", false, Scope::Listener(_)) => "The listener is not open",
         ("Programmed", false, _) => "No listener is open",
         ("ResolvedRefs", false, _) => "Some references are not resolved; see the conditions of the listeners",
+        ("Conflicted", true, _) => "Another listener of this Gateway has this port and hostname",
         ("Accepted", false, _) => "The object is not accepted; see its findings",
         _ => "",
     }

@@ -47,6 +47,8 @@ pub struct Listener {
     pub from: From,
     /// What `allowedRoutes.kinds` takes, of the kinds that the protocol can have.
     pub kinds: Vec<Kind>,
+    /// `allowedRoutes.kinds` names others, too.
+    pub has_invalid_kinds: bool,
     pub place: Chars,
     /// Of the port.
     pub line: u32,
@@ -228,8 +230,22 @@ fn decode_listener(field: &Field<'_>) -> Option<Listener> {
     } else if matches!(protocol, Protocol::Https | Protocol::Tls) && given.is_none() {
         listener.required("tls");
     }
-    let (from, kinds) = decode_allowed(&listener, protocol)?;
-    Some(Listener { name, port, hostname, protocol, certificates, validation, from, kinds, place: field.node().span, line })
+    let allowed = listener.object("allowedRoutes");
+    let (kinds, has_invalid_kinds) = decode_kinds(allowed.as_ref(), protocol)?;
+    let from = decode_from(allowed.as_ref())?;
+    Some(Listener {
+        name,
+        port,
+        hostname,
+        protocol,
+        certificates,
+        validation,
+        from,
+        kinds,
+        has_invalid_kinds,
+        place: field.node().span,
+        line,
+    })
 }
 
 /// `reason` is that of a reference to something else than a Secret.
@@ -255,10 +271,12 @@ fn route_kinds(protocol: Protocol) -> &'static [Kind] {
     }
 }
 
-fn decode_allowed(listener: &Object<'_>, protocol: Protocol) -> Option<(From, Vec<Kind>)> {
+/// The kinds of routes that a listener takes, and whether `allowedRoutes` names others.
+fn decode_kinds(allowed: Option<&Object<'_>>, protocol: Protocol) -> Option<(Vec<Kind>, bool)> {
     let possible = route_kinds(protocol);
-    let Some(allowed) = listener.object("allowedRoutes") else { return Some((From::Same, possible.to_vec())) };
+    let Some(allowed) = allowed else { return Some((possible.to_vec(), false)) };
     let mut kinds = if allowed.has("kinds") { Vec::new() } else { possible.to_vec() };
+    let mut invalid = false;
     for item in allowed.list("kinds") {
         let kind = item.object()?;
         let (group, name) = (kind.str("group").unwrap_or(GROUP), kind.required("kind")?.str()?);
@@ -268,10 +286,15 @@ fn decode_allowed(listener: &Object<'_>, protocol: Protocol) -> Option<(From, Ve
                 let list: Vec<&str> = possible.iter().map(|k| k.info().name).collect();
                 let message = format!("routes of the kind {name} of the group {group} do not attach to this listener");
                 item.warning("InvalidRouteKinds", message, list.join(" or "));
+                invalid = true;
             }
         }
     }
-    let Some(namespaces) = allowed.object("namespaces") else { return Some((From::Same, kinds)) };
+    Some((kinds, invalid))
+}
+
+fn decode_from(allowed: Option<&Object<'_>>) -> Option<From> {
+    let Some(namespaces) = allowed.and_then(|allowed| allowed.object("namespaces")) else { return Some(From::Same) };
     let words = [("Same", From::Same), ("All", From::All), ("Selector", From::Selector(Vec::new())), ("None", From::Selector(Vec::new()))];
     let given = namespaces.get("from").and_then(|f| Some((f.str()?, f)));
     let selector = namespaces.get("selector").map(|s| decode_selector(&s));
@@ -291,7 +314,7 @@ fn decode_allowed(listener: &Object<'_>, protocol: Protocol) -> Option<(From, Ve
             return None;
         }
     };
-    Some((from, kinds))
+    Some(from)
 }
 
 fn decode_selector(field: &Field<'_>) -> Option<Vec<Requirement>> {

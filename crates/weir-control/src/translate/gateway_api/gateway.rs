@@ -55,12 +55,13 @@ pub fn translate_gateway(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, p
             let found = Diagnostic::error("HostnameConflict", message).help("take another port or hostname; the first of them serves");
             part.report(object, listener.place, field, found);
             part.condition(Scope::listener(&listener.name), "Accepted", false, "HostnameConflict");
-            continue;
+            part.condition(Scope::listener(&listener.name), "Conflicted", true, "HostnameConflict");
+        } else {
+            for bind in gateway.binds(&object.key, listener, cx) {
+                translate_listener(cx, object, listener, bind, &field, part);
+            }
         }
-        part.condition(Scope::listener(&listener.name), "Accepted", listener.protocol != Protocol::Other, "Accepted");
-        for bind in gateway.binds(&object.key, listener, cx) {
-            translate_listener(cx, object, listener, bind, &field, part);
-        }
+        conclude_listener(listener, part);
     }
     let programmed = part.ports.len() > before
         || gateway.listeners.iter().any(|l| matches!(l.protocol, Protocol::Tls | Protocol::TlsTerminate | Protocol::Tcp | Protocol::Udp));
@@ -70,6 +71,24 @@ pub fn translate_gateway(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, p
         unresolved.then_some("ListenersNotResolved")
     });
     part.condition(Scope::Object, "ResolvedRefs", trouble.is_none(), trouble.unwrap_or("ResolvedRefs"));
+}
+
+/// What the status of a listener says where nothing else was found: of each type one condition.
+fn conclude_listener(listener: &Listener, part: &mut Part) {
+    let scope = Scope::listener(&listener.name);
+    if listener.protocol == Protocol::Other {
+        part.condition(scope.clone(), "Accepted", false, "UnsupportedProtocol");
+    }
+    if listener.has_invalid_kinds {
+        part.condition(scope.clone(), "ResolvedRefs", false, "InvalidRouteKinds");
+    }
+    let says = |part: &Part, kind: &str| part.conditions.iter().any(|c| c.scope == scope && c.kind == kind);
+    for (kind, status, reason) in [("Accepted", true, "Accepted"), ("Programmed", false, "Invalid"), ("ResolvedRefs", true, "ResolvedRefs")]
+    {
+        if !says(part, kind) {
+            part.condition(scope.clone(), kind, status, reason);
+        }
+    }
 }
 
 /// Why the Gateway's own certificate cannot be had, which is reported.
@@ -180,6 +199,7 @@ pub(super) fn terminate(cx: &Cx<'_>, object: &Arc<Object>, listener: &Listener, 
             Ok(key) => tls.client_ca = Some(part.use_secret(key)),
             // Without roots to verify against, nobody may enter.
             Err(reason) => {
+                part.condition(Scope::listener(&listener.name), "Accepted", false, "NoValidCACertificate");
                 part.condition(Scope::listener(&listener.name), "ResolvedRefs", false, reason);
                 part.condition(Scope::listener(&listener.name), "Programmed", false, "Invalid");
                 return None;
