@@ -2,11 +2,7 @@
 //! that read only that aspect.
 use crate::{
     api::{
-        gateway_api::{
-            GROUP,
-            gateway::{Gateway, Listener},
-            grant::ReferenceGrant,
-        },
+        gateway_api::{GROUP, gateway::Gateway, grant::ReferenceGrant, listener::Listener},
         istio::{
             self,
             gateway::{Mode, Protocol, Server, ServerHost},
@@ -24,7 +20,8 @@ use weir_config::model::Name;
 pub enum Aspect<'a> {
     /// Whether it is there, with
     /// - the controller of a GatewayClass,
-    /// - the class and addresses of a Gateway, and whether it has a certificate for upstreams,
+    /// - the class and addresses of a Gateway, who may add ListenerSets, of whom it asks certificates, and whether it has a
+    ///   certificate for upstreams,
     /// - the servers of an Istio Gateway, as VirtualServices see them,
     /// - whether a Service has an external name.
     General,
@@ -108,7 +105,12 @@ fn holds(object: Option<&Object>) -> (Option<bool>, Option<bool>) {
 
 fn gateways(old: Option<&Gateway>, new: Option<&Gateway>, changed: &mut dyn FnMut(Aspect<'_>)) {
     fn general(gateway: Option<&Gateway>) -> Option<impl PartialEq> {
-        gateway.map(|g| (&g.class, &g.addresses, g.unsupported_address.is_some(), g.client_certificate.is_some()))
+        gateway.map(|g| {
+            let validated =
+                g.frontend.as_ref().map(|f| (f.default.is_some(), f.ports.iter().map(|(p, v)| (*p, v.is_some())).collect::<Vec<_>>()));
+            let taken = (g.unsupported_address.is_none(), g.parameters.is_none(), g.client_certificate.is_some());
+            (&g.class, &g.addresses, &g.allowed_listeners, validated, taken)
+        })
     }
     if general(old) != general(new) {
         changed(Aspect::General);
@@ -134,8 +136,7 @@ fn gateways(old: Option<&Gateway>, new: Option<&Gateway>, changed: &mut dyn FnMu
 
 /// All that HTTPRoutes and GRPCRoutes read of a listener.
 fn seen_by_routes(listener: &Listener) -> impl PartialEq + use<'_> {
-    let Listener { name, port, hostname, protocol, certificates: _, validation, from, kinds, has_invalid_kinds: _, place: _, line: _ } =
-        listener;
+    let Listener { name, port, hostname, protocol, validation, from, kinds, .. } = listener;
     (name, port, hostname, protocol, validation.is_some(), from, kinds)
 }
 

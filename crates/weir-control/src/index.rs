@@ -1,6 +1,7 @@
 //! What is derived from what. Holds the objects, the units made of them with everything they looked at, and the resources
 //! that several units share (route tables, listeners). A change costs the work of the units that looked at what changed,
 //! and of the domains and ports that those units have a part in; all else keeps its `Arc`.
+mod ancestors;
 mod attached;
 mod catalog;
 mod listener;
@@ -16,11 +17,12 @@ use crate::{
     aspect,
     guard::{Panic, guarded},
     object::{Finding, Key, Kind, Object, Spec},
-    status::{Condition, GatewayFacts, Translated},
+    status::{Condition, Details, ListenerStatus, Translated},
     store::Store,
     translate::{Attachment, Bind, Cx, Fingerprints, Look, Looks, Part, PluginPart, PolicyPart, PortPart, Unit},
 };
 
+use ancestors::Ancestors;
 use attached::Attached;
 use catalog::Catalog;
 use shared::Shared;
@@ -66,6 +68,7 @@ pub struct Index {
     conditions: Shared<Condition>,
     attachments: Shared<Attachment>,
     attached: Attached,
+    ancestors: Ancestors,
     addresses: Addresses,
 }
 
@@ -76,11 +79,9 @@ struct Work {
     dirty: BTreeSet<Arc<Unit>>,
     ports: BTreeSet<Bind>,
     /// Objects whose status changed.
-    status: Vec<Key>,
+    status: BTreeSet<Key>,
     /// Units whose findings changed.
     found: BTreeSet<UnitId>,
-    /// Gateways whose number of routes changed.
-    gateways: BTreeSet<Key>,
     /// Plugins, policies or settings changed, which concern them all.
     all_ports: bool,
     settings: bool,
@@ -122,6 +123,7 @@ impl Index {
             conditions: Shared::default(),
             attachments: Shared::default(),
             attached: Attached::default(),
+            ancestors: Ancestors::default(),
         }
     }
 
@@ -149,9 +151,6 @@ impl Index {
             self.set_clusters();
         }
         self.tables.build(&mut self.catalog);
-        let gateways = std::mem::take(&mut work.gateways);
-        work.status.retain(|key| !gateways.contains(key));
-        work.status.extend(gateways);
         let status = self.translated(std::mem::take(&mut work.status));
         let found = std::mem::take(&mut work.found);
         let found_on = self.build_listeners(work);
@@ -234,7 +233,7 @@ impl Index {
         if let Unit::Object(key) = &**unit {
             // Its own change is noticed without that.
             looks.deps.remove(&self.fingerprints.of(&Look::Object(key.kind, &key.namespace, &key.name)));
-            work.status.push(key.clone());
+            work.status.insert(key.clone());
         }
         self.watch(id, looks);
         self.put_needs(id, part.calls, part.clusters, part.secrets, work);
@@ -264,11 +263,13 @@ impl Index {
         let conditions = self.conditions.share(part.conditions);
         self.put_findings(id, &mut rare, part.findings, work);
         let attached = self.attachments.share(part.attached);
+        self.ancestors.replace(id, &rare.ancestors, &part.ancestors, &mut work.status);
+        (rare.listeners, rare.attached_listener_sets, rare.ancestors) = (part.listeners, part.attached_listener_sets, part.ancestors);
         if let Some(state) = self.units.get_mut(id) {
             state.hosts = hosts;
             state.conditions = conditions;
             let before = std::mem::replace(&mut state.attached, attached.clone());
-            self.attached.replace(&before, &attached, &mut work.gateways);
+            self.attached.replace(&before, &attached, &mut work.status);
             state.rare = (rare != Rare::default()).then(|| Box::new(rare));
         }
     }
@@ -526,15 +527,12 @@ impl Index {
     }
 
     /// What these objects came to.
-    fn translated(&self, changed: Vec<Key>) -> Vec<(Key, Option<Translated>)> {
+    fn translated(&self, changed: BTreeSet<Key>) -> Vec<(Key, Option<Translated>)> {
         let now = |key: &Key| {
             let object = self.store.get(key)?.clone();
             let id = self.units.id(&Unit::Object(key.clone()))?;
-            let gateway = match &object.spec {
-                Spec::Gateway(_) => Some(GatewayFacts { address: self.addresses.of(key), attached_routes: self.attached.of(key) }),
-                _ => None,
-            };
-            Some(Translated { object, conditions: self.units.get(id)?.conditions.clone(), gateway })
+            let state = self.units.get(id)?;
+            Some(Translated { object, conditions: state.conditions.clone(), details: self.details(key, state.rare.as_deref()) })
         };
         let pair = |key: Key| {
             let now = now(&key);
@@ -545,6 +543,27 @@ impl Index {
 
     pub fn options(&self) -> &Options {
         &self.options
+    }
+
+    /// `None` for kinds whose status has nothing beside conditions.
+    fn details(&self, key: &Key, rare: Option<&Rare>) -> Option<Arc<Details>> {
+        let rare = rare.filter(|rare| !rare.listeners.is_empty());
+        let listeners = rare.into_iter().flat_map(|rare| &rare.listeners).map(|listener| ListenerStatus {
+            name: listener.name.clone(),
+            supported_kinds: listener.supported_kinds.clone(),
+            attached_routes: self.attached.of(key, &listener.name),
+        });
+        let details = match key.kind {
+            Kind::Gateway | Kind::ListenerSet => Details {
+                address: self.addresses.of(key),
+                listeners: listeners.collect(),
+                attached_listener_sets: rare.map_or(0, |rare| rare.attached_listener_sets),
+                ancestors: Vec::new(),
+            },
+            Kind::BackendTlsPolicy => Details { ancestors: self.ancestors.of(key), ..Details::default() },
+            _ => return None,
+        };
+        Some(Arc::new(details))
     }
 
     pub fn status(&self) -> &Status {

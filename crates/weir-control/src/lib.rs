@@ -32,6 +32,7 @@ pub mod status;
 pub mod store;
 pub mod translate;
 
+pub use api::gateway_api::features::{FEATURES, Feature, supported as supported_features};
 pub use control::{Control, Read, Sources, Update};
 pub use direct::Direct;
 pub use status::Status;

@@ -20,6 +20,7 @@ use weir_config::{
 pub enum Spec {
     GatewayClass(Box<gateway_api::GatewayClass>),
     Gateway(Box<gateway_api::Gateway>),
+    ListenerSet(Box<gateway_api::ListenerSet>),
     /// Of HTTPRoutes and GRPCRoutes.
     HttpRoute(Box<gateway_api::HttpRoute>),
     /// TLSRoute, TCPRoute and UDPRoute.
@@ -97,6 +98,7 @@ impl Object {
             Spec::DestinationRule(d) => d.index_keys(),
             Spec::ServiceEntry(s) => s.index_keys(),
             Spec::Ingress(i) => i.index_keys(meta),
+            Spec::ListenerSet(s) => s.index_keys(meta),
             Spec::HttpRoute(r) if self.key.kind == Kind::GrpcRoute => r.index_keys(meta),
             Spec::BackendTlsPolicy(p) => p.index_keys(meta),
             // By the namespace that it opens, or is looked for in.
@@ -225,6 +227,7 @@ fn decode_spec(kind: Kind, root: &reader::Object<'_>, meta: &Meta) -> Option<Spe
     Some(match kind {
         Kind::GatewayClass => Spec::GatewayClass(Box::new(gateway_api::decode_class(root)?)),
         Kind::Gateway => Spec::Gateway(Box::new(gateway_api::decode_gateway(root)?)),
+        Kind::ListenerSet => Spec::ListenerSet(Box::new(gateway_api::decode_listener_set(root)?)),
         Kind::HttpRoute => Spec::HttpRoute(Box::new(gateway_api::decode_http_route(root)?)),
         Kind::GrpcRoute => Spec::HttpRoute(Box::new(gateway_api::decode_grpc_route(root)?)),
         Kind::TlsRoute => Spec::L4Route(Box::new(gateway_api::decode_tls_route(root)?)),

@@ -7,7 +7,7 @@ mod findings;
 mod json;
 mod show;
 
-pub use board::{Edit, GatewayFacts, ObjectStatus, Translated};
+pub use board::{Details, Edit, ListenerStatus, ObjectStatus, Translated};
 pub use condition::{Condition, Scope};
 pub use findings::Owner;
 

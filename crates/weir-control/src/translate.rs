@@ -23,7 +23,7 @@ use crate::{
     object::{Finding, Key, Kind, Object, Spec},
     status::condition::{Condition, Scope},
 };
-use std::{cmp::Reverse, net::IpAddr, path::Path, sync::Arc};
+use std::{cmp::Reverse, collections::BTreeSet, net::IpAddr, path::Path, sync::Arc};
 use weir_config::{
     diagnostic::Diagnostic,
     model::{
@@ -51,7 +51,9 @@ impl Unit {
     pub fn acts(key: &Key) -> bool {
         use Kind::*;
         match key.kind {
-            GatewayClass | Gateway | HttpRoute | GrpcRoute | TlsRoute | TcpRoute | UdpRoute | Ingress => true,
+            GatewayClass | Gateway | ListenerSet | BackendTlsPolicy | HttpRoute | GrpcRoute | TlsRoute | TcpRoute | UdpRoute | Ingress => {
+                true
+            }
             IstioGateway | VirtualService | AuthorizationPolicy | WasmPlugin | HigressWasmPlugin => true,
             ConfigMap => CONFIG_MAPS.contains(&&*key.name),
             _ => false,
@@ -90,6 +92,8 @@ fn translate_object(cx: &Cx<'_>, object: &Arc<Object>, part: &mut Part) {
     match &object.spec {
         Spec::GatewayClass(class) => gateway_api::translate_class(object, class, part),
         Spec::Gateway(gateway) => gateway_api::translate_gateway(cx, object, gateway, part),
+        Spec::ListenerSet(set) => gateway_api::translate_listener_set(cx, object, set, part),
+        Spec::BackendTlsPolicy(policy) => gateway_api::translate_backend_tls(cx, object, policy, part),
         Spec::HttpRoute(route) => gateway_api::translate_http_route(cx, object, route, part),
         Spec::L4Route(route) => gateway_api::translate_l4_route(cx, object, route, part),
         Spec::Ingress(ingress) => ingress::translate(cx, object, ingress, part),
@@ -176,22 +180,29 @@ pub struct Part {
     pub attached: Vec<Attachment>,
     /// For the object's `status`, as a controller would write it.
     pub conditions: Vec<Condition>,
+    /// Of a Gateway or ListenerSet.
+    pub listeners: Vec<ListenerPart>,
+    /// Of a Gateway.
+    pub attached_listener_sets: u32,
+    /// BackendTLSPolicies of what a route sends requests to, with the Gateways that do so by it.
+    pub ancestors: BTreeSet<(Key, Key)>,
 }
 
-/// A listener of a Gateway that a route is attached to.
+/// What the status of a Gateway or ListenerSet says of a listener beside its conditions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerPart {
+    pub name: Box<str>,
+    pub supported_kinds: Vec<Kind>,
+}
+
+/// A listener of a Gateway or ListenerSet, with a route.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Attachment {
-    pub gateway: Key,
+    pub owner: Key,
     pub listener: Name,
 }
 
 impl Part {
-    pub fn attach(&mut self, gateway: &Key, listener: &str) {
-        let attachment = Attachment { gateway: gateway.clone(), listener: listener.into() };
-        if !self.attached.contains(&attachment) {
-            self.attached.push(attachment);
-        }
-    }
     /// Asks for a cluster and gives its name.
     pub fn use_cluster(&mut self, key: ClusterKey) -> Name {
         let name = key.name.clone();
@@ -207,6 +218,13 @@ impl Part {
             self.secrets.push(key);
         }
         name
+    }
+    /// Notes that a route is attached to a listener.
+    pub fn attach(&mut self, owner: &Key, listener: &str) {
+        let attachment = Attachment { owner: owner.clone(), listener: listener.into() };
+        if !self.attached.contains(&attachment) {
+            self.attached.push(attachment);
+        }
     }
     /// Notes a condition; of several of one scope and type the first that does not hold counts.
     pub fn condition(&mut self, scope: Scope, kind: &'static str, status: bool, reason: &'static str) {

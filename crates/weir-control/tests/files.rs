@@ -413,9 +413,11 @@ fn conditions_are_kept_for_the_status() {
         got.extend(conditions.iter().map(line));
     }
     let want = [
-        "Gateway/default/gw  Accepted true Accepted: The object is accepted",
+        "Gateway/default/gw http Conflicted false NoConflicts: The listener conflicts with no other",
         "Gateway/default/gw http Accepted true Accepted: The listener is accepted",
+        "Gateway/default/gw http ResolvedRefs true ResolvedRefs: All references are resolved",
         "Gateway/default/gw http Programmed true Programmed: The listener is open",
+        "Gateway/default/gw  Accepted true Accepted: The object is accepted",
         "Gateway/default/gw  Programmed true Programmed: The proxy serves this version",
         "Gateway/default/gw  ResolvedRefs true ResolvedRefs: All references are resolved",
         "HTTPRoute/default/r parentRefs[1] Accepted false NoMatchingParent: the Gateway default/gw has no listener of this name or port; sectionName is the name of a listener, port its port",

@@ -1,4 +1,4 @@
-//! Gateway API: GatewayClass, Gateway, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, UDPRoute, BackendTLSPolicy, ReferenceGrant
+//! Gateway API: GatewayClass, Gateway, ListenerSet, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, UDPRoute, BackendTLSPolicy, ReferenceGrant
 //! (gateway.networking.k8s.io, v1).
 pub mod authority;
 pub mod backend_ref;
@@ -10,6 +10,9 @@ pub mod grant;
 mod grpc_route;
 pub mod http_route;
 pub mod l4_route;
+pub mod listener;
+pub mod listener_set;
+pub mod namespaces;
 mod session;
 
 pub use backend_tls::{BackendTlsPolicy, decode as decode_backend_tls};
@@ -18,6 +21,7 @@ pub use grant::{ReferenceGrant, decode as decode_grant};
 pub use grpc_route::decode as decode_grpc_route;
 pub use http_route::{HttpRoute, decode as decode_http_route};
 pub use l4_route::{L4Route, decode_tcp as decode_tcp_route, decode_tls as decode_tls_route, decode_udp as decode_udp_route};
+pub use listener_set::{ListenerSet, decode as decode_listener_set};
 
 use weir_config::reader::Object;
 

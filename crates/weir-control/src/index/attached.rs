@@ -1,4 +1,4 @@
-//! How many routes are attached to each listener of a Gateway.
+//! How many routes are attached to each listener of a Gateway or ListenerSet.
 use crate::{object::Key, translate::Attachment};
 use std::collections::{BTreeMap, BTreeSet};
 use weir_config::model::Name;
@@ -7,14 +7,14 @@ use weir_config::model::Name;
 pub struct Attached(BTreeMap<Key, BTreeMap<Name, u32>>);
 
 impl Attached {
-    /// A route is attached to `new` in place of `old`. Notes the Gateways where a count changed.
+    /// A route is attached to `new` in place of `old`. Notes the owners where a count changed.
     pub fn replace(&mut self, old: &[Attachment], new: &[Attachment], changed: &mut BTreeSet<Key>) {
         for a in new.iter().filter(|a| !old.contains(a)) {
-            *self.0.entry(a.gateway.clone()).or_default().entry(a.listener.clone()).or_default() += 1;
-            changed.insert(a.gateway.clone());
+            *self.0.entry(a.owner.clone()).or_default().entry(a.listener.clone()).or_default() += 1;
+            changed.insert(a.owner.clone());
         }
         for a in old.iter().filter(|a| !new.contains(a)) {
-            let Some(listeners) = self.0.get_mut(&a.gateway) else { continue };
+            let Some(listeners) = self.0.get_mut(&a.owner) else { continue };
             if let Some(count) = listeners.get_mut(&a.listener) {
                 *count -= 1;
                 if *count == 0 {
@@ -22,15 +22,14 @@ impl Attached {
                 }
             }
             if listeners.is_empty() {
-                self.0.remove(&a.gateway);
+                self.0.remove(&a.owner);
             }
-            changed.insert(a.gateway.clone());
+            changed.insert(a.owner.clone());
         }
     }
 
-    /// By listener; those without routes are left out.
-    pub fn of(&self, gateway: &Key) -> BTreeMap<Name, u32> {
-        self.0.get(gateway).cloned().unwrap_or_default()
+    pub fn of(&self, owner: &Key, listener: &str) -> u32 {
+        self.0.get(owner).and_then(|listeners| listeners.get(listener)).copied().unwrap_or_default()
     }
 }
 
@@ -42,13 +41,13 @@ mod tests {
     #[test]
     fn counts_follow_the_routes() {
         let gateway = |name: &str| Key::new(Kind::Gateway, "shop", name);
-        let a = |g: &str, listener: &str| Attachment { gateway: gateway(g), listener: listener.into() };
+        let a = |g: &str, listener: &str| Attachment { owner: gateway(g), listener: listener.into() };
         let mut all = Attached::default();
         let mut step = |old: &[Attachment], new: &[Attachment]| {
             let mut changed = BTreeSet::new();
             all.replace(old, new, &mut changed);
-            let counts: Vec<String> =
-                ["g", "h"].iter().flat_map(|g| all.of(&gateway(g)).into_iter().map(move |(l, n)| format!("{g}.{l} {n}"))).collect();
+            let counts = [("g", "x"), ("h", "y")].map(|(g, l)| format!("{g}.{l} {}", all.of(&gateway(g), l)));
+            let counts: Vec<String> = counts.into_iter().filter(|text| !text.ends_with(" 0")).collect();
             (counts, changed.into_iter().map(|k| k.name.to_string()).collect::<Vec<_>>())
         };
         let texts = |all: &[&str]| all.iter().map(|s| s.to_string()).collect::<Vec<_>>();

@@ -99,7 +99,7 @@ fn domains_of_listeners(units: &BTreeMap<Arc<Unit>, Vec<PortPart>>) -> Vec<Strin
 
 /// Gateway API's, not Istio's.
 fn is_gateway(key: &Key) -> bool {
-    key.kind == Kind::Gateway
+    matches!(key.kind, Kind::Gateway | Kind::ListenerSet)
 }
 
 struct Draft {

@@ -1,11 +1,11 @@
 //! The units that there are, by number, and who looked at what.
 use crate::{
-    object::Finding,
+    object::{Finding, Key},
     status::Condition,
-    translate::{Attachment, Bind, Dep, Unit},
+    translate::{Attachment, Bind, Dep, ListenerPart, Unit},
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     path::Path,
     sync::Arc,
 };
@@ -22,6 +22,7 @@ pub struct UnitState {
     pub hosts: Box<[(Name, Name)]>,
     pub needs: Box<[UnitId]>,
     pub conditions: Arc<[Condition]>,
+    /// The listeners that it is attached to.
     pub attached: Arc<[Attachment]>,
     /// How many units need this one, a cluster or secret.
     pub demand: u32,
@@ -38,6 +39,11 @@ pub struct Rare {
     pub findings: Vec<Finding>,
     /// Files that it looked at.
     pub files: Vec<Arc<Path>>,
+    /// Of a Gateway or ListenerSet.
+    pub listeners: Vec<ListenerPart>,
+    pub attached_listener_sets: u32,
+    /// (BackendTLSPolicy, Gateway)
+    pub ancestors: BTreeSet<(Key, Key)>,
     /// Its translation failed by a bug: what was made of it before stays.
     pub panic: Option<Diagnostic>,
 }

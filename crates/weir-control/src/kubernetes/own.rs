@@ -22,6 +22,7 @@ fn shape(kind: Kind) -> Option<Shape> {
         GatewayClass => Shape::Fields(&["supportedFeatures"]),
         Gateway => Shape::Fields(&["addresses", "listeners", "attachedListenerSets"]),
         HttpRoute | GrpcRoute | TlsRoute | TcpRoute | UdpRoute => Shape::Entries("parents"),
+        ListenerSet => Shape::Fields(&["listeners"]),
         BackendTlsPolicy => Shape::Entries("ancestors"),
         Ingress => Shape::LoadBalancer,
         IstioGateway | VirtualService | AuthorizationPolicy | WasmPlugin | HigressWasmPlugin => Shape::Accepted,

@@ -20,6 +20,7 @@ use weir_config::{
 pub enum Kind {
     GatewayClass,
     Gateway,
+    ListenerSet,
     HttpRoute,
     GrpcRoute,
     TlsRoute,
@@ -71,6 +72,7 @@ macro_rules! kinds {
 kinds! {
     GatewayClass "gateway.networking.k8s.io" ["v1", "v1beta1"] "GatewayClass" cluster;
     Gateway "gateway.networking.k8s.io" ["v1", "v1beta1"] "Gateway" namespaced;
+    ListenerSet "gateway.networking.k8s.io" ["v1"] "ListenerSet" namespaced;
     HttpRoute "gateway.networking.k8s.io" ["v1", "v1beta1"] "HTTPRoute" namespaced;
     GrpcRoute "gateway.networking.k8s.io" ["v1"] "GRPCRoute" namespaced;
     TlsRoute "gateway.networking.k8s.io" ["v1", "v1alpha3", "v1alpha2"] "TLSRoute" namespaced;

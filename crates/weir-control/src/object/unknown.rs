@@ -38,10 +38,7 @@ const TRAFFIC_GROUPS: &[(&str, &str)] = &[
 
 /// Kinds of the groups that Weir reads which it does not read: no misspellings of those that it does.
 const OTHER_KINDS: &[(&str, &[&str])] = &[
-    (
-        "gateway.networking.k8s.io",
-        &["ListenerSet", "BackendLBPolicy", "BackendTrafficPolicy", "ReferencePolicy", "Mesh", "XMesh", "XListenerSet"],
-    ),
+    ("gateway.networking.k8s.io", &["BackendLBPolicy", "BackendTrafficPolicy", "ReferencePolicy", "Mesh", "XMesh", "XListenerSet"]),
     ("networking.istio.io", &["EnvoyFilter", "Sidecar", "WorkloadGroup", "ProxyConfig"]),
     ("security.istio.io", &["PeerAuthentication", "RequestAuthentication"]),
     ("networking.k8s.io", &["NetworkPolicy", "IPAddress", "ServiceCIDR", "ClusterTrustBundle"]),

@@ -14,7 +14,6 @@ use std::{
 use weir_config::{
     delta::{Id, Verdict, VerdictChanges},
     diagnostic::Diagnostic,
-    model::Name,
 };
 
 /// What an observer should be shown of an object now.
@@ -27,18 +26,9 @@ pub struct ObjectStatus {
     /// False for what another controller is responsible for, such as a Gateway of another class.
     pub is_ours: bool,
     pub conditions: Vec<Condition>,
+    /// Of a Gateway, ListenerSet or BackendTLSPolicy.
+    pub details: Option<Arc<Details>>,
     pub findings: Vec<Arc<Diagnostic>>,
-    /// `None` for other kinds.
-    pub gateway: Option<GatewayFacts>,
-}
-
-/// What the status of a Gateway (of Gateway API) says beside conditions.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GatewayFacts {
-    /// The address that it was given, where `spec.addresses` asks for none.
-    pub address: Option<IpAddr>,
-    /// By listener; those without routes are left out.
-    pub attached_routes: BTreeMap<Name, u32>,
 }
 
 /// A change of the configuration, as far as it concerns the status.
@@ -56,8 +46,28 @@ pub struct Edit {
 pub struct Translated {
     pub object: Arc<Object>,
     pub conditions: Arc<[Condition]>,
-    /// `None` for other kinds than Gateways.
-    pub gateway: Option<GatewayFacts>,
+    /// Of a Gateway, ListenerSet or BackendTLSPolicy.
+    pub details: Option<Arc<Details>>,
+}
+
+/// What a status says beside conditions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Details {
+    /// The address that a Gateway was given, where `spec.addresses` asks for none.
+    pub address: Option<IpAddr>,
+    /// `status.listeners` of a Gateway or ListenerSet, as far as it is no condition.
+    pub listeners: Vec<ListenerStatus>,
+    /// `status.attachedListenerSets` of a Gateway.
+    pub attached_listener_sets: u32,
+    /// The Gateways of `status.ancestors` of a BackendTLSPolicy. The conditions of the object are those of each of them.
+    pub ancestors: Vec<Key>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerStatus {
+    pub name: Box<str>,
+    pub supported_kinds: Vec<Kind>,
+    pub attached_routes: u32,
 }
 
 struct Entry {
@@ -164,9 +174,9 @@ impl Board {
             object: object.cloned(),
             observed_generation: object.map(|o| o.meta.generation).unwrap_or_default(),
             is_ours: kind.is_some_and(|kind| show::is_ours(kind, translated, found)),
+            details: entry.and_then(|entry| entry.translated.details.clone()),
             conditions: show::conditions(object.map(|o| &**o), translated, pending, found),
             findings: found.iter().map(|f| f.finding.clone()).collect(),
-            gateway: entry.and_then(|entry| entry.translated.gateway.clone()),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The board as `/objects` shows it.
 use super::{
-    board::{Board, ObjectStatus},
+    board::{Board, Details, ListenerStatus, ObjectStatus},
     condition::{Condition, Scope},
 };
 use serde_json::{Map, Value, json};
@@ -34,8 +34,27 @@ pub fn list(board: &Board, wanted: &dyn Fn(&str) -> bool) -> Value {
 
 fn describe(entry: &mut Value, status: &ObjectStatus) {
     entry["conditions"] = status.conditions.iter().map(|c| condition(c, status.observed_generation)).collect();
+    if let Some(details) = &status.details {
+        self::details(entry, details);
+    }
     if !status.findings.is_empty() {
         entry["findings"] = json!(status.findings);
+    }
+}
+
+fn details(entry: &mut Value, details: &Details) {
+    let listener = |l: &ListenerStatus| {
+        let kinds: Vec<&str> = l.supported_kinds.iter().map(|kind| kind.info().name).collect();
+        json!({ "name": l.name, "supportedKinds": kinds, "attachedRoutes": l.attached_routes })
+    };
+    if !details.listeners.is_empty() {
+        entry["listeners"] = details.listeners.iter().map(listener).collect();
+    }
+    if details.attached_listener_sets > 0 {
+        entry["attachedListenerSets"] = json!(details.attached_listener_sets);
+    }
+    if !details.ancestors.is_empty() {
+        entry["ancestors"] = details.ancestors.iter().map(|key| json!(key.to_string())).collect();
     }
 }
 

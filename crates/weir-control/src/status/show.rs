@@ -1,7 +1,7 @@
 //! What to say of one object: the conditions of its translation, corrected by the proxy's verdicts and explained by the findings.
 use super::condition::{Condition, Scope};
 use crate::{
-    api::gateway_api::gateway::Gateway,
+    api::gateway_api::listener::Listener,
     object::{Kind, Object, Spec},
 };
 use std::sync::Arc;
@@ -32,10 +32,22 @@ const PENDING: &str = "Pending";
 
 /// Kinds whose status Gateway API defines. The translation makes their conditions.
 fn has_conditions(kind: Kind) -> bool {
-    matches!(
-        kind,
-        Kind::GatewayClass | Kind::Gateway | Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute
-    )
+    use Kind::*;
+    matches!(kind, GatewayClass | Gateway | ListenerSet | HttpRoute | GrpcRoute | TlsRoute | TcpRoute | UdpRoute | BackendTlsPolicy)
+}
+
+/// Conditions that are true when something is wrong.
+fn is_negative(kind: &str) -> bool {
+    matches!(kind, "Conflicted" | "InsecureFrontendValidationMode")
+}
+
+/// The listeners of a Gateway or ListenerSet.
+fn listeners(spec: &Spec) -> Option<&[Listener]> {
+    match spec {
+        Spec::Gateway(gateway) => Some(&gateway.listeners),
+        Spec::ListenerSet(set) => Some(&set.listeners),
+        _ => None,
+    }
 }
 
 /// The conditions of an object as of now. `pending`: the proxy has not taken over what the object became.
@@ -96,40 +108,40 @@ fn contradiction<'a>(object: &Object, of: &Condition, pending: bool, found: &[Fo
     {
         return Some(because(rejected));
     }
-    match &object.spec {
-        Spec::Gateway(gateway) if of.kind == "Programmed" => {
-            let concerned = |f: &&Found<'_>| f.verdict.is_some_and(|v| v.state != State::Live && concerns(v, gateway, &of.scope));
+    match listeners(&object.spec) {
+        Some(listeners) if of.kind == "Programmed" => {
+            let concerned = |f: &&Found<'_>| f.verdict.is_some_and(|v| v.state != State::Live && concerns(v, listeners, &of.scope));
             let waits = || verdicts().find(concerned).map(|f| Contradiction { reason: PENDING, finding: Some(f.finding) });
             let refused = verdicts().filter(concerned).find(error).map(because).or_else(waits);
             refused.or_else(|| pending.then_some(Contradiction { reason: PENDING, finding: None }))
         }
-        Spec::Gateway(_) => None,
-        _ => (of.kind == "Accepted").then(|| verdicts().find(error).map(because)).flatten(),
+        Some(_) => None,
+        None => (of.kind == "Accepted").then(|| verdicts().find(error).map(because)).flatten(),
     }
 }
 
-/// Whether a verdict is about this part of a Gateway. The names of listeners end with their port.
-fn concerns(verdict: &Verdict, gateway: &Gateway, scope: &Scope) -> bool {
+/// Whether a verdict is about this part of an object with listeners. The names of listeners end with their port.
+fn concerns(verdict: &Verdict, listeners: &[Listener], scope: &Scope) -> bool {
     if verdict.id.kind != ResourceKind::Listener {
         return *scope == Scope::Object;
     }
     let port = verdict.id.name.rsplit('_').next().and_then(|port| port.parse::<u16>().ok());
     match scope {
         Scope::Object => true,
-        Scope::Listener(name) => gateway.listeners.iter().any(|l| l.name == *name && Some(l.port) == port),
+        Scope::Listener(name) => listeners.iter().any(|l| l.name == *name && Some(l.port) == port),
         Scope::Parent(_) => false,
     }
 }
 
 /// The text of a condition: that of the finding that gives its reason, else a sentence.
 fn message(object: Option<&Object>, of: &Condition, all: &[Condition], found: &[Found<'_>]) -> Box<str> {
-    if of.status {
-        return sentence(of.kind, true, of.reason, &of.scope).into();
+    if of.status != is_negative(of.kind) {
+        return sentence(of.kind, of.status, of.reason, &of.scope).into();
     }
     let field = field(object, &of.scope);
     let here = |f: &&Found<'_>| field.is_empty() || f.finding.field.starts_with(&field);
     // `Invalid` says that another condition of the same part has the reason.
-    let others = all.iter().filter(|c| c.scope == of.scope && !c.status).map(|c| c.reason);
+    let others = all.iter().filter(|c| c.scope == of.scope && c.status == is_negative(c.kind)).map(|c| c.reason);
     let reasons = || std::iter::once(of.reason).chain(others.clone());
     let with = |reason: &'static str| move |f: &&Found<'_>| f.finding.reason == reason;
     let found = reasons()
@@ -137,7 +149,7 @@ fn message(object: Option<&Object>, of: &Condition, all: &[Condition], found: &[
         .or_else(|| reasons().find_map(|reason| found.iter().find(with(reason))));
     match found {
         Some(f) => f.finding.text().into(),
-        None => sentence(of.kind, false, of.reason, &of.scope).into(),
+        None => sentence(of.kind, of.status, of.reason, &of.scope).into(),
     }
 }
 
@@ -145,8 +157,8 @@ fn message(object: Option<&Object>, of: &Condition, all: &[Condition], found: &[
 fn field(object: Option<&Object>, scope: &Scope) -> String {
     match (scope, object.map(|o| &o.spec)) {
         (Scope::Parent(_), _) => format!("spec.{scope}"),
-        (Scope::Listener(name), Some(Spec::Gateway(gateway))) => {
-            let index = gateway.listeners.iter().position(|l| l.name == *name);
+        (Scope::Listener(name), Some(spec)) => {
+            let index = listeners(spec).and_then(|listeners| listeners.iter().position(|l| l.name == *name));
             index.map(|index| format!("spec.listeners[{index}]")).unwrap_or_default()
         }
         _ => String::new(),
@@ -156,6 +168,7 @@ fn field(object: Option<&Object>, scope: &Scope) -> String {
 /// What a condition means, where no finding says it.
 fn sentence(kind: &str, status: bool, reason: &str, scope: &Scope) -> &'static str {
     match (kind, status, scope) {
+        ("Accepted", true, _) if reason == "ListenersNotValid" => "Some listeners are not accepted; see their conditions",
         ("Accepted", true, Scope::Object) => "The object is accepted",
         ("Accepted", true, Scope::Listener(_)) => "The listener is accepted",
         ("Accepted", true, Scope::Parent(_)) => "The route is attached to this parent",
@@ -166,7 +179,9 @@ fn sentence(kind: &str, status: bool, reason: &str, scope: &Scope) -> &'static s
         ("Programmed", false, Scope::Listener(_)) => "The listener is not open",
         ("Programmed", false, _) => "No listener is open",
         ("ResolvedRefs", false, _) => "Some references are not resolved; see the conditions of the listeners",
-        ("Conflicted", true, _) => "Another listener of this Gateway has this port and hostname",
+        ("Accepted", false, _) if reason == "ListenersNotValid" => "No listener is accepted; see their conditions",
+        ("Conflicted", false, _) => "The listener conflicts with no other",
+        ("InsecureFrontendValidationMode", true, _) => "Clients without a valid certificate are let in",
         ("Accepted", false, _) => "The object is not accepted; see its findings",
         _ => "",
     }

@@ -4,11 +4,14 @@ mod authority;
 mod backend_tls;
 mod gateway;
 mod l4_route;
+mod listeners;
 mod permitted;
 mod place;
 mod routes;
+mod tls;
 
-pub use backend_tls::of_service as backend_tls;
-pub use gateway::{client_certificate, translate_class, translate_gateway};
+pub use backend_tls::{of_service as backend_tls, translate as translate_backend_tls};
+pub use gateway::{translate_class, translate_gateway, translate_listener_set};
 pub use l4_route::translate as translate_l4_route;
 pub use routes::translate_http_route;
+pub use tls::client_certificate;

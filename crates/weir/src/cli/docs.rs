@@ -32,7 +32,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 /// All of them: their paths below docs/reference without `.md`, and their texts.
 pub fn pages() -> Vec<(String, String)> {
-    let single = [("flags", flags()), ("admin", admin()), ("metrics", metrics()), ("access-log", access_log())];
+    let single =
+        [("flags", flags()), ("admin", admin()), ("metrics", metrics()), ("access-log", access_log()), ("gateway-api", gateway_api())];
     single.into_iter().map(|(name, text)| (name.to_string(), text)).chain(objects::pages()).collect()
 }
 
@@ -80,6 +81,19 @@ fn metrics() -> String {
     }
     let _ = writeln!(out, "\nOf all plugins together:\n\n| | | |\n| --- | --- | --- |");
     PLUGIN_CODE.iter().for_each(|d| row(d, &mut out));
+    out
+}
+
+fn gateway_api() -> String {
+    let mut out = "# Features of Gateway API\n\nMade by `weir __docs gateway-api` from the table in `crates/weir-control/src/api/gateway_api/features.rs`. The \
+                   names are those of Gateway API v1.6 and its conformance suite. `status.supportedFeatures` of Weir's GatewayClasses lists those \
+                   that are supported.\n\n| feature | channel | supported |\n| --- | --- | --- |\n"
+        .to_string();
+    for feature in weir_control::FEATURES {
+        let channel = if feature.experimental { "experimental" } else { "standard" };
+        let supported = feature.lacks.map_or("yes".to_string(), |why| format!("no: {}", cell(why)));
+        let _ = writeln!(out, "| `{}` | {channel} | {supported} |", feature.name);
+    }
     out
 }
 

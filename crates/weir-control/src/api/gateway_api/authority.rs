@@ -9,8 +9,8 @@ use weir_config::{
 /// A ConfigMap or Secret with `ca.crt`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AuthorityRef {
-    /// [`Kind::Secret`] or [`Kind::ConfigMap`].
-    pub kind: Kind,
+    /// [`Kind::Secret`] or [`Kind::ConfigMap`]; for others the words for them.
+    pub kind: Result<Kind, Box<str>>,
     pub namespace: Option<Name>,
     pub name: Name,
     pub place: Chars,
@@ -33,13 +33,9 @@ fn decode_one(field: &Field<'_>) -> Option<AuthorityRef> {
     let (group, kind) = (reference.str("group").unwrap_or_default(), reference.required("kind")?.str()?);
     let (name, namespace) = (reference.required("name"), reference.str("namespace").map(Name::from));
     let kind = match (group, kind) {
-        ("" | "core", "ConfigMap") => Kind::ConfigMap,
-        ("" | "core", "Secret") => Kind::Secret,
-        _ => {
-            let message = format!("{kind} of the group \"{group}\" holds no certificates of authorities");
-            field.error("InvalidKind", message, "a ConfigMap or Secret of the core group, with ca.crt");
-            return None;
-        }
+        ("" | "core", "ConfigMap") => Ok(Kind::ConfigMap),
+        ("" | "core", "Secret") => Ok(Kind::Secret),
+        _ => Err(format!("{kind} of the group \"{group}\"").into()),
     };
     Some(AuthorityRef { kind, namespace, name: name?.str()?.into(), place: field.node().span })
 }

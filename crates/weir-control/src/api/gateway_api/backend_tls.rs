@@ -1,7 +1,7 @@
 //! BackendTLSPolicy: TLS towards the endpoints of a Service, with the name and the authority to verify them by.
 use super::authority::{self, AuthorityRef};
 use crate::{api::checks::hostname, object::meta::Meta};
-use weir_config::{model::Name, reader::Object as Fields};
+use weir_config::{model::Name, node::Chars, reader::Object as Fields};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct BackendTlsPolicy {
@@ -10,6 +10,8 @@ pub struct BackendTlsPolicy {
     /// Sent as server name, and verified unless `subject_alt_names` are given.
     pub hostname: String,
     pub subject_alt_names: Vec<String>,
+    /// Of the targets.
+    pub place: Chars,
 }
 
 /// A Service of the policy's namespace.
@@ -40,7 +42,8 @@ pub fn decode(root: &Fields<'_>) -> Option<BackendTlsPolicy> {
     let spec = root.required("spec")?.object()?;
     spec.unsupported(&["options"]);
     let mut targets = Vec::new();
-    for item in spec.required("targetRefs")?.list() {
+    let given = spec.required("targetRefs")?;
+    for item in given.list() {
         let target = item.object()?;
         let (group, kind) = (target.str("group").unwrap_or_default(), target.required("kind")?.str()?);
         let service = target.required("name")?.str()?.into();
@@ -70,5 +73,5 @@ pub fn decode(root: &Fields<'_>) -> Option<BackendTlsPolicy> {
             Authority::Nobody
         }
     };
-    Some(BackendTlsPolicy { targets, authority, hostname, subject_alt_names })
+    Some(BackendTlsPolicy { targets, authority, hostname, subject_alt_names, place: given.node().span })
 }

@@ -21,10 +21,18 @@ pub struct HttpRoute {
     pub rules: Vec<Rule>,
 }
 
+/// What a route is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParentKind {
+    Gateway,
+    ListenerSet,
+    /// Another one, which was reported.
+    Foreign,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParentRef {
-    /// Not a Gateway: reported when it was read.
-    pub foreign: bool,
+    pub kind: ParentKind,
     pub namespace: Option<Name>,
     pub name: Name,
     pub section: Option<Box<str>>,
@@ -101,12 +109,17 @@ fn decode_parent(field: &Field<'_>) -> Option<ParentRef> {
         ("port", "", "The port of the listeners that the route attaches to."),
     ]);
     let (group, kind) = (parent.str("group").unwrap_or(GROUP), parent.str("kind").unwrap_or("Gateway"));
-    let foreign = (group, kind) != (GROUP, "Gateway");
-    if foreign {
-        field.warning("UnsupportedValue", format!("a parent of the kind {kind} is not supported yet: Weir ignores it"), "a Gateway");
-    }
+    let kind = match (group, kind) {
+        (GROUP, "Gateway") => ParentKind::Gateway,
+        (GROUP, "ListenerSet") => ParentKind::ListenerSet,
+        _ => {
+            let message = format!("a parent of the kind {kind} is not supported yet: Weir ignores it");
+            field.warning("UnsupportedValue", message, "a Gateway or ListenerSet");
+            ParentKind::Foreign
+        }
+    };
     Some(ParentRef {
-        foreign,
+        kind,
         namespace: parent.str("namespace").map(Into::into),
         name: parent.required("name")?.str()?.into(),
         section: parent.str("sectionName").map(Into::into),

@@ -1,14 +1,13 @@
 //! The `status` of an object in the form of its API, made of what the board says.
 use crate::{
     api::gateway_api::{
-        GROUP,
-        features::FEATURES,
-        gateway::{Gateway, Listener},
-        http_route::ParentRef,
+        GROUP, features,
+        gateway::Gateway,
+        http_route::{ParentKind, ParentRef},
     },
     kubernetes::own,
     object::{Key, Kind, Object, Spec},
-    status::{Condition, ObjectStatus, Scope},
+    status::{Condition, Details, ListenerStatus, ObjectStatus, Scope},
 };
 use serde_json::{Value, json};
 use std::net::IpAddr;
@@ -18,7 +17,7 @@ pub struct Facts<'a> {
     pub controller: &'a str,
     /// The addresses of a Gateway without `spec.addresses`, and of an Ingress.
     pub addresses: &'a [String],
-    /// Whether a Gateway is Weir's.
+    /// Whether a Gateway or ListenerSet is Weir's.
     pub owns: &'a dyn Fn(&Key) -> bool,
 }
 
@@ -30,20 +29,31 @@ pub fn status(object: &Object, of: &ObjectStatus, facts: &Facts<'_>) -> Option<V
     let conditions = |scope: &Scope| -> Vec<Value> {
         of.conditions.iter().filter(|c| c.scope == *scope).map(|c| condition(c, of.observed_generation)).collect()
     };
+    let nothing = Details::default();
+    let details = of.details.as_deref().unwrap_or(&nothing);
+    let listener = |l: &ListenerStatus| listener(l, conditions(&Scope::Listener(l.name.clone())));
+    let listeners = || details.listeners.iter().map(listener).collect::<Vec<_>>();
     Some(match &object.spec {
         Spec::GatewayClass(_) => {
-            let features: Vec<Value> = FEATURES.iter().map(|name| json!({ "name": name })).collect();
+            let features: Vec<Value> = features::supported().map(|name| json!({ "name": name })).collect();
             json!({ "conditions": conditions(&Scope::Object), "supportedFeatures": features })
         }
-        Spec::Gateway(gateway) => {
-            let known = of.gateway.clone().unwrap_or_default();
-            let attached = |l: &Listener| known.attached_routes.get(&*l.name).copied().unwrap_or_default();
-            let listener = |l: &Listener| listener(l, attached(l), conditions(&Scope::Listener(l.name.clone())));
-            json!({
-                "addresses": addresses(gateway, known.address, facts),
-                "conditions": conditions(&Scope::Object),
-                "listeners": gateway.listeners.iter().map(listener).collect::<Vec<_>>(),
-            })
+        Spec::Gateway(gateway) => json!({
+            "addresses": addresses(gateway, details.address, facts),
+            "conditions": conditions(&Scope::Object),
+            "listeners": listeners(),
+            "attachedListenerSets": details.attached_listener_sets,
+        }),
+        // That of another controller's Gateway, or of one that is not there, has no conditions.
+        Spec::ListenerSet(_) if !of.is_ours => return None,
+        Spec::ListenerSet(_) => json!({ "conditions": conditions(&Scope::Object), "listeners": listeners() }),
+        Spec::BackendTlsPolicy(_) => {
+            let ancestor = |gateway: &Key| {
+                let reference = json!({ "group": GROUP, "kind": "Gateway", "namespace": gateway.namespace, "name": gateway.name });
+                json!({ "controllerName": facts.controller, "ancestorRef": reference, "conditions": conditions(&Scope::Object) })
+            };
+            // As many as the API allows.
+            json!({ "ancestors": details.ancestors.iter().take(MAX_ANCESTORS).map(ancestor).collect::<Vec<_>>() })
         }
         Spec::HttpRoute(route) => parents(object, &route.parents, conditions, facts),
         Spec::L4Route(route) => parents(object, &route.parents, conditions, facts),
@@ -56,7 +66,7 @@ pub fn status(object: &Object, of: &ObjectStatus, facts: &Facts<'_>) -> Option<V
             });
             json!({ "loadBalancer": { "ingress": addresses.collect::<Vec<_>>() } })
         }
-        _ if own::is_written(object.key.kind) && object.key.kind != Kind::BackendTlsPolicy => {
+        _ if own::is_written(object.key.kind) => {
             if of.conditions.iter().any(|c| NOT_OURS.contains(&c.reason)) {
                 return None;
             }
@@ -75,6 +85,7 @@ fn condition(of: &Condition, generation: i64) -> Value {
 }
 
 const MAX_MESSAGE: usize = 32768;
+const MAX_ANCESTORS: usize = 16;
 
 /// What it asks for, else what it was given, else what all others have.
 fn addresses(gateway: &Gateway, given: Option<IpAddr>, facts: &Facts<'_>) -> Vec<Value> {
@@ -89,27 +100,32 @@ fn addresses(gateway: &Gateway, given: Option<IpAddr>, facts: &Facts<'_>) -> Vec
     }
 }
 
-fn listener(of: &Listener, attached_routes: u32, conditions: Vec<Value>) -> Value {
-    let kinds: Vec<Value> = of.kinds.iter().map(|kind| json!({ "group": GROUP, "kind": kind.info().name })).collect();
-    json!({ "name": of.name, "supportedKinds": kinds, "attachedRoutes": attached_routes, "conditions": conditions })
+fn listener(of: &ListenerStatus, conditions: Vec<Value>) -> Value {
+    let kinds: Vec<Value> = of.supported_kinds.iter().map(|kind| json!({ "group": GROUP, "kind": kind.info().name })).collect();
+    json!({ "name": of.name, "supportedKinds": kinds, "attachedRoutes": of.attached_routes, "conditions": conditions })
 }
 
-/// An entry for each parent that is a Gateway of Weir.
+/// An entry for each parent that is a Gateway of Weir, or a ListenerSet of one.
 fn parents(object: &Object, refs: &[ParentRef], conditions: impl Fn(&Scope) -> Vec<Value>, facts: &Facts<'_>) -> Value {
     let entries = refs.iter().enumerate().filter_map(|(index, parent)| {
         let namespace = parent.namespace.as_ref().unwrap_or(&object.key.namespace);
-        if parent.foreign || !(facts.owns)(&Key::new(Kind::Gateway, namespace, &parent.name)) {
+        let kind = match parent.kind {
+            ParentKind::Gateway => Kind::Gateway,
+            ParentKind::ListenerSet => Kind::ListenerSet,
+            ParentKind::Foreign => return None,
+        };
+        if !(facts.owns)(&Key::new(kind, namespace, &parent.name)) {
             return None;
         }
         let conditions = conditions(&Scope::parent(index));
         (!conditions.is_empty())
-            .then(|| json!({ "controllerName": facts.controller, "parentRef": parent_ref(parent), "conditions": conditions }))
+            .then(|| json!({ "controllerName": facts.controller, "parentRef": parent_ref(parent, kind), "conditions": conditions }))
     });
     json!({ "parents": entries.collect::<Vec<_>>() })
 }
 
-fn parent_ref(parent: &ParentRef) -> Value {
-    let mut reference = json!({ "group": GROUP, "kind": "Gateway", "name": parent.name });
+fn parent_ref(parent: &ParentRef, kind: Kind) -> Value {
+    let mut reference = json!({ "group": GROUP, "kind": kind.info().name, "name": parent.name });
     if let Some(namespace) = &parent.namespace {
         reference["namespace"] = json!(namespace);
     }

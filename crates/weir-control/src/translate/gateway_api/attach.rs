@@ -1,16 +1,19 @@
 //! Which listeners a route attaches to, and for which host names.
+use super::listeners::{self, Entry};
 use crate::{
     api::gateway_api::{
         CONTROLLER,
-        gateway::{From, Gateway, Listener},
-        http_route::ParentRef,
+        gateway::Gateway,
+        http_route::{ParentKind, ParentRef},
+        listener::Listener,
+        namespaces::From,
     },
     aspect::Aspect,
     object::{Key, Kind, Object, Spec},
     translate::{Cx, class::ForeignClass},
 };
 use std::{collections::BTreeSet, sync::Arc};
-use weir_config::model::Name;
+use weir_config::{diagnostic::Diagnostic, model::Name};
 
 /// Whether a class is Weir's; else why not. See [`Options::needs_class`](crate::Options::needs_class).
 pub fn class(cx: &Cx<'_>, name: &str) -> Result<(), ForeignClass> {
@@ -23,9 +26,17 @@ pub fn class(cx: &Cx<'_>, name: &str) -> Result<(), ForeignClass> {
     }
 }
 
+/// A parent that was found.
+pub struct Parent<'a> {
+    pub gateway: &'a Arc<Object>,
+    pub spec: &'a Gateway,
+    /// The ListenerSet, where that is the parent.
+    pub set: Option<&'a Arc<Object>>,
+}
+
 /// A listener that a route is attached to, and the domains that it has there.
 pub struct Attached<'a> {
-    pub listener: &'a Listener,
+    pub entry: Entry<'a>,
     pub domains: Vec<Name>,
 }
 
@@ -61,44 +72,81 @@ impl Refused {
     }
 }
 
-/// The Gateway of a parent. Of its listeners only those are read that [`attach`] asks for.
-pub fn gateway<'a>(cx: &Cx<'a>, namespace: &str, parent: &ParentRef) -> Option<&'a Arc<Object>> {
+/// The Gateway of a parent, and its ListenerSet. Of a Gateway's own listeners only those are read that [`attach`] asks for.
+pub fn parent<'a>(cx: &Cx<'a>, namespace: &str, parent: &ParentRef) -> Result<Parent<'a>, Diagnostic> {
+    if parent.kind == ParentKind::ListenerSet {
+        let set = cx.get(Kind::ListenerSet, namespace, &parent.name);
+        let missing = || cx.missing(Kind::ListenerSet, namespace, &parent.name, Refused::NoMatchingParent.reason());
+        let set = set.ok_or_else(missing)?;
+        return of_set(cx, set).map_err(|found| Diagnostic { reason: Refused::NoMatchingParent.reason(), ..found });
+    }
     let aspects = |aspects: &[Aspect<'_>]| cx.aspects(Kind::Gateway, namespace, &parent.name, aspects);
-    let object = aspects(&[Aspect::General])?;
-    let Spec::Gateway(gateway) = &object.spec else { return None };
+    let object = aspects(&[Aspect::General]);
+    let Some((gateway, Spec::Gateway(spec))) = object.map(|o| (o, &o.spec)) else {
+        return Err(cx.missing(Kind::Gateway, namespace, &parent.name, Refused::NoMatchingParent.reason()));
+    };
     let ports: Vec<u16> = match (&parent.section, parent.port) {
         (Some(section), _) => {
             aspects(&[Aspect::Section(section)]);
-            gateway.listeners.iter().filter(|l| l.name == *section).map(|l| l.port).collect()
+            spec.listeners.iter().filter(|l| l.name == *section).map(|l| l.port).collect()
         }
         (None, Some(port)) => vec![port],
         (None, None) => {
             aspects(&[Aspect::Ports]);
-            gateway.listeners.iter().map(|l| l.port).collect()
+            spec.listeners.iter().map(|l| l.port).collect()
         }
     };
     let ports: BTreeSet<u16> = ports.into_iter().collect();
     aspects(&ports.into_iter().map(Aspect::Port).collect::<Vec<_>>());
-    Some(object)
+    served(cx, gateway, spec)?;
+    Ok(Parent { gateway, spec, set: None })
 }
 
-/// Attaches a `route` (its kind and namespace) with `hostnames` to what `parent` says of a gateway.
+/// The Gateway of a ListenerSet, if that takes the set.
+pub fn of_set<'a>(cx: &Cx<'a>, set: &'a Arc<Object>) -> Result<Parent<'a>, Diagnostic> {
+    let Spec::ListenerSet(spec) = &set.spec else { return Err(Diagnostic::warning("Invalid", "this is no ListenerSet")) };
+    if spec.foreign {
+        return Err(Diagnostic::warning("Invalid", "the parent of the ListenerSet is no Gateway").help("a Gateway"));
+    }
+    let namespace = spec.namespace.as_ref().unwrap_or(&set.key.namespace);
+    let found = cx.get(Kind::Gateway, namespace, &spec.gateway).map(|o| (o, &o.spec));
+    let Some((gateway, Spec::Gateway(gateway_spec))) = found else {
+        return Err(cx.missing(Kind::Gateway, namespace, &spec.gateway, "ParentNotAccepted"));
+    };
+    served(cx, gateway, gateway_spec)?;
+    if !allows(cx, &gateway_spec.allowed_listeners, namespace, &set.key.namespace) {
+        let message = format!("the Gateway {namespace}/{} does not allow ListenerSets of this namespace", spec.gateway);
+        return Err(Diagnostic::warning("NotAllowed", message)
+            .help("see allowedListeners.namespaces.from of the Gateway, which is None by default"));
+    }
+    Ok(Parent { gateway, spec: gateway_spec, set: Some(set) })
+}
+
+fn served(cx: &Cx<'_>, gateway: &Object, spec: &Gateway) -> Result<(), Diagnostic> {
+    class(cx, &spec.class).map_err(|why| {
+        let message = format!("Weir does not serve the Gateway {}/{}: {why}", gateway.key.namespace, gateway.key.name);
+        Diagnostic::warning(Refused::NoMatchingParent.reason(), message).help("use a Gateway of another class")
+    })
+}
+
+/// Attaches a `route` (its kind and namespace) with `hostnames` to the listeners of `parent` that it asks for.
 pub fn attach<'a>(
-    cx: &Cx<'_>,
-    gateway: &'a Gateway,
-    gateway_namespace: &str,
-    parent: &ParentRef,
+    cx: &Cx<'a>,
+    parent: &Parent<'a>,
+    asked: &ParentRef,
     (kind, namespace): (Kind, &str),
     hostnames: &[Name],
 ) -> Result<Vec<Attached<'a>>, Refused> {
+    let all = listeners::all(cx, parent.gateway, parent.spec);
+    let owner = parent.set.unwrap_or(parent.gateway);
     let mut attached = Vec::new();
     let mut best = Refused::NoMatchingParent;
-    for (index, listener) in gateway.listeners.iter().enumerate() {
-        let asked = parent.section.as_ref().is_none_or(|s| *s == listener.name) && parent.port.is_none_or(|p| p == listener.port);
-        if !asked || is_shadowed(gateway, index) {
+    for entry in all.iter().filter(|e| Arc::ptr_eq(e.owner, owner) && e.conflict.is_none()) {
+        let listener = entry.listener;
+        if asked.section.as_ref().is_some_and(|s| *s != listener.name) || asked.port.is_some_and(|p| p != listener.port) {
             continue;
         }
-        if !listener.kinds.contains(&kind) || !allows(cx, &listener.from, gateway_namespace, namespace) {
+        if !listener.kinds.contains(&kind) || !allows(cx, &listener.from, &owner.key.namespace, namespace) {
             best = best.max(Refused::NotAllowedByListeners);
             continue;
         }
@@ -107,21 +155,17 @@ pub fn attach<'a>(
             best = best.max(Refused::NoMatchingListenerHostname);
             continue;
         }
-        domains.retain(|domain| !is_anothers(gateway, listener, domain));
-        attached.push(Attached { listener, domains });
+        domains.retain(|domain| !is_anothers(&all, listener, domain));
+        attached.push(Attached { entry: *entry, domains });
     }
     if attached.is_empty() { Err(best) } else { Ok(attached) }
 }
 
-/// The same port, protocol family and hostname as an earlier listener: that one stands.
-pub fn is_shadowed(gateway: &Gateway, index: usize) -> bool {
-    let this = &gateway.listeners[index];
-    gateway.listeners[..index].iter().any(|l| l.port == this.port && l.hostname == this.hostname)
-}
-
-fn allows(cx: &Cx<'_>, from: &From, gateway_namespace: &str, namespace: &str) -> bool {
+/// Whether something in a `namespace` may attach to what is in `own`.
+pub fn allows(cx: &Cx<'_>, from: &From, own: &str, namespace: &str) -> bool {
     match from {
-        From::Same => gateway_namespace == namespace,
+        From::None => false,
+        From::Same => own == namespace,
         From::All => true,
         From::Selector(requirements) => {
             let labels: Vec<Aspect<'_>> = requirements.iter().map(|r| Aspect::Label(&r.key)).collect();
@@ -138,14 +182,13 @@ fn allows(cx: &Cx<'_>, from: &From, gateway_namespace: &str, namespace: &str) ->
 }
 
 /// A more specific listener of the gateway has this domain for itself (listener isolation).
-fn is_anothers(gateway: &Gateway, listener: &Listener, domain: &str) -> bool {
-    gateway.listeners.iter().any(|other| {
+fn is_anothers(all: &[Entry<'_>], listener: &Listener, domain: &str) -> bool {
+    all.iter().filter(|e| e.conflict.is_none()).map(|e| e.listener).any(|other| {
         let specific =
             other.hostname.as_ref().filter(|h| covers(h, domain) && other.port == listener.port && other.protocol == listener.protocol);
         specific.is_some_and(|h| listener.hostname.as_ref().is_none_or(|own| own != h && covers(own, h)))
     })
 }
-
 /// What both a listener and a route answer for; `*` where neither names a host.
 fn common_domains(listener: Option<&Name>, route: &[Name]) -> Vec<Name> {
     match (listener, route) {

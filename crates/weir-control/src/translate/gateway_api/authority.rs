@@ -12,11 +12,27 @@ use weir_config::diagnostic::{Diagnostic, Severity};
 
 impl AuthorityRef {
     /// The secret with the roots; `Err` with the reason of the condition where they cannot be had, which is reported at `field`.
-    pub fn resolve(&self, cx: &Cx<'_>, owner: &Object, field: &str, part: &mut Part) -> Result<SecretKey, &'static str> {
+    /// `wrong_kind` is the reason for a reference to something else than a Secret or ConfigMap.
+    pub fn resolve(
+        &self,
+        cx: &Cx<'_>,
+        owner: &Object,
+        field: &str,
+        wrong_kind: &'static str,
+        part: &mut Part,
+    ) -> Result<SecretKey, &'static str> {
+        let source = match &self.kind {
+            Ok(kind) => *kind,
+            Err(words) => {
+                let found = Diagnostic::error(wrong_kind, format!("{words} holds no certificates of authorities"));
+                part.report(owner, self.place, field, found.help("a ConfigMap or Secret of the core group, with ca.crt"));
+                return Err(wrong_kind);
+            }
+        };
         let own = &owner.key.namespace;
         let namespace = self.namespace.as_ref().unwrap_or(own);
-        let kind = self.kind.info().name;
-        let key = SecretKey { source: self.kind, namespace: namespace.clone(), name: self.name.clone(), content: SecretUse::Roots };
+        let kind = source.info().name;
+        let key = SecretKey { source, namespace: namespace.clone(), name: self.name.clone(), content: SecretUse::Roots };
         let from = owner.key.kind.info().name;
         let (reason, message, help) = if !permitted(cx, (from, own), ("", kind, namespace, &self.name)) {
             let message = format!("the {kind} {namespace}/{} is in another namespace, without a ReferenceGrant", self.name);

@@ -1,22 +1,21 @@
-//! Gateways: what their listeners ask of ports.
-use super::{attach, permitted::permitted};
+//! Gateways and ListenerSets: what their listeners ask of ports, and their conditions.
+use super::{
+    attach,
+    listeners::{self, Conflict, Entry},
+    tls,
+};
 use crate::{
     api::gateway_api::{
-        CONTROLLER, GatewayClass,
-        gateway::{CertificateRef, Gateway, Listener, Protocol},
+        CONTROLLER, GatewayClass, ListenerSet,
+        gateway::Gateway,
+        listener::{PROTOCOLS, Protocol},
     },
-    object::{Key, Object, Spec},
-    status::condition::Scope,
-    translate::{
-        Bind, Cx, Part, PortKind, PortPart, Rank, RankApi, RouteEntry, SecretKey, http_table,
-        secret::{self, Lacks},
-    },
+    object::Object,
+    status::condition::{Condition, Scope},
+    translate::{Bind, Cx, ListenerPart, Part, PortKind, PortPart, Rank, RankApi, RouteEntry, http_table},
 };
 use std::sync::Arc;
-use weir_config::{
-    diagnostic::{Diagnostic, Severity},
-    model::{ClientCertificate, DownstreamTls, Name},
-};
+use weir_config::{diagnostic::Diagnostic, reader::nearest};
 
 pub fn translate_class(_: &Arc<Object>, class: &GatewayClass, part: &mut Part) {
     if *class.controller == *CONTROLLER {
@@ -37,175 +36,180 @@ pub fn translate_gateway(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, p
         let found = Diagnostic::error("UnsupportedAddress", message).help("the type IPAddress, or no addresses for the default one");
         return part.report(object, unsupported.place, "spec.addresses", found);
     }
-    part.condition(Scope::Object, "Accepted", true, "Accepted");
+    if let Some(place) = gateway.parameters {
+        part.condition(Scope::Object, "Accepted", false, "InvalidParameters");
+        part.condition(Scope::Object, "Programmed", false, "Invalid");
+        let found = Diagnostic::error("InvalidParameters", "there is no kind of parameters that Weir knows: the Gateway is not opened");
+        return part.report(object, place, "spec.infrastructure.parametersRef", found.help("remove parametersRef"));
+    }
     if let Some(pool) = &cx.options.gateway_address_pool
         && gateway.addresses.is_empty()
         && cx.gateway_address(&object.key).is_none()
     {
+        part.condition(Scope::Object, "Accepted", true, "Accepted");
         part.condition(Scope::Object, "Programmed", false, "AddressNotAssigned");
         let message = format!("all addresses of {pool} belong to other Gateways: the Gateway is not opened");
         let found = Diagnostic::error("AddressNotAssigned", message).help("a wider --gateway-address-pool, or spec.addresses");
         return part.report(object, gateway.class_place, "spec.addresses", found);
     }
-    let before = part.ports.len();
-    for (index, listener) in gateway.listeners.iter().enumerate() {
-        let field = format!("spec.listeners[{index}]");
-        if attach::is_shadowed(gateway, index) {
-            let message = format!("another listener of this Gateway has the port {} and this hostname", listener.port);
-            let found = Diagnostic::error("HostnameConflict", message).help("take another port or hostname; the first of them serves");
-            part.report(object, listener.place, field, found);
-            part.condition(Scope::listener(&listener.name), "Accepted", false, "HostnameConflict");
-            part.condition(Scope::listener(&listener.name), "Conflicted", true, "HostnameConflict");
-        } else {
-            for bind in gateway.binds(&object.key, listener, cx) {
-                translate_listener(cx, object, listener, bind, &field, part);
-            }
-        }
-        conclude_listener(listener, part);
-    }
-    let programmed = part.ports.len() > before
-        || gateway.listeners.iter().any(|l| matches!(l.protocol, Protocol::Tls | Protocol::TlsTerminate | Protocol::Tcp | Protocol::Udp));
-    part.condition(Scope::Object, "Programmed", programmed, if programmed { "Programmed" } else { "Invalid" });
-    let trouble = client_trouble(cx, object, gateway, part).or_else(|| {
+    let entries = listeners::all(cx, object, gateway);
+    let own = translate_listeners(cx, object, gateway, &entries, part);
+    let accepted = if own.accepted == own.all { "Accepted" } else { "ListenersNotValid" };
+    part.condition(Scope::Object, "Accepted", own.accepted > 0, accepted);
+    part.condition(Scope::Object, "Programmed", own.programmed > 0, if own.programmed > 0 { "Programmed" } else { "Invalid" });
+    let trouble = tls::client_trouble(cx, object, gateway, part).or_else(|| {
         let unresolved = part.conditions.iter().any(|c| c.kind == "ResolvedRefs" && !c.status);
         unresolved.then_some("ListenersNotResolved")
     });
     part.condition(Scope::Object, "ResolvedRefs", trouble.is_none(), trouble.unwrap_or("ResolvedRefs"));
+    let validations = gateway.frontend.iter().flat_map(|f| f.ports.iter().map(|(_, v)| v).chain([&f.default])).flatten();
+    if validations.into_iter().any(|v| v.insecure) {
+        part.condition(Scope::Object, "InsecureFrontendValidationMode", true, "ConfigurationChanged");
+    }
+    part.attached_listener_sets = attached_sets(cx, object, gateway, &entries);
 }
 
-/// What the status of a listener says where nothing else was found: of each type one condition.
-fn conclude_listener(listener: &Listener, part: &mut Part) {
-    let scope = Scope::listener(&listener.name);
-    if listener.protocol == Protocol::Other {
-        part.condition(scope.clone(), "Accepted", false, "UnsupportedProtocol");
-    }
-    if listener.has_invalid_kinds {
-        part.condition(scope.clone(), "ResolvedRefs", false, "InvalidRouteKinds");
-    }
-    let says = |part: &Part, kind: &str| part.conditions.iter().any(|c| c.scope == scope && c.kind == kind);
-    for (kind, status, reason) in [("Accepted", true, "Accepted"), ("Programmed", false, "Invalid"), ("ResolvedRefs", true, "ResolvedRefs")]
-    {
-        if !says(part, kind) {
-            part.condition(scope.clone(), kind, status, reason);
-        }
-    }
+/// How many ListenerSets have a listener that is good.
+fn attached_sets(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, entries: &[Entry<'_>]) -> u32 {
+    let sets = listeners::sets(cx, &object.key, gateway);
+    let attached = sets.iter().filter(|(set, _)| translate_listeners(cx, set, gateway, entries, &mut Part::default()).programmed > 0);
+    attached.count() as u32
 }
 
-/// Why the Gateway's own certificate cannot be had, which is reported.
-fn client_trouble(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, part: &mut Part) -> Option<&'static str> {
-    let reference = gateway.client_certificate.as_ref()?;
-    let (reason, message, help) = certificate(cx, &object.key, reference, "InvalidClientCertificateRef").err()?;
-    let message = format!("{message}: upstreams that a BackendTLSPolicy is for are not connected to");
-    let found = Diagnostic::new(Severity::Error, reason, message).help(help);
-    part.report(object, reference.place, "spec.tls.backend.clientCertificateRef", found);
-    Some(reason)
-}
-
-/// The secret that a Gateway shows to upstreams. One that cannot be had is named all the same: nobody is to be talked to as
-/// if no certificate were asked for.
-pub fn client_certificate(cx: &Cx<'_>, gateway: &Key, part: &mut Part) -> Option<Name> {
-    let Spec::Gateway(spec) = &cx.find(gateway)?.spec else { return None };
-    let reference = spec.client_certificate.as_ref()?;
-    let secret = match certificate(cx, gateway, reference, "") {
-        Ok(key) => key,
-        Err(("RefNotPermitted", ..)) => SecretKey::certificate(&gateway.namespace, ""),
-        Err(_) => SecretKey::certificate(reference.namespace.as_ref().unwrap_or(&gateway.namespace), &reference.name),
+pub fn translate_listener_set(cx: &Cx<'_>, object: &Arc<Object>, set: &ListenerSet, part: &mut Part) {
+    let refuse = |reason: &'static str, part: &mut Part| {
+        part.condition(Scope::Object, "Accepted", false, reason);
+        part.condition(Scope::Object, "Programmed", false, reason);
     };
-    Some(part.use_secret(secret))
-}
-
-/// The secret that a Gateway refers to; else the reason (`invalid`, or that it may not), what to say, and what would help.
-fn certificate(
-    cx: &Cx<'_>,
-    gateway: &Key,
-    reference: &CertificateRef,
-    invalid: &'static str,
-) -> Result<SecretKey, (&'static str, String, String)> {
-    let own = &gateway.namespace;
-    let namespace = reference.namespace.as_ref().unwrap_or(own);
-    let name = format!("{namespace}/{}", reference.name);
-    if !permitted(cx, ("Gateway", own), ("", "Secret", namespace, &reference.name)) {
-        let help = format!("add a ReferenceGrant to the namespace {namespace}, from Gateways of {own}");
-        return Err(("RefNotPermitted", format!("the Secret {name} is in another namespace, without a ReferenceGrant"), help));
-    }
-    let key = SecretKey::certificate(namespace, &reference.name);
-    match secret::check(cx, &key) {
-        Ok(()) => Ok(key),
-        Err(Lacks::Object) => Err((invalid, format!("there is no Secret {name}"), "add it".to_string())),
-        Err(Lacks::Content) => {
-            Err((invalid, format!("the Secret {name} has no tls.crt and tls.key"), "use one of the type kubernetes.io/tls".to_string()))
+    let parent = match attach::of_set(cx, object) {
+        Ok(parent) => parent,
+        Err(found) => {
+            // What is of another class, or has no Gateway yet, is not Weir's to judge.
+            if found.reason == "NotAllowed" {
+                refuse("NotAllowed", part);
+            }
+            return part.report(object, set.place, "spec.parentRef", found);
         }
+    };
+    if parent.spec.unsupported_address.is_some() || parent.spec.parameters.is_some() {
+        refuse("ParentNotAccepted", part);
+        let found = Diagnostic::warning(
+            "ParentNotAccepted",
+            format!("the Gateway {}/{} is not accepted", parent.gateway.key.namespace, parent.gateway.key.name),
+        );
+        return part.report(object, set.place, "spec.parentRef", found);
     }
+    let entries = listeners::all(cx, parent.gateway, parent.spec);
+    let own = translate_listeners(cx, object, parent.spec, &entries, part);
+    if own.programmed == 0 {
+        return refuse("ListenersNotValid", part);
+    }
+    let reason = if own.programmed == own.all { "Accepted" } else { "ListenersNotValid" };
+    part.condition(Scope::Object, "Accepted", true, reason);
+    part.condition(Scope::Object, "Programmed", true, "Programmed");
 }
 
-fn translate_listener(cx: &Cx<'_>, object: &Arc<Object>, listener: &Listener, bind: Bind, field: &str, part: &mut Part) {
+/// How many listeners an object has, and how many of them are good.
+struct Own {
+    all: usize,
+    accepted: usize,
+    programmed: usize,
+}
+
+/// The listeners of `object` among all of the Gateway.
+fn translate_listeners(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, entries: &[Entry<'_>], part: &mut Part) -> Own {
+    let mut own = Own { all: 0, accepted: 0, programmed: 0 };
+    for entry in entries.iter().filter(|e| Arc::ptr_eq(e.owner, object)) {
+        translate_listener(cx, gateway, entry, part);
+        let holds = |kind| {
+            let of = |c: &&Condition| c.kind == kind && matches!(&c.scope, Scope::Listener(name) if **name == *entry.listener.name);
+            part.conditions.iter().find(of).is_some_and(|c| c.status)
+        };
+        own.all += 1;
+        own.accepted += usize::from(holds("Accepted"));
+        own.programmed += usize::from(holds("Programmed"));
+    }
+    own
+}
+
+fn translate_listener(cx: &Cx<'_>, gateway: &Gateway, entry: &Entry<'_>, part: &mut Part) {
+    let Entry { owner, listener, .. } = entry;
+    let field = format!("spec.listeners[{}]", entry.index);
+    let scope = || Scope::listener(&listener.name);
+    part.listeners.push(ListenerPart { name: listener.name.clone(), supported_kinds: listener.kinds.clone() });
+    if listener.invalid_kinds {
+        part.condition(scope(), "ResolvedRefs", false, "InvalidRouteKinds");
+    }
+    if let Some(word) = &listener.unsupported {
+        part.condition(scope(), "Accepted", false, "UnsupportedProtocol");
+        part.condition(scope(), "Programmed", false, "Invalid");
+        part.report(owner, listener.place, format!("{field}.protocol"), unsupported(word));
+    } else if let Some(conflict) = entry.conflict {
+        conflicted(entry, conflict, &field, part);
+    } else {
+        for bind in gateway.binds(&entry.gateway.key, listener, cx) {
+            open(cx, gateway, entry, bind, &field, part);
+        }
+        part.condition(scope(), "Conflicted", false, "NoConflicts");
+    }
+    part.condition(scope(), "Accepted", true, "Accepted");
+    part.condition(scope(), "ResolvedRefs", true, "ResolvedRefs");
+    part.condition(scope(), "Programmed", true, "Programmed");
+}
+
+fn unsupported(word: &str) -> Diagnostic {
+    let message = format!("listeners of the protocol {word} are not supported and are not opened");
+    // HBONE is that of the waypoints of an ambient mesh; those of other implementations are `DOMAIN/NAME`.
+    if word == "HBONE" || word.contains('/') {
+        return Diagnostic::warning("UnsupportedProtocol", message).help("HTTP, HTTPS, TLS, TCP or UDP");
+    }
+    let help = match nearest(word, PROTOCOLS.map(|(known, _)| known)) {
+        Some(near) => format!("did you mean {near}?"),
+        None => "HTTP, HTTPS, TLS, TCP or UDP".to_string(),
+    };
+    Diagnostic::error("UnsupportedProtocol", message).help(help)
+}
+
+fn conflicted(entry: &Entry<'_>, conflict: Conflict, field: &str, part: &mut Part) {
+    let port = entry.listener.port;
+    let reason = conflict.reason();
+    let (what, help) = match conflict {
+        Conflict::Hostname => ("and this hostname", "take another port or hostname; the first of them serves"),
+        Conflict::Protocol => ("and another protocol", "take another port; the first of them serves"),
+    };
+    let scope = || Scope::listener(&entry.listener.name);
+    part.condition(scope(), "Accepted", false, reason);
+    part.condition(scope(), "Programmed", false, reason);
+    part.condition(scope(), "Conflicted", true, reason);
+    let message = format!("another listener of this Gateway has the port {port} {what}");
+    part.report(entry.owner, entry.listener.place, field, Diagnostic::error(reason, message).help(help));
+}
+
+fn open(cx: &Cx<'_>, gateway: &Gateway, entry: &Entry<'_>, bind: Bind, field: &str, part: &mut Part) {
+    let Entry { owner, listener, .. } = entry;
     let (kind, table) = match listener.protocol {
         Protocol::Http => (PortKind::Http, http_table(bind)),
         Protocol::Https => {
-            let Some(tls) = terminate(cx, object, listener, field, part) else { return };
-            let table = listener.table((&object.key.namespace, &object.key.name), bind);
+            let Some(tls) = tls::terminate(cx, gateway, entry, field, part) else { return };
+            let table = gateway.table(listener, &entry.gateway.key, bind);
             let server_names = listener.hostname.iter().map(|h| h.to_string()).collect();
             (PortKind::Https { server_names, tls, table: table.clone() }, table)
         }
         // Routes say where the bytes go; what is wrong with the certificate is said here.
         Protocol::TlsTerminate => {
             let mut checked = Part::default();
-            let fine = terminate(cx, object, listener, field, &mut checked).is_some();
+            let _ = tls::terminate(cx, gateway, entry, field, &mut checked);
             part.findings.append(&mut checked.findings);
             checked.conditions.into_iter().for_each(|c| part.condition(c.scope, c.kind, c.status, c.reason));
-            if fine {
-                part.condition(Scope::listener(&listener.name), "Programmed", true, "Programmed");
-            }
             return;
         }
-        Protocol::Tls | Protocol::Tcp | Protocol::Udp => {
-            return part.condition(Scope::listener(&listener.name), "Programmed", true, "Programmed");
-        }
-        Protocol::Other => return,
+        Protocol::Tls | Protocol::Tcp | Protocol::Udp | Protocol::Other => return,
     };
-    part.condition(Scope::listener(&listener.name), "Programmed", true, "Programmed");
-    part.ports.push(PortPart { bind, gateway: object.key.clone(), object: object.title(), line: listener.line, created: "".into(), kind });
+    let (object, gateway) = (owner.title(), entry.gateway.key.clone());
+    part.ports.push(PortPart { bind, gateway, object, line: listener.line, created: "".into(), kind });
     if let Some(hostname) = &listener.hostname {
         // Hosts of this listener are not answered for by a wider one, even where no route is.
-        let rank = Rank::listed(RankApi::Default, "", object.title(), 0);
+        let rank = Rank::listed(RankApi::Default, "", owner.title(), 0);
         part.routes.push(RouteEntry { table, domain: hostname.clone(), rank, route: None });
     }
-}
-
-/// TLS with the certificates that can be had; without any the listener is not opened.
-pub(super) fn terminate(cx: &Cx<'_>, object: &Arc<Object>, listener: &Listener, field: &str, part: &mut Part) -> Option<DownstreamTls> {
-    let mut certificates: Vec<Name> = Vec::new();
-    for (index, reference) in listener.certificates.iter().enumerate() {
-        match certificate(cx, &object.key, reference, "InvalidCertificateRef") {
-            Ok(key) => certificates.push(part.use_secret(key)),
-            Err((reason, message, help)) => {
-                part.condition(Scope::listener(&listener.name), "ResolvedRefs", false, reason);
-                let found = Diagnostic::new(Severity::Error, reason, message).help(help);
-                part.report(object, reference.place, format!("{field}.tls.certificateRefs[{index}]"), found);
-            }
-        }
-    }
-    if certificates.is_empty() {
-        part.condition(Scope::listener(&listener.name), "Programmed", false, "Invalid");
-        return None;
-    }
-    let mut tls = DownstreamTls { certificates, ..DownstreamTls::default() };
-    if let Some(validation) = &listener.validation {
-        let resolved = match &validation.authority {
-            Some(authority) => authority.resolve(cx, object, &validation.field, part),
-            None => Err("InvalidCACertificateRef"),
-        };
-        match resolved {
-            Ok(key) => tls.client_ca = Some(part.use_secret(key)),
-            // Without roots to verify against, nobody may enter.
-            Err(reason) => {
-                part.condition(Scope::listener(&listener.name), "Accepted", false, "NoValidCACertificate");
-                part.condition(Scope::listener(&listener.name), "ResolvedRefs", false, reason);
-                part.condition(Scope::listener(&listener.name), "Programmed", false, "Invalid");
-                return None;
-            }
-        }
-        tls.client_certificate = if validation.insecure { ClientCertificate::AcceptUntrusted } else { ClientCertificate::Required };
-    }
-    Some(tls)
 }

@@ -1,15 +1,12 @@
 //! TLSRoute, TCPRoute and UDPRoute: bytes or datagrams to a weighted choice of backends, by the server name or by the port alone.
-use super::{gateway::terminate, routes};
+use super::{attach::Attached, routes, tls::terminate};
 use crate::{
-    api::gateway_api::{
-        L4Route,
-        gateway::{Listener, Protocol},
-    },
-    object::{Key, Object, Spec},
+    api::gateway_api::{L4Route, gateway::Gateway, http_route::ParentKind, listener::Protocol},
+    object::{Key, Object},
     translate::{Cx, Part, PortKind, PortPart},
 };
 use std::{sync::Arc, time::Duration};
-use weir_config::model::{Name, TcpProxy, UdpProxy};
+use weir_config::model::{TcpProxy, UdpProxy};
 
 /// Envoy's default.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -18,18 +15,17 @@ const NOWHERE: &str = "BlackHoleCluster";
 
 pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, route: &L4Route, part: &mut Part) {
     let mut accepted = Vec::new();
-    for (index, parent) in route.parents.iter().enumerate().filter(|(_, p)| !p.foreign) {
+    for (index, parent) in route.parents.iter().enumerate().filter(|(_, p)| p.kind != ParentKind::Foreign) {
         let found = routes::attach_parent(cx, object, &route.hostnames, parent, index, part);
-        let Some((gateway, attached)) = found else { continue };
+        let Some((parent, attached)) = found else { continue };
         accepted.push(index);
-        let Spec::Gateway(spec) = &gateway.spec else { continue };
-        let proxy = make(cx, object, route, routes::client(gateway), part);
+        let proxy = make(cx, object, route, routes::client(parent.gateway), part);
         for a in attached.into_iter().filter(|a| !a.domains.is_empty()) {
-            for bind in spec.binds(&gateway.key, a.listener, cx) {
-                let port = port(cx, gateway, a.listener, &a.domains, &proxy, part);
+            for bind in parent.spec.binds(&parent.gateway.key, a.entry.listener, cx) {
+                let port = port(cx, parent.spec, &a, &proxy, part);
                 part.ports.extend(port.map(|kind| PortPart {
                     bind,
-                    gateway: gateway.key.clone(),
+                    gateway: parent.gateway.key.clone(),
                     object: object.title(),
                     line: 0,
                     created: object.meta.created.clone(),
@@ -42,11 +38,11 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, route: &L4Route, part: &mut 
 }
 
 /// What the route makes of a listener's port; `None` where the listener lacks its certificate, which its Gateway reports.
-fn port(cx: &Cx<'_>, gateway: &Arc<Object>, listener: &Listener, domains: &[Name], proxy: &TcpProxy, part: &mut Part) -> Option<PortKind> {
+fn port(cx: &Cx<'_>, gateway: &Gateway, attached: &Attached<'_>, proxy: &TcpProxy, part: &mut Part) -> Option<PortKind> {
     let proxy = proxy.clone();
-    let any = domains.iter().any(|d| &**d == "*");
-    let server_names = if any { Vec::new() } else { domains.iter().map(|d| d.to_string()).collect() };
-    match listener.protocol {
+    let any = attached.domains.iter().any(|d| &**d == "*");
+    let server_names = if any { Vec::new() } else { attached.domains.iter().map(|d| d.to_string()).collect() };
+    match attached.entry.listener.protocol {
         Protocol::Tcp => Some(PortKind::Tcp { proxy }),
         Protocol::Udp => Some(PortKind::Udp {
             proxy: UdpProxy {
@@ -58,9 +54,9 @@ fn port(cx: &Cx<'_>, gateway: &Arc<Object>, listener: &Listener, domains: &[Name
         }),
         Protocol::TlsTerminate => {
             // All of the Gateway is read.
-            cx.find(&gateway.key);
+            cx.find(&attached.entry.gateway.key);
             let mut own = Part::default();
-            let tls = terminate(cx, gateway, listener, "", &mut own)?;
+            let tls = terminate(cx, gateway, &attached.entry, "", &mut own)?;
             own.secrets.into_iter().for_each(|key| drop(part.use_secret(key)));
             Some(PortKind::Tls { server_names, tls, proxy })
         }

@@ -1,6 +1,9 @@
 //! Where the listeners of a Gateway are opened, and which tables have their routes.
 use crate::{
-    api::gateway_api::gateway::{Gateway, Listener, Protocol},
+    api::gateway_api::{
+        gateway::Gateway,
+        listener::{Listener, Protocol},
+    },
     object::Key,
     translate::{Bind, Cx, http_table, https_table},
 };
@@ -19,15 +22,13 @@ impl Gateway {
             some => some.iter().map(|address| bind(Some(*address))).collect(),
         }
     }
-}
 
-impl Listener {
-    /// The table with its routes. Where certificates are asked for, clients who showed none elsewhere must not reach these
-    /// routes over another connection: a gateway's such listeners have one of their own.
-    pub fn table(&self, (namespace, gateway): (&str, &str), bind: Bind) -> Name {
-        match (self.protocol, &self.validation) {
+    /// The table with the routes of a listener of this Gateway, which is `key`. Where certificates are asked for, clients who showed
+    /// none elsewhere must not reach these routes over another connection: a gateway's such listeners have one of their own.
+    pub fn table(&self, listener: &Listener, key: &Key, bind: Bind) -> Name {
+        match (listener.protocol, self.validation(listener)) {
             (Protocol::Https, None) => https_table(bind, None),
-            (Protocol::Https, Some(_)) => https_table(bind, Some(&format!("{gateway}.{namespace}"))),
+            (Protocol::Https, Some(_)) => https_table(bind, Some(&format!("{}.{}", key.name, key.namespace))),
             _ => http_table(bind),
         }
     }

@@ -1,6 +1,6 @@
 //! HTTPRoutes and GRPCRoutes: routes of the tables of the listeners that they attach to.
 use super::{
-    attach::{self, Attached, Refused},
+    attach::{self, Attached, Parent, Refused},
     backend_tls,
     permitted::permitted,
 };
@@ -8,7 +8,7 @@ use crate::{
     api::gateway_api::{
         backend_ref::{BackendKind, BackendRef},
         filters::Filters,
-        http_route::{Backend, HttpRoute, Match, ParentRef, Rule},
+        http_route::{Backend, HttpRoute, Match, ParentKind, ParentRef, Rule},
     },
     object::{Key, Kind, Object, Spec},
     status::condition::Scope,
@@ -31,13 +31,16 @@ pub fn translate_http_route(cx: &Cx<'_>, object: &Arc<Object>, route: &HttpRoute
     // By the Gateway whose own certificate upstreams are shown, where it has one.
     let mut all: BTreeMap<Option<Key>, BTreeSet<(Name, Name)>> = BTreeMap::new();
     let mut accepted = Vec::new();
-    for (index, parent) in route.parents.iter().enumerate().filter(|(_, p)| !p.foreign) {
+    let mut gateways = BTreeSet::new();
+    for (index, parent) in route.parents.iter().enumerate().filter(|(_, p)| p.kind != ParentKind::Foreign) {
         let found = attach_parent(cx, object, &route.hostnames, parent, index, part);
-        if let Some((owner, attached)) = found {
-            all.entry(client(owner)).or_default().extend(places(cx, owner, &attached));
+        if let Some((parent, attached)) = found {
+            all.entry(client(parent.gateway)).or_default().extend(places(cx, &parent, &attached));
+            gateways.insert(&parent.gateway.key);
             accepted.push(index);
         }
     }
+    backend_tls::note_ancestors(cx, object, route, &gateways, part);
     for (client, places) in all.into_iter().filter(|(_, places)| !places.is_empty()) {
         let maker = Maker { cx, object, origin: object.origin(), client };
         for (index, rule) in route.rules.iter().enumerate() {
@@ -58,30 +61,25 @@ pub fn attach_parent<'a>(
     parent: &ParentRef,
     index: usize,
     part: &mut Part,
-) -> Option<(&'a Arc<Object>, Vec<Attached<'a>>)> {
+) -> Option<(Parent<'a>, Vec<Attached<'a>>)> {
     let namespace = parent.namespace.as_ref().unwrap_or(&object.key.namespace);
     let mut refuse = |found: Diagnostic| {
         part.condition(Scope::parent(index), "Accepted", false, found.reason);
         part.report(object, parent.place, format!("spec.parentRefs[{index}]"), found);
         None
     };
-    let found = attach::gateway(cx, namespace, parent);
-    let Some((owner, Spec::Gateway(gateway))) = found.map(|o| (o, &o.spec)) else {
-        return refuse(cx.missing(Kind::Gateway, namespace, &parent.name, "NoMatchingParent"));
+    let found = match attach::parent(cx, namespace, parent) {
+        Ok(found) => found,
+        Err(why) => return refuse(why),
     };
-    if let Err(why) = attach::class(cx, &gateway.class) {
-        let message = format!("Weir does not serve the Gateway {namespace}/{}: {why}", parent.name);
-        return refuse(Diagnostic::warning("NoMatchingParent", message).help("use a Gateway of another class"));
-    }
-    match attach::attach(cx, gateway, namespace, parent, (object.key.kind, &object.key.namespace), hostnames) {
+    match attach::attach(cx, &found, parent, (object.key.kind, &object.key.namespace), hostnames) {
         Ok(attached) => {
-            for a in &attached {
-                part.attach(&owner.key, &a.listener.name);
-            }
-            Some((owner, attached))
+            attached.iter().for_each(|a| part.attach(&a.entry.owner.key, &a.entry.listener.name));
+            Some((found, attached))
         }
         Err(why) => {
-            let message = format!("the Gateway {namespace}/{} {}", parent.name, Refused::words(why));
+            let kind = found.set.unwrap_or(found.gateway).key.kind.info().name;
+            let message = format!("the {kind} {namespace}/{} {}", parent.name, Refused::words(why));
             refuse(Diagnostic::warning(why.reason(), message).help(why.help()))
         }
     }
@@ -94,12 +92,11 @@ pub fn client(gateway: &Object) -> Option<Key> {
 }
 
 /// The (table, domain) pairs that a route has by what it is attached to.
-fn places(cx: &Cx<'_>, owner: &Object, attached: &[Attached<'_>]) -> Vec<(Name, Name)> {
-    let Spec::Gateway(gateway) = &owner.spec else { return Vec::new() };
+fn places(cx: &Cx<'_>, parent: &Parent<'_>, attached: &[Attached<'_>]) -> Vec<(Name, Name)> {
     let mut places = Vec::new();
     for a in attached {
-        for bind in gateway.binds(&owner.key, a.listener, cx) {
-            let table = a.listener.table((&owner.key.namespace, &owner.key.name), bind);
+        for bind in parent.spec.binds(&parent.gateway.key, a.entry.listener, cx) {
+            let table = parent.spec.table(a.entry.listener, &parent.gateway.key, bind);
             places.extend(a.domains.iter().map(|domain| (table.clone(), domain.clone())));
         }
     }
@@ -183,8 +180,7 @@ impl Maker<'_> {
             return RouteAction::Redirect(redirect.clone());
         }
         if rule.backends.is_empty() && !filters.refused && self.object.key.kind == Kind::HttpRoute {
-            // As the API's documentation has it: 500 is for backends that are named and lead nowhere.
-            return RouteAction::DirectResponse { status: 404, body: String::new() };
+            return RouteAction::DirectResponse { status: 500, body: String::new() };
         }
         let mut clusters: Vec<WeightedCluster> = Vec::with_capacity(rule.backends.len().max(1));
         for (nth, backend) in rule.backends.iter().enumerate().filter(|_| !filters.refused) {
