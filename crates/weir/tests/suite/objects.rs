@@ -299,7 +299,7 @@ fn the_admin_listener_tells_what_became_of_objects() {
     let said = |name: &str| conditions(name).map(|c| c.0).unwrap_or_default();
     assert_eq!(
         said("gateway"),
-        "Accepted True Accepted, http Accepted True Accepted, http Programmed True Programmed, Programmed True Programmed, ResolvedRefs True ResolvedRefs"
+        "http Conflicted False NoConflicts, http Accepted True Accepted, http ResolvedRefs True ResolvedRefs, http Programmed True Programmed, Accepted True Accepted, Programmed True Programmed, ResolvedRefs True ResolvedRefs"
     );
     assert_eq!(said("echo"), "parentRefs[0] Accepted True Accepted, parentRefs[0] ResolvedRefs True ResolvedRefs");
     assert_eq!(said("broken"), "Accepted False InvalidType");

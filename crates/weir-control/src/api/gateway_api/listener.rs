@@ -18,8 +18,8 @@ pub struct Listener {
     /// Exact or `*.suffix`, lower case; `None` for any.
     pub hostname: Option<Name>,
     pub protocol: Protocol,
-    /// The word for the protocol, if it is none that Weir supports.
-    pub unsupported: Option<Box<str>>,
+    /// The word for the protocol and its place, if it is none that Weir supports.
+    pub unsupported: Option<(Box<str>, Chars)>,
     pub certificates: Vec<CertificateRef>,
     /// What is asked of clients' certificates, where the listener says so itself.
     pub validation: Option<Validation>,
@@ -95,9 +95,10 @@ fn decode(field: &Field<'_>) -> Option<Listener> {
     let name = listener.required("name")?.str()?.into();
     let given = listener.required("port")?;
     let (port, line) = (given.port()?, given.document_line());
-    let word = listener.required("protocol")?.str()?;
+    let given = listener.required("protocol")?;
+    let word = given.str()?;
     let mut protocol = PROTOCOLS.iter().find(|(w, _)| *w == word).map_or(Protocol::Other, |(_, protocol)| *protocol);
-    let unsupported = (protocol == Protocol::Other).then(|| word.into());
+    let unsupported = (protocol == Protocol::Other).then(|| (word.into(), given.node().span));
     let hostname = listener.get("hostname").and_then(|f| hostname(&f));
     let (mut certificates, mut validation) = (Vec::new(), None);
     let given = listener.get("tls");

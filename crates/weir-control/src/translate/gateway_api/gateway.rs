@@ -39,7 +39,7 @@ pub fn translate_gateway(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, p
     if let Some(place) = gateway.parameters {
         part.condition(Scope::Object, "Accepted", false, "InvalidParameters");
         part.condition(Scope::Object, "Programmed", false, "Invalid");
-        let found = Diagnostic::error("InvalidParameters", "there is no kind of parameters that Weir knows: the Gateway is not opened");
+        let found = Diagnostic::warning("InvalidParameters", "there is no kind of parameters that Weir knows: the Gateway is not opened");
         return part.report(object, place, "spec.infrastructure.parametersRef", found.help("remove parametersRef"));
     }
     if let Some(pool) = &cx.options.gateway_address_pool
@@ -140,10 +140,10 @@ fn translate_listener(cx: &Cx<'_>, gateway: &Gateway, entry: &Entry<'_>, part: &
     if listener.invalid_kinds {
         part.condition(scope(), "ResolvedRefs", false, "InvalidRouteKinds");
     }
-    if let Some(word) = &listener.unsupported {
+    if let Some((word, place)) = &listener.unsupported {
         part.condition(scope(), "Accepted", false, "UnsupportedProtocol");
         part.condition(scope(), "Programmed", false, "Invalid");
-        part.report(owner, listener.place, format!("{field}.protocol"), unsupported(word));
+        part.report(owner, *place, format!("{field}.protocol"), unsupported(word));
     } else if let Some(conflict) = entry.conflict {
         conflicted(entry, conflict, &field, part);
     } else {
