@@ -5,6 +5,7 @@ mod backend_tls;
 mod gateway;
 mod l4_route;
 mod listeners;
+mod namespaces;
 mod permitted;
 mod place;
 mod routes;

@@ -1,15 +1,17 @@
 //! Which listeners a route attaches to, and for which host names.
-use super::listeners::{self, Entry};
+use super::{
+    listeners::{self, Entry},
+    namespaces::allows,
+};
 use crate::{
     api::gateway_api::{
         CONTROLLER,
         gateway::Gateway,
         http_route::{ParentKind, ParentRef},
         listener::Listener,
-        namespaces::From,
     },
     aspect::Aspect,
-    object::{Key, Kind, Object, Spec},
+    object::{Kind, Object, Spec},
     translate::{Cx, class::ForeignClass},
 };
 use std::{collections::BTreeSet, sync::Arc};
@@ -159,26 +161,6 @@ pub fn attach<'a>(
         attached.push(Attached { entry: *entry, domains });
     }
     if attached.is_empty() { Err(best) } else { Ok(attached) }
-}
-
-/// Whether something in a `namespace` may attach to what is in `own`.
-pub fn allows(cx: &Cx<'_>, from: &From, own: &str, namespace: &str) -> bool {
-    match from {
-        From::None => false,
-        From::Same => own == namespace,
-        From::All => true,
-        From::Selector(requirements) => {
-            let labels: Vec<Aspect<'_>> = requirements.iter().map(|r| Aspect::Label(&r.key)).collect();
-            match cx.aspects(Kind::Namespace, "", namespace, &labels) {
-                Some(object) => requirements.iter().all(|r| r.holds(&object.meta)),
-                // Folders seldom hold Namespace objects: requirements on the name alone still apply.
-                None => {
-                    let meta = crate::object::Meta::new(Key::new(Kind::Namespace, "", namespace));
-                    requirements.iter().all(|r| r.holds(&meta))
-                }
-            }
-        }
-    }
 }
 
 /// A more specific listener of the gateway has this domain for itself (listener isolation).

@@ -1,5 +1,5 @@
 //! The listeners of a Gateway: its own, and those of the ListenerSets that are attached to it.
-use super::attach::allows;
+use super::namespaces::allows;
 use crate::{
     api::gateway_api::{
         ListenerSet,
