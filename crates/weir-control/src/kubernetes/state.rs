@@ -8,7 +8,7 @@ use super::{
     trouble::Trouble,
 };
 use crate::{
-    object::{KINDS, Key, Kind, KindInfo, Object},
+    object::{KINDS, Key, Kind, KindInfo, Object, Spec},
     source::files::Changes,
 };
 use std::{
@@ -66,6 +66,8 @@ struct State {
     /// Why the server cannot be reached, and since when.
     down: Option<(String, Instant)>,
     definitions: Option<Trouble>,
+    /// Pods are watched: a DestinationRule has subsets, or had some.
+    pods: bool,
     /// The release of Gateway API that is installed.
     bundle: Option<Name>,
     /// Objects whose status on the server is another one than before.
@@ -93,12 +95,30 @@ fn unreachable(server: &str, why: &str, complete: bool) -> Diagnostic {
     found.help(if complete { "the last configuration keeps serving" } else { "Weir serves once every kind is read" })
 }
 
+impl State {
+    /// There may be very many Pods: they are read only where something depends on them.
+    fn watches(&self, scope: &Scope) -> bool {
+        self.pods || scope.info.kind != Kind::Pod
+    }
+
+    /// An API of which nothing may be read is one that this gateway is not to serve. Where only some of its kinds are refused, or
+    /// Kubernetes' own, that is a mistake: to serve without them could remove what other gateways serve.
+    fn is_left_out(&self, group: &str) -> bool {
+        let mut kinds = self.scopes.iter().filter(|scope| scope.info.group == group);
+        !matches!(group, "" | "discovery.k8s.io") && kinds.all(Scope::is_forbidden)
+    }
+}
+
 impl Scope {
     fn is_settled(&self) -> bool {
         self.absent || self.held.is_synced()
     }
 
-    fn trouble(&self, down: bool) -> Option<Diagnostic> {
+    fn is_forbidden(&self) -> bool {
+        !self.held.is_synced() && matches!(self.trouble, Some(Trouble::Forbidden(_)))
+    }
+
+    fn trouble(&self, down: bool, left_out: bool) -> Option<Diagnostic> {
         let info = self.info;
         if self.absent {
             let message = format!("the CustomResourceDefinition {} is not installed: there are no {} objects", info.crd(), info.name);
@@ -106,6 +126,8 @@ impl Scope {
         }
         let waits = if self.held.is_synced() { "what was read before keeps serving" } else { "Weir serves once every kind is read" };
         Some(match self.trouble.as_ref()? {
+            Trouble::Forbidden(why) if left_out => Diagnostic::warning("Forbidden", why.clone())
+                .help("grant get, list and watch where it is used; Weir serves without this API"),
             Trouble::Forbidden(why) => Diagnostic::error("Forbidden", why.clone()).help(format!("grant get, list and watch; {waits}")),
             Trouble::Unauthorized(why) => Diagnostic::error("Unauthorized", format!("{}: {why}", info.plural())).help(waits),
             Trouble::Other(why) if !down => {
@@ -118,7 +140,13 @@ impl Scope {
 
 /// The kinds that are watched in a cluster. Endpoints are left out, as each has its EndpointSlices.
 fn is_watched(info: &KindInfo) -> bool {
-    !matches!(info.kind, Kind::Endpoints | Kind::Pod)
+    info.kind != Kind::Endpoints
+}
+
+/// Subsets select endpoints by the labels of their Pods.
+fn needs_pods(event: &Event) -> bool {
+    let (Event::InitApply(read) | Event::Apply(read)) = event else { return false };
+    matches!(read.object.as_deref().map(|o| &o.spec), Some(Spec::DestinationRule(rule)) if !rule.subsets.is_empty())
 }
 
 fn scopes(namespaces: &[String]) -> Vec<Scope> {
@@ -154,6 +182,7 @@ impl Shared {
             woken: false,
             down: None,
             definitions: None,
+            pods: false,
             bundle: None,
             seen: BTreeSet::new(),
             unwritten: None,
@@ -202,7 +231,7 @@ impl Shared {
         let state = self.state();
         let mut all: Vec<Diagnostic> = state.down.iter().map(|(why, _)| unreachable(&self.server, why, state.complete)).collect();
         for scope in &state.scopes {
-            all.extend(scope.trouble(state.down.is_some()));
+            all.extend(scope.trouble(state.down.is_some(), state.is_left_out(scope.info.group)));
             all.extend(scope.held.findings().cloned());
         }
         if state.down.is_none() {
@@ -243,6 +272,11 @@ impl Shared {
 
     pub fn event(&self, id: ScopeId, event: Event) {
         let mut state = self.state();
+        if !state.pods && needs_pods(&event) {
+            state.pods = true;
+            let scopes = state.scopes.iter().zip(&self.installed).filter(|(scope, _)| scope.info.kind == Kind::Pod);
+            scopes.for_each(|(_, waiting)| waiting.notify_one());
+        }
         let begins = matches!(event, Event::Init);
         let scope = &mut state.scopes[id.0];
         scope.lists += u64::from(matches!(event, Event::InitDone));
@@ -294,7 +328,7 @@ impl Shared {
         .collect();
         // Those of a kind in several namespaces together.
         let mut kinds: BTreeMap<Kind, [u64; 4]> = BTreeMap::new();
-        for scope in state.scopes.iter().filter(|scope| !scope.absent) {
+        for scope in state.scopes.iter().filter(|scope| !scope.absent && state.watches(scope)) {
             let [objects, lists, errors, age] = kinds.entry(scope.info.kind).or_insert([0, 0, 0, u64::MAX]);
             *objects += scope.held.count() as u64;
             *lists += scope.lists;
@@ -313,7 +347,8 @@ impl Shared {
     /// Whether every kind is read now for the first time.
     fn complete(&self, state: &mut State) -> bool {
         let before = state.complete;
-        state.complete |= state.scopes.iter().all(Scope::is_settled);
+        let settled = |scope: &Scope| scope.is_settled() || state.is_left_out(scope.info.group) || !state.watches(scope);
+        state.complete = state.complete || state.scopes.iter().all(settled);
         state.complete && !before
     }
 
@@ -383,8 +418,21 @@ impl Shared {
         scope.errors += 1;
         let new = scope.trouble.as_ref() != Some(&trouble);
         scope.trouble = Some(trouble);
-        if new {
+        if self.complete(&mut state) || new {
             self.wake(&mut state);
+        }
+    }
+
+    /// Resolves when a kind is to be watched.
+    pub async fn wanted(&self, id: ScopeId) {
+        loop {
+            {
+                let state = self.state();
+                if state.watches(&state.scopes[id.0]) {
+                    return;
+                }
+            }
+            self.installed(id).await;
         }
     }
 

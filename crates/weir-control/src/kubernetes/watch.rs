@@ -45,6 +45,7 @@ fn longer(delay: &mut Duration, most: Duration) -> Duration {
 /// Follows one kind in one namespace, or in all of them.
 pub async fn follow(id: ScopeId, client: Client, shared: Arc<Shared>) {
     let (info, namespace) = shared.scope(id);
+    shared.wanted(id).await;
     let (mut version, mut streaming) = (0, true);
     let (mut delay, mut absent_delay) = (FIRST_DELAY, FIRST_DELAY);
     loop {

@@ -157,6 +157,28 @@ fn a_cluster_is_served_and_followed() {
         route("followed", "w", "w.test").replace("rules: [{", "rules: [{matches: [{path: {type: RegularExpression, value: '(?P<'}}], ");
     kube.apply(&wrong);
     gateway.says(&["error", "spec.rules[0].matches[0].path", "HTTPRoute/followed/w"]);
+    // Pods are read where subsets ask for their labels.
+    let pods = || gateway.admin("/stats?filter=kubernetes.objects.pods").unwrap().body;
+    kube.apply(
+        "{apiVersion: v1, kind: ServiceAccount, metadata: {name: default, namespace: followed}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: p, namespace: followed}, spec: {containers: [{name: c, image: c}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: s, namespace: followed}, spec: {ports: [{port: 80}]}}
+---
+",
+    );
+    kube.apply(&route("followed", "d", "d.test"));
+    gateway.answers("d.test", 302);
+    assert_eq!(pods(), "");
+    kube.apply(
+        "apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: s, namespace: followed}
+spec: {host: s, subsets: [{name: v1, labels: {version: v1}}]}
+",
+    );
+    eventually("Pods are read", || (pods() == "control.kubernetes.objects.pods: 1\n").then_some(()));
     // Files come first.
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.yaml"), route("followed", "a", "file.test")).unwrap();
@@ -234,7 +256,7 @@ kind: ClusterRole
 metadata: {{name: refused}}
 rules:
 - {{apiGroups: [gateway.networking.k8s.io], resources: [{resources}], verbs: [get, list, watch]}}
-- {{apiGroups: ['', discovery.k8s.io, networking.k8s.io, networking.istio.io, security.istio.io, extensions.istio.io, extensions.higress.io], resources: ['*'], verbs: [get, list, watch]}}
+- {{apiGroups: ['', discovery.k8s.io, networking.k8s.io, extensions.istio.io, extensions.higress.io], resources: ['*'], verbs: [get, list, watch]}}
 ---
 {{apiVersion: v1, kind: ServiceAccount, metadata: {{name: weir, namespace: refused}}}}
 ---
@@ -259,6 +281,8 @@ subjects: [{{kind: ServiceAccount, name: weir, namespace: refused}}]
     fs::write(&file, format!("{without_users}\nusers: {users}\n")).unwrap();
     let gateway = Gateway::start(kube, 15, &["--namespace", "refused", "--kubeconfig", file.to_str().unwrap()]);
     gateway.says(&["error", "cannot watch resource \"httproutes\"", "in the namespace \"refused\"", "grant get, list and watch"]);
+    // An API without any permission is left out.
+    gateway.says(&["warning", "cannot watch resource \"virtualservices\"", "serves without this API"]);
     gateway.says(&["warning", "no leader can be elected", "leases.coordination.k8s.io \"weir-15\" is forbidden"]);
     assert_eq!(gateway.admin("/ready").unwrap().status, 503);
     kube.apply(&role(&format!("{most}, httproutes")));
