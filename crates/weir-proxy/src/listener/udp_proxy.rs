@@ -21,6 +21,7 @@ use crate::{
     stats::ListenerStats,
     upstream::{ConnStats, Host, WorkerCluster},
 };
+use socket2::SockRef;
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
@@ -211,7 +212,9 @@ impl Receiver {
         let Some(cluster) = worker.clusters.cluster(&session.cluster) else { return };
         session.last.set(worker.now());
         session.received.set(session.received.get() + datagram.len() as u64);
-        match session.upstream.try_send(datagram) {
+        // Not by the socket's own `try_send`, which refuses until the event loop has heard of a new socket: the first datagram of each
+        // session would be lost.
+        match SockRef::from(&session.upstream).send(datagram) {
             Ok(_) => {
                 cluster.stats.sess_tx_datagrams.inc();
                 cluster.stats.upstream_cx_tx_bytes_total.add(datagram.len() as u64);
