@@ -140,13 +140,11 @@ fn message(object: Option<&Object>, of: &Condition, all: &[Condition], found: &[
     }
     let field = field(object, &of.scope);
     let here = |f: &&Found<'_>| field.is_empty() || f.finding.field.starts_with(&field);
-    // `Invalid` says that another condition of the same part has the reason.
-    let others = all.iter().filter(|c| c.scope == of.scope && c.status == is_negative(c.kind)).map(|c| c.reason);
-    let reasons = || std::iter::once(of.reason).chain(others.clone());
     let with = |reason: &'static str| move |f: &&Found<'_>| f.finding.reason == reason;
-    let found = reasons()
-        .find_map(|reason| found.iter().filter(here).find(with(reason)))
-        .or_else(|| reasons().find_map(|reason| found.iter().find(with(reason))));
+    let search = |reason| found.iter().filter(here).find(with(reason)).or_else(|| found.iter().find(with(reason)));
+    // `Invalid` says that another condition of the same part has the reason.
+    let mut others = all.iter().filter(|c| c.scope == of.scope && c.status == is_negative(c.kind)).map(|c| c.reason);
+    let found = search(of.reason).or_else(|| others.find_map(search));
     match found {
         Some(f) => f.finding.text().into(),
         None => sentence(of.kind, of.status, of.reason, &of.scope).into(),

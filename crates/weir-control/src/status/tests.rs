@@ -21,7 +21,10 @@ spec: {parentRefs: [{name: gw}, {name: gw, sectionName: c}], rules: [{backendRef
 /// The conditions that say no, as `scope type reason: message`.
 fn denied(status: &Status, kind: Kind, name: &str) -> Vec<String> {
     let all = status.conditions(&Key::new(kind, "default", name));
-    all.iter().filter(|c| !c.status).map(|c| format!("{} {} {}: {}", c.scope, c.kind, c.reason, c.message).trim().to_string()).collect()
+    all.iter()
+        .filter(|c| c.status == (c.kind == "Conflicted"))
+        .map(|c| format!("{} {} {}: {}", c.scope, c.kind, c.reason, c.message).trim().to_string())
+        .collect()
 }
 
 /// A verdict on a listener of the Gateway.
@@ -94,6 +97,7 @@ fn messages_are_those_of_the_findings() {
     let (status, _dir, _control) = board(GATEWAY);
     let want = [
         "parentRefs[1] Accepted NoMatchingParent: the Gateway default/gw has no listener of this name or port; sectionName is the name of a listener, port its port",
+        "parentRefs[1] ResolvedRefs BackendNotFound: there is no Service default/nobody: its requests are answered with 500; add it, or change the name",
         "parentRefs[0] ResolvedRefs BackendNotFound: there is no Service default/nobody: its requests are answered with 500; add it, or change the name",
     ];
     assert_eq!(denied(&status, Kind::HttpRoute, "r"), want);
@@ -153,7 +157,7 @@ fn a_version_in_error_is_not_accepted_although_the_last_good_one_serves() {
     let update = control.next(std::time::Duration::from_secs(20)).unwrap();
     assert_eq!(update.delta.set.len(), 0, "the last good versions serve");
     let wrong = "InvalidType: expected a whole number, found a string; write a whole number";
-    assert_eq!(status_of(Kind::Gateway, "gw"), ["", "a ", "b "].map(|scope| format!("{scope}Accepted {wrong}")));
+    assert_eq!(status_of(Kind::Gateway, "gw"), ["a ", "b ", ""].map(|scope| format!("{scope}Accepted {wrong}")));
     let route = status_of(Kind::HttpRoute, "r");
     assert!(route[1].starts_with("parentRefs[0] Accepted InvalidType: "), "{route:?}");
 }

@@ -103,12 +103,15 @@ fn places(cx: &Cx<'_>, parent: &Parent<'_>, attached: &[Attached<'_>]) -> Vec<(N
     places
 }
 
-/// Of the parents that took the route.
+/// Of its parents, with those that took the route.
 pub fn conditions(accepted: &[usize], part: &mut Part) {
     let trouble = part.findings.iter().map(|f| f.diagnostic.reason).find(|r| RESOLVE.contains(r));
     for index in accepted {
         part.condition(Scope::parent(*index), "Accepted", true, "Accepted");
-        part.condition(Scope::parent(*index), "ResolvedRefs", trouble.is_none(), trouble.unwrap_or("ResolvedRefs"));
+    }
+    let all: Vec<Scope> = part.conditions.iter().filter(|c| c.kind == "Accepted").map(|c| c.scope.clone()).collect();
+    for parent in all {
+        part.condition(parent, "ResolvedRefs", trouble.is_none(), trouble.unwrap_or("ResolvedRefs"));
     }
 }
 
