@@ -24,8 +24,9 @@ const MAX_ABSENT_DELAY: Duration = Duration::from_secs(30);
 /// Between two looks at the server, and how long it may take to answer.
 const PROBE: Duration = Duration::from_secs(5);
 
-/// Objects that can be large and of which Weir has no use are not even sent.
-fn config(info: &KindInfo, streaming: bool) -> watcher::Config {
+/// Objects that can be large and of which Weir has no use are not even sent. The `first` list may come from the server's cache, as in
+/// client-go: it is there at once, and the watch brings what is newer. Later ones must not be older than what was seen.
+fn config(info: &KindInfo, streaming: bool, first: bool) -> watcher::Config {
     let config = watcher::Config::default();
     let config = match info.kind {
         Kind::Secret => config.fields(
@@ -33,7 +34,11 @@ fn config(info: &KindInfo, streaming: bool) -> watcher::Config {
         ),
         _ => config,
     };
-    if streaming { config.streaming_lists() } else { config }
+    match (streaming, first) {
+        (true, _) => config.streaming_lists(),
+        (false, true) => config.any_semantic(),
+        (false, false) => config,
+    }
 }
 
 fn longer(delay: &mut Duration, most: Duration) -> Duration {
@@ -46,7 +51,7 @@ fn longer(delay: &mut Duration, most: Duration) -> Duration {
 pub async fn follow(id: ScopeId, client: Client, shared: Arc<Shared>) {
     let (info, namespace) = shared.scope(id);
     shared.wanted(id).await;
-    let (mut version, mut streaming) = (0, true);
+    let (mut version, mut streaming, mut first) = (0, true, true);
     let (mut delay, mut absent_delay) = (FIRST_DELAY, FIRST_DELAY);
     loop {
         let served = Served { info, version: info.versions[version] };
@@ -55,12 +60,13 @@ pub async fn follow(id: ScopeId, client: Client, shared: Arc<Shared>) {
             Some(namespace) => Api::namespaced_with(client.clone(), namespace, &served),
             None => Api::all_with(client.clone(), &served),
         };
-        let mut events = pin!(watcher(api, config(info, streaming)));
+        let mut events = pin!(watcher(api, config(info, streaming, first)));
         let mut listing = streaming;
         while let Some(event) = events.next().await {
             let trouble = match event {
                 Ok(event) => {
                     let begins = matches!(event, watcher::Event::Init);
+                    first &= !matches!(event, watcher::Event::InitDone);
                     listing = streaming && (begins || listing && !matches!(event, watcher::Event::InitDone));
                     shared.event(id, decode(info, event, shared.reader()));
                     if !begins {
@@ -71,8 +77,8 @@ pub async fn follow(id: ScopeId, client: Client, shared: Arc<Shared>) {
                 Err(error) => Trouble::of(&error, listing),
             };
             match trouble {
-                // The watcher begins a new list.
-                Trouble::Gone => {}
+                // A new list begins.
+                Trouble::Gone => break,
                 Trouble::NoStreamingList => {
                     streaming = false;
                     break;
