@@ -30,6 +30,7 @@ mod kube;
 mod kube_gateway;
 mod kube_status;
 mod limits;
+mod listener_sets;
 mod listeners;
 mod live;
 mod local_rate_limit;
