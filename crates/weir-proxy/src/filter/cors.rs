@@ -116,17 +116,22 @@ impl CorsRt {
         };
         list("access-control-allow-methods", &self.methods, "access-control-request-method");
         list("access-control-allow-headers", &self.headers, "access-control-request-headers");
+        self.expose(out);
         if let Some(age) = &self.max_age {
             out.set("access-control-max-age", age.as_bytes());
+        }
+    }
+
+    fn expose(&self, out: &mut dyn FieldsMut) {
+        if !self.expose.is_empty() {
+            out.set("access-control-expose-headers", self.expose.as_bytes());
         }
     }
 
     /// The headers of the response to an [`Request::Allowed`] request. What the upstream said itself gives way.
     pub fn on_response(&self, request: &dyn RequestView, out: &mut dyn FieldsMut) {
         self.origin(request, out);
-        if !self.expose.is_empty() {
-            out.set("access-control-expose-headers", self.expose.as_bytes());
-        }
+        self.expose(out);
     }
 
     fn origin(&self, request: &dyn RequestView, out: &mut dyn FieldsMut) {
@@ -199,6 +204,7 @@ mod tests {
             ("vary", "origin"),
             ("access-control-allow-methods", "GET,PUT"),
             ("access-control-allow-headers", "x-a,x-b"),
+            ("access-control-expose-headers", "x-c"),
             ("access-control-max-age", "60"),
         ];
         assert_eq!(out, fake::List::of(&expected));
