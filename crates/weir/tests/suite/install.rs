@@ -1,5 +1,8 @@
 //! The chart, the manifests made from it, and `weir install`.
-use crate::harness::{root, weir};
+use crate::{
+    harness::{eventually, root, weir},
+    kube_gateway::{Gateway, as_service_account},
+};
 use std::{
     fs,
     path::PathBuf,
@@ -177,4 +180,44 @@ fn the_image_holds_all_that_the_program_needs() {
     run.args(["--userspec=65532:65532"]).arg(dir.path()).args(["/usr/bin/weir", "check", "-"]).stdin(Stdio::null());
     let output = run.output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+const ROUTE: &str = "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: web, namespace: default}
+spec: {gatewayClassName: weir, listeners: [{name: http, protocol: HTTP, port: 80}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: moved, namespace: default}
+spec:
+  parentRefs: [{name: web}]
+  rules: [{filters: [{type: RequestRedirect, requestRedirect: {hostname: new.test, statusCode: 302}}]}]
+---
+";
+
+#[test]
+fn the_permissions_of_the_manifests_are_enough() {
+    let kube = Kube::start();
+    assert!(install(&kube, "weir:7").status.success());
+    kube.apply(ROUTE);
+    let folder = tempfile::tempdir().unwrap();
+    let config = as_service_account(&kube, "weir-system", "weir", folder.path());
+    let arguments = ["--kubeconfig", &config, "--publish-service", "weir-system/weir"];
+    let lease = ["--leader-election-id", "weir", "--leader-election-namespace", "weir-system"];
+    let gateway = Gateway::ready(&kube, 21, &[&arguments[..], &lease[..]].concat());
+    gateway.answers("a.test", 302);
+    // Its load balancer gets an address, and another one.
+    for address in ["192.0.2.7", "192.0.2.8"] {
+        let status = format!(r#"{{"status": {{"loadBalancer": {{"ingress": [{{"ip": "{address}"}}]}}}}}}"#);
+        let path = "/api/v1/namespaces/weir-system/services/weir/status";
+        let answer = kube.api("PATCH", path, "application/merge-patch+json", status.as_bytes()).unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        eventually(address, || {
+            let web = kube.object("/apis/gateway.networking.k8s.io/v1/namespaces/default/gateways/web")?;
+            (web["status"]["addresses"][0]["value"] == address).then_some(())
+        });
+    }
+    let printed = gateway.printed();
+    assert!(!printed.contains("cannot watch resource") && !printed.contains("forbidden"), "{printed}");
 }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
+    path::Path,
     process::{Child, Stdio},
     sync::{Arc, Mutex},
 };
@@ -85,6 +86,18 @@ impl Drop for Gateway<'_> {
         }
         let _ = &self.folder;
     }
+}
+
+/// A kubeconfig in `folder` with the rights of a service account; its path.
+pub fn as_service_account(kube: &Kube, namespace: &str, name: &str, folder: &Path) -> String {
+    let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token");
+    let token: Value = serde_json::from_str(&kube.api("POST", &path, "application/json", b"{}").unwrap().body).unwrap();
+    let users = json!([{ "name": "rig-admin", "user": { "token": token["status"]["token"] } }]);
+    let config = fs::read_to_string(kube.kubeconfig()).unwrap();
+    let without_users = config.lines().filter(|l| !l.starts_with("users:")).collect::<Vec<_>>().join("\n");
+    let file = folder.join("kubeconfig");
+    fs::write(&file, format!("{without_users}\nusers: {users}\n")).unwrap();
+    file.to_str().unwrap().into()
 }
 
 fn collect(from: impl Read + Send + 'static, into: Arc<Mutex<Vec<String>>>) {
@@ -271,15 +284,9 @@ subjects: [{{kind: ServiceAccount, name: weir, namespace: refused}}]
     };
     let most = "gatewayclasses, gateways, grpcroutes, tlsroutes, tcproutes, udproutes, backendtlspolicies, referencegrants, listenersets";
     kube.apply(&role(most));
-    let token = kube.api("POST", "/api/v1/namespaces/refused/serviceaccounts/weir/token", "application/json", b"{}").unwrap();
-    let token: Value = serde_json::from_str(&token.body).unwrap();
-    let config = fs::read_to_string(kube.kubeconfig()).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("kubeconfig");
-    let users = json!([{ "name": "rig-admin", "user": { "token": token["status"]["token"] } }]);
-    let without_users = config.lines().filter(|l| !l.starts_with("users:")).collect::<Vec<_>>().join("\n");
-    fs::write(&file, format!("{without_users}\nusers: {users}\n")).unwrap();
-    let gateway = Gateway::start(kube, 15, &["--namespace", "refused", "--kubeconfig", file.to_str().unwrap()]);
+    let file = as_service_account(kube, "refused", "weir", folder.path());
+    let gateway = Gateway::start(kube, 15, &["--namespace", "refused", "--kubeconfig", &file]);
     gateway.says(&["error", "cannot watch resource \"httproutes\"", "in the namespace \"refused\"", "grant get, list and watch"]);
     // An API without any permission is left out.
     gateway.says(&["warning", "cannot watch resource \"virtualservices\"", "serves without this API"]);

@@ -18,18 +18,21 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
-{{/* Rights on namespaced objects: to read them, and to write the status of those that have one. */}}
+{{/* Permissions for namespaced objects: to read them, and to write the status of those whose status Weir writes. */}}
 {{- define "weir.namespacedRules" -}}
 - apiGroups: [""]
   resources: [services, secrets, configmaps]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 {{- if .Values.apis.gateway }}
 - apiGroups: [gateway.networking.k8s.io]
-  resources: [gateways, listenersets, httproutes, grpcroutes, tlsroutes, tcproutes, udproutes, backendtlspolicies, referencegrants]
+  resources: [gateways, listenersets, httproutes, grpcroutes, tlsroutes, tcproutes, udproutes, backendtlspolicies]
   verbs: [get, list, watch]
+- apiGroups: [gateway.networking.k8s.io]
+  resources: [referencegrants]
+  verbs: [list, watch]
 - apiGroups: [gateway.networking.k8s.io]
   resources: [gateways/status, listenersets/status, httproutes/status, grpcroutes/status, tlsroutes/status, tcproutes/status, udproutes/status, backendtlspolicies/status]
   verbs: [patch]
@@ -44,10 +47,13 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 {{- if .Values.apis.istio }}
 - apiGroups: [networking.istio.io]
-  resources: [gateways, virtualservices, destinationrules, serviceentries, workloadentries]
+  resources: [gateways, virtualservices]
   verbs: [get, list, watch]
 - apiGroups: [networking.istio.io]
-  resources: [gateways/status, virtualservices/status, destinationrules/status, serviceentries/status, workloadentries/status]
+  resources: [destinationrules, serviceentries, workloadentries]
+  verbs: [list, watch]
+- apiGroups: [networking.istio.io]
+  resources: [gateways/status, virtualservices/status]
   verbs: [patch]
 - apiGroups: [security.istio.io]
   resources: [authorizationpolicies]
@@ -55,9 +61,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 - apiGroups: [security.istio.io]
   resources: [authorizationpolicies/status]
   verbs: [patch]
+# For the subsets of DestinationRules.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 {{- end }}
 {{- if .Values.apis.wasmPlugin }}
 - apiGroups: [extensions.istio.io, extensions.higress.io]
