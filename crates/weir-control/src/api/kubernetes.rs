@@ -370,10 +370,13 @@ pub fn decode_config_map(root: &Object<'_>, meta: &Meta) -> Option<ConfigMap> {
         None => None,
         Some((_, field)) => {
             let pem = field.str()?;
-            if !is_certificates(pem) {
-                field.invalid("holds no certificate that can be read", "a PEM text with one or more CERTIFICATE blocks");
+            let good = is_certificates(pem);
+            if !good {
+                // Whoever trusts it must not go on with what it held before.
+                let message = "holds no certificate that can be read: nobody is trusted by it";
+                field.warning("InvalidValue", message, "a PEM text with one or more CERTIFICATE blocks");
             }
-            Some(pem.to_string())
+            good.then(|| pem.to_string())
         }
     };
     Some(ConfigMap { trusted_ca, settings: settings::decode(root, meta) })

@@ -51,12 +51,20 @@ pub fn translate(cx: &Cx<'_>, key: &ClusterKey, part: &mut Part) {
     }
     if let Some(Spec::Service(service)) = own.map(|o| &o.spec) {
         let port = service.port(key.port).map(|p| &*p.name);
-        if let Some(mut tls) = gateway_api::backend_tls(cx, key, port, part) {
-            tls.certificate = match &key.purpose {
-                Purpose::Gateway(gateway) => gateway_api::client_certificate(cx, gateway, part),
-                _ => None,
-            };
-            draft.cluster.tls = Some(Box::new(tls));
+        match gateway_api::backend_tls(cx, key, port, part) {
+            Some(Ok(mut tls)) => {
+                tls.certificate = match &key.purpose {
+                    Purpose::Gateway(gateway) => gateway_api::client_certificate(cx, gateway, part),
+                    _ => None,
+                };
+                draft.cluster.tls = Some(Box::new(tls));
+            }
+            // Not in plain text either, as before the policy.
+            Some(Err(_)) => {
+                draft.endpoints.clear();
+                return finish(draft, key.port, part);
+            }
+            None => {}
         }
     }
     if draft.cluster.tls.is_none()

@@ -7,7 +7,7 @@ use crate::{
     },
     object::{Key, Kind, Object, Spec},
     status::condition::Scope,
-    translate::{ClusterKey, Cx, Part, SecretKey, SecretUse},
+    translate::{ClusterKey, Cx, Part},
 };
 use std::{collections::BTreeSet, sync::Arc};
 use weir_config::{
@@ -72,25 +72,26 @@ pub fn policy<'a>(cx: &Cx<'a>, key: &ClusterKey, port: Option<&str>) -> Option<(
     found.first().map(|(_, object, policy)| (*object, *policy))
 }
 
-/// TLS as the policy of a Service's port has it.
-pub fn of_service(cx: &Cx<'_>, key: &ClusterKey, port: Option<&str>, part: &mut Part) -> Option<UpstreamTls> {
-    let (namespace, _) = key.kubernetes()?;
+/// There is a policy, and no authority to verify endpoints by: nothing may be sent to them.
+pub struct Unverifiable;
+
+/// TLS as the policy of a Service's port has it; `None` without a policy.
+pub fn of_service(cx: &Cx<'_>, key: &ClusterKey, port: Option<&str>, part: &mut Part) -> Option<Result<UpstreamTls, Unverifiable>> {
     let (object, policy) = policy(cx, key, port)?;
-    let nobody = || SecretKey { source: Kind::Secret, namespace: namespace.into(), name: "".into(), content: SecretUse::Roots };
     let verification = match &policy.authority {
         Authority::System => UpstreamVerification::System,
-        Authority::Nobody => UpstreamVerification::Secret(part.use_secret(nobody())),
-        Authority::Named(reference) => {
-            // What is wrong with it is reported where the policy itself is translated.
-            let roots = reference.resolve(cx, object, AUTHORITY, "InvalidKind", &mut Part::default()).unwrap_or_else(|_| nobody());
-            UpstreamVerification::Secret(part.use_secret(roots))
-        }
+        Authority::Nobody => return Some(Err(Unverifiable)),
+        // What is wrong with it is reported where the policy itself is translated.
+        Authority::Named(reference) => match reference.resolve(cx, object, AUTHORITY, "InvalidKind", &mut Part::default()) {
+            Ok(roots) => UpstreamVerification::Secret(part.use_secret(roots)),
+            Err(_) => return Some(Err(Unverifiable)),
+        },
     };
-    Some(UpstreamTls {
+    Some(Ok(UpstreamTls {
         sni: Some(policy.hostname.clone()),
         verification,
         subject_alt_names: policy.subject_alt_names.clone(),
         certificate: None,
         min_version: None,
-    })
+    }))
 }
