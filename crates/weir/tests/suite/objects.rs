@@ -307,7 +307,7 @@ fn the_admin_listener_tells_what_became_of_objects() {
     let (words, entry) = conditions("lost").unwrap();
     assert_eq!(
         words,
-        "parentRefs[1] Accepted False NoMatchingParent, parentRefs[0] Accepted True Accepted, parentRefs[0] ResolvedRefs False BackendNotFound"
+        "parentRefs[1] Accepted False NoMatchingParent, parentRefs[0] Accepted True Accepted, parentRefs[1] ResolvedRefs False BackendNotFound, parentRefs[0] ResolvedRefs False BackendNotFound"
     );
     assert!(entry["file"].as_str().unwrap().ends_with("lost.yaml") && entry["line"] == 3, "{entry}");
     let findings = entry["findings"].as_array().unwrap();
