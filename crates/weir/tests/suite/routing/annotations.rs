@@ -134,7 +134,7 @@ const ROWS: &[Row] = &[
             ("GET / | origin: https://shop.test", "200 "),
             (
                 "OPTIONS / | origin: http://b.test | access-control-request-method: PUT",
-                "200 access-control-allow-headers: x-a; access-control-allow-methods: GET,PUT; access-control-allow-origin: http://b.test; access-control-max-age: 60",
+                "200 access-control-allow-headers: x-a; access-control-allow-methods: GET,PUT; access-control-allow-origin: http://b.test; access-control-expose-headers: x-b; access-control-max-age: 60",
             ),
         ],
         what: response_fields,
