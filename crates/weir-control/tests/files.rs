@@ -422,6 +422,7 @@ fn conditions_are_kept_for_the_status() {
         "Gateway/default/gw  ResolvedRefs true ResolvedRefs: All references are resolved",
         "HTTPRoute/default/r parentRefs[1] Accepted false NoMatchingParent: the Gateway default/gw has no listener of this name or port; sectionName is the name of a listener, port its port",
         "HTTPRoute/default/r parentRefs[0] Accepted true Accepted: The route is attached to this parent",
+        "HTTPRoute/default/r parentRefs[1] ResolvedRefs false BackendNotFound: there is no Service default/nobody: its requests are answered with 500; add it, or change the name",
         "HTTPRoute/default/r parentRefs[0] ResolvedRefs false BackendNotFound: there is no Service default/nobody: its requests are answered with 500; add it, or change the name",
     ];
     assert_eq!(got, want);
