@@ -15,13 +15,15 @@ use weir_test::{
 /// The GatewayClass that is tested.
 const CLASS: &str = "{apiVersion: gateway.networking.k8s.io/v1, kind: GatewayClass, metadata: {name: weir}, spec: {controllerName: weir.dev/gateway-controller}}";
 
+const PROFILES: &str = "GATEWAY-HTTP,GATEWAY-GRPC,GATEWAY-TLS,GATEWAY-TCP,GATEWAY-UDP";
+
 /// Where the report of the last complete run is kept.
 const REPORT: &str = "docs/conformance/gateway-api-v1.6.0.yaml";
 
 #[derive(ClapArgs)]
 pub struct Args {
     /// Profiles to run
-    #[arg(long, value_delimiter = ',', default_value = "GATEWAY-HTTP,GATEWAY-GRPC,GATEWAY-TLS,GATEWAY-TCP,GATEWAY-UDP")]
+    #[arg(long, value_delimiter = ',', default_value = PROFILES)]
     profiles: Vec<String>,
     /// Only this test, by its short name
     #[arg(long)]
@@ -35,6 +37,13 @@ pub struct Args {
     /// Further flags of the suite, such as -skip-tests=NAME
     #[arg(last = true)]
     more: Vec<String>,
+}
+
+impl Args {
+    /// All profiles, with this binary.
+    pub fn all(weir: PathBuf) -> Args {
+        Args { profiles: PROFILES.split(',').map(String::from).collect(), run_test: None, write: false, weir: Some(weir), more: Vec::new() }
+    }
 }
 
 pub fn run(root: &Path, args: &Args) -> Result<()> {

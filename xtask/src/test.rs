@@ -49,6 +49,7 @@ fn all(root: &Path, args: &Args, steps: &mut Steps) -> Result<()> {
     steps.run("kubernetes", || kubernetes(root))?;
     let mut passed = 0;
     steps.run("tests", || tests(root, &mut passed))?;
+    steps.run("conformance", || super::conformance::run(root, &super::conformance::Args::all(binary(root))))?;
     steps.run("fuzz", || super::fuzz::run(root, &super::fuzz::Args::all(args.fuzz_seconds)))?;
     steps.run("instructions per request", || super::callgrind::run(root, &super::callgrind::Args::checked(binary(root))))?;
     println!("== all passed, {passed} tests");
