@@ -11,6 +11,7 @@ use crate::{
     plugin::{FirstTry, Loading},
     route::RouteTable,
     secrets::Secrets,
+    snapshot::LEAVES,
     verdict::state_of,
 };
 use listeners::{Changes, Listeners};
@@ -18,7 +19,7 @@ use routes::{Edits, Routes};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 use tokio::sync::watch;
 use weir_config::{
@@ -38,8 +39,9 @@ pub(crate) struct Applier {
     revision: u64,
     /// Plugins that were never tried; told when connection managers use them.
     first_tries: HashMap<Name, watch::Receiver<bool>>,
-    /// Clusters and endpoints that are gone, while connection managers that wait for plugins still route to them.
-    leaving: BTreeSet<Id>,
+    /// Clusters and endpoints that are gone, since when, while connection managers that wait for plugins, or requests on their way, still go
+    /// to them.
+    leaving: BTreeMap<Id, Instant>,
     /// Tables that were replaced. Workers may still hold them; they are freed here, as that may take a while.
     replaced: Vec<Arc<RouteTable>>,
 }
@@ -78,7 +80,7 @@ impl Applier {
             routes: Routes::default(),
             revision: 0,
             first_tries: HashMap::new(),
-            leaving: BTreeSet::new(),
+            leaving: BTreeMap::new(),
             replaced: Vec::new(),
         }
     }
@@ -122,7 +124,8 @@ impl Applier {
         let plugins = own.chain(holders.iter().filter_map(|p| self.first_tries.get(p)).cloned()).collect();
         self.publish(changes, &edits);
 
-        self.leaving.extend(sorted.gone_clusters);
+        let now = Instant::now();
+        self.leaving.extend(sorted.gone_clusters.into_iter().map(|id| (id, now)));
         self.leave();
         shared.verdicts.taken_over(self.revision);
         Applied { revision: self.revision, loading, first_tries, plugins, warming }
@@ -220,18 +223,24 @@ impl Applier {
         self.free();
     }
 
-    /// Frees tables that no worker holds any more. Returns whether there are others.
+    /// Frees tables and clusters that no worker uses any more. Returns whether there are others.
     pub fn free(&mut self) -> bool {
         self.replaced.retain(|table| Arc::strong_count(table) > 1);
-        !self.replaced.is_empty()
+        self.leave();
+        !self.replaced.is_empty() || !self.leaving.is_empty()
     }
 
-    /// Lets go of clusters that are gone, when no route leads to them any more.
+    /// Lets go of clusters that are gone, when no route leads to them any more. A request that has chosen its route by a table that was
+    /// replaced finds them for a while.
     fn leave(&mut self) {
         if self.listeners.is_held() {
             return;
         }
-        for id in std::mem::take(&mut self.leaving) {
+        let (now, in_use) = (Instant::now(), !self.replaced.is_empty());
+        let stays = |since: &Instant| in_use && now - *since < LEAVES;
+        let (leaving, gone): (_, BTreeMap<_, _>) = std::mem::take(&mut self.leaving).into_iter().partition(|(_, since)| stays(since));
+        self.leaving = leaving;
+        for id in gone.into_keys() {
             match id.kind {
                 ResourceKind::Cluster => {
                     self.clusters.remove(&id.name);

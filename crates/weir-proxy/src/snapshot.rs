@@ -19,8 +19,8 @@ use std::{
 use weir_config::model::{HttpConnectionManager, Name, VirtualHost};
 use weir_net::http::RequestHead;
 
-/// A connection manager that is gone is kept this long: connections may be on their way to it.
-const LEAVES: Duration = Duration::from_secs(5);
+/// A connection manager or cluster that is gone is kept this long: connections and requests may be on their way to it.
+pub(crate) const LEAVES: Duration = Duration::from_secs(5);
 
 /// Names one HTTP connection manager for as long as connections live: they look up its newest form at each request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -118,6 +118,20 @@ async fn a_change_builds_what_changed_and_what_depends_on_it() {
 }
 
 #[tokio::test]
+async fn a_cluster_stays_while_a_request_may_be_on_its_way_to_it() {
+    let proxy = Proxy::start(Options { workers: 1, admin: None, ..Options::default() }).unwrap();
+    proxy.apply(Delta { revision: 1, set: vec![cluster(0, 80, None), host(0, "/"), host(1, "/")], gone: vec![] }).await;
+    // What a request holds that has chosen its route.
+    let table = proxy.applier().routes.table(&"routes".into());
+    let gone = vec![Id::virtual_host(&"routes".into(), &"h0.test".into()), Id::new(ResourceKind::Cluster, "c0".into())];
+    proxy.apply(Delta { revision: 2, set: vec![], gone }).await;
+    assert!(proxy.shared().clusters.find("c0").is_some());
+    drop(table);
+    assert!(!proxy.applier().free());
+    assert!(proxy.shared().clusters.find("c0").is_none());
+}
+
+#[tokio::test]
 async fn deltas_that_wait_are_applied_as_one() {
     let proxy = Proxy::start(Options { workers: 1, admin: None, ..Options::default() }).unwrap();
     let reports: Vec<_> = {
