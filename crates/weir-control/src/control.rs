@@ -27,7 +27,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
 /// Updates that nobody took yet; the thread waits beyond that.
 const UPDATES: usize = 16;
 
-/// A change of the configuration. What is wrong with it is on the board ([`crate::Status`]).
+/// A change of the configuration. Its findings are on the board ([`crate::Status`]).
 #[derive(Clone, Debug)]
 pub struct Update {
     /// What changed since the update before; everything, in the first one.
@@ -225,7 +225,7 @@ impl Control {
         Update { delta, objects, translated, took: start.elapsed(), read, complete: true }
     }
 
-    /// Nothing changed but what is to be said.
+    /// Only findings changed.
     fn only_tell(&mut self, start: Instant) -> Update {
         self.edit_status(Edit::default(), BTreeSet::new(), Vec::new());
         Update { delta: Delta::default(), objects: 0, translated: 0, took: start.elapsed(), read: None, complete: false }

@@ -56,7 +56,7 @@ pub struct Index {
     unneeded: Vec<UnitId>,
     tables: Tables,
     ports: BTreeMap<Bind, BTreeMap<Arc<Unit>, Vec<PortPart>>>,
-    /// What is wrong with how parts meet on a port.
+    /// Findings about parts that share a port.
     port_findings: BTreeMap<Bind, Vec<Diagnostic>>,
     plugins: BTreeMap<Arc<Unit>, Vec<PluginPart>>,
     policies: BTreeMap<Arc<Unit>, Vec<PolicyPart>>,
@@ -509,7 +509,7 @@ impl Index {
         objects.map(origin).collect()
     }
 
-    /// What is wrong with a unit, beside what reading found; and the bug that its translation met.
+    /// Findings of translating a unit, and the panic that its translation met.
     pub fn findings(&self, id: UnitId) -> (&[Finding], Option<&Diagnostic>) {
         let state = self.units.get(id).filter(|state| !state.is_hidden());
         let rare = state.and_then(|state| state.rare.as_deref());
@@ -521,7 +521,7 @@ impl Index {
         self.found_in.get(file).into_iter().flatten().copied()
     }
 
-    /// What is wrong with how parts meet on a port.
+    /// Findings about parts that share a port.
     pub fn findings_on(&self, port: Bind) -> &[Diagnostic] {
         self.port_findings.get(&port).map(Vec::as_slice).unwrap_or_default()
     }

@@ -1,6 +1,6 @@
 //! The status of every object: what the control plane made of it, what was found about it, and what the proxy says of the resources
 //! that it became. The control plane and the proxy's verdicts edit one board, in the work of what changed; reports, `/objects` and
-//! whoever writes the status of Kubernetes objects read it.
+//! the writer of Kubernetes status read it.
 mod board;
 pub mod condition;
 mod findings;
@@ -61,7 +61,7 @@ pub struct ChangedObjects {
     pub keys: BTreeSet<Key>,
 }
 
-/// The objects whose status changes. Several changes of one object are read as one. A change of the configuration is told when the
+/// The objects whose status changes. Several changes of one object are read as one. A change of the configuration is reported when the
 /// proxy has taken it over, so that `Programmed` is not first false and then true.
 pub struct StatusStream {
     status: Status,

@@ -1,5 +1,5 @@
 //! The status of objects of Gateway API. `status/gateway_api.yaml` holds cases that begin with `#### NAME` lines; what stands before the
-//! first of them belongs to every case. `status/gateway_api.txt` holds what is to be shown; `UPDATE=1` writes it.
+//! first of them belongs to every case. `status/gateway_api.txt` holds what they show; `UPDATE=1` writes it.
 #![allow(clippy::unwrap_used)]
 
 use serde_json::Value;

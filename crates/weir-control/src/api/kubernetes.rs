@@ -372,7 +372,7 @@ pub fn decode_config_map(root: &Object<'_>, meta: &Meta) -> Option<ConfigMap> {
             let pem = field.str()?;
             let good = is_certificates(pem);
             if !good {
-                // Whoever trusts it must not go on with what it held before.
+                // Its users must not go on with what it held before.
                 let message = "holds no certificate that can be read: nobody is trusted by it";
                 field.warning("InvalidValue", message, "a PEM text with one or more CERTIFICATE blocks");
             }

@@ -97,7 +97,7 @@ impl Cluster {
         self.shared.count(kinds);
     }
 
-    /// What is wrong with the connection, with kinds and with objects.
+    /// Findings about the connection, kinds and objects.
     pub fn diagnostics(&self) -> Vec<Diagnostic> {
         self.shared.diagnostics()
     }

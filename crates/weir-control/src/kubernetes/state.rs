@@ -226,7 +226,7 @@ impl Shared {
         }
     }
 
-    /// What is wrong with the connection, with kinds and with objects.
+    /// Findings about the connection, kinds and objects.
     pub fn diagnostics(&self) -> Vec<Diagnostic> {
         let state = self.state();
         let mut all: Vec<Diagnostic> = state.down.iter().map(|(why, _)| unreachable(&self.server, why, state.complete)).collect();

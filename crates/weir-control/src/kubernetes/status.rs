@@ -1,4 +1,4 @@
-//! Writes what became of the objects of a cluster into their `status`.
+//! Writes the `status` of the objects of a cluster.
 //!
 //! `shape` makes the status of an object by what the board says, `queue` holds the objects to look at, `service`
 //! knows the addresses of the Service in front, `lease` decides who writes, `leader` keeps the Lease, and `writer` does it.

@@ -76,7 +76,7 @@ pub struct Doc {
     trouble: Option<Box<Trouble>>,
 }
 
-/// What is wrong with a document.
+/// Findings of a document.
 #[derive(Default)]
 pub struct Trouble {
     /// Named, but with errors.

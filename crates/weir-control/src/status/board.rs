@@ -88,7 +88,7 @@ pub struct Board {
 }
 
 impl Board {
-    /// Takes over a change of the configuration. Returns the objects to show anew at once; those that wait for the proxy are returned
+    /// Takes over a change of the configuration. Returns the objects to show again at once; those that wait for the proxy are returned
     /// by [`Board::apply_verdicts`].
     pub fn edit(&mut self, edit: Edit) -> BTreeSet<Key> {
         let Edit { revision, objects, findings } = edit;
@@ -111,7 +111,7 @@ impl Board {
         BTreeSet::new()
     }
 
-    /// Takes over what the proxy says. Returns the objects to show anew.
+    /// Takes over what the proxy says. Returns the objects to show again.
     pub fn apply_verdicts(&mut self, changes: VerdictChanges) -> BTreeSet<Key> {
         let VerdictChanges { revision, whole, verdicts, cleared } = changes;
         let mut touched: HashSet<Arc<str>> = HashSet::new();

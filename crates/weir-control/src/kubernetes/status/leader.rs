@@ -51,7 +51,7 @@ impl Leader {
         self.leads.subscribe()
     }
 
-    /// Takes part in the election, for as long as the process lives. `trouble` is told what keeps it from that.
+    /// Takes part in the election, for as long as the process lives. `trouble` is called with what prevents it.
     pub async fn run(&self, client: Client, name: LeaseName, trouble: impl Fn(Option<kube::Error>)) {
         let api: Api<Lease> = Api::namespaced(client, &name.namespace);
         loop {

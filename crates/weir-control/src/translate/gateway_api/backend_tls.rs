@@ -18,7 +18,7 @@ use weir_config::{
 /// Path of the only reference that is taken.
 const AUTHORITY: &str = "spec.validation.caCertificateRefs[0]";
 
-/// The status of a policy, which is the same for all its ancestors, and what is wrong with it.
+/// The status of a policy, which is the same for all its ancestors, and its findings.
 pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, policy: &BackendTlsPolicy, part: &mut Part) {
     if let Some(other) = older(cx, object, policy) {
         part.condition(Scope::Object, "Accepted", false, "Conflicted");
@@ -81,7 +81,7 @@ pub fn of_service(cx: &Cx<'_>, key: &ClusterKey, port: Option<&str>, part: &mut 
     let verification = match &policy.authority {
         Authority::System => UpstreamVerification::System,
         Authority::Nobody => return Some(Err(Unverifiable)),
-        // What is wrong with it is reported where the policy itself is translated.
+        // Its errors are reported where the policy itself is translated.
         Authority::Named(reference) => match reference.resolve(cx, object, AUTHORITY, "InvalidKind", &mut Part::default()) {
             Ok(roots) => UpstreamVerification::Secret(part.use_secret(roots)),
             Err(_) => return Some(Err(Unverifiable)),

@@ -15,7 +15,7 @@ use weir_config::{
     model::{ClientCertificate, DownstreamTls, Name},
 };
 
-/// What is wrong with a reference to a Secret, beside that it is not permitted.
+/// Why a reference to a Secret cannot be used, except that it is not permitted.
 #[derive(Clone, Copy)]
 pub enum Invalid {
     ListenerCertificate,
@@ -54,7 +54,7 @@ pub fn client_certificate(cx: &Cx<'_>, gateway: &Key, part: &mut Part) -> Option
     Some(part.use_secret(secret))
 }
 
-/// The secret that a Gateway or ListenerSet refers to; else what is wrong, with the reason of the condition.
+/// The secret that a Gateway or ListenerSet refers to; else the error, with the reason of the condition.
 fn certificate(cx: &Cx<'_>, owner: &Key, reference: &CertificateRef, invalid: Invalid) -> Result<SecretKey, Diagnostic> {
     let refuse = |reason, message: String, help: String| Err(Diagnostic::new(Severity::Error, reason, message).help(help));
     if let Some(kind) = &reference.wrong_kind {
