@@ -177,10 +177,16 @@ impl Kube {
         u32::try_from(pids[program].as_u64().unwrap_or_else(|| panic!("{program} is not among {text}"))).unwrap()
     }
 
-    /// Sends a signal: STOP and CONT stop a program for a while, and one that was killed is started again.
+    /// Sends a signal: STOP and CONT stop a program for a while, and one that was killed is started again. After STOP it does nothing
+    /// any more.
     pub fn signal(&self, program: &str, signal: &str) {
-        let status = Command::new("kill").args([&format!("-{signal}"), &self.pid(program).to_string()]).status().unwrap();
+        let pid = self.pid(program);
+        let status = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status().unwrap();
         assert!(status.success());
+        if signal == "STOP" {
+            // Each thread stops by itself.
+            eventually(&format!("{program} stops"), || threads(pid).iter().all(|state| *state == 'T').then_some(()));
+        }
     }
 
     /// Makes etcd forget all earlier revisions and starts kube-apiserver again, without its memory: who then watches from an earlier
@@ -229,6 +235,13 @@ impl Iterator for Watch {
             self.held.extend(self.connection.chunk().unwrap()?);
         }
     }
+}
+
+/// The states of the threads of a process; see proc_pid_stat(5).
+fn threads(pid: u32) -> Vec<char> {
+    let state = |stat: String| stat.rsplit_once(") ")?.1.chars().next();
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    tasks.filter_map(|task| state(fs::read_to_string(task.path().join("stat")).ok()?)).collect()
 }
 
 fn connect(socket: &Path, address: &str) -> io::Result<UnixStream> {
