@@ -44,6 +44,8 @@ pub(crate) struct Applier {
     leaving: BTreeMap<Id, Instant>,
     /// Tables that were replaced. Workers may still hold them; they are freed here, as that may take a while.
     replaced: Vec<Arc<RouteTable>>,
+    /// A task looks from time to time whether they can be freed.
+    pub freeing: bool,
 }
 
 /// What is still to come once a delta is applied.
@@ -82,6 +84,7 @@ impl Applier {
             first_tries: HashMap::new(),
             leaving: BTreeMap::new(),
             replaced: Vec::new(),
+            freeing: false,
         }
     }
 

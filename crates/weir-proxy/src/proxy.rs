@@ -360,9 +360,7 @@ impl Proxy {
             shared.advance(State::Initializing);
             let mut applied = lock(&applier).apply(delta);
             let is_first = !shared.began.swap(true, Ordering::AcqRel);
-            if lock(&applier).free() {
-                tokio::spawn(free(applier.clone()));
-            }
+            start_freeing(&applier);
             warm(&applier, &mut applied).await;
             if is_first {
                 shared.warmed.store(true, Ordering::Release);
@@ -487,11 +485,22 @@ async fn warm(applier: &Arc<Mutex<Applier>>, applied: &mut Applied) {
     }
 }
 
+/// Sees to it that one task frees what was replaced, if there is anything.
+fn start_freeing(applier: &Arc<Mutex<Applier>>) {
+    let mut held = lock(applier);
+    if !held.freeing && held.free() {
+        held.freeing = true;
+        tokio::spawn(free(applier.clone()));
+    }
+}
+
 /// Frees what was replaced, when workers have let go of it.
 async fn free(applier: Arc<Mutex<Applier>>) {
     loop {
         tokio::time::sleep(FREE).await;
-        if !lock(&applier).free() {
+        let mut applier = lock(&applier);
+        if !applier.free() {
+            applier.freeing = false;
             return;
         }
     }
