@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     os::unix::fs::{DirBuilderExt, symlink},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command},
     sync::{Arc, Mutex, OnceLock},
     time::{Duration, Instant},
 };
@@ -187,10 +187,13 @@ impl Weir {
             command.arg("-f").arg(&conf);
         }
         command.args(start.args.iter().map(|a| replaced(a, &words)));
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // One pipe for both streams keeps the order of what is printed.
+        let (printed, writer) = std::io::pipe().unwrap();
+        let child = command.stdout(writer.try_clone().unwrap()).stderr(writer).spawn().unwrap();
+        // It holds the writing ends, too.
+        drop(command);
         let output = Arc::new(Mutex::new(Vec::new()));
-        collect(child.stdout.take().unwrap(), output.clone());
-        collect(child.stderr.take().unwrap(), output.clone());
+        collect(printed, output.clone());
         let mut running = Weir { child, folder, output, ports, admin: SocketAddr::from(([127, 0, 0, 1], 0)), words, _echo: echoes };
         running.wait_admin();
         if let Some(kube) = start.cluster {
@@ -224,8 +227,7 @@ impl Weir {
     pub fn lines(&self, part: &str) -> Vec<String> {
         self.output.lock().unwrap().iter().filter(|l| l.contains(part)).cloned().collect()
     }
-    /// The lines that contain `part`, once there are any: what it prints on its two streams is read by two threads, and logs
-    /// are written behind the work.
+    /// The lines that contain `part`, once there are any: logs are written behind the work, and read by a thread.
     #[track_caller]
     pub fn says(&self, part: &str) -> Vec<String> {
         eventually(part, || Some(self.lines(part)).filter(|l| !l.is_empty()))

@@ -132,24 +132,40 @@ fn an_interrupt_waits_for_requests_and_a_second_one_does_not() {
     assert!(!weir.ended().success() && begun.elapsed() < Duration::from_secs(30));
 }
 
-/// After SIGTERM new connections are let in for the drain time. What is idle leaves at once, a tunnel is closed at the end.
+/// A tunnel, and a response that never ends.
+fn endless(weir: &Weir) -> [Connection; 2] {
+    let open = |request: &str, status| {
+        let mut c = Connection::open(weir.address()).unwrap();
+        c.send(request).unwrap();
+        assert_eq!(c.head().unwrap().status, status);
+        c
+    };
+    [open(UPGRADE, 101), open("GET /sse?every=50ms&n=100000 HTTP/1.1\r\nhost: h\r\n\r\n", 200)]
+}
+
+/// After SIGTERM new connections are accepted for the drain time. What is idle is closed at once.
 #[test]
-fn a_termination_closes_what_is_idle_and_waits_for_the_rest() {
-    let mut weir = Start::new().file("gateway.yaml", TO_ECHO).arg("--drain-time").arg("4s").arg("--shutdown-timeout").arg("1s").run();
+fn a_termination_closes_what_is_idle_and_accepts_for_the_drain_time() {
+    let mut weir = Start::new().file("gateway.yaml", TO_ECHO).arg("--drain-time").arg("10m").run();
     let (silent, idle) = (TcpStream::connect(weir.address()).unwrap(), asked(&weir).into_inner());
-    let mut tunnel = Connection::open(weir.address()).unwrap();
-    tunnel.send(UPGRADE).unwrap();
-    assert_eq!(tunnel.head().unwrap().status, 101);
-    let mut events = Connection::open(weir.address()).unwrap();
-    events.send("GET /sse?every=50ms&n=100000 HTTP/1.1\r\nhost: h\r\n\r\n").unwrap();
-    assert_eq!(events.head().unwrap().status, 200);
+    let _open = endless(&weir);
     weir.signal("TERM");
     assert!(closes(&silent) && closes(&idle));
     let mut late = Connection::open(weir.address()).unwrap();
     let answer = late.request("GET", "h", "/", &[], b"").unwrap();
     assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    weir.signal("TERM");
+    assert!(!weir.ended().success());
+}
+
+/// After the drain time and the shutdown timeout, what has not ended is closed, and counted.
+#[test]
+fn a_termination_closes_the_rest_after_the_timeout() {
+    let mut weir = Start::new().file("gateway.yaml", TO_ECHO).arg("--drain-time").arg("1s").arg("--shutdown-timeout").arg("1s").run();
+    let _open = endless(&weir);
+    weir.signal("TERM");
     assert!(weir.ended().success());
-    weir.says("closing what is still open after 5s; connections: 2, requests in flight: 2, upgraded: 1");
+    weir.says("closing what is still open after 2s; connections: 2, requests in flight: 2, upgraded: 1");
 }
 
 /// Clients that have begun a handshake may finish it; silent ones are closed soon, also those that have agreed on HTTP/2.
