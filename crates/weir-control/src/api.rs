@@ -6,5 +6,6 @@ pub mod ingress;
 pub mod istio;
 pub mod kubernetes;
 pub mod labels;
+pub mod mcp_bridge;
 pub mod plugin;
 pub mod settings;

@@ -4,6 +4,7 @@ use crate::{
     index::{Applied, Index, UnitId},
     kubernetes::{Cluster, Connection},
     object::Finding,
+    registry::Registries,
     source::{
         files::{Changes, Files, Noted},
         inbox::{Event, Inbox},
@@ -70,6 +71,7 @@ pub struct Control {
     watch: Option<Watch>,
     unwatched: Option<Diagnostic>,
     cluster: Option<Cluster>,
+    registries: Registries,
     /// Changes of files that wait until the cluster was read.
     withheld: Option<Changes>,
 }
@@ -83,6 +85,7 @@ impl Control {
             watch: None,
             unwatched: None,
             cluster: None,
+            registries: Registries::default(),
             withheld: None,
         }
     }
@@ -212,13 +215,14 @@ impl Control {
     }
 
     fn update(&mut self, changes: Changes, files: &[PathBuf], start: Instant) -> Update {
-        let Some((changes, first)) = self.merge(changes) else {
+        let Some((mut changes, first)) = self.merge(changes) else {
             return self.only_tell(start);
         };
         if changes.is_empty() && files.is_empty() && !first && self.cluster.is_some() {
             return self.only_tell(start);
         }
         let objects = changes.len();
+        changes.extend(self.registries.follow(&changes));
         let Applied { delta, status, found, found_on, translated } = self.index.apply(changes, files);
         self.edit_status(Edit { revision: delta.revision, objects: status, ..Edit::default() }, found, found_on);
         let read = first.then(|| self.read());

@@ -10,6 +10,7 @@
 //! - [`kubernetes`]: the objects of a cluster, read and watched
 //! - [`status`]: what to show of each object
 //! - [`store`]: objects by key
+//! - [`registry`]: services of registries, as objects
 //! - [`translate`]: from objects to resources, one module per API
 //! - [`index`]: what is derived from what
 //! - [`control`]: all of it, as a thread
@@ -27,6 +28,7 @@ mod guard;
 pub mod index;
 pub mod kubernetes;
 pub mod object;
+pub mod registry;
 pub mod source;
 pub mod status;
 pub mod store;

@@ -5,7 +5,7 @@ mod unknown;
 
 pub use meta::{Document, Finding, KINDS, Key, Kind, KindInfo, Meta};
 
-use crate::api::{gateway_api, ingress, istio, kubernetes, plugin};
+use crate::api::{gateway_api, ingress, istio, kubernetes, mcp_bridge, plugin};
 use std::sync::Arc;
 use weir_config::{
     diagnostic::Diagnostic,
@@ -45,6 +45,7 @@ pub enum Spec {
     AuthorizationPolicy(Box<istio::AuthorizationPolicy>),
     /// Of both API groups.
     WasmPlugin(Box<plugin::Plugin>),
+    McpBridge(Box<mcp_bridge::McpBridge>),
 }
 
 /// A decoded object. Equal ones say the same, wherever they stand.
@@ -255,5 +256,6 @@ fn decode_spec(kind: Kind, root: &reader::Object<'_>, meta: &Meta) -> Option<Spe
         Kind::AuthorizationPolicy => Spec::AuthorizationPolicy(Box::new(istio::decode_authorization_policy(root, meta))),
         Kind::WasmPlugin => Spec::WasmPlugin(Box::new(plugin::decode(root, meta, false))),
         Kind::HigressWasmPlugin => Spec::WasmPlugin(Box::new(plugin::decode(root, meta, true))),
+        Kind::McpBridge => Spec::McpBridge(Box::new(mcp_bridge::decode(root)?)),
     })
 }

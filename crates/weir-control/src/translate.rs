@@ -10,6 +10,7 @@ mod endpoints;
 mod gateway_api;
 mod ingress;
 mod istio;
+mod mcp_bridge;
 mod plugin;
 mod secret;
 mod settings;
@@ -54,7 +55,7 @@ impl Unit {
             GatewayClass | Gateway | ListenerSet | BackendTlsPolicy | HttpRoute | GrpcRoute | TlsRoute | TcpRoute | UdpRoute | Ingress => {
                 true
             }
-            IstioGateway | VirtualService | AuthorizationPolicy | WasmPlugin | HigressWasmPlugin => true,
+            IstioGateway | VirtualService | AuthorizationPolicy | WasmPlugin | HigressWasmPlugin | McpBridge => true,
             ConfigMap => CONFIG_MAPS.contains(&&*key.name),
             _ => false,
         }
@@ -101,6 +102,7 @@ fn translate_object(cx: &Cx<'_>, object: &Arc<Object>, part: &mut Part) {
         Spec::VirtualService(service) => istio::translate_virtual_service(cx, object, service, part),
         Spec::AuthorizationPolicy(policy) => istio::translate_authorization_policy(cx, object, policy, part),
         Spec::WasmPlugin(plugin) => plugin::translate(cx, object, plugin, part),
+        Spec::McpBridge(bridge) => mcp_bridge::translate(object, bridge, part),
         Spec::ConfigMap(map) => part.settings.clone_from(&map.settings),
         _ => {}
     }

@@ -2,7 +2,10 @@
 pub mod annotations;
 pub mod index_keys;
 
-use crate::api::checks::{check_path, check_regex, hostname};
+use crate::api::{
+    checks::{check_path, check_regex, hostname},
+    mcp_bridge,
+};
 use annotations::Annotations;
 use weir_config::{
     model::{Name, PathMatch},
@@ -87,8 +90,10 @@ pub enum PathType {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backend {
-    /// `None` for a resource, which is not supported.
+    /// `None` for a resource.
     pub service: Option<(Name, PortRef)>,
+    /// The resource is the McpBridge: the annotation `destination` says where requests go.
+    pub bridge: bool,
     pub place: Chars,
     /// One-based line in the document.
     pub line: u32,
@@ -96,7 +101,7 @@ pub struct Backend {
 
 impl Backend {
     fn nowhere(field: &Field<'_>) -> Backend {
-        Backend { service: None, place: field.node().span, line: field.document_line() }
+        Backend { service: None, bridge: false, place: field.node().span, line: field.document_line() }
     }
 }
 
@@ -204,9 +209,14 @@ fn decode_match(field: &Field<'_>, object: &Object<'_>, notes: &Annotations) -> 
 fn decode_backend(field: &Field<'_>) -> Option<Backend> {
     let backend = field.object()?;
     let mut made = Backend::nowhere(field);
-    if backend.has("resource") {
-        // Reported where it is used.
-        return Some(made);
+    if let Some(resource) = backend.get("resource") {
+        let resource = resource.object()?;
+        let [group, kind, name] = ["apiGroup", "kind", "name"].map(|field| resource.str(field).unwrap_or_default());
+        // Others are reported where they are used.
+        made.bridge = (group, kind, name) == (mcp_bridge::GROUP, "McpBridge", mcp_bridge::NAME);
+        if !backend.has("service") {
+            return Some(made);
+        }
     }
     let service = backend.required("service")?.object()?;
     let port = service.required("port")?.object()?;

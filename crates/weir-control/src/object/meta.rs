@@ -45,6 +45,7 @@ pub enum Kind {
     AuthorizationPolicy,
     WasmPlugin,
     HigressWasmPlugin,
+    McpBridge,
 }
 
 /// How a kind is spelled and read.
@@ -97,6 +98,7 @@ kinds! {
     AuthorizationPolicy "security.istio.io" ["v1", "v1beta1"] "AuthorizationPolicy" namespaced;
     WasmPlugin "extensions.istio.io" ["v1alpha1"] "WasmPlugin" namespaced;
     HigressWasmPlugin "extensions.higress.io" ["v1alpha1"] "WasmPlugin" namespaced;
+    McpBridge "networking.higress.io" ["v1"] "McpBridge" namespaced;
 }
 
 impl KindInfo {
@@ -363,6 +365,7 @@ mod tests {
             (Kind::EndpointSlice, "endpointslices"),
             (Kind::ServiceEntry, "serviceentries"),
             (Kind::HigressWasmPlugin, "wasmplugins"),
+            (Kind::McpBridge, "mcpbridges"),
         ] {
             assert_eq!(kind.info().plural(), plural);
         }

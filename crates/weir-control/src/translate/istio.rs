@@ -15,6 +15,7 @@ mod terminate;
 mod upstream;
 
 pub use authorization_policy::translate as translate_authorization_policy;
+pub use destination::resolve as resolve_destination;
 pub use route::translate as translate_virtual_service;
 pub use server::translate as translate_gateway;
 pub use upstream::{service_entry, traffic_policy};

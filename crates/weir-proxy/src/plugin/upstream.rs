@@ -47,7 +47,7 @@ impl Own {
 }
 
 /// Services that some registry outside of this gateway would have to know.
-const REGISTRIES: [&str; 4] = [".static", ".dns", ".nacos", ".consul"];
+const REGISTRIES: [&str; 6] = [".static", ".dns", ".nacos", ".consul", ".zookeeper", ".eureka"];
 
 /// Resolves `name` (its query string, if any, already cut off).
 ///
@@ -61,6 +61,12 @@ pub fn resolve(name: &str, speaks: Speaks, own: &Own, clusters: &ClusterRegistry
     }
     let filled = |name: &str| clusters.find(name).filter(|slot| slot.current().is_some());
     if let Some(slot) = filled(name).or_else(|| filled(host)) {
+        return Ok(Upstream::Cluster(slot));
+    }
+    // The hosts of clusters are in lower case; registries have services as `provider.DEFAULT-GROUP.public.nacos`.
+    let lower = host.to_ascii_lowercase();
+    let parts = parts.map(|parts| Outbound { host: &lower, ..parts });
+    if let Some(slot) = parts.as_ref().and_then(|p| filled(&format!("outbound|{}|{}|{lower}", p.port, p.subset))) {
         return Ok(Upstream::Cluster(slot));
     }
     if let Some(parts) = &parts {

@@ -92,7 +92,7 @@ fn the_chart_renders_what_values_ask_for_and_refuses_what_is_wrong() {
         ),
         (&["namespaces={a,b}"], &["--namespace=a", "--namespace=b", "namespace: b\n"], &[]),
         (&["apis.gateway=false"], &["kind: IngressClass"], &["gateway.networking.k8s.io", "kind: GatewayClass"]),
-        (&["apis.istio=false", "apis.wasmPlugin=false"], &["httproutes"], &["istio.io", "higress.io", "pods"]),
+        (&["apis.istio=false", "apis.wasmPlugin=false", "apis.mcpBridge=false"], &["httproutes"], &["istio.io", "higress.io", "pods"]),
         (&["autoscaling.enabled=true"], &["kind: HorizontalPodAutoscaler", "kind: PodDisruptionBudget"], &["replicas: "]),
         (&["replicaCount=1"], &["replicas: 1"], &["kind: PodDisruptionBudget"]),
         (&["metrics.podMonitor.create=true", "metrics.podMonitor.labels.release=prom"], &["kind: PodMonitor", "release: prom"], &[]),

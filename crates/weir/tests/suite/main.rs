@@ -62,6 +62,7 @@ mod plugin_traps;
 mod plugins;
 mod quickstart;
 mod refused;
+mod registries;
 mod routing;
 mod samples;
 mod settings;

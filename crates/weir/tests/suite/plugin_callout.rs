@@ -117,6 +117,11 @@ metadata: { name: auth-dns }
 spec: { hosts: [auth.dns], ports: [{ number: 80, name: http }], resolution: STATIC, endpoints: [{ address: 127.0.0.1, ports: { http: $ECHO2 } }] }
 ---
 { apiVersion: v1, kind: Service, metadata: { name: lonely }, spec: { ports: [{ port: 80 }] } }
+---
+apiVersion: networking.higress.io/v1
+kind: McpBridge
+metadata: { name: default, namespace: higress-system }
+spec: { registries: [{ type: static, name: Listed, domain: '127.0.0.1:$ECHO2', port: 80 }] }
 ";
 
 #[test]
@@ -133,7 +138,8 @@ fn services_that_no_route_names_can_be_called() {
     let becomes = |to: &str, status: u16| {
         eventually(&format!("{to} answers with {status}"), || (ask(&weir, to, &[("x-ask", "plain")]).status == status).then_some(()));
     };
-    for to in [service, entry] {
+    // As Higress' plugins name the service of a registry; the console registers it on port 80, whatever they ask for.
+    for to in [service, entry, "outbound|80||Listed.static", "outbound|8000||Listed.static"] {
         let answer = ask(&weir, to, &[("x-ask", "plain")]);
         assert_eq!((answer.status, &answer.json()["name"]), (200, &"echo2".into()), "{to}: {answer:?}");
     }

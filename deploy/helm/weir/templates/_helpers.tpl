@@ -74,4 +74,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
   resources: [wasmplugins/status]
   verbs: [patch]
 {{- end }}
+{{- if .Values.apis.mcpBridge }}
+- apiGroups: [networking.higress.io]
+  resources: [mcpbridges]
+  verbs: [list, watch]
+{{- end }}
 {{- end }}

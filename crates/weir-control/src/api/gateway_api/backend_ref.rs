@@ -1,4 +1,5 @@
 //! References of routes to backends.
+use crate::api::mcp_bridge;
 use weir_config::{model::Name, node::Chars, reader::Object};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +16,8 @@ pub enum BackendKind {
     Service,
     /// Istio's way to name a host of a ServiceEntry.
     Hostname,
+    /// Higress' way to name a service of a registry. Its port may be left out.
+    Registry,
     /// `Kind of the group GROUP`
     Other(Box<str>),
 }
@@ -24,6 +27,7 @@ pub fn decode(object: &Object<'_>) -> Option<BackendRef> {
     let kind = match (group, kind) {
         ("" | "core", "Service") => BackendKind::Service,
         ("networking.istio.io", "Hostname") => BackendKind::Hostname,
+        (mcp_bridge::GROUP, "Service") => BackendKind::Registry,
         _ => BackendKind::Other(format!("{kind} of the group \"{group}\"").into()),
     };
     Some(BackendRef {

@@ -1,6 +1,7 @@
 //! Annotations of an Ingress, with the meaning that Higress gives them: `nginx.ingress.kubernetes.io/NAME` and `higress.io/NAME` say the
 //! same, and where both are there the first counts. What cannot be honoured is reported; where it guards access, the Ingress is refused.
 mod connection;
+mod destination;
 mod given;
 mod policy;
 mod routing;
@@ -11,6 +12,7 @@ pub use policy::{ServiceRef, Traffic};
 pub use routing::{Canary, Matching, Redirects, Rewrite};
 pub use unsupported::{GUARDS, Refusal};
 
+use crate::api::istio::virtual_service::Destination;
 use given::Given;
 use std::sync::Arc;
 use weir_config::{
@@ -33,6 +35,8 @@ pub struct Annotations {
     pub rbac: Option<Arc<Rbac>>,
     pub local_rate_limit: Option<Arc<LocalRateLimit>>,
     pub traffic: Traffic,
+    /// Where requests of the backend McpBridge go.
+    pub destinations: Vec<Destination>,
     pub tls: Tls,
     pub upstream: Option<Box<Upstream>>,
     /// Something here keeps requests out, or is meant to: the Ingress must not be served without it.
@@ -64,6 +68,7 @@ pub fn decode(root: &Object<'_>) -> Option<Box<Annotations>> {
         rbac: policy::source_ranges(&given).map(Arc::new),
         local_rate_limit: policy::rate_limit(&given).map(Arc::new),
         traffic: policy::traffic(&given),
+        destinations: destination::destinations(&given),
         tls: connection::tls(&given),
         upstream: connection::upstream(&given).map(Box::new),
         ..Annotations::default()

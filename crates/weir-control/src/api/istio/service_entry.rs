@@ -1,5 +1,8 @@
 //! ServiceEntry: hosts that no Kubernetes Service describes; and WorkloadEntry, which serves them.
-use super::read::{ExportTo, host_field};
+use super::{
+    destination_rule::Originate,
+    read::{ExportTo, host_field},
+};
 use crate::{
     api::labels::{Labels, labels, selector},
     object::meta::Meta,
@@ -31,6 +34,8 @@ pub struct Port {
     pub protocol: UpstreamProtocol,
     /// The endpoints speak TLS there (`HTTPS`, `TLS`).
     pub tls: bool,
+    /// How TLS is originated where no DestinationRule says it; only services of registries have it.
+    pub originate: Option<Box<Originate>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,7 +146,7 @@ fn port(field: &Field<'_>) -> Option<Port> {
     };
     let tls =
         object.get("protocol").and_then(|f| f.node().as_str()).is_some_and(|p| ["HTTPS", "TLS"].iter().any(|t| p.eq_ignore_ascii_case(t)));
-    Some(Port { number, name: name.into(), target, protocol, tls })
+    Some(Port { number, name: name.into(), target, protocol, tls, originate: None })
 }
 
 /// As Istio reads the prefix of a port's name.

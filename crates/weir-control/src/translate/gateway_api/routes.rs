@@ -319,6 +319,26 @@ impl Maker<'_> {
                 }
                 Ok(ClusterKey::host(port, &host))
             }
+            BackendKind::Registry => {
+                let host = name.to_ascii_lowercase();
+                let ports: BTreeSet<u16> = self
+                    .cx
+                    .by_word(Kind::ServiceEntry, &host)
+                    .filter_map(|object| if let Spec::ServiceEntry(entry) = &object.spec { Some(entry) } else { None })
+                    .flat_map(|entry| entry.ports.iter().map(|p| p.number))
+                    .collect();
+                let list = || ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+                match (reference.port, ports.first()) {
+                    (_, None) => {
+                        let help = "see the registries of the McpBridge";
+                        Err(("BackendNotFound", format!("no registry has a service {host}"), help.into()))
+                    }
+                    (None, Some(only)) if ports.len() == 1 => Ok(ClusterKey::host(*only, &host)),
+                    (Some(port), _) if ports.contains(&port) => Ok(ClusterKey::host(port, &host)),
+                    (Some(port), _) => Err(("BackendNotFound", format!("{host} has no port {port}"), format!("one of {}", list()))),
+                    (None, _) => Err(("BackendNotFound", format!("{host} has several ports"), format!("add port, one of {}", list()))),
+                }
+            }
             BackendKind::Other(kind) => Err(("InvalidKind", format!("{kind} is no backend"), "a Service".into())),
         }
     }

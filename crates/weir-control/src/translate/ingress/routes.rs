@@ -6,8 +6,9 @@ use crate::{
         annotations::{Annotations, ServiceRef},
         route_name,
     },
+    api::istio::virtual_service::Destination,
     object::{Kind, Object},
-    translate::{Bind, ClusterKey, Cx, Part, Rank, RankApi, RankPath, RouteEntry, endpoints, http_table},
+    translate::{Bind, ClusterKey, Cx, Part, Rank, RankApi, RankPath, RouteEntry, endpoints, http_table, istio::resolve_destination},
 };
 use std::{cmp::Reverse, sync::Arc};
 use weir_config::{
@@ -104,15 +105,15 @@ impl<'a> Maker<'a> {
 
     fn path(&self, host: Option<&Name>, path: &Path, nth: u32, field: &str, part: &mut Part) {
         let (matches, rank) = (self.matches(path.matches.clone(), host), self.rank(path, nth));
-        let mut draft = self.draft(path, self.target(&path.backend, field, part), path.line, part);
+        let mut draft = self.draft(path, self.targets(&path.backend, field, part), path.line, part);
         let canaries =
             if matches!(draft.action, RouteAction::Forward(_)) { canary::of(self.cx, self.ingress, host, path) } else { Vec::new() };
         for canary in &canaries {
             let Some(header) = &canary.canary.header else { continue };
-            let cluster = self.target_of(&canary.object.key.namespace, &canary.path.backend, part).0;
+            let clusters = self.canary_targets(canary, part);
             let mut action = draft.action.clone();
             if let RouteAction::Forward(forward) = &mut action {
-                forward.clusters = vec![cluster];
+                forward.clusters = clusters;
             }
             let (request_headers, response_headers) = (canary.notes.request_headers.clone(), canary.notes.response_headers.clone());
             let own = Draft { object: canary.object, action, request_headers, response_headers, line: canary.path.line };
@@ -130,27 +131,33 @@ impl<'a> Maker<'a> {
         let by_weight: Vec<_> = canaries.iter().filter(|c| c.canary.header.is_none() && c.canary.weight > 0).collect();
         let (Some(first), RouteAction::Forward(forward)) = (by_weight.first(), &mut draft.action) else { return };
         let taken = by_weight.iter().fold(0u32, |sum, c| sum.saturating_add(c.canary.weight));
+        let targets: Vec<_> = by_weight.iter().map(|canary| self.canary_targets(canary, part)).collect();
+        // Of several destinations each takes a part of the share.
+        let several = forward.clusters.len() > 1 || targets.iter().any(|clusters| clusters.len() > 1);
+        let unit = if several { 1000 } else { 1 };
+        share(&mut forward.clusters, first.canary.weight_total.saturating_sub(taken), unit);
         for cluster in &mut forward.clusters {
-            cluster.weight = first.canary.weight_total.saturating_sub(taken);
-            cluster.request_headers = std::mem::take(&mut draft.request_headers);
-            cluster.response_headers = std::mem::take(&mut draft.response_headers);
+            cluster.request_headers = draft.request_headers.clone();
+            cluster.response_headers = draft.response_headers.clone();
         }
-        for found in by_weight {
-            let mut cluster = self.target_of(&found.object.key.namespace, &found.path.backend, part).0;
-            cluster.weight = found.canary.weight;
-            cluster.request_headers = found.notes.request_headers.clone();
-            cluster.response_headers = found.notes.response_headers.clone();
-            forward.clusters.push(cluster);
+        (draft.request_headers, draft.response_headers) = Default::default();
+        for (found, mut clusters) in by_weight.into_iter().zip(targets) {
+            share(&mut clusters, found.canary.weight, unit);
+            for cluster in &mut clusters {
+                cluster.request_headers = found.notes.request_headers.clone();
+                cluster.response_headers = found.notes.response_headers.clone();
+            }
+            forward.clusters.append(&mut clusters);
         }
     }
 
     /// What the annotations make of the requests of a path.
-    fn draft(&self, path: &Path, target: WeightedCluster, line: u32, part: &mut Part) -> Draft<'a> {
+    fn draft(&self, path: &Path, targets: Vec<WeightedCluster>, line: u32, part: &mut Part) -> Draft<'a> {
         let notes = self.notes;
         let action = match &notes.redirects.to {
             Some(redirect) => RouteAction::Redirect(Box::new(redirect.clone())),
             None => {
-                let mut forward = Forward::to(vec![target]);
+                let mut forward = Forward::to(targets);
                 forward.path_rewrite = self.path_rewrite(path).map(Box::new);
                 forward.host_rewrite = notes.rewrite.host.as_ref().map(|host| HostRewrite::Literal(host.to_string()));
                 forward.timeout = notes.traffic.timeout;
@@ -221,7 +228,7 @@ impl<'a> Maker<'a> {
 
     /// For what no path matches: of the hosts of this Ingress, and of hosts that no Ingress has.
     fn default_backend(&self, backend: &Backend, part: &mut Part) {
-        let target = self.target(backend, "spec.defaultBackend", part);
+        let targets = self.targets(backend, "spec.defaultBackend", part);
         let mut hosts: Vec<Option<&Name>> = self.ingress.rules.iter().map(|r| r.host.as_ref()).collect();
         hosts.push(None);
         hosts.sort();
@@ -229,7 +236,7 @@ impl<'a> Maker<'a> {
         let root = Path { matches: PathMatch::Prefix("/".into()), length: 1, backend: backend.clone(), line: backend.line };
         for host in hosts {
             let rank = Rank::listed(RankApi::Default, &self.object.meta.created, self.owner.clone(), 0);
-            let draft = self.draft(&root, target.clone(), backend.line, part);
+            let draft = self.draft(&root, targets.clone(), backend.line, part);
             self.add(host, rank, self.matches(root.matches.clone(), host), draft, part);
         }
     }
@@ -314,6 +321,23 @@ impl<'a> Maker<'a> {
         }
     }
 
+    /// The clusters of a backend: one, or those of the annotation `destination`. What leads nowhere is reported.
+    fn targets(&self, backend: &Backend, field: &str, part: &mut Part) -> Vec<WeightedCluster> {
+        if !backend.bridge || self.notes.destinations.is_empty() {
+            return vec![self.target(backend, field, part)];
+        }
+        destinations(self.cx, self.object, &self.notes.destinations, part)
+    }
+
+    /// As [`Maker::targets`], of a canary, whose own unit reports.
+    fn canary_targets(&self, canary: &canary::Found<'_>, part: &mut Part) -> Vec<WeightedCluster> {
+        let backend = &canary.path.backend;
+        match backend.bridge && !canary.notes.destinations.is_empty() {
+            true => destinations(self.cx, canary.object, &canary.notes.destinations, part),
+            false => vec![self.target_of(&canary.object.key.namespace, backend, part).0],
+        }
+    }
+
     /// The cluster of a backend; one that leads nowhere is reported.
     fn target(&self, backend: &Backend, field: &str, part: &mut Part) -> WeightedCluster {
         let (mut target, trouble) = self.target_of(&self.object.key.namespace, backend, part);
@@ -342,7 +366,13 @@ impl<'a> Maker<'a> {
 
     fn look_up(&self, namespace: &str, backend: &Backend) -> Result<ClusterKey, (String, String)> {
         let Some((name, port)) = &backend.service else {
-            return Err(("a resource is no backend yet".into(), "use a service".into()));
+            return Err(match backend.bridge {
+                true => (
+                    "the McpBridge is a backend, and nothing says which service".into(),
+                    "add the annotation higress.io/destination".into(),
+                ),
+                false => ("this resource is no backend".into(), "a service, or the McpBridge default of networking.higress.io".into()),
+            });
         };
         let found = match port {
             PortRef::Number(number) => self.cx.service_port(namespace, name, *number),
@@ -368,6 +398,25 @@ impl<'a> Maker<'a> {
         let Ok(key) = self.look_up(&self.object.key.namespace, backend) else { return false };
         let service = key.kubernetes().and_then(|(namespace, name)| self.cx.get(Kind::Service, namespace, name));
         service.is_some_and(|service| endpoints::has_endpoints(self.cx, service, key.port))
+    }
+}
+
+/// The clusters of destinations, which are hosts of registries, ServiceEntries or Services.
+fn destinations(cx: &Cx<'_>, object: &Object, all: &[Destination], part: &mut Part) -> Vec<WeightedCluster> {
+    let made = all.iter().map(|to| {
+        let key = resolve_destination(cx, object, to, cx.options.http_port, true, part);
+        let cluster = key.map(|key| part.use_cluster(key));
+        WeightedCluster { cluster, weight: to.weight, unresolved_status: 503, ..WeightedCluster::only("".into()) }
+    });
+    made.collect()
+}
+
+/// Gives clusters their parts of a share, in units of which one percent has `unit`.
+fn share(clusters: &mut [WeightedCluster], share: u32, unit: u32) {
+    let sum: u64 = clusters.iter().map(|cluster| u64::from(cluster.weight)).sum();
+    for cluster in clusters {
+        let part = u64::from(cluster.weight) * u64::from(share) * u64::from(unit) / sum.max(1);
+        cluster.weight = part.min(u64::from(u32::MAX)) as u32;
     }
 }
 

@@ -48,7 +48,7 @@ pub fn resolve(cx: &Cx<'_>, object: &Object, to: &Destination, listens: u16, htt
             Diagnostic::warning("UnusedField", message).help("route it by tcp or tls, or remove trafficPolicy.tunnel"),
         );
     } else if http {
-        let speaks_tls = seen.iter().any(|(_, entry)| entry.ports.iter().any(|p| p.number == port && p.tls));
+        let speaks_tls = seen.iter().any(|(_, entry)| entry.ports.iter().any(|p| p.number == port && p.tls && p.originate.is_none()));
         if speaks_tls && upstream::settings(cx, &key).tls.is_none() {
             let message = format!("port {port} of {} speaks TLS, and no DestinationRule originates it: plain text is sent there", to.host);
             let help = "add a DestinationRule for the host with trafficPolicy.tls.mode: SIMPLE (or DISABLE, to be plain about it)";

@@ -233,16 +233,26 @@ pub fn traffic_policy(cx: &Cx<'_>, key: &ClusterKey, draft: &mut Draft, part: &m
     if let Some(found) = &settings.outlier_detection {
         cluster.outlier_detection = Some(Box::new(found.clone()));
     }
-    if key.purpose != Purpose::ServerName
-        && let Some(tls) = &settings.tls
-        && let Some(originate) = &tls.originate
-    {
-        // Settings come from the first rule, or from the rule that has the subset.
-        let owner = subset(&rules, &key.subset).map(|(object, _)| object).or(rules.first().map(|(object, _)| *object));
-        if let Some(owner) = owner {
-            cluster.tls = Some(Box::new(upstream_tls(cx, key, owner, originate, part)));
-        }
+    if key.purpose == Purpose::ServerName {
+        return;
     }
+    let by_registry = || entries(cx, key.host()).into_iter().find_map(|(object, entry)| Some((object, originates(entry, key.port)?)));
+    let originate = match &settings.tls {
+        // Settings come from the first rule, or from the rule that has the subset.
+        Some(tls) => {
+            let owner = subset(&rules, &key.subset).map(|(object, _)| object).or(rules.first().map(|(object, _)| *object));
+            owner.zip(tls.originate.as_ref())
+        }
+        None if key.kubernetes().is_some() => None,
+        None => by_registry(),
+    };
+    if let Some((owner, originate)) = originate {
+        cluster.tls = Some(Box::new(upstream_tls(cx, key, owner, originate, part)));
+    }
+}
+
+fn originates(entry: &ServiceEntry, port: u16) -> Option<&Originate> {
+    entry.ports.iter().find(|p| p.number == port)?.originate.as_deref()
 }
 
 /// Reports rules for workloads with certain labels where this one was given none.
