@@ -1,5 +1,6 @@
 //! The resources that a proxy runs on, in Envoy's nouns. Each is immutable behind an `Arc`: a new [`Config`] shares
 //! with the one before it everything that did not change, so that "what changed" is a comparison of pointers.
+mod basic_auth;
 mod cluster;
 mod compressor;
 mod filter;
@@ -11,6 +12,7 @@ mod rbac;
 mod route;
 mod secret;
 
+pub use basic_auth::*;
 pub use cluster::*;
 pub use compressor::*;
 pub use filter::*;

@@ -84,6 +84,8 @@ details! {
 
     WasmCloseStream = "wasm_close_stream" "A plugin closed the stream.",
     LocalRateLimited = "local_rate_limited" "The local rate limit is reached.",
+    MissingCredential = "missing_credential_for_basic_auth" "The request has no user and password.",
+    InvalidCredential = "invalid_credential_for_basic_auth" "The user or the password is wrong.",
     CorsPreflight = "cors_preflight" "The CORS filter answered a preflight request.",
     FaultFilterAbort = "fault_filter_abort" "The fault filter aborted the request.",
 }

@@ -3,6 +3,7 @@
 //!
 //! To add a filter: a variant of `HttpFilterConfig` in the model, of [`FilterConfig`] and of [`Filter`], a file here, and its place in
 //! `HttpFilter::list`.
+pub mod basic_auth;
 pub mod chain;
 pub mod compressor;
 pub mod config;
@@ -106,6 +107,7 @@ impl FilterContext {
 
 /// A filter on one stream.
 pub enum Filter {
+    BasicAuth(basic_auth::BasicAuth),
     Compressor(compressor::CompressorFilter),
     Cors(cors::Cors),
     Fault(fault::Fault),
@@ -119,6 +121,7 @@ pub enum Filter {
 impl Filter {
     pub fn new(config: &FilterConfig) -> Filter {
         match config {
+            FilterConfig::BasicAuth(config) => Filter::BasicAuth(basic_auth::BasicAuth::new(config.clone())),
             FilterConfig::Compressor(config) => Filter::Compressor(compressor::CompressorFilter::new(config.clone())),
             FilterConfig::Cors(config) => Filter::Cors(cors::Cors::new(config.clone())),
             FilterConfig::Fault(config) => Filter::Fault(fault::Fault::new(config.clone())),
@@ -133,7 +136,7 @@ impl Filter {
         match self {
             Filter::Compressor(f) => part == Part::Headers || direction == Direction::Response && f.is_compressing(),
             Filter::Cors(_) | Filter::LocalRateLimit(_) => part == Part::Headers,
-            Filter::Fault(_) | Filter::Rbac(_) => (direction, part) == (Direction::Request, Part::Headers),
+            Filter::BasicAuth(_) | Filter::Fault(_) | Filter::Rbac(_) => (direction, part) == (Direction::Request, Part::Headers),
             Filter::Wasm(f) => f.wants(direction, part),
             #[cfg(test)]
             Filter::Scripted(_) => true,
@@ -143,6 +146,7 @@ impl Filter {
     /// The request's head; `end`: there is no body.
     pub fn decode_headers(&mut self, cx: &FilterContext, end: bool) -> Flow {
         match self {
+            Filter::BasicAuth(f) => f.decode_headers(cx),
             Filter::Compressor(f) => f.decode_headers(cx),
             Filter::Cors(f) => f.decode_headers(cx),
             Filter::Fault(f) => f.decode_headers(cx),
@@ -214,6 +218,7 @@ impl Filter {
     /// Whether the filter has stopped a head and works on its decision, which [`Filter::poll`] gives.
     pub fn is_working(&self) -> bool {
         match self {
+            Filter::BasicAuth(f) => f.is_checking(),
             Filter::Fault(f) => f.is_delayed(),
             _ => false,
         }
@@ -222,6 +227,7 @@ impl Filter {
     /// The decision about a head that the filter has stopped.
     pub fn poll(&mut self, cx: &mut Context) -> Poll<Flow> {
         match self {
+            Filter::BasicAuth(f) => f.poll(cx),
             Filter::Fault(f) => f.poll(cx),
             _ => Poll::Pending,
         }
@@ -229,7 +235,7 @@ impl Filter {
 
     /// Whether the filter decides who is let in: it must see a request again that has got another route on its way.
     pub fn guards(&self) -> bool {
-        matches!(self, Filter::Rbac(_) | Filter::LocalRateLimit(_))
+        matches!(self, Filter::BasicAuth(_) | Filter::Rbac(_) | Filter::LocalRateLimit(_))
     }
 
     /// The stream is over; called once.

@@ -6,6 +6,7 @@ mod cache;
 mod clock;
 mod encode;
 mod end;
+mod error_backend;
 mod h1;
 mod h2;
 mod interim;

@@ -9,7 +9,7 @@ pub mod rewrite;
 mod sharded;
 mod table;
 
-pub use action::{ActionRt, ForwardRt, MirrorRt, RouteRt, Target};
+pub use action::{ActionRt, ErrorBackendRt, ForwardRt, MirrorRt, RouteRt, Target};
 pub use edit::RouteConfigRt;
 pub use host::HostRt;
 pub use table::RouteTable;

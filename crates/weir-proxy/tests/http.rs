@@ -305,7 +305,7 @@ fn circuit_breakers_and_dead_upstreams() {
 #[test]
 fn copies_go_to_mirrors() {
     let r = rig(|_, route, _| {
-        forward(route).mirrors = vec![Mirror { cluster: "c".into(), fraction: Fraction::ALL, disable_shadow_host_suffix_append: false }]
+        forward(route).mirrors = [Mirror { cluster: "c".into(), fraction: Fraction::ALL, disable_shadow_host_suffix_append: false }].into()
     });
     let mut c = r.dial();
     assert_eq!(get(&mut c, "/len/1").status, 200);

@@ -1,5 +1,5 @@
 //! HTTP filters: the list of a connection manager, and what virtual hosts and routes change about it.
-use super::{Compressor, Cors, Fault, LocalRateLimit, Name, PluginPhase, Rbac};
+use super::{BasicAuth, Compressor, Cors, Fault, LocalRateLimit, Name, PluginPhase, Rbac};
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
@@ -22,6 +22,7 @@ pub struct HttpFilter {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HttpFilterConfig {
+    BasicAuth(Arc<BasicAuth>),
     Compressor(Arc<Compressor>),
     Cors(Arc<Cors>),
     Fault(Arc<Fault>),
@@ -50,6 +51,7 @@ macro_rules! names {
 }
 
 names! {
+    BASIC_AUTH = "envoy.filters.http.basic_auth";
     COMPRESSOR = "envoy.filters.http.compressor";
     CORS = "envoy.filters.http.cors";
     INGRESS_CORS = "envoy.filters.http.cors.ingress";
@@ -63,6 +65,7 @@ impl HttpFilterConfig {
     /// The usual name of a filter of this kind: Envoy's, or that of the plugin.
     pub fn usual_name(&self) -> Name {
         match self {
+            HttpFilterConfig::BasicAuth(_) => BASIC_AUTH.clone(),
             HttpFilterConfig::Compressor(_) => COMPRESSOR.clone(),
             HttpFilterConfig::Cors(_) => CORS.clone(),
             HttpFilterConfig::Fault(_) => FAULT.clone(),
@@ -87,8 +90,9 @@ impl HttpFilter {
     /// The filters of a connection manager that translation makes, in their order. `plugins` are in the order of their phases.
     ///
     /// - Source ranges and rate limits of routes come first: a request that they refuse costs nothing else.
-    /// - CORS of an Ingress comes next, as in Higress and ingress-nginx: a preflight request carries no credentials, so the plugins
-    ///   behind it would refuse it.
+    /// - CORS of an Ingress comes next, as in Higress and ingress-nginx: a preflight request carries no credentials, so what
+    ///   is behind it would refuse it.
+    /// - Basic authentication of an Ingress is next: plugins and the upstream only see clients that were let in.
     /// - Plugins and `policies` follow in the order of Istio: the phases AUTHN and AUTHZ, AuthorizationPolicy, the phase STATS, and the
     ///   plugins without a phase.
     /// - Fault injection and the CORS of an HTTPRoute or VirtualService are last, in this order, as in Istio. So a policy or plugin
@@ -98,6 +102,7 @@ impl HttpFilter {
             HttpFilter::on_demand(HttpFilterConfig::Rbac(Arc::default())),
             HttpFilter::on_demand(HttpFilterConfig::LocalRateLimit(Arc::default())),
             HttpFilter { name: INGRESS_CORS.clone(), ..HttpFilter::on_demand(HttpFilterConfig::Cors(Arc::default())) },
+            HttpFilter::on_demand(HttpFilterConfig::BasicAuth(Arc::default())),
         ];
         let (before, behind): (Vec<_>, Vec<_>) =
             plugins.into_iter().partition(|(phase, _)| matches!(phase, PluginPhase::Authn | PluginPhase::Authz));

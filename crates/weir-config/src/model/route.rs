@@ -149,15 +149,27 @@ pub struct Forward {
     #[serde(serialize_with = "maybe_seconds")]
     pub idle_timeout: Option<Duration>,
     pub retry: Option<Arc<RetryPolicy>>,
-    pub mirrors: Vec<Mirror>,
+    pub mirrors: Box<[Mirror]>,
     pub session: Option<Arc<SessionPersistence>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_backend: Option<Box<ErrorBackend>>,
+}
+
+/// Takes the place of a backend that answers with certain statuses (`custom-http-errors` of ingress-nginx): it is sent the request for
+/// `/`, with the same method and body, and its response goes to the client. `X-Code`, `X-Format` and `X-Original-URI` say what the
+/// status was, what the client accepts, and what it requested.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ErrorBackend {
+    pub statuses: Vec<u16>,
+    pub cluster: Name,
+    pub request_headers: HeaderEdits,
 }
 
 impl Forward {
     /// Unchanged, to these clusters, for as long as it takes.
     pub fn to(clusters: Vec<WeightedCluster>) -> Forward {
-        let (path_rewrite, host_rewrite, timeout, idle_timeout, retry, session) = Default::default();
-        Forward { clusters, path_rewrite, host_rewrite, timeout, idle_timeout, retry, mirrors: Vec::new(), session }
+        let (path_rewrite, host_rewrite, timeout, idle_timeout, retry, mirrors, session, error_backend) = Default::default();
+        Forward { clusters, path_rewrite, host_rewrite, timeout, idle_timeout, retry, mirrors, session, error_backend }
     }
 }
 

@@ -30,7 +30,11 @@ pub fn of_settings() -> [(&'static str, Schema); 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::object::{KINDS, Kind};
+    use crate::{
+        api::ingress::annotations::keys::KEYS,
+        object::{KINDS, Kind},
+    };
+    use std::collections::BTreeSet;
     use weir_config::reader::record::{NoEffect, Step};
 
     #[test]
@@ -46,6 +50,22 @@ mod tests {
         }
         assert!(unread.is_empty(), "{unread:?}");
         assert!(described > 200, "{described}");
+    }
+
+    /// The table of annotations says of each whether it has an effect.
+    #[test]
+    fn annotations_are_read_as_their_table_says() {
+        let prefix = "nginx.ingress.kubernetes.io/";
+        let schema = of(Kind::Ingress.info());
+        let read: BTreeSet<&str> = schema
+            .keys()
+            .filter_map(|steps| match &steps[..] {
+                [.., Step::Field(name)] => name.strip_prefix(prefix).filter(|name| *name != "x"),
+                _ => None,
+            })
+            .collect();
+        let listed: BTreeSet<&str> = KEYS.iter().filter(|key| key.support.is_read()).map(|key| key.name).collect();
+        assert_eq!(read, listed);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! An Ingress names no port: it is served on the port for HTTP,
 //! and on the one for HTTPS for the hosts that any Ingress has a certificate for.
+mod auth;
 mod canary;
 mod routes;
 mod tls;
@@ -10,7 +11,10 @@ pub use upstream::apply as apply_to_cluster;
 
 use super::{Bind, Cx, Part, PortKind, PortPart, class::ForeignClass};
 use crate::{
-    api::ingress::{CONTROLLERS, Ingress, IngressClass, annotations::Annotations},
+    api::ingress::{
+        CONTROLLERS, Ingress, IngressClass,
+        annotations::{Annotations, Unsupported},
+    },
     object::{Kind, Object, Spec},
 };
 use std::sync::Arc;
@@ -46,7 +50,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, ingress: &Ingress, part: &mu
         // Its routes are made with those of the Ingress that it is a canary of.
         return canary::check(cx, object, ingress, notes, part);
     }
-    routes::Maker::new(cx, object, ingress, notes).translate(part);
+    routes::Maker::new(cx, object, ingress, notes, part).translate(part);
 }
 
 /// Says what of the annotations is not honoured.
@@ -60,18 +64,18 @@ fn report(object: &Object, notes: &Annotations, part: &mut Part) {
             (false, Some(_)) => {
                 ("this canary takes no requests", "remove it: a canary is guarded as the Ingress that it takes requests of")
             }
-            (false, None) => {
-                ("requests of its Ingress are answered with 503", "remove it where it is not needed, or guard the route by a WasmPlugin")
-            }
+            (false, None) => (
+                "requests of its Ingress are answered with 503",
+                refused.instead.unwrap_or("remove it where it is not needed, or guard the route by a WasmPlugin"),
+            ),
         };
-        let message = format!("{} is not supported yet, and without it access would be open: {so}", refused.key);
-        let message = if refused.canary { format!("{} is not supported yet: {so}", refused.key) } else { message };
+        let message = format!("{} is not supported, and without it access would be open: {so}", refused.key);
+        let message = if refused.canary { format!("{} is not supported: {so}", refused.key) } else { message };
         part.report(object, refused.place, field(&refused.key), Diagnostic::error("UnsupportedAnnotation", message).help(help));
     }
-    for (key, place) in &notes.unsupported {
-        let message = format!("{key} is not supported yet and has no effect");
-        let found = Diagnostic::warning("UnsupportedAnnotation", message).help("remove it, or accept that it does nothing");
-        part.report(object, *place, field(key), found);
+    for Unsupported { key, place, instead } in &notes.unsupported {
+        let message = format!("{key} is not supported and has no effect");
+        part.report(object, *place, field(key), Diagnostic::warning("UnsupportedAnnotation", message).help(instead.clone()));
     }
 }
 

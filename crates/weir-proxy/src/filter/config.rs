@@ -1,5 +1,5 @@
 //! Compiled configurations of filters: the list of a connection manager, and what virtual hosts and routes have in place of its entries.
-use super::{cors::CorsRt, local_rate_limit::LocalRateLimitRt, rbac::RbacRt};
+use super::{basic_auth::BasicAuthRt, cors::CorsRt, local_rate_limit::LocalRateLimitRt, rbac::RbacRt};
 use crate::{
     plugin::PluginSlot,
     route::matcher::{Invalid, Patterns},
@@ -32,6 +32,7 @@ fn join(all: impl Iterator<Item = [BodyMode; 2]>) -> [BodyMode; 2] {
 /// A compiled [`HttpFilterConfig`].
 #[derive(Clone)]
 pub enum FilterConfig {
+    BasicAuth(Arc<BasicAuthRt>),
     Compressor(Arc<Compressor>),
     Cors(Arc<CorsRt>),
     Fault(Arc<Fault>),
@@ -44,6 +45,7 @@ impl FilterConfig {
     /// `None` for a plugin, whose place is looked up elsewhere. The error is about a regular expression.
     fn compile(of: &HttpFilterConfig, patterns: &mut Patterns) -> Result<Option<FilterConfig>, Invalid> {
         Ok(Some(match of {
+            HttpFilterConfig::BasicAuth(config) => FilterConfig::BasicAuth(Arc::new(BasicAuthRt::compile(config))),
             HttpFilterConfig::Cors(config) => FilterConfig::Cors(Arc::new(CorsRt::compile(config, patterns)?)),
             HttpFilterConfig::Compressor(config) => FilterConfig::Compressor(config.clone()),
             HttpFilterConfig::Fault(config) => FilterConfig::Fault(config.clone()),
@@ -58,7 +60,11 @@ impl FilterConfig {
         match self {
             FilterConfig::Compressor(_) => [BodyMode::None, BodyMode::Stream],
             FilterConfig::Wasm(_) => [BodyMode::Stream; 2],
-            FilterConfig::Cors(_) | FilterConfig::Fault(_) | FilterConfig::Rbac(_) | FilterConfig::LocalRateLimit(_) => [BodyMode::None; 2],
+            FilterConfig::BasicAuth(_)
+            | FilterConfig::Cors(_)
+            | FilterConfig::Fault(_)
+            | FilterConfig::Rbac(_)
+            | FilterConfig::LocalRateLimit(_) => [BodyMode::None; 2],
         }
     }
 }

@@ -132,7 +132,7 @@ impl ActiveStream<'_> {
         Some(Again { retry, permit: permit? })
     }
 
-    fn can_resend(&self, up: &Body, replay: &Replay) -> bool {
+    pub(super) fn can_resend(&self, up: &Body, replay: &Replay) -> bool {
         match up {
             Body::Raw(p) => !p.spent,
             Body::Relay(_) => !replay.spent,

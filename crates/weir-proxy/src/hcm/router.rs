@@ -5,6 +5,7 @@ use super::{
     attempt::{Kept, Plan},
     clock::grpc_timeout,
     end::End,
+    error_backend::Errors,
     ns,
 };
 use crate::{
@@ -64,13 +65,15 @@ impl ActiveStream<'_> {
             cluster.stats.upstream_rq_pending_overflow.inc();
             return Err(self.overloaded());
         };
+        let errors = forward.error_backend.as_deref().map(|backend| Errors::new(backend, self.s.req.borrow().target()));
         self.edit_request(route, forward, target);
         let protocol = Protocol::of(&cluster, self.h2);
         let watched = self.chain.as_ref().is_some_and(|c| c.wants_body(Direction::Request));
         let shadows = mirror::chosen(&self.w.clusters, forward, target);
         // A copy needs the body in hand.
         let shadowed = !shadows.is_empty();
-        let held = shadowed || !self.request.reader.is_done() && forward.retry.as_ref().is_some_and(RetryRt::holds_body);
+        let resends = errors.is_some() || forward.retry.as_ref().is_some_and(RetryRt::holds_body);
+        let held = shadowed || resends && !self.request.reader.is_done();
         let raw = !self.h2 && protocol == Protocol::Http1 && !watched && !held;
         let by = &cluster.rt.config.hash_policy;
         let hash = match split {
@@ -83,15 +86,21 @@ impl ActiveStream<'_> {
         let timeout = forward.timeout.or(self.hcm.config().timeouts.route_timeout);
         self.set_deadlines(forward, timeout);
         // A request that nobody may send again is not held; HTTP/2 may refuse any.
-        let again = forward.retry.is_some() || shadowed || plan.protocol != Protocol::Http1 || self.s.req.borrow().method.is_idempotent();
+        let again = resends
+            || forward.retry.is_some()
+            || shadowed
+            || plan.protocol != Protocol::Http1
+            || self.s.req.borrow().method.is_idempotent();
         let mut kept = Kept::new(if again { self.hcm.config().limits.buffer_limit_bytes as usize } else { 0 });
         let early = self.request_ends(&kept.replay);
         if early {
             mirror::start(&self.w.clusters, &shadows, &self.s.req.borrow(), b"", timeout);
         }
-        let after = match self.tries(&plan, &mut kept).await {
-            Ok(tried) => self.respond(&plan, tried, &mut kept.replay).await,
-            Err(end) => Err(end),
+        let found = self.tries(&plan, &mut kept).await;
+        let after = match (errors, found) {
+            (Some(errors), found) if self.is_replaced(&errors, &found, &kept) => self.answer_by(&errors, &plan, found, &mut kept).await,
+            (_, Ok(tried)) => self.respond(&plan, tried, &mut kept.replay).await,
+            (_, Err(end)) => Err(end),
         };
         if held && kept.replay.spent {
             plan.cluster.stats.retry_or_shadow_abandoned.inc();

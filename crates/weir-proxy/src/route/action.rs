@@ -18,7 +18,10 @@ use regex::bytes::Regex;
 use std::{sync::Arc, time::Duration};
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{Forward, Fraction, HostRewrite, Mirror, Name, PathMatch, PathRewrite, Route, RouteAction, RouteMatch, SessionPersistence},
+    model::{
+        ErrorBackend, Forward, Fraction, HostRewrite, Mirror, Name, PathMatch, PathRewrite, Route, RouteAction, RouteMatch,
+        SessionPersistence,
+    },
 };
 use weir_net::http::text::is_authority;
 
@@ -71,6 +74,13 @@ pub struct ForwardRt {
     pub retry: Option<RetryRt>,
     pub mirrors: Box<[MirrorRt]>,
     pub session: Option<Arc<SessionPersistence>>,
+    pub error_backend: Option<Box<ErrorBackendRt>>,
+}
+
+/// A compiled [`ErrorBackend`].
+pub struct ErrorBackendRt {
+    pub statuses: Box<[u16]>,
+    pub target: Target,
 }
 
 /// One of the clusters that a route splits between.
@@ -182,6 +192,28 @@ impl Condition {
     }
 }
 
+impl ErrorBackendRt {
+    fn compile(
+        of: &ErrorBackend,
+        clusters: &mut dyn FnMut(&Name) -> Arc<ClusterSlot>,
+        patterns: &mut Patterns,
+        findings: &mut Vec<Diagnostic>,
+    ) -> ErrorBackendRt {
+        let target = Target {
+            cluster: Some(clusters(&of.cluster)),
+            unresolved_status: 503,
+            request_headers: patterns.edits(&of.request_headers, findings),
+            response_headers: None,
+            path_rewrite: None,
+            host_rewrite: None,
+            redirect: None,
+            mirrors: Box::default(),
+            weight: 1,
+        };
+        ErrorBackendRt { statuses: of.statuses.clone().into(), target }
+    }
+}
+
 impl ForwardRt {
     fn compile(
         of: &Forward,
@@ -213,6 +245,10 @@ impl ForwardRt {
             retry: of.retry.as_ref().map(RetryRt::new),
             mirrors: mirrors(&of.mirrors, clusters),
             session: of.session.clone(),
+            error_backend: of
+                .error_backend
+                .as_deref()
+                .map(|backend| Box::new(ErrorBackendRt::compile(backend, clusters, patterns, findings))),
         })
     }
 

@@ -58,6 +58,8 @@ table! {
     no_cluster: Counter = "no_cluster" "requests whose cluster does not exist",
     rq_total: Counter = "rq_total" "requests that reached the router",
     rq_direct_response: Counter = "rq_direct_response" "requests that the route answered directly",
+    basic_auth_allowed: Counter = "basic_auth.allowed" "requests with a user and password that basic authentication accepted",
+    basic_auth_denied: Counter = "basic_auth.denied" "requests that basic authentication denied (401)",
     rbac_allowed: Counter = "rbac.allowed" "requests that RBAC allowed",
     rbac_denied: Counter = "rbac.denied" "requests that RBAC denied (403)",
     rbac_shadow_allowed: Counter = "rbac.shadow_allowed" "requests that RBAC rules in dry-run mode would allow",

@@ -1,16 +1,19 @@
 //! Annotations of an Ingress, with the meaning that Higress gives them: `nginx.ingress.kubernetes.io/NAME` and `higress.io/NAME` say the
 //! same, and where both are there the first counts. What cannot be honoured is reported; where it guards access, the Ingress is refused.
+mod auth;
 mod connection;
 mod destination;
 mod given;
+pub mod keys;
 mod policy;
 mod routing;
 mod unsupported;
 
+pub use auth::{BasicAuth, SecretForm};
 pub use connection::{ClientAuth, Tls, Upstream, UpstreamTls};
 pub use policy::{ServiceRef, Traffic};
 pub use routing::{Canary, Matching, Redirects, Rewrite};
-pub use unsupported::{GUARDS, Refusal};
+pub use unsupported::{GUARDS, Refusal, Unsupported};
 
 use crate::api::istio::virtual_service::Destination;
 use given::Given;
@@ -33,6 +36,7 @@ pub struct Annotations {
     pub response_headers: HeaderEdits,
     pub cors: Option<Arc<Cors>>,
     pub rbac: Option<Arc<Rbac>>,
+    pub basic_auth: Option<Box<BasicAuth>>,
     pub local_rate_limit: Option<Arc<LocalRateLimit>>,
     pub traffic: Traffic,
     /// Where requests of the backend McpBridge go.
@@ -44,7 +48,7 @@ pub struct Annotations {
     /// Why none of its requests may be let through.
     pub refused: Option<Refusal>,
     /// Annotations without effect, reported if the Ingress is Weir's.
-    pub unsupported: Vec<(Box<str>, Chars)>,
+    pub unsupported: Vec<Unsupported>,
 }
 
 /// `None` where no annotation is meant for an ingress controller.
@@ -66,6 +70,7 @@ pub fn decode(root: &Object<'_>) -> Option<Box<Annotations>> {
         response_headers,
         cors: policy::cors(&given).map(Arc::new),
         rbac: policy::source_ranges(&given).map(Arc::new),
+        basic_auth: auth::basic_auth(&given),
         local_rate_limit: policy::rate_limit(&given).map(Arc::new),
         traffic: policy::traffic(&given),
         destinations: destination::destinations(&given),

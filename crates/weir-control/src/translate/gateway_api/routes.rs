@@ -206,8 +206,9 @@ impl Maker<'_> {
             timeout: rule.timeout,
             idle_timeout: None,
             retry: retry(rule),
-            mirrors,
+            mirrors: mirrors.into(),
             session: rule.session.as_deref().map(|session| self.session(session, index)),
+            error_backend: None,
         }))
     }
 

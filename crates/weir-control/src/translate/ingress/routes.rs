@@ -1,5 +1,5 @@
 //! The routes of an Ingress: one for each of its paths, with what its annotations say of them.
-use super::{canary, tls::secured};
+use super::{auth, canary, tls::secured};
 use crate::{
     api::ingress::{
         Backend, Ingress, Path, PortRef,
@@ -14,8 +14,8 @@ use std::{cmp::Reverse, sync::Arc};
 use weir_config::{
     diagnostic::Diagnostic,
     model::{
-        Forward, HeaderEdits, HeaderMatch, HostRewrite, HttpFilterConfig, INGRESS_CORS, Mirror, Name, Origin, PathMatch, PathRewrite,
-        Redirect, RedirectPort, Route, RouteAction, RouteMatch, StringMatch, ValueMatch, WeightedCluster,
+        BasicAuth, ErrorBackend, Forward, HeaderEdits, HeaderMatch, HostRewrite, HttpFilterConfig, INGRESS_CORS, Mirror, Name, Origin,
+        PathMatch, PathRewrite, Redirect, RedirectPort, Route, RouteAction, RouteMatch, StringMatch, ValueMatch, WeightedCluster,
     },
 };
 
@@ -26,6 +26,8 @@ pub struct Maker<'a> {
     pub notes: &'a Annotations,
     /// `namespace/name`
     pub owner: Name,
+    /// Whom basic authentication lets in, if it is asked for.
+    pub basic_auth: Option<Arc<BasicAuth>>,
     /// Its requests are answered with 503.
     pub closed: bool,
 }
@@ -43,9 +45,13 @@ struct Draft<'a> {
 const CLOSED: RouteAction = RouteAction::DirectResponse { status: 503, body: String::new() };
 
 impl<'a> Maker<'a> {
-    pub fn new(cx: &'a Cx<'a>, object: &'a Arc<Object>, ingress: &'a Ingress, notes: &'a Annotations) -> Maker<'a> {
+    /// Reports why an Ingress is closed.
+    pub fn new(cx: &'a Cx<'a>, object: &'a Arc<Object>, ingress: &'a Ingress, notes: &'a Annotations, part: &mut Part) -> Maker<'a> {
         let owner = format!("{}/{}", object.key.namespace, object.key.name).into();
-        Maker { cx, object, ingress, notes, owner, closed: ingress.closed || notes.refused.is_some() }
+        let asked = notes.basic_auth.as_deref();
+        let basic_auth = asked.and_then(|asked| auth::basic(cx, object, asked, part)).map(Arc::new);
+        let closed = ingress.closed || notes.refused.is_some() || asked.is_some() && basic_auth.is_none();
+        Maker { cx, object, ingress, notes, owner, basic_auth, closed }
     }
 
     pub fn translate(&self, part: &mut Part) {
@@ -164,6 +170,7 @@ impl<'a> Maker<'a> {
                 forward.idle_timeout = notes.traffic.idle_timeout;
                 forward.retry.clone_from(&notes.traffic.retry);
                 forward.mirrors = self.mirror(part).into_iter().collect();
+                forward.error_backend = self.error_backend(&path.backend, part).map(Box::new);
                 RouteAction::Forward(Box::new(forward))
             }
         };
@@ -192,6 +199,22 @@ impl<'a> Maker<'a> {
         let mirror = self.notes.traffic.mirror.as_deref()?;
         let key = self.annotated(&mirror.service, "nothing is mirrored", part)?;
         Some(Mirror { cluster: part.use_cluster(key), fraction: mirror.fraction, disable_shadow_host_suffix_append: false })
+    }
+
+    /// What takes the place of answers with the statuses of `custom-http-errors`.
+    fn error_backend(&self, backend: &Backend, part: &mut Part) -> Option<ErrorBackend> {
+        let fallback = self.notes.traffic.fallback.as_deref().filter(|fallback| !fallback.statuses.is_empty())?;
+        let key = self.annotated(&fallback.service, "errors are not replaced", part)?;
+        let mut headers = vec![
+            ("x-namespace".to_string(), self.object.key.namespace.to_string()),
+            ("x-ingress-name".to_string(), self.object.key.name.to_string()),
+        ];
+        if let Some((name, port)) = &backend.service {
+            headers.push(("x-service-name".into(), name.to_string()));
+            headers.push(("x-service-port".into(), port.to_string()));
+        }
+        let request_headers = HeaderEdits::new(Vec::new(), headers, Vec::new());
+        Some(ErrorBackend { statuses: fallback.statuses.clone(), cluster: part.use_cluster(key), request_headers })
     }
 
     /// The cluster of a Service that an annotation names.
@@ -261,6 +284,13 @@ impl<'a> Maker<'a> {
             (made.request_headers, made.response_headers) = (draft.request_headers, draft.response_headers);
             if let Some(cors) = &self.notes.cors {
                 made.set_filter_named(INGRESS_CORS.clone(), HttpFilterConfig::Cors(cors.clone()));
+            }
+            if let Some(users) = &self.basic_auth {
+                made.set_filter(HttpFilterConfig::BasicAuth(users.clone()));
+                // As ingress-nginx does: the password is for the gateway.
+                let edits = &made.request_headers;
+                let remove = edits.remove.iter().cloned().chain(["authorization".to_string()]).collect();
+                made.request_headers = HeaderEdits::new(remove, edits.set.to_vec(), edits.add.to_vec());
             }
             if let Some(limit) = &self.notes.local_rate_limit {
                 made.set_filter(HttpFilterConfig::LocalRateLimit(limit.clone()));

@@ -29,6 +29,9 @@ pub fn apply(cx: &Cx<'_>, key: &ClusterKey, cluster: &mut Cluster, part: &mut Pa
     let Some((object, upstream)) = ours.min_by_key(|(object, _)| object.age()) else {
         return;
     };
+    if let Some(timeout) = upstream.connect_timeout {
+        cluster.connect_timeout = timeout;
+    }
     if let Some(protocol) = upstream.protocol {
         cluster.protocol = protocol;
     }

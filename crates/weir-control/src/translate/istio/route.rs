@@ -220,8 +220,9 @@ fn forward_to(
             Retry::Off => None,
             Retry::On(policy) => Some(policy.clone()),
         },
-        mirrors,
+        mirrors: mirrors.into(),
         session: None,
+        error_backend: None,
     }
 }
 

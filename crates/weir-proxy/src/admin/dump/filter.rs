@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 /// Envoy's message for a kind of filter, in the list of a connection manager and on a virtual host or route.
 fn message(kind: &str) -> (&'static str, &'static str) {
     match kind {
+        "basic_auth" => ("basic_auth.v3.BasicAuth", "basic_auth.v3.BasicAuthPerRoute"),
         "compressor" => ("compressor.v3.Compressor", "compressor.v3.CompressorPerRoute"),
         "cors" => ("cors.v3.Cors", "cors.v3.CorsPolicy"),
         "fault" => ("fault.v3.HTTPFault", "fault.v3.HTTPFault"),

@@ -7,7 +7,10 @@ use weir_config::{
     schema::{Known, Schema},
 };
 use weir_control::{
-    api::ingress::annotations::GUARDS,
+    api::ingress::annotations::{
+        GUARDS,
+        keys::{KEYS, Support},
+    },
     object::{KINDS, Kind, KindInfo, schema},
 };
 
@@ -42,14 +45,7 @@ fn page(info: &KindInfo) -> String {
     let mut out = format!("# {}\n\nMade by `weir __docs {}`. {}.\n", info.name, file(info), versions(info));
     fields(&schema::of(info), "", &mut out);
     if info.kind == Kind::Ingress {
-        let guards: Vec<String> = GUARDS.iter().map(|start| format!("`{start}`")).collect();
-        let _ = write!(
-            out,
-            "\n## Annotations\n\n`higress.io/NAME` means what `nginx.ingress.kubernetes.io/NAME` does. Any other annotation of an ingress \
-             controller is a warning and has no effect. If it guards access, requests of its Ingress are answered with 503: these are the \
-             annotations that begin with {}.\n",
-            guards.join(", ")
-        );
+        annotations(&mut out);
     }
     if info.kind == Kind::ConfigMap {
         for (key, schema) in schema::of_settings() {
@@ -62,6 +58,29 @@ fn page(info: &KindInfo) -> String {
         }
     }
     out
+}
+
+/// What Weir makes of the annotations of Higress and ingress-nginx.
+fn annotations(out: &mut String) {
+    let guards: Vec<String> = GUARDS.iter().map(|start| format!("`{start}`")).collect();
+    let _ = write!(
+        out,
+        "\n## Annotations\n\n`higress.io/NAME` means what `nginx.ingress.kubernetes.io/NAME` does. An annotation that is not supported is a \
+         warning and has no effect. If it guards access, it is an error, and requests of its Ingress are answered with 503. An annotation \
+         that is not in this table guards access if it begins with {}. [`weir migrate`](../../migrate.md) applies this table to your \
+         objects.\n\n| annotation | verdict | |\n| --- | --- | --- |\n",
+        guards.join(", ")
+    );
+    for key in KEYS {
+        let (verdict, text) = match key.support {
+            Support::Works => ("works", ""),
+            Support::Differs(how) => ("works with a difference", how),
+            Support::NotNeeded(why) => ("not needed", why),
+            Support::Unsupported(instead) if key.guards => ("not supported: 503", instead),
+            Support::Unsupported(instead) => ("not supported", instead),
+        };
+        let _ = writeln!(out, "| `{}` | {verdict} | {} |", key.name, cell(text));
+    }
 }
 
 /// Tables of fields: those with an effect, then those without; headings are `level` deeper than a page's.

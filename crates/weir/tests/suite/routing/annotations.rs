@@ -1,4 +1,7 @@
 //! Annotations of Ingress objects: each under both of its prefixes, wrong values, and what is refused.
+mod auth;
+mod errors;
+
 use super::{ask, came_to, check, no_findings, seen, services};
 use crate::{
     client::{Answer, Connection},
@@ -56,6 +59,7 @@ const ROWS: &[Row] = &[
     row("app-root: /home", ROOT, &[("GET /", "302 http://HOST/home"), ("GET /x", "echo")]),
     row("permanent-redirect: https://b.test:8443/new", ROOT, &[("GET /old?q", "301 https://b.test:8443/new?q")]),
     row("permanent-redirect: http://b.test\npermanent-redirect-code: 308", ROOT, &[("GET /old", "308 http://b.test/old")]),
+    row("temporal-redirect: http://b.test\ntemporal-redirect-code: 307", ROOT, &[("GET /old", "307 http://b.test/old")]),
     row("permanent-redirect: https://b.test?a=b", ROOT, &[("GET /old", "301 https://b.test/?a=b")]),
     row("temporal-redirect: http://b.test/new\npermanent-redirect: http://c.test", ROOT, &[("GET /old", "302 http://b.test/new")]),
     row("ssl-redirect: true", ROOT, &[("GET /x?q", "308 https://HOST/x?q")]),
@@ -115,6 +119,14 @@ const ROWS: &[Row] = &[
             "x-r1: [zero,one]; x-r2: two words; x-r3: new; x-r6: 6",
         )],
         what: request_fields,
+    },
+    Row {
+        annotations: "x-forwarded-prefix: /app\nrequest-header-control-add: x-r1 one",
+        paths: ROOT,
+        requests: &[("GET / | x-r1: zero", "x-r1: [zero,one] /app")],
+        what: |answer| {
+            format!("{} {}", request_fields(answer), answer.json()["headers"]["x-forwarded-prefix"].as_str().unwrap_or_default())
+        },
     },
     Row {
         annotations: "response-header-control-add: x-r1 one\nresponse-header-control-update: x-r2 two\nresponse-header-control-remove: x-echo-name",
@@ -407,6 +419,8 @@ fn what_is_not_supported_is_never_open() {
     let closed = [
         "auth-url: http://auth",
         "auth-type: basic",
+        "auth-type: digest",
+        "auth-secret: default/users",
         "limit-rps: 5",
         "configuration-snippet: deny all;",
         "denylist-source-range: 10.0.0",
@@ -452,10 +466,10 @@ fn what_is_not_supported_is_never_open() {
         assert_eq!(weir.get(host, path).status, wanted, "{host}{path}");
     }
     for told in [
-        "higress.io/auth-url is not supported yet, and without it access would be open: this canary takes no requests",
-        "higress.io/proxy-body-size is not supported yet and has no effect",
-        "nginx.ingress.kubernetes.io/auth-url is not supported yet, and without it access would be open",
-        "mse.ingress.kubernetes.io/canary is not supported yet: its Ingress takes no requests",
+        "higress.io/auth-url is not supported, and without it access would be open: this canary takes no requests",
+        "higress.io/proxy-body-size is not supported and has no effect",
+        "nginx.ingress.kubernetes.io/auth-url is not supported, and without it access would be open",
+        "mse.ingress.kubernetes.io/canary is not supported: its Ingress takes no requests",
         "\"10.0.0\" is not an address or a range of addresses",
         "has no address",
         "no certificate for a.test",
@@ -477,6 +491,15 @@ fn what_is_not_supported_is_never_open() {
 fn wrong_values_are_told() {
     let table = [
         ("permanent-redirect: b.test", "is not a URL"),
+        ("temporal-redirect-code: 200", "is not a status of redirects"),
+        ("custom-http-errors: 404,200", "\"200\" is not the status of an error"),
+        ("custom-http-errors: 404", "has no effect without default-backend"),
+        ("auth-type: digest", "is not accepted here"),
+        ("auth-type: basic", "auth-type needs auth-secret"),
+        ("auth-secret: users", "auth-secret has no effect without auth-type"),
+        ("auth-type: basic\nauth-secret: a/b/c", "is not the name of a Secret"),
+        ("auth-type: basic\nauth-secret: a\nauth-realm: a\"b", "has a character that a realm must not have"),
+        ("affinity-mode: random", "is not accepted here"),
         ("permanent-redirect-code: 200", "is not a status of redirects"),
         ("app-root: home", "does not begin with /"),
         ("ssl-redirect: maybe", "is not a boolean"),

@@ -39,6 +39,7 @@ pub struct Upstream {
     /// `None` is plain text.
     pub tls: Option<UpstreamTls>,
     pub balancer: Option<(LbPolicy, Option<HashOf>)>,
+    pub connect_timeout: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -51,7 +52,7 @@ pub struct UpstreamTls {
 }
 
 /// `[NAMESPACE/]NAME`
-fn secret(field: &Field<'_>, text: &str) -> Option<(Option<Name>, Name)> {
+pub(super) fn secret(field: &Field<'_>, text: &str) -> Option<(Option<Name>, Name)> {
     let (namespace, name) = text.split_once('/').map_or((None, text), |(namespace, name)| (Some(namespace), name));
     if name.is_empty() || name.contains('/') || namespace == Some("") {
         field.invalid(format!("\"{text}\" is not the name of a Secret"), "[NAMESPACE/]NAME");
@@ -105,7 +106,12 @@ pub fn upstream(given: &Given<'_>) -> Option<Upstream> {
         place,
     });
     let balancer = balancer(given);
-    let made = Upstream { protocol: protocol.map(|(p, _)| p).filter(|p| *p != Http1), tls, balancer };
+    let made = Upstream {
+        protocol: protocol.map(|(p, _)| p).filter(|p| *p != Http1),
+        tls,
+        balancer,
+        connect_timeout: given.seconds("proxy-connect-timeout"),
+    };
     (made != Upstream::default()).then_some(made)
 }
 
@@ -163,6 +169,8 @@ fn hash(given: &Given<'_>) -> Option<HashOf> {
 
 fn cookie(given: &Given<'_>) -> Option<HashOf> {
     let on = given.choice("affinity", &[("cookie", ())]).is_some();
+    // A hash does both: few sessions move.
+    given.choice("affinity-mode", &[("balanced", ()), ("persistent", ())]);
     let (name, path) = (given.text("session-cookie-name"), given.text("session-cookie-path"));
     let age = [given.number("session-cookie-max-age", 0), given.number("session-cookie-expires", 0)];
     (on || name.is_some() || path.is_some()).then(|| HashOf::Cookie {

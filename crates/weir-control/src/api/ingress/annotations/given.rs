@@ -3,7 +3,7 @@ use std::{cell::RefCell, time::Duration};
 use weir_config::reader::{Field, Object};
 
 /// In the order in which they count.
-const PREFIXES: [&str; 2] = ["nginx.ingress.kubernetes.io/", "higress.io/"];
+pub const PREFIXES: [&str; 2] = ["nginx.ingress.kubernetes.io/", "higress.io/"];
 
 /// One annotation.
 pub struct Item<'a> {

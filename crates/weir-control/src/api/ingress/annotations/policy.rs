@@ -34,10 +34,12 @@ pub struct MirrorTo {
     pub fraction: Fraction,
 }
 
-/// Takes the requests of a backend without endpoints.
+/// Takes the requests of a backend without endpoints (`default-backend`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fallback {
     pub service: ServiceRef,
+    /// It also takes the place of a backend that answers with one of these.
+    pub statuses: Vec<u16>,
 }
 
 /// Of requests and responses.
@@ -46,7 +48,13 @@ pub fn headers(given: &Given<'_>) -> (HeaderEdits, HeaderEdits) {
         let pairs = |verb: &str| given.get(&format!("{kind}-header-control-{verb}")).map(lines).unwrap_or_default();
         let removed = given.text(&format!("{kind}-header-control-remove"));
         let remove = removed.map(|(field, text)| split(text).filter_map(|name| header_name(name, field)).collect());
-        HeaderEdits::new(remove.unwrap_or_default(), pairs("update"), pairs("add"))
+        let mut update = pairs("update");
+        if kind == "request"
+            && let Some((_, prefix)) = given.text("x-forwarded-prefix")
+        {
+            update.push(("x-forwarded-prefix".into(), prefix.into()));
+        }
+        HeaderEdits::new(remove.unwrap_or_default(), update, pairs("add"))
     };
     (edits("request"), edits("response"))
 }
@@ -166,8 +174,25 @@ pub fn traffic(given: &Given<'_>) -> Traffic {
         idle_timeout: idle.into_iter().flatten().max(),
         retry: retry(given).map(Arc::new),
         mirror: mirror.filter(|m| m.fraction.0 > 0),
-        fallback: service(given, "default-backend").map(|service| Box::new(Fallback { service })),
+        fallback: fallback(given).map(Box::new),
     }
+}
+
+fn fallback(given: &Given<'_>) -> Option<Fallback> {
+    let service = service(given, "default-backend");
+    let mut statuses = Vec::new();
+    if let Some((field, text)) = given.text("custom-http-errors") {
+        for word in split(text) {
+            match word.parse().ok().filter(|status| (400..600).contains(status)) {
+                Some(status) => statuses.push(status),
+                None => field.invalid(format!("\"{word}\" is not the status of an error"), "statuses from 400 to 599, with commas between"),
+            }
+        }
+        if given.get("default-backend").is_none() {
+            field.warning("UnusedField", "has no effect without default-backend", "add default-backend with the name of a Service");
+        }
+    }
+    Some(Fallback { service: service?, statuses })
 }
 
 fn service(given: &Given<'_>, annotation: &str) -> Option<ServiceRef> {

@@ -128,17 +128,21 @@ pub fn redirects(given: &Given<'_>) -> Redirects {
         }
         Some(text.into())
     });
-    let code = given.number("permanent-redirect-code", 0).and_then(|code| {
-        let code = u16::try_from(code).ok().filter(|code| [301, 302, 303, 307, 308].contains(code));
-        if code.is_none()
-            && let Some(field) = given.get("permanent-redirect-code")
-        {
-            field.invalid("is not a status of redirects", "301, 302, 303, 307 or 308");
-        }
-        code
-    });
-    let temporal = given.text("temporal-redirect").and_then(|(field, text)| redirect(field, text, 302));
-    let permanent = given.text("permanent-redirect").and_then(|(field, text)| redirect(field, text, code.unwrap_or(301)));
+    let code = |name: &str, default| {
+        let code = given.number(name, 0).and_then(|code| {
+            let code = u16::try_from(code).ok().filter(|code| [301, 302, 303, 307, 308].contains(code));
+            if code.is_none()
+                && let Some(field) = given.get(name)
+            {
+                field.invalid("is not a status of redirects", "301, 302, 303, 307 or 308");
+            }
+            code
+        });
+        code.unwrap_or(default)
+    };
+    let (temporal_code, permanent_code) = (code("temporal-redirect-code", 302), code("permanent-redirect-code", 301));
+    let temporal = given.text("temporal-redirect").and_then(|(field, text)| redirect(field, text, temporal_code));
+    let permanent = given.text("permanent-redirect").and_then(|(field, text)| redirect(field, text, permanent_code));
     Redirects { to: temporal.or(permanent), app_root, https }
 }
 

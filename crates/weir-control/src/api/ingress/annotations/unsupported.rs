@@ -1,5 +1,10 @@
 //! Annotations that Weir does not know, or knows and does not honour.
-use super::{Annotations, given::Given};
+use super::{
+    Annotations,
+    given::{Given, Item, PREFIXES},
+    keys::{self, Support},
+};
+use std::borrow::Cow;
 use weir_config::node::Chars;
 
 /// An annotation without which the Ingress would be open, or take requests that are not meant for it.
@@ -7,11 +12,22 @@ use weir_config::node::Chars;
 pub struct Refusal {
     pub key: Box<str>,
     pub place: Chars,
+    /// What to do instead.
+    pub instead: Option<&'static str>,
     /// It is a canary: it takes no requests. Else its requests are answered with 503.
     pub canary: bool,
 }
 
-/// Beginnings of the names of annotations that keep somebody out.
+/// An annotation without effect.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unsupported {
+    pub key: Box<str>,
+    pub place: Chars,
+    /// What to do instead.
+    pub instead: Cow<'static, str>,
+}
+
+/// Beginnings of the names of annotations that are taken to keep somebody out, among those that [`keys::KEYS`] does not have.
 pub const GUARDS: &[&str] = &[
     "allowlist-",
     "auth-",
@@ -30,23 +46,6 @@ pub const GUARDS: &[&str] = &[
     "whitelist-",
 ];
 
-/// Those that begin so and guard nothing by themselves.
-const HARMLESS: &[&str] = &[
-    "auth-cache-",
-    "auth-keepalive",
-    "auth-proxy-set-headers",
-    "auth-realm",
-    "auth-response-headers",
-    "auth-secret-type",
-    // Of the request to auth-url, which is an annotation of its own.
-    "auth-snippet",
-    "auth-signin-redirect-param",
-    "auth-tls-error-page",
-    "auth-tls-pass-certificate-to-upstream",
-    "auth-tls-verify-depth",
-    "limit-rate",
-];
-
 /// nginx directives that decide about access, looked for in snippets.
 const DIRECTIVES: &[&str] = &["allow", "deny", "if", "internal", "return", "satisfy"];
 
@@ -56,11 +55,12 @@ const DIRECTIVE_PREFIXES: &[&str] =
 
 fn guards(name: &str, text: &str) -> bool {
     let begins = |word: &str, list: &[&str]| list.iter().any(|start| word.starts_with(start));
-    if begins(name, GUARDS) && !begins(name, HARMLESS) {
+    if keys::find(name).map_or_else(|| begins(name, GUARDS), |key| key.guards) {
         return true;
     }
     let decides = |word: &str| DIRECTIVES.contains(&word) || begins(word, DIRECTIVE_PREFIXES);
-    name.ends_with("-snippet") && text.split([' ', '\t', '\n', '\r', ';', '{', '}', '(']).any(decides)
+    let of_auth_url = name == "auth-snippet";
+    !of_auth_url && name.ends_with("-snippet") && text.split([' ', '\t', '\n', '\r', ';', '{', '}', '(']).any(decides)
 }
 
 /// Sorts the unread annotations into those that refuse the Ingress and those without effect.
@@ -71,15 +71,34 @@ pub fn sort(given: &Given<'_>, read: &mut Annotations) {
         let canary = item.name.starts_with("canary");
         let off = matches!(item.text().trim(), "false" | "off" | "0");
         if !off && (canary || guards(item.name, item.text())) {
-            let refusal = Refusal { key: item.key.into(), place, canary };
+            let instead = known(item.name).filter(|_| item.known);
+            let refusal = Refusal { key: item.key.into(), place, instead, canary };
             // One that guards outweighs a canary.
             if read.refused.as_ref().is_none_or(|old| old.canary && !canary) {
                 read.refused = Some(refusal);
             }
-        } else {
-            read.unsupported.push((item.key.into(), place));
+        } else if let Some(instead) = instead_of(item) {
+            read.unsupported.push(Unsupported { key: item.key.into(), place, instead });
         }
     }
+}
+
+/// What to do instead of an annotation in the table.
+fn known(name: &str) -> Option<&'static str> {
+    match keys::find(name)?.support {
+        Support::Unsupported(instead) => Some(instead),
+        Support::Works | Support::Differs(_) | Support::NotNeeded(_) => None,
+    }
+}
+
+/// What to do instead of an annotation without effect; `None` where nothing is lost.
+fn instead_of(item: &Item<'_>) -> Option<Cow<'static, str>> {
+    Some(match keys::find(item.name).map(|key| key.support) {
+        Some(Support::NotNeeded(_)) => return None,
+        Some(Support::Works | Support::Differs(_)) => format!("write {}{}", PREFIXES[1], item.name).into(),
+        Some(Support::Unsupported(instead)) => instead.into(),
+        None => "remove it, or accept that it does nothing".into(),
+    })
 }
 
 #[cfg(test)]
