@@ -107,7 +107,7 @@ impl ActiveStream<'_> {
     /// Whether there is to be another try: asked for, possible, within the number, the circuit breaker and the budget.
     fn another<'a>(&mut self, plan: &Plan<'a>, outcome: retry::Outcome, retries: u32, resend: bool) -> Option<Again<'a>> {
         let stats = &plan.cluster.stats;
-        let wanted = plan.forward.retry.as_ref().filter(|r| r.retries(outcome));
+        let wanted = plan.forward.retry.as_deref().filter(|r| r.retries(outcome));
         let Some(retry) = wanted else {
             if retries > 0 && matches!(outcome, retry::Outcome::Response { .. }) {
                 stats.upstream_rq_retry_success.inc();

@@ -72,7 +72,7 @@ impl ActiveStream<'_> {
         let shadows = mirror::chosen(&self.w.clusters, forward, target);
         // A copy needs the body in hand.
         let shadowed = !shadows.is_empty();
-        let resends = errors.is_some() || forward.retry.as_ref().is_some_and(RetryRt::holds_body);
+        let resends = errors.is_some() || forward.retry.as_deref().is_some_and(RetryRt::holds_body);
         let held = shadowed || resends && !self.request.reader.is_done();
         let raw = !self.h2 && protocol == Protocol::Http1 && !watched && !held;
         let by = &cluster.rt.config.hash_policy;

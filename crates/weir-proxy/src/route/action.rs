@@ -71,7 +71,7 @@ pub struct ForwardRt {
     pub timeout: Option<Duration>,
     /// Overrides the connection manager's `stream_idle_timeout`.
     pub idle_timeout: Option<Duration>,
-    pub retry: Option<RetryRt>,
+    pub retry: Option<Box<RetryRt>>,
     pub mirrors: Box<[MirrorRt]>,
     pub session: Option<Arc<SessionPersistence>>,
     pub error_backend: Option<Box<ErrorBackendRt>>,
@@ -242,7 +242,7 @@ impl ForwardRt {
             host_rewrite: host_rewrite(of.host_rewrite.as_ref(), findings),
             timeout: of.timeout,
             idle_timeout: of.idle_timeout,
-            retry: of.retry.as_ref().map(RetryRt::new),
+            retry: of.retry.as_ref().map(|retry| Box::new(RetryRt::new(retry))),
             mirrors: mirrors(&of.mirrors, clusters),
             session: of.session.clone(),
             error_backend: of
