@@ -3,13 +3,14 @@
 //! One worker of each proxy pinned to one core, load generator and backend on the other. CPU is the sum of schedstat over
 //! all threads of the proxy's process; rounds alternate between the targets and the median over rounds counts, so that a
 //! drift of the machine's speed hits all alike. Ratios are to a plain TCP relay: the floor of anything that copies bytes.
+mod kube;
 mod load;
 pub mod peers;
 mod scale;
 mod weir;
 
 use anyhow::{Context, Result, bail};
-use clap::Args as ClapArgs;
+use clap::{Args as ClapArgs, Subcommand};
 use load::{Load, Sample};
 use peers::{Peer, Rig};
 use std::{
@@ -20,7 +21,10 @@ use std::{
 };
 
 #[derive(ClapArgs)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    part: Option<Part>,
     /// The weir binary; built with --release where not given
     #[arg(long)]
     weir: Option<PathBuf>,
@@ -53,6 +57,12 @@ pub struct Args {
     sizes: Vec<usize>,
 }
 
+#[derive(Subcommand)]
+enum Part {
+    /// `weir gateway` beside Envoy Gateway in a Kubernetes cluster with thousands of routes
+    Kube(kube::Args),
+}
+
 /// One kind of traffic and who takes part.
 struct Case {
     name: &'static str,
@@ -79,6 +89,9 @@ fn cases() -> Vec<Case> {
 }
 
 pub fn run(root: &Path, args: &Args) -> Result<()> {
+    if let Some(Part::Kube(args)) = &args.part {
+        return kube::run(root, args);
+    }
     for tool in ["nginx", "haproxy", "wrk", "h2load", "cc", "taskset"] {
         if !args.config_only && which(tool).is_none() {
             bail!("{tool} is missing; Debian's packages nginx-light haproxy wrk nghttp2-client gcc util-linux have what this needs");

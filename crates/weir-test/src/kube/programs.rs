@@ -16,6 +16,9 @@ pub const API: &[&str] = &["kube-rig", "kube-apiserver"];
 /// What the conformance suite needs.
 pub const SUITE: &[&str] = &["kube-rig", "kube-apiserver", "kube-controller-manager", "echo-basic", "coredns", "conformance.test"];
 
+/// What measures a gateway with many routes.
+pub const SCALE: &[&str] = &["kube-rig", "kube-apiserver", "kube-controller-manager", "scale"];
+
 /// What renders the chart.
 pub const HELM: &[&str] = &["helm"];
 
@@ -24,6 +27,8 @@ const PROGRAMS: &[(&str, &str, &[&str])] = &[
     ("kube-rig", "", &["build", "."]),
     ("echo-basic", "", &["build", "sigs.k8s.io/gateway-api/conformance/echo-basic"]),
     ("conformance.test", "", &["test", "-c", "./suite"]),
+    ("scale", "", &["build", "./scale"]),
+    ("envoy-gateway", "envoy-gateway", &["build", "github.com/envoyproxy/gateway/cmd/envoy-gateway"]),
     ("coredns", "coredns", &["build", "."]),
     ("kube-apiserver", "kubernetes", &["build", "k8s.io/kubernetes/cmd/kube-apiserver"]),
     ("kube-controller-manager", "kubernetes", &["build", "k8s.io/kubernetes/cmd/kube-controller-manager"]),
@@ -70,15 +75,20 @@ pub fn programs(wanted: &[&str]) -> io::Result<Programs> {
     let mut definitions = vec![sources().join("crds/higress.yaml")];
     for (name, module, path) in DEFINITIONS {
         let to = own.join(name);
-        made(&to, |part| {
-            let folder = go(Command::new("go").args(["list", "-m", "-f", "{{.Dir}}", module]), "")?;
-            copy(&Path::new(folder.trim()).join(path), part)
-        })?;
+        made(&to, |part| copy(&module_folder("", module)?.join(path), part))?;
         definitions.push(to);
     }
     folders.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
     folders.extend(["/usr/sbin".into(), "/sbin".into()]);
     Ok(Programs { path: env::join_paths(folders).map_err(io::Error::other)?, definitions })
+}
+
+/// The folder of a dependency of a module below `tools/kube-rig`.
+pub fn module_folder(module: &str, dependency: &str) -> io::Result<PathBuf> {
+    // It may be in no cache yet.
+    go(Command::new("go").args(["mod", "download", dependency]), module)?;
+    let folder = go(Command::new("go").args(["list", "-m", "-f", "{{.Dir}}", dependency]), module)?;
+    Ok(PathBuf::from(folder.trim()))
 }
 
 /// Runs `go` in a module; its output.
