@@ -1,0 +1,5 @@
+//! The edge hub: a node's caching gateway of the Kubernetes API. While the link to the API server is up it passes requests on and
+//! keeps what passes; without the link it answers from what it has kept.
+#![forbid(unsafe_code)]
+
+pub mod request;
