@@ -55,13 +55,13 @@ pub struct Index {
     /// Units that nothing may need any more.
     unneeded: Vec<UnitId>,
     tables: Tables,
-    ports: BTreeMap<Bind, BTreeMap<Arc<Unit>, Vec<PortPart>>>,
+    ports: BTreeMap<Bind, BTreeMap<Unit, Vec<PortPart>>>,
     /// Findings about parts that share a port.
     port_findings: BTreeMap<Bind, Vec<Diagnostic>>,
-    plugins: BTreeMap<Arc<Unit>, Vec<PluginPart>>,
-    policies: BTreeMap<Arc<Unit>, Vec<PolicyPart>>,
+    plugins: BTreeMap<Unit, Vec<PluginPart>>,
+    policies: BTreeMap<Unit, Vec<PolicyPart>>,
     /// By the name of their ConfigMap, so that they come in the order in which they apply.
-    settings: BTreeMap<(Reverse<Name>, Arc<Unit>), Box<Settings>>,
+    settings: BTreeMap<(Reverse<Name>, Unit), Box<Settings>>,
     /// Clusters with an idle timeout of their own.
     own_idle: BTreeSet<Name>,
     catalog: Catalog,
@@ -76,7 +76,7 @@ pub struct Index {
 #[derive(Default)]
 struct Work {
     /// In the order of [`Unit`]: objects come first, then the clusters and secrets that these ask for.
-    dirty: BTreeSet<Arc<Unit>>,
+    dirty: BTreeSet<Unit>,
     ports: BTreeSet<Bind>,
     /// Objects whose status changed.
     status: BTreeSet<Key>,
@@ -181,7 +181,7 @@ impl Index {
         let acts = Unit::acts(&key);
         let unit = Unit::Object(key);
         if acts && (object.is_some() || self.units.id(&unit).is_some()) {
-            work.dirty.insert(Arc::new(unit));
+            work.dirty.insert(unit);
         }
     }
 
@@ -191,9 +191,9 @@ impl Index {
     }
 
     /// False for one that nothing needs any more.
-    fn translate(&mut self, unit: Arc<Unit>, work: &mut Work) -> bool {
+    fn translate(&mut self, unit: Unit, work: &mut Work) -> bool {
         let (id, _) = self.units.ensure(&unit);
-        let is_object = matches!(*unit, Unit::Object(_));
+        let is_object = matches!(unit, Unit::Object(_));
         if !is_object && self.units.get(id).is_none_or(|state| state.demand == 0) {
             return false;
         }
@@ -213,7 +213,7 @@ impl Index {
     }
 
     /// Leaves a unit as it was when its translation fails by a bug, until something that it looked at changes.
-    fn keep(&mut self, id: UnitId, unit: &Arc<Unit>, panic: &Panic, mut looks: Looks, work: &mut Work) {
+    fn keep(&mut self, id: UnitId, unit: &Unit, panic: &Panic, mut looks: Looks, work: &mut Work) {
         let found = panic.finding("translating this object");
         let found = match unit.object().and_then(|key| self.store.get(&key)) {
             Some(object) => found.from_origin(&object.origin()),
@@ -229,8 +229,8 @@ impl Index {
     }
 
     /// Replaces what a unit holds by `part`, and notes what that touches.
-    fn put(&mut self, id: UnitId, unit: &Arc<Unit>, part: Part, mut looks: Looks, work: &mut Work) {
-        if let Unit::Object(key) = &**unit {
+    fn put(&mut self, id: UnitId, unit: &Unit, part: Part, mut looks: Looks, work: &mut Work) {
+        if let Unit::Object(key) = unit {
             // Its own change is noticed without that.
             looks.deps.remove(&self.fingerprints.of(&Look::Object(key.kind, &key.namespace, &key.name)));
             work.status.insert(key.clone());
@@ -246,7 +246,7 @@ impl Index {
         self.put_plugins(unit, part.plugins, work);
         self.put_policies(unit, part.policies, work);
         self.put_settings(unit, part.settings, work);
-        match &**unit {
+        match unit {
             Unit::Cluster(key) => {
                 let name = key.name.clone();
                 match part.own_idle_timeout {
@@ -337,7 +337,7 @@ impl Index {
     ) {
         let clusters = calls.then_some(Unit::Callable).into_iter().chain(clusters.into_iter().map(Unit::Cluster));
         let mut needs = Vec::new();
-        for unit in clusters.chain(secrets.into_iter().map(Unit::Secret)).map(Arc::new) {
+        for unit in clusters.chain(secrets.into_iter().map(|key| Unit::Secret(Arc::new(key)))) {
             let (need, new) = self.units.ensure(&unit);
             if new {
                 work.dirty.insert(unit);
@@ -348,7 +348,7 @@ impl Index {
             needs.push(need);
         }
         let Some(state) = self.units.get_mut(id) else { return };
-        let is_callable = matches!(*state.unit, Unit::Callable);
+        let is_callable = matches!(state.unit, Unit::Callable);
         let new = needs.clone();
         let old = std::mem::replace(&mut state.needs, needs.into());
         for need in &old {
@@ -373,7 +373,7 @@ impl Index {
         }
     }
 
-    fn put_ports(&mut self, unit: &Arc<Unit>, old: &[Bind], parts: Vec<PortPart>, work: &mut Work) -> Vec<Bind> {
+    fn put_ports(&mut self, unit: &Unit, old: &[Bind], parts: Vec<PortPart>, work: &mut Work) -> Vec<Bind> {
         let mut new: BTreeMap<Bind, Vec<PortPart>> = BTreeMap::new();
         for part in parts {
             new.entry(part.bind).or_default().push(part);
@@ -395,7 +395,7 @@ impl Index {
         ports
     }
 
-    fn put_plugins(&mut self, unit: &Arc<Unit>, parts: Vec<PluginPart>, work: &mut Work) {
+    fn put_plugins(&mut self, unit: &Unit, parts: Vec<PluginPart>, work: &mut Work) {
         let old = self.plugins.remove(unit).unwrap_or_default();
         if old == parts {
             if !parts.is_empty() {
@@ -415,7 +415,7 @@ impl Index {
         }
     }
 
-    fn put_policies(&mut self, unit: &Arc<Unit>, parts: Vec<PolicyPart>, work: &mut Work) {
+    fn put_policies(&mut self, unit: &Unit, parts: Vec<PolicyPart>, work: &mut Work) {
         work.all_ports |= self.policies.get(unit).map_or(&[][..], |old| old) != parts;
         match parts.is_empty() {
             true => self.policies.remove(unit),
@@ -423,8 +423,8 @@ impl Index {
         };
     }
 
-    fn put_settings(&mut self, unit: &Arc<Unit>, new: Option<Box<Settings>>, work: &mut Work) {
-        let Unit::Object(key) = &**unit else { return };
+    fn put_settings(&mut self, unit: &Unit, new: Option<Box<Settings>>, work: &mut Work) {
+        let Unit::Object(key) = unit else { return };
         let at = (Reverse(key.name.clone()), unit.clone());
         let changed = self.settings.get(&at) != new.as_ref();
         work.settings |= changed;
@@ -458,7 +458,7 @@ impl Index {
         while let Some(id) = self.unneeded.pop() {
             let Some(state) = self.units.get(id).filter(|state| state.demand == 0) else { continue };
             let unit = state.unit.clone();
-            if !matches!(*unit, Unit::Object(_)) {
+            if !matches!(unit, Unit::Object(_)) {
                 self.put(id, &unit, Part::default(), Looks::default(), work);
                 self.units.remove(id);
             }
@@ -481,7 +481,7 @@ impl Index {
             };
             let listener = listener.map(|l| Listener { origins: self.origins(parts), ..l });
             self.catalog.set_listener(name, listener);
-            let place = |(unit, found): (Arc<Unit>, Diagnostic)| match &*unit {
+            let place = |(unit, found): (Unit, Diagnostic)| match &unit {
                 Unit::Object(key) => self.store.get(key).map_or(found.clone(), |o| found.clone().from_origin(&o.origin())),
                 _ => found,
             };
@@ -497,8 +497,8 @@ impl Index {
     }
 
     /// The objects that have a part in a listener.
-    fn origins(&self, units: Option<&BTreeMap<Arc<Unit>, Vec<PortPart>>>) -> Vec<Origin> {
-        let objects = units.into_iter().flatten().filter_map(|(unit, parts)| match &**unit {
+    fn origins(&self, units: Option<&BTreeMap<Unit, Vec<PortPart>>>) -> Vec<Origin> {
+        let objects = units.into_iter().flatten().filter_map(|(unit, parts)| match unit {
             Unit::Object(key) => Some((self.store.get(key)?, parts)),
             _ => None,
         });

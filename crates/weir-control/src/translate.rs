@@ -34,7 +34,7 @@ use weir_config::{
     node::Chars,
 };
 
-/// What is translated as one.
+/// What is translated as one. Copies are cheap: they share what is in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Unit {
     /// A gateway, route, ingress, policy or plugin.
@@ -44,7 +44,7 @@ pub enum Unit {
     /// A cluster and its endpoints; lives while another unit's part names it.
     Cluster(ClusterKey),
     /// Lives while another unit's part names it.
-    Secret(SecretKey),
+    Secret(Arc<SecretKey>),
 }
 
 impl Unit {

@@ -117,7 +117,7 @@ pub enum Discovery {
 pub struct ClusterLoadAssignment {
     pub cluster: Option<Name>,
     /// Shared with the proxy's own record of each.
-    pub endpoints: Vec<Arc<Endpoint>>,
+    pub endpoints: Box<[Arc<Endpoint>]>,
 }
 
 impl ClusterLoadAssignment {

@@ -38,8 +38,9 @@ impl VirtualHost {
 pub struct Route {
     /// What access logs (`%ROUTE_NAME%`) and the property `route_name` say.
     pub name: Name,
+    /// Shared with the object that it was made from.
     #[serde(rename = "match")]
-    pub matches: RouteMatch,
+    pub matches: Arc<RouteMatch>,
     pub action: RouteAction,
     pub request_headers: HeaderEdits,
     pub response_headers: HeaderEdits,
@@ -59,8 +60,9 @@ pub struct RouteMatch {
 
 impl Route {
     /// One that changes no headers and configures no filters.
-    pub fn new(name: Name, matches: RouteMatch, action: RouteAction, origin: Origin) -> Route {
+    pub fn new(name: Name, matches: impl Into<Arc<RouteMatch>>, action: RouteAction, origin: Origin) -> Route {
         let (request_headers, response_headers, per_filter_config) = Default::default();
+        let matches = matches.into();
         Route { name, matches, action, request_headers, response_headers, per_filter_config, origin }
     }
     /// Configures a filter for this route, under its usual name.
@@ -205,7 +207,7 @@ pub struct WeightedCluster {
     /// These requests are redirected instead of being sent there.
     pub redirect: Option<Box<Redirect>>,
     /// Beside those of the route.
-    pub mirrors: Vec<Mirror>,
+    pub mirrors: Box<[Mirror]>,
 }
 
 impl WeightedCluster {
@@ -220,7 +222,7 @@ impl WeightedCluster {
             host_rewrite: None,
             path_rewrite: None,
             redirect: None,
-            mirrors: Vec::new(),
+            mirrors: Box::default(),
         }
     }
 }
@@ -241,7 +243,7 @@ pub enum PathRewrite {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HostRewrite {
-    Literal(String),
+    Literal(Box<str>),
     /// The endpoint's host name, where it has one (`auto_host_rewrite`).
     Auto,
 }

@@ -34,21 +34,21 @@ pub fn name(options: &Options, bind: Bind) -> Name {
 pub struct Common<'a> {
     pub options: &'a Options,
     pub settings: Vec<&'a Settings>,
-    pub plugins: &'a BTreeMap<Arc<Unit>, Vec<PluginPart>>,
-    pub policies: &'a BTreeMap<Arc<Unit>, Vec<PolicyPart>>,
+    pub plugins: &'a BTreeMap<Unit, Vec<PluginPart>>,
+    pub policies: &'a BTreeMap<Unit, Vec<PolicyPart>>,
 }
 
 /// The first part (the oldest of routes, else in the order of objects) decides what the port speaks; parts that do not fit are reported.
 pub fn build(
     common: &Common<'_>,
     bind: Bind,
-    units: &BTreeMap<Arc<Unit>, Vec<PortPart>>,
+    units: &BTreeMap<Unit, Vec<PortPart>>,
     old: Option<&Arc<Listener>>,
-) -> (Option<Listener>, Vec<(Arc<Unit>, Diagnostic)>) {
+) -> (Option<Listener>, Vec<(Unit, Diagnostic)>) {
     let options = common.options;
     let mut findings = Vec::new();
     let mut drafts = Drafts::default();
-    let mut parts: Vec<(&Arc<Unit>, &PortPart)> = units.iter().flat_map(|(unit, parts)| parts.iter().map(move |p| (unit, p))).collect();
+    let mut parts: Vec<(&Unit, &PortPart)> = units.iter().flat_map(|(unit, parts)| parts.iter().map(move |p| (unit, p))).collect();
     parts.sort_by_key(|(_, part)| &part.created);
     for (unit, part) in parts {
         if let Err(why) = drafts.add(part) {
@@ -83,9 +83,9 @@ pub fn build(
 }
 
 /// The hostnames of the HTTPS listeners of Gateways on one port, `*` for any, where there are several.
-fn domains_of_listeners(units: &BTreeMap<Arc<Unit>, Vec<PortPart>>) -> Vec<String> {
+fn domains_of_listeners(units: &BTreeMap<Unit, Vec<PortPart>>) -> Vec<String> {
     let mut all = BTreeSet::new();
-    for (_, parts) in units.iter().filter(|(unit, _)| matches!(&***unit, Unit::Object(key) if is_gateway(key))) {
+    for (_, parts) in units.iter().filter(|(unit, _)| matches!(unit, Unit::Object(key) if is_gateway(key))) {
         for part in parts {
             match &part.kind {
                 PortKind::Https { server_names, .. } if server_names.is_empty() => drop(all.insert("*".to_string())),
@@ -313,7 +313,7 @@ fn chain_name(protocol: &str, port: u16, server_names: &[String]) -> Name {
 }
 
 /// The plugins that run for any of these gateways, in the order in which requests meet them.
-fn chain_plugins(gateways: &HashSet<Key>, port: u16, plugins: &BTreeMap<Arc<Unit>, Vec<PluginPart>>) -> Vec<(PluginPhase, Name)> {
+fn chain_plugins(gateways: &HashSet<Key>, port: u16, plugins: &BTreeMap<Unit, Vec<PluginPart>>) -> Vec<(PluginPhase, Name)> {
     let here = |part: &&PluginPart| part.gateways.as_ref().is_none_or(|only| only.iter().any(|g| gateways.contains(g)));
     let listed = |part: &&PluginPart| part.ports.is_empty() || part.ports.contains(&port);
     let mut found: Vec<&PluginPart> = plugins.values().flatten().filter(here).filter(listed).collect();
@@ -322,7 +322,7 @@ fn chain_plugins(gateways: &HashSet<Key>, port: u16, plugins: &BTreeMap<Arc<Unit
 }
 
 /// The rules that are enforced for any of these gateways: what DENY refuses comes first, as in Istio.
-fn chain_policies(gateways: &HashSet<Key>, policies: &BTreeMap<Arc<Unit>, Vec<PolicyPart>>) -> Option<Arc<Rbac>> {
+fn chain_policies(gateways: &HashSet<Key>, policies: &BTreeMap<Unit, Vec<PolicyPart>>) -> Option<Arc<Rbac>> {
     let here = |part: &&PolicyPart| part.gateways.as_ref().is_none_or(|only| only.iter().any(|g| gateways.contains(g)));
     let parts: Vec<&PolicyPart> = policies.values().flatten().filter(here).collect();
     let rules = |action, dry_run| {

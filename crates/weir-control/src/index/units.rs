@@ -4,8 +4,10 @@ use crate::{
     status::Condition,
     translate::{Attachment, Bind, Dep, ListenerPart, Unit},
 };
+use hashbrown::HashTable;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
+    hash::{BuildHasher, RandomState},
     path::Path,
     sync::Arc,
 };
@@ -16,7 +18,7 @@ pub type UnitId = u32;
 
 /// What is kept of a unit's last translation; its routes, ports and resources are where they are used.
 pub struct UnitState {
-    pub unit: Arc<Unit>,
+    pub unit: Unit,
     pub deps: Box<[Dep]>,
     /// (table, domain)
     pub hosts: Box<[(Name, Name)]>,
@@ -60,7 +62,7 @@ impl UnitState {
         self.callable && self.demand == 1
     }
 
-    fn new(unit: Arc<Unit>) -> UnitState {
+    fn new(unit: Unit) -> UnitState {
         UnitState {
             unit,
             deps: Box::default(),
@@ -79,12 +81,23 @@ impl UnitState {
 pub struct Units {
     states: Vec<Option<UnitState>>,
     free: Vec<UnitId>,
-    ids: HashMap<Arc<Unit>, UnitId>,
+    /// By the units of the states.
+    ids: HashTable<UnitId>,
+    hasher: RandomState,
+}
+
+fn hash(states: &[Option<UnitState>], hasher: &RandomState, id: UnitId) -> u64 {
+    states.get(id as usize).and_then(Option::as_ref).map(|state| hasher.hash_one(&state.unit)).unwrap_or_default()
+}
+
+/// How many to make room for beside so many: doubling would leave room for as many again.
+fn spare(len: usize) -> usize {
+    len / 8 + 16
 }
 
 impl Units {
     pub fn id(&self, unit: &Unit) -> Option<UnitId> {
-        self.ids.get(unit).copied()
+        self.ids.find(self.hasher.hash_one(unit), |id| self.get(*id).is_some_and(|state| state.unit == *unit)).copied()
     }
     pub fn get(&self, id: UnitId) -> Option<&UnitState> {
         self.states.get(id as usize)?.as_ref()
@@ -93,25 +106,27 @@ impl Units {
         self.states.get_mut(id as usize)?.as_mut()
     }
     /// The unit with this identity, new where there is none; true where it is new.
-    pub fn ensure(&mut self, unit: &Arc<Unit>) -> (UnitId, bool) {
-        if let Some(id) = self.ids.get(unit) {
-            return (*id, false);
+    pub fn ensure(&mut self, unit: &Unit) -> (UnitId, bool) {
+        if let Some(id) = self.id(unit) {
+            return (id, false);
         }
         let id = self.free.pop().unwrap_or_else(|| {
             if self.states.len() == self.states.capacity() {
-                // Doubling would leave room for as many again.
-                self.states.reserve_exact(self.states.len() / 8 + 16);
+                self.states.reserve_exact(spare(self.states.len()));
             }
             self.states.push(None);
             self.states.len() as UnitId - 1
         });
         self.states[id as usize] = Some(UnitState::new(unit.clone()));
-        self.ids.insert(unit.clone(), id);
+        let (states, hasher) = (&self.states, &self.hasher);
+        self.ids.insert_unique(hasher.hash_one(unit), id, |id| hash(states, hasher, *id));
         (id, true)
     }
     pub fn remove(&mut self, id: UnitId) {
         if let Some(state) = self.states.get_mut(id as usize).and_then(Option::take) {
-            self.ids.remove(&state.unit);
+            if let Ok(entry) = self.ids.find_entry(self.hasher.hash_one(&state.unit), |known| *known == id) {
+                entry.remove();
+            }
             self.free.push(id);
         }
     }
@@ -121,8 +136,8 @@ impl Units {
 #[derive(Default)]
 pub struct Watchers {
     by_dep: HashMap<Dep, Watching>,
-    /// Where several units looked at the same.
-    sets: Vec<HashSet<UnitId>>,
+    /// Where several units looked at the same: mostly two. In order.
+    sets: Vec<Vec<UnitId>>,
     free: Vec<u32>,
 }
 
@@ -158,14 +173,22 @@ impl Watchers {
     fn add(&mut self, dep: Dep, unit: UnitId) {
         let watching = *self.by_dep.entry(dep).or_insert(Watching(unit));
         match watching.set() {
-            Some(at) => _ = self.sets[at].insert(unit),
+            Some(at) => {
+                let set = &mut self.sets[at];
+                if let Err(place) = set.binary_search(&unit) {
+                    set.insert(place, unit);
+                }
+            }
             None if watching.0 == unit => {}
             None => {
                 let at = self.free.pop().unwrap_or_else(|| {
-                    self.sets.push(HashSet::new());
+                    if self.sets.len() == self.sets.capacity() {
+                        self.sets.reserve_exact(spare(self.sets.len()));
+                    }
+                    self.sets.push(Vec::new());
                     self.sets.len() as u32 - 1
                 });
-                self.sets[at as usize] = [watching.0, unit].into();
+                self.sets[at as usize] = vec![watching.0.min(unit), watching.0.max(unit)];
                 self.by_dep.insert(dep, Watching(at | Watching::SET));
             }
         }
@@ -177,10 +200,12 @@ impl Watchers {
             None => watching.0 == unit,
             Some(at) => {
                 let set = &mut self.sets[at];
-                set.remove(&unit);
+                if let Ok(place) = set.binary_search(&unit) {
+                    set.remove(place);
+                }
                 let empty = set.is_empty();
                 if empty {
-                    *set = HashSet::new();
+                    *set = Vec::new();
                     self.free.push(at as u32);
                 }
                 empty

@@ -99,7 +99,7 @@ pub struct Noted {
 #[derive(Default)]
 pub struct Files {
     roots: Vec<PathBuf>,
-    files: BTreeMap<Arc<FileId>, File>,
+    files: BTreeMap<Arc<FileId>, Box<File>>,
     /// The file that holds an object; of several, the first.
     owners: HashMap<Key, Arc<FileId>>,
     /// Objects that several files hold, with all of these in order.
@@ -234,7 +234,7 @@ impl Files {
 
     /// Puts a file in the place of what it was, and notes the objects that differ.
     fn replace(&mut self, id: &Arc<FileId>, new: Option<File>, touched: &mut BTreeSet<Key>) {
-        let old = self.files.remove(id).unwrap_or_default();
+        let old = self.files.remove(id).map(|file| *file).unwrap_or_default();
         if [Some(&old), new.as_ref()].into_iter().flatten().any(|file| file.trouble.is_some() || file.failure.is_some()) {
             self.noted.found.insert(FoundBy::File(id.clone()));
         }
@@ -268,7 +268,7 @@ impl Files {
             touched.insert(object.key.clone());
         }
         if let Some(new) = new {
-            self.files.insert(id.clone(), new);
+            self.files.insert(id.clone(), Box::new(new));
         }
     }
 
@@ -343,7 +343,7 @@ impl Files {
     pub fn findings(&self, by: &FoundBy) -> Vec<Diagnostic> {
         match by {
             FoundBy::Scan => self.faults.clone(),
-            FoundBy::File(id) => self.files.get(id).map(File::findings).unwrap_or_default(),
+            FoundBy::File(id) => self.files.get(id).map(|file| file.findings()).unwrap_or_default(),
             FoundBy::Duplicate(key) => self.duplicates(key),
         }
     }

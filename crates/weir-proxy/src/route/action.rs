@@ -41,18 +41,18 @@ pub struct RouteRt {
 /// What is left to check once the index has found the path.
 struct Condition {
     regex: Option<Box<Regex>>,
+    headers: Box<[Header]>,
+    query: Box<[Query]>,
     /// Where the path's prefix ends.
     prefix: Prefix,
     ignore_case: bool,
-    headers: Box<[Header]>,
-    query: Box<[Query]>,
 }
 
 #[derive(Clone, Copy)]
 enum Prefix {
     /// The whole path was matched.
     Whole,
-    Bytes(usize),
+    Bytes(u32),
 }
 
 pub enum ActionRt {
@@ -148,7 +148,7 @@ impl RouteRt {
     pub fn matched(&self, path: &[u8]) -> usize {
         match self.condition.prefix {
             Prefix::Whole => path.len(),
-            Prefix::Bytes(n) => n.min(path.len()),
+            Prefix::Bytes(n) => path.len().min(n as usize),
         }
     }
 
@@ -182,8 +182,8 @@ impl Condition {
             _ => None,
         };
         let prefix = match &of.path {
-            PathMatch::Prefix(p) => Prefix::Bytes(p.len()),
-            PathMatch::PathSeparatedPrefix(p) => Prefix::Bytes(p.trim_end_matches('/').len()),
+            PathMatch::Prefix(p) => Prefix::Bytes(p.len() as u32),
+            PathMatch::PathSeparatedPrefix(p) => Prefix::Bytes(p.trim_end_matches('/').len() as u32),
             PathMatch::Exact(_) | PathMatch::Regex(_) => Prefix::Whole,
         };
         let headers = of.headers.iter().map(|h| Header::compile(h, patterns)).collect::<Result<_, _>>()?;

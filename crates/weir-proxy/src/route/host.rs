@@ -56,7 +56,7 @@ impl HostRt {
                 }
             }
         }
-        let paths = PathIndex::build(routes.iter().map(|r| &r.config.matches));
+        let paths = PathIndex::build(routes.iter().map(|r| &*r.config.matches));
         (HostRt { config: config.clone(), routes: routes.into(), filters, paths }, findings)
     }
 
@@ -66,7 +66,7 @@ impl HostRt {
         let finding = Diagnostic::error("InvalidValue", format!("virtual host `{}`: {why}", config.name));
         let finding = config.routes.first().map_or(finding.clone(), |r| finding.from_origin(&r.origin));
         let (routes, filters) = before.map_or_else(Default::default, |b| (b.routes.clone(), b.filters.clone()));
-        let paths = PathIndex::build(routes.iter().map(|r| &r.config.matches));
+        let paths = PathIndex::build(routes.iter().map(|r| &*r.config.matches));
         (HostRt { config: config.clone(), routes, filters, paths }, vec![finding])
     }
 

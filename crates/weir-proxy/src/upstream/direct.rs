@@ -72,7 +72,7 @@ impl DirectClusters {
 /// # Errors
 /// TLS cannot be set up.
 pub fn cluster(tls: bool, breakers: Breakers) -> Result<ClusterRt, UpstreamError> {
-    let assignment = ClusterLoadAssignment { cluster: None, endpoints: Vec::new() };
+    let assignment = ClusterLoadAssignment { cluster: None, endpoints: Box::default() };
     let mut config = Cluster::new(DIRECT.into(), Discovery::Static(Arc::new(assignment)));
     config.protocol = UpstreamProtocol::Auto;
     let tls = tls.then(|| tls::Client::new(tls::ClientOptions::system())).transpose();

@@ -2,7 +2,7 @@
 use super::{
     backend_ref::BackendKind,
     filters::GRPC_TYPES,
-    http_route::{HttpRoute, Match, Rule, add_headers, decode_parents, everything, tight},
+    http_route::{HttpRoute, Match, Rule, add_headers, decode_parents, everything},
 };
 use crate::{
     api::checks::{check_regex, hostname},
@@ -29,7 +29,7 @@ pub fn decode(root: &Object<'_>) -> Option<HttpRoute> {
     let spec = root.required("spec")?.object()?;
     spec.unsupported(&["useDefaultGateways"]);
     let parents = decode_parents(&spec);
-    let hostnames = tight(spec.list("hostnames").iter().filter_map(hostname));
+    let hostnames = spec.list("hostnames").iter().filter_map(hostname).collect();
     let rule = |field: &Field<'_>| {
         let object = field.object()?;
         let mut rule = Rule::decode(&object, GRPC_TYPES, decode_match);
@@ -39,7 +39,7 @@ pub fn decode(root: &Object<'_>) -> Option<HttpRoute> {
         Some(rule)
     };
     // None is none: the API has no default here.
-    let rules = tight(spec.distinct("rules", "name").iter().filter_map(rule));
+    let rules = spec.distinct("rules", "name").iter().filter_map(rule).collect();
     Some(HttpRoute { parents, hostnames, rules })
 }
 
@@ -47,7 +47,7 @@ pub fn decode(root: &Object<'_>) -> Option<HttpRoute> {
 fn calls_only(made: &mut Match) {
     if made.matches.headers.iter().all(|h| h.name != "content-type") {
         let value = ValueMatch::Text(StringMatch::Prefix("application/grpc".into()));
-        made.matches.headers.push(HeaderMatch { name: "content-type".into(), value, invert: false, ignore_case: false });
+        made.edit().headers.push(HeaderMatch { name: "content-type".into(), value, invert: false, ignore_case: false });
     }
 }
 
@@ -84,7 +84,7 @@ fn decode_method(field: &Field<'_>, made: &mut Match) -> Option<()> {
     let (service, method) = (part("service")?, part("method")?);
     let length = |text: Option<&str>| text.map_or(0, str::len).min(0xffff) as u32;
     made.path_length = length(service) << 16 | length(method);
-    made.matches.path = match (service, method) {
+    made.edit().path = match (service, method) {
         (None, None) => {
             field.error("MissingField", "a match of methods names a service or a method", "add service, method or both");
             return None;

@@ -6,7 +6,7 @@ use super::{
     session,
 };
 use crate::api::checks::{check_path, check_regex, hostname};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use weir_config::{
     model::{HeaderMatch, Name, PathMatch, QueryMatch, RetryOn, RetryPolicy, RouteMatch, SessionPersistence, StringMatch, ValueMatch},
     node::Chars,
@@ -15,10 +15,10 @@ use weir_config::{
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct HttpRoute {
-    pub parents: Vec<ParentRef>,
+    pub parents: Box<[ParentRef]>,
     /// Lower case; empty for any.
-    pub hostnames: Vec<Name>,
-    pub rules: Vec<Rule>,
+    pub hostnames: Box<[Name]>,
+    pub rules: Box<[Rule]>,
 }
 
 /// What a route is attached to.
@@ -44,9 +44,9 @@ pub struct ParentRef {
 pub struct Rule {
     pub name: Option<Name>,
     /// At least one.
-    pub matches: Vec<Match>,
+    pub matches: Box<[Match]>,
     pub filters: Option<Box<Filters>>,
-    pub backends: Vec<Backend>,
+    pub backends: Box<[Backend]>,
     pub timeout: Option<Duration>,
     pub backend_timeout: Option<Duration>,
     pub retry: Option<Box<RetryPolicy>>,
@@ -58,11 +58,19 @@ pub struct Rule {
 /// A match, with what makes it more specific than another.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Match {
-    pub matches: RouteMatch,
+    /// Shared with the routes that are made from it.
+    pub matches: Arc<RouteMatch>,
     pub path_length: u32,
     pub method: bool,
     pub headers: u16,
     pub query_parameters: u16,
+}
+
+impl Match {
+    /// To change it while it is read.
+    pub fn edit(&mut self) -> &mut RouteMatch {
+        Arc::make_mut(&mut self.matches)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -76,26 +84,26 @@ pub fn decode(root: &Fields<'_>) -> Option<HttpRoute> {
     let spec = root.required("spec")?.object()?;
     spec.unsupported(&["useDefaultGateways"]);
     let parents = decode_parents(&spec);
-    let hostnames = tight(spec.list("hostnames").iter().filter_map(hostname));
+    let hostnames = spec.list("hostnames").iter().filter_map(hostname).collect();
     let rules = match spec.get("rules") {
         Some(rules) => {
             if rules.list().is_empty() {
                 rules.invalid("has no rule", "at least one rule, or no rules at all for one that matches everything");
             }
-            tight(spec.distinct("rules", "name").iter().filter_map(decode_rule))
+            spec.distinct("rules", "name").iter().filter_map(decode_rule).collect()
         }
         // The API's default: everything, and nowhere to send it to.
-        None => vec![Rule::to_nowhere(spec.field().document_line())],
+        None => [Rule::to_nowhere(spec.field().document_line())].into(),
     };
     Some(HttpRoute { parents, hostnames, rules })
 }
 
-pub fn decode_parents(spec: &Fields<'_>) -> Vec<ParentRef> {
+pub fn decode_parents(spec: &Fields<'_>) -> Box<[ParentRef]> {
     if !spec.has("parentRefs") {
         let help = "add parentRefs with the name of a Gateway";
         spec.field().warning("NoParents", "without parentRefs this route is attached to nothing", help);
     }
-    tight(spec.list("parentRefs").iter().filter_map(decode_parent))
+    spec.list("parentRefs").iter().filter_map(decode_parent).collect()
 }
 
 fn decode_parent(field: &Field<'_>) -> Option<ParentRef> {
@@ -155,9 +163,9 @@ impl Rule {
     fn to_nowhere(line: u32) -> Rule {
         Rule {
             name: None,
-            matches: vec![everything()],
+            matches: [everything()].into(),
             filters: None,
-            backends: Vec::new(),
+            backends: Box::default(),
             timeout: None,
             backend_timeout: None,
             retry: None,
@@ -172,29 +180,29 @@ impl Rule {
         rule.session = object.get("sessionPersistence").and_then(|f| session::decode(&f)).map(Box::new);
         rule.name = object.str("name").map(Into::into);
         if let Some(matches) = object.get("matches") {
-            rule.matches = tight(matches.list().iter().filter_map(decode_match));
+            rule.matches = matches.list().iter().filter_map(decode_match).collect();
         }
         rule.filters = object.get("filters").and_then(|f| decode_filters(&f, types)).map(Box::new);
-        rule.backends = tight(object.list("backendRefs").iter().filter_map(|f| decode_backend(f, types)));
+        rule.backends = object.list("backendRefs").iter().filter_map(|f| decode_backend(f, types)).collect();
         rule
     }
 }
 
 pub fn everything() -> Match {
-    Match { matches: RouteMatch::any(), path_length: 1, method: false, headers: 0, query_parameters: 0 }
+    Match { matches: Arc::new(RouteMatch::any()), path_length: 1, method: false, headers: 0, query_parameters: 0 }
 }
 
 fn decode_match(field: &Field<'_>) -> Option<Match> {
     let object = field.object()?;
     let mut made = everything();
     if let Some(path) = object.get("path") {
-        (made.matches.path, made.path_length) = decode_path(&path)?;
+        (made.edit().path, made.path_length) = decode_path(&path)?;
     }
     if let Some(method) = object.get("method") {
         const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
         let value = method.choice(&METHODS.map(|m| (m, m)))?;
         let text = ValueMatch::Text(StringMatch::Exact(value.into()));
-        made.matches.headers.push(HeaderMatch { name: ":method".into(), value: text, invert: false, ignore_case: false });
+        made.edit().headers.push(HeaderMatch { name: ":method".into(), value: text, invert: false, ignore_case: false });
         made.method = true;
     }
     add_headers(&object, &mut made)?;
@@ -202,10 +210,10 @@ fn decode_match(field: &Field<'_>) -> Option<Match> {
         let (name, value) = decode_value(&query)?;
         if made.matches.query_parameters.iter().all(|q| q.name != name) {
             made.query_parameters += 1;
-            made.matches.query_parameters.push(QueryMatch { name: name.into(), value });
+            made.edit().query_parameters.push(QueryMatch { name: name.into(), value });
         }
     }
-    made.matches.query_parameters.shrink_to_fit();
+    made.edit().query_parameters.shrink_to_fit();
     Some(made)
 }
 
@@ -217,10 +225,10 @@ pub fn add_headers(object: &Fields<'_>, made: &mut Match) -> Option<()> {
         // Of equal names the first counts.
         if made.matches.headers.iter().all(|h| h.name != name) {
             made.headers += 1;
-            made.matches.headers.push(HeaderMatch { name, value, invert: false, ignore_case: false });
+            made.edit().headers.push(HeaderMatch { name, value, invert: false, ignore_case: false });
         }
     }
-    made.matches.headers.shrink_to_fit();
+    made.edit().headers.shrink_to_fit();
     Some(())
 }
 
@@ -319,11 +327,4 @@ pub fn decode_backend(field: &Field<'_>, types: &[(&'static str, Type)]) -> Opti
     let weight = object.int("weight", 0..=1_000_000).unwrap_or(1) as u32;
     let filters = object.get("filters").and_then(|f| decode_filters(&f, types)).map(Box::new);
     Some(Backend { reference, weight, filters })
-}
-
-/// Without room to grow: there are many of these, and they stay.
-pub fn tight<T>(items: impl Iterator<Item = T>) -> Vec<T> {
-    let mut items: Vec<T> = items.collect();
-    items.shrink_to_fit();
-    items
 }

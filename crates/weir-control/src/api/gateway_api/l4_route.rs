@@ -1,14 +1,14 @@
 //! TLSRoute, TCPRoute and UDPRoute: bytes or datagrams to a weighted choice of backends, by the server name or by the port alone.
-use super::http_route::{Backend, ParentRef, decode_backend, decode_parents, tight};
+use super::http_route::{Backend, ParentRef, decode_backend, decode_parents};
 use crate::api::checks::hostname;
 use weir_config::{model::Name, reader::Object as Fields};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct L4Route {
-    pub parents: Vec<ParentRef>,
+    pub parents: Box<[ParentRef]>,
     /// Of a TLSRoute, in lower case; empty for any.
-    pub hostnames: Vec<Name>,
-    pub backends: Vec<Backend>,
+    pub hostnames: Box<[Name]>,
+    pub backends: Box<[Backend]>,
 }
 
 pub fn decode_tls(root: &Fields<'_>) -> Option<L4Route> {
@@ -27,13 +27,13 @@ fn decode(root: &Fields<'_>, named: bool) -> Option<L4Route> {
     let spec = root.required("spec")?.object()?;
     spec.unsupported(&["useDefaultGateways"]);
     let parents = decode_parents(&spec);
-    let hostnames = if named { tight(spec.list("hostnames").iter().filter_map(hostname)) } else { Vec::new() };
+    let hostnames = if named { spec.list("hostnames").iter().filter_map(hostname).collect() } else { Box::default() };
     let rules = spec.required("rules")?.list();
     for more in rules.iter().skip(1) {
         more.error("InvalidValue", "a connection has nothing that a second rule could be chosen by", "one rule, with all backendRefs");
     }
     let rule = rules.first()?.object()?;
     rule.ignore(&["name"]);
-    let backends = tight(rule.list("backendRefs").iter().filter_map(|f| decode_backend(f, &[])));
+    let backends = rule.list("backendRefs").iter().filter_map(|f| decode_backend(f, &[])).collect();
     Some(L4Route { parents, hostnames, backends })
 }

@@ -202,7 +202,7 @@ impl Maker<'_> {
         RouteAction::Forward(Box::new(Forward {
             clusters,
             path_rewrite: filters.rewrite_path.clone(),
-            host_rewrite: filters.rewrite_host.clone().map(HostRewrite::Literal),
+            host_rewrite: filters.rewrite_host.as_deref().map(|host| HostRewrite::Literal(host.into())),
             timeout: rule.timeout,
             idle_timeout: None,
             retry: retry(rule),
@@ -246,12 +246,12 @@ impl Maker<'_> {
         made.mirrors = self.mirrors(filters, &format!("{field}.filters"), part);
         made.request_headers = filters.request.clone();
         made.response_headers = filters.response.clone();
-        made.host_rewrite = filters.rewrite_host.clone().map(HostRewrite::Literal);
+        made.host_rewrite = filters.rewrite_host.as_deref().map(|host| HostRewrite::Literal(host.into()));
         made.path_rewrite.clone_from(&filters.rewrite_path);
         made
     }
 
-    fn mirrors(&self, filters: &Filters, field: &str, part: &mut Part) -> Vec<Mirror> {
+    fn mirrors(&self, filters: &Filters, field: &str, part: &mut Part) -> Box<[Mirror]> {
         let all = filters.mirrors.iter().enumerate();
         let resolved = all.filter_map(|(nth, (reference, fraction))| {
             let cluster = self.resolve(reference, &format!("{field}: mirror {nth}"), "nothing is mirrored there", part)?;

@@ -165,7 +165,7 @@ impl<'a> Maker<'a> {
             None => {
                 let mut forward = Forward::to(targets);
                 forward.path_rewrite = self.path_rewrite(path).map(Box::new);
-                forward.host_rewrite = notes.rewrite.host.as_ref().map(|host| HostRewrite::Literal(host.to_string()));
+                forward.host_rewrite = notes.rewrite.host.as_ref().map(|host| HostRewrite::Literal(host.as_ref().into()));
                 forward.timeout = notes.traffic.timeout;
                 forward.idle_timeout = notes.traffic.idle_timeout;
                 forward.retry.clone_from(&notes.traffic.retry);
@@ -305,7 +305,12 @@ impl<'a> Maker<'a> {
             if !guarded {
                 // A trusted proxy in front may have had TLS.
                 let value = ValueMatch::Text(StringMatch::Exact("http".into()));
-                to_https.matches.headers.push(HeaderMatch { name: ":scheme".into(), value, invert: false, ignore_case: false });
+                Arc::make_mut(&mut to_https.matches).headers.push(HeaderMatch {
+                    name: ":scheme".into(),
+                    value,
+                    invert: false,
+                    ignore_case: false,
+                });
             }
             let rank = Rank { index: rank.index - 1, ..rank.clone() };
             part.routes.push(RouteEntry { table: plain.clone(), domain: domain.clone(), rank, route: Some(Arc::new(to_https)) });

@@ -198,7 +198,7 @@ fn forward_to(
             unresolved_status: 503,
             request_headers: to.headers.request.clone(),
             response_headers: to.headers.response.clone(),
-            host_rewrite: to.headers.host.clone().map(HostRewrite::Literal),
+            host_rewrite: to.headers.host.as_deref().map(|host| HostRewrite::Literal(host.into())),
             cluster,
             ..WeightedCluster::only("".into())
         });
@@ -212,7 +212,7 @@ fn forward_to(
     model::Forward {
         clusters,
         path_rewrite: forward.rewrite.as_ref().map(|r| Box::new(r.for_path(path))),
-        host_rewrite: authority.map(|host| HostRewrite::Literal(host.clone())),
+        host_rewrite: authority.map(|host| HostRewrite::Literal(host.as_str().into())),
         timeout: forward.timeout,
         idle_timeout: None,
         retry: match &forward.retry {
