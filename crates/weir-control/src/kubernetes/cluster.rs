@@ -4,7 +4,7 @@ use super::{
     client::{ConnectError, Connection},
     state::{Shared, Wake},
     stats::Sample,
-    status::{Leader, Writer, WriterOptions},
+    status::{Leader, Writer, WriterOptions, events},
     watch,
 };
 use crate::{
@@ -58,6 +58,7 @@ impl Cluster {
         let _ = stats.0.set(Arc::downgrade(&shared));
         let options = WriterOptions { lease: access.lease, addresses: access.addresses, service: access.service };
         let (leader, lease) = (Arc::new(Leader::default()), options.lease.clone());
+        let events = events::run(client.clone(), shared.clone(), status.clone(), leader.clone());
         let writer = Writer::new(client.clone(), shared.clone(), status, leader.clone(), options);
         let (stop, stopped) = oneshot::channel::<()>();
         let followed = shared.clone();
@@ -69,6 +70,7 @@ impl Cluster {
                     tokio::spawn(watch::follow(id, client.clone(), followed.clone()));
                 }
                 tokio::spawn(writer.run());
+                tokio::spawn(events);
                 let _ = stopped.await;
                 // Where it fails, the others wait for the end of the Lease.
                 let _ = timeout(RESIGN, leader.resign(client, &lease)).await;

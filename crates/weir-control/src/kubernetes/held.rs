@@ -60,6 +60,10 @@ impl Held {
         self.with_findings.iter().filter_map(|key| self.entries.get(key)).flat_map(|entry| &entry.findings)
     }
 
+    pub fn holds(&self, key: &Key) -> bool {
+        self.entries.contains_key(key)
+    }
+
     /// The status that an object has on the server.
     pub fn observed(&self, key: &Key) -> Option<&Observed> {
         self.entries.get(key)?.observed.as_deref()

@@ -53,6 +53,7 @@ pub struct Counters {
     pub status_writes: AtomicU64,
     pub status_conflicts: AtomicU64,
     pub status_errors: AtomicU64,
+    pub events: AtomicU64,
     pub leads: AtomicBool,
 }
 
@@ -75,6 +76,8 @@ struct State {
     /// Why statuses are not written, and why this process cannot become the leader.
     unwritten: Option<String>,
     unelected: Option<String>,
+    /// Why events are not written.
+    unreported: Option<String>,
 }
 
 struct Scope {
@@ -187,6 +190,7 @@ impl Shared {
             seen: BTreeSet::new(),
             unwritten: None,
             unelected: None,
+            unreported: None,
         };
         Shared {
             server,
@@ -241,6 +245,8 @@ impl Shared {
                 |why: &String| Diagnostic::warning("NoLease", format!("no leader can be elected, and no status written: {why}"));
             all.extend(state.unwritten.iter().map(unwritten));
             all.extend(state.unelected.iter().map(unelected));
+            let unreported = |why: &String| Diagnostic::warning("EventNotWritten", format!("events cannot be written: {why}"));
+            all.extend(state.unreported.iter().map(unreported));
         }
         if let Some(Trouble::Forbidden(why)) = &state.definitions {
             let help = "grant it, or kinds that are installed later are found within 30 seconds only";
@@ -322,6 +328,7 @@ impl Shared {
             (&stats::WRITES, count(&self.counters.status_writes)),
             (&stats::CONFLICTS, count(&self.counters.status_conflicts)),
             (&stats::ERRORS, count(&self.counters.status_errors)),
+            (&stats::EVENTS, count(&self.counters.events)),
         ]
         .into_iter()
         .map(|(stat, value)| Sample { stat, resource: None, value })
@@ -389,6 +396,21 @@ impl Shared {
             state.unwritten = why;
             self.wake(&mut state);
         }
+    }
+
+    pub fn event_trouble(&self, why: Option<String>) {
+        let mut state = self.state();
+        if state.unreported != why {
+            state.unreported = why;
+            self.wake(&mut state);
+        }
+    }
+
+    /// How to reach an object of the cluster; `None` for one that is not there.
+    pub fn served(&self, key: &Key) -> Option<Served> {
+        let state = self.state();
+        let mut scopes = state.scopes.iter().filter(|scope| scope.info.kind == key.kind && scope.held.holds(key));
+        scopes.next().map(|scope| Served { info: scope.info, version: scope.version })
     }
 
     pub fn lease_trouble(&self, why: Option<String>) {

@@ -1,7 +1,8 @@
 //! Writes the `status` of the objects of a cluster.
 //!
 //! `shape` makes the status of an object by what the board says, `queue` holds the objects to look at, `service`
-//! knows the addresses of the Service in front, `lease` decides who writes, `leader` keeps the Lease, and `writer` does it.
+//! knows the addresses of the Service in front, `events` says what is found about objects without conditions, `lease` decides who writes, `leader` keeps the Lease, and `writer` does it.
+pub mod events;
 mod leader;
 mod lease;
 mod queue;

@@ -27,6 +27,7 @@ mod head_lines;
 mod http2;
 mod install;
 mod kube;
+mod kube_events;
 mod kube_gateway;
 mod kube_status;
 mod limits;

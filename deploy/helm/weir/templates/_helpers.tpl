@@ -45,6 +45,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
   resources: [ingresses/status]
   verbs: [patch]
 {{- end }}
+# Events for what is found about objects whose status has no conditions.
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create]
 {{- if .Values.apis.istio }}
 - apiGroups: [networking.istio.io]
   resources: [gateways, virtualservices]

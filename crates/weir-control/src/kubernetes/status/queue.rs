@@ -49,6 +49,11 @@ impl Queue {
         }
     }
 
+    /// Whether one waits that may be next at once.
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// When there is something to do although nothing is added.
     pub fn wakes(&self) -> Option<Instant> {
         self.later.first_key_value().map(|(at, _)| *at)

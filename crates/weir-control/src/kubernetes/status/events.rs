@@ -1,0 +1,242 @@
+//! Events (events.k8s.io/v1) for what is found about objects whose status has no conditions: `kubectl describe` shows them.
+//!
+//! The name of an event is made of its object and content, so that the server refuses one that is there already: neither a restart nor
+//! another leader writes it again.
+use super::{leader::Leader, queue::Queue};
+use crate::{
+    kubernetes::{client::text, fetched::Served, own, state::Shared},
+    object::{Key, Kind},
+    status::{ObjectStatus, Status},
+};
+use k8s_openapi::jiff::{Timestamp, fmt::strtime};
+use kube::{
+    Api, Client,
+    api::{ApiResource, DynamicObject, ListParams, PostParams},
+};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+use tokio::time::sleep_until;
+use weir_config::diagnostic::{Diagnostic, Severity};
+
+/// Between two objects that events are written for: at most 20 in a second.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Events for one object.
+const MAX_EVENTS: usize = 10;
+/// Bytes of a note that the API takes.
+const MAX_NOTE: usize = 1024;
+const CONTROLLER: &str = "weir.dev/gateway-controller";
+/// Reasons of objects that are for another controller: it is not for this gateway to say something of them.
+const NOT_OURS: [&str; 1] = ["NotAccepted"];
+
+/// Whether events are written for what is found about objects of a kind. Others have conditions, are made by controllers, or belong
+/// to no namespace; a Service without endpoints is usual while a Deployment starts.
+fn has_events(kind: Kind) -> bool {
+    let is_passing = matches!(kind, Kind::Service | Kind::EndpointSlice | Kind::Endpoints | Kind::Pod | Kind::Namespace);
+    kind == Kind::Ingress || kind.info().namespaced && !own::is_written(kind) && !is_passing
+}
+
+/// Writes events for as long as the process lives, while it leads.
+pub async fn run(client: Client, shared: Arc<Shared>, status: Status, leader: Arc<Leader>) {
+    let (mut changes, mut leads) = (status.stream(), leader.changes());
+    let (mut queue, mut recorder) = (Queue::default(), Recorder { client, shared, leader: leader.clone(), written: HashMap::new() });
+    let mut free = Instant::now();
+    loop {
+        if leader.leads()
+            && Instant::now() >= free
+            && let Some(key) = queue.next(Instant::now())
+        {
+            let done = recorder.record(&key, status.status(&key)).await;
+            recorder.shared.event_trouble(done.as_ref().err().map(text));
+            queue.done(key, done.is_err(), Instant::now());
+            free = Instant::now() + PAUSE;
+        }
+        let next = if queue.is_waiting() { Some(free) } else { queue.wakes() }.filter(|_| leader.leads());
+        tokio::select! {
+            changed = changes.next() => changed.keys.into_iter().filter(|key| has_events(key.kind)).for_each(|key| queue.add(key)),
+            Ok(()) = leads.changed() => {}
+            () = sleep_until(next.unwrap_or(free).into()), if next.is_some() => {}
+        }
+    }
+}
+
+struct Recorder {
+    client: Client,
+    shared: Arc<Shared>,
+    leader: Arc<Leader>,
+    /// What was written for the objects that something is found about now, by digest.
+    written: HashMap<Key, BTreeSet<u64>>,
+}
+
+impl Recorder {
+    /// Writes what is new about an object.
+    async fn record(&mut self, key: &Key, of: Option<ObjectStatus>) -> kube::Result<()> {
+        let findings = of.as_ref().map(noted).unwrap_or_default();
+        let digests: BTreeSet<u64> = findings.iter().map(|finding| digest(finding)).collect();
+        let before = self.written.remove(key).unwrap_or_default();
+        if findings.is_empty() {
+            return Ok(());
+        }
+        let mut written: BTreeSet<u64> = before.intersection(&digests).copied().collect();
+        let done = self.write(key, &findings, &mut written).await;
+        self.written.insert(key.clone(), written);
+        done
+    }
+
+    async fn write(&self, key: &Key, findings: &[Arc<Diagnostic>], written: &mut BTreeSet<u64>) -> kube::Result<()> {
+        if findings.iter().all(|finding| written.contains(&digest(finding))) {
+            return Ok(());
+        }
+        // An object of a file is in no cluster.
+        let Some(served) = self.shared.served(key) else { return Ok(()) };
+        let Some(uid) = self.uid(served, key).await? else { return Ok(()) };
+        let events: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &resource());
+        for finding in findings {
+            let digest = digest(finding);
+            if written.contains(&digest) {
+                continue;
+            }
+            if !self.leader.leads() {
+                return Ok(());
+            }
+            let event = event(served, key, &uid, finding, Timestamp::now());
+            match serde_json::from_value(event).map_err(kube::Error::SerdeError) {
+                Ok(object) => match events.create(&PostParams::default(), &object).await {
+                    Ok(_) => _ = self.shared.counters.events.fetch_add(1, Ordering::Relaxed),
+                    Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+                    Err(e) => return Err(e),
+                },
+                Err(e) => return Err(e),
+            }
+            written.insert(digest);
+        }
+        Ok(())
+    }
+
+    /// By a list: this needs no right to get objects. `None` for one that is gone.
+    async fn uid(&self, served: Served, key: &Key) -> kube::Result<Option<String>> {
+        let Served { info, version } = served;
+        let resource = ApiResource {
+            group: info.group.into(),
+            version: version.into(),
+            api_version: info.api_version(version),
+            kind: info.name.into(),
+            plural: info.plural(),
+        };
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &resource);
+        let found = api.list_metadata(&ListParams::default().fields(&format!("metadata.name={}", key.name))).await?;
+        Ok(found.items.into_iter().next().and_then(|object| object.metadata.uid))
+    }
+}
+
+fn resource() -> ApiResource {
+    ApiResource {
+        group: "events.k8s.io".into(),
+        version: "v1".into(),
+        api_version: "events.k8s.io/v1".into(),
+        kind: "Event".into(),
+        plural: "events".into(),
+    }
+}
+
+/// The findings that events are written for: errors come first.
+fn noted(of: &ObjectStatus) -> Vec<Arc<Diagnostic>> {
+    if of.findings.iter().any(|finding| NOT_OURS.contains(&finding.reason)) {
+        return Vec::new();
+    }
+    let mut findings: Vec<Arc<Diagnostic>> = of.findings.iter().filter(|finding| finding.severity != Severity::Info).cloned().collect();
+    findings.sort_by_key(|finding| finding.severity != Severity::Error);
+    findings.truncate(MAX_EVENTS);
+    findings
+}
+
+/// The same for equal content, in every process.
+fn digest(finding: &Diagnostic) -> u64 {
+    let hash = Sha256::new().chain_update(finding.reason).chain_update("\n").chain_update(note(finding)).finalize();
+    u64::from_be_bytes(std::array::from_fn(|i| hash[i]))
+}
+
+fn note(finding: &Diagnostic) -> String {
+    let mut note = String::new();
+    let text = match finding.field.is_empty() {
+        true => finding.text(),
+        false => format!("{}: {}", finding.field, finding.text()),
+    };
+    for c in text.chars() {
+        if note.len() + c.len_utf8() > MAX_NOTE {
+            break;
+        }
+        note.push(c);
+    }
+    note
+}
+
+fn event(served: Served, key: &Key, uid: &str, finding: &Diagnostic, now: Timestamp) -> Value {
+    let Served { info, version } = served;
+    // Another object of the same name has events of its own.
+    let of_uid: String = uid.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
+    // A name has up to 253 characters.
+    let name: String = key.name.chars().take(200).collect();
+    json!({
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": { "name": format!("{name}.{of_uid}{:016x}", digest(finding)), "namespace": &*key.namespace },
+        "eventTime": strtime::format("%Y-%m-%dT%H:%M:%S.%6fZ", now).unwrap_or_default(),
+        "type": "Warning",
+        "reason": finding.reason,
+        "note": note(finding),
+        "action": "Translate",
+        "reportingController": CONTROLLER,
+        "reportingInstance": CONTROLLER,
+        "regarding": {
+            "apiVersion": info.api_version(version),
+            "kind": info.name,
+            "namespace": &*key.namespace,
+            "name": &*key.name,
+            "uid": uid,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_named_by_object_and_content() {
+        let key = Key::new(Kind::Ingress, "shop", "web");
+        let served = Served { info: Kind::Ingress.info(), version: "v1" };
+        let name = |uid: &str, finding: &Diagnostic| event(served, &key, uid, finding, Timestamp::UNIX_EPOCH)["metadata"]["name"].clone();
+        let finding = Diagnostic::warning("UnsupportedAnnotation", "a has no effect").help("remove it");
+        let first = name("0123-4567-89", &finding);
+        assert_eq!(first, name("0123-4567-89", &finding.clone()));
+        assert!(first.as_str().is_some_and(|text| text.starts_with("web.01234567")), "{first}");
+        let others = [
+            name("9123-4567-89", &finding),
+            name("0123-4567-89", &Diagnostic::warning("UnsupportedAnnotation", "b has no effect").help("remove it")),
+            name("0123-4567-89", &Diagnostic::warning("UnusedField", "a has no effect").help("remove it")),
+        ];
+        assert!(others.iter().all(|other| *other != first), "{others:?}");
+        let long = Diagnostic::warning("UnsupportedAnnotation", "ö".repeat(2000));
+        assert_eq!(note(&long).len(), MAX_NOTE);
+    }
+
+    #[test]
+    fn kinds_with_events() {
+        for (kind, wanted) in [
+            (Kind::Ingress, true),
+            (Kind::Secret, true),
+            (Kind::Service, false),
+            (Kind::HttpRoute, false),
+            (Kind::EndpointSlice, false),
+            (Kind::IngressClass, false),
+            (Kind::Namespace, false),
+        ] {
+            assert_eq!(has_events(kind), wanted, "{kind:?}");
+        }
+    }
+}
