@@ -38,7 +38,7 @@ use units::{Rare, Units, Watchers};
 use weir_config::{
     delta::Delta,
     diagnostic::Diagnostic,
-    model::{Cluster, Config, Discovery, Listener, Name, Origin},
+    model::{Cluster, ClusterSettings, Config, Listener, Name, Origin},
 };
 
 pub struct Index {
@@ -436,13 +436,19 @@ impl Index {
     }
 
     /// A cluster with what settings say of all of them.
-    fn with_settings(&self, cluster: Cluster) -> Cluster {
-        let Cluster { mut response_limits, mut idle_timeout, .. } = Cluster::new("".into(), Discovery::Eds);
+    fn with_settings(&self, mut cluster: Cluster) -> Cluster {
+        let ClusterSettings { mut response_limits, mut idle_timeout, .. } = ClusterSettings::default();
         self.settings.values().for_each(|s| s.apply_to_upstreams(&mut response_limits, &mut idle_timeout));
         if self.own_idle.contains(&cluster.name) {
             idle_timeout = cluster.idle_timeout;
         }
-        Cluster { response_limits, idle_timeout, ..cluster }
+        if (response_limits, idle_timeout) != (cluster.response_limits, cluster.idle_timeout) {
+            (cluster.response_limits, cluster.idle_timeout) = (response_limits, idle_timeout);
+        }
+        if let Some(last) = self.catalog.last_cluster() {
+            cluster.share_settings(last);
+        }
+        cluster
     }
 
     fn set_clusters(&mut self) {

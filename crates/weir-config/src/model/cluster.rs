@@ -1,7 +1,13 @@
 //! Clusters and endpoints (`config.cluster.v3`, `config.endpoint.v3`).
 use super::{Name, Origin, TlsVersion, maybe_seconds, seconds};
 use serde::Serialize;
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    ops::{Deref, DerefMut},
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 /// A set of endpoints that answer the same, and how to talk to them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -9,25 +15,11 @@ pub struct Cluster {
     /// Istio's form for services, `outbound|80|v1|reviews.default.svc.cluster.local`, so that plugins and dashboards fit.
     pub name: Name,
     pub discovery: Discovery,
-    pub lb_policy: LbPolicy,
-    /// For consistent hashing: in order; the first that yields a hash (or is `terminal`) ends the list. Of the cluster, as Istio
-    /// has it, so that it holds for whichever API's route leads here.
-    pub hash_policy: Box<[HashPolicy]>,
-    /// For round robin and least request.
-    pub slow_start: Option<Box<SlowStart>>,
-    #[serde(serialize_with = "seconds")]
-    pub connect_timeout: Duration,
     pub tls: Option<Box<UpstreamTls>>,
     pub protocol: UpstreamProtocol,
-    pub circuit_breakers: CircuitBreakers,
-    pub outlier_detection: Option<Box<OutlierDetection>>,
-    /// Requests on one connection before it is closed; 0 for any number.
-    pub max_requests_per_connection: u32,
-    pub response_limits: ResponseLimits,
-    /// An idle upstream connection is closed after this time.
-    #[serde(serialize_with = "maybe_seconds")]
-    pub idle_timeout: Option<Duration>,
-    pub tcp_keepalive: Option<Box<TcpKeepalive>>,
+    /// Read and set as fields of the cluster.
+    #[serde(flatten)]
+    settings: Arc<ClusterSettings>,
     /// Begin every connection with a PROXY protocol header that names the client (`upstream_proxy_protocol`). A connection then
     /// serves one request.
     pub proxy_protocol: Option<ProxyProtocolVersion>,
@@ -37,27 +29,79 @@ pub struct Cluster {
     pub origin: Option<Origin>,
 }
 
-impl Cluster {
-    /// A cluster with every default.
-    pub fn new(name: Name, discovery: Discovery) -> Self {
-        Cluster {
-            name,
-            discovery,
+/// What most clusters have in common. Copies of a cluster share it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ClusterSettings {
+    pub lb_policy: LbPolicy,
+    /// For consistent hashing: in order; the first that yields a hash (or is `terminal`) ends the list. Of the cluster, as Istio
+    /// has it, so that it holds for whichever API's route leads here.
+    pub hash_policy: Box<[HashPolicy]>,
+    /// For round robin and least request.
+    pub slow_start: Option<Box<SlowStart>>,
+    #[serde(serialize_with = "seconds")]
+    pub connect_timeout: Duration,
+    pub circuit_breakers: CircuitBreakers,
+    pub outlier_detection: Option<Box<OutlierDetection>>,
+    /// Requests on one connection before it is closed; 0 for any number.
+    pub max_requests_per_connection: u32,
+    pub response_limits: ResponseLimits,
+    /// An idle upstream connection is closed after this time.
+    #[serde(serialize_with = "maybe_seconds")]
+    pub idle_timeout: Option<Duration>,
+    pub tcp_keepalive: Option<Box<TcpKeepalive>>,
+}
+
+impl Default for ClusterSettings {
+    fn default() -> Self {
+        ClusterSettings {
             lb_policy: LbPolicy::default(),
             hash_policy: Box::default(),
             slow_start: None,
             connect_timeout: Duration::from_secs(5),
-            tls: None,
-            protocol: UpstreamProtocol::default(),
             circuit_breakers: CircuitBreakers::default(),
             outlier_detection: None,
             max_requests_per_connection: 0,
             response_limits: ResponseLimits::default(),
             idle_timeout: Some(Duration::from_secs(3600)),
             tcp_keepalive: None,
+        }
+    }
+}
+
+impl Deref for Cluster {
+    type Target = ClusterSettings;
+
+    fn deref(&self) -> &ClusterSettings {
+        &self.settings
+    }
+}
+
+impl DerefMut for Cluster {
+    fn deref_mut(&mut self) -> &mut ClusterSettings {
+        Arc::make_mut(&mut self.settings)
+    }
+}
+
+impl Cluster {
+    /// A cluster with every default.
+    pub fn new(name: Name, discovery: Discovery) -> Self {
+        static DEFAULT: LazyLock<Arc<ClusterSettings>> = LazyLock::new(Arc::default);
+        Cluster {
+            name,
+            discovery,
+            tls: None,
+            protocol: UpstreamProtocol::default(),
+            settings: DEFAULT.clone(),
             proxy_protocol: None,
             tunneling_config: None,
             origin: None,
+        }
+    }
+
+    /// Shares the settings with another cluster that has equal ones.
+    pub fn share_settings(&mut self, with: &Cluster) {
+        if self.settings == with.settings {
+            self.settings = with.settings.clone();
         }
     }
 

@@ -15,6 +15,8 @@ type Hosts = BTreeMap<(Name, Name), Option<Arc<VirtualHost>>>;
 pub struct Catalog {
     /// Without routes, which the tables hold.
     resources: Config,
+    /// The cluster that was set last: the next one mostly has the same settings.
+    last_cluster: Option<Arc<Cluster>>,
     changed: BTreeSet<(ResourceKind, Name)>,
     hosts: Hosts,
     revision: u64,
@@ -29,7 +31,14 @@ impl Catalog {
         put(&mut self.resources.secrets, name, new, ResourceKind::Secret, &mut self.changed);
     }
     pub fn set_cluster(&mut self, name: Name, new: Option<Cluster>) {
-        put(&mut self.resources.clusters, name, new, ResourceKind::Cluster, &mut self.changed);
+        let known = new.is_some();
+        put(&mut self.resources.clusters, name.clone(), new, ResourceKind::Cluster, &mut self.changed);
+        if known {
+            self.last_cluster = self.resources.clusters.get(&name).cloned();
+        }
+    }
+    pub fn last_cluster(&self) -> Option<&Cluster> {
+        self.last_cluster.as_deref()
     }
     pub fn set_endpoints(&mut self, name: Name, new: Option<ClusterLoadAssignment>) {
         put(&mut self.resources.endpoints, name, new, ResourceKind::Endpoints, &mut self.changed);

@@ -229,7 +229,9 @@ pub fn traffic_policy(cx: &Cx<'_>, key: &ClusterKey, draft: &mut Draft, part: &m
             cluster.protocol = UpstreamProtocol::UseDownstream;
         }
     }
-    cluster.circuit_breakers.retry_budget = settings.retry_budget.map(Box::new);
+    if let Some(budget) = settings.retry_budget {
+        cluster.circuit_breakers.retry_budget = Some(Box::new(budget));
+    }
     if let Some(found) = &settings.outlier_detection {
         cluster.outlier_detection = Some(Box::new(found.clone()));
     }
