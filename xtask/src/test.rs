@@ -27,6 +27,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("nft", "nftables"),
     ("nsenter", "util-linux"),
     ("sysctl", "procps"),
+    ("java", "default-jre-headless"),
+    ("/usr/share/java/zookeeper.jar", "zookeeper"),
 ];
 
 pub fn run(root: &Path, args: &Args) -> Result<()> {

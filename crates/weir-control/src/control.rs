@@ -3,7 +3,7 @@ use crate::{
     Options,
     index::{Applied, Index, UnitId},
     kubernetes::{Cluster, Connection},
-    object::Finding,
+    object::{Finding, Key},
     registry::Registries,
     source::{
         files::{Changes, Files, Noted},
@@ -72,6 +72,8 @@ pub struct Control {
     unwatched: Option<Diagnostic>,
     cluster: Option<Cluster>,
     registries: Registries,
+    /// Changes that wait until registries were read; `None` once that was so.
+    unsettled: Option<Changes>,
     /// Changes of files that wait until the cluster was read.
     withheld: Option<Changes>,
 }
@@ -86,6 +88,7 @@ impl Control {
             unwatched: None,
             cluster: None,
             registries: Registries::default(),
+            unsettled: None,
             withheld: None,
         }
     }
@@ -130,14 +133,15 @@ impl Control {
             let changes = self.scan();
             let mut later = self.update(changes, &[], start);
             update.delta.merge(std::mem::take(&mut later.delta));
-            update = Update { delta: update.delta, read: Some(self.read()), ..later };
+            let complete = update.complete || later.complete;
+            update = Update { delta: update.delta, read: Some(self.read()), complete, ..later };
         }
         update
     }
 
     /// Waits for the next change, at most for `timeout`.
     pub fn next(&mut self, timeout: Duration) -> Option<Update> {
-        let Batch { files, mut scan, cluster: _ } = self.inbox.wait(self.watch.as_mut(), timeout)?;
+        let Batch { files, mut scan, objects: _ } = self.inbox.wait(self.watch.as_mut(), timeout)?;
         let start = Instant::now();
         let mut changes = Changes::new();
         for path in &files {
@@ -162,13 +166,16 @@ impl Control {
         let Sources { paths, cluster } = sources;
         if let Some(connection) = cluster {
             let inbox = self.inbox.sender();
-            let wake = Box::new(move || _ = inbox.send(Event::Cluster));
+            let wake = Box::new(move || _ = inbox.send(Event::Objects));
             self.cluster = Some(
                 Cluster::follow(*connection, self.index.status().clone(), &self.index.options().kubernetes, wake)
                     .map_err(io::Error::other)?,
             );
             self.withheld = Some(Changes::new());
         }
+        let inbox = self.inbox.sender();
+        self.registries.start(&self.index.options().registries, Box::new(move || _ = inbox.send(Event::Objects)))?;
+        self.unsettled = Some(Changes::new());
         let (send, receive) = mpsc::channel(UPDATES);
         let follow = move || {
             let mut update = Some(self.load_and_watch(&paths));
@@ -218,11 +225,28 @@ impl Control {
         let Some((mut changes, first)) = self.merge(changes) else {
             return self.only_tell(start);
         };
-        if changes.is_empty() && files.is_empty() && !first && self.cluster.is_some() {
+        let index = &self.index;
+        let secret = |key: &Key| match changes.iter().rev().find(|(changed, _)| changed == key) {
+            Some((_, object)) => object.clone(),
+            None => index.object(key).cloned(),
+        };
+        let of_registries = self.registries.follow(&changes, &secret);
+        changes.extend(of_registries);
+        changes.extend(self.registries.take());
+        let mut first = first;
+        if let Some(waiting) = &mut self.unsettled {
+            waiting.extend(std::mem::take(&mut changes));
+            if !self.registries.is_settled() {
+                return self.only_tell(start);
+            }
+            changes = self.unsettled.take().unwrap_or_default();
+            first = true;
+        }
+        let only_woken = self.cluster.is_some() || self.registries.follows();
+        if changes.is_empty() && files.is_empty() && !first && only_woken {
             return self.only_tell(start);
         }
         let objects = changes.len();
-        changes.extend(self.registries.follow(&changes));
         let Applied { delta, status, found, found_on, translated } = self.index.apply(changes, files);
         self.edit_status(Edit { revision: delta.revision, objects: status, ..Edit::default() }, found, found_on);
         let read = first.then(|| self.read());
@@ -281,6 +305,7 @@ impl Control {
         if let Some(cluster) = &self.cluster {
             edit.findings.push((Owner::Cluster, shared(cluster.diagnostics())));
         }
+        edit.findings.push((Owner::Registries, shared(self.registries.diagnostics())));
         edit.findings.push((Owner::Watch, shared(self.unwatched.iter().cloned().collect())));
         self.index.status().edit(edit);
         files.iter().for_each(|file| self.files.sweep(file));

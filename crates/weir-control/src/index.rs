@@ -547,6 +547,10 @@ impl Index {
         changed.into_iter().map(pair).collect()
     }
 
+    pub fn object(&self, key: &Key) -> Option<&Arc<Object>> {
+        self.store.get(key)
+    }
+
     pub fn options(&self) -> &Options {
         &self.options
     }

@@ -63,6 +63,8 @@ pub struct Options {
     pub status: Status,
     /// Tells how the connection to a cluster is.
     pub kubernetes: kubernetes::Stats,
+    /// How the servers of registries are reached, and how they are.
+    pub registries: registry::Options,
     /// A Gateway or an Ingress needs a class object of Weir's controller, as in a cluster that others use, too. Without this, every
     /// class is Weir's that no object gives to another controller.
     pub needs_class: bool,
@@ -82,6 +84,7 @@ impl Default for Options {
             labels: BTreeMap::new(),
             status: Status::default(),
             kubernetes: kubernetes::Stats::default(),
+            registries: registry::Options::default(),
             needs_class: false,
             proxy_protocol: false,
             access_log: Vec::new(),

@@ -12,6 +12,7 @@ pub mod received;
 pub mod redis;
 pub mod upstream;
 pub mod wait;
+pub mod zookeeper;
 
 pub use certificates::{Ca, Signed, self_signed};
 pub use dns::DnsServer;
@@ -20,3 +21,4 @@ pub use ports::free_port;
 pub use received::Received;
 pub use redis::RedisServer;
 pub use wait::{PATIENCE, eventually};
+pub use zookeeper::ZookeeperServer;

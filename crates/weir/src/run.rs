@@ -18,7 +18,7 @@ use weir_config::{
     redact,
     text::counted,
 };
-use weir_control::{Control, Direct, Sources, Status, Update, kubernetes::stats::Sample};
+use weir_control::{Control, Direct, Sources, Status, Update, kubernetes::stats::Sample, registry};
 use weir_proxy::{BoundListener, ControlStat, ControlStats, Proxy, app_log::Logger};
 
 pub struct Options {
@@ -53,7 +53,7 @@ pub fn run(options: Options) -> Result<ExitCode> {
         let status = options.control.status.clone();
         let shown = status.clone();
         let objects = weir_proxy::Objects(Arc::new(move |wanted| shown.json(wanted)));
-        let control_stats = Some(control_stats(options.control.kubernetes.clone()));
+        let control_stats = Some(control_stats(options.control.kubernetes.clone(), options.control.registries.stats.clone()));
         let proxy = Proxy::start(weir_proxy::Options { objects: Some(objects), control_stats, ..options.proxy }).context("cannot start")?;
         let mut verdicts = proxy.shared().verdicts.stream();
         // From now on the status waits for the proxy.
@@ -150,14 +150,20 @@ impl Signals {
 }
 
 /// The statistics of the control plane in the form of the proxy.
-fn control_stats(of: weir_control::kubernetes::Stats) -> ControlStats {
+fn control_stats(of: weir_control::kubernetes::Stats, registries: registry::Stats) -> ControlStats {
     let one = |Sample { stat, resource, value }: Sample| ControlStat {
         name: stat.name,
         counter: stat.counter,
         label: resource.map(|resource| ("resource", resource)),
         value,
     };
-    ControlStats(Arc::new(move || of.samples().into_iter().map(one).collect()))
+    let of_registry = |registry::stats::Sample { stat, registry, value }| ControlStat {
+        name: stat.name,
+        counter: stat.counter,
+        label: Some(("registry", registry)),
+        value,
+    };
+    ControlStats(Arc::new(move || of.samples().into_iter().map(one).chain(registries.samples().into_iter().map(of_registry)).collect()))
 }
 
 async fn start_echo(wanted: &[EchoAt]) -> Result<Vec<echo::Server>> {

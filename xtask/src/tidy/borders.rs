@@ -9,7 +9,7 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("weir-net", &[]),
     ("weir-wasm", &[]),
     ("weir-proxy", &["weir-config", "weir-net", "weir-wasm"]),
-    ("weir-control", &["weir-config"]),
+    ("weir-control", &["weir-config", "weir-net"]),
     ("weir-edge", &["weir-net"]),
     ("weir-fuzz", &["weir-config", "weir-edge", "weir-net", "weir-wasm"]),
     ("weir", &["weir-config", "weir-net", "weir-wasm", "weir-proxy", "weir-control", "weir-edge"]),

@@ -5,7 +5,11 @@ use super::istio::{
     service_entry::{Endpoint, EndpointAddress, Port, Resolution, ServiceEntry},
 };
 use crate::api::labels::Labels;
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 use weir_config::{
     model::{Name, UpstreamProtocol},
     node::Chars,
@@ -37,6 +41,31 @@ pub struct Registry {
 pub enum RegistryKind {
     Static,
     Dns,
+    /// With the protocol of Nacos 2.
+    Nacos,
+    Nacos2,
+    Nacos3,
+    Consul,
+    Zookeeper,
+    Eureka,
+}
+
+const KINDS: &[(&str, RegistryKind)] = &[
+    ("static", RegistryKind::Static),
+    ("dns", RegistryKind::Dns),
+    ("nacos", RegistryKind::Nacos),
+    ("nacos2", RegistryKind::Nacos2),
+    ("nacos3", RegistryKind::Nacos3),
+    ("consul", RegistryKind::Consul),
+    ("zookeeper", RegistryKind::Zookeeper),
+    ("eureka", RegistryKind::Eureka),
+];
+
+impl RegistryKind {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        KINDS.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
+    }
 }
 
 /// Where the services of a registry are found.
@@ -44,6 +73,70 @@ pub enum RegistryKind {
 pub enum Source {
     /// In the registry's own fields.
     Listed(Box<ServiceEntry>),
+    /// On a server, which is followed.
+    Server(Arc<Server>),
+}
+
+#[derive(Debug, PartialEq)]
+pub struct Server {
+    pub host: Box<str>,
+    pub port: u16,
+    /// The Secret with user and password, or a token.
+    pub secret: Option<Box<str>>,
+    pub speaks: Speaks,
+}
+
+/// The protocol of a server.
+#[derive(Debug, PartialEq)]
+pub enum Speaks {
+    Nacos(Nacos),
+    Consul(Consul),
+    Zookeeper(Zookeeper),
+    Eureka,
+}
+
+#[derive(Debug, PartialEq)]
+pub struct Nacos {
+    /// 2 or 3.
+    pub version: u8,
+    /// The id of the namespace.
+    pub namespace: Box<str>,
+    /// What hosts have of the namespace.
+    pub shown_namespace: Box<str>,
+    pub groups: Vec<Box<str>>,
+    pub access_key: Option<AccessKey>,
+    /// How often the list of services is read.
+    pub refresh_interval: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccessKey {
+    pub id: String,
+    pub secret: Hidden,
+}
+
+/// A text that is not shown.
+#[derive(Clone, PartialEq)]
+pub struct Hidden(pub String);
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+#[derive(Debug, PartialEq)]
+pub struct Consul {
+    /// Empty for that of the agent.
+    pub datacenter: Box<str>,
+    /// Only services with this tag.
+    pub tag: Option<Box<str>>,
+}
+
+#[derive(Debug, PartialEq)]
+pub struct Zookeeper {
+    /// Under which Spring Cloud has its services.
+    pub paths: Vec<Box<str>>,
 }
 
 /// What the endpoints of a registry's service speak.
@@ -129,16 +222,31 @@ fn registry(entry: &Field<'_>) -> Option<Registry> {
     fields.describe(&[
         ("type", "", "What kind of registry it is."),
         ("name", "", "The name of the registry. The host of a `static` or `dns` service is `NAME.TYPE`."),
-        ("domain", "", "With `static`, the addresses as `IP:PORT`, and with `dns`, the names, with commas between."),
-        ("port", "", "With `static`, the port of the service. With `dns`, the port of the endpoints too."),
+        ("authSecretName", "", "A Secret in the namespace of the object, with `nacosUsername` and `nacosPassword`, or `consulToken`."),
+        ("nacosNamespaceId", "public", "The id of the namespace."),
+        ("nacosNamespace", "", "What hosts have of the namespace. By default the id."),
+        ("nacosGroups", "DEFAULT_GROUP", "The groups whose services are read."),
+        ("nacosAccessKey", "", "The access key. With `nacosSecretKey` it signs requests."),
+        ("nacosSecretKey", "", "The secret key."),
+        ("nacosRefreshInterval", "500000000", "How often the list of services is read, in nanoseconds. Instances come by push."),
+        ("consulDatacenter", "", "The datacenter, which hosts have too. By default that of the agent, without a part of hosts."),
+        ("consulServiceTag", "", "Only services with this tag."),
+        ("zkServicesPath", "", "Paths, beside `/services`, under which Spring Cloud has services."),
+        ("domain", "", "With `static`, the addresses as `IP:PORT`, and with `dns`, the names, with commas between. Else the server."),
+        ("port", "", "With `static`, the port of the service. With `dns`, the port of the endpoints too. Else the port of the server."),
         ("protocol", "http", "What the endpoints of a `static` or `dns` service speak, as `http`, `https`, `grpc`, `grpcs` or `tcp`."),
         ("sni", "", "The server name with `https` and `grpcs`. By default the name in `domain`, if it is the only one."),
     ]);
-    let kind = fields.required("type").and_then(|f| f.choice(&[("static", RegistryKind::Static), ("dns", RegistryKind::Dns)]));
+    // Blocking queries say at once what changed.
+    fields.ignore(&["consulRefreshInterval"]);
+    let kind = fields.required("type").and_then(|f| f.choice(KINDS));
     let name = fields.required("name").and_then(|f| host_part(&f));
     let (domain, port) = (fields.required("domain"), fields.required("port").and_then(|f| f.port()));
     let (kind, name, domain, port) = (kind?, name?, domain?, port?);
-    let source = Source::Listed(Box::new(listed(&fields, kind, name, &domain, port)?));
+    let source = match kind {
+        RegistryKind::Static | RegistryKind::Dns => Source::Listed(Box::new(listed(&fields, kind, name, &domain, port)?)),
+        _ => Source::Server(Arc::new(server(&fields, kind, &domain, port)?)),
+    };
     Some(Registry { name: name.into(), kind, source, line: entry.document_line() })
 }
 
@@ -150,6 +258,69 @@ fn host_part<'a>(field: &Field<'a>) -> Option<&'a str> {
         field.invalid(format!("\"{text}\" cannot be a part of a host name"), "letters, digits, -, _ and .");
     }
     good.then_some(text)
+}
+
+fn server(fields: &Object<'_>, kind: RegistryKind, domain: &Field<'_>, port: u16) -> Option<Server> {
+    let host = domain.str()?;
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    let label = |l: &str| (1..=63).contains(&l.len()) && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if bare.parse::<IpAddr>().is_err() && (host.len() > 253 || !host.split('.').all(label)) {
+        domain.invalid(format!("\"{host}\" is not the name or address of a server"), "one DNS name or IP address, without a port");
+        return None;
+    }
+    let speaks = match kind {
+        RegistryKind::Consul => Speaks::Consul(Consul {
+            datacenter: fields.str("consulDatacenter").unwrap_or_default().into(),
+            tag: fields.str("consulServiceTag").map(str::trim).filter(|tag| !tag.is_empty()).map(Into::into),
+        }),
+        RegistryKind::Zookeeper => Speaks::Zookeeper(zookeeper(fields)?),
+        RegistryKind::Eureka => Speaks::Eureka,
+        RegistryKind::Nacos | RegistryKind::Nacos2 | RegistryKind::Nacos3 => {
+            if kind == RegistryKind::Nacos
+                && let Some(field) = fields.get("type")
+            {
+                let message = "the protocol of Nacos 1 is not supported: the registry is followed by gRPC, at the port 1000 above";
+                field.warning("UnsupportedValue", message, "nacos2 or nacos3");
+            }
+            Speaks::Nacos(nacos(fields, if kind == RegistryKind::Nacos3 { 3 } else { 2 })?)
+        }
+        RegistryKind::Static | RegistryKind::Dns => return None,
+    };
+    let secret = fields.str("authSecretName").filter(|name| !name.is_empty()).map(Into::into);
+    Some(Server { host: bare.into(), port, secret, speaks })
+}
+
+fn nacos(fields: &Object<'_>, version: u8) -> Option<Nacos> {
+    let namespace = fields.str("nacosNamespaceId").filter(|id| !id.is_empty()).unwrap_or("public");
+    let shown = fields.get("nacosNamespace").filter(|f| f.node().as_str() != Some(""));
+    let shown = shown.map_or(Some(namespace), |f| host_part(&f))?;
+    let mut groups: Vec<Box<str>> = fields.list("nacosGroups").iter().filter_map(|f| Some(host_part(f)?.into())).collect();
+    if groups.is_empty() {
+        groups.push("DEFAULT_GROUP".into());
+    }
+    let access_key = match (fields.str("nacosAccessKey"), fields.str("nacosSecretKey")) {
+        (Some(id), Some(secret)) if !id.is_empty() => Some(AccessKey { id: id.into(), secret: Hidden(secret.into()) }),
+        _ => None,
+    };
+    let interval = fields.int("nacosRefreshInterval", 100_000_000..=86_400_000_000_000);
+    let refresh_interval = interval.map_or(Duration::from_millis(500), |nanos| Duration::from_nanos(nanos.unsigned_abs()));
+    Some(Nacos { version, namespace: namespace.into(), shown_namespace: shown.into(), groups, access_key, refresh_interval })
+}
+
+fn zookeeper(fields: &Object<'_>) -> Option<Zookeeper> {
+    let mut paths: Vec<Box<str>> = vec!["/services".into()];
+    for field in fields.list("zkServicesPath") {
+        let text = field.str()?;
+        if !text.starts_with('/') || text.contains("//") || text.contains(['\0', ' ']) {
+            field.invalid(format!("\"{text}\" is not a path of ZooKeeper"), "an absolute path, as /spring/services");
+            return None;
+        }
+        let path = if text.len() > 1 { text.trim_end_matches('/') } else { text };
+        if path != "/dubbo" && !paths.iter().any(|known| **known == *path) {
+            paths.push(path.into());
+        }
+    }
+    Some(Zookeeper { paths })
 }
 
 fn listed(fields: &Object<'_>, kind: RegistryKind, name: &str, domain: &Field<'_>, port: u16) -> Option<ServiceEntry> {
@@ -175,7 +346,7 @@ fn listed(fields: &Object<'_>, kind: RegistryKind, name: &str, domain: &Field<'_
         if found.is_none() {
             let (what, help) = match kind {
                 RegistryKind::Static => ("an IP address with a port", "IP:PORT, as 10.0.0.1:8080 or [2001:db8::1]:8080"),
-                RegistryKind::Dns => ("a DNS name", "a name as api.example.com; the port is the field port"),
+                _ => ("a DNS name", "a name as api.example.com; the port is the field port"),
             };
             domain.invalid(format!("\"{item}\" is not {what}"), help);
         }
@@ -189,7 +360,7 @@ fn listed(fields: &Object<'_>, kind: RegistryKind, name: &str, domain: &Field<'_
     let sni = fields.str("sni").filter(|sni| !sni.is_empty()).or(own_name).map(str::to_string);
     let (suffix, resolution) = match kind {
         RegistryKind::Static => ("static", Resolution::Static),
-        RegistryKind::Dns => ("dns", Resolution::Dns),
+        _ => ("dns", Resolution::Dns),
     };
     Some(service(&format!("{name}.{suffix}"), protocol.port(port, sni), resolution, endpoints))
 }

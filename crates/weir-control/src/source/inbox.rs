@@ -13,8 +13,8 @@ const GATHER: Duration = Duration::from_millis(5);
 
 pub enum Event {
     File(notify::Result<notify::Event>),
-    /// There is something to take from the cluster.
-    Cluster,
+    /// There is something to take from the cluster, or from registries.
+    Objects,
 }
 
 pub struct Inbox {
@@ -50,12 +50,12 @@ impl Inbox {
         loop {
             let now = Instant::now();
             let patience = match gathered {
-                None if batch.cluster => Duration::ZERO,
+                None if batch.objects => Duration::ZERO,
                 None => end.saturating_duration_since(now),
                 Some(first) => QUIET.min((first + GATHER).saturating_duration_since(now)),
             };
             match self.events.recv_timeout(patience) {
-                Ok(Event::Cluster) => batch.cluster = true,
+                Ok(Event::Objects) => batch.objects = true,
                 Ok(Event::File(event)) => {
                     if let Some(watch) = &mut watch {
                         watch.take(event, &mut batch);
@@ -67,6 +67,6 @@ impl Inbox {
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
             }
         }
-        (batch.cluster || batch.has_files()).then_some(batch)
+        (batch.objects || batch.has_files()).then_some(batch)
     }
 }

@@ -37,8 +37,8 @@ pub struct Batch {
     pub files: BTreeSet<PathBuf>,
     /// Look at every file.
     pub scan: bool,
-    /// Take what the cluster has.
-    pub cluster: bool,
+    /// Take what the cluster and registries have.
+    pub objects: bool,
 }
 
 impl Batch {

@@ -20,6 +20,8 @@ pub enum Owner {
     Files(FoundBy),
     /// The reading of a cluster.
     Cluster,
+    /// The reading of registries.
+    Registries,
     /// The translation of the unit of the index with this number.
     Unit(u32),
     /// How the parts of a port meet.

@@ -68,6 +68,13 @@ fn metrics() -> String {
             cell(stat.help)
         );
     }
+    let _ = writeln!(
+        out,
+        "\n## Registries\n\nOf the registries of a McpBridge; they end with the name of the registry, or have the label `registry`:\n\n| | | |\n| --- | --- | --- |"
+    );
+    for stat in weir_control::registry::stats::STATS {
+        let _ = writeln!(out, "| `{}.<registry>` | {} | {} |", stat.name, if stat.counter { "counter" } else { "gauge" }, cell(stat.help));
+    }
     declared::<HttpStats>("HTTP connection managers", "stat_prefix", &mut out);
     CompressorsStats::declared().for_each(|d| row(d, &mut out));
     declared::<ClusterStats>("Clusters", "name", &mut out);

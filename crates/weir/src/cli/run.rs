@@ -226,9 +226,14 @@ impl Serve {
         Logger::ALL.iter().for_each(|logger| logger.set_level(self.log_level));
         let access_log = access_log(&self.access_log, &self.access_log_format)?;
         let labels = control.labels.clone();
+        let registries = weir_control::registry::Options {
+            dns_resolvers: self.dns_resolver.clone(),
+            allowed_addresses: self.allow_upstream_address.clone(),
+            ..control.registries
+        };
         run::run(run::Options {
             source,
-            control: weir_control::Options { access_log, ..control },
+            control: weir_control::Options { access_log, registries, ..control },
             proxy: weir_proxy::Options {
                 workers: self.workers.map_or_else(|| weir_proxy::Options::default().workers, usize::from),
                 admin: Some(self.admin),

@@ -236,6 +236,10 @@ impl Weir {
     pub fn echo(&self) -> SocketAddr {
         self._echo[0].address()
     }
+    /// The port of its nth echo upstream, counted from 1.
+    pub fn echo_port(&self, nth: usize) -> u16 {
+        self._echo[nth - 1].address().port()
+    }
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.ports[0]))
     }

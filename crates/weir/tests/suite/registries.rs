@@ -1,7 +1,13 @@
-//! Registries of a McpBridge: their services as destinations, from files.
-use crate::harness::{Start, eventually, runtime};
-use weir::echo;
-use weir_test::{DnsServer, self_signed};
+//! Registries of a McpBridge: their services as destinations, and how they follow the servers of registries.
+mod consul;
+mod eureka;
+mod listed;
+mod nacos;
+mod server;
+mod zookeeper;
+
+use crate::harness::{Start, Weir, eventually};
+use std::collections::BTreeMap;
 
 /// A McpBridge with these registries, each a flow map.
 pub fn bridge(registries: &[String]) -> String {
@@ -19,22 +25,9 @@ pub fn ingress(host: &str, destination: &str, more: &str) -> String {
     )
 }
 
-const GATEWAY: &str = "---
-{ apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: { name: g }, spec: { gatewayClassName: weir, listeners: [{ name: a, port: $PORT, protocol: HTTP }] } }
----
-{ apiVersion: networking.istio.io/v1, kind: Gateway, metadata: { name: g }, spec: { servers: [{ port: { number: $PORT, name: http, protocol: HTTP }, hosts: ['*'] }] } }
-";
-
-fn http_route(host: &str, backend: &str) -> String {
-    format!(
-        "---\n{{ apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {{ name: {} }}, spec: {{ parentRefs: [{{ name: g }}], hostnames: [{host}], rules: [{{ backendRefs: [{{ group: networking.higress.io, kind: Service, {backend} }}] }}] }} }}\n",
-        host.replace('.', "-")
-    )
-}
-
 /// How often each upstream, or status, answered.
-fn answers(weir: &crate::harness::Weir, host: &str, times: usize) -> std::collections::BTreeMap<String, usize> {
-    let mut seen = std::collections::BTreeMap::new();
+pub fn answers(weir: &Weir, host: &str, times: usize) -> BTreeMap<String, usize> {
+    let mut seen = BTreeMap::new();
     for _ in 0..times {
         let answer = weir.get(host, "/");
         let name = if answer.status == 200 { answer.json()["name"].as_str().unwrap().to_string() } else { answer.status.to_string() };
@@ -43,155 +36,63 @@ fn answers(weir: &crate::harness::Weir, host: &str, times: usize) -> std::collec
     seen
 }
 
-#[test]
-fn listed_services_are_destinations_of_every_api() {
-    let made = self_signed(&["secure.test"]);
-    let folder = tempfile::tempdir().unwrap();
-    let (chain, key) = (folder.path().join("c.pem"), folder.path().join("k.pem"));
-    std::fs::write(&chain, &made.pem).unwrap();
-    std::fs::write(&key, &made.key).unwrap();
-    let options = echo::Options { name: "tls".into(), tls: Some((chain.clone(), key)), ..echo::Options::default() };
-    let tls = runtime().block_on(echo::Server::start(options)).unwrap();
-    let registries = [
-        "{ type: static, name: one, domain: '127.0.0.1:$ECHO', port: 80 }".to_string(),
-        "{ type: static, name: Two, domain: '127.0.0.1:$ECHO2', port: 8080, protocol: http }".into(),
-        "{ type: static, name: both, domain: '127.0.0.1:$ECHO,127.0.0.1:$ECHO2', port: 80 }".into(),
-        "{ type: static, name: h2, domain: '127.0.0.1:$ECHO3', port: 80, protocol: grpc }".into(),
-        format!(
-            "{{ type: static, name: secure, domain: '127.0.0.1:{}', port: 443, protocol: https, sni: secure.test }}",
-            tls.address().port()
-        ),
-        format!(
-            "{{ type: static, name: wrong, domain: '127.0.0.1:{}', port: 443, protocol: https, sni: other.test }}",
-            tls.address().port()
-        ),
-        "{ type: dns, name: named, domain: 'echo.registry.test', port: $ECHO }".into(),
-    ];
-    let rule = "---\n{ apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: { name: wrong, namespace: higress-system }, spec: { host: wrong.static, trafficPolicy: { tls: { mode: SIMPLE, sni: secure.test, insecureSkipVerify: true } } } }\n";
-    let virtual_service = "---\n{ apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: { name: v }, spec: { hosts: [virtual.test], gateways: [g], http: [{ route: [{ destination: { host: one.static } }] }] } }\n";
-    let all = [
-        GATEWAY.to_string(),
-        bridge(&registries),
-        ingress("one.test", "one.static", ""),
-        ingress("port.test", "Two.static:8080", ""),
-        ingress("both.test", "both.static", ""),
-        ingress("h2.test", "h2.static", ""),
-        ingress("named.test", "named.dns", ""),
-        ingress("split.test", "30% one.static\\n30% two.static\\n40% h2.static", ""),
-        ingress("nobody.test", "nobody.static", ""),
-        ingress("noport.test", "one.static:81", ""),
-        ingress("secure.test", "secure.static", ""),
-        ingress("wrong.test", "wrong.static", ""),
-        http_route("route.test", "name: two.static, port: 8080"),
-        http_route("route-only.test", "name: one.static"),
-        http_route("route-nobody.test", "name: nobody.static, port: 80"),
-        http_route("route-noport.test", "name: one.static, port: 81"),
-        virtual_service.into(),
-    ];
-    let dns = DnsServer::start();
-    dns.set("echo.registry.test", &["127.0.0.1"], 60);
-    let start = Start::new().upstreams(3).env("SSL_CERT_FILE", chain).file("all.yaml", all.concat());
-    let weir = start.arg("--http-port").arg("$PORT").arg("--dns-resolver").arg(dns.address.to_string()).run();
-    let one = |host: &str| answers(&weir, host, 1).into_keys().next().unwrap();
-    for (host, wanted) in [
-        ("one.test", "echo"),
-        ("port.test", "echo2"),
-        ("h2.test", "echo3"),
-        ("named.test", "echo"),
-        ("nobody.test", "503"),
-        ("noport.test", "503"),
-        ("secure.test", "tls"),
-        // The certificate is not that of the server name.
-        ("wrong.test", "503"),
-        ("route.test", "echo2"),
-        ("route-only.test", "echo"),
-        ("route-nobody.test", "500"),
-        ("route-noport.test", "500"),
-        ("virtual.test", "echo"),
-    ] {
-        assert_eq!(one(host), wanted, "{host}: {}", weir.printed());
-    }
-    let told = weir.get("h2.test", "/").json();
-    assert_eq!(told["protocol"], "HTTP/2.0", "{told}");
-    assert_eq!(answers(&weir, "both.test", 30).into_keys().collect::<Vec<_>>(), ["echo", "echo2"]);
-    let split = answers(&weir, "split.test", 300);
-    let near = |name: &str, wanted: usize| split.get(name).is_some_and(|n| n.abs_diff(wanted) < 45);
-    assert!(near("echo", 90) && near("echo2", 90) && near("echo3", 120), "{split:?}");
-    assert_eq!(weir.says("no Service or ServiceEntry nobody.static").len(), 1);
-    // A DestinationRule for the host says more, and a changed registry is followed.
-    weir.write("rule.yaml", rule);
-    eventually("the DestinationRule applies", || (one("wrong.test") == "tls").then_some(()));
-    weir.write("all.yaml", &all.concat().replacen("127.0.0.1:$ECHO'", "127.0.0.1:$ECHO3'", 1));
-    eventually("the new address", || (one("one.test") == "echo3").then_some(()));
-    assert_eq!((one("virtual.test"), one("port.test")), ("echo3".into(), "echo2".into()));
-    weir.write("all.yaml", &all.concat().replacen("name: one,", "name: gone,", 1));
-    eventually("the service is gone", || (one("one.test") == "503").then_some(()));
+/// A registry on a server, as the tests see it.
+trait Registry {
+    /// The service `shop` has these instances, and no others.
+    fn set(&self, ports: &[u16]);
+    /// There is no service `shop`.
+    fn remove(&self);
+    /// The server is gone, with all connections.
+    fn stop(&self);
+    /// It is back at the same place.
+    fn restart(&self);
 }
 
-#[test]
-fn canaries_of_destinations_take_their_share() {
-    let all = [
-        bridge(&[
-            "{ type: static, name: one, domain: '127.0.0.1:$ECHO', port: 80 }".into(),
-            "{ type: static, name: two, domain: '127.0.0.1:$ECHO2', port: 80 }".into(),
-            "{ type: static, name: three, domain: '127.0.0.1:$ECHO3', port: 80 }".into(),
-        ]),
-        ingress("a.test", "50% one.static\\n50% two.static", ""),
-        ingress("a.test", "three.static", "    higress.io/canary: 'true'\n    higress.io/canary-weight: '40'\n")
-            .replace("name: a-test", "name: canary"),
-        ingress("a.test", "two.static", "    higress.io/canary: 'true'\n    higress.io/canary-by-header: x-new\n")
-            .replace("name: a-test", "name: by-header"),
-    ];
-    let weir = Start::new().upstreams(3).file("all.yaml", all.concat()).arg("--http-port").arg("$PORT").run();
-    let seen = answers(&weir, "a.test", 300);
-    let near = |name: &str, wanted: usize| seen.get(name).is_some_and(|n| n.abs_diff(wanted) < 45);
-    assert!(near("echo", 90) && near("echo2", 90) && near("echo3", 120), "{seen:?}");
-    let by_header = weir_test::client::request(weir.address(), "GET", "a.test", "/", &[("x-new", "always")], b"").unwrap();
-    assert_eq!(by_header.json()["name"], "echo2");
+/// Takes a gateway through what happens to a registry. `registry` is its entry in the McpBridge, `host` that of the service.
+fn follows(server: &dyn Registry, registry: &str, host: &str, more: &str) {
+    let start = Start::new().upstreams(2).file("all.yaml", bridge(&[registry.to_string()]) + &ingress("shop.test", host, "") + more);
+    let weir = start.arg("--http-port").arg("$PORT").run();
+    let ports = [1, 2].map(|nth| weir.echo_port(nth));
+    server.set(&ports[..1]);
+    becomes(&weir, &["echo"]);
+    let stat = |name: &str| weir.stat(&format!("control.registry.{name}.main"));
+    assert_eq!((stat("connected"), stat("synced"), stat("services"), stat("endpoints")), (1, 1, 1, 1));
+    server.set(&ports);
+    becomes(&weir, &["echo", "echo2"]);
+    server.set(&ports[1..]);
+    becomes(&weir, &["echo2"]);
+    // Nothing is lost with the registry.
+    server.stop();
+    eventually("the registry is not connected", || (stat("connected") == 0 && stat("errors") > 0).then_some(()));
+    assert_eq!(answers(&weir, "shop.test", 3).into_keys().collect::<Vec<_>>(), ["echo2"]);
+    assert_eq!((stat("synced"), stat("endpoints")), (1, 1));
+    let said = weir.says("cannot be followed");
+    assert!(said[0].contains("the registry main"), "{said:?}");
+    assert!(weir.admin("/objects").body.contains("cannot be followed"));
+    // What happened in the meantime is found out.
+    server.restart();
+    server.set(&ports[..1]);
+    becomes(&weir, &["echo"]);
+    eventually("connected again", || (stat("connected") == 1).then_some(()));
+    eventually("the finding is gone", || (!weir.admin("/objects").body.contains("cannot be followed")).then_some(()));
+    server.remove();
+    becomes(&weir, &["503"]);
+    // A registry that goes takes its services with it; one that changes keeps them until it was read.
+    server.set(&ports);
+    becomes(&weir, &["echo", "echo2"]);
+    weir.write("all.yaml", &(bridge(&[]) + &ingress("shop.test", host, "")));
+    becomes(&weir, &["503"]);
+    eventually("no statistics", || (!weir.admin("/stats").body.contains("control.registry")).then_some(()));
 }
 
-#[test]
-fn mistakes_are_named() {
-    let table = [
-        ("{ type: static, name: a, domain: 'localhost:80', port: 80 }", "\"localhost:80\" is not an IP address with a port"),
-        ("{ type: static, name: a, domain: '10.0.0.1', port: 80 }", "\"10.0.0.1\" is not an IP address with a port"),
-        ("{ type: dns, name: a, domain: '10.0.0.1', port: 80 }", "\"10.0.0.1\" is not a DNS name"),
-        ("{ type: dns, name: a, domain: 'a.test:80', port: 80 }", "\"a.test:80\" is not a DNS name"),
-        ("{ type: dns, name: a, domain: ' , ', port: 80 }", "is empty"),
-        ("{ type: static, name: a, domain: '10.0.0.1:80', port: 80, protocol: smtp }", "unknown value \"smtp\""),
-        ("{ type: etcd, name: a, domain: a.test, port: 80 }", "unknown value \"etcd\""),
-        ("{ type: static, name: a, port: 80 }", "domain"),
-        ("{ type: static, name: 'a b', domain: '10.0.0.1:80', port: 80 }", "cannot be a part of a host name"),
-        ("{ type: static, name: a, domain: '10.0.0.1:80', port: 80, proxyName: p }", "is not supported yet"),
-        ("{ type: static, name: a, domain: '10.0.0.1:80', port: 80, vport: { default: 80 } }", "is not supported yet"),
-    ];
-    let check = |text: &str| {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("a.yaml"), text).unwrap();
-        let out = crate::harness::weir().args(["check", "-f"]).arg(folder.path()).output().unwrap();
-        String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).to_string()
-    };
-    for (registry, wanted) in table {
-        let said = check(&bridge(&[registry.to_string()]));
-        assert!(said.contains(wanted), "{registry}\n{said}");
-    }
-    let good = "{ type: static, name: a, domain: '10.0.0.1:80', port: 80 }".to_string();
-    let twice = check(&bridge(&[good.clone(), good.clone()]));
-    assert!(twice.contains("two registries a of this type"), "{twice}");
-    let named = check(&bridge(std::slice::from_ref(&good)).replace("name: default", "name: other"));
-    assert!(named.contains("a McpBridge must be named default"), "{named}");
-    let elsewhere = check(&bridge(std::slice::from_ref(&good)).replace("higress-system", "shop"));
-    assert!(elsewhere.contains("in the namespace shop is not used"), "{elsewhere}");
-    for (destination, wanted) in [
-        ("x% a.static", "is not a destination"),
-        ("50%", "is not a destination"),
-        ("a.static v1 v2", "is not a destination"),
-        ("50% a.static", "the weights add up to 50%"),
-        ("a.static v1", "has a subset v1"),
-    ] {
-        let said = check(&(bridge(std::slice::from_ref(&good)) + &ingress("a.test", destination, "")));
-        assert!(said.contains(wanted), "{destination}\n{said}");
-    }
-    let nothing = check(&ingress("a.test", "a.static", "").replace("destination", "ignore-path-case"));
-    assert!(nothing.contains("nothing says which service") || nothing.contains("is not a boolean"), "{nothing}");
+/// Waits until requests are answered by these upstreams, and by no others.
+#[track_caller]
+fn becomes(weir: &Weir, wanted: &[&str]) {
+    let began = std::time::Instant::now();
+    eventually(&format!("answers by {wanted:?}\n{}", weir.printed()), || {
+        // Each of the upstreams gets some of ten.
+        let seen = answers(weir, "shop.test", 10);
+        (seen.into_keys().collect::<Vec<_>>() == wanted).then_some(())
+    });
+    println!("{wanted:?} after {:?}", began.elapsed());
 }
