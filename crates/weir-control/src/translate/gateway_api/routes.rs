@@ -206,7 +206,7 @@ impl Maker<'_> {
             timeout: rule.timeout,
             idle_timeout: None,
             retry: retry(rule),
-            mirrors: mirrors.into(),
+            mirrors,
             session: rule.session.as_deref().map(|session| self.session(session, index)),
             error_backend: None,
         }))
