@@ -2,4 +2,8 @@
 //! keeps what passes; without the link it answers from what it has kept.
 #![forbid(unsafe_code)]
 
+pub mod frame;
+pub mod json;
+pub mod media;
 pub mod request;
+pub mod wire;
