@@ -129,12 +129,12 @@ impl Splitter {
                 Framing::Json(scanner) => scanner.scan(piece),
                 Framing::Protobuf(scanner) => scanner.scan(piece, self.max),
             };
-            let at = self.scanned;
+            let (at, start) = (self.scanned, self.complete);
             let step = step.map_err(|problem| match problem {
                 Problem::NotAnObject => FrameError::NotAnObject { at },
                 Problem::TooDeep(offset) => FrameError::TooDeep { at: at + offset as u64 },
-                Problem::Empty => FrameError::Empty { at },
-                Problem::TooLong => FrameError::TooLong { at, max: self.max },
+                Problem::Empty => FrameError::Empty { at: start },
+                Problem::TooLong => FrameError::TooLong { at: start, max: self.max },
             })?;
             let mut frame = None;
             match step {
@@ -149,7 +149,7 @@ impl Splitter {
                 }
                 Step::Content { length, last } => {
                     if self.partial.len() + length > self.max {
-                        return Err(FrameError::TooLong { at: at - self.partial.len() as u64, max: self.max });
+                        return Err(FrameError::TooLong { at: start, max: self.max });
                     }
                     let content = piece.split_to(length);
                     self.scanned += length as u64;

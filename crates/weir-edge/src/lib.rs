@@ -5,5 +5,6 @@
 pub mod frame;
 pub mod json;
 pub mod media;
+pub mod object;
 pub mod request;
 pub mod wire;
