@@ -7,4 +7,5 @@ pub mod json;
 pub mod media;
 pub mod object;
 pub mod request;
+pub mod store;
 pub mod wire;

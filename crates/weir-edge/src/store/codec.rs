@@ -1,0 +1,82 @@
+//! Values are stored compressed where that makes them smaller: a device writes fewer bytes, and a list reads fewer.
+use super::record::Codec;
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+
+/// Smaller values gain nothing.
+const MIN: usize = 128;
+
+pub struct Encoder {
+    deflate: Compress,
+    out: Vec<u8>,
+}
+
+impl Encoder {
+    pub fn new() -> Encoder {
+        Encoder { deflate: Compress::new(Compression::fast(), false), out: Vec::new() }
+    }
+
+    /// The value as it will be stored.
+    pub fn encode<'a>(&'a mut self, value: &'a [u8]) -> (Codec, &'a [u8]) {
+        if value.len() < MIN {
+            return (Codec::Plain, value);
+        }
+        self.deflate.reset();
+        self.out.clear();
+        // A result that does not fit here is not worth having.
+        self.out.reserve(value.len() - value.len() / 16);
+        match self.deflate.compress_vec(value, &mut self.out, FlushCompress::Finish) {
+            Ok(Status::StreamEnd) if self.out.len() < value.len() => (Codec::Deflate, &self.out),
+            _ => (Codec::Plain, value),
+        }
+    }
+
+    /// Gives back what a large value took.
+    pub fn shrink(&mut self) {
+        if self.out.capacity() > 1 << 20 {
+            self.out = Vec::new();
+        }
+    }
+}
+
+/// The value as it was given; `None` if it is not what was encoded.
+pub fn decode(codec: Codec, stored: &[u8], raw_len: usize) -> Option<Vec<u8>> {
+    match codec {
+        Codec::Plain => (stored.len() == raw_len).then(|| stored.to_vec()),
+        Codec::Deflate => {
+            let mut out = Vec::with_capacity(raw_len + 1);
+            let status = Decompress::new(false).decompress_vec(stored, &mut out, FlushDecompress::Finish).ok()?;
+            (status == Status::StreamEnd && out.len() == raw_len).then_some(out)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_come_back() {
+        let mut encoder = Encoder::new();
+        let mut noise: u32 = 1;
+        let random: Vec<u8> = std::iter::repeat_with(|| {
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (noise >> 24) as u8
+        })
+        .take(5000)
+        .collect();
+        let text = br#"{"kind":"Pod","metadata":{"name":"a"}}"#.repeat(1000);
+        for (value, codec) in [(&b""[..], Codec::Plain), (b"short", Codec::Plain), (&random, Codec::Plain), (&text, Codec::Deflate)] {
+            let (found, stored) = encoder.encode(value);
+            assert_eq!(found, codec);
+            let stored = stored.to_vec();
+            assert_eq!(decode(found, &stored, value.len()).unwrap(), value);
+            assert!(stored.len() <= value.len());
+            if codec == Codec::Deflate {
+                assert!(stored.len() < value.len() / 20, "{}", stored.len());
+                assert_eq!(decode(codec, &stored, value.len() - 1), None);
+                assert_eq!(decode(codec, &stored, value.len() + 1), None);
+                assert_eq!(decode(codec, &stored[..stored.len() - 1], value.len()), None);
+            }
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Appending to the log. One writer at a time; readers take the index for a moment and read files by themselves.
+use super::{
+    Options, Priority, WriteError,
+    codec::Encoder,
+    crypt::Cipher,
+    format::Format,
+    index::{Index, Loc},
+    record::{self, Codec, HEAD, MAX_HEAD, MAX_NAME, MAX_VALUE, Meta, Place, Stored},
+    recover::Recovered,
+    segment::{Segment, SegmentHeader},
+    stats::Stats,
+};
+use bytes::Bytes;
+use std::{
+    io,
+    os::unix::fs::FileExt,
+    path::PathBuf,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+/// What all parts of an open store share.
+pub struct Log {
+    pub folder: PathBuf,
+    pub options: Options,
+    pub format: Format,
+    pub stats: Stats,
+    /// All records up to this one are synced.
+    pub durable: AtomicU64,
+    index: RwLock<Index>,
+    writer: Mutex<Writer>,
+    encoder: Mutex<Encoder>,
+    control: Mutex<Control>,
+    /// Held by who syncs, and by who cleans.
+    pub syncing: Mutex<()>,
+    pub cleaning: Mutex<()>,
+    /// Wakes the thread that syncs and cleans.
+    pub work: Condvar,
+    /// Wakes those that wait for a sync.
+    pub synced: Condvar,
+}
+
+pub struct Writer {
+    active: Option<Active>,
+    /// The segment before the next one, and where it ends.
+    previous: (u32, u32),
+    next_segment: u32,
+    pub oldest: u32,
+    /// The sequence number of the last record, and its set.
+    pub seq: u64,
+    before: u32,
+    next_set: u32,
+    /// Segments with records that are not synced.
+    pub unsynced: Vec<Arc<Segment>>,
+    /// A segment was made, and its name is not synced.
+    pub named: bool,
+    /// The last record that says only how far the log is synced.
+    pub mark: u64,
+    buffer: Vec<u8>,
+}
+
+impl Writer {
+    /// A segment is open for writing.
+    pub fn writes(&self) -> bool {
+        self.active.is_some()
+    }
+}
+
+struct Active {
+    segment: Arc<Segment>,
+    start: u32,
+    at: u32,
+}
+
+/// What the thread that syncs and cleans is to do.
+#[derive(Default)]
+pub struct Control {
+    pub stop: bool,
+    /// Since when records wait for a sync, and how many bytes.
+    pub since: Option<Instant>,
+    pub bytes: u64,
+    /// Somebody waits for a sync up to here.
+    pub wanted: u64,
+    pub failures: u64,
+    /// A segment was filled: there may be something to clean.
+    pub clean: bool,
+}
+
+/// A value as it will be stored.
+pub struct Packed {
+    codec: Codec,
+    raw_len: u32,
+    crc: u32,
+    bytes: Vec<u8>,
+}
+
+impl Packed {
+    pub fn stored(&self) -> Stored<'_> {
+        Stored { codec: self.codec, raw_len: self.raw_len, crc: self.crc, bytes: &self.bytes }
+    }
+}
+
+impl Log {
+    pub fn new(folder: PathBuf, options: Options, format: Format, found: Recovered) -> Log {
+        let writer = Writer {
+            active: None,
+            previous: found.last,
+            next_segment: found.next_segment,
+            oldest: found.oldest,
+            seq: found.seq,
+            before: found.before,
+            next_set: found.next_set,
+            unsynced: found.unsynced,
+            named: true,
+            mark: 0,
+            buffer: Vec::new(),
+        };
+        Log {
+            folder,
+            options,
+            format,
+            stats: Stats::default(),
+            durable: AtomicU64::new(found.durable),
+            index: RwLock::new(found.index),
+            writer: Mutex::new(writer),
+            encoder: Mutex::new(Encoder::new()),
+            control: Mutex::default(),
+            syncing: Mutex::default(),
+            cleaning: Mutex::default(),
+            work: Condvar::new(),
+            synced: Condvar::new(),
+        }
+    }
+
+    pub fn index(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+    pub fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+    pub fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    pub fn control(&self) -> MutexGuard<'_, Control> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    pub fn cipher(&self) -> &Cipher {
+        &self.format.cipher
+    }
+
+    /// Compresses and encrypts a value, bound to its set and key.
+    pub fn pack(&self, set: &str, key: &str, value: &[u8]) -> Result<Packed, WriteError> {
+        if value.len() > MAX_VALUE {
+            return Err(WriteError::TooLarge { what: "a value", size: value.len(), limit: MAX_VALUE });
+        }
+        let mut encoder = self.encoder.lock().unwrap_or_else(PoisonError::into_inner);
+        let (codec, bytes) = encoder.encode(value);
+        let bytes = self.cipher().seal(bytes.to_vec(), &value_aad(set, key)).ok_or(WriteError::Crypto)?;
+        encoder.shrink();
+        Ok(Packed { codec, raw_len: value.len() as u32, crc: record::checksum(&[&bytes]), bytes })
+    }
+
+    /// The set of a name, made if there is none.
+    pub fn define(&self, writer: &mut Writer, name: &str) -> Result<u32, WriteError> {
+        check("the name of a set", name.len(), MAX_NAME)?;
+        if let Some(id) = self.index().id(name) {
+            return Ok(id);
+        }
+        let id = writer.next_set;
+        let meta = Meta::Set { name: name.into(), head: Bytes::new(), whole: false, lost: false };
+        self.append(writer, id, meta, Stored::NONE)?;
+        writer.next_set += 1;
+        Ok(id)
+    }
+
+    /// Appends one record of a set (0: of none) and takes it over into the index.
+    pub fn append(&self, writer: &mut Writer, set: u32, meta: Meta, value: Stored<'_>) -> Result<Loc, WriteError> {
+        let full = |active: &Active| {
+            active.at > active.start && active.at as usize + HEAD + value.bytes.len() > self.options.segment_size as usize
+        };
+        if writer.active.as_ref().is_none_or(full) {
+            self.rotate(writer)?;
+        }
+        let Some(active) = &mut writer.active else { return Err(WriteError::Io(io::ErrorKind::ReadOnlyFilesystem.into())) };
+        let place = Place {
+            seq: writer.seq + 1,
+            prev: self.index().sets.get(&set).map_or(0, |state| state.last),
+            durable: self.durable.load(Ordering::Acquire),
+            set,
+            before: writer.before,
+        };
+        writer.buffer.clear();
+        record::write(&mut writer.buffer, &active.segment.salt, place, &meta, value, self.cipher()).ok_or(WriteError::Crypto)?;
+        if let Err(e) = active.segment.file.write_all_at(&writer.buffer, u64::from(active.at)) {
+            self.stats.write_errors.fetch_add(1, Ordering::Relaxed);
+            // What was written of it is no record, and the next one takes its place.
+            let _ = active.segment.file.set_len(u64::from(active.at));
+            return Err(WriteError::Io(e));
+        }
+        let loc = Loc { segment: active.segment.id, offset: active.at, len: writer.buffer.len() as u32 };
+        active.at += loc.len;
+        (writer.seq, writer.before) = (place.seq, set);
+        if writer.unsynced.last().is_none_or(|last| last.id != loc.segment) {
+            writer.unsynced.push(active.segment.clone());
+        }
+        if writer.buffer.capacity() > 1 << 20 {
+            writer.buffer = Vec::new();
+        }
+        self.stats.written.fetch_add(u64::from(loc.len), Ordering::Relaxed);
+        let mut index = self.index_mut();
+        if let Some(info) = index.segments.get_mut(&loc.segment) {
+            info.end = active.at;
+        }
+        index.apply(set, place.seq, place.prev, meta, loc);
+        Ok(loc)
+    }
+
+    /// Begins a new segment.
+    fn rotate(&self, writer: &mut Writer) -> Result<(), WriteError> {
+        self.seal(writer);
+        let mut salt = [0; 8];
+        aws_lc_rs::rand::fill(&mut salt).map_err(|_| WriteError::Crypto)?;
+        let id = writer.next_segment;
+        let header = SegmentHeader {
+            id,
+            salt,
+            previous: writer.previous.0,
+            previous_end: writer.previous.1,
+            first_seq: writer.seq + 1,
+            durable: self.durable.load(Ordering::Acquire),
+            oldest: if writer.oldest == 0 { id } else { writer.oldest },
+            next_set: writer.next_set,
+            before: writer.before,
+            sets: self.index().calls(),
+        };
+        let (segment, start) = Segment::create(&self.folder, &header).map_err(|e| {
+            self.stats.write_errors.fetch_add(1, Ordering::Relaxed);
+            WriteError::Io(e)
+        })?;
+        let segment = Arc::new(segment);
+        self.index_mut().add_segment(segment.clone(), start);
+        writer.active = Some(Active { segment, start, at: start });
+        (writer.next_segment, writer.oldest, writer.named) = (id + 1, header.oldest, true);
+        self.stats.written.fetch_add(u64::from(start), Ordering::Relaxed);
+        let mut control = self.control();
+        control.clean = true;
+        self.work.notify_one();
+        Ok(())
+    }
+
+    /// Ends the segment that is written: the next record begins another one.
+    pub fn seal(&self, writer: &mut Writer) {
+        if let Some(active) = writer.active.take() {
+            writer.previous = (active.segment.id, active.at);
+        }
+    }
+
+    /// Has what was written synced in a while.
+    pub fn sync_soon(&self, bytes: u64) {
+        let mut control = self.control();
+        control.since.get_or_insert_with(Instant::now);
+        let first = control.bytes == 0;
+        control.bytes += bytes;
+        if first || control.bytes >= self.options.commit_bytes {
+            self.work.notify_one();
+        }
+    }
+
+    pub fn priority(&self, set: &str) -> Priority {
+        (self.options.policy)(set).priority
+    }
+}
+
+/// The key of an object: as the API server orders its lists.
+pub fn key(name: &super::ObjectName) -> Result<Box<str>, WriteError> {
+    check("a name", name.namespace.len() + name.name.len(), MAX_NAME)?;
+    if name.namespace.contains('/') {
+        return Err(WriteError::Name { namespace: name.namespace.clone() });
+    }
+    Ok(format!("{}/{}", name.namespace, name.name).into())
+}
+
+pub fn head(head: &[u8]) -> Result<Bytes, WriteError> {
+    check("the head of a set", head.len(), MAX_HEAD)?;
+    Ok(Bytes::copy_from_slice(head))
+}
+
+fn check(what: &'static str, size: usize, limit: usize) -> Result<(), WriteError> {
+    if size > limit { Err(WriteError::TooLarge { what, size, limit }) } else { Ok(()) }
+}
+
+pub fn value_aad(set: &str, key: &str) -> Vec<u8> {
+    [&(set.len() as u32).to_le_bytes()[..], set.as_bytes(), key.as_bytes()].concat()
+}

@@ -1,0 +1,2 @@
+//! Tables, a model, and damage, against stores in folders of their own.
+mod basics;

@@ -1,0 +1,80 @@
+//! Changes of sets: room, the record, and the sync that follows.
+use super::{
+    StoreStats, WriteError,
+    log::Log,
+    record::{HEAD, MAX_HEAD, Meta, Stored},
+};
+use bytes::Bytes;
+use std::sync::atomic::Ordering;
+
+impl Log {
+    /// One change of a set, which begins if there is none.
+    pub fn write(&self, set: &str, meta: Meta, value: Stored<'_>) -> Result<(), WriteError> {
+        self.with_room(set, value.bytes.len(), || {
+            let mut writer = self.writer();
+            let id = self.define(&mut writer, set)?;
+            self.append(&mut writer, id, meta.clone(), value).map(|loc| u64::from(loc.len))
+        })
+    }
+
+    pub fn begin(&self, set: &str) -> Result<u64, WriteError> {
+        let mut begin = 0;
+        self.with_room(set, 0, || {
+            let mut writer = self.writer();
+            let id = self.define(&mut writer, set)?;
+            let loc = self.append(&mut writer, id, Meta::Begin, Stored::NONE)?;
+            begin = writer.seq;
+            Ok(u64::from(loc.len))
+        })?;
+        Ok(begin)
+    }
+
+    pub fn add(&self, set: &str, begin: u64, key: Box<str>, value: Stored<'_>) -> Result<(), WriteError> {
+        self.with_room(set, value.bytes.len(), || {
+            let mut writer = self.writer();
+            let (id, _) = self.pending(begin)?;
+            self.append(&mut writer, id, Meta::Item { begin, key: key.clone() }, value).map(|loc| u64::from(loc.len))
+        })
+    }
+
+    pub fn commit(&self, set: &str, begin: u64, head: Bytes) -> Result<(), WriteError> {
+        self.with_room(set, 0, || {
+            let mut writer = self.writer();
+            let (id, count) = self.pending(begin)?;
+            let meta = Meta::Commit { begin, count, head: head.clone() };
+            self.append(&mut writer, id, meta, Stored::NONE).map(|loc| u64::from(loc.len))
+        })
+    }
+
+    /// The set of a list that is being written, and how many objects it has.
+    fn pending(&self, begin: u64) -> Result<(u32, u64), WriteError> {
+        let index = self.index();
+        let pending = index.pending.get(&begin).ok_or(WriteError::Dropped)?;
+        Ok((pending.set, pending.objects.len() as u64))
+    }
+
+    fn with_room(&self, set: &str, value: usize, mut write: impl FnMut() -> Result<u64, WriteError>) -> Result<(), WriteError> {
+        let policy = (self.options.policy)(set);
+        let len = (HEAD + MAX_HEAD.min(4096) + value) as u64;
+        self.make_room(len, policy.priority)?;
+        let written = write()?;
+        if policy.synced {
+            self.sync_soon(written);
+        }
+        Ok(())
+    }
+
+    pub fn read_stats(&self) -> StoreStats {
+        let seq = self.writer().seq;
+        let mut stats = StoreStats { quota: self.options.quota, ..StoreStats::default() };
+        self.stats.fill(&mut stats);
+        stats.unsynced_records = seq.saturating_sub(self.durable.load(Ordering::Acquire));
+        let index = self.index();
+        stats.sets = index.sets.len();
+        stats.objects = index.sets.values().map(|set| set.objects.len()).sum();
+        stats.damaged_sets = index.sets.values().filter(|set| !set.readable()).count();
+        stats.segments = index.segments.len();
+        (stats.bytes, stats.live_bytes) = (index.total(), index.live());
+        stats
+    }
+}
