@@ -100,6 +100,11 @@ pub struct Applied {
 }
 
 impl Index {
+    /// The objects in use.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     pub fn new(options: Options) -> Index {
         Index {
             addresses: Addresses::new(options.gateway_address_pool),

@@ -7,6 +7,7 @@ mod client;
 mod cluster;
 mod fetched;
 mod held;
+mod ingresses;
 mod own;
 mod state;
 pub mod stats;

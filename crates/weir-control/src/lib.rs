@@ -27,6 +27,7 @@ mod direct;
 mod guard;
 pub mod index;
 pub mod kubernetes;
+pub mod migrate;
 pub mod object;
 pub mod registry;
 pub mod source;

@@ -5,6 +5,7 @@ pub mod docs;
 mod echo;
 mod gateway;
 mod install;
+mod migrate;
 mod paths;
 mod plugin;
 mod run;
@@ -27,6 +28,7 @@ Examples:
   weir run --to http://127.0.0.1:3000         send everything to one URL
   weir gateway                                serve the objects of a Kubernetes cluster
   weir install --image IMAGE                  install it in a Kubernetes cluster
+  weir migrate --from ingress-nginx .         what becomes of Ingress objects
   weir check conf.d/                          what is wrong with it, and where
   weir plugin new greeter && cd greeter       start a plugin in Go
   weir completions bash > ~/.local/share/bash-completion/completions/weir"
@@ -41,6 +43,7 @@ pub enum Command {
     Run(Box<run::Args>),
     Gateway(Box<gateway::Args>),
     Install(install::Args),
+    Migrate(migrate::Args),
     Check(check::Args),
     Echo(echo::Args),
     #[command(subcommand)]
@@ -75,6 +78,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Run(args) => run::run(*args),
         Command::Gateway(args) => gateway::run(*args),
         Command::Install(args) => install::run(args),
+        Command::Migrate(args) => migrate::run(args),
         Command::Check(args) => check::run(args),
         Command::Echo(args) => echo::run(args),
         Command::Plugin(command) => plugin::run(command),

@@ -13,7 +13,7 @@ pub use auth::{BasicAuth, SecretForm};
 pub use connection::{ClientAuth, Tls, Upstream, UpstreamTls};
 pub use policy::{ServiceRef, Traffic};
 pub use routing::{Canary, Matching, Redirects, Rewrite};
-pub use unsupported::{GUARDS, Refusal, Unsupported};
+pub use unsupported::{GUARDS, Refusal, Unsupported, Verdict, verdict};
 
 use crate::api::istio::virtual_service::Destination;
 use given::Given;

@@ -1,6 +1,7 @@
 //! Annotations of Ingress objects: each under both of its prefixes, wrong values, and what is refused.
 mod auth;
 mod errors;
+mod migrate;
 
 use super::{ask, came_to, check, no_findings, seen, services};
 use crate::{

@@ -5,6 +5,13 @@ use weir_config::reader::{Field, Object};
 /// In the order in which they count.
 pub const PREFIXES: [&str; 2] = ["nginx.ingress.kubernetes.io/", "higress.io/"];
 
+/// The name of an annotation for an ingress controller, and whether its prefix is one of those that are read.
+pub fn named(key: &str) -> Option<(&str, bool)> {
+    let read = PREFIXES.iter().find_map(|prefix| key.strip_prefix(prefix)).map(|name| (name, true));
+    let others = || key.split_once('/').filter(|(domain, _)| domain.ends_with("ingress.kubernetes.io")).map(|(_, name)| (name, false));
+    read.or_else(others)
+}
+
 /// One annotation.
 pub struct Item<'a> {
     /// With its prefix.
@@ -37,16 +44,14 @@ impl<'a> Given<'a> {
         let mut items: Vec<(usize, Item<'a>)> = Vec::new();
         let mut wrong = Vec::new();
         for (key, field) in meta.entries("annotations") {
-            let rank = PREFIXES.iter().position(|prefix| key.starts_with(prefix));
-            let others = || key.split_once('/').filter(|(domain, _)| domain.ends_with("ingress.kubernetes.io")).map(|(_, name)| name);
-            let found = rank.and_then(|rank| Some((rank, key.strip_prefix(PREFIXES[rank])?))).or_else(|| Some((PREFIXES.len(), others()?)));
-            let Some((rank, name)) = found else { continue };
+            let Some((name, known)) = named(key) else { continue };
+            let rank = PREFIXES.iter().position(|prefix| key.starts_with(prefix)).unwrap_or(PREFIXES.len());
             // A wrong type is reported where all metadata is read.
             if field.node().as_str().is_none() {
                 wrong.push(name);
                 continue;
             }
-            items.push((rank, Item { key, name, known: rank < PREFIXES.len(), field }));
+            items.push((rank, Item { key, name, known, field }));
         }
         items.sort_by_key(|(rank, _)| *rank);
         Given { items: items.into_iter().map(|(_, item)| item).collect(), wrong, asked: RefCell::default(), all: meta.get("annotations") }

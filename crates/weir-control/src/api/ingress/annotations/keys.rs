@@ -8,6 +8,8 @@ pub struct Key {
     pub name: &'static str,
     /// It decides who is let in: without it, the Ingress would be open.
     pub guards: bool,
+    /// Gateway API has an equivalent, at least for some of its values.
+    pub portable: bool,
     pub support: Support,
 }
 
@@ -31,23 +33,27 @@ impl Support {
 }
 
 const fn works(name: &'static str) -> Key {
-    Key { name, guards: false, support: Support::Works }
+    Key { name, guards: false, portable: false, support: Support::Works }
 }
 
 const fn differs(name: &'static str, how: &'static str) -> Key {
-    Key { name, guards: false, support: Support::Differs(how) }
+    Key { name, guards: false, portable: false, support: Support::Differs(how) }
 }
 
 const fn not_needed(name: &'static str, why: &'static str) -> Key {
-    Key { name, guards: false, support: Support::NotNeeded(why) }
+    Key { name, guards: false, portable: false, support: Support::NotNeeded(why) }
 }
 
 const fn unsupported(name: &'static str, instead: &'static str) -> Key {
-    Key { name, guards: false, support: Support::Unsupported(instead) }
+    Key { name, guards: false, portable: false, support: Support::Unsupported(instead) }
 }
 
 const fn guard(key: Key) -> Key {
     Key { guards: true, ..key }
+}
+
+const fn portable(key: Key) -> Key {
+    Key { portable: true, ..key }
 }
 
 const STREAMS: &str = "Weir streams bodies and writes none to disk";
@@ -69,7 +75,7 @@ pub const KEYS: &[Key] = &[
         "balanced and persistent are the same: the cookie is hashed, and a new endpoint takes a small share of the sessions",
     ),
     guard(works("allowlist-source-range")),
-    works("app-root"),
+    portable(works("app-root")),
     unsupported("auth-always-set-cookie", OF_AUTH_URL),
     unsupported("auth-cache-duration", OF_AUTH_URL),
     unsupported("auth-cache-key", OF_AUTH_URL),
@@ -97,22 +103,22 @@ pub const KEYS: &[Key] = &[
     guard(unsupported("auth-url", AUTH_URL)),
     differs("backend-protocol", "AUTO_HTTP and FCGI are not accepted; the setting applies to the Service, for all who lead there"),
     guard(works("blacklist-source-range")),
-    works("canary"),
-    works("canary-by-cookie"),
-    works("canary-by-header"),
-    works("canary-by-header-pattern"),
-    works("canary-by-header-value"),
-    differs("canary-weight", "it has no effect in a canary by header or cookie: add another canary Ingress"),
-    works("canary-weight-total"),
+    portable(works("canary")),
+    portable(works("canary-by-cookie")),
+    portable(works("canary-by-header")),
+    portable(works("canary-by-header-pattern")),
+    portable(works("canary-by-header-value")),
+    portable(differs("canary-weight", "it has no effect in a canary by header or cookie: add another canary Ingress")),
+    portable(works("canary-weight-total")),
     not_needed("client-body-buffer-size", STREAMS),
     unsupported("configuration-snippet", SNIPPET),
     unsupported("connection-proxy-header", "Weir sends the Connection header that the protocol needs"),
-    works("cors-allow-credentials"),
-    works("cors-allow-headers"),
-    works("cors-allow-methods"),
-    works("cors-allow-origin"),
-    works("cors-expose-headers"),
-    works("cors-max-age"),
+    portable(works("cors-allow-credentials")),
+    portable(works("cors-allow-headers")),
+    portable(works("cors-allow-methods")),
+    portable(works("cors-allow-origin")),
+    portable(works("cors-expose-headers")),
+    portable(works("cors-max-age")),
     unsupported("custom-headers", "use response-header-control-update"),
     differs("custom-http-errors", "it needs default-backend; a request body beyond the buffer limit keeps the answer of the backend"),
     differs("default-backend", "it takes the requests of a Service without endpoints, and those of custom-http-errors"),
@@ -123,20 +129,20 @@ pub const KEYS: &[Key] = &[
     guard(unsupported("domain-denylist-source-range", "use denylist-source-range in every Ingress of the host")),
     guard(unsupported("domain-whitelist-source-range", "use whitelist-source-range in every Ingress of the host")),
     unsupported("enable-access-log", "the access log has a filter of its own: see the settings of the whole gateway"),
-    works("enable-cors"),
+    portable(works("enable-cors")),
     guard(unsupported("enable-global-auth", AUTH_URL)),
     guard(unsupported("enable-modsecurity", WAF)),
     unsupported("enable-opentelemetry", "tracing is a setting of the whole gateway"),
     guard(unsupported("enable-owasp-core-rules", WAF)),
     not_needed("enable-rewrite-log", "the access log and /explain show rewrites"),
-    works("exact-match-header-NAME"),
+    portable(works("exact-match-header-NAME")),
     works("exact-match-pseudo-header-NAME"),
-    works("exact-match-query-NAME"),
+    portable(works("exact-match-query-NAME")),
     unsupported("fastcgi-index", FASTCGI),
     unsupported("fastcgi-params-configmap", FASTCGI),
-    works("force-ssl-redirect"),
+    portable(works("force-ssl-redirect")),
     unsupported("from-to-www-redirect", "add an Ingress for the other host with permanent-redirect"),
-    works("full-path-regex"),
+    portable(works("full-path-regex")),
     not_needed("http2-push-preload", "browsers no longer accept HTTP/2 push"),
     works("ignore-path-case"),
     guard(unsupported("limit-allowlist", PER_CLIENT)),
@@ -148,7 +154,7 @@ pub const KEYS: &[Key] = &[
     guard(unsupported("limit-rps", PER_CLIENT)),
     guard(unsupported("limit-whitelist", PER_CLIENT)),
     differs("load-balance", "ewma is taken as LEAST_REQUEST"),
-    works("match-method"),
+    portable(works("match-method")),
     unsupported("mcp-server", MCP),
     unsupported("mcp-server-enable-path-rewrite", MCP),
     unsupported("mcp-server-match-rule-domains", MCP),
@@ -158,21 +164,21 @@ pub const KEYS: &[Key] = &[
     unsupported("mcp-server-upstream-type", MCP),
     unsupported("mcp-sse-stateful-param-name", MCP),
     unsupported("mirror-host", "a mirrored request has the host of the original and the suffix -shadow"),
-    works("mirror-percentage"),
+    portable(works("mirror-percentage")),
     unsupported("mirror-request-body", "bodies are mirrored, up to the buffer limit"),
     unsupported("mirror-target", "use mirror-target-service"),
     unsupported("mirror-target-fqdn", "add a Service of the type ExternalName, and use mirror-target-service"),
     unsupported("mirror-target-fqdn-port", "add a Service of the type ExternalName, and use mirror-target-service"),
-    works("mirror-target-service"),
+    portable(works("mirror-target-service")),
     guard(unsupported("modsecurity-snippet", WAF)),
     guard(unsupported("modsecurity-transaction-id", WAF)),
     unsupported("opentelemetry-operation-name", "tracing is a setting of the whole gateway"),
     unsupported("opentelemetry-trust-incoming-span", "tracing is a setting of the whole gateway"),
-    works("permanent-redirect"),
-    works("permanent-redirect-code"),
-    works("prefix-match-header-NAME"),
+    portable(works("permanent-redirect")),
+    portable(works("permanent-redirect-code")),
+    portable(works("prefix-match-header-NAME")),
     works("prefix-match-pseudo-header-NAME"),
-    works("prefix-match-query-NAME"),
+    portable(works("prefix-match-query-NAME")),
     not_needed("preserve-trailing-slash", "redirects keep the path as it was requested"),
     unsupported("proxy-body-size", "there is no limit for the body of a request; a plugin may set one"),
     not_needed("proxy-buffer-size", STREAMS),
@@ -184,9 +190,9 @@ pub const KEYS: &[Key] = &[
     unsupported("proxy-cookie-path", "use response-header-control-update, or let the application set its cookies"),
     not_needed("proxy-http-version", "Weir speaks HTTP/1.1, or HTTP/2 where backend-protocol asks for it"),
     not_needed("proxy-max-temp-file-size", STREAMS),
-    differs("proxy-next-upstream", "requests of every method are tried again, also without non_idempotent"),
-    differs("proxy-next-upstream-timeout", "it limits each try, as in Higress, and not all of them together"),
-    differs("proxy-next-upstream-tries", "it counts the retries, as in Higress, and not the first try"),
+    portable(differs("proxy-next-upstream", "requests of every method are tried again, also without non_idempotent")),
+    portable(differs("proxy-next-upstream-timeout", "it limits each try, as in Higress, and not all of them together")),
+    portable(differs("proxy-next-upstream-tries", "it counts the retries, as in Higress, and not the first try")),
     differs("proxy-read-timeout", "the longer one of this and proxy-send-timeout is the idle timeout of the stream"),
     unsupported("proxy-redirect-from", "let the application send redirects for the host that it is called by (upstream-vhost unset)"),
     unsupported("proxy-redirect-to", "let the application send redirects for the host that it is called by (upstream-vhost unset)"),
@@ -199,18 +205,21 @@ pub const KEYS: &[Key] = &[
     works("proxy-ssl-server-name"),
     works("proxy-ssl-verify"),
     unsupported("proxy-ssl-verify-depth", "chains are verified to any depth"),
-    works("regex-match-header-NAME"),
+    portable(works("regex-match-header-NAME")),
     works("regex-match-pseudo-header-NAME"),
-    works("regex-match-query-NAME"),
+    portable(works("regex-match-query-NAME")),
     not_needed("relative-redirects", "redirects name the host that was requested"),
-    works("request-header-control-add"),
-    works("request-header-control-remove"),
-    works("request-header-control-update"),
-    works("response-header-control-add"),
-    works("response-header-control-remove"),
-    works("response-header-control-update"),
-    differs("rewrite-path", "an annotation of Higress: it replaces the prefix"),
-    differs("rewrite-target", "paths are regular expressions only with use-regex, full-path-regex, or a group in the target; RE2's syntax"),
+    portable(works("request-header-control-add")),
+    portable(works("request-header-control-remove")),
+    portable(works("request-header-control-update")),
+    portable(works("response-header-control-add")),
+    portable(works("response-header-control-remove")),
+    portable(works("response-header-control-update")),
+    portable(differs("rewrite-path", "an annotation of Higress: it replaces the prefix")),
+    portable(differs(
+        "rewrite-target",
+        "paths are regular expressions only with use-regex, full-path-regex, or a group in the target; RE2's syntax",
+    )),
     guard(works("route-limit-burst-multiplier")),
     guard(works("route-limit-rpm")),
     guard(works("route-limit-rps")),
@@ -232,21 +241,21 @@ pub const KEYS: &[Key] = &[
     differs("ssl-ciphers", "cipher suites that are not safe are not accepted"),
     unsupported("ssl-passthrough", "use a TLSRoute, or a VirtualService with tls"),
     not_needed("ssl-prefer-server-ciphers", "the order of the client counts: every suite that is offered is safe"),
-    differs("ssl-redirect", "it is off unless set, as in Higress; ingress-nginx turns it on where the host has TLS"),
+    portable(differs("ssl-redirect", "it is off unless set, as in Higress; ingress-nginx turns it on where the host has TLS")),
     unsupported("stream-snippet", "use a TCPRoute or UDPRoute"),
-    works("temporal-redirect"),
-    works("temporal-redirect-code"),
-    works("timeout"),
+    portable(works("temporal-redirect")),
+    portable(works("temporal-redirect-code")),
+    portable(works("timeout")),
     works("tls-max-protocol-version"),
     works("tls-min-protocol-version"),
     differs("upstream-hash-by", "one variable: $remote_addr, $request_uri, $host, $http_NAME or $arg_NAME"),
     unsupported("upstream-hash-by-subset", "the hash leads to one endpoint"),
     unsupported("upstream-hash-by-subset-size", "the hash leads to one endpoint"),
-    works("upstream-vhost"),
+    portable(works("upstream-vhost")),
     unsupported("use-port-in-redirects", "a redirect to HTTPS has the port of the gateway's HTTPS listener"),
-    works("use-regex"),
+    portable(works("use-regex")),
     guard(works("whitelist-source-range")),
-    works("x-forwarded-prefix"),
+    portable(works("x-forwarded-prefix")),
 ];
 
 /// The entry of an annotation, by its name without prefix.

@@ -1,7 +1,7 @@
 //! Annotations that Weir does not know, or knows and does not honour.
 use super::{
     Annotations,
-    given::{Given, Item, PREFIXES},
+    given::{Given, PREFIXES, named},
     keys::{self, Support},
 };
 use std::borrow::Cow;
@@ -63,28 +63,65 @@ fn guards(name: &str, text: &str) -> bool {
     !of_auth_url && name.ends_with("-snippet") && text.split([' ', '\t', '\n', '\r', ';', '{', '}', '(']).any(decides)
 }
 
+/// What Weir makes of one annotation of an Ingress.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    Works,
+    /// With this difference.
+    Differs(&'static str),
+    /// For this reason.
+    NotNeeded(&'static str),
+    /// It has no effect; what to do instead.
+    Unsupported(Cow<'static, str>),
+    /// It closes the routes of its Ingress, or the canary; what to do instead.
+    Closes(Cow<'static, str>),
+}
+
+/// The verdict on an annotation, with its name; `None` for one that is not for an ingress controller.
+pub fn verdict<'a>(key: &'a str, text: &str) -> Option<(&'a str, Verdict)> {
+    let (name, known) = named(key)?;
+    let support = keys::find(name).map(|key| key.support);
+    let read = known && support.is_some_and(Support::is_read);
+    if !read && closes(name, text) {
+        let instead = known_instead(name).unwrap_or("remove it where it is not needed, or guard the route by a WasmPlugin");
+        return Some((name, Verdict::Closes(instead.into())));
+    }
+    let verdict = match support {
+        Some(Support::NotNeeded(why)) => Verdict::NotNeeded(why),
+        Some(Support::Works) if known => Verdict::Works,
+        Some(Support::Differs(how)) if known => Verdict::Differs(how),
+        _ => Verdict::Unsupported(instead_of(name).unwrap_or_default()),
+    };
+    Some((name, verdict))
+}
+
+/// Whether an unread annotation must not be passed over: it guards access, or is a canary's.
+fn closes(name: &str, text: &str) -> bool {
+    let off = matches!(text.trim(), "false" | "off" | "0");
+    !off && (name.starts_with("canary") || guards(name, text))
+}
+
 /// Sorts the unread annotations into those that refuse the Ingress and those without effect.
 pub fn sort(given: &Given<'_>, read: &mut Annotations) {
     read.guards = given.items().any(|item| guards(item.name, item.text())) || given.wrong().any(|name| guards(name, ""));
     for item in given.rest() {
         let place = item.field.node().span;
         let canary = item.name.starts_with("canary");
-        let off = matches!(item.text().trim(), "false" | "off" | "0");
-        if !off && (canary || guards(item.name, item.text())) {
-            let instead = known(item.name).filter(|_| item.known);
+        if closes(item.name, item.text()) {
+            let instead = known_instead(item.name).filter(|_| item.known);
             let refusal = Refusal { key: item.key.into(), place, instead, canary };
             // One that guards outweighs a canary.
             if read.refused.as_ref().is_none_or(|old| old.canary && !canary) {
                 read.refused = Some(refusal);
             }
-        } else if let Some(instead) = instead_of(item) {
+        } else if let Some(instead) = instead_of(item.name) {
             read.unsupported.push(Unsupported { key: item.key.into(), place, instead });
         }
     }
 }
 
 /// What to do instead of an annotation in the table.
-fn known(name: &str) -> Option<&'static str> {
+fn known_instead(name: &str) -> Option<&'static str> {
     match keys::find(name)?.support {
         Support::Unsupported(instead) => Some(instead),
         Support::Works | Support::Differs(_) | Support::NotNeeded(_) => None,
@@ -92,10 +129,10 @@ fn known(name: &str) -> Option<&'static str> {
 }
 
 /// What to do instead of an annotation without effect; `None` where nothing is lost.
-fn instead_of(item: &Item<'_>) -> Option<Cow<'static, str>> {
-    Some(match keys::find(item.name).map(|key| key.support) {
+fn instead_of(name: &str) -> Option<Cow<'static, str>> {
+    Some(match keys::find(name).map(|key| key.support) {
         Some(Support::NotNeeded(_)) => return None,
-        Some(Support::Works | Support::Differs(_)) => format!("write {}{}", PREFIXES[1], item.name).into(),
+        Some(Support::Works | Support::Differs(_)) => format!("write {}{name}", PREFIXES[1]).into(),
         Some(Support::Unsupported(instead)) => instead.into(),
         None => "remove it, or accept that it does nothing".into(),
     })
