@@ -8,7 +8,7 @@ pub enum RequestInfo {
     NonResource {
         path: String,
     },
-    Resource(ResourceRequest),
+    Resource(Box<ResourceRequest>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,7 +137,7 @@ impl RequestInfo {
         };
         let name = if name.is_empty() && verb.reads() { named.unwrap_or_default().to_string() } else { name };
         let resource = GroupVersionResource { group, version, resource };
-        RequestInfo::Resource(ResourceRequest { verb, resource, namespace, name, subresource, options })
+        RequestInfo::Resource(Box::new(ResourceRequest { verb, resource, namespace, name, subresource, options }))
     }
 }
 
