@@ -175,7 +175,7 @@ impl Store {
     /// Opens the store in a folder, or begins one. What a crash left unfinished is as if it had not begun.
     pub fn open(folder: &Path, mut options: Options) -> Result<Store, OpenError> {
         let format = format::open(folder, options.key.take().as_ref())?;
-        options.segment_size = options.segment_size.min((options.quota / 8).min(1 << 30) as u32).max(4 << 10);
+        options.segment_size = options.segment_size.min((options.quota / 8).min(1 << 30) as u32).max(1 << 10);
         let found = recover::recover(folder, &format.cipher)?;
         for path in &found.stale {
             // On a read-only disk they stay; they are no part of the log there either.
@@ -238,7 +238,7 @@ impl Store {
     }
 
     pub fn head(&self, set: &str) -> Option<Bytes> {
-        self.log.index().set(set).map(|set| set.head.clone())
+        self.log.index().set(set).filter(|set| !set.bare()).map(|set| set.head.clone())
     }
 
     /// `None`: no complete list was ever committed.
@@ -246,7 +246,7 @@ impl Store {
         self.log.list(set)
     }
 
-    /// All sets, by name.
+    /// All sets that something was written to, by name.
     pub fn sets(&self) -> Vec<SetInfo> {
         let index = self.log.index();
         let info = |set: &index::SetState| SetInfo {
@@ -257,7 +257,7 @@ impl Store {
             complete: set.whole,
             damaged: !set.readable(),
         };
-        let mut sets: Vec<SetInfo> = index.sets.values().map(info).collect();
+        let mut sets: Vec<SetInfo> = index.sets.values().filter(|set| !set.bare()).map(info).collect();
         drop(index);
         sets.sort_by(|a, b| a.name.cmp(&b.name));
         sets

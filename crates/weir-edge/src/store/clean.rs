@@ -21,10 +21,7 @@ impl Log {
     /// Cleans the oldest segment.
     pub fn clean_oldest(&self) -> Result<(), WriteError> {
         let _one = self.cleaning.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((segment, start, end, last)) = self.oldest() else { return Ok(()) };
-        if last {
-            self.seal(&mut self.writer());
-        }
+        let Some((segment, start, end)) = self.oldest() else { return Ok(()) };
         let bytes = segment.read(0, end.min(segment.file.metadata()?.len().min(u64::from(u32::MAX)) as u32))?;
         for offset in records(&bytes, start as usize, &segment.salt) {
             self.carry(&segment, offset as u32, &bytes[offset..])?;
@@ -33,12 +30,9 @@ impl Log {
         let mut writer = self.writer();
         self.carry_rest(&mut writer, segment.id)?;
         let following = self.index().segments.range(segment.id + 1..).next().map(|(id, _)| *id);
-        // Nothing was carried, and there is no other segment: the log is empty.
-        let next = match following {
-            Some(next) => next,
-            None => self.append(&mut writer, 0, Meta::Mark, Stored::NONE)?.segment,
-        };
-        self.append(&mut writer, 0, Meta::Oldest { segment: next }, Stored::NONE)?;
+        // Without one nothing was carried, and this record begins the next segment.
+        let next = following.unwrap_or(writer.next_segment);
+        self.append(&mut writer, 0, Meta::Mark { oldest: next }, Stored::NONE)?;
         drop(writer);
         self.sync()?;
         let mut writer = self.writer();
@@ -52,10 +46,15 @@ impl Log {
         Ok(())
     }
 
-    fn oldest(&self) -> Option<(Arc<Segment>, u32, u32, bool)> {
+    /// The oldest segment, to which nothing more is written, and where its records begin and end.
+    fn oldest(&self) -> Option<(Arc<Segment>, u32, u32)> {
+        let mut writer = self.writer();
+        if self.index().segments.len() == 1 {
+            self.seal(&mut writer);
+        }
         let index = self.index();
         let (_, info) = index.segments.first_key_value()?;
-        Some((info.file.clone(), info.start, info.end, index.segments.len() == 1))
+        Some((info.file.clone(), info.start, info.end))
     }
 
     /// Appends a record again, if it holds a current value.

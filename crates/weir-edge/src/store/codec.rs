@@ -4,6 +4,8 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, 
 
 /// Smaller values gain nothing.
 const MIN: usize = 128;
+/// The fastest one that copes with an output of any length (level 1 of zlib-rs panics).
+const LEVEL: u32 = 2;
 
 pub struct Encoder {
     deflate: Compress,
@@ -12,7 +14,7 @@ pub struct Encoder {
 
 impl Encoder {
     pub fn new() -> Encoder {
-        Encoder { deflate: Compress::new(Compression::fast(), false), out: Vec::new() }
+        Encoder { deflate: Compress::new(Compression::new(LEVEL), false), out: Vec::new() }
     }
 
     /// The value as it will be stored.
@@ -22,8 +24,8 @@ impl Encoder {
         }
         self.deflate.reset();
         self.out.clear();
-        // A result that does not fit here is not worth having.
-        self.out.reserve(value.len() - value.len() / 16);
+        // More than a value that does not compress takes.
+        self.out.reserve(value.len() + value.len() / 8 + 64);
         match self.deflate.compress_vec(value, &mut self.out, FlushCompress::Finish) {
             Ok(Status::StreamEnd) if self.out.len() < value.len() => (Codec::Deflate, &self.out),
             _ => (Codec::Plain, value),

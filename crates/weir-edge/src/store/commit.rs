@@ -88,7 +88,8 @@ impl Log {
         let mut writer = self.writer();
         if writer.writes() && writer.seq == self.durable.load(Ordering::Acquire) {
             // Without it, damage of the last records passes for a torn tail.
-            let _ = self.append(&mut writer, 0, Meta::Mark, Stored::NONE);
+            let meta = Meta::Mark { oldest: writer.oldest };
+            let _ = self.append(&mut writer, 0, meta, Stored::NONE);
             writer.mark = writer.seq;
         }
     }

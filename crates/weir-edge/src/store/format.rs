@@ -15,8 +15,14 @@ const CHECK: &[u8] = b"the key of this store";
 
 pub struct Format {
     pub cipher: Cipher,
-    /// Its lock ends with it.
-    pub _lock: File,
+    lock: File,
+}
+
+impl Drop for Format {
+    fn drop(&mut self) {
+        // A process that is being forked holds the file a little longer.
+        let _ = self.lock.unlock();
+    }
 }
 
 /// Opens the folder's format file, or begins a store where there is none.
@@ -55,7 +61,7 @@ pub fn open(folder: &Path, key: Option<&[u8; 32]>) -> Result<Format, OpenError> 
     if cipher.open(reader.0, &salt).is_none_or(|check| check != CHECK) {
         return Err(OpenError::WrongKey { folder: folder.into() });
     }
-    Ok(Format { cipher, _lock: file })
+    Ok(Format { cipher, lock: file })
 }
 
 fn begin(folder: &Path, key: Option<&[u8; 32]>) -> Result<(), OpenError> {

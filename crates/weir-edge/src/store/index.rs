@@ -59,6 +59,10 @@ impl SetState {
     pub fn readable(&self) -> bool {
         self.loss == Loss::Whole
     }
+    /// Begun, but nothing was written to it.
+    pub fn bare(&self) -> bool {
+        self.readable() && !self.whole && self.head.is_empty() && self.objects.is_empty()
+    }
 }
 
 /// A list that has not been committed.
@@ -66,6 +70,8 @@ impl SetState {
 pub struct Pending {
     pub set: u32,
     pub objects: Objects,
+    /// All of its records are known, from the first one.
+    intact: bool,
 }
 
 #[derive(Debug)]
@@ -117,8 +123,9 @@ impl Index {
         if set.last == prev {
             set.loss = if set.loss == Loss::Suspect { Loss::Whole } else { set.loss };
         } else {
-            set.loss = Loss::Lost;
+            self.lose(id);
         }
+        let Some(set) = self.sets.get_mut(&id) else { return };
         set.last = seq;
         match meta {
             Meta::Set { name, head, whole, lost } => {
@@ -146,17 +153,17 @@ impl Index {
             }
             Meta::Head { head } => set.head = head,
             Meta::Begin => {
-                self.pending.insert(seq, Pending { set: id, objects: BTreeMap::new() });
+                self.pending.insert(seq, Pending { set: id, objects: BTreeMap::new(), intact: true });
             }
             Meta::Item { begin, key } => self.pend(id, begin, key, loc),
             Meta::Commit { begin, count, head } => self.commit(id, begin, count, head),
             Meta::Drop => {
                 self.forget(id);
             }
-            Meta::Damaged { key: None, .. } => set.loss = Loss::Lost,
+            Meta::Damaged { key: None, .. } => self.lose(id),
             Meta::Damaged { key: Some(key), begin: None } => self.place(id, key, Loc::LOST),
             Meta::Damaged { key: Some(key), begin: Some(begin) } => self.pend(id, begin, key, Loc::LOST),
-            Meta::Oldest { .. } | Meta::Mark => {}
+            Meta::Mark { .. } | Meta::Unknown => {}
         }
     }
 
@@ -171,17 +178,20 @@ impl Index {
 
     fn pend(&mut self, id: u32, begin: u64, key: Box<str>, loc: Loc) {
         // The record that began it may lie in a segment that is gone.
-        let pending = self.pending.entry(begin).or_insert_with(|| Pending { set: id, objects: BTreeMap::new() });
+        let pending = self.pending.entry(begin).or_insert_with(|| Pending { set: id, ..Pending::default() });
         let old = pending.objects.insert(key, loc);
         self.alive(loc);
         old.into_iter().for_each(|old| self.dead(old));
     }
 
     fn commit(&mut self, id: u32, begin: u64, count: u64, head: Bytes) {
-        // An empty list whose beginning is gone has no pending entry.
-        let objects = self.pending.remove(&begin).map(|pending| pending.objects).unwrap_or_default();
+        // Of a list that began in a segment that is gone some objects were moved behind this record; the chain of the set's records
+        // says whether all are there. A list that is known from its beginning makes the set whole whatever was lost before.
+        let Pending { objects, intact, .. } = self.pending.remove(&begin).unwrap_or_default();
         let Some(set) = self.sets.get_mut(&id) else { return };
-        set.loss = if objects.len() as u64 == count { Loss::Whole } else { Loss::Lost };
+        if intact {
+            set.loss = if objects.len() as u64 == count { Loss::Whole } else { Loss::Lost };
+        }
         (set.head, set.whole) = (head, true);
         set.bytes = objects.values().map(|loc| u64::from(loc.len)).sum();
         let old = std::mem::replace(&mut set.objects, objects);
@@ -207,6 +217,13 @@ impl Index {
         pending.objects.into_values().for_each(|loc| self.dead(loc));
     }
 
+    fn lose(&mut self, id: u32) {
+        if let Some(set) = self.sets.get_mut(&id) {
+            set.loss = Loss::Lost;
+        }
+        self.pending.values_mut().filter(|pending| pending.set == id).for_each(|pending| pending.intact = false);
+    }
+
     fn alive(&mut self, loc: Loc) {
         if let Some(segment) = self.segments.get_mut(&loc.segment) {
             segment.live += u64::from(loc.len);
@@ -221,11 +238,7 @@ impl Index {
     /// Records are missing here. `of`: the one set that they belong to, if that is known; 0: no set.
     pub fn gap(&mut self, of: Option<u32>) {
         match of {
-            Some(id) => {
-                if let Some(set) = self.sets.get_mut(&id) {
-                    set.loss = Loss::Lost;
-                }
-            }
+            Some(id) => self.lose(id),
             None => self.sets.values_mut().filter(|set| set.loss == Loss::Whole).for_each(|set| set.loss = Loss::Suspect),
         }
     }
@@ -234,12 +247,15 @@ impl Index {
     pub fn roll_call(&mut self, calls: &[RollCall], first: bool) {
         for call in calls {
             let set = self.sets.entry(call.set).or_insert_with(|| SetState::new(if first { call.last } else { 0 }));
-            set.loss = match set.loss {
-                _ if call.lost || set.last != call.last => Loss::Lost,
-                Loss::Suspect => Loss::Whole,
-                loss => loss,
-            };
+            let missing = set.last != call.last;
             set.last = call.last;
+            match set.loss {
+                _ if missing => self.lose(call.set),
+                // A list that is being written may make it whole.
+                _ if call.lost => set.loss = Loss::Lost,
+                Loss::Suspect => set.loss = Loss::Whole,
+                Loss::Whole | Loss::Lost => {}
+            }
         }
         // What is not called was dropped by a record that is missing.
         let known: std::collections::HashSet<u32> = calls.iter().map(|call| call.set).collect();

@@ -47,7 +47,7 @@ pub struct Writer {
     active: Option<Active>,
     /// The segment before the next one, and where it ends.
     previous: (u32, u32),
-    next_segment: u32,
+    pub next_segment: u32,
     pub oldest: u32,
     /// The sequence number of the last record, and its set.
     pub seq: u64,
@@ -115,7 +115,7 @@ impl Log {
             next_set: found.next_set,
             unsynced: found.unsynced,
             named: true,
-            mark: 0,
+            mark: u64::MAX,
             buffer: Vec::new(),
         };
         Log {

@@ -232,12 +232,12 @@ pub enum Meta {
         key: Option<Box<str>>,
         begin: Option<u64>,
     },
-    /// Segments before this one are no longer part of the log.
-    Oldest {
-        segment: u32,
+    /// Of no set: says in its header how far the log is synced, and here which segment is its oldest.
+    Mark {
+        oldest: u32,
     },
-    /// Says only how far the log was synced.
-    Mark,
+    /// A record of a later version, which this version need not know.
+    Unknown,
 }
 
 impl Meta {
@@ -253,8 +253,8 @@ impl Meta {
             Meta::Commit { .. } => 8,
             Meta::Drop => 9,
             Meta::Damaged { .. } => 10,
-            Meta::Oldest { .. } => 11,
-            Meta::Mark => 12,
+            Meta::Mark { .. } => 11,
+            Meta::Unknown => 0,
         }
     }
 
@@ -289,8 +289,8 @@ impl Meta {
                 out.extend_from_slice(&begin.unwrap_or(0).to_le_bytes());
                 blob(out, key.as_deref().unwrap_or_default().as_bytes());
             }
-            Meta::Oldest { segment } => out.extend_from_slice(&segment.to_le_bytes()),
-            Meta::Begin | Meta::Drop | Meta::Mark => {}
+            Meta::Mark { oldest } => out.extend_from_slice(&oldest.to_le_bytes()),
+            Meta::Begin | Meta::Drop | Meta::Unknown => {}
         }
     }
 
@@ -315,8 +315,7 @@ impl Meta {
                 let key = reader.text()?;
                 Meta::Damaged { key: keyed.then_some(key), begin }
             }
-            11 => Meta::Oldest { segment: reader.u32()? },
-            12 => Meta::Mark,
+            11 => Meta::Mark { oldest: reader.u32()? },
             _ => return None,
         };
         reader.0.is_empty().then_some(meta)

@@ -115,8 +115,8 @@ fn prescan(newest: &Opened, cipher: &Cipher) -> io::Result<(u64, u32)> {
         match bytes.get(at..).and_then(|rest| Header::read(rest, &newest.file.salt)).filter(|(header, _)| header.seq > seq) {
             Some((header, stored)) => {
                 (seq, durable) = (header.seq, durable.max(header.durable));
-                if let Ok(Meta::Oldest { segment }) = header.meta(stored, cipher) {
-                    oldest = oldest.max(segment);
+                if let Ok(Meta::Mark { oldest: found }) = header.meta(stored, cipher) {
+                    oldest = oldest.max(found);
                 }
                 at += header.len();
             }
@@ -249,7 +249,7 @@ impl Replay<'_> {
         let meta = match header.meta(stored, self.cipher) {
             Ok(meta) => meta,
             // A later version that this one can read wrote it: what it says does not matter to this one.
-            Err(RecordError::Unknown(_)) => Meta::Mark,
+            Err(RecordError::Unknown(_)) => Meta::Unknown,
             Err(RecordError::Sealed) => Meta::Damaged { key: None, begin: None },
         };
         self.index.apply(header.set, header.seq, header.prev, meta, loc);

@@ -1,2 +1,12 @@
 //! Tables, a model, and damage, against stores in folders of their own.
 mod basics;
+mod crash;
+mod damage;
+mod limits;
+mod model;
+
+use super::ObjectName;
+
+fn name(namespace: &str, name: &str) -> ObjectName {
+    ObjectName { namespace: namespace.into(), name: name.into() }
+}

@@ -1,8 +1,5 @@
+use super::name;
 use crate::store::*;
-
-pub fn name(namespace: &str, name: &str) -> ObjectName {
-    ObjectName { namespace: namespace.into(), name: name.into() }
-}
 
 #[test]
 fn what_is_written_is_read_also_after_opening_again() {
