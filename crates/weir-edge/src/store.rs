@@ -116,8 +116,9 @@ pub enum ReadError {
 /// What was there before stays readable.
 #[derive(Debug, Error)]
 pub enum WriteError {
-    #[error("the quota of {quota} bytes has no room for {needed} more, and nothing less important is left to evict")]
-    Full { needed: u64, quota: u64 },
+    /// Of the quota, or of what a full disk leaves.
+    #[error("the store may have {limit} bytes and has no room for {needed} more, and nothing less important is left to evict")]
+    Full { needed: u64, limit: u64 },
     #[error("{what} has {size} bytes; at most {limit} are kept")]
     TooLarge { what: &'static str, size: usize, limit: usize },
     #[error("the namespace {namespace:?} has a slash")]
@@ -183,6 +184,7 @@ impl Store {
             let _ = std::fs::remove_file(path.with_extension("idx"));
         }
         let log = Arc::new(Log::new(folder.into(), options, format, found));
+        log.reserve();
         let thread = std::thread::Builder::new().name("store".into()).spawn({
             let log = log.clone();
             move || log.run()

@@ -7,6 +7,7 @@ use super::{
     index::{Index, Loc},
     record::{self, Codec, HEAD, MAX_HEAD, MAX_NAME, MAX_VALUE, Meta, Place, Stored},
     recover::Recovered,
+    room::Limit,
     segment::{Segment, SegmentHeader},
     stats::Stats,
 };
@@ -34,7 +35,9 @@ pub struct Log {
     writer: Mutex<Writer>,
     encoder: Mutex<Encoder>,
     control: Mutex<Control>,
-    /// Held by who syncs, and by who cleans.
+    pub limit: Limit,
+    /// Held by who makes room on a full disk, by who syncs, and by who cleans.
+    pub reserving: Mutex<()>,
     pub syncing: Mutex<()>,
     pub cleaning: Mutex<()>,
     /// Wakes the thread that syncs and cleans.
@@ -120,6 +123,7 @@ impl Log {
         };
         Log {
             folder,
+            limit: Limit::new(options.quota),
             options,
             format,
             stats: Stats::default(),
@@ -128,6 +132,7 @@ impl Log {
             writer: Mutex::new(writer),
             encoder: Mutex::new(Encoder::new()),
             control: Mutex::default(),
+            reserving: Mutex::default(),
             syncing: Mutex::default(),
             cleaning: Mutex::default(),
             work: Condvar::new(),

@@ -1,10 +1,33 @@
-//! Room for what is to be written: cleaning first, and then eviction of sets of less importance.
+//! Room for what is to be written: cleaning first, and then eviction of sets of less importance. A full disk is a smaller quota; a file
+//! that is held in reserve then makes the room that cleaning needs to begin.
 use super::{
     Priority, WriteError,
     log::Log,
     record::{Meta, Stored},
 };
-use std::sync::atomic::Ordering;
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt,
+    sync::{
+        PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+const RESERVE: &str = "reserve";
+
+/// How much the log may grow.
+pub struct Limit {
+    /// The quota, or what there was when the disk was full.
+    bytes: AtomicU64,
+}
+
+impl Limit {
+    pub fn new(quota: u64) -> Limit {
+        Limit { bytes: AtomicU64::new(quota) }
+    }
+}
 
 impl Log {
     /// Makes room for a record of a set of this priority, or says that there is none.
@@ -16,22 +39,64 @@ impl Log {
                 let index = self.index();
                 (index.total(), index.live())
             };
-            // The segment that is written next, and what cleaning one of them carries over.
-            let slack = 2 * u64::from(self.options.segment_size);
-            if total + len <= self.options.quota {
+            let limit = self.limit(total + len);
+            if total + len <= limit {
                 return Ok(());
             }
-            if live + len + slack <= self.options.quota && cleanings > 0 {
+            // The segment that is written next, and what cleaning one of them carries over.
+            let slack = 2 * u64::from(self.options.segment_size);
+            if live + len + slack <= limit && cleanings > 0 {
                 cleanings -= 1;
                 self.clean_oldest()?;
                 continue;
             }
             if !self.evict(priority)? {
                 self.stats.refused.fetch_add(1, Ordering::Relaxed);
-                return Err(WriteError::Full { needed: len, quota: self.options.quota });
+                return Err(WriteError::Full { needed: len, limit });
             }
             cleanings = self.index().segments.len();
         }
+    }
+
+    /// Makes room on a disk that is full.
+    pub fn make_room_on_disk(&self, len: u64, priority: Priority) -> Result<(), WriteError> {
+        let _one = self.reserving.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = fs::remove_file(self.folder.join(RESERVE));
+        self.limit.bytes.store(self.index().total(), Ordering::Relaxed);
+        let made = self.make_room(len + self.reserve_size(), priority);
+        self.reserve();
+        made
+    }
+
+    /// Takes a part of the disk that cleaning can use when the rest is full. Without it a full disk stays full.
+    pub fn reserve(&self) {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(self.folder.join(RESERVE));
+        let kept = file.and_then(|file| {
+            let flags = rustix::fs::FallocateFlags::empty();
+            rustix::fs::fallocate(&file, flags, 0, self.reserve_size()).map_err(io::Error::from)
+        });
+        if kept.is_err() {
+            let _ = fs::remove_file(self.folder.join(RESERVE));
+        }
+    }
+
+    fn reserve_size(&self) -> u64 {
+        2 * u64::from(self.options.segment_size)
+    }
+
+    /// The quota, unless the disk was full and has no more room since.
+    fn limit(&self, wanted: u64) -> u64 {
+        let limit = self.limit.bytes.load(Ordering::Relaxed);
+        if wanted <= limit || limit == self.options.quota {
+            return limit;
+        }
+        let room = rustix::fs::statvfs(&self.folder).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        if room < 2 * self.reserve_size() {
+            return limit;
+        }
+        self.limit.bytes.store(self.options.quota, Ordering::Relaxed);
+        self.reserve();
+        self.options.quota
     }
 
     /// Drops the least important set; of several, the one that changed longest ago. `false`: all are as important as the writer's.

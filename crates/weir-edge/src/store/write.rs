@@ -5,7 +5,7 @@ use super::{
     record::{HEAD, MAX_HEAD, Meta, Stored},
 };
 use bytes::Bytes;
-use std::sync::atomic::Ordering;
+use std::{io, sync::atomic::Ordering};
 
 impl Log {
     /// One change of a set, which begins if there is none.
@@ -57,7 +57,13 @@ impl Log {
         let policy = (self.options.policy)(set);
         let len = (HEAD + MAX_HEAD.min(4096) + value) as u64;
         self.make_room(len, policy.priority)?;
-        let written = write()?;
+        let written = match write() {
+            Err(WriteError::Io(e)) if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                self.make_room_on_disk(len, policy.priority)?;
+                write()?
+            }
+            written => written?,
+        };
         if policy.synced {
             self.sync_soon(written);
         }

@@ -169,7 +169,7 @@ fn a_full_disk_keeps_what_matters_and_recovers() {
     store.replace("events", b"1", items(100)).unwrap();
     store.replace("services", b"1", items(50)).unwrap();
     // More important than events.
-    for n in 0..100 {
+    for n in 0..220 {
         store.put("services", &name("default", &format!("more-{n}")), &value(n), b"2").unwrap();
     }
     assert!(store.list("events").unwrap().is_none());

@@ -216,7 +216,16 @@ pub fn read(store: &Store, set: &SetInfo) -> Option<Set> {
 
 /// All that a store holds, which must not be damaged.
 pub fn state(store: &Store) -> State {
-    store.sets().into_iter().map(|set| (set.name.clone(), read(store, &set).unwrap_or_else(|| panic!("{} is damaged: {:?} {:?}", set.name, store.list(&set.name), set)))).collect()
+    store
+        .sets()
+        .into_iter()
+        .map(|set| {
+            (
+                set.name.clone(),
+                read(store, &set).unwrap_or_else(|| panic!("{} is damaged: {:?} {:?}", set.name, store.list(&set.name), set)),
+            )
+        })
+        .collect()
 }
 
 #[test]
