@@ -7,7 +7,6 @@ use super::{
     index::{Index, Loc},
     record::{self, Codec, HEAD, MAX_HEAD, MAX_NAME, MAX_VALUE, Meta, Place, Stored},
     recover::Recovered,
-    room::Limit,
     segment::{Segment, SegmentHeader},
     stats::Stats,
 };
@@ -35,7 +34,8 @@ pub struct Log {
     writer: Mutex<Writer>,
     encoder: Mutex<Encoder>,
     control: Mutex<Control>,
-    pub limit: Limit,
+    /// How much the log may grow: the quota, or what there was when the disk was full.
+    pub limit: AtomicU64,
     /// Held by who makes room on a full disk, by who syncs, and by who cleans.
     pub reserving: Mutex<()>,
     pub syncing: Mutex<()>,
@@ -123,7 +123,7 @@ impl Log {
         };
         Log {
             folder,
-            limit: Limit::new(options.quota),
+            limit: AtomicU64::new(options.quota),
             options,
             format,
             stats: Stats::default(),

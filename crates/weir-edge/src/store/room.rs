@@ -9,25 +9,10 @@ use std::{
     fs::{self, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt,
-    sync::{
-        PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{PoisonError, atomic::Ordering},
 };
 
 const RESERVE: &str = "reserve";
-
-/// How much the log may grow.
-pub struct Limit {
-    /// The quota, or what there was when the disk was full.
-    bytes: AtomicU64,
-}
-
-impl Limit {
-    pub fn new(quota: u64) -> Limit {
-        Limit { bytes: AtomicU64::new(quota) }
-    }
-}
 
 impl Log {
     /// Makes room for a record of a set of this priority, or says that there is none.
@@ -62,7 +47,7 @@ impl Log {
     pub fn make_room_on_disk(&self, len: u64, priority: Priority) -> Result<(), WriteError> {
         let _one = self.reserving.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = fs::remove_file(self.folder.join(RESERVE));
-        self.limit.bytes.store(self.index().total(), Ordering::Relaxed);
+        self.limit.store(self.index().total(), Ordering::Relaxed);
         let made = self.make_room(len + self.reserve_size(), priority);
         self.reserve();
         made
@@ -86,7 +71,7 @@ impl Log {
 
     /// The quota, unless the disk was full and has no more room since.
     fn limit(&self, wanted: u64) -> u64 {
-        let limit = self.limit.bytes.load(Ordering::Relaxed);
+        let limit = self.limit.load(Ordering::Relaxed);
         if wanted <= limit || limit == self.options.quota {
             return limit;
         }
@@ -94,7 +79,7 @@ impl Log {
         if room < 2 * self.reserve_size() {
             return limit;
         }
-        self.limit.bytes.store(self.options.quota, Ordering::Relaxed);
+        self.limit.store(self.options.quota, Ordering::Relaxed);
         self.reserve();
         self.options.quota
     }
