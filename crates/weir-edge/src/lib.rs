@@ -2,8 +2,10 @@
 //! keeps what passes; without the link it answers from what it has kept.
 #![forbid(unsafe_code)]
 
+pub mod event;
 pub mod frame;
 pub mod json;
+pub mod list;
 pub mod media;
 pub mod object;
 pub mod request;

@@ -8,8 +8,54 @@ use crate::json::{Cursor, JsonError};
 /// Reads an object that fills the buffer.
 pub(super) fn whole(bytes: &[u8]) -> Result<Found, ObjectError> {
     let mut cursor = Cursor::new(bytes)?;
-    let found = object(&mut cursor)?;
+    let found = event_object(&mut cursor)?;
     cursor.end()?;
+    Ok(found)
+}
+
+/// Reads an object at the cursor as watches carry it: a Table of one row is about the object of the row.
+pub(crate) fn event_object(cursor: &mut Cursor<'_>) -> Result<Found, ObjectError> {
+    let mut start = cursor.clone();
+    let found = object(cursor)?;
+    if !is_table(&found.kind, &found.api_version) {
+        return Ok(found);
+    }
+    let (mut rows, mut of_row) = (0, Found::default());
+    start.object(|name, cursor| match name {
+        "rows" if cursor.null()? => Ok::<_, ObjectError>(()),
+        "rows" => cursor.array(|cursor| {
+            rows += 1;
+            of_row = row(cursor)?;
+            Ok(())
+        }),
+        _ => {
+            cursor.skip()?;
+            Ok(())
+        }
+    })?;
+    Ok(match rows {
+        1 if !of_row.metadata.is_empty() => Found { api_version: found.api_version, kind: found.kind, ..of_row },
+        _ => found,
+    })
+}
+
+pub(crate) fn is_table(kind: &str, api_version: &str) -> bool {
+    kind == "Table" && api_version.starts_with("meta.k8s.io/")
+}
+
+/// Reads a row of a Table: the object that it is about. Clients may ask for rows without objects.
+pub(crate) fn row(cursor: &mut Cursor<'_>) -> Result<Found, ObjectError> {
+    let mut found = Found::default();
+    cursor.object(|name, cursor| {
+        match name {
+            "object" if cursor.null()? => {}
+            "object" => found = object(cursor)?,
+            _ => {
+                cursor.skip()?;
+            }
+        }
+        Ok::<_, ObjectError>(())
+    })?;
     Ok(found)
 }
 

@@ -32,7 +32,8 @@ impl Envelope {
         if !buffer.starts_with(MAGIC) {
             return Err(ObjectError::Magic);
         }
-        let mut envelope = Envelope { raw: buffer.len()..buffer.len(), ..Envelope::default() };
+        let mut envelope = Envelope::default();
+        let mut raw = None;
         let (mut content_encoding, mut content_type) = ("", "");
         let fields = Fields::of(buffer, MAGIC.len()..buffer.len());
         let texts = fields.clone();
@@ -51,12 +52,14 @@ impl Envelope {
                         }
                     }
                 }
-                RAW => envelope.raw = field.bytes()?,
+                RAW => raw = Some(field.bytes()?),
                 CONTENT_ENCODING => content_encoding = texts.text(&field)?,
                 CONTENT_TYPE => content_type = texts.text(&field)?,
                 _ => {}
             }
         }
+        // The API server writes an empty message too.
+        envelope.raw = raw.ok_or(WireError::Truncated { at: buffer.len() })?;
         if !content_encoding.is_empty() || !matches!(content_type, "" | "application/vnd.kubernetes.protobuf") {
             let (content_type, content_encoding) = (content_type.to_string(), content_encoding.to_string());
             return Err(ObjectError::Content { content_type, content_encoding });
