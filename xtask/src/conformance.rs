@@ -12,8 +12,21 @@ use weir_test::{
     kube::programs::{SUITE, programs},
 };
 
-/// The GatewayClass that is tested.
-const CLASS: &str = "{apiVersion: gateway.networking.k8s.io/v1, kind: GatewayClass, metadata: {name: weir}, spec: {controllerName: weir.dev/gateway-controller}}";
+/// The GatewayClass that is tested, and the Service in front of the gateway, which is a process at an address of the rig.
+const OBJECTS: &str = "
+{apiVersion: gateway.networking.k8s.io/v1, kind: GatewayClass, metadata: {name: weir}, spec: {controllerName: weir.dev/gateway-controller}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: weir-system}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: weir, namespace: weir-system}, spec: {ports: [{port: 80}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: weir, namespace: weir-system, labels: {kubernetes.io/service-name: weir}}
+addressType: IPv4
+ports: [{name: '', port: 80}]
+endpoints: [{addresses: [10.245.0.1]}]
+";
 
 const PROFILES: &str = "GATEWAY-HTTP,GATEWAY-GRPC,GATEWAY-TLS,GATEWAY-TCP,GATEWAY-UDP";
 
@@ -59,11 +72,12 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     let _ = fs::remove_file(&report);
 
     let kube = Kube::with(programs, &[], &definitions);
-    kube.apply(CLASS);
+    kube.apply(OBJECTS);
     let log = File::create(logs.join("weir.log"))?;
     let mut gateway = kube.command(&weir);
     gateway
-        .args(["gateway", "--admin", "127.0.0.1:9901", "--gateway-address-pool", "10.245.8.0/21", "--kubeconfig"])
+        .args(["gateway", "--admin", "127.0.0.1:9901", "--bind", "10.245.0.1", "--publish-service", "weir-system/weir"])
+        .args(["--gateway-service-type", "LoadBalancer", "--leader-election-namespace", "weir-system", "--kubeconfig"])
         .arg(kube.kubeconfig());
     let mut gateway = gateway.stdout(log.try_clone()?).stderr(log).spawn()?;
     let features = features(&kube, &mut gateway).with_context(|| format!("see {}", logs.join("weir.log").display()))?;

@@ -9,3 +9,4 @@ pub mod labels;
 pub mod mcp_bridge;
 pub mod plugin;
 pub mod settings;
+pub mod target_ports;

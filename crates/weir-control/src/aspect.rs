@@ -9,10 +9,14 @@ use crate::{
         },
         kubernetes,
         labels::Labels,
+        target_ports::PortsOfGateway,
     },
     object::{Kind, Object, Spec},
 };
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 use weir_config::model::Name;
 
 /// What is read of an object.
@@ -31,6 +35,8 @@ pub enum Aspect<'a> {
     Port(u16),
     /// The port of the listener of a Gateway with this name.
     Section(&'a str),
+    /// The target ports that a ConfigMap has for the Gateway with this uid.
+    TargetPorts(&'a str),
     /// The value of a label.
     Label(&'a str),
     /// Whether a Secret or ConfigMap is there, and holds a certificate with its key.
@@ -71,6 +77,10 @@ pub fn compare(kind: Kind, old: Option<&Object>, new: Option<&Object>, changed: 
             if roots != has_roots {
                 changed(Aspect::Roots);
             }
+            let (old, new) = (target_ports(old), target_ports(new));
+            let differ = |uid: &&str| old.get(*uid) != new.get(*uid);
+            let uids: BTreeSet<&str> = old.keys().chain(new.keys()).copied().filter(differ).collect();
+            uids.into_iter().for_each(|uid| changed(Aspect::TargetPorts(uid)));
         }
         Kind::ReferenceGrant => {
             let (old, new) = (grants(old), grants(new));
@@ -94,6 +104,14 @@ fn as_service(object: Option<&Object>) -> Option<&kubernetes::Service> {
     }
 }
 
+/// By the uid of their Gateways.
+fn target_ports(object: Option<&Object>) -> BTreeMap<&str, &PortsOfGateway> {
+    match object.map(|o| &o.spec) {
+        Some(Spec::ConfigMap(c)) => c.target_ports.iter().flat_map(|all| all.iter()).collect(),
+        _ => BTreeMap::new(),
+    }
+}
+
 /// Whether it is there and holds a certificate with its key, and roots.
 fn holds(object: Option<&Object>) -> (Option<bool>, Option<bool>) {
     match object.map(|o| &o.spec) {
@@ -109,7 +127,7 @@ fn gateways(old: Option<&Gateway>, new: Option<&Gateway>, changed: &mut dyn FnMu
             let validated =
                 g.frontend.as_ref().map(|f| (f.default.is_some(), f.ports.iter().map(|(p, v)| (*p, v.is_some())).collect::<Vec<_>>()));
             let taken = (g.unsupported_address.is_none(), g.parameters.is_none(), g.client_certificate.is_some());
-            (&g.class, &g.addresses, &g.allowed_listeners, validated, taken)
+            (&g.uid, &g.class, &g.addresses, &g.allowed_listeners, validated, taken)
         })
     }
     if general(old) != general(new) {

@@ -270,6 +270,7 @@ impl Index {
         let attached = self.attachments.share(part.attached);
         self.ancestors.replace(id, &rare.ancestors, &part.ancestors, &mut work.status);
         (rare.listeners, rare.attached_listener_sets, rare.ancestors) = (part.listeners, part.attached_listener_sets, part.ancestors);
+        rare.service_ports = part.service_ports;
         if let Some(state) = self.units.get_mut(id) {
             state.hosts = hosts;
             state.conditions = conditions;
@@ -573,6 +574,7 @@ impl Index {
                 address: self.addresses.of(key),
                 listeners: listeners.collect(),
                 attached_listener_sets: rare.map_or(0, |rare| rare.attached_listener_sets),
+                service_ports: rare.map(|rare| rare.service_ports.clone()).unwrap_or_default(),
                 ancestors: Vec::new(),
             },
             Kind::BackendTlsPolicy => Details { ancestors: self.ancestors.of(key), ..Details::default() },

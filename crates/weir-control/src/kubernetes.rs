@@ -1,11 +1,12 @@
 //! Objects from a Kubernetes API: one watch for each kind, decoded as files are.
 //!
 //! `client` connects, `apply` creates objects, `fetched` reads objects off the wire, `held` is the state machine of one watch, `state` what all
-//! of them share with the control plane, `watch` drives them, and `cluster` is what the control plane sees.
+//! of them share with the control plane, `watch` drives them, `gateway_service` keeps a Service for each Gateway, and `cluster` is what the control plane sees.
 mod apply;
 mod client;
 mod cluster;
 mod fetched;
+mod gateway_service;
 mod held;
 mod ingresses;
 mod own;
@@ -16,5 +17,5 @@ mod trouble;
 mod watch;
 
 pub use apply::ApplyError;
-pub use client::{Access, ConnectError, Connection, LeaseName, ServiceName};
+pub use client::{Access, ConnectError, Connection, ExternalTrafficPolicy, GatewayService, LeaseName, ServiceName, ServiceType};
 pub use cluster::{Cluster, Stats};

@@ -40,6 +40,7 @@ pub use control::{Control, Read, Sources, Update};
 pub use direct::Direct;
 pub use status::Status;
 
+use object::Key;
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
@@ -57,6 +58,8 @@ pub struct Options {
     pub address: IpAddr,
     /// Addresses for Gateways without `spec.addresses`, one for each; without a range they share `address`.
     pub gateway_address_pool: Option<CidrRange>,
+    /// The ConfigMap with the target ports of Gateways that have a Service each.
+    pub target_ports: Option<Key>,
     /// The labels of this workload, which Istio's selectors ask for: `selector` of Gateways, `workloadSelector` of
     /// DestinationRules, `sourceLabels` of VirtualServices. Empty opens every Gateway.
     pub labels: BTreeMap<String, String>,
@@ -82,6 +85,7 @@ impl Default for Options {
             https_port: 8443,
             address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             gateway_address_pool: None,
+            target_ports: None,
             labels: BTreeMap::new(),
             status: Status::default(),
             kubernetes: kubernetes::Stats::default(),

@@ -10,6 +10,7 @@ mod show;
 pub use board::{Details, Edit, ListenerStatus, ObjectStatus, Translated};
 pub use condition::{Condition, Scope};
 pub use findings::Owner;
+pub use show::IS_OF_ADDRESS;
 
 use crate::object::Key;
 use board::Board;

@@ -186,6 +186,8 @@ pub struct Part {
     pub listeners: Vec<ListenerPart>,
     /// Of a Gateway.
     pub attached_listener_sets: u32,
+    /// Of a Gateway that has a Service of its own: the ports that it should have.
+    pub service_ports: Vec<(u16, SocketProtocol)>,
     /// BackendTLSPolicies of what a route sends requests to, with the Gateways that do so by it.
     pub ancestors: BTreeSet<(Key, Key)>,
 }
@@ -250,16 +252,26 @@ pub struct Bind {
     /// `None` for the address that listeners have by default.
     pub address: Option<IpAddr>,
     pub protocol: SocketProtocol,
+    /// The port of the listener, where a Service maps that to `port`.
+    pub advertised: Option<u16>,
 }
 
 impl Bind {
     /// At the default address.
     pub fn port(port: u16) -> Bind {
-        Bind { port, address: None, protocol: SocketProtocol::Tcp }
+        Bind { port, address: None, protocol: SocketProtocol::Tcp, advertised: None }
     }
     /// At an address that is asked for. Who asks for the default address shares its listeners.
     pub fn at(address: Option<IpAddr>, port: u16, options: &Options) -> Bind {
         Bind { address: address.filter(|a| *a != options.address), ..Bind::port(port) }
+    }
+    /// At the target port of a Service that has `advertised` for it.
+    pub fn target(port: u16, advertised: u16) -> Bind {
+        Bind { advertised: Some(advertised), ..Bind::port(port) }
+    }
+    /// The port that clients connect to.
+    pub fn public_port(&self) -> u16 {
+        self.advertised.unwrap_or(self.port)
     }
     #[must_use]
     pub fn with_protocol(self, protocol: SocketProtocol) -> Bind {
@@ -267,12 +279,13 @@ impl Bind {
     }
 }
 
-/// `8080`, or `8080.127.0.0.1` where an address is asked for.
+/// `8080`, `8080.127.0.0.1` where an address is asked for, or `20001_80` for a target port.
 impl std::fmt::Display for Bind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.address {
-            None => self.port.fmt(f),
-            Some(address) => write!(f, "{}.{address}", self.port),
+        match (self.address, self.advertised) {
+            (None, Some(advertised)) => write!(f, "{}_{advertised}", self.port),
+            (None, None) => self.port.fmt(f),
+            (Some(address), _) => write!(f, "{}.{address}", self.port),
         }
     }
 }

@@ -218,6 +218,9 @@ pub struct HttpConnectionManager {
     pub escaped_slashes: EscapedSlashes,
     /// The port in a Host header takes no part in matching.
     pub strip_any_host_port: bool,
+    /// The port that clients connect to, where that is another one than the listener's: a Service maps it. Redirects say it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertised_port: Option<u16>,
     /// Where TLS is terminated for several hosts apart from each other (listeners of a Gateway): their domains, as those of a
     /// virtual host. A request whose Host belongs to another one than the server name of its connection is answered with 421.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
@@ -333,6 +336,7 @@ impl HttpConnectionManager {
             merge_slashes: false,
             escaped_slashes: EscapedSlashes::KeepUnchanged,
             strip_any_host_port: true,
+            advertised_port: None,
             server_domains: Arc::default(),
             limits: HttpLimits::default(),
             timeouts: HttpTimeouts::default(),

@@ -5,7 +5,10 @@ pub mod pem;
 pub use endpoints::{Endpoints, Pod, decode_endpoints, decode_pod, index_keys as pod_index_keys, key as pod_label_key};
 
 use crate::{
-    api::settings::{self, Settings},
+    api::{
+        settings::{self, Settings},
+        target_ports::{self, TargetPorts},
+    },
     object::meta::Meta,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -279,6 +282,8 @@ pub struct ConfigMap {
     pub trusted_ca: Option<String>,
     /// What it says of the whole gateway, where it is one that does.
     pub settings: Option<Box<Settings>>,
+    /// The target ports of Gateways, where it is the one that has them.
+    pub target_ports: Option<Box<TargetPorts>>,
 }
 
 /// Certificates, keys and roots under the names that Kubernetes and Istio give them.
@@ -379,5 +384,5 @@ pub fn decode_config_map(root: &Object<'_>, meta: &Meta) -> Option<ConfigMap> {
             good.then(|| pem.to_string())
         }
     };
-    Some(ConfigMap { trusted_ca, settings: settings::decode(root, meta) })
+    Some(ConfigMap { trusted_ca, settings: settings::decode(root, meta), target_ports: target_ports::decode(root, meta).map(Box::new) })
 }

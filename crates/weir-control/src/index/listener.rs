@@ -14,20 +14,20 @@ use weir_config::{
     diagnostic::Diagnostic,
     model::{
         DownstreamTls, FilterChain, HttpConnectionManager, HttpFilter, Listener, Name, NetworkFilter, PluginPhase, Rbac, RbacAction,
-        RbacRules, SocketProtocol, TcpProxy, UdpProxy,
+        RbacRules, TcpProxy, UdpProxy,
     },
 };
 
 /// Connections open at once on one listener.
 const MAX_CONNECTIONS: u32 = 1 << 20;
 
-/// As Istio names them: `0.0.0.0_8080`; `udp_0.0.0.0_8080` for UDP.
+/// As Istio names them: `0.0.0.0_8080`; `udp_0.0.0.0_8080` for UDP. The name ends with the port that clients connect to:
+/// `0.0.0.0_20001_80` where a Service maps 80 to 20001.
 pub fn name(options: &Options, bind: Bind) -> Name {
     let (address, port) = (bind.address.unwrap_or(options.address), bind.port);
-    match bind.protocol {
-        SocketProtocol::Tcp => format!("{address}_{port}").into(),
-        SocketProtocol::Udp => format!("udp_{address}_{port}").into(),
-    }
+    let protocol = if bind.protocol.is_tcp() { "" } else { "udp_" };
+    let advertised = bind.advertised.map(|port| format!("_{port}")).unwrap_or_default();
+    format!("{protocol}{address}_{port}{advertised}").into()
 }
 
 /// What all listeners are built with.
@@ -52,7 +52,7 @@ pub fn build(
     parts.sort_by_key(|(_, part)| &part.created);
     for (unit, part) in parts {
         if let Err(why) = drafts.add(part) {
-            let found = Diagnostic::error("PortConflict", format!("port {} {why}", bind.port));
+            let found = Diagnostic::error("PortConflict", format!("port {} {why}", bind.public_port()));
             findings.push((unit.clone(), found.help("take another port or other hostnames for one of them").object(&part.object)));
         }
     }
@@ -261,13 +261,14 @@ impl Draft {
     fn finish(self, common: &Common<'_>, bind: Bind, listener: &Name, domains: &Arc<[String]>) -> FilterChain {
         let Common { options, settings, plugins, policies } = common;
         let rbac = chain_policies(&self.gateways, policies);
-        let port = bind.port;
+        let port = bind.public_port();
         let domains = if self.has_apart() { domains.clone() } else { Arc::default() };
         let http = |table: Name| {
             let mut manager = HttpConnectionManager::new(listener.clone(), table);
             manager.access_log.clone_from(&options.access_log);
             manager.http_filters = HttpFilter::list(rbac.clone(), chain_plugins(&self.gateways, port, plugins));
             manager.server_domains = domains.clone();
+            manager.advertised_port = bind.advertised;
             settings.iter().for_each(|s| s.apply_to_manager(&mut manager));
             vec![NetworkFilter::HttpConnectionManager(Arc::new(manager))]
         };

@@ -11,7 +11,10 @@ use std::{
     path::Path,
     sync::Arc,
 };
-use weir_config::{diagnostic::Diagnostic, model::Name};
+use weir_config::{
+    diagnostic::Diagnostic,
+    model::{Name, SocketProtocol},
+};
 
 /// The number of a unit; another one may get it when the unit is gone.
 pub type UnitId = u32;
@@ -44,6 +47,8 @@ pub struct Rare {
     /// Of a Gateway or ListenerSet.
     pub listeners: Vec<ListenerPart>,
     pub attached_listener_sets: u32,
+    /// Of a Gateway that has a Service.
+    pub service_ports: Vec<(u16, SocketProtocol)>,
     /// (BackendTLSPolicy, Gateway)
     pub ancestors: BTreeSet<(Key, Key)>,
     /// Its translation failed by a bug: what was made of it before stays.

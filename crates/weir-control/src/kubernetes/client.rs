@@ -1,4 +1,5 @@
 //! How to reach the API server: a kubeconfig file, or the service account of a Pod.
+use crate::object::{Key, Kind};
 use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
@@ -6,6 +7,7 @@ use kube::{
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -29,6 +31,8 @@ pub struct Access {
     pub addresses: Vec<String>,
     /// The Service in front of the gateways, whose addresses are said instead.
     pub service: Option<ServiceName>,
+    /// Each Gateway gets a Service of its own, whose endpoints are those of `service`.
+    pub gateway_service: Option<GatewayService>,
     /// The Lease by which one of several gateways writes statuses. Its namespace may be empty, for that of the Pod or the context.
     pub lease: LeaseName,
 }
@@ -38,6 +42,71 @@ pub struct Access {
 pub struct ServiceName {
     pub namespace: String,
     pub name: String,
+}
+
+/// What the Services of Gateways are like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayService {
+    pub kind: ServiceType,
+    pub external_traffic_policy: ExternalTrafficPolicy,
+    pub load_balancer_class: Option<String>,
+    /// Each port of a Gateway has one of these, at which the pods listen.
+    pub target_ports: RangeInclusive<u16>,
+}
+
+/// `spec.type` of a Service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServiceType {
+    #[default]
+    LoadBalancer,
+    NodePort,
+    ClusterIp,
+}
+
+/// `spec.externalTrafficPolicy` of a Service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExternalTrafficPolicy {
+    #[default]
+    Cluster,
+    Local,
+}
+
+impl ServiceType {
+    pub fn name(self) -> &'static str {
+        match self {
+            ServiceType::LoadBalancer => "LoadBalancer",
+            ServiceType::NodePort => "NodePort",
+            ServiceType::ClusterIp => "ClusterIP",
+        }
+    }
+    /// Whether clients outside of the cluster reach it.
+    pub fn is_external(self) -> bool {
+        self != ServiceType::ClusterIp
+    }
+    pub fn is_load_balancer(self) -> bool {
+        self == ServiceType::LoadBalancer
+    }
+}
+
+impl ExternalTrafficPolicy {
+    pub fn name(self) -> &'static str {
+        match self {
+            ExternalTrafficPolicy::Cluster => "Cluster",
+            ExternalTrafficPolicy::Local => "Local",
+        }
+    }
+}
+
+impl Default for GatewayService {
+    fn default() -> GatewayService {
+        GatewayService {
+            kind: ServiceType::default(),
+            external_traffic_policy: ExternalTrafficPolicy::default(),
+            load_balancer_class: None,
+            // Below those that connections to upstreams have, and those of Services of the type NodePort.
+            target_ports: 20000..=29999,
+        }
+    }
 }
 
 /// Where the Lease is.
@@ -78,6 +147,12 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// The ConfigMap with the target ports of Gateways, where each has a Service of its own.
+    pub fn target_ports(&self) -> Option<Key> {
+        let Access { gateway_service, lease, .. } = &self.access;
+        gateway_service.as_ref().map(|_| Key::new(Kind::ConfigMap, &lease.namespace, &format!("{}-target-ports", lease.name)))
+    }
+
     pub fn open(access: &Access) -> Result<Connection, ConnectError> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let mut config = runtime.block_on(config(access))?;

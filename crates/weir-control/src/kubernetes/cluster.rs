@@ -2,6 +2,7 @@
 //! only, until the control plane takes it.
 use super::{
     client::{ConnectError, Connection},
+    gateway_service::GatewayServices,
     state::{Shared, Wake},
     stats::Sample,
     status::{Leader, Writer, WriterOptions, events},
@@ -52,13 +53,27 @@ pub struct Cluster {
 impl Cluster {
     /// Starts to follow a cluster, and to write what `status` says into its objects. `wake` is called when there is something to take.
     pub fn follow(connection: Connection, status: Status, stats: &Stats, wake: Wake) -> Result<Cluster, ConnectError> {
+        let target_ports = connection.target_ports();
         let Connection { runtime, client, server, access } = connection;
-        let shared = Arc::new(Shared::new(server.clone(), CONTROLLER.into(), &access.namespaces, wake));
+        let shared = Arc::new(Shared::new(server.clone(), CONTROLLER.into(), &access.namespaces, target_ports.as_ref(), wake));
         // Only one cluster is followed.
         let _ = stats.0.set(Arc::downgrade(&shared));
-        let options = WriterOptions { lease: access.lease, addresses: access.addresses, service: access.service };
+        let options = WriterOptions { lease: access.lease, addresses: access.addresses, service: access.service, gateway_services: false };
         let (leader, lease) = (Arc::new(Leader::default()), options.lease.clone());
         let events = events::run(client.clone(), shared.clone(), status.clone(), leader.clone());
+        let services = access.gateway_service.zip(options.service.clone()).zip(target_ports);
+        let services = services.map(|((options, front), target_ports)| GatewayServices {
+            client: client.clone(),
+            shared: shared.clone(),
+            status: status.clone(),
+            leader: leader.clone(),
+            options,
+            front,
+            target_ports,
+            namespaces: access.namespaces,
+            written: Default::default(),
+        });
+        let options = WriterOptions { gateway_services: services.is_some(), ..options };
         let writer = Writer::new(client.clone(), shared.clone(), status, leader.clone(), options);
         let (stop, stopped) = oneshot::channel::<()>();
         let followed = shared.clone();
@@ -71,6 +86,9 @@ impl Cluster {
                 }
                 tokio::spawn(writer.run());
                 tokio::spawn(events);
+                if let Some(services) = services {
+                    tokio::spawn(services.run());
+                }
                 let _ = stopped.await;
                 // Where it fails, the others wait for the end of the Lease.
                 let _ = timeout(RESIGN, leader.resign(client, &lease)).await;

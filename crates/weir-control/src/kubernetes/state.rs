@@ -54,6 +54,7 @@ pub struct Counters {
     pub status_conflicts: AtomicU64,
     pub status_errors: AtomicU64,
     pub events: AtomicU64,
+    pub service_writes: AtomicU64,
     pub leads: AtomicBool,
 }
 
@@ -78,11 +79,33 @@ struct State {
     unelected: Option<String>,
     /// Why events are not written.
     unreported: Option<String>,
+    /// Why Services of Gateways are not written.
+    unserved: Option<String>,
+    /// Where clients reach Gateways that have a Service.
+    gateways: BTreeMap<Key, GatewayAt>,
+}
+
+/// Where clients reach a Gateway by its Service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GatewayAt {
+    /// `metadata.generation` of the Gateway that this is about.
+    pub generation: i64,
+    pub addresses: Vec<String>,
+    /// Why they cannot.
+    pub finding: Option<Diagnostic>,
+}
+
+impl GatewayAt {
+    pub fn without(finding: Diagnostic) -> GatewayAt {
+        GatewayAt { generation: 0, addresses: Vec::new(), finding: Some(finding) }
+    }
 }
 
 struct Scope {
     info: &'static KindInfo,
     namespace: Option<Name>,
+    /// Only the object of this name.
+    name: Option<Name>,
     /// The version in which it is read.
     version: &'static str,
     held: Held,
@@ -152,10 +175,11 @@ fn needs_pods(event: &Event) -> bool {
     matches!(read.object.as_deref().map(|o| &o.spec), Some(Spec::DestinationRule(rule)) if !rule.subsets.is_empty())
 }
 
-fn scopes(namespaces: &[String]) -> Vec<Scope> {
+fn scopes(namespaces: &[String], target_ports: Option<&Key>) -> Vec<Scope> {
     let scope = |info: &'static KindInfo, namespace| Scope {
         info,
         namespace,
+        name: None,
         version: info.versions[0],
         held: Held::default(),
         absent: false,
@@ -171,12 +195,15 @@ fn scopes(namespaces: &[String]) -> Vec<Scope> {
             false => all.push(scope(info, None)),
         }
     }
+    if let Some(key) = target_ports.filter(|key| !namespaces.is_empty() && !namespaces.iter().any(|n| *n == *key.namespace)) {
+        all.push(Scope { name: Some(key.name.clone()), ..scope(key.kind.info(), Some(key.namespace.clone())) });
+    }
     all
 }
 
 impl Shared {
-    pub fn new(server: String, controller: Name, namespaces: &[String], wake: Wake) -> Shared {
-        let scopes = scopes(namespaces);
+    pub fn new(server: String, controller: Name, namespaces: &[String], target_ports: Option<&Key>, wake: Wake) -> Shared {
+        let scopes = scopes(namespaces, target_ports);
         let installed = scopes.iter().map(|_| Notify::new()).collect();
         let state = State {
             scopes,
@@ -191,6 +218,8 @@ impl Shared {
             unwritten: None,
             unelected: None,
             unreported: None,
+            unserved: None,
+            gateways: BTreeMap::new(),
         };
         Shared {
             server,
@@ -220,6 +249,43 @@ impl Shared {
         state.scopes.iter().filter(|scope| scope.info.kind == key.kind).find_map(|scope| scope.held.get(key).cloned())
     }
 
+    /// Whether every kind was read.
+    pub fn is_complete(&self) -> bool {
+        self.state().complete
+    }
+
+    /// Whether the cluster has an object, used or not.
+    pub fn exists(&self, key: &Key) -> bool {
+        self.state().scopes.iter().any(|scope| scope.info.kind == key.kind && scope.held.holds(key))
+    }
+
+    pub fn gateways(&self) -> Vec<Arc<Object>> {
+        let state = self.state();
+        state.scopes.iter().filter(|scope| scope.info.kind == Kind::Gateway).flat_map(|scope| scope.held.objects().cloned()).collect()
+    }
+
+    /// Where clients reach a Gateway by its Service; `None` where it has none.
+    pub fn set_gateway(&self, key: &Key, at: Option<GatewayAt>) {
+        let mut state = self.state();
+        let now = at.clone();
+        let before = match at {
+            Some(at) => state.gateways.insert(key.clone(), at),
+            None => state.gateways.remove(key),
+        };
+        if before == now {
+            return;
+        }
+        state.seen.insert(key.clone());
+        self.seen.notify_one();
+        if before.and_then(|at| at.finding) != now.and_then(|at| at.finding) {
+            self.wake(&mut state);
+        }
+    }
+
+    pub fn gateway(&self, key: &Key) -> Option<GatewayAt> {
+        self.state().gateways.get(key).cloned()
+    }
+
     /// How many objects there are, by kind.
     pub fn count(&self, kinds: &mut BTreeMap<&'static str, usize>) {
         for scope in &self.state().scopes {
@@ -247,6 +313,10 @@ impl Shared {
             all.extend(state.unelected.iter().map(unelected));
             let unreported = |why: &String| Diagnostic::warning("EventNotWritten", format!("events cannot be written: {why}"));
             all.extend(state.unreported.iter().map(unreported));
+            let unserved =
+                |why: &String| Diagnostic::warning("ServiceNotWritten", format!("the Services of Gateways cannot be written: {why}"));
+            all.extend(state.unserved.iter().map(unserved));
+            all.extend(state.gateways.values().filter_map(|at| at.finding.clone()));
         }
         if let Some(Trouble::Forbidden(why)) = &state.definitions {
             let help = "grant it, or kinds that are installed later are found within 30 seconds only";
@@ -271,9 +341,10 @@ impl Shared {
         &self.reader
     }
 
-    pub fn scope(&self, id: ScopeId) -> (&'static KindInfo, Option<Name>) {
+    /// The kind, the namespace and the name of what is watched; `None` for all.
+    pub fn scope(&self, id: ScopeId) -> (&'static KindInfo, Option<Name>, Option<Name>) {
         let scope = &self.state().scopes[id.0];
-        (scope.info, scope.namespace.clone())
+        (scope.info, scope.namespace.clone(), scope.name.clone())
     }
 
     pub fn event(&self, id: ScopeId, event: Event) {
@@ -329,6 +400,7 @@ impl Shared {
             (&stats::CONFLICTS, count(&self.counters.status_conflicts)),
             (&stats::ERRORS, count(&self.counters.status_errors)),
             (&stats::EVENTS, count(&self.counters.events)),
+            (&stats::SERVICE_WRITES, count(&self.counters.service_writes)),
         ]
         .into_iter()
         .map(|(stat, value)| Sample { stat, resource: None, value })
@@ -402,6 +474,14 @@ impl Shared {
         let mut state = self.state();
         if state.unreported != why {
             state.unreported = why;
+            self.wake(&mut state);
+        }
+    }
+
+    pub fn services_trouble(&self, why: Option<String>) {
+        let mut state = self.state();
+        if state.unserved != why {
+            state.unserved = why;
             self.wake(&mut state);
         }
     }

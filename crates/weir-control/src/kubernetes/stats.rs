@@ -23,14 +23,16 @@ pub static CONFLICTS: Stat =
     stat("control.kubernetes.status_conflicts", true, false, "writes of a status that were repeated, as the object had changed");
 pub static ERRORS: Stat = stat("control.kubernetes.status_errors", true, false, "writes of a status that failed");
 pub static EVENTS: Stat = stat("control.kubernetes.events", true, false, "events that were written for what was found about objects");
+pub static SERVICE_WRITES: Stat =
+    stat("control.kubernetes.service_writes", true, false, "writes of Services, EndpointSlices and target ports of Gateways");
 pub static OBJECTS: Stat = stat("control.kubernetes.objects", false, true, "objects that there are");
 pub static LISTS: Stat = stat("control.kubernetes.lists", true, true, "complete lists that were read");
 pub static RESTARTS: Stat = stat("control.kubernetes.watch_errors", true, true, "watches that failed and were started again");
 pub static EVENT_AGE: Stat = stat("control.kubernetes.last_event_age_seconds", false, true, "time since an object came, changed or went");
 
 /// All of them.
-pub static STATS: [&Stat; 12] =
-    [&CONNECTED, &AGE, &SYNCED, &LEADER, &WRITES, &CONFLICTS, &ERRORS, &EVENTS, &OBJECTS, &LISTS, &RESTARTS, &EVENT_AGE];
+pub static STATS: [&Stat; 13] =
+    [&CONNECTED, &AGE, &SYNCED, &LEADER, &WRITES, &CONFLICTS, &ERRORS, &EVENTS, &SERVICE_WRITES, &OBJECTS, &LISTS, &RESTARTS, &EVENT_AGE];
 
 /// The value of a statistic now.
 #[derive(Debug)]

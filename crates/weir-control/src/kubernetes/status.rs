@@ -12,4 +12,6 @@ mod shape;
 mod writer;
 
 pub use leader::Leader;
+pub use queue::Queue;
+pub use service::addresses_of;
 pub use writer::{Writer, WriterOptions};

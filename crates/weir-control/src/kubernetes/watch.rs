@@ -26,10 +26,11 @@ const PROBE: Duration = Duration::from_secs(5);
 
 /// Objects that can be large and of which Weir has no use are not even sent. The `first` list may come from the server's cache, as in
 /// client-go: it is there at once, and the watch brings what is newer. Later ones must not be older than what was seen.
-fn config(info: &KindInfo, streaming: bool, first: bool) -> watcher::Config {
+fn config(info: &KindInfo, name: Option<&str>, streaming: bool, first: bool) -> watcher::Config {
     let config = watcher::Config::default();
-    let config = match info.kind {
-        Kind::Secret => config.fields(
+    let config = match (name, info.kind) {
+        (Some(name), _) => config.fields(&format!("metadata.name={name}")),
+        (None, Kind::Secret) => config.fields(
             "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token,type!=bootstrap.kubernetes.io/token,type!=kubernetes.io/ssh-auth",
         ),
         _ => config,
@@ -49,7 +50,7 @@ fn longer(delay: &mut Duration, most: Duration) -> Duration {
 
 /// Follows one kind in one namespace, or in all of them.
 pub async fn follow(id: ScopeId, client: Client, shared: Arc<Shared>) {
-    let (info, namespace) = shared.scope(id);
+    let (info, namespace, name) = shared.scope(id);
     shared.wanted(id).await;
     let (mut version, mut streaming, mut first) = (0, true, true);
     let (mut delay, mut absent_delay) = (FIRST_DELAY, FIRST_DELAY);
@@ -60,7 +61,7 @@ pub async fn follow(id: ScopeId, client: Client, shared: Arc<Shared>) {
             Some(namespace) => Api::namespaced_with(client.clone(), namespace, &served),
             None => Api::all_with(client.clone(), &served),
         };
-        let mut events = pin!(watcher(api, config(info, streaming, first)));
+        let mut events = pin!(watcher(api, config(info, name.as_deref(), streaming, first)));
         let mut listing = streaming;
         while let Some(event) = events.next().await {
             let trouble = match event {

@@ -14,6 +14,7 @@ use std::{
 use weir_config::{
     delta::{Id, Verdict, VerdictChanges},
     diagnostic::Diagnostic,
+    model::SocketProtocol,
 };
 
 /// What an observer should be shown of an object now.
@@ -59,6 +60,8 @@ pub struct Details {
     pub listeners: Vec<ListenerStatus>,
     /// `status.attachedListenerSets` of a Gateway.
     pub attached_listener_sets: u32,
+    /// Of a Gateway that has a Service: the ports that it should have.
+    pub service_ports: Vec<(u16, SocketProtocol)>,
     /// The Gateways of `status.ancestors` of a BackendTLSPolicy. The conditions of the object are those of each of them.
     pub ancestors: Vec<Key>,
 }

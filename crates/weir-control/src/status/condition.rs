@@ -1,6 +1,9 @@
 //! Status conditions, as Kubernetes defines them.
 use std::fmt;
 
+/// The reason of what the proxy has not taken over, or not completely.
+pub const PENDING: &str = "Pending";
+
 /// One status condition. A list of conditions has at most one for each scope and type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Condition {

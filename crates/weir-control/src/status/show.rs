@@ -1,5 +1,5 @@
 //! What to say of one object: the conditions of its translation, corrected by the proxy's verdicts and explained by the findings.
-use super::condition::{Condition, Scope};
+use super::condition::{Condition, PENDING, Scope};
 use crate::{
     api::gateway_api::listener::Listener,
     object::{Kind, Object, Spec},
@@ -25,10 +25,10 @@ impl Found<'_> {
     }
 }
 
+/// Why clients cannot reach a Gateway by the Service that it has.
+pub const IS_OF_ADDRESS: [&str; 3] = ["AddressNotAssigned", "AddressNotUsable", "NoResources"];
 /// Warnings that an object as a whole has no effect.
 const NO_EFFECT: [&str; 3] = ["NotAccepted", "MeshOnly", "NoParents"];
-/// The reason of what the proxy has not taken over, or not completely.
-const PENDING: &str = "Pending";
 
 /// Kinds whose status Gateway API defines. The translation makes their conditions.
 fn has_conditions(kind: Kind) -> bool {
@@ -109,6 +109,13 @@ fn contradiction<'a>(object: &Object, of: &Condition, pending: bool, found: &[Fo
         return Some(because(rejected));
     }
     match listeners(&object.spec) {
+        Some(_)
+            if of.kind == "Programmed"
+                && of.scope == Scope::Object
+                && let Some(found) = found.iter().find(|f| is_of_address(f)) =>
+        {
+            Some(because(found))
+        }
         Some(listeners) if of.kind == "Programmed" => {
             let concerned = |f: &&Found<'_>| f.verdict.is_some_and(|v| v.state != State::Live && concerns(v, listeners, &of.scope));
             let waits = || verdicts().find(concerned).map(|f| Contradiction { reason: PENDING, finding: Some(f.finding) });
@@ -118,6 +125,11 @@ fn contradiction<'a>(object: &Object, of: &Condition, pending: bool, found: &[Fo
         Some(_) => None,
         None => (of.kind == "Accepted").then(|| verdicts().find(error).map(because)).flatten(),
     }
+}
+
+/// Whether a finding says why clients cannot reach a Gateway by the Service that it has.
+fn is_of_address(found: &Found<'_>) -> bool {
+    found.verdict.is_none() && IS_OF_ADDRESS.contains(&found.finding.reason)
 }
 
 /// Whether a verdict is about this part of an object with listeners. The names of listeners end with their port.

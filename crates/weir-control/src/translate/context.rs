@@ -19,7 +19,7 @@ use std::{
 };
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{Name, Secret},
+    model::{Name, Secret, SocketProtocol},
     reader::nearest,
 };
 
@@ -94,6 +94,14 @@ impl<'a> Cx<'a> {
     /// The address that was given to a Gateway without `spec.addresses`. It stays as long as the Gateway has none: no look to note.
     pub fn gateway_address(&self, gateway: &Key) -> Option<IpAddr> {
         self.addresses.of(gateway)
+    }
+
+    /// The port of this process that a Service maps a listener's port to; `None` as long as none was chosen.
+    pub fn target_port(&self, uid: &str, port: u16, protocol: SocketProtocol) -> Option<u16> {
+        let key = self.options.target_ports.as_ref()?;
+        let found = self.aspects(key.kind, &key.namespace, &key.name, &[Aspect::TargetPorts(uid)])?;
+        let Spec::ConfigMap(map) = &found.spec else { return None };
+        map.target_ports.as_ref()?.of(uid, port, protocol)
     }
 
     pub fn find(&self, key: &Key) -> Option<&'a Arc<Object>> {

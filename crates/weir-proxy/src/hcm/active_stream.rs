@@ -184,7 +184,8 @@ impl<'a> ActiveStream<'a> {
         self.hcm.stats.rq_redirect.inc();
         let req = self.s.req.borrow();
         let mut location = Vec::new();
-        redirect.location(&*req, route.matched(req.path()), self.c.conn.local.port(), &mut location);
+        let port = self.hcm.config().advertised_port.unwrap_or(self.c.conn.local.port());
+        redirect.location(&*req, route.matched(req.path()), port, &mut location);
         End::Reply(Reply::new(redirect.status(), Detail::DirectResponse).header("location", &location), Flags::default())
     }
 

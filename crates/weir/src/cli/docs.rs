@@ -98,7 +98,7 @@ fn gateway_api() -> String {
         .to_string();
     for feature in weir_control::FEATURES {
         let channel = if feature.experimental { "experimental" } else { "standard" };
-        let supported = feature.lacks.map_or("yes".to_string(), |why| format!("no: {}", cell(why)));
+        let supported = if feature.needs_services { "with `weir gateway --gateway-service-type`" } else { "yes" };
         let _ = writeln!(out, "| `{}` | {channel} | {supported} |", feature.name);
     }
     out

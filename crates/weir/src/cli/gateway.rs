@@ -5,11 +5,14 @@ use super::{
 };
 use crate::run::Source;
 use anyhow::Result;
-use clap::Args as ClapArgs;
-use std::{path::PathBuf, process::ExitCode};
+use clap::{
+    Args as ClapArgs,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use std::{ops::RangeInclusive, path::PathBuf, process::ExitCode};
 use weir_control::{
     Sources,
-    kubernetes::{Access, Connection, LeaseName, ServiceName},
+    kubernetes::{Access, Connection, ExternalTrafficPolicy, GatewayService, LeaseName, ServiceName, ServiceType},
 };
 
 /// Run a gateway on the objects of a Kubernetes cluster
@@ -46,6 +49,19 @@ pub struct Args {
     /// The Service in front of the gateways: the status of Gateways and Ingress objects says its addresses
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = service, conflicts_with = "publish_status_address")]
     publish_service: Option<ServiceName>,
+    /// Create a Service of this type for each Gateway, with the labels and annotations of its spec.infrastructure. Its endpoints are
+    /// those of --publish-service. The Gateway has the addresses of its Service [default: Gateways share --publish-service]
+    #[arg(long, value_name = "TYPE", value_parser = service_type(), requires = "publish_service", conflicts_with = "gateway_address_pool")]
+    gateway_service_type: Option<ServiceType>,
+    /// externalTrafficPolicy of these Services; Local keeps the address of the client
+    #[arg(long, value_name = "POLICY", default_value = "Cluster", value_parser = traffic_policy(), requires = "gateway_service_type")]
+    gateway_service_external_traffic_policy: ExternalTrafficPolicy,
+    /// loadBalancerClass of these Services
+    #[arg(long, value_name = "CLASS", requires = "gateway_service_type")]
+    gateway_service_load_balancer_class: Option<String>,
+    /// Ports of this process that the ports of these Services lead to, one for each port of a Gateway
+    #[arg(long, value_name = "FIRST-LAST", default_value = "20000-29999", value_parser = port_range, requires = "gateway_service_type")]
+    gateway_service_target_ports: RangeInclusive<u16>,
     /// The Lease by which one of several gateways is chosen to write the status of objects; all of them serve
     #[arg(long, value_name = "NAME", default_value = "weir-gateway")]
     leader_election_id: String,
@@ -62,17 +78,44 @@ pub fn run(args: Args) -> Result<ExitCode> {
     present(&args.file)?;
     let mut addresses = args.publish_status_address;
     addresses.extend(args.objects.bound().filter(|_| addresses.is_empty() && args.publish_service.is_none()).map(|ip| ip.to_string()));
+    let gateway_service = args.gateway_service_type.map(|kind| GatewayService {
+        kind,
+        external_traffic_policy: args.gateway_service_external_traffic_policy,
+        load_balancer_class: args.gateway_service_load_balancer_class,
+        target_ports: args.gateway_service_target_ports,
+    });
     let access = Access {
         kubeconfig: args.kubeconfig,
         context: args.context,
         namespaces: args.namespace,
         addresses,
         service: args.publish_service,
+        gateway_service,
         lease: LeaseName { namespace: args.leader_election_namespace, name: args.leader_election_id },
     };
-    let cluster = Some(Box::new(Connection::open(&access)?));
-    let options = weir_control::Options { needs_class: true, ..args.objects.options() };
+    let connection = Connection::open(&access)?;
+    let target_ports = connection.target_ports();
+    let cluster = Some(Box::new(connection));
+    let options = weir_control::Options { needs_class: true, target_ports, ..args.objects.options() };
     args.serve.run(Source::Objects(Sources { paths: args.file, cluster }), options)
+}
+
+fn service_type() -> impl TypedValueParser<Value = ServiceType> {
+    const ALL: [ServiceType; 3] = [ServiceType::LoadBalancer, ServiceType::NodePort, ServiceType::ClusterIp];
+    let of = |name: String| ALL.into_iter().find(|kind| kind.name() == name).unwrap_or_default();
+    PossibleValuesParser::new(ALL.map(ServiceType::name)).map(of)
+}
+
+fn traffic_policy() -> impl TypedValueParser<Value = ExternalTrafficPolicy> {
+    const ALL: [ExternalTrafficPolicy; 2] = [ExternalTrafficPolicy::Cluster, ExternalTrafficPolicy::Local];
+    let of = |name: String| ALL.into_iter().find(|policy| policy.name() == name).unwrap_or_default();
+    PossibleValuesParser::new(ALL.map(ExternalTrafficPolicy::name)).map(of)
+}
+
+fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let parse = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+    let range = text.split_once('-').and_then(|(first, last)| Some(parse(first)?..=parse(last)?));
+    range.filter(|range| !range.is_empty()).ok_or_else(|| "write the first and the last port, as 20000-29999".into())
 }
 
 fn service(text: &str) -> Result<ServiceName, String> {

@@ -90,6 +90,8 @@ fn the_chart_renders_what_values_ask_for_and_refuses_what_is_wrong() {
             &["kind: ClusterRole\n", "kind: PodDisruptionBudget", "controllerName: weir.dev/gateway-controller", "replicas: 2"][..],
             &["kind: HorizontalPodAutoscaler", "kind: PodMonitor"][..],
         ),
+        (&["gatewayService.type=NodePort"], &["--gateway-service-type=NodePort", "resourceNames: [weir-target-ports]"], &[]),
+        (&["gatewayService.create=false"], &["--publish-service=weir-system/weir"], &["gateway-service", "delete", "target-ports"]),
         (&["namespaces={a,b}"], &["--namespace=a", "--namespace=b", "namespace: b\n"], &[]),
         (&["apis.gateway=false"], &["kind: IngressClass"], &["gateway.networking.k8s.io", "kind: GatewayClass"]),
         (&["apis.istio=false", "apis.wasmPlugin=false", "apis.mcpBridge=false"], &["httproutes"], &["istio.io", "higress.io", "pods"]),
@@ -118,6 +120,7 @@ fn the_chart_renders_what_values_ask_for_and_refuses_what_is_wrong() {
         ("replicas=3", "replicas"),
         ("service.type=Loadbalancer", "LoadBalancer"),
         ("service.ports[0].name=x,service.ports[0].port=70000", "65,535"),
+        ("gatewayService.type=ExternalName", "NodePort"),
         ("image.repository=", "repository"),
         ("serviceAccount.create=false", "serviceAccount.name is required"),
     ] {
@@ -201,16 +204,28 @@ fn the_permissions_of_the_manifests_are_enough() {
     let kube = Kube::start();
     assert!(install(&kube, "weir:7").status.success());
     kube.apply(ROUTE);
+    kube.apply(
+        "apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: weir, namespace: weir-system, labels: {kubernetes.io/service-name: weir}}
+addressType: IPv4
+ports: [{name: http, port: 80}]
+endpoints: [{addresses: [10.245.0.21]}]
+",
+    );
     let folder = tempfile::tempdir().unwrap();
     let config = as_service_account(&kube, "weir-system", "weir", folder.path());
-    let arguments = ["--kubeconfig", &config, "--publish-service", "weir-system/weir"];
+    let arguments = ["--kubeconfig", &config, "--publish-service", "weir-system/weir", "--gateway-service-type", "LoadBalancer"];
     let lease = ["--leader-election-id", "weir", "--leader-election-namespace", "weir-system"];
     let gateway = Gateway::ready(&kube, 21, &[&arguments[..], &lease[..]].concat());
-    gateway.answers("a.test", 302);
+    eventually("the Gateway has a Service", || kube.object("/api/v1/namespaces/default/services/web-weir"));
+    let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices?labelSelector=kubernetes.io%2Fservice-name%3Dweb-weir";
+    let port = eventually("and endpoints", || kube.object(slices)?["items"][0]["ports"][0]["port"].as_u64());
+    eventually("it serves", || kube.get(&format!("10.245.0.21:{port}"), "a.test", "/").ok().filter(|a| a.status == 302));
     // Its load balancer gets an address, and another one.
     for address in ["192.0.2.7", "192.0.2.8"] {
         let status = format!(r#"{{"status": {{"loadBalancer": {{"ingress": [{{"ip": "{address}"}}]}}}}}}"#);
-        let path = "/api/v1/namespaces/weir-system/services/weir/status";
+        let path = "/api/v1/namespaces/default/services/web-weir/status";
         let answer = kube.api("PATCH", path, "application/merge-patch+json", status.as_bytes()).unwrap();
         assert_eq!(answer.status, 200, "{answer:?}");
         eventually(address, || {

@@ -18,6 +18,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
+{{/* Whether each Gateway gets a Service. */}}
+{{- define "weir.gatewayService" -}}
+{{- if and .Values.apis.gateway .Values.gatewayService.create }}true{{ end }}
+{{- end }}
+
 {{/* Permissions for namespaced objects: to read them, and to write the status of those whose status Weir writes. */}}
 {{- define "weir.namespacedRules" -}}
 - apiGroups: [""]
@@ -26,6 +31,15 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
   verbs: [list, watch]
+{{- if include "weir.gatewayService" . }}
+# The Service of each Gateway, and its endpoints.
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, create, patch, delete]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [get, create, patch, delete]
+{{- end }}
 {{- if .Values.apis.gateway }}
 - apiGroups: [gateway.networking.k8s.io]
   resources: [gateways, listenersets, httproutes, grpcroutes, tlsroutes, tcproutes, udproutes, backendtlspolicies]

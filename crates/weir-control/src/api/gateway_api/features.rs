@@ -6,20 +6,20 @@ pub struct Feature {
     pub name: &'static str,
     /// Of the experimental channel.
     pub experimental: bool,
-    /// Why it is not supported.
-    pub lacks: Option<&'static str>,
+    /// Only where Gateways have a Service each (`--gateway-service-type`).
+    pub needs_services: bool,
 }
 
 const fn standard(name: &'static str) -> Feature {
-    Feature { name, experimental: false, lacks: None }
+    Feature { name, experimental: false, needs_services: false }
 }
 
 const fn experimental(name: &'static str) -> Feature {
-    Feature { name, experimental: true, lacks: None }
+    Feature { name, experimental: true, needs_services: false }
 }
 
-const fn lacking(name: &'static str, why: &'static str) -> Feature {
-    Feature { name, experimental: false, lacks: Some(why) }
+const fn of_services(name: &'static str) -> Feature {
+    Feature { name, experimental: false, needs_services: true }
 }
 
 /// All features that concern gateways, in the order of their names.
@@ -35,7 +35,7 @@ pub const FEATURES: &[Feature] = &[
     standard("GatewayFrontendClientCertificateValidationInsecureFallback"),
     standard("GatewayHTTPListenerIsolation"),
     standard("GatewayHTTPSListenerDetectMisdirectedRequests"),
-    lacking("GatewayInfrastructurePropagation", "Weir creates no objects for a Gateway that could carry labels and annotations"),
+    of_services("GatewayInfrastructurePropagation"),
     standard("GatewayPort8080"),
     standard("GatewayStaticAddresses"),
     standard("HTTPRoute"),
@@ -74,9 +74,9 @@ pub const FEATURES: &[Feature] = &[
     standard("UDPRoute"),
 ];
 
-/// The names of those that are supported, in order.
-pub fn supported() -> impl Iterator<Item = &'static str> {
-    FEATURES.iter().filter(|f| f.lacks.is_none()).map(|f| f.name)
+/// The names of those that are supported, in order; with `services`, where Gateways have a Service each.
+pub fn supported(services: bool) -> impl Iterator<Item = &'static str> {
+    FEATURES.iter().filter(move |f| services || !f.needs_services).map(|f| f.name)
 }
 
 #[cfg(test)]
@@ -87,6 +87,6 @@ mod tests {
     fn names_are_in_order() {
         // As the API wants them in the status.
         assert!(FEATURES.is_sorted_by(|a, b| a.name < b.name));
-        assert!(supported().count() <= 64, "the status holds no more");
+        assert!(supported(true).count() <= 64, "the status holds no more");
     }
 }

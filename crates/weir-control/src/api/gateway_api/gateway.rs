@@ -11,6 +11,8 @@ use weir_config::{
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gateway {
+    /// `metadata.uid`; empty for one of a file.
+    pub uid: Box<str>,
     pub class: Box<str>,
     pub class_place: Chars,
     /// `addresses`; empty for the default.
@@ -24,6 +26,9 @@ pub struct Gateway {
     pub frontend: Option<Box<Frontend>>,
     /// `tls.backend.clientCertificateRef`: what upstreams are shown that a BackendTLSPolicy is for.
     pub client_certificate: Option<CertificateRef>,
+    /// `infrastructure.labels` and `annotations`: what the Service of the Gateway gets.
+    pub labels: Vec<(Box<str>, Box<str>)>,
+    pub annotations: Vec<(Box<str>, Box<str>)>,
     /// `infrastructure.parametersRef`, of which there is no kind that Weir knows.
     pub parameters: Option<Chars>,
 }
@@ -58,10 +63,16 @@ pub fn decode(root: &Object<'_>) -> Option<Gateway> {
     let spec = root.required("spec")?.object()?;
     spec.unsupported(&["backendTLS", "defaultScope"]);
     spec.describe(&[("gatewayClassName", "", "The GatewayClass of this Gateway.")]);
-    let mut parameters = None;
+    let (mut parameters, mut labels, mut annotations) = (None, Vec::new(), Vec::new());
     if let Some(infrastructure) = spec.object("infrastructure") {
-        // What a controller would write on the objects that it makes; there are none.
-        infrastructure.ignore(&["labels", "annotations"]);
+        infrastructure.describe(&[
+            ("labels", "", "Labels of the Service that the Gateway gets in a cluster."),
+            ("annotations", "", "Annotations of that Service."),
+        ]);
+        let texts = |name: &'static str| -> Vec<(Box<str>, Box<str>)> {
+            infrastructure.entries(name).into_iter().filter_map(|(key, value)| Some((key.into(), value.str()?.into()))).collect()
+        };
+        (labels, annotations) = (texts("labels"), texts("annotations"));
         if let Some(field) = infrastructure.get("parametersRef") {
             parameters = Some(field.node().span);
             if let Some(reference) = field.object() {
@@ -90,6 +101,7 @@ pub fn decode(root: &Object<'_>) -> Option<Gateway> {
     }
     let (class, class_place) = (class.str()?.into(), class.node().span);
     Some(Gateway {
+        uid: uid(root),
         class,
         class_place,
         addresses,
@@ -98,8 +110,16 @@ pub fn decode(root: &Object<'_>) -> Option<Gateway> {
         listeners,
         frontend,
         client_certificate,
+        labels,
+        annotations,
         parameters,
     })
+}
+
+fn uid(root: &Object<'_>) -> Box<str> {
+    let Some(meta) = root.get("metadata").and_then(|m| m.object()) else { return Box::default() };
+    meta.ignore_rest();
+    meta.str("uid").unwrap_or_default().into()
 }
 
 fn decode_frontend(frontend: &Object<'_>) -> Frontend {

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{api::checks::hostname, object::meta::Kind};
 use weir_config::{
-    model::Name,
+    model::{Name, SocketProtocol},
     node::Chars,
     reader::{Field, Object},
 };
@@ -45,6 +45,12 @@ pub enum Protocol {
     Udp,
     /// Not supported.
     Other,
+}
+
+impl Protocol {
+    pub fn transport(self) -> SocketProtocol {
+        if self == Protocol::Udp { SocketProtocol::Udp } else { SocketProtocol::Tcp }
+    }
 }
 
 /// `frontendValidation`, and `validation` of a Gateway's `tls.frontend`.

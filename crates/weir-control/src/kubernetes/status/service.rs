@@ -30,7 +30,7 @@ pub async fn follow(client: Client, of: ServiceName, addresses: watch::Sender<Ve
 }
 
 /// Those of its load balancer, else its external ones. A load balancer that has none yet is waited for.
-fn addresses_of(service: &Service) -> Vec<String> {
+pub fn addresses_of(service: &Service) -> Vec<String> {
     let ingress = service.status.iter().flat_map(|s| &s.load_balancer).flat_map(|l| l.ingress.iter().flatten());
     let balanced: Vec<String> = ingress.filter_map(|i| i.ip.clone().or_else(|| i.hostname.clone())).collect();
     let Some(spec) = &service.spec else { return balanced };

@@ -17,6 +17,8 @@ pub struct Facts<'a> {
     pub controller: &'a str,
     /// The addresses of a Gateway without `spec.addresses`, and of an Ingress.
     pub addresses: &'a [String],
+    /// The addresses of the Service that this Gateway has; `None` where Gateways have none.
+    pub own_service: Option<&'a [String]>,
     /// Whether a Gateway or ListenerSet is Weir's.
     pub owns: &'a dyn Fn(&Key) -> bool,
 }
@@ -35,7 +37,7 @@ pub fn status(object: &Object, of: &ObjectStatus, facts: &Facts<'_>) -> Option<V
     let listeners = || details.listeners.iter().map(listener).collect::<Vec<_>>();
     Some(match &object.spec {
         Spec::GatewayClass(_) => {
-            let features: Vec<Value> = features::supported().map(|name| json!({ "name": name })).collect();
+            let features: Vec<Value> = features::supported(facts.own_service.is_some()).map(|name| json!({ "name": name })).collect();
             json!({ "conditions": conditions(&Scope::Object), "supportedFeatures": features })
         }
         Spec::Gateway(gateway) => json!({
@@ -87,12 +89,15 @@ fn condition(of: &Condition, generation: i64) -> Value {
 const MAX_MESSAGE: usize = 32768;
 const MAX_ANCESTORS: usize = 16;
 
-/// What it asks for, else what it was given, else what all others have.
+/// Those of its Service, else what it asks for, else what it was given, else what all others have.
 fn addresses(gateway: &Gateway, given: Option<IpAddr>, facts: &Facts<'_>) -> Vec<Value> {
     let address = |value: &str| {
         let kind = if value.parse::<IpAddr>().is_ok() { "IPAddress" } else { "Hostname" };
         json!({ "type": kind, "value": value })
     };
+    if let Some(addresses) = facts.own_service {
+        return addresses.iter().map(|a| address(a)).collect();
+    }
     match (&gateway.addresses[..], given) {
         ([], Some(given)) => vec![address(&given.to_string())],
         ([], None) => facts.addresses.iter().map(|a| address(a)).collect(),

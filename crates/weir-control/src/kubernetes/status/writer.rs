@@ -14,7 +14,7 @@ use crate::{
         state::Shared,
     },
     object::{Key, Kind},
-    status::Status,
+    status::{IS_OF_ADDRESS, ObjectStatus, Status},
 };
 use k8s_openapi::jiff::{Timestamp, fmt::strtime};
 use kube::{
@@ -41,6 +41,8 @@ pub struct WriterOptions {
     pub addresses: Vec<String>,
     /// Takes the place of `addresses`.
     pub service: Option<ServiceName>,
+    /// A Gateway has the addresses of its own Service.
+    pub gateway_services: bool,
 }
 
 pub struct Writer {
@@ -190,7 +192,8 @@ impl Writer {
         let object = of.object.as_ref().filter(|object| object.document.file.is_none())?;
         let owns = |key: &Key| self.status.status(key).is_some_and(|of| of.is_ours && of.object.is_some());
         let addresses = self.addresses.borrow().clone();
-        let facts = Facts { controller: self.shared.controller(), addresses: &addresses, owns: &owns };
+        let own_service = if self.options.gateway_services { Some(self.own_service(key, &of)?) } else { None };
+        let facts = Facts { controller: self.shared.controller(), addresses: &addresses, own_service: own_service.as_deref(), owns: &owns };
         let mut status = shape::status(object, &of, &facts)?;
         if key.kind == Kind::GatewayClass
             && let Some(bundle) = self.shared.bundle()
@@ -199,6 +202,21 @@ impl Writer {
             conditions.push(supported_version(&bundle, of.observed_generation));
         }
         Some(status)
+    }
+
+    /// The addresses of the Service of a Gateway; `None` as long as they, or what is wrong with them, are not known for this version.
+    fn own_service(&self, key: &Key, of: &ObjectStatus) -> Option<Vec<String>> {
+        if of.details.as_ref().is_none_or(|details| details.service_ports.is_empty()) {
+            return Some(Vec::new());
+        }
+        let at = self.shared.gateway(key).filter(|at| at.generation == of.observed_generation)?;
+        let mut shown = of.findings.iter().filter(|found| IS_OF_ADDRESS.contains(&found.reason));
+        // The board follows.
+        let same = match &at.finding {
+            Some(finding) => shown.any(|shown| **shown == *finding),
+            None => shown.next().is_none(),
+        };
+        same.then_some(at.addresses)
     }
 
     fn observe(&self, key: &Key, object: &DynamicObject) -> Observed {

@@ -11,11 +11,11 @@ use crate::{
         listener::{PROTOCOLS, Protocol},
     },
     object::Object,
-    status::condition::{Condition, Scope},
+    status::condition::{Condition, PENDING, Scope},
     translate::{Bind, Cx, ListenerPart, Part, PortKind, PortPart, Rank, RankApi, RouteEntry, http_table},
 };
-use std::sync::Arc;
-use weir_config::{diagnostic::Diagnostic, reader::nearest};
+use std::{collections::BTreeSet, sync::Arc};
+use weir_config::{diagnostic::Diagnostic, model::SocketProtocol, reader::nearest};
 
 pub fn translate_class(_: &Arc<Object>, class: &GatewayClass, part: &mut Part) {
     if *class.controller == *CONTROLLER {
@@ -56,7 +56,16 @@ pub fn translate_gateway(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, p
     let own = translate_listeners(cx, object, gateway, &entries, part);
     let accepted = if own.accepted == own.all { "Accepted" } else { "ListenersNotValid" };
     part.condition(Scope::Object, "Accepted", own.accepted > 0, accepted);
-    part.condition(Scope::Object, "Programmed", own.programmed > 0, if own.programmed > 0 { "Programmed" } else { "Invalid" });
+    let waits = part.conditions.iter().any(|c| c.kind == "Programmed" && c.reason == PENDING);
+    let programmed = match own.programmed {
+        0 if waits => PENDING,
+        0 => "Invalid",
+        _ => "Programmed",
+    };
+    part.condition(Scope::Object, "Programmed", own.programmed > 0, programmed);
+    if gateway.has_service(object, cx) {
+        part.service_ports = service_ports(&entries);
+    }
     let trouble = tls::client_trouble(cx, object, gateway, part).or_else(|| {
         let unresolved = part.conditions.iter().any(|c| c.kind == "ResolvedRefs" && !c.status);
         unresolved.then_some("ListenersNotResolved")
@@ -67,6 +76,13 @@ pub fn translate_gateway(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, p
         part.condition(Scope::Object, "InsecureFrontendValidationMode", true, "ConfigurationChanged");
     }
     part.attached_listener_sets = attached_sets(cx, object, gateway, &entries);
+}
+
+/// The ports that the Service of a Gateway should have.
+fn service_ports(entries: &[Entry<'_>]) -> Vec<(u16, SocketProtocol)> {
+    let good = entries.iter().filter(|e| e.conflict.is_none() && e.listener.protocol != Protocol::Other);
+    let ports: BTreeSet<(u16, SocketProtocol)> = good.map(|e| (e.listener.port, e.listener.protocol.transport())).collect();
+    ports.into_iter().collect()
 }
 
 /// How many ListenerSets have a listener that is good.
@@ -147,7 +163,11 @@ fn translate_listener(cx: &Cx<'_>, gateway: &Gateway, entry: &Entry<'_>, part: &
     } else if let Some(conflict) = entry.conflict {
         conflicted(entry, conflict, &field, part);
     } else {
-        for bind in gateway.binds(&entry.gateway.key, listener, cx) {
+        let binds = gateway.binds(entry.gateway, listener, cx);
+        if binds.is_empty() && gateway.has_service(entry.gateway, cx) {
+            part.condition(scope(), "Programmed", false, PENDING);
+        }
+        for bind in binds {
             open(cx, gateway, entry, bind, &field, part);
         }
         part.condition(scope(), "Conflicted", false, "NoConflicts");

@@ -21,7 +21,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, route: &L4Route, part: &mut 
         accepted.push(index);
         let proxy = make(cx, object, route, routes::client(parent.gateway), part);
         for a in attached.into_iter().filter(|a| !a.domains.is_empty()) {
-            for bind in parent.spec.binds(&parent.gateway.key, a.entry.listener, cx) {
+            for bind in parent.spec.binds(parent.gateway, a.entry.listener, cx) {
                 let port = port(cx, parent.spec, &a, &proxy, part);
                 part.ports.extend(port.map(|kind| PortPart {
                     bind,

@@ -95,7 +95,7 @@ pub fn client(gateway: &Object) -> Option<Key> {
 fn places(cx: &Cx<'_>, parent: &Parent<'_>, attached: &[Attached<'_>]) -> Vec<(Name, Name)> {
     let mut places = Vec::new();
     for a in attached {
-        for bind in parent.spec.binds(&parent.gateway.key, a.entry.listener, cx) {
+        for bind in parent.spec.binds(parent.gateway, a.entry.listener, cx) {
             let table = parent.spec.table(a.entry.listener, &parent.gateway.key, bind);
             places.extend(a.domains.iter().map(|domain| (table.clone(), domain.clone())));
         }
