@@ -10,6 +10,7 @@ mod gateway_service;
 mod held;
 mod ingresses;
 mod own;
+mod reach;
 mod state;
 pub mod stats;
 mod status;

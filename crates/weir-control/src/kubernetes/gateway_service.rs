@@ -6,7 +6,8 @@ mod ports;
 
 use super::{
     client::{GatewayService, ServiceName, text},
-    state::{GatewayAt, Shared},
+    reach::Reach,
+    state::Shared,
     status::{Leader, Queue, addresses_of},
 };
 use crate::{
@@ -121,7 +122,7 @@ impl GatewayServices {
                     Err(Failed::Request(error)) => Some(text(error)),
                     _ => None,
                 };
-                queue.done(key, done.is_err(), Instant::now());
+                queue.done(key, done.is_err().then(Queue::retry));
                 self.shared.services_trouble(trouble);
             }
             let wakes = queue.wakes();
@@ -202,17 +203,17 @@ impl GatewayServices {
             }
             Fate::Want(object, ports) => {
                 let Spec::Gateway(spec) = &object.spec else { return Ok(()) };
-                let (at, done) = match self.provide(key, spec, &ports, watched).await {
-                    Ok(at) => (at, Ok(())),
-                    Err((Some(at), failed)) => (at, Err(failed)),
+                let (reach, done) = match self.provide(key, spec, &ports, watched).await {
+                    Ok(reach) => (reach, Ok(())),
+                    Err((Some(reach), failed)) => (reach, Err(failed)),
                     // What there was goes on.
                     Err((None, failed)) => {
-                        let before = self.shared.gateway(key);
-                        (before.unwrap_or_else(|| GatewayAt::without(not_written(key, spec, &failed))), Err(failed))
+                        let before = self.shared.gateway(key).map(|at| at.reach);
+                        (before.unwrap_or_else(|| Reach::without(not_written(key, spec, &failed))), Err(failed))
                     }
                 };
-                let finding = at.finding.map(|found| found.object(&object.title()));
-                self.shared.set_gateway(key, Some(GatewayAt { generation: object.meta.generation, finding, ..at }));
+                let finding = reach.finding.map(|found| found.object(&object.title()));
+                self.shared.set_gateway(key, Some((object.meta.generation, Reach { finding, ..reach })));
                 done
             }
         }
@@ -225,17 +226,17 @@ impl GatewayServices {
         spec: &Gateway,
         ports: &[(u16, SocketProtocol)],
         watched: &Watched,
-    ) -> Result<GatewayAt, (Option<GatewayAt>, Failed)> {
+    ) -> Result<Reach, (Option<Reach>, Failed)> {
         let failed = |error: kube::Error| (None, Failed::Request(error));
         let name = objects::name(key, &spec.class);
-        let waits = || GatewayAt::without(not_assigned(key, &name));
+        let waits = || Reach::waiting(not_assigned(key, &name));
         let targets = match self.targets(&spec.uid) {
             Some(targets) if targets.keys().eq(ports) => targets,
             before => {
                 if self.leader.leads() && self.allocate(key, &spec.uid, ports).await.map_err(failed)?.is_err() {
                     let (range, help) = (&self.options.target_ports, "a wider range in --gateway-service-target-ports");
                     let message = format!("all target ports from {} to {} are in use", range.start(), range.end());
-                    return Ok(GatewayAt::without(Diagnostic::error("NoResources", message).help(help)));
+                    return Ok(Reach::without(Diagnostic::error("NoResources", message).help(help)));
                 }
                 // The change comes back by the watch. Until then what there is goes on.
                 match before.filter(|_| watched.service(key, &name).is_some()) {
@@ -254,14 +255,14 @@ impl GatewayServices {
             }
             let message = format!("there is a Service {}/{name} that Weir did not create for this Gateway", key.namespace);
             let found = Diagnostic::warning("AddressNotAssigned", message).help("delete or rename the Service");
-            return Err((Some(GatewayAt::without(found)), Failed::Foreign));
+            return Err((Some(Reach::without(found)), Failed::Foreign));
         }
         let service = self.applied(&api, &name, service, wanted).await.map_err(failed)?;
         self.provide_slices(key, spec, &targets, watched).await.map_err(failed)?;
         let Some(service) = service else { return Ok(waits()) };
         let addresses = addresses_of(&service);
         let finding = address_finding(key, &name, &spec.addresses, &addresses, &self.options);
-        Ok(GatewayAt { generation: 0, addresses, finding })
+        Ok(Reach { waits: finding.is_some(), addresses, finding })
     }
 
     async fn provide_slices(&self, key: &Key, spec: &Gateway, targets: &PortsOfGateway, watched: &Watched) -> kube::Result<()> {

@@ -4,6 +4,7 @@ use super::{
     fetched::{Observed, Reader, Served},
     held::{Event, Held},
     own,
+    reach::{GatewayAt, Reach},
     stats::{self, Sample},
     trouble::Trouble,
 };
@@ -83,22 +84,6 @@ struct State {
     unserved: Option<String>,
     /// Where clients reach Gateways that have a Service.
     gateways: BTreeMap<Key, GatewayAt>,
-}
-
-/// Where clients reach a Gateway by its Service.
-#[derive(Clone, Debug, PartialEq)]
-pub struct GatewayAt {
-    /// `metadata.generation` of the Gateway that this is about.
-    pub generation: i64,
-    pub addresses: Vec<String>,
-    /// Why they cannot.
-    pub finding: Option<Diagnostic>,
-}
-
-impl GatewayAt {
-    pub fn without(finding: Diagnostic) -> GatewayAt {
-        GatewayAt { generation: 0, addresses: Vec::new(), finding: Some(finding) }
-    }
 }
 
 struct Scope {
@@ -264,20 +249,20 @@ impl Shared {
         state.scopes.iter().filter(|scope| scope.info.kind == Kind::Gateway).flat_map(|scope| scope.held.objects().cloned()).collect()
     }
 
-    /// Where clients reach a Gateway by its Service; `None` where it has none.
-    pub fn set_gateway(&self, key: &Key, at: Option<GatewayAt>) {
+    /// Where clients reach a version of a Gateway by its Service; `None` where it has none.
+    pub fn set_gateway(&self, key: &Key, at: Option<(i64, Reach)>) {
         let mut state = self.state();
-        let now = at.clone();
-        let before = match at {
-            Some(at) => state.gateways.insert(key.clone(), at),
-            None => state.gateways.remove(key),
-        };
+        let before = state.gateways.remove(key);
+        let now = at.map(|(generation, reach)| GatewayAt::new(before.as_ref(), generation, reach, Instant::now()));
+        if let Some(now) = &now {
+            state.gateways.insert(key.clone(), now.clone());
+        }
         if before == now {
             return;
         }
         state.seen.insert(key.clone());
         self.seen.notify_one();
-        if before.and_then(|at| at.finding) != now.and_then(|at| at.finding) {
+        if before.and_then(|at| at.reach.finding) != now.and_then(|at| at.reach.finding) {
             self.wake(&mut state);
         }
     }
@@ -316,7 +301,7 @@ impl Shared {
             let unserved =
                 |why: &String| Diagnostic::warning("ServiceNotWritten", format!("the Services of Gateways cannot be written: {why}"));
             all.extend(state.unserved.iter().map(unserved));
-            all.extend(state.gateways.values().filter_map(|at| at.finding.clone()));
+            all.extend(state.gateways.values().filter_map(|at| at.reach.finding.clone()));
         }
         if let Some(Trouble::Forbidden(why)) = &state.definitions {
             let help = "grant it, or kinds that are installed later are found within 30 seconds only";

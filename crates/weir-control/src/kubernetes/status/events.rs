@@ -52,7 +52,7 @@ pub async fn run(client: Client, shared: Arc<Shared>, status: Status, leader: Ar
         {
             let done = recorder.record(&key, status.status(&key)).await;
             recorder.shared.event_trouble(done.as_ref().err().map(text));
-            queue.done(key, done.is_err(), Instant::now());
+            queue.done(key, done.is_err().then(Queue::retry));
             free = Instant::now() + PAUSE;
         }
         let next = if queue.is_waiting() { Some(free) } else { queue.wakes() }.filter(|_| leader.leads());

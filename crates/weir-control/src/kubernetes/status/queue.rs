@@ -39,13 +39,18 @@ impl Queue {
         Some(key)
     }
 
-    /// One is done; `failed` comes again after a while.
-    pub fn done(&mut self, key: Key, failed: bool, now: Instant) {
+    /// When one that failed is tried again.
+    pub fn retry() -> Instant {
+        Instant::now() + RETRY
+    }
+
+    /// One is done; it comes again at `later`, or as soon as something changes.
+    pub fn done(&mut self, key: Key, later: Option<Instant>) {
         self.busy.remove(&key);
         if self.again.remove(&key) {
             self.add(key);
-        } else if failed {
-            self.later.entry(now + RETRY).or_default().insert(key);
+        } else if let Some(later) = later {
+            self.later.entry(later).or_default().insert(key);
         }
     }
 
@@ -79,13 +84,13 @@ mod tests {
         queue.add(key("a"));
         assert_eq!(queue.next(now), Some(key("b")));
         assert_eq!(queue.next(now), None);
-        queue.done(key("a"), false, now);
+        queue.done(key("a"), None);
         assert_eq!(queue.next(now), Some(key("a")));
-        queue.done(key("a"), false, now);
-        queue.done(key("b"), true, now);
+        queue.done(key("a"), None);
+        queue.done(key("b"), Some(now + RETRY));
         assert_eq!((queue.next(now), queue.wakes()), (None, Some(now + RETRY)));
         assert_eq!(queue.next(now + RETRY), Some(key("b")));
-        queue.done(key("b"), false, now + RETRY);
+        queue.done(key("b"), None);
         assert_eq!((queue.next(now + RETRY), queue.wakes()), (None, None));
     }
 }

@@ -61,6 +61,8 @@ enum Outcome {
     Done,
     /// It may work later.
     Failed(kube::Error),
+    /// Not before this time, if nothing changes.
+    Held(Instant),
     /// This process does not lead any more.
     NotLeading,
 }
@@ -108,12 +110,16 @@ impl Writer {
                 changed = changes.next() => changed.keys.into_iter().for_each(|key| queue.add(key)),
                 seen = writer.shared.statuses_seen() => seen.into_iter().for_each(|key| queue.add(key)),
                 Some(Ok((key, outcome))) = tasks.join_next() => {
-                    let failed = !matches!(outcome, Outcome::Done);
-                    queue.done(key, failed, Instant::now());
+                    let later = match outcome {
+                        Outcome::Done => None,
+                        Outcome::Held(until) => Some(until),
+                        Outcome::Failed(_) | Outcome::NotLeading => Some(Queue::retry()),
+                    };
+                    queue.done(key, later);
                     match outcome {
                         Outcome::Done => writer.shared.status_trouble(None),
                         Outcome::Failed(error) => writer.shared.status_trouble(Some(text(&error))),
-                        Outcome::NotLeading => {}
+                        Outcome::Held(_) | Outcome::NotLeading => {}
                     }
                 }
                 Ok(()) = leads.changed() => {}
@@ -127,6 +133,9 @@ impl Writer {
     }
 
     async fn write(&self, key: &Key) -> Outcome {
+        if let Some(until) = self.shared.gateway(key).and_then(|at| at.held_until(Instant::now())) {
+            return Outcome::Held(until);
+        }
         let Some(desired) = self.desired(key) else { return Outcome::Done };
         let Some((served, mut observed)) = self.shared.observed(key) else { return Outcome::Done };
         let controller = self.shared.controller();
@@ -212,11 +221,11 @@ impl Writer {
         let at = self.shared.gateway(key).filter(|at| at.generation == of.observed_generation)?;
         let mut shown = of.findings.iter().filter(|found| IS_OF_ADDRESS.contains(&found.reason));
         // The board follows.
-        let same = match &at.finding {
+        let same = match &at.reach.finding {
             Some(finding) => shown.any(|shown| **shown == *finding),
             None => shown.next().is_none(),
         };
-        same.then_some(at.addresses)
+        same.then_some(at.reach.addresses)
     }
 
     fn observe(&self, key: &Key, object: &DynamicObject) -> Observed {
