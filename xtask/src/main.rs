@@ -2,6 +2,7 @@
 mod bench;
 mod callgrind;
 mod conformance;
+mod edge_crash;
 mod fuzz;
 mod kube_rig;
 mod test;
@@ -30,6 +31,8 @@ enum Command {
     Callgrind(callgrind::Args),
     /// Runs the fuzz targets for a while; finds stay in fuzz/artifacts
     Fuzz(fuzz::Args),
+    /// Kills processes that write to the store of the edge hub, and checks what is left
+    EdgeCrash(edge_crash::Args),
     /// Runs the conformance suite of Gateway API against `weir gateway`
     Conformance(conformance::Args),
     /// A Kubernetes API on this machine: builds tools/kube-rig and runs it
@@ -53,6 +56,7 @@ fn run(command: Command) -> Result<()> {
         Command::Bench(args) => bench::run(&root(), &args),
         Command::Callgrind(args) => callgrind::run(&root(), &args),
         Command::Fuzz(args) => fuzz::run(&root(), &args),
+        Command::EdgeCrash(args) => edge_crash::run(&root(), &args),
         Command::Conformance(args) => conformance::run(&root(), &args),
         Command::KubeRig(args) => kube_rig::run(&args),
     }

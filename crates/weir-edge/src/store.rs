@@ -7,6 +7,7 @@ mod clean;
 mod codec;
 mod commit;
 mod crypt;
+mod dictionary;
 mod format;
 mod hint;
 mod index;
@@ -25,8 +26,8 @@ mod write;
 pub use stats::StoreStats;
 
 use bytes::Bytes;
-use log::{Log, head as check_head, key as check_key};
-use record::{Meta, Stored};
+use log::{Log, Value, check_value, head as check_head, key as check_key};
+use record::Meta;
 use std::{
     fmt, io,
     path::{Path, PathBuf},
@@ -196,18 +197,18 @@ impl Store {
     /// One watch event: an object and the set's new head, both or none.
     pub fn put(&self, set: &str, name: &ObjectName, value: &[u8], head: &[u8]) -> Result<(), WriteError> {
         let (key, head) = (check_key(name)?, check_head(head)?);
-        let value = self.log.pack(set, &key, value)?;
-        self.log.write(set, Meta::Put { key, head }, value.stored())
+        check_value(value)?;
+        self.log.write(set, Meta::Put { key: key.clone(), head }, Some(Value { set, key: &key, bytes: value }))
     }
 
     /// A DELETED event.
     pub fn remove(&self, set: &str, name: &ObjectName, head: &[u8]) -> Result<(), WriteError> {
-        self.log.write(set, Meta::Remove { key: check_key(name)?, head: check_head(head)? }, Stored::NONE)
+        self.log.write(set, Meta::Remove { key: check_key(name)?, head: check_head(head)? }, None)
     }
 
     /// A BOOKMARK event, or another change of what belongs to the set as a whole.
     pub fn set_head(&self, set: &str, head: &[u8]) -> Result<(), WriteError> {
-        self.log.write(set, Meta::Head { head: check_head(head)? }, Stored::NONE)
+        self.log.write(set, Meta::Head { head: check_head(head)? }, None)
     }
 
     /// A complete list takes the place of what the set held, or nothing changes.
@@ -229,7 +230,7 @@ impl Store {
     pub fn drop_set(&self, set: &str) -> Result<(), WriteError> {
         let mut writer = self.log.writer();
         let Some(id) = self.log.index().id(set) else { return Ok(()) };
-        self.log.append(&mut writer, id, Meta::Drop, Stored::NONE)?;
+        self.log.append(&mut writer, id, Meta::Drop, None)?;
         Ok(())
     }
 
@@ -302,8 +303,8 @@ pub struct Replacement {
 impl Replacement {
     pub fn add(&mut self, name: &ObjectName, value: &[u8]) -> Result<(), WriteError> {
         let key = check_key(name)?;
-        let value = self.log.pack(&self.set, &key, value)?;
-        self.log.add(&self.set, self.begin, key, value.stored())
+        check_value(value)?;
+        self.log.add(self.begin, Value { set: &self.set, key: &key, bytes: value })
     }
 
     pub fn commit(mut self, head: &[u8]) -> Result<(), WriteError> {

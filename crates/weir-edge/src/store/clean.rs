@@ -3,8 +3,8 @@
 use super::{
     WriteError, hint,
     index::{Index, Loc},
-    log::{Log, Writer},
-    record::{self, HEAD, Header, Meta, Stored},
+    log::{Log, Value, Writer},
+    record::{self, HEAD, Header, Meta},
     segment::{Segment, sync_folder},
 };
 use std::sync::{Arc, PoisonError, atomic::Ordering};
@@ -32,7 +32,7 @@ impl Log {
         let following = self.index().segments.range(segment.id + 1..).next().map(|(id, _)| *id);
         // Without one nothing was carried, and this record begins the next segment.
         let next = following.unwrap_or(writer.next_segment);
-        self.append(&mut writer, 0, Meta::Mark { oldest: next }, Stored::NONE)?;
+        self.append(&mut writer, 0, Meta::Mark { oldest: next }, None)?;
         drop(writer);
         self.sync()?;
         let mut writer = self.writer();
@@ -66,18 +66,19 @@ impl Log {
             Ok(Meta::Item { key, begin }) => (key, Some(begin)),
             _ => return Ok(()),
         };
+        let Some(set) = self.index().sets.get(&header.set).and_then(|state| state.name.clone()) else { return Ok(()) };
+        // It is compressed again: the segment that it goes to has another dictionary.
+        let value = bytes.get(..header.len()).and_then(|record| self.unpack(&set, &key, record, segment));
         let mut writer = self.writer();
-        let value = bytes.get(record::value_range(&header)).filter(|value| record::checksum(&[value]) == header.value_crc);
         let uses = uses(&self.index(), header.set, &key, begin, loc);
         for meta in uses {
-            let meta = match (value, meta) {
+            let meta = match (&value, meta) {
                 (Some(_), meta) => meta,
                 (None, Meta::Item { begin, key }) => Meta::Damaged { key: Some(key), begin: Some(begin) },
                 (None, _) => Meta::Damaged { key: Some(key.clone()), begin: None },
             };
-            let stored =
-                value.map_or(Stored::NONE, |bytes| Stored { codec: header.codec, raw_len: header.raw_len, crc: header.value_crc, bytes });
-            let moved = self.append(&mut writer, header.set, meta, stored)?;
+            let value = value.as_deref().map(|bytes| Value { set: &set, key: &key, bytes });
+            let moved = self.append(&mut writer, header.set, meta, value)?;
             self.stats.moved.fetch_add(u64::from(moved.len), Ordering::Relaxed);
         }
         Ok(())
@@ -105,7 +106,7 @@ impl Log {
             }
         }
         for (set, meta) in metas {
-            self.append(writer, set, meta, Stored::NONE)?;
+            self.append(writer, set, meta, None)?;
         }
         Ok(())
     }

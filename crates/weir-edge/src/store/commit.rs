@@ -1,10 +1,5 @@
 //! Group commit: one thread syncs what was written within an interval, or as soon as it is much, and cleans in between.
-use super::{
-    WriteError,
-    log::Log,
-    record::{Meta, Stored},
-    segment::sync_folder,
-};
+use super::{WriteError, log::Log, record::Meta, segment::sync_folder};
 use std::{
     mem,
     sync::{PoisonError, atomic::Ordering},
@@ -89,7 +84,7 @@ impl Log {
         if writer.writes() && writer.seq == self.durable.load(Ordering::Acquire) {
             // Without it, damage of the last records passes for a torn tail.
             let meta = Meta::Mark { oldest: writer.oldest };
-            let _ = self.append(&mut writer, 0, meta, Stored::NONE);
+            let _ = self.append(&mut writer, 0, meta, None);
             writer.mark = writer.seq;
         }
     }

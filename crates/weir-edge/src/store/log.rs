@@ -1,11 +1,12 @@
 //! Appending to the log. One writer at a time; readers take the index for a moment and read files by themselves.
 use super::{
     Options, Priority, WriteError,
-    codec::Encoder,
+    codec::{self, Encoder},
     crypt::Cipher,
+    dictionary,
     format::Format,
     index::{Index, Loc},
-    record::{self, Codec, HEAD, MAX_HEAD, MAX_NAME, MAX_VALUE, Meta, Place, Stored},
+    record::{self, MAX_HEAD, MAX_NAME, MAX_VALUE, Meta, Place, Stored},
     recover::Recovered,
     segment::{Segment, SegmentHeader},
     stats::Stats,
@@ -32,7 +33,6 @@ pub struct Log {
     pub durable: AtomicU64,
     index: RwLock<Index>,
     writer: Mutex<Writer>,
-    encoder: Mutex<Encoder>,
     control: Mutex<Control>,
     /// How much the log may grow: the quota, or what there was when the disk was full.
     pub limit: AtomicU64,
@@ -62,6 +62,7 @@ pub struct Writer {
     pub named: bool,
     /// The last record that says only how far the log is synced.
     pub mark: u64,
+    encoder: Encoder,
     buffer: Vec<u8>,
 }
 
@@ -76,6 +77,37 @@ struct Active {
     segment: Arc<Segment>,
     start: u32,
     at: u32,
+    /// So far the file reaches. Behind the records it is filled with zeros, so that a sync need not write its new size: that
+    /// would be several blocks of the file system's journal for a record of a few hundred bytes.
+    grown: u32,
+}
+
+const GROWTH: u32 = 128 << 10;
+
+impl Active {
+    /// Makes the file long enough for a record; if that fails, writing the record will say so.
+    fn grow(&mut self, len: u32, segment_size: u32) {
+        let end = self.at + len;
+        if end <= self.grown {
+            return;
+        }
+        let grown = (end + GROWTH.min(segment_size / 8)).min(segment_size).max(end);
+        let zeros = vec![0; (grown - self.grown) as usize];
+        self.grown = match self.segment.file.write_all_at(&zeros, u64::from(self.grown)) {
+            Ok(()) => grown,
+            Err(_) => {
+                let _ = self.segment.file.set_len(u64::from(self.at));
+                end
+            }
+        };
+    }
+
+    /// Takes away what is behind the records.
+    fn cut(&mut self) {
+        if self.segment.file.set_len(u64::from(self.at)).is_ok() {
+            self.grown = self.at;
+        }
+    }
 }
 
 /// What the thread that syncs and cleans is to do.
@@ -92,18 +124,12 @@ pub struct Control {
     pub clean: bool,
 }
 
-/// A value as it will be stored.
-pub struct Packed {
-    codec: Codec,
-    raw_len: u32,
-    crc: u32,
-    bytes: Vec<u8>,
-}
-
-impl Packed {
-    pub fn stored(&self) -> Stored<'_> {
-        Stored { codec: self.codec, raw_len: self.raw_len, crc: self.crc, bytes: &self.bytes }
-    }
+/// A value of an object, which its set and key are bound to when it is encrypted.
+#[derive(Clone, Copy)]
+pub struct Value<'a> {
+    pub set: &'a str,
+    pub key: &'a str,
+    pub bytes: &'a [u8],
 }
 
 impl Log {
@@ -119,6 +145,7 @@ impl Log {
             unsynced: found.unsynced,
             named: true,
             mark: u64::MAX,
+            encoder: Encoder::new(),
             buffer: Vec::new(),
         };
         Log {
@@ -130,7 +157,6 @@ impl Log {
             durable: AtomicU64::new(found.durable),
             index: RwLock::new(found.index),
             writer: Mutex::new(writer),
-            encoder: Mutex::new(Encoder::new()),
             control: Mutex::default(),
             reserving: Mutex::default(),
             syncing: Mutex::default(),
@@ -156,18 +182,6 @@ impl Log {
         &self.format.cipher
     }
 
-    /// Compresses and encrypts a value, bound to its set and key.
-    pub fn pack(&self, set: &str, key: &str, value: &[u8]) -> Result<Packed, WriteError> {
-        if value.len() > MAX_VALUE {
-            return Err(WriteError::TooLarge { what: "a value", size: value.len(), limit: MAX_VALUE });
-        }
-        let mut encoder = self.encoder.lock().unwrap_or_else(PoisonError::into_inner);
-        let (codec, bytes) = encoder.encode(value);
-        let bytes = self.cipher().seal(bytes.to_vec(), &value_aad(set, key)).ok_or(WriteError::Crypto)?;
-        encoder.shrink();
-        Ok(Packed { codec, raw_len: value.len() as u32, crc: record::checksum(&[&bytes]), bytes })
-    }
-
     /// The set of a name, made if there is none.
     pub fn define(&self, writer: &mut Writer, name: &str) -> Result<u32, WriteError> {
         check("the name of a set", name.len(), MAX_NAME)?;
@@ -176,38 +190,29 @@ impl Log {
         }
         let id = writer.next_set;
         let meta = Meta::Set { name: name.into(), head: Bytes::new(), whole: false, lost: false };
-        self.append(writer, id, meta, Stored::NONE)?;
+        self.append(writer, id, meta, None)?;
         writer.next_set += 1;
         Ok(id)
     }
 
     /// Appends one record of a set (0: of none) and takes it over into the index.
-    pub fn append(&self, writer: &mut Writer, set: u32, meta: Meta, value: Stored<'_>) -> Result<Loc, WriteError> {
-        let full = |active: &Active| {
-            active.at > active.start && active.at as usize + HEAD + value.bytes.len() > self.options.segment_size as usize
-        };
-        if writer.active.as_ref().is_none_or(full) {
+    pub fn append(&self, writer: &mut Writer, set: u32, meta: Meta, value: Option<Value<'_>>) -> Result<Loc, WriteError> {
+        if writer.active.is_none() || self.encode(writer, set, &meta, value)? > self.options.segment_size as usize {
             self.rotate(writer)?;
+            self.encode(writer, set, &meta, value)?;
         }
+        let (seq, prev) = (writer.seq + 1, self.prev(set));
         let Some(active) = &mut writer.active else { return Err(WriteError::Io(io::ErrorKind::ReadOnlyFilesystem.into())) };
-        let place = Place {
-            seq: writer.seq + 1,
-            prev: self.index().sets.get(&set).map_or(0, |state| state.last),
-            durable: self.durable.load(Ordering::Acquire),
-            set,
-            before: writer.before,
-        };
-        writer.buffer.clear();
-        record::write(&mut writer.buffer, &active.segment.salt, place, &meta, value, self.cipher()).ok_or(WriteError::Crypto)?;
+        active.grow(writer.buffer.len() as u32, self.options.segment_size);
         if let Err(e) = active.segment.file.write_all_at(&writer.buffer, u64::from(active.at)) {
             self.stats.write_errors.fetch_add(1, Ordering::Relaxed);
             // What was written of it is no record, and the next one takes its place.
-            let _ = active.segment.file.set_len(u64::from(active.at));
+            active.cut();
             return Err(WriteError::Io(e));
         }
         let loc = Loc { segment: active.segment.id, offset: active.at, len: writer.buffer.len() as u32 };
         active.at += loc.len;
-        (writer.seq, writer.before) = (place.seq, set);
+        (writer.seq, writer.before) = (seq, set);
         if writer.unsynced.last().is_none_or(|last| last.id != loc.segment) {
             writer.unsynced.push(active.segment.clone());
         }
@@ -219,8 +224,32 @@ impl Log {
         if let Some(info) = index.segments.get_mut(&loc.segment) {
             info.end = active.at;
         }
-        index.apply(set, place.seq, place.prev, meta, loc);
+        index.apply(set, seq, prev, meta, loc);
         Ok(loc)
+    }
+
+    fn prev(&self, set: u32) -> u64 {
+        self.index().sets.get(&set).map_or(0, |state| state.last)
+    }
+
+    /// Makes the bytes of the next record, and says where the segment would end; 0 for a record that a fresh segment takes anyway.
+    fn encode(&self, writer: &mut Writer, set: u32, meta: &Meta, value: Option<Value<'_>>) -> Result<usize, WriteError> {
+        let prev = self.prev(set);
+        let Writer { active: Some(active), encoder, buffer, .. } = writer else { return Ok(0) };
+        let place = Place { seq: writer.seq + 1, prev, durable: self.durable.load(Ordering::Acquire), set, before: writer.before };
+        let mut sealed = Vec::new();
+        let stored = match value {
+            None => Stored::NONE,
+            Some(value) => {
+                let (codec, bytes) = encoder.encode(value.bytes, &active.segment.dictionary);
+                sealed = self.cipher().seal(bytes.to_vec(), &value_aad(value.set, value.key)).ok_or(WriteError::Crypto)?;
+                Stored { codec, raw_len: value.bytes.len() as u32, crc: record::checksum(&[&sealed]), bytes: &sealed }
+            }
+        };
+        buffer.clear();
+        record::write(buffer, &active.segment.salt, place, meta, stored, self.cipher()).ok_or(WriteError::Crypto)?;
+        drop(sealed);
+        Ok(if active.at == active.start { 0 } else { active.at as usize + buffer.len() })
     }
 
     /// Begins a new segment.
@@ -229,6 +258,7 @@ impl Log {
         let mut salt = [0; 8];
         aws_lc_rs::rand::fill(&mut salt).map_err(|_| WriteError::Crypto)?;
         let id = writer.next_segment;
+        let words = self.dictionary();
         let header = SegmentHeader {
             id,
             salt,
@@ -240,14 +270,15 @@ impl Log {
             next_set: writer.next_set,
             before: writer.before,
             sets: self.index().calls(),
+            dictionary: dictionary::pack(&words, &salt, &mut writer.encoder, self.cipher()).ok_or(WriteError::Crypto)?,
         };
-        let (segment, start) = Segment::create(&self.folder, &header).map_err(|e| {
+        let (segment, start) = Segment::create(&self.folder, &header, words).map_err(|e| {
             self.stats.write_errors.fetch_add(1, Ordering::Relaxed);
             WriteError::Io(e)
         })?;
         let segment = Arc::new(segment);
         self.index_mut().add_segment(segment.clone(), start);
-        writer.active = Some(Active { segment, start, at: start });
+        writer.active = Some(Active { segment, start, at: start, grown: start });
         (writer.next_segment, writer.oldest, writer.named) = (id + 1, header.oldest, true);
         self.stats.written.fetch_add(u64::from(start), Ordering::Relaxed);
         let mut control = self.control();
@@ -256,9 +287,31 @@ impl Log {
         Ok(())
     }
 
+    /// An object of each of the largest sets: what comes next resembles them.
+    fn dictionary(&self) -> Vec<u8> {
+        let mut sets: Vec<(u64, Box<str>, Box<str>)> = {
+            let index = self.index();
+            let named = index.sets.values().filter(|set| set.readable());
+            named.filter_map(|set| Some((set.bytes, set.name.clone()?, set.objects.keys().next()?.clone()))).collect()
+        };
+        sets.sort_by_key(|(bytes, ..)| std::cmp::Reverse(*bytes));
+        let mut dictionary = Vec::new();
+        for (_, set, key) in sets.iter().take(8) {
+            let Ok(Some(value)) = self.get(set, key) else { continue };
+            let room = codec::MAX_DICTIONARY - dictionary.len();
+            // Repeating an object that is there already helps nothing, and neither does the end of one.
+            if value.len() > room.min(codec::MAX_DICTIONARY / 4 * 3) && !dictionary.is_empty() {
+                continue;
+            }
+            dictionary.extend_from_slice(&value[..value.len().min(room)]);
+        }
+        dictionary
+    }
+
     /// Ends the segment that is written: the next record begins another one.
     pub fn seal(&self, writer: &mut Writer) {
-        if let Some(active) = writer.active.take() {
+        if let Some(mut active) = writer.active.take() {
+            active.cut();
             writer.previous = (active.segment.id, active.at);
         }
     }
@@ -286,6 +339,10 @@ pub fn key(name: &super::ObjectName) -> Result<Box<str>, WriteError> {
         return Err(WriteError::Name { namespace: name.namespace.clone() });
     }
     Ok(format!("{}/{}", name.namespace, name.name).into())
+}
+
+pub fn check_value(value: &[u8]) -> Result<(), WriteError> {
+    check("a value", value.len(), MAX_VALUE)
 }
 
 pub fn head(head: &[u8]) -> Result<Bytes, WriteError> {

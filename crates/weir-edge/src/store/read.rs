@@ -60,7 +60,7 @@ impl Log {
     }
 
     /// The value in the bytes of a record, if it is the record of this object.
-    fn unpack(&self, set: &str, key: &str, bytes: &[u8], segment: &Segment) -> Option<Vec<u8>> {
+    pub fn unpack(&self, set: &str, key: &str, bytes: &[u8], segment: &Segment) -> Option<Vec<u8>> {
         let (header, stored) = Header::read(bytes, &segment.salt)?;
         let value = bytes.get(record::value_range(&header))?;
         let meta = header.meta(stored, self.cipher()).ok()?;
@@ -69,7 +69,7 @@ impl Log {
             return None;
         }
         let value = self.cipher().open(value, &value_aad(set, key))?;
-        codec::decode(header.codec, &value, header.raw_len as usize)
+        codec::decode(header.codec, &value, header.raw_len as usize, &segment.dictionary)
     }
 }
 

@@ -6,7 +6,7 @@
 use super::{
     OpenError,
     crypt::Cipher,
-    hint,
+    dictionary, hint,
     index::{Index, Loc},
     record::{self, Header, Meta, RecordError},
     segment::{Segment, SegmentHeader},
@@ -52,7 +52,7 @@ pub fn recover(folder: &Path, cipher: &Cipher) -> Result<Recovered, OpenError> {
         let path = entry.map_err(io)?.path();
         let Some(id) = path.file_name().and_then(|name| name.to_str()).and_then(Segment::id_of) else { continue };
         next_segment = next_segment.max(id.saturating_add(1));
-        match open(&path, id).map_err(|e| OpenError::Io { path: path.clone(), source: e })? {
+        match open(&path, id, cipher).map_err(|e| OpenError::Io { path: path.clone(), source: e })? {
             Some(opened) => {
                 segments.insert(id, opened);
             }
@@ -91,14 +91,16 @@ pub fn recover(folder: &Path, cipher: &Cipher) -> Result<Recovered, OpenError> {
 }
 
 /// `None`: not a whole header. A crash while a segment is made leaves such a file.
-fn open(path: &Path, id: u32) -> io::Result<Option<Opened>> {
+fn open(path: &Path, id: u32, cipher: &Cipher) -> io::Result<Option<Opened>> {
     let file = File::open(path)?;
     let len = file.metadata()?.len().min(u64::from(u32::MAX)) as u32;
-    let mut segment = Segment { id, salt: [0; 8], file, path: path.into() };
-    for size in [len.min(16 << 10), len] {
+    let mut segment = Segment { id, salt: [0; 8], dictionary: Vec::new(), file, path: path.into() };
+    for size in [len.min(64 << 10), len] {
         let bytes = segment.read(0, size)?;
         if let Some((header, start)) = SegmentHeader::decode(&bytes).filter(|(header, _)| header.id == id) {
             segment.salt = header.salt;
+            // Without it, what is compressed cannot be read, and says so.
+            segment.dictionary = dictionary::unpack(&header.dictionary, &header.salt, cipher).unwrap_or_default();
             return Ok(Some(Opened { file: Arc::new(segment), header, start: start as u32 }));
         }
     }

@@ -1,10 +1,6 @@
 //! Room for what is to be written: cleaning first, and then eviction of sets of less importance. A full disk is a smaller quota; a file
 //! that is held in reserve then makes the room that cleaning needs to begin.
-use super::{
-    Priority, WriteError,
-    log::Log,
-    record::{Meta, Stored},
-};
+use super::{Priority, WriteError, log::Log, record::Meta};
 use std::{
     fs::{self, OpenOptions},
     io,
@@ -94,7 +90,7 @@ impl Log {
             ranked.filter(|(rank, ..)| *rank < priority).min()
         };
         let Some((_, _, id)) = victim else { return Ok(false) };
-        self.append(&mut writer, id, Meta::Drop, Stored::NONE)?;
+        self.append(&mut writer, id, Meta::Drop, None)?;
         self.stats.evicted_sets.fetch_add(1, Ordering::Relaxed);
         Ok(true)
     }

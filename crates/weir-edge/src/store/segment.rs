@@ -33,6 +33,8 @@ pub struct SegmentHeader {
     pub next_set: u32,
     pub before: u32,
     pub sets: Vec<RollCall>,
+    /// Helps to compress the segment's values; compressed and encrypted itself.
+    pub dictionary: Vec<u8>,
 }
 
 impl SegmentHeader {
@@ -51,6 +53,7 @@ impl SegmentHeader {
             body.extend_from_slice(&set.last.to_le_bytes());
             body.push(u8::from(set.lost));
         }
+        body.extend_from_slice(&self.dictionary);
         twice::encode(MAGIC, &body)
     }
 
@@ -65,7 +68,8 @@ impl SegmentHeader {
         let (first_seq, durable) = (body.u64()?, body.u64()?);
         let sets = (0..count).map(|_| Some(RollCall { set: body.u32()?, last: body.u64()?, lost: body.u8()? != 0 }));
         let sets = sets.collect::<Option<Vec<_>>>()?;
-        let header = SegmentHeader { id, salt, previous, previous_end, first_seq, durable, oldest, next_set, before, sets };
+        let dictionary = body.0.to_vec();
+        let header = SegmentHeader { id, salt, previous, previous_end, first_seq, durable, oldest, next_set, before, sets, dictionary };
         Some((header, len))
     }
 }
@@ -75,6 +79,7 @@ impl SegmentHeader {
 pub struct Segment {
     pub id: u32,
     pub salt: [u8; 8],
+    pub dictionary: Vec<u8>,
     pub file: File,
     pub path: PathBuf,
 }
@@ -89,7 +94,7 @@ impl Segment {
         name.strip_suffix(".log").filter(|digits| digits.len() == 10).and_then(|digits| digits.parse().ok()).filter(|id| *id != 0)
     }
 
-    pub fn create(folder: &Path, header: &SegmentHeader) -> io::Result<(Segment, u32)> {
+    pub fn create(folder: &Path, header: &SegmentHeader, dictionary: Vec<u8>) -> io::Result<(Segment, u32)> {
         let path = Segment::path(folder, header.id);
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
         let bytes = header.encode();
@@ -97,7 +102,7 @@ impl Segment {
             let _ = std::fs::remove_file(&path);
             return Err(e);
         }
-        Ok((Segment { id: header.id, salt: header.salt, file, path }, bytes.len() as u32))
+        Ok((Segment { id: header.id, salt: header.salt, dictionary, file, path }, bytes.len() as u32))
     }
 
     pub fn read(&self, offset: u32, len: u32) -> io::Result<Vec<u8>> {
@@ -129,6 +134,7 @@ mod tests {
             next_set: 9,
             before: 8,
             sets,
+            dictionary: b"a pod".to_vec(),
         };
         let bytes = header.encode();
         let want = Some((header.clone(), bytes.len()));

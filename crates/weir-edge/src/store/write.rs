@@ -1,16 +1,16 @@
 //! Changes of sets: room, the record, and the sync that follows.
 use super::{
     StoreStats, WriteError,
-    log::Log,
-    record::{HEAD, MAX_HEAD, Meta, Stored},
+    log::{Log, Value},
+    record::{HEAD, MAX_HEAD, Meta},
 };
 use bytes::Bytes;
 use std::{io, sync::atomic::Ordering};
 
 impl Log {
     /// One change of a set, which begins if there is none.
-    pub fn write(&self, set: &str, meta: Meta, value: Stored<'_>) -> Result<(), WriteError> {
-        self.with_room(set, value.bytes.len(), || {
+    pub fn write(&self, set: &str, meta: Meta, value: Option<Value<'_>>) -> Result<(), WriteError> {
+        self.with_room(set, value.map_or(0, |value| value.bytes.len()), || {
             let mut writer = self.writer();
             let id = self.define(&mut writer, set)?;
             self.append(&mut writer, id, meta.clone(), value).map(|loc| u64::from(loc.len))
@@ -22,18 +22,18 @@ impl Log {
         self.with_room(set, 0, || {
             let mut writer = self.writer();
             let id = self.define(&mut writer, set)?;
-            let loc = self.append(&mut writer, id, Meta::Begin, Stored::NONE)?;
+            let loc = self.append(&mut writer, id, Meta::Begin, None)?;
             begin = writer.seq;
             Ok(u64::from(loc.len))
         })?;
         Ok(begin)
     }
 
-    pub fn add(&self, set: &str, begin: u64, key: Box<str>, value: Stored<'_>) -> Result<(), WriteError> {
-        self.with_room(set, value.bytes.len(), || {
+    pub fn add(&self, begin: u64, value: Value<'_>) -> Result<(), WriteError> {
+        self.with_room(value.set, value.bytes.len(), || {
             let mut writer = self.writer();
             let (id, _) = self.pending(begin)?;
-            self.append(&mut writer, id, Meta::Item { begin, key: key.clone() }, value).map(|loc| u64::from(loc.len))
+            self.append(&mut writer, id, Meta::Item { begin, key: value.key.into() }, Some(value)).map(|loc| u64::from(loc.len))
         })
     }
 
@@ -42,7 +42,7 @@ impl Log {
             let mut writer = self.writer();
             let (id, count) = self.pending(begin)?;
             let meta = Meta::Commit { begin, count, head: head.clone() };
-            self.append(&mut writer, id, meta, Stored::NONE).map(|loc| u64::from(loc.len))
+            self.append(&mut writer, id, meta, None).map(|loc| u64::from(loc.len))
         })
     }
 

@@ -35,7 +35,7 @@ fn write(folder: &Path, seed: u64) -> ! {
         let mut line = String::from("done\n");
         subject.apply(&change).unwrap();
         if matches!(change, Change::Flush) {
-            let sizes = sizes(folder);
+            let sizes = subject.ends();
             line = format!("synced {}\n", sizes.iter().map(|(name, size)| format!("{name}={size} ")).collect::<String>());
         }
         if out.write_all(line.as_bytes()).and_then(|()| out.flush()).is_err() {

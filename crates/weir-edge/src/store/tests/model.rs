@@ -156,6 +156,13 @@ impl Subject {
         Subject { store: Store::open(folder, options.clone()).unwrap(), begun: HashMap::new() }
     }
 
+    /// The segments, and where their records end.
+    pub fn ends(&self) -> Vec<(String, u32)> {
+        let index = self.store.log.index();
+        let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_string();
+        index.segments.values().map(|info| (name(&info.file.path), info.end)).collect()
+    }
+
     pub fn apply(&mut self, change: &Change) -> Result<(), WriteError> {
         match change {
             Change::Put(set, name, value, head) => self.store.put(set, name, value, head),
