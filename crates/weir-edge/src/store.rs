@@ -2,7 +2,23 @@
 //!
 //! A *set* is one list as one client asked for it; its *head* is what belongs to the list as a whole (resource version, media type).
 //! The store tells the truth or says that it cannot: a list is read as it was at one moment, or not at all.
-
+//!
+//! On disk it is a log of segments. A record has a checksum, a sequence number, the sequence number of its set's previous record, and
+//! how far the log was synced. So recovery tells a torn tail, which is cut off, from damage, and knows which set a lost record belonged
+//! to. A list is replaced by the one record that commits it. Cleaning appends what is current in the oldest segment again and then
+//! removes the segment: old and new stand in one log, so there is no step at which a crash could mix them. The index in memory holds
+//! names and offsets; values stay on disk and are checked at each read.
+//!
+//! The log was chosen over redb and fjall by measuring events of pods of 7.4 KB (2,000 objects, 100 events per second, a sync each
+//! 50 ms or 256 KiB, ext4 on a loop device, two cores) and opening stores of 50,000 objects from the page cache:
+//!
+//! | | this log | encrypted | redb 4 | fjall 3 |
+//! | --- | --- | --- | --- | --- |
+//! | bytes at the device per event | 2,064 | 1,889 | 17,885 | 6,990 |
+//! | opening 50,000 objects | 21 to 47 ms | 183 to 221 ms | 4 to 5 ms | 805 to 875 ms |
+//!
+//! redb and fjall were given the values as they are; they compress with no dictionary. The log took 7,083 bytes per event when it
+//! compressed each value alone and had no zeros behind its records. Neither of the two says which of several lists lost something.
 mod clean;
 mod codec;
 mod commit;

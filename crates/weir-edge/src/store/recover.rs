@@ -59,10 +59,12 @@ pub fn recover(folder: &Path, cipher: &Cipher) -> Result<Recovered, OpenError> {
             None => stale.push(path),
         }
     }
-    let mut replay = Replay { index: Index::default(), cipher, seq: 0, before: 0, durable: 0, next_set: 1 };
+    let mut replay = Replay { index: Index::default(), cipher, seq: 0, before: 0, durable: 0, next_set: 1, newest: None };
     let mut oldest = 0;
     if let Some(newest) = segments.values().next_back() {
-        (replay.durable, oldest) = prescan(newest, cipher).map_err(io)?;
+        let bytes = whole(&newest.file, None).map_err(io)?;
+        (replay.durable, oldest) = prescan(newest, &bytes, cipher);
+        replay.newest = Some((newest.header.id, bytes));
     }
     let (chain, missing) = chain(&mut segments, oldest);
     stale.extend(segments.into_values().map(|opened| opened.file.path.clone()));
@@ -108,8 +110,7 @@ fn open(path: &Path, id: u32, cipher: &Cipher) -> io::Result<Option<Opened>> {
 }
 
 /// How far the log was synced and where it begins, as far as its newest segment knows.
-fn prescan(newest: &Opened, cipher: &Cipher) -> io::Result<(u64, u32)> {
-    let bytes = whole(&newest.file, None)?;
+fn prescan(newest: &Opened, bytes: &[u8], cipher: &Cipher) -> (u64, u32) {
     let (mut durable, mut oldest) = (newest.header.durable, newest.header.oldest);
     let mut seq = newest.header.first_seq - 1;
     let mut at = newest.start as usize;
@@ -122,9 +123,9 @@ fn prescan(newest: &Opened, cipher: &Cipher) -> io::Result<(u64, u32)> {
                 }
                 at += header.len();
             }
-            None => match record::resync(&bytes, at, &newest.file.salt, seq) {
+            None => match record::resync(bytes, at, &newest.file.salt, seq) {
                 Some(next) => at = next,
-                None => return Ok((durable, oldest)),
+                None => return (durable, oldest),
             },
         }
     }
@@ -165,6 +166,8 @@ struct Replay<'a> {
     before: u32,
     durable: u64,
     next_set: u32,
+    /// The newest segment was read already.
+    newest: Option<(u32, Vec<u8>)>,
 }
 
 struct End {
@@ -200,7 +203,10 @@ impl Replay<'_> {
                 End { at: end, cut: false }
             }
             None => {
-                let bytes = whole(&opened.file, end)?;
+                let bytes = match self.newest.take_if(|(id, _)| *id == opened.header.id) {
+                    Some((_, bytes)) => bytes,
+                    None => whole(&opened.file, end)?,
+                };
                 let found = self.scan(opened, &bytes);
                 End { at: end.filter(|_| !found.cut).unwrap_or(found.at), ..found }
             }

@@ -87,13 +87,14 @@ fn truthful(folder: &Path, options: &Options, last: &State, what: &str) -> usize
 fn a_flipped_bit_costs_at_most_the_set_that_it_belongs_to() {
     for key in [false, true] {
         let folder = in_memory();
-        let history = written(folder.path(), &options(key), 5, 60);
+        let history = written(folder.path(), &options(key), 5, 45);
         let last = history.last().unwrap();
         let before = files(folder.path());
         assert!(before.iter().filter(|(name, _)| name.ends_with(".log")).count() > 3);
         let (mut harmless, mut costly) = (0, 0);
         for (file, (name, bytes)) in before.iter().enumerate().filter(|(_, (name, _))| name != "reserve") {
-            for at in 0..bytes.len() {
+            // With a key every fifth byte: the layout is the same.
+            for at in (0..bytes.len()).step_by(if key { 5 } else { 1 }) {
                 let mut flipped = before.clone();
                 flipped[file].1[at] ^= 1 << (at % 8);
                 lay(folder.path(), &flipped);
