@@ -90,7 +90,7 @@ fn a_flipped_bit_costs_at_most_the_set_that_it_belongs_to() {
         let history = written(folder.path(), &options(key), 5, 45);
         let last = history.last().unwrap();
         let before = files(folder.path());
-        assert!(before.iter().filter(|(name, _)| name.ends_with(".log")).count() > 3);
+        assert!(before.iter().filter(|(name, _)| name.ends_with(".log")).count() > 2);
         let (mut harmless, mut costly) = (0, 0);
         for (file, (name, bytes)) in before.iter().enumerate().filter(|(_, (name, _))| name != "reserve") {
             // With a key every fifth byte: the layout is the same.
@@ -107,7 +107,7 @@ fn a_flipped_bit_costs_at_most_the_set_that_it_belongs_to() {
             }
         }
         // Neither did the flips miss what matters, nor did all of them matter.
-        assert!(harmless > 1000 && costly > 1000, "{harmless} {costly}");
+        assert!(harmless > 100 && costly > 100, "{harmless} {costly}");
     }
 }
 
