@@ -85,6 +85,9 @@ fn read(text: Bytes, bare: Option<bool>) -> Result<ListHead, ListError> {
             "metadata" => {
                 cursor.peek()?;
                 let start = cursor.at();
+                if metadata.is_some() {
+                    return Err(JsonError::Duplicate { at: start }.into());
+                }
                 if !cursor.null()? {
                     always_continue = list_meta(&mut found, cursor)?;
                 }
@@ -105,7 +108,10 @@ fn read(text: Bytes, bare: Option<bool>) -> Result<ListHead, ListError> {
     let (Some(items), Some(metadata)) = (items, metadata) else { return Err(ListError::NotAList { kind: found.kind }) };
     always_continue &= !kind_first;
     let bare = !table && bare.unwrap_or(kind_first && found.kind != "PartialObjectMetadataList");
-    let columns = if table { columns } else { None };
+    let columns = match table {
+        true => Some(columns.ok_or(ListError::NoColumns)?),
+        false => None,
+    };
     let layout = Layout { text, items, metadata, columns, always_continue, bare };
     Ok(found.into_head(super::Layout::Json(layout)))
 }
@@ -219,7 +225,7 @@ impl Layout {
         if let Some(columns) = &self.columns {
             return self.table(columns, &item.meta.resource_version, item.bytes());
         }
-        match item.kind.is_empty() {
+        match self.bare && item.kind.is_empty() {
             true => [Layout::prefix(head).as_bytes(), &item.bytes()[1..]].concat().into(),
             false => item.bytes().clone(),
         }

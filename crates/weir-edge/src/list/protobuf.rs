@@ -12,12 +12,10 @@ pub(super) const SAVED: u8 = b'P';
 const METADATA: u32 = 1;
 const ITEMS: u32 = 2;
 
-/// The message without its items.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
-    before: Bytes,
-    /// Fields behind the items; no known list has any.
-    after: Bytes,
+    /// The message without its items.
+    rest: Bytes,
 }
 
 pub(super) fn split(body: &Bytes) -> Result<List, ListError> {
@@ -26,7 +24,7 @@ pub(super) fn split(body: &Bytes) -> Result<List, ListError> {
         return Err(ListError::NotAList { kind: envelope.kind });
     }
     let mut found = Found { api_version: envelope.api_version, kind: envelope.kind, ..Found::default() };
-    let (mut before, mut after, mut items) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut rest, mut items) = (Vec::new(), Vec::new());
     let mut fields = Fields::of(body, envelope.raw);
     while let Some(field) = fields.next() {
         let field = field?;
@@ -55,10 +53,9 @@ pub(super) fn split(body: &Bytes) -> Result<List, ListError> {
                 }
             }
         }
-        let rest = if items.is_empty() { &mut before } else { &mut after };
         rest.extend_from_slice(&body[field.at..fields.at()]);
     }
-    let layout = Layout { before: before.into(), after: after.into() };
+    let layout = Layout { rest: rest.into() };
     Ok(List { head: found.into_head(super::Layout::Protobuf(layout)), items })
 }
 
@@ -76,12 +73,11 @@ pub(super) fn empty(api_version: &str, kind: &str, resource_version: &str) -> Re
 
 impl Layout {
     pub(super) fn save(&self, api_version: &str, kind: &str) -> Bytes {
-        let raw = [self.before.as_ref(), &self.after].concat();
-        [&[SAVED], Envelope::wrap(api_version, kind, &raw).as_ref()].concat().into()
+        [&[SAVED], Envelope::wrap(api_version, kind, &self.rest).as_ref()].concat().into()
     }
 
     pub(super) fn assemble(&self, api_version: &str, kind: &str, objects: &[Bytes]) -> Result<Vec<Bytes>, ListError> {
-        let mut length = self.before.len() + self.after.len();
+        let mut length = self.rest.len();
         let mut items = Vec::with_capacity(2 * objects.len());
         for whole in objects {
             let raw = Envelope::read(whole)?.raw;
@@ -92,11 +88,10 @@ impl Layout {
             items.push(whole.slice(raw));
         }
         let (mut opening, closing) = Envelope::around(api_version, kind, length);
-        opening.extend_from_slice(&self.before);
-        let mut pieces = Vec::with_capacity(items.len() + 3);
+        opening.extend_from_slice(&self.rest);
+        let mut pieces = Vec::with_capacity(items.len() + 2);
         pieces.push(opening.into());
         pieces.append(&mut items);
-        pieces.push(self.after.clone());
         pieces.push(Bytes::from_static(closing));
         Ok(pieces)
     }

@@ -166,6 +166,8 @@ fn wrong_lists_are_errors() {
             JsonError::Expected { at: 51, expected: "a whole number" }.into(),
         ),
         ("{\"kind\":\"PodList\",\"items\":[\"\u{e9}", JsonError::Expected { at: 27, expected: "an object" }.into()),
+        (r#"{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{},"rows":[]}"#, ListError::NoColumns),
+        (r#"{"kind":"PodList","metadata":{},"metadata":{},"items":[]}"#, JsonError::Duplicate { at: 43 }.into()),
         ("", JsonError::Truncated { at: 0 }.into()),
     ];
     for (text, wanted) in table {

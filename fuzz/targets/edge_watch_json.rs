@@ -1,0 +1,44 @@
+//! Watches in JSON: frames do not depend on how a body is cut, and an event that is read is written again as it came.
+#![no_main]
+#![allow(clippy::unwrap_used)]
+use bytes::Bytes;
+use libfuzzer_sys::fuzz_target;
+use weir_edge::event::{Event, encode};
+use weir_edge::frame::{FrameError, Splitter};
+use weir_edge::media::Encoding;
+
+const MAX: usize = 4096;
+
+fn frames(body: &[u8], size: usize) -> (Vec<Bytes>, Result<(), FrameError>) {
+    let (mut splitter, mut frames) = (Splitter::new(Encoding::Json, MAX).unwrap(), Vec::new());
+    for piece in body.chunks(size.max(1)) {
+        splitter.push(Bytes::copy_from_slice(piece));
+        loop {
+            match splitter.next() {
+                Ok(Some(frame)) => frames.push(frame),
+                Ok(None) => break,
+                Err(error) => return (frames, Err(error)),
+            }
+        }
+        assert!(splitter.complete() + splitter.pending() <= body.len() as u64);
+    }
+    let end = splitter.finish();
+    (frames, end)
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((size, body)) = bytes.split_first() else { return };
+    let (whole, end) = frames(body, body.len());
+    let cut = frames(body, usize::from(*size));
+    assert_eq!((&whole, &end), (&cut.0, &cut.1));
+    for frame in whole {
+        assert!(!frame.is_empty() && frame.len() <= MAX);
+        let Ok(event) = Event::read(&frame, Encoding::Json) else { continue };
+        let _ = (event.ends_initial_events(), event.object.labels(), event.object.owner_references());
+        let again = encode(event.kind, event.object.bytes(), Encoding::Json).unwrap();
+        let mut splitter = Splitter::new(Encoding::Json, 2 * MAX).unwrap();
+        splitter.push(again);
+        let frame = splitter.next().unwrap().unwrap();
+        assert_eq!(Event::read(&frame, Encoding::Json).unwrap(), event);
+    }
+});
