@@ -14,13 +14,15 @@ import (
 	"time"
 )
 
-// writePKI makes one certificate authority and the three certificates the rig
-// needs, plus the RSA key that signs service account tokens.
+// writePKI makes one certificate authority and the certificates that the rig
+// and programs in it need, plus the RSA key that signs service account tokens.
 //
 //	ca              signs the others; clients and pods trust it
 //	apiserver       serving certificate of kube-apiserver
 //	kubelet         serving certificate of the stand-in kubelet
 //	kubelet-client  what kube-apiserver shows to the kubelet (logs, exec)
+//	node            what a kubelet shows to kube-apiserver: system:node:rig-node
+//	edge            serving certificate of a proxy on the node
 //	sa              service account signing key
 func (r *rig) writePKI() error {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -44,7 +46,7 @@ func (r *rig) writePKI() error {
 		return err
 	}
 
-	leaf := func(serial int64, name, org string, usage x509.ExtKeyUsage, hosts ...string) error {
+	leaf := func(serial int64, file, name, org string, usage x509.ExtKeyUsage, hosts ...string) error {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
 			return err
@@ -71,24 +73,30 @@ func (r *rig) writePKI() error {
 		if err != nil {
 			return err
 		}
-		if err := r.writePEM(name+".crt", "CERTIFICATE", der); err != nil {
+		if err := r.writePEM(file+".crt", "CERTIFICATE", der); err != nil {
 			return err
 		}
 		kb, err := x509.MarshalPKCS8PrivateKey(key)
 		if err != nil {
 			return err
 		}
-		return r.writePEM(name+".key", "PRIVATE KEY", kb)
+		return r.writePEM(file+".key", "PRIVATE KEY", kb)
 	}
-	if err := leaf(2, "apiserver", "", x509.ExtKeyUsageServerAuth, nodeIP, "127.0.0.1", "10.96.0.1",
+	if err := leaf(2, "apiserver", "apiserver", "", x509.ExtKeyUsageServerAuth, nodeIP, "127.0.0.1", "10.96.0.1",
 		"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc",
 		"kubernetes.default.svc.cluster.local"); err != nil {
 		return err
 	}
-	if err := leaf(3, "kubelet", "", x509.ExtKeyUsageServerAuth, nodeIP, nodeName); err != nil {
+	if err := leaf(3, "kubelet", "kubelet", "", x509.ExtKeyUsageServerAuth, nodeIP, nodeName); err != nil {
 		return err
 	}
-	if err := leaf(4, "kubelet-client", "system:masters", x509.ExtKeyUsageClientAuth); err != nil {
+	if err := leaf(4, "kubelet-client", "kubelet-client", "system:masters", x509.ExtKeyUsageClientAuth); err != nil {
+		return err
+	}
+	if err := leaf(5, "node", "system:node:"+nodeName, "system:nodes", x509.ExtKeyUsageClientAuth); err != nil {
+		return err
+	}
+	if err := leaf(6, "edge", "edge", "", x509.ExtKeyUsageServerAuth, "127.0.0.1", "localhost"); err != nil {
 		return err
 	}
 

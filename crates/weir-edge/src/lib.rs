@@ -2,12 +2,25 @@
 //! keeps what passes; without the link it answers from what it has kept.
 #![forbid(unsafe_code)]
 
+pub mod asked;
+pub mod body;
+pub mod cache;
+pub mod caller;
+pub mod credentials;
 pub mod event;
 pub mod frame;
+pub mod health;
+pub mod hub;
 pub mod json;
 pub mod list;
+pub mod listen;
+pub mod local;
 pub mod media;
 pub mod object;
+pub mod remote;
 pub mod request;
+pub mod run;
+pub mod status;
 pub mod store;
+pub mod tee;
 pub mod wire;

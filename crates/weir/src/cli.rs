@@ -3,6 +3,7 @@ mod address;
 mod check;
 pub mod docs;
 mod echo;
+mod edge;
 mod gateway;
 mod install;
 mod migrate;
@@ -29,6 +30,7 @@ Examples:
   weir gateway                                serve the objects of a Kubernetes cluster
   weir install --image IMAGE                  install it in a Kubernetes cluster
   weir migrate --from ingress-nginx .         what becomes of Ingress objects
+  weir edge --server-addr URL --node-name N   keep the Kubernetes API for a node
   weir check conf.d/                          what is wrong with it, and where
   weir plugin new greeter && cd greeter       start a plugin in Go
   weir completions bash > ~/.local/share/bash-completion/completions/weir"
@@ -44,6 +46,7 @@ pub enum Command {
     Gateway(Box<gateway::Args>),
     Install(install::Args),
     Migrate(migrate::Args),
+    Edge(Box<edge::Args>),
     Check(check::Args),
     Echo(echo::Args),
     #[command(subcommand)]
@@ -79,6 +82,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Gateway(args) => gateway::run(*args),
         Command::Install(args) => install::run(args),
         Command::Migrate(args) => migrate::run(args),
+        Command::Edge(args) => edge::run(*args),
         Command::Check(args) => check::run(args),
         Command::Echo(args) => echo::run(args),
         Command::Plugin(command) => plugin::run(command),

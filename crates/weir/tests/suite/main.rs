@@ -16,6 +16,7 @@ mod descriptors;
 mod direct;
 mod documents;
 mod echo;
+mod edge;
 mod filter_order;
 mod floods;
 mod folders;

@@ -1,0 +1,32 @@
+//! What is kept of a request while it is on its way.
+use crate::caller::{Caller, bearer};
+use http::{HeaderValue, Method, Request, header};
+
+/// What the cache has to know of a request beside its [`RequestInfo`].
+pub struct Asked {
+    pub caller: Caller,
+    /// Its bearer token.
+    pub token: Option<String>,
+    /// GET or HEAD.
+    pub reads: bool,
+    /// HEAD: the body is not wanted.
+    pub head_only: bool,
+    pub accept: String,
+    /// The path and the query.
+    pub target: String,
+}
+
+impl Asked {
+    pub fn of<B>(caller: &Caller, request: &Request<B>) -> Asked {
+        let headers = request.headers();
+        let text = |value: &HeaderValue| value.to_str().ok().map(str::to_string);
+        Asked {
+            caller: caller.clone(),
+            token: bearer(headers).map(str::to_string),
+            reads: matches!(*request.method(), Method::GET | Method::HEAD),
+            head_only: *request.method() == Method::HEAD,
+            accept: headers.get_all(header::ACCEPT).iter().filter_map(text).collect::<Vec<_>>().join(","),
+            target: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! What is kept of what passes: lists, the events of watches, single objects, discovery. Everything here runs beside the clients, on a
+//! runtime of its own; a failure marks what was kept as old, and is never the client's.
+mod copy;
+pub mod head;
+pub mod key;
+mod pages;
+mod users;
+pub mod watchers;
+
+use crate::{
+    asked::Asked,
+    body::{Body, streamed},
+    caller::Caller,
+    media::MediaType,
+    request::{RequestInfo, Verb},
+    store::{ObjectName, ReadError, Store},
+    tee::{Budget, Tee},
+};
+use bytes::Bytes;
+use copy::Copy;
+use head::{Head, seconds};
+use http::{Response, header};
+use key::SetKey;
+use pages::Pages;
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::SystemTime,
+};
+use users::{User, Users};
+use watchers::Watchers;
+
+/// Sets that belong to no user. Those of users begin with the user's name, which is not empty.
+const USERS: &str = "\nusers";
+const NON_RESOURCE: &str = "\nnon-resource";
+
+/// How much is kept, and how far the cache may fall behind.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of one list, object or document.
+    pub body: usize,
+    /// Bytes of one stream that wait for the cache.
+    pub stream: usize,
+    /// The same of all streams.
+    pub streams: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { body: 64 << 20, stream: 1 << 20, streams: 32 << 20 }
+    }
+}
+
+/// Counters, for the metrics.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Lists, objects and documents that were kept.
+    pub kept: AtomicU64,
+    /// Watch events that were kept.
+    pub events: AtomicU64,
+    /// Copies that were given up: the cache was too slow.
+    pub overflows: AtomicU64,
+    /// Copies that could not be read.
+    pub unreadable: AtomicU64,
+    /// Writes that failed.
+    pub failed_writes: AtomicU64,
+}
+
+pub struct Cache {
+    node: String,
+    pub store: Store,
+    pub watchers: Watchers,
+    pub stats: Stats,
+    limits: Limits,
+    budget: Arc<Budget>,
+    users: Mutex<Users>,
+    pages: Mutex<Pages>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Cache {
+    /// `node`: the user name of the node. `runtime`: where copies are worked off.
+    pub fn new(node: &str, store: Store, limits: Limits, runtime: tokio::runtime::Handle) -> Arc<Cache> {
+        let mut users = Users::default();
+        let now = seconds(SystemTime::now());
+        if store.head(USERS).is_none() {
+            // Where this fails, each write fails, and is counted.
+            let _ = store.replace(USERS, &[], []);
+        }
+        if let Ok(Some(remembered)) = store.list(USERS) {
+            for (name, bytes) in remembered.items {
+                let digest = data_encoding::HEXLOWER.decode(name.name.as_bytes()).ok().and_then(|d| <[u8; 32]>::try_from(d).ok());
+                if let (Some(digest), Some(user)) = (digest, User::read(&bytes)) {
+                    users.remember(digest, user, now);
+                }
+            }
+        }
+        Arc::new(Cache {
+            node: node.to_string(),
+            store,
+            watchers: Watchers::default(),
+            stats: Stats::default(),
+            limits,
+            budget: Budget::new(limits.stream, limits.streams),
+            users: Mutex::new(users),
+            pages: Mutex::new(Pages::new(limits.body)),
+            runtime,
+        })
+    }
+
+    /// Bytes that wait to be kept.
+    pub fn lag(&self) -> usize {
+        self.budget.used()
+    }
+
+    /// The user name of a caller, where the API server has confirmed it.
+    pub fn user(&self, caller: &Caller) -> Option<String> {
+        match caller {
+            Caller::Node => Some(self.node.clone()),
+            Caller::Token(digest) => {
+                let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+                users.get(digest, seconds(SystemTime::now())).map(|user| user.name.clone())
+            }
+        }
+    }
+
+    /// Takes note of a token that the API server has accepted.
+    pub fn remember(self: &Arc<Cache>, digest: &[u8; 32], token: Option<&str>) {
+        let Some(token) = token else { return };
+        let user = User::of(token, digest);
+        let news = {
+            let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+            users.remember(*digest, user.clone(), seconds(SystemTime::now()))
+        };
+        if news {
+            let (cache, name) = (self.clone(), data_encoding::HEXLOWER.encode(digest));
+            self.runtime.spawn(async move {
+                let name = ObjectName { namespace: String::new(), name };
+                cache.wrote(cache.store.put(USERS, &name, &user.to_bytes(), &Head::default().to_bytes()));
+            });
+        }
+    }
+
+    /// Passes a response on and keeps a copy, where it is one to keep.
+    pub fn keep(self: &Arc<Cache>, asked: &Asked, info: &RequestInfo, response: Response<Body>) -> Response<Body> {
+        let Some(user) = self.user(&asked.caller).filter(|_| asked.reads && !asked.head_only) else { return response };
+        let Some(media) = media_of(&asked.accept, &response) else { return response };
+        let keep = match info {
+            RequestInfo::NonResource { path } if is_document(path) => {
+                Keep::Document { set: NON_RESOURCE.to_string(), name: document(&user, asked) }
+            }
+            RequestInfo::NonResource { .. } => return response,
+            RequestInfo::Resource(resource) => {
+                let Some(key) = SetKey::of(&user, resource, media) else { return response };
+                match resource.verb {
+                    Verb::Watch => Keep::Watch {
+                        key,
+                        media,
+                        from: resource.options.resource_version.clone(),
+                        initial: resource.options.send_initial_events,
+                    },
+                    Verb::List => Keep::List { key, media, page: resource.options.continue_token.clone() },
+                    _ => Keep::Object { key, media },
+                }
+            }
+        };
+        let (parts, body) = response.into_parts();
+        let gzip = parts.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding == "gzip");
+        let (tee, copied) = Tee::new(body, &self.budget);
+        let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_string();
+        self.runtime.spawn(Copy { cache: self.clone(), copied, gzip, content_type }.run(keep));
+        Response::from_parts(parts, streamed(tee))
+    }
+
+    /// A document that was kept: its content type and its bytes.
+    pub fn document(&self, user: &str, asked: &Asked) -> Result<Option<(String, Bytes)>, ReadError> {
+        let Some(bytes) = self.store.get(NON_RESOURCE, &document(user, asked))? else { return Ok(None) };
+        let Some(end) = memchr::memchr(b'\n', &bytes) else { return Ok(None) };
+        Ok(Some((String::from_utf8_lossy(&bytes[..end]).into_owned(), bytes.slice(end + 1..))))
+    }
+
+    /// The head of a set.
+    pub fn head(&self, set: &str) -> Option<Head> {
+        Head::read(&self.store.head(set)?)
+    }
+
+    fn wrote<E: std::fmt::Display>(&self, result: Result<(), E>) -> bool {
+        if result.is_err() {
+            self.stats.failed_writes.fetch_add(1, Relaxed);
+        }
+        result.is_ok()
+    }
+}
+
+/// What to do with a copy.
+enum Keep {
+    Document { set: String, name: ObjectName },
+    Object { key: SetKey, media: MediaType },
+    List { key: SetKey, media: MediaType, page: String },
+    Watch { key: SetKey, media: MediaType, from: String, initial: bool },
+}
+
+/// Discovery, OpenAPI and the version: the same for a while, and needed by every client that starts.
+fn is_document(path: &str) -> bool {
+    let path = path.trim_end_matches('/');
+    path == "/version"
+        || path == "/api"
+        || path == "/apis"
+        || ["/api/", "/apis/", "/openapi/"].iter().any(|prefix| path.starts_with(prefix))
+}
+
+fn document(user: &str, asked: &Asked) -> ObjectName {
+    ObjectName { namespace: user.replace('/', " "), name: format!("{}\n{}", asked.target, asked.accept) }
+}
+
+/// The media type of a response: its Content-Type does not say in which shape the objects are, the request does.
+fn media_of(accept: &str, response: &Response<Body>) -> Option<MediaType> {
+    let content_type = MediaType::read(response.headers().get(header::CONTENT_TYPE)?.to_str().ok()?)?;
+    let accepted = MediaType::accepted([accept]).ok()?;
+    let wanted = accepted.into_iter().find(|m| m.encoding == content_type.encoding)?;
+    Some(MediaType { stream: false, pretty: false, ..wanted })
+}
+
+/// A thread for all copies, so that a slow disk holds up no client.
+pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("weir-edge-cache").enable_time().build()
+}

@@ -1,0 +1,127 @@
+//! Whether the link to an API server works: a state machine that learns from what requests and probes come to.
+use std::time::{Duration, Instant};
+
+/// When a link counts as down, and as up again.
+#[derive(Clone, Copy, Debug)]
+pub struct Thresholds {
+    /// Failures in a row, without an answer in between.
+    pub failures: u32,
+    /// Answers to probes in a row.
+    pub answers: u32,
+    /// Time between two probes while the link is down.
+    pub probe_down: Duration,
+    /// The same while it is up and nothing else passes.
+    pub probe_up: Duration,
+}
+
+impl Default for Thresholds {
+    fn default() -> Thresholds {
+        Thresholds { failures: 2, answers: 2, probe_down: Duration::from_secs(1), probe_up: Duration::from_secs(10) }
+    }
+}
+
+/// What a request or a probe came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Any answer of the server, of whatever status: the link works.
+    Answered,
+    /// No connection, or one that went dead.
+    Failed,
+}
+
+/// A change of the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    Up,
+    Down,
+}
+
+#[derive(Clone, Debug)]
+pub struct Health {
+    thresholds: Thresholds,
+    up: bool,
+    failures: u32,
+    answers: u32,
+    /// The last outcome of any kind.
+    last: Instant,
+    /// Since when the state is what it is.
+    since: Instant,
+}
+
+impl Health {
+    /// Up until something else is known: the first request finds out.
+    pub fn new(thresholds: Thresholds, now: Instant) -> Health {
+        Health { thresholds, up: true, failures: 0, answers: 0, last: now, since: now }
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.up
+    }
+
+    /// Since when it is up, or down.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
+    pub fn record(&mut self, outcome: Outcome, now: Instant) -> Option<Change> {
+        self.last = now;
+        match outcome {
+            Outcome::Answered => (self.failures, self.answers) = (0, self.answers.saturating_add(1)),
+            Outcome::Failed => (self.failures, self.answers) = (self.failures.saturating_add(1), 0),
+        }
+        let up = match self.up {
+            true => self.failures < self.thresholds.failures,
+            false => self.answers >= self.thresholds.answers,
+        };
+        if up == self.up {
+            return None;
+        }
+        (self.up, self.since, self.answers, self.failures) = (up, now, 0, 0);
+        Some(if up { Change::Up } else { Change::Down })
+    }
+
+    /// When the next probe is due. A first failure is followed up at once.
+    pub fn probe_at(&self) -> Instant {
+        let wait = match (self.up, self.failures) {
+            (true, 0) => self.thresholds.probe_up,
+            (true, _) => Duration::ZERO,
+            (false, _) => self.thresholds.probe_down,
+        };
+        self.last + wait
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Outcome::{Answered, Failed};
+
+    #[test]
+    fn a_link_is_down_after_failures_in_a_row_and_up_after_answers_in_a_row() {
+        let table: [(&[Outcome], &[Change]); 6] = [
+            (&[Failed], &[]),
+            (&[Failed, Failed], &[Change::Down]),
+            (&[Failed, Answered, Failed, Answered, Failed], &[]),
+            (&[Failed, Failed, Answered, Failed, Answered], &[Change::Down]),
+            (&[Failed, Failed, Answered, Answered], &[Change::Down, Change::Up]),
+            (&[Failed, Failed, Answered, Answered, Failed, Failed], &[Change::Down, Change::Up, Change::Down]),
+        ];
+        let now = Instant::now();
+        for (outcomes, changes) in table {
+            let mut health = Health::new(Thresholds::default(), now);
+            let found: Vec<Change> = outcomes.iter().filter_map(|outcome| health.record(*outcome, now)).collect();
+            assert_eq!(found, changes, "{outcomes:?}");
+        }
+    }
+
+    #[test]
+    fn probes_come_sooner_when_something_is_wrong() {
+        let (now, thresholds) = (Instant::now(), Thresholds::default());
+        let mut health = Health::new(thresholds, now);
+        assert_eq!(health.probe_at(), now + thresholds.probe_up);
+        health.record(Failed, now);
+        assert_eq!(health.probe_at(), now);
+        health.record(Failed, now);
+        assert_eq!(health.probe_at(), now + thresholds.probe_down);
+    }
+}

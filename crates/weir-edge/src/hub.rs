@@ -1,0 +1,94 @@
+//! One request: who asks, for what, and whether the API server or the cache answers.
+use crate::{
+    asked::Asked,
+    body::{Body, empty, streamed},
+    cache::Cache,
+    caller::{Caller, Peer},
+    local::Local,
+    remote::{Remote, RemoteError},
+    request::{RequestInfo, ResourceRequest, Verb},
+    status::Failure,
+};
+use http::{Request, Response, StatusCode, header};
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper_util::rt::TokioIo;
+use std::sync::Arc;
+
+pub struct Hub {
+    /// The user name of the node: `system:node:NAME`.
+    pub node: String,
+    pub remote: Arc<Remote>,
+    pub cache: Arc<Cache>,
+    pub local: Local,
+}
+
+impl Hub {
+    pub async fn serve(self: Arc<Hub>, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
+        let caller = match Caller::of(&peer, request.headers(), &self.node) {
+            Ok(caller) => caller,
+            Err(e) => return Failure::unauthorized(e.to_string()).into_response(),
+        };
+        if request.headers().contains_key(header::UPGRADE) {
+            return self.upgrade(&caller, request).await;
+        }
+        let info = RequestInfo::read(request.method(), request.uri().path(), request.uri().query());
+        let asked = Asked::of(&caller, &request);
+        match self.remote.send(request.map(streamed), caller.shows()).await {
+            Ok(response) => self.passed(&asked, &info, response),
+            Err(e) => self.answer(&asked, &info, &e).await,
+        }
+    }
+
+    /// A response of the API server: passed on, and kept where it is worth it.
+    fn passed(&self, asked: &Asked, info: &RequestInfo, response: Response<Body>) -> Response<Body> {
+        if let Caller::Token(digest) = &asked.caller
+            && response.status() != StatusCode::UNAUTHORIZED
+        {
+            self.cache.remember(digest, asked.token.as_deref());
+        }
+        if response.status() != StatusCode::OK {
+            return response;
+        }
+        self.cache.keep(asked, info, response)
+    }
+
+    /// What can be answered without the API server.
+    async fn answer(&self, asked: &Asked, info: &RequestInfo, error: &RemoteError) -> Response<Body> {
+        match info {
+            RequestInfo::Resource(resource) if resource.verb.reads() => match resource.verb {
+                Verb::Watch => self.local.watch(asked, resource, self.remote.changes()).await,
+                _ => self.local.read(asked, resource).await,
+            },
+            RequestInfo::NonResource { path } if asked.reads => self.local.non_resource(asked, path).await,
+            RequestInfo::Resource(resource) => Err(unanswered(resource, error)),
+            RequestInfo::NonResource { path } => Err(Failure::unavailable(format!("{path}: {error}"))),
+        }
+        .unwrap_or_else(Failure::into_response)
+    }
+
+    /// exec, attach, port-forward: bytes both ways on a connection of their own.
+    async fn upgrade(&self, caller: &Caller, mut request: Request<Incoming>) -> Response<Body> {
+        let client: OnUpgrade = hyper::upgrade::on(&mut request);
+        let mut response = match self.remote.upgrade(request.map(streamed), caller.shows()).await {
+            Ok(response) => response,
+            Err(e) => return Failure::unavailable(e.to_string()).into_response(),
+        };
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return response.map(streamed);
+        }
+        let server = hyper::upgrade::on(&mut response);
+        tokio::spawn(async move {
+            if let (Ok(client), Ok(server)) = (client.await, server.await) {
+                let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(server)).await;
+            }
+        });
+        let (parts, _) = response.into_parts();
+        Response::from_parts(parts, empty())
+    }
+}
+
+/// Writes that nobody can answer for the API server.
+fn unanswered(resource: &ResourceRequest, error: &RemoteError) -> Failure {
+    let name = [resource.namespace.as_str(), resource.name.as_str()].join("/");
+    Failure::unavailable(format!("cannot {} {} {name}: {error}", resource.verb.name(), resource.resource))
+}

@@ -1,0 +1,70 @@
+//! The ports for clients of the node: TLS, and plain where it is asked for.
+use crate::{caller::Peer, hub::Hub};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::timeout,
+};
+use weir_net::tls::{Details, Server};
+
+/// A client may take so long for its TLS handshake, and for the head of a request.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Accepts connections until the listener fails for good.
+pub async fn serve(listener: TcpListener, tls: Option<Arc<Server>>, hub: Arc<Hub>, connections: Arc<Semaphore>) -> io::Result<()> {
+    loop {
+        let Ok(permit) = connections.clone().acquire_owned().await else { return Ok(()) };
+        let io = match listener.accept().await {
+            Ok((io, _)) => io,
+            // A client that left, or no file descriptor: the next one may go better.
+            Err(_) => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            }
+        };
+        let (tls, hub) = (tls.clone(), hub.clone());
+        tokio::spawn(async move {
+            let _permit = permit;
+            let _ = io.set_nodelay(true);
+            match tls {
+                None => connection(io, Peer::Plain, hub).await,
+                Some(tls) => {
+                    if let Ok(Ok((io, peer))) = timeout(HANDSHAKE, accept(&tls, io)).await {
+                        connection(io, peer, hub).await;
+                    }
+                }
+            }
+        });
+    }
+}
+
+async fn accept(tls: &Server, io: TcpStream) -> io::Result<(tokio_rustls::server::TlsStream<TcpStream>, Peer)> {
+    let io = tls.accept(io).await?;
+    let shown = io.get_ref().1.peer_certificates().and_then(|chain| Details::from_der(chain.first()?).ok());
+    let peer = shown.map_or(Peer::Tls, |details| Peer::Certificate { common_name: common_name(&details.subject).to_string() });
+    Ok((io, peer))
+}
+
+/// The common name of a distinguished name as RFC 2253 writes it. Names with escapes are of nobody here.
+fn common_name(subject: &str) -> &str {
+    subject.split(',').find_map(|part| part.strip_prefix("CN=")).filter(|name| !name.contains('\\')).unwrap_or_default()
+}
+
+async fn connection(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: Peer, hub: Arc<Hub>) {
+    let peer = Arc::new(peer);
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let (hub, peer) = (hub.clone(), peer.clone());
+        async move { Ok::<_, Infallible>(hub.serve(peer, request).await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(1000);
+    let _ = builder.serve_connection_with_upgrades(TokioIo::new(io), service).await;
+}

@@ -1,0 +1,122 @@
+//! Puts the parts of the hub together.
+use crate::{
+    cache::{self, Cache, Limits, key::policy},
+    credentials::{CredentialError, Credentials, Files},
+    health::Thresholds,
+    hub::Hub,
+    listen,
+    local::Local,
+    remote::{Remote, Timeouts},
+    store::{self, OpenError, Store},
+};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use tokio::{net::TcpListener, runtime::Runtime, sync::Semaphore, task::JoinSet};
+use url::Url;
+use weir_net::tls::{Certificate, CertificateError, CertificateTable, ClientAuth, Server, ServerOptions};
+
+#[derive(Clone)]
+pub struct Options {
+    /// The API server: `https`, with a host.
+    pub server: Url,
+    pub node_name: String,
+    pub files: Files,
+    /// The port with TLS.
+    pub secure: Option<Secure>,
+    /// The port without TLS; everyone who can open connections on it acts as the node.
+    pub plain: Option<SocketAddr>,
+    pub store: PathBuf,
+    /// Bytes that the store may have.
+    pub quota: u64,
+    pub limits: Limits,
+    pub timeouts: Timeouts,
+    pub thresholds: Thresholds,
+    pub max_connections: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct Secure {
+    pub address: SocketAddr,
+    /// PEM.
+    pub certificate: String,
+    pub key: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen on {address}: {error}")]
+    Listen { address: SocketAddr, error: io::Error },
+    #[error("the serving certificate: {0}")]
+    Certificate(#[from] CertificateError),
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error(transparent)]
+    Credentials(#[from] CredentialError),
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    #[error("cannot start: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// A hub that runs until it is dropped.
+pub struct Running {
+    pub hub: Arc<Hub>,
+    /// `http` or `https`, and the address.
+    pub listeners: Vec<(&'static str, SocketAddr)>,
+    tasks: JoinSet<()>,
+    cache: Option<Runtime>,
+}
+
+impl Running {
+    /// Opens the ports and the store. What the store holds can be served from now on, whether or not the API server answers.
+    pub async fn start(options: Options) -> Result<Running, StartError> {
+        let credentials = Arc::new(Credentials::new(options.files));
+        let store_options = store::Options { quota: options.quota, policy: Arc::new(policy), ..store::Options::default() };
+        let store = Store::open(&options.store, store_options)?;
+        let runtime = cache::runtime()?;
+        let node = format!("system:node:{}", options.node_name);
+        let cache = Cache::new(&node, store, options.limits, runtime.handle().clone());
+        let remote = Arc::new(Remote::new(options.server, credentials.clone(), options.timeouts, options.thresholds)?);
+        let hub = Arc::new(Hub { node, remote: remote.clone(), cache: cache.clone(), local: Local { cache } });
+        let connections = Arc::new(Semaphore::new(options.max_connections));
+        let mut running = Running { hub: hub.clone(), listeners: Vec::new(), tasks: JoinSet::new(), cache: Some(runtime) };
+        if let Some(secure) = options.secure {
+            let certificate = Certificate::from_pem(&secure.certificate, &secure.key)?;
+            let client_auth = ClientAuth::Optional(credentials.roots()?);
+            let alpn = vec!["h2".into(), "http/1.1".into()];
+            let server = Server::new(
+                ServerOptions { alpn, client_auth, ..ServerOptions::default() },
+                CertificateTable::new(&[Arc::new(certificate)]),
+            )?;
+            running.listen("https", secure.address, Some(Arc::new(server)), &connections).await?;
+        }
+        if let Some(address) = options.plain {
+            running.listen("http", address, None, &connections).await?;
+        }
+        running.tasks.spawn(async move { remote.probe().await });
+        Ok(running)
+    }
+
+    async fn listen(
+        &mut self,
+        scheme: &'static str,
+        at: SocketAddr,
+        tls: Option<Arc<Server>>,
+        connections: &Arc<Semaphore>,
+    ) -> Result<(), StartError> {
+        let failed = |error| StartError::Listen { address: at, error };
+        let listener = TcpListener::bind(at).await.map_err(failed)?;
+        self.listeners.push((scheme, listener.local_addr().map_err(failed)?));
+        let (hub, connections) = (self.hub.clone(), connections.clone());
+        self.tasks.spawn(async move { drop(listen::serve(listener, tls, hub, connections).await) });
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.hub.cache.store.flush();
+        if let Some(runtime) = self.cache.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Failures as the API server words them: a `Status` object of `meta/v1`.
+use crate::body::{Body, full};
+use http::{HeaderValue, Response, StatusCode, header};
+use serde_json::json;
+
+/// Why a request fails here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub code: StatusCode,
+    /// One of the reasons of `meta/v1`.
+    pub reason: &'static str,
+    pub message: String,
+    /// Seconds after which it may go better.
+    pub retry_after: Option<u32>,
+}
+
+impl Failure {
+    pub fn unauthorized(message: impl Into<String>) -> Failure {
+        Failure { code: StatusCode::UNAUTHORIZED, reason: "Unauthorized", message: message.into(), retry_after: None }
+    }
+    pub fn not_found(message: impl Into<String>) -> Failure {
+        Failure { code: StatusCode::NOT_FOUND, reason: "NotFound", message: message.into(), retry_after: None }
+    }
+    /// The link is down, and nothing that was kept answers it.
+    pub fn unavailable(message: impl Into<String>) -> Failure {
+        Failure { code: StatusCode::SERVICE_UNAVAILABLE, reason: "ServiceUnavailable", message: message.into(), retry_after: Some(5) }
+    }
+
+    pub fn into_response(self) -> Response<Body> {
+        let mut status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": self.message, "reason": self.reason, "code": self.code.as_u16(),
+        });
+        if let Some(seconds) = self.retry_after {
+            status["details"] = json!({ "retryAfterSeconds": seconds });
+        }
+        let mut response = Response::new(full(status.to_string()));
+        *response.status_mut() = self.code;
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}

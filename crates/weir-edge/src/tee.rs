@@ -1,0 +1,202 @@
+//! A copy of what passes, for the cache. The client never waits for it: a copy that falls behind is given up.
+use crate::body::{Body, BodyError};
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+use tokio::sync::mpsc;
+
+/// Bytes that copies may hold which the cache has not taken yet: of one stream, and of all.
+#[derive(Debug)]
+pub struct Budget {
+    pub stream: usize,
+    pub all: usize,
+    used: AtomicUsize,
+}
+
+impl Budget {
+    pub fn new(stream: usize, all: usize) -> Arc<Budget> {
+        Arc::new(Budget { stream, all, used: AtomicUsize::new(0) })
+    }
+
+    /// Bytes that wait in all streams.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+}
+
+/// How a copy ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// With the body.
+    Whole,
+    /// The body broke off, or the client left.
+    Cut,
+    /// The cache was too slow.
+    Overflow,
+}
+
+#[derive(Debug)]
+enum Piece {
+    Data(Bytes),
+    End(End),
+}
+
+/// The cache's side of a copy.
+pub struct Copied {
+    pieces: mpsc::UnboundedReceiver<Piece>,
+    waiting: Arc<Waiting>,
+    ended: Option<End>,
+}
+
+impl Copied {
+    /// The next bytes, or how it ended.
+    pub async fn next(&mut self) -> Result<Bytes, End> {
+        if let Some(end) = self.ended {
+            return Err(end);
+        }
+        match self.pieces.recv().await {
+            Some(Piece::Data(bytes)) => {
+                self.waiting.release(bytes.len());
+                Ok(bytes)
+            }
+            Some(Piece::End(end)) => Err(*self.ended.insert(end)),
+            None => Err(*self.ended.insert(End::Cut)),
+        }
+    }
+}
+
+/// What one copy holds of the budget.
+struct Waiting {
+    bytes: AtomicUsize,
+    budget: Arc<Budget>,
+}
+
+impl Waiting {
+    fn take(&self, n: usize) -> bool {
+        let stream = self.bytes.fetch_add(n, Ordering::Relaxed) + n;
+        let all = self.budget.used.fetch_add(n, Ordering::Relaxed) + n;
+        // One piece always fits: an object may be larger than the budget of a stream.
+        stream <= self.budget.stream.max(n) && all <= self.budget.all
+    }
+    fn release(&self, n: usize) {
+        self.bytes.fetch_sub(n, Ordering::Relaxed);
+        self.budget.used.fetch_sub(n, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+/// Passes a body on and copies it.
+pub struct Tee {
+    body: Body,
+    copy: Option<(mpsc::UnboundedSender<Piece>, Arc<Waiting>)>,
+}
+
+impl Tee {
+    pub fn new(body: Body, budget: &Arc<Budget>) -> (Tee, Copied) {
+        let (send, pieces) = mpsc::unbounded_channel();
+        let waiting = Arc::new(Waiting { bytes: AtomicUsize::new(0), budget: budget.clone() });
+        (Tee { body, copy: Some((send, waiting.clone())) }, Copied { pieces, waiting, ended: None })
+    }
+
+    fn end(&mut self, end: End) {
+        if let Some((send, _)) = self.copy.take() {
+            let _ = send.send(Piece::End(end));
+        }
+    }
+}
+
+impl http_body::Body for Tee {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &frame {
+            None => self.end(End::Whole),
+            Some(Err(_)) => self.end(End::Cut),
+            Some(Ok(frame)) => {
+                if let (Some(data), Some((send, waiting))) = (frame.data_ref(), &self.copy) {
+                    match waiting.take(data.len()) {
+                        true => drop(send.send(Piece::Data(data.clone()))),
+                        false => self.end(End::Overflow),
+                    }
+                }
+                if self.body.is_end_stream() {
+                    self.end(End::Whole);
+                }
+            }
+        }
+        Poll::Ready(frame)
+    }
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::body::{full, streamed};
+    use http_body_util::{BodyExt, StreamBody};
+
+    async fn copied(copy: &mut Copied) -> (Vec<u8>, End) {
+        let mut bytes = Vec::new();
+        loop {
+            match copy.next().await {
+                Ok(piece) => bytes.extend_from_slice(&piece),
+                Err(end) => return (bytes, end),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_copy_has_every_byte_and_says_how_it_ended() {
+        let budget = Budget::new(100, 100);
+        let (tee, mut copy) = Tee::new(full("abc"), &budget);
+        assert_eq!(tee.collect().await.unwrap().to_bytes(), "abc");
+        assert_eq!(copied(&mut copy).await, (b"abc".to_vec(), End::Whole));
+
+        let pieces = [Ok(Frame::data(Bytes::from_static(b"ab"))), Err(BodyError::from("cut"))];
+        let (tee, mut copy) = Tee::new(streamed(StreamBody::new(futures_util::stream::iter(pieces))), &budget);
+        assert!(tee.collect().await.is_err());
+        assert_eq!(copied(&mut copy).await, (b"ab".to_vec(), End::Cut));
+
+        let (tee, mut copy) = Tee::new(full("abc"), &budget);
+        drop(tee);
+        assert_eq!(copied(&mut copy).await, (b"".to_vec(), End::Cut));
+        drop(copy);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_slow_copy_is_given_up_and_the_client_gets_everything() {
+        let pieces = || {
+            let data = |s: &'static str| Ok::<_, BodyError>(Frame::data(Bytes::from_static(s.as_bytes())));
+            streamed(StreamBody::new(futures_util::stream::iter([data("aaaa"), data("bbbb"), data("cccc")])))
+        };
+        for (stream, all, kept) in [(8, 100, "aaaabbbb"), (100, 4, "aaaa"), (2, 100, "aaaa"), (12, 12, "aaaabbbbcccc")] {
+            let budget = Budget::new(stream, all);
+            let (tee, mut copy) = Tee::new(pieces(), &budget);
+            assert_eq!(tee.collect().await.unwrap().to_bytes(), "aaaabbbbcccc");
+            let end = if kept.len() == 12 { End::Whole } else { End::Overflow };
+            assert_eq!(copied(&mut copy).await, (kept.as_bytes().to_vec(), end), "{stream} {all}");
+            drop(copy);
+            assert_eq!(budget.used(), 0, "{stream} {all}");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! `weir edge`.
+use anyhow::{Context, Result, bail};
+use clap::Args as ClapArgs;
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use url::Url;
+use weir_edge::{
+    cache::Limits,
+    credentials::Files,
+    health::Thresholds,
+    remote::Timeouts,
+    run::{Options, Running, Secure},
+};
+
+/// Run the edge hub of a node: a caching gateway of the Kubernetes API
+///
+/// kubelet, kube-proxy, CoreDNS and others of the node connect to it in place of the API server. It passes their requests on and keeps
+/// the answers. While the API server cannot be reached, reads are answered from what was kept, also after a restart.
+#[derive(ClapArgs, Debug)]
+#[command(after_help = "\
+Examples:
+  weir edge --server-addr https://api.example.com:6443 --node-name edge-1 \\
+      --tls-cert-file hub.crt --tls-private-key-file hub.key
+  weir edge --server-addr https://10.0.0.1:6443 --node-name edge-1 --proxy-port 10261
+                                               without TLS, for clients that are trusted with the rights of the node
+
+SIGTERM and SIGINT (Ctrl-C) stop it.")]
+pub struct Args {
+    /// The API server
+    #[arg(long, value_name = "URL", value_parser = server)]
+    server_addr: Url,
+    /// The name of the Node object of this machine
+    #[arg(long, value_name = "NAME", value_parser = node)]
+    node_name: String,
+    /// The certificate authority of the cluster: API servers are verified with it, and clients that show a certificate
+    #[arg(long, value_name = "FILE", default_value = "/etc/kubernetes/pki/ca.crt")]
+    certificate_authority: PathBuf,
+    /// The certificate of the node; read again when the file changes
+    #[arg(long, value_name = "FILE", default_value = "/var/lib/kubelet/pki/kubelet-client-current.pem")]
+    client_certificate: PathBuf,
+    /// Its key [default: in the same file]
+    #[arg(long, value_name = "FILE")]
+    client_key: Option<PathBuf>,
+    /// The address of the ports for clients
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    bind_proxy_address: IpAddr,
+    /// The port with TLS
+    #[arg(long, value_name = "PORT", default_value_t = 10268)]
+    proxy_secure_port: u16,
+    /// The certificate that clients see on that port
+    #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
+    tls_cert_file: Option<PathBuf>,
+    /// Its key
+    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
+    tls_private_key_file: Option<PathBuf>,
+    /// A port without TLS: everyone who can connect to it, and sends no token, acts as the node
+    #[arg(long, value_name = "PORT")]
+    proxy_port: Option<u16>,
+    /// Where answers are kept
+    #[arg(long, value_name = "FOLDER", default_value = "/var/lib/weir/edge")]
+    disk_cache_path: PathBuf,
+    /// Most MiB to keep there; what a node needs least is evicted first
+    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u64).range(16..=1_048_576))]
+    disk_cache_quota: u64,
+    /// Failures in a row after which the link counts as down
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    heartbeat_failed_retry: u32,
+    /// Answers in a row after which it counts as up again
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    heartbeat_healthy_threshold: u32,
+    /// Time between two probes of the API server while it can be reached and nothing else is sent
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    heartbeat_interval_seconds: u64,
+    /// Most connections of clients at a time
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = connections)]
+    max_connections: usize,
+}
+
+pub fn run(args: Args) -> Result<ExitCode> {
+    let read = |file: &PathBuf| std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()));
+    let secure = match (&args.tls_cert_file, &args.tls_private_key_file) {
+        (Some(certificate), Some(key)) => Some(Secure {
+            address: SocketAddr::new(args.bind_proxy_address, args.proxy_secure_port),
+            certificate: read(certificate)?,
+            key: read(key)?,
+        }),
+        _ => None,
+    };
+    if secure.is_none() && args.proxy_port.is_none() {
+        bail!("no port to listen on: give --tls-cert-file and --tls-private-key-file, or --proxy-port for a port without TLS");
+    }
+    let options = Options {
+        server: args.server_addr,
+        node_name: args.node_name,
+        files: Files {
+            certificate_authority: args.certificate_authority,
+            client_certificate: args.client_certificate,
+            client_key: args.client_key,
+        },
+        secure,
+        plain: args.proxy_port.map(|port| SocketAddr::new(args.bind_proxy_address, port)),
+        store: args.disk_cache_path,
+        quota: args.disk_cache_quota * 1024 * 1024,
+        limits: Limits::default(),
+        timeouts: Timeouts::default(),
+        thresholds: Thresholds {
+            failures: args.heartbeat_failed_retry,
+            answers: args.heartbeat_healthy_threshold,
+            probe_up: Duration::from_secs(args.heartbeat_interval_seconds),
+            ..Thresholds::default()
+        },
+        max_connections: args.max_connections,
+    };
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(serve(options))
+}
+
+async fn serve(options: Options) -> Result<ExitCode> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let server = options.server.clone();
+    let running = Running::start(options).await?;
+    let sets = running.hub.cache.store.sets();
+    println!("kept: {} objects in {} lists", sets.iter().map(|set| set.objects).sum::<usize>(), sets.len());
+    for (scheme, address) in &running.listeners {
+        println!("listening on {scheme}://{address}");
+    }
+    println!("API server at {server}");
+    let mut link = running.hub.remote.changes();
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+            _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+            changed = link.changed() => match changed {
+                Err(_) => return Ok(ExitCode::SUCCESS),
+                Ok(()) if *link.borrow_and_update() => println!("the API server can be reached"),
+                Ok(()) => println!("the API server cannot be reached: reads are answered from what was kept"),
+            },
+        }
+    }
+}
+
+fn server(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|e| format!("{e}; expected a URL like https://10.0.0.1:6443"))?;
+    match (url.scheme(), url.host(), url.path()) {
+        ("https", Some(_), "/") => Ok(url),
+        _ => Err("expected https://HOST or https://HOST:PORT".into()),
+    }
+}
+
+fn node(text: &str) -> Result<String, String> {
+    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
+    match !text.is_empty() && text.len() <= 253 && text.chars().all(good) {
+        true => Ok(text.to_string()),
+        false => Err("expected the name of a Node: lower-case letters, digits, '-' and '.'".into()),
+    }
+}
+
+fn connections(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n @ 1..=1_000_000) => Ok(n),
+        _ => Err("expected a number from 1 to 1000000".into()),
+    }
+}

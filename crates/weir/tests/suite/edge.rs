@@ -1,0 +1,244 @@
+//! `weir edge` in front of a real Kubernetes API: what passes, and what is answered when the API server stands still.
+use crate::harness::{Kube, eventually};
+use std::{
+    io::{self, BufRead, BufReader},
+    os::unix::net::UnixStream,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+};
+use weir_test::client::{Answer, Connection};
+
+const JSON: (&str, &str) = ("accept", "application/json");
+const PROTOBUF: (&str, &str) = ("accept", "application/vnd.kubernetes.protobuf,application/json");
+const TABLE: (&str, &str) = ("accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json");
+
+type Watch = Connection<UnixStream>;
+
+/// What a watch has brought when `part` has come.
+#[track_caller]
+fn until(watch: &mut Watch, part: &str) -> String {
+    let mut seen = String::new();
+    while !seen.contains(part) {
+        seen += &String::from_utf8(watch.chunk().unwrap().unwrap_or_else(|| panic!("the watch ended without {part}: {seen}"))).unwrap();
+    }
+    seen
+}
+
+/// A hub in the network namespace of a cluster.
+struct Edge<'k> {
+    kube: &'k Kube,
+    address: String,
+    child: Child,
+    printed: Arc<Mutex<Vec<String>>>,
+}
+
+impl<'k> Edge<'k> {
+    fn start(kube: &'k Kube, cache: &Path) -> Edge<'k> {
+        let ip = kube.free_address();
+        let pki = |file: &str| kube.folder().join("pki").join(file);
+        let (output, writer) = io::pipe().unwrap();
+        let mut command = kube.command(env!("CARGO_BIN_EXE_weir"));
+        command.args(["edge", "--server-addr", "https://10.244.0.1:6443", "--node-name", "rig-node", "--proxy-port", "10261"]);
+        command.args(["--bind-proxy-address", &ip.to_string()]).arg("--disk-cache-path").arg(cache);
+        command.arg("--certificate-authority").arg(pki("ca.crt")).arg("--client-certificate").arg(pki("node.crt"));
+        command.arg("--client-key").arg(pki("node.key")).arg("--tls-cert-file").arg(pki("edge.crt"));
+        command.arg("--tls-private-key-file").arg(pki("edge.key"));
+        let child = command.stdout(writer.try_clone().unwrap()).stderr(writer).spawn().unwrap();
+        drop(command);
+        let printed = Arc::new(Mutex::new(Vec::new()));
+        let lines = printed.clone();
+        std::thread::spawn(move || BufReader::new(output).lines().map_while(Result::ok).for_each(|line| lines.lock().unwrap().push(line)));
+        let edge = Edge { kube, address: ip.to_string(), child, printed };
+        edge.says("API server at");
+        edge
+    }
+
+    #[track_caller]
+    fn says(&self, part: &str) {
+        eventually(part, || self.printed.lock().unwrap().iter().any(|line| line.contains(part)).then_some(()));
+    }
+
+    fn open(&self) -> Watch {
+        Connection::over(self.kube.connect(&format!("{}:10261", self.address)).unwrap())
+    }
+
+    fn watch(&self, path: &str) -> Watch {
+        let mut watch = self.open();
+        watch.send(format!("GET {path} HTTP/1.1\r\nhost: hub\r\naccept: application/json\r\n\r\n")).unwrap();
+        assert_eq!(watch.head().unwrap().status, 200);
+        watch
+    }
+
+    fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.request("GET", path, headers, b"")
+    }
+
+    fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        self.open()
+            .request(method, "hub", path, headers, body)
+            .unwrap_or_else(|e| panic!("{path}: {e}: {:?}", self.printed.lock().unwrap()))
+    }
+
+    /// Until a list was kept, which happens beside the client.
+    fn kept(&self, path: &str, accept: (&str, &str)) -> Answer {
+        let answer = self.get(path, &[accept]);
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        answer
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Edge<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- weir edge printed:\n{}\n---", self.printed.lock().unwrap().join("\n"));
+        }
+    }
+}
+
+/// Nodes may do everything: what the API server allows is not the subject.
+fn prepare(kube: &Kube) {
+    kube.apply(
+        "apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: { name: nodes }
+roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin }
+subjects: [{ apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'system:nodes' }]
+",
+    );
+    let maps: Vec<String> = (0..5).map(|i| format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: m{i}, namespace: default, labels: {{i: 'a{i}'}}}}, data: {{x: 'é\"\\\\ {i}'}}}}")).collect();
+    kube.apply(&maps.join("\n---\n"));
+}
+
+#[test]
+fn what_passes_is_byte_for_byte_that_of_the_api_server() {
+    let kube = Kube::bare();
+    prepare(&kube);
+    let cache = tempfile::tempdir().unwrap();
+    let edge = Edge::start(&kube, cache.path());
+    let maps = "/api/v1/namespaces/default/configmaps";
+    for path in [maps, "/api/v1/namespaces/default/configmaps/m1", "/api/v1/namespaces", "/apis", "/version", "/api/v1/nodes/none"] {
+        for accept in [JSON, PROTOBUF, TABLE] {
+            let gate = |headers: &[(&str, &str)]| {
+                let mut connection = Connection::over(UnixStream::connect(kube.folder().join("socket")).unwrap());
+                connection.request("GET", "kube", path, headers, b"").unwrap()
+            };
+            // The resource version of a list is that of the moment: something is always written.
+            let (through, direct) = eventually(path, || {
+                let (through, direct) = (edge.get(path, &[accept]), gate(&[accept]));
+                (through.body == direct.body).then_some((through, direct))
+            });
+            assert_eq!(through.status, direct.status, "{path} {accept:?}");
+            assert_eq!(through.header("content-type"), direct.header("content-type"), "{path} {accept:?}");
+            assert_eq!(through.header("weir-cache"), None, "{path}");
+        }
+    }
+    let list = edge.kept(maps, JSON).json();
+    let mut watch = edge.watch(&format!("{maps}?watch=1&resourceVersion={}", list["metadata"]["resourceVersion"].as_str().unwrap()));
+    for i in 5..8 {
+        kube.apply(&format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: m{i}, namespace: default}}}}"));
+        until(&mut watch, &format!("\"m{i}\""));
+    }
+}
+
+#[test]
+fn reads_are_answered_when_the_api_server_stands_still() {
+    let kube = Kube::bare();
+    prepare(&kube);
+    let cache = tempfile::tempdir().unwrap();
+    let edge = Edge::start(&kube, cache.path());
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let list = edge.kept(maps, JSON);
+    let protobuf = edge.kept(maps, PROTOBUF);
+    let one = edge.kept("/api/v1/namespaces/default/configmaps/m1", JSON);
+    let selected = edge.kept(&format!("{maps}?labelSelector=i%3Da3"), JSON);
+    let version = edge.kept("/version", JSON);
+    // A change that a watch brings.
+    let from = list.json()["metadata"]["resourceVersion"].as_str().unwrap().to_string();
+    let mut watch = edge.watch(&format!("{maps}?watch=1&resourceVersion={from}"));
+    kube.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: later, namespace: default}}");
+    until(&mut watch, "\"later\"");
+    kube.signal("kube-apiserver", "STOP");
+    let offline = |edge: &Edge<'_>| {
+        let answer = eventually("an answer that was kept", || Some(edge.get(maps, &[JSON])).filter(|a| a.header("weir-cache").is_some()));
+        let names = |answer: &Answer| -> Vec<String> {
+            answer.json()["items"]
+                .as_array()
+                .unwrap_or_else(|| panic!("{answer:?}"))
+                .iter()
+                .map(|i| i["metadata"]["name"].as_str().unwrap().to_string())
+                .collect()
+        };
+        let mut wanted = [names(&list), vec!["later".to_string()]].concat();
+        wanted.sort();
+        assert_eq!(names(&answer), wanted);
+        assert_eq!(edge.get(maps, &[PROTOBUF]).body, protobuf.body);
+        assert_eq!(edge.get("/api/v1/namespaces/default/configmaps/m1", &[JSON]).json(), one.json());
+        assert_eq!(edge.get(&format!("{maps}?labelSelector=i%3Da3"), &[JSON]).body, selected.body);
+        assert_eq!(edge.get("/version", &[JSON]).body, version.body);
+        // What is not known to be absent is not "not found".
+        let table = [
+            ("GET", "/api/v1/namespaces/default/configmaps/none", 404, "NotFound"),
+            ("GET", "/api/v1/namespaces/other/configmaps/none", 503, "ServiceUnavailable"),
+            ("GET", "/api/v1/secrets", 503, "ServiceUnavailable"),
+            ("GET", "/api/v1/secrets?watch=1", 503, "ServiceUnavailable"),
+            ("GET", "/apis/apps/v1", 503, "ServiceUnavailable"),
+            ("PATCH", "/api/v1/namespaces/default/configmaps/m1", 503, "ServiceUnavailable"),
+            ("DELETE", "/api/v1/namespaces/default/configmaps/m1", 503, "ServiceUnavailable"),
+        ];
+        for (method, path, code, reason) in table {
+            let answer = edge.request(method, path, &[JSON], b"");
+            assert_eq!((answer.status, answer.json()["reason"].as_str()), (code, Some(reason)), "{method} {path}: {}", answer.body);
+            assert_eq!(answer.header("retry-after").is_some(), code == 503, "{method} {path}");
+        }
+        // A token that was never seen gets nothing of what the node has kept.
+        let answer = edge.get(maps, &[JSON, ("authorization", "Bearer unknown")]);
+        assert_eq!(answer.status, 503, "{}", answer.body);
+        // A watch begins with what there is.
+        let initial = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+        let mut watch = edge.watch(&format!("{maps}?{initial}"));
+        let seen = until(&mut watch, "k8s.io/initial-events-end");
+        assert_eq!(seen.matches("\"type\":\"ADDED\"").count(), wanted.len());
+        watch
+    };
+    drop(offline(&edge));
+    edge.kill();
+    // The same after a restart without the API server.
+    let edge = Edge::start(&kube, cache.path());
+    let mut watch = offline(&edge);
+    kube.signal("kube-apiserver", "CONT");
+    eventually("an answer of the API server", || edge.get(maps, &[JSON]).header("weir-cache").is_none().then_some(()));
+    // Watches are handed back.
+    while watch.chunk().unwrap().is_some() {}
+}
+
+#[test]
+fn bad_settings_are_refused_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("none.pem");
+    let base = ["edge", "--server-addr", "https://127.0.0.1:1", "--node-name", "n"];
+    let port = ["--proxy-port", "0"];
+    let table: [(&[&str], &str); 5] = [
+        (&["edge", "--node-name", "n", "--server-addr", "http://127.0.0.1:1"], "expected https://HOST or https://HOST:PORT"),
+        (&["edge", "--node-name", "Not A Node", "--server-addr", "https://127.0.0.1:1"], "expected the name of a Node"),
+        (&base, "no port to listen on: give --tls-cert-file and --tls-private-key-file, or --proxy-port"),
+        (&[&base[..], &["--heartbeat-failed-retry", "0"]].concat(), "0 is not in 1.."),
+        (
+            &[&base[..], &port, &["--tls-cert-file", missing.to_str().unwrap(), "--tls-private-key-file", missing.to_str().unwrap()]]
+                .concat(),
+            "cannot read",
+        ),
+    ];
+    for (arguments, says) in table {
+        let output = Command::new(env!("CARGO_BIN_EXE_weir")).args(arguments).stdin(Stdio::null()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains(says), "{arguments:?}: {text}");
+    }
+}
