@@ -1,5 +1,6 @@
 //! Tables, a model, and damage, against stores in folders of their own.
 mod basics;
+mod concurrent;
 mod crash;
 mod damage;
 mod limits;

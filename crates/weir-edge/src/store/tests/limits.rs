@@ -75,6 +75,28 @@ fn a_store_opens_only_for_one_and_only_with_its_key() {
 }
 
 #[test]
+fn a_newer_format_is_refused_unless_it_says_that_this_version_reads_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Store::open(folder.path(), Options::default());
+    open().unwrap().put("s", &name("", "n"), b"value", b"1").unwrap();
+    let path = folder.path().join("format");
+    for (written, readable) in [(7, 1), (7, 2)] {
+        let salt = [0; 16];
+        let body = [&u16::to_le_bytes(written)[..], &u16::to_le_bytes(readable), &salt, &[0], b"the key of this store"].concat();
+        fs::write(&path, crate::store::twice::encode(b"WEIRSTOR", &body)).unwrap();
+        match open() {
+            Ok(store) => assert_eq!((readable, store.get("s", &name("", "n")).unwrap().unwrap()), (1, Bytes::from_static(b"value"))),
+            Err(e) => {
+                let want = format!("the store in {} has format 2; this version reads up to format 1", folder.path().display());
+                assert_eq!((readable, e.to_string()), (2, want));
+            }
+        }
+    }
+    fs::remove_file(&path).unwrap();
+    assert!(matches!(open(), Err(OpenError::Damaged { .. })));
+}
+
+#[test]
 fn nothing_that_was_stored_is_in_the_files_of_an_encrypted_store() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path(), Options { key: Some([1; 32]), segment_size: 4 << 10, ..Options::default() }).unwrap();

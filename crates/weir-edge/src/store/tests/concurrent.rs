@@ -1,0 +1,49 @@
+//! Readers beside writers and cleaning.
+use super::name;
+use crate::store::*;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+#[test]
+fn readers_see_one_state_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { segment_size: 32 << 10, commit_interval: Duration::from_millis(1), ..Options::default() };
+    let store = Store::open(folder.path(), options).unwrap();
+    // Each list has one number in its head and in all its objects.
+    let list = |n: u32| (0..20).map(move |object| (name("ns", &format!("object-{object}")), Bytes::from(format!("{n} ").repeat(100))));
+    store.replace("list", b"0", list(0)).unwrap();
+    let done = AtomicBool::new(false);
+    let reads: usize = thread::scope(|scope| {
+        let reader = || {
+            let mut reads = 0;
+            while !done.load(Ordering::Relaxed) {
+                let found = store.list("list").unwrap().unwrap();
+                let n = String::from_utf8(found.head.to_vec()).unwrap().parse().unwrap();
+                assert_eq!(found.items, {
+                    let mut items: Vec<_> = list(n).collect();
+                    items.sort();
+                    items
+                });
+                reads += 1;
+            }
+            reads
+        };
+        let readers = [scope.spawn(reader), scope.spawn(reader)];
+        let events = scope.spawn(|| {
+            let mut n = 0;
+            while !done.load(Ordering::Relaxed) {
+                store.put("events", &name("ns", &format!("event-{}", n % 5)), &[7; 3000], b"1").unwrap();
+                n += 1;
+            }
+        });
+        (1..150).for_each(|n| store.replace("list", n.to_string().as_bytes(), list(n)).unwrap());
+        (0..5).for_each(|_| store.compact().unwrap());
+        done.store(true, Ordering::Relaxed);
+        events.join().unwrap();
+        readers.into_iter().map(|reader| reader.join().unwrap()).sum()
+    });
+    assert!(reads > 10, "{reads}");
+    assert!(store.stats().cleaned_segments > 5, "{:?}", store.stats());
+}
