@@ -120,7 +120,7 @@ func (s *serviceProxy) sync(ctx context.Context) error {
 		}
 		if svc.Spec.Type == corev1.ServiceTypeLoadBalancer {
 			live[svc.Namespace+"/"+svc.Name] = true
-			if ip, ok := s.loadBalancer(ctx, svc); ok {
+			if ip, ok := s.loadBalancer(svc); ok {
 				addrs = append(addrs, ip)
 			}
 		}
@@ -145,14 +145,27 @@ func (s *serviceProxy) sync(ctx context.Context) error {
 			delete(s.assigned, name)
 		}
 	}
-	if b.String() == s.rules {
-		return nil
+	if b.String() != s.rules {
+		if err := load(ctx, b.String()); err != nil {
+			return err
+		}
+		s.rules = b.String()
 	}
+	// An address works once it is published.
+	for _, svc := range list {
+		if ip, ok := s.assigned[svc.Namespace+"/"+svc.Name]; ok && svc.Spec.Type == corev1.ServiceTypeLoadBalancer {
+			s.publish(ctx, svc, ip)
+		}
+	}
+	return nil
+}
+
+func load(ctx context.Context, rules string) error {
 	script := `table ip kube_rig
 delete table ip kube_rig
 table ip kube_rig {
   chain services {
-` + b.String() + `  }
+` + rules + `  }
   chain pre { type nat hook prerouting priority -100; jump services; }
   chain out { type nat hook output priority -100; jump services; }
   chain post { type nat hook postrouting priority 100; ct status dnat masquerade; }
@@ -163,20 +176,20 @@ table ip kube_rig {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("nft: %w: %s", err, out)
 	}
-	s.rules = b.String()
 	return nil
 }
 
-// loadBalancer gives the service an address of the gateway range and writes it
-// into its status. A requested address outside the range stays pending, like
-// an address that a cloud does not own.
-func (s *serviceProxy) loadBalancer(ctx context.Context, svc *corev1.Service) (string, bool) {
+// loadBalancer gives the service an address of the gateway range. A requested
+// address outside the range stays pending, like an address that a cloud does
+// not own.
+func (s *serviceProxy) loadBalancer(svc *corev1.Service) (string, bool) {
 	name := svc.Namespace + "/" + svc.Name
 	ip, ok := s.assigned[name]
 	if want := svc.Spec.LoadBalancerIP; want != "" {
 		var err error
 		ip, err = netip.ParseAddr(want)
 		if err != nil || !netip.MustParsePrefix(gatewayCIDR).Contains(ip) {
+			delete(s.assigned, name)
 			return "", false
 		}
 	} else if !ok {
@@ -184,13 +197,17 @@ func (s *serviceProxy) loadBalancer(ctx context.Context, svc *corev1.Service) (s
 		ip = s.next
 	}
 	s.assigned[name] = ip
+	return ip.String(), true
+}
+
+// publish writes the address of a service into its status.
+func (s *serviceProxy) publish(ctx context.Context, svc *corev1.Service, ip netip.Addr) {
 	ing := svc.Status.LoadBalancer.Ingress
 	if len(ing) != 1 || ing[0].IP != ip.String() {
 		upd := svc.DeepCopy()
 		upd.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: ip.String()}}
 		if _, err := s.client.CoreV1().Services(svc.Namespace).UpdateStatus(ctx, upd, metav1.UpdateOptions{}); err != nil {
-			log.Printf("load balancer %s: %v", name, err)
+			log.Printf("load balancer %s/%s: %v", svc.Namespace, svc.Name, err)
 		}
 	}
-	return ip.String(), true
 }

@@ -257,8 +257,9 @@ impl GatewayServices {
             let found = Diagnostic::warning("AddressNotAssigned", message).help("delete or rename the Service");
             return Err((Some(Reach::without(found)), Failed::Foreign));
         }
-        let service = self.applied(&api, &name, service, wanted).await.map_err(failed)?;
+        // The endpoints come first: a load balancer may send traffic as soon as it has the Service.
         self.provide_slices(key, spec, &targets, watched).await.map_err(failed)?;
+        let service = self.applied(&api, &name, service, wanted).await.map_err(failed)?;
         let Some(service) = service else { return Ok(waits()) };
         let addresses = addresses_of(&service);
         let finding = address_finding(key, &name, &spec.addresses, &addresses, &self.options);
