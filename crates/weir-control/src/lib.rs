@@ -44,6 +44,7 @@ use object::Key;
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
 };
 use weir_config::model::{AccessLog, CidrRange};
 
@@ -60,6 +61,8 @@ pub struct Options {
     pub gateway_address_pool: Option<CidrRange>,
     /// The ConfigMap with the target ports of Gateways that have a Service each.
     pub target_ports: Option<Key>,
+    /// The folder whose files objects of a cluster may name; without it they may name none.
+    pub file_references: Option<PathBuf>,
     /// The labels of this workload, which Istio's selectors ask for: `selector` of Gateways, `workloadSelector` of
     /// DestinationRules, `sourceLabels` of VirtualServices. Empty opens every Gateway.
     pub labels: BTreeMap<String, String>,
@@ -86,6 +89,7 @@ impl Default for Options {
             address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             gateway_address_pool: None,
             target_ports: None,
+            file_references: None,
             labels: BTreeMap::new(),
             status: Status::default(),
             kubernetes: kubernetes::Stats::default(),

@@ -7,6 +7,7 @@ mod cluster_key;
 mod context;
 mod draft;
 mod endpoints;
+mod file_reference;
 mod gateway_api;
 mod ingress;
 mod istio;

@@ -63,7 +63,7 @@ pub fn decode(root: &reader::Object<'_>, meta: &Meta, higress: bool) -> Plugin {
     spec.ignore(&["selector", "imagePullPolicy"]);
     spec.unsupported(&["imagePullSecret", "verificationKey"]);
     spec.describe(&[
-        ("url", "", "The code: `file://` (relative to this file), `http://` or `https://`."),
+        ("url", "", "The code: `http://`, `https://`, or `file://` (relative to this file; in a cluster, see `--allow-file-references`)."),
         ("sha256", "", "The SHA-256 of the code, which is checked."),
         ("phase", "UNSPECIFIED_PHASE", "Where in the list of filters the plugin runs."),
         ("priority", "", "Plugins of one phase run from the highest priority to the lowest."),

@@ -2,12 +2,12 @@
 mod canaries;
 mod secrets;
 
-use super::{Cx, Part, PluginPart, ingress};
+use super::{Cx, Part, PluginPart, file_reference, ingress};
 use crate::{
     api::plugin::{Code, Plugin},
     object::Object,
 };
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 use weir_config::{
     diagnostic::Diagnostic,
     model::{WasmCode, WasmPlugin},
@@ -26,7 +26,13 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, plugin: &Plugin, part: &mut 
             why: resolved.as_ref().err().into_iter().flatten().map(ToString::to_string).collect::<Vec<_>>().join("; "),
         },
         Code::Url(url) => WasmCode::Http { url: url.to_string(), sha256: plugin.sha256.clone() },
-        Code::File(path) => file(cx, object, plugin, path, part),
+        Code::File(path) => match file_reference::resolve(cx, object, path) {
+            Ok(path) => file(cx, object, plugin, &path, part),
+            Err(why) => {
+                part.report(object, plugin.code_at, "spec.url", why.diagnostic());
+                WasmCode::Unusable { why: why.to_string() }
+            }
+        },
         Code::Unusable(why) => WasmCode::Unusable { why: why.to_string() },
     };
     let gateways = plugin.gateways.as_ref().map(|targets| targets.iter().map(|(key, _)| key.clone()).collect());
@@ -64,11 +70,9 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, plugin: &Plugin, part: &mut 
 
 /// The code in a file by its digest. A plugin whose file is missing or is not the right one is passed on all the same: it
 /// fails to load, and what that means for requests is its failStrategy's to say.
-fn file(cx: &Cx<'_>, object: &Object, plugin: &Plugin, path: &str, part: &mut Part) -> WasmCode {
-    let folder = object.document.folder();
-    let path = folder.join(path);
+fn file(cx: &Cx<'_>, object: &Object, plugin: &Plugin, path: &Path, part: &mut Part) -> WasmCode {
     let shown = path.display().to_string();
-    let digest = cx.artifact(&path);
+    let digest = cx.artifact(path);
     let trouble = match (&digest, &plugin.sha256) {
         (Err(why), _) => Some(("CodeNotFound", format!("cannot read {shown}: {why}"), "a relative path starts at the folder of this file")),
         (Ok(found), Some(wanted)) if found != wanted => {

@@ -9,7 +9,11 @@ use clap::{
     Args as ClapArgs,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use std::{ops::RangeInclusive, path::PathBuf, process::ExitCode};
+use std::{
+    ops::RangeInclusive,
+    path::{self, PathBuf},
+    process::ExitCode,
+};
 use weir_control::{
     Sources,
     kubernetes::{Access, Connection, ExternalTrafficPolicy, GatewayService, LeaseName, ServiceName, ServiceType},
@@ -62,6 +66,10 @@ pub struct Args {
     /// Ports of this process that the ports of these Services lead to, one for each port of a Gateway
     #[arg(long, value_name = "FIRST-LAST", default_value = "20000-29999", value_parser = port_range, requires = "gateway_service_type")]
     gateway_service_target_ports: RangeInclusive<u16>,
+    /// Let objects of the cluster name files below this folder: the certificates of Istio objects, and the code of a WasmPlugin. A
+    /// relative path starts here [default: they may name none]
+    #[arg(long, value_name = "FOLDER", value_parser = folder)]
+    allow_file_references: Option<PathBuf>,
     /// The Lease by which one of several gateways is chosen to write the status of objects; all of them serve
     #[arg(long, value_name = "NAME", default_value = "weir-gateway")]
     leader_election_id: String,
@@ -96,7 +104,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let connection = Connection::open(&access)?;
     let target_ports = connection.target_ports();
     let cluster = Some(Box::new(connection));
-    let options = weir_control::Options { needs_class: true, target_ports, ..args.objects.options() };
+    let options =
+        weir_control::Options { needs_class: true, target_ports, file_references: args.allow_file_references, ..args.objects.options() };
     args.serve.run(Source::Objects(Sources { paths: args.file, cluster }), options)
 }
 
@@ -110,6 +119,14 @@ fn traffic_policy() -> impl TypedValueParser<Value = ExternalTrafficPolicy> {
     const ALL: [ExternalTrafficPolicy; 2] = [ExternalTrafficPolicy::Cluster, ExternalTrafficPolicy::Local];
     let of = |name: String| ALL.into_iter().find(|policy| policy.name() == name).unwrap_or_default();
     PossibleValuesParser::new(ALL.map(ExternalTrafficPolicy::name)).map(of)
+}
+
+fn folder(text: &str) -> Result<PathBuf, String> {
+    match path::absolute(text) {
+        Ok(folder) if folder.is_dir() => Ok(folder),
+        Ok(_) => Err("there is no such folder".into()),
+        Err(e) => Err(e.to_string()),
+    }
 }
 
 fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {

@@ -29,6 +29,7 @@ mod http2;
 mod install;
 mod kube;
 mod kube_events;
+mod kube_files;
 mod kube_gateway;
 mod kube_services;
 mod kube_status;

@@ -1,5 +1,5 @@
 //! TLS that ends at a server of a Gateway.
-use super::files::{beside, from_files, lacking};
+use super::files::{self, lacking};
 use crate::{
     api::istio::gateway::{Mode, Tls},
     object::{Kind, Object},
@@ -22,8 +22,7 @@ pub fn terminate(cx: &Cx<'_>, object: &Object, tls: &Tls, part: &mut Part) -> Op
         }
     }
     for files in &tls.files {
-        let key = SecretKey::certificate_files(&beside(object, &files.chain), &beside(object, &files.key));
-        certificates.extend(from_files(cx, object, key, &files.at, part));
+        certificates.extend(files::certificate(cx, object, files, part));
     }
     if certificates.is_empty() {
         return None;
@@ -63,8 +62,7 @@ fn roots(cx: &Cx<'_>, object: &Object, tls: &Tls, part: &mut Part) -> Option<Nam
         };
     }
     if let Some((path, at)) = &tls.ca_file {
-        let crl = tls.ca_crl.as_deref().map(|crl| beside(object, crl));
-        return from_files(cx, object, SecretKey::roots_file(&beside(object, path), crl.as_deref()), at, part);
+        return files::roots(cx, object, path, tls.ca_crl.as_deref(), at, part).ok();
     }
     let Some((name, at)) = tls.credentials.first() else {
         let found = Diagnostic::error("MissingField", "clients' certificates need roots to be verified against").help("add caCertificates");

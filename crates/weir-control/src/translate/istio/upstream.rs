@@ -1,6 +1,6 @@
 //! Clusters: those of ServiceEntries, and what DestinationRules make of any.
 use super::{
-    files::{beside, from_files, lacking},
+    files::{self, lacking},
     locality::{self, Locality},
 };
 use crate::{
@@ -297,15 +297,13 @@ fn upstream_tls(cx: &Cx<'_>, key: &ClusterKey, owner: &Object, tls: &Originate, 
         }
     }
     if let Some(files) = tls.files.as_ref().filter(|_| tls.mutual && certificate.is_none()) {
-        let key = SecretKey::certificate_files(&beside(owner, &files.chain), &beside(owner, &files.key));
-        certificate = from_files(cx, owner, key.clone(), &files.at, part).or_else(|| Some(part.use_secret(key)));
+        certificate = Some(files::certificate(cx, owner, files, part).unwrap_or_else(|key| part.use_secret(key)));
     }
     let ca_file = tls.ca_file.as_deref().filter(|file| *file != "system" && roots.is_none() && !tls.insecure_skip_verify);
     if let Some(file) = ca_file {
-        let crl = tls.ca_crl.as_deref().map(|crl| beside(owner, crl));
-        let key = SecretKey::roots_file(&beside(owner, file), crl.as_deref());
         // Where the file cannot be read nothing is trusted, rather than the system's roots.
-        roots = from_files(cx, owner, key.clone(), &tls.at, part).or_else(|| Some(part.use_secret(key)));
+        let found = files::roots(cx, owner, file, tls.ca_crl.as_deref(), &tls.at, part);
+        roots = Some(found.unwrap_or_else(|key| part.use_secret(key)));
     }
     let verification = if tls.insecure_skip_verify {
         UpstreamVerification::Skip
