@@ -106,7 +106,11 @@ impl Local {
             }
         }
         match newest {
-            Some((_, bytes, media, head)) => Ok(answer(vec![bytes], &media.content_type(false), &head)),
+            Some((_, bytes, media, head)) => {
+                // A row of a list of Tables was kept without its columns.
+                let whole = head.list().and_then(|list| list.with_columns(&bytes)).unwrap_or(bytes);
+                Ok(answer(vec![whole], &media.content_type(false), &head))
+            }
             None if absent => Err(Failure::not_found(format!("{} \"{}\" not found", request.resource.resource, request.name))),
             None => Err(never_listed(request)),
         }

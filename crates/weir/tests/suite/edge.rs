@@ -160,6 +160,8 @@ fn reads_are_answered_when_the_api_server_stands_still() {
     let one = edge.kept("/api/v1/namespaces/default/configmaps/m1", JSON);
     let selected = edge.kept(&format!("{maps}?labelSelector=i%3Da3"), JSON);
     let version = edge.kept("/version", JSON);
+    let table = edge.kept(maps, TABLE);
+    let row = edge.kept("/api/v1/namespaces/default/configmaps/m1", TABLE);
     // A change that a watch brings.
     let from = list.json()["metadata"]["resourceVersion"].as_str().unwrap().to_string();
     let mut watch = edge.watch(&format!("{maps}?watch=1&resourceVersion={from}"));
@@ -183,6 +185,8 @@ fn reads_are_answered_when_the_api_server_stands_still() {
         assert_eq!(edge.get("/api/v1/namespaces/default/configmaps/m1", &[JSON]).json(), one.json());
         assert_eq!(edge.get(&format!("{maps}?labelSelector=i%3Da3"), &[JSON]).body, selected.body);
         assert_eq!(edge.get("/version", &[JSON]).body, version.body);
+        assert_eq!(edge.get(maps, &[TABLE]).body, table.body);
+        assert_eq!(edge.get("/api/v1/namespaces/default/configmaps/m1", &[TABLE]).json()["rows"], row.json()["rows"]);
         // What is not known to be absent is not "not found".
         let table = [
             ("GET", "/api/v1/namespaces/default/configmaps/none", 404, "NotFound"),
