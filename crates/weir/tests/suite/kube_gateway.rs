@@ -229,28 +229,28 @@ fn the_last_configuration_serves_while_the_api_is_away() {
     let routes = |range: std::ops::Range<usize>, host: &str| -> String {
         range.map(|n| route("away", &format!("r{n}"), &format!("r{n}.{host}"))).collect()
     };
-    kube.apply(&(base("away") + &routes(0..400, "one.test")));
+    kube.apply(&(base("away") + &routes(0..600, "one.test")));
     let gateway = Gateway::ready(&kube, 14, &[]);
-    gateway.answers("r399.one.test", 302);
+    gateway.answers("r599.one.test", 302);
     kube.signal("kube-apiserver", "STOP");
     gateway.says(&["warning", "cannot be reached", "the last configuration keeps serving"]);
     gateway.answers("r7.one.test", 302);
     kube.signal("kube-apiserver", "CONT");
-    // A cut, with edits and deletes that etcd has forgotten when it ends.
+    // A cut, with 1,000 edits and deletes that etcd has forgotten when it ends.
     gateway.signal("STOP");
-    kube.apply(&routes(0..300, "two.test"));
-    kube.delete(&routes(200..400, "one.test"));
-    kube.apply(&routes(400..500, "one.test"));
+    kube.apply(&routes(0..500, "two.test"));
+    kube.delete(&routes(350..600, "one.test"));
+    kube.apply(&routes(600..850, "one.test"));
     kube.forget_history();
     gateway.signal("CONT");
     gateway.answers("r7.two.test", 302);
-    gateway.answers("r499.one.test", 302);
+    gateway.answers("r849.one.test", 302);
     gateway.answers("r7.one.test", 404);
-    gateway.answers("r399.one.test", 404);
+    gateway.answers("r599.one.test", 404);
     let after = gateway.dump();
     drop(gateway);
     let fresh = Gateway::ready(&kube, 14, &[]).dump();
-    assert!(fresh.to_string().contains("r450.one.test"));
+    assert!(fresh.to_string().contains("r700.one.test"));
     let lines = |dump: &Value| -> Vec<String> { serde_json::to_string_pretty(dump).unwrap().lines().map(String::from).collect() };
     let (after, fresh) = (lines(&after), lines(&fresh));
     let differs = after.iter().zip(&fresh).position(|(a, b)| a != b).unwrap_or(after.len().min(fresh.len()));
