@@ -116,6 +116,13 @@ impl Cache {
         self.budget.used()
     }
 
+    /// How many lists there are, and how many objects in them and beside them.
+    pub fn kept(&self) -> (usize, usize) {
+        let sets: Vec<(SetKey, usize)> =
+            self.store.sets().into_iter().filter_map(|set| Some((SetKey::read(&set.name)?, set.objects))).collect();
+        (sets.iter().filter(|(key, _)| key.selected.is_some()).count(), sets.iter().map(|(_, objects)| objects).sum())
+    }
+
     /// The user name of a caller, where the API server has confirmed it.
     pub fn user(&self, caller: &Caller) -> Option<String> {
         match caller {

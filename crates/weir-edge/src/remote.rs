@@ -103,6 +103,11 @@ impl Remote {
         })
     }
 
+    /// Whether the credentials of the node can be read.
+    pub fn credentials(&self) -> Result<(), CredentialError> {
+        self.credentials.clients().map(drop)
+    }
+
     pub fn is_up(&self) -> bool {
         *self.up.borrow()
     }

@@ -117,8 +117,8 @@ pub enum OpenError {
     Damaged { path: PathBuf },
     #[error("the encryption library refuses to work")]
     Crypto,
-    #[error("{path}: {source}")]
-    Io { path: PathBuf, source: io::Error },
+    #[error("{path}: {error}")]
+    Io { path: PathBuf, error: io::Error },
 }
 
 #[derive(Debug, Error)]
@@ -206,7 +206,7 @@ impl Store {
             let log = log.clone();
             move || log.run()
         });
-        let thread = thread.map_err(|source| OpenError::Io { path: folder.into(), source })?;
+        let thread = thread.map_err(|error| OpenError::Io { path: folder.into(), error })?;
         Ok(Store { log, thread: Some(thread) })
     }
 

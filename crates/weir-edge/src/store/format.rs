@@ -28,7 +28,7 @@ impl Drop for Format {
 /// Opens the folder's format file, or begins a store where there is none.
 pub fn open(folder: &Path, key: Option<&[u8; 32]>) -> Result<Format, OpenError> {
     let path = folder.join(NAME);
-    let io = |e| OpenError::Io { path: path.clone(), source: e };
+    let io = |e| OpenError::Io { path: path.clone(), error: e };
     let file = match File::open(&path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             begin(folder, key)?;
@@ -65,7 +65,7 @@ pub fn open(folder: &Path, key: Option<&[u8; 32]>) -> Result<Format, OpenError> 
 }
 
 fn begin(folder: &Path, key: Option<&[u8; 32]>) -> Result<(), OpenError> {
-    let io = |e| OpenError::Io { path: folder.into(), source: e };
+    let io = |e| OpenError::Io { path: folder.into(), error: e };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
     let has_log = fs::read_dir(folder).map_err(io)?.flatten().any(|e| e.path().extension().is_some_and(|x| x == "log"));
     if has_log {

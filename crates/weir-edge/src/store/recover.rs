@@ -44,7 +44,7 @@ struct Opened {
 }
 
 pub fn recover(folder: &Path, cipher: &Cipher) -> Result<Recovered, OpenError> {
-    let io = |e| OpenError::Io { path: folder.into(), source: e };
+    let io = |e| OpenError::Io { path: folder.into(), error: e };
     let mut segments: BTreeMap<u32, Opened> = BTreeMap::new();
     let mut stale = Vec::new();
     let mut next_segment = 1;
@@ -52,7 +52,7 @@ pub fn recover(folder: &Path, cipher: &Cipher) -> Result<Recovered, OpenError> {
         let path = entry.map_err(io)?.path();
         let Some(id) = path.file_name().and_then(|name| name.to_str()).and_then(Segment::id_of) else { continue };
         next_segment = next_segment.max(id.saturating_add(1));
-        match open(&path, id, cipher).map_err(|e| OpenError::Io { path: path.clone(), source: e })? {
+        match open(&path, id, cipher).map_err(|e| OpenError::Io { path: path.clone(), error: e })? {
             Some(opened) => {
                 segments.insert(id, opened);
             }

@@ -9,6 +9,7 @@ use std::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 use url::Url;
+use weir_config::text::counted;
 use weir_edge::{
     cache::Limits,
     credentials::Files,
@@ -123,8 +124,11 @@ async fn serve(options: Options) -> Result<ExitCode> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let server = options.server.clone();
     let running = Running::start(options).await?;
-    let sets = running.hub.cache.store.sets();
-    println!("kept: {} objects in {} lists", sets.iter().map(|set| set.objects).sum::<usize>(), sets.len());
+    let (lists, objects) = running.hub.cache.kept();
+    println!("kept: {}, {}", counted(lists, "list"), counted(objects, "object"));
+    if let Err(e) = running.hub.remote.credentials() {
+        eprintln!("warning: {e}; until it can be read, requests of the node are answered from what was kept");
+    }
     for (scheme, address) in &running.listeners {
         println!("listening on {scheme}://{address}");
     }

@@ -216,6 +216,7 @@ fn reads_are_answered_when_the_api_server_stands_still() {
     edge.kill();
     // The same after a restart without the API server.
     let edge = Edge::start(&kube, cache.path());
+    edge.says("kept: 4 lists, ");
     let mut watch = offline(&edge);
     kube.signal("kube-apiserver", "CONT");
     eventually("an answer of the API server", || edge.get(maps, &[JSON]).header("weir-cache").is_none().then_some(()));
