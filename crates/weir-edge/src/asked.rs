@@ -7,7 +7,7 @@ pub struct Asked {
     pub caller: Caller,
     /// Its bearer token.
     pub token: Option<String>,
-    /// GET or HEAD.
+    /// GET or HEAD, for the caller itself: what it is given as somebody else is neither kept nor answered from what was kept.
     pub reads: bool,
     /// HEAD: the body is not wanted.
     pub head_only: bool,
@@ -23,7 +23,8 @@ impl Asked {
         Asked {
             caller: caller.clone(),
             token: bearer(headers).map(str::to_string),
-            reads: matches!(*request.method(), Method::GET | Method::HEAD),
+            reads: matches!(*request.method(), Method::GET | Method::HEAD)
+                && !headers.keys().any(|name| name.as_str().starts_with("impersonate-")),
             head_only: *request.method() == Method::HEAD,
             accept: headers.get_all(header::ACCEPT).iter().filter_map(text).collect::<Vec<_>>().join(","),
             target: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),

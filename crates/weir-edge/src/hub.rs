@@ -55,7 +55,7 @@ impl Hub {
     /// What can be answered without the API server.
     async fn answer(&self, asked: &Asked, info: &RequestInfo, error: &RemoteError) -> Response<Body> {
         match info {
-            RequestInfo::Resource(resource) if resource.verb.reads() => match resource.verb {
+            RequestInfo::Resource(resource) if asked.reads && resource.verb.reads() => match resource.verb {
                 Verb::Watch => self.local.watch(asked, resource, self.remote.changes()).await,
                 _ => self.local.read(asked, resource).await,
             },

@@ -18,13 +18,15 @@ impl User {
     pub fn of(token: &str, digest: &[u8; 32]) -> User {
         let claims =
             || -> Option<Value> { serde_json::from_slice(&BASE64URL_NOPAD.decode(token.split('.').nth(1)?.as_bytes()).ok()?).ok() };
-        let subject = |claims: &Value| claims["sub"].as_str().filter(|sub| !sub.contains('\n')).map(str::to_string);
-        match claims() {
-            Some(claims) if subject(&claims).is_some() => {
-                User { name: subject(&claims).unwrap_or_default(), expires: claims["exp"].as_u64().unwrap_or_default() }
-            }
+        // A subject is of its issuer only.
+        let name = |claims: &Value| {
+            let name = format!("{} {}", claims["iss"].as_str()?, claims["sub"].as_str()?);
+            (!name.contains('\n')).then_some(name)
+        };
+        match claims().and_then(|claims| Some((name(&claims)?, claims))) {
+            Some((name, claims)) => User { name, expires: claims["exp"].as_u64().unwrap_or_default() },
             // A token without readable claims is a user of its own.
-            _ => User { name: format!("token:{}", data_encoding::HEXLOWER.encode(&digest[..16])), expires: 0 },
+            None => User { name: format!("token:{}", data_encoding::HEXLOWER.encode(&digest[..16])), expires: 0 },
         }
     }
 
@@ -76,10 +78,10 @@ mod tests {
     fn tokens_have_the_user_of_their_claims_until_they_expire() {
         let token = |claims: &str| format!("h.{}.s", BASE64URL_NOPAD.encode(claims.as_bytes()));
         let digest = [7; 32];
-        let account = User::of(&token(r#"{"sub":"system:serviceaccount:n:a","exp":100}"#), &digest);
-        assert_eq!(account, User { name: "system:serviceaccount:n:a".into(), expires: 100 });
+        let account = User::of(&token(r#"{"iss":"https://k","sub":"system:serviceaccount:n:a","exp":100}"#), &digest);
+        assert_eq!(account, User { name: "https://k system:serviceaccount:n:a".into(), expires: 100 });
         assert_eq!(User::read(&account.to_bytes()).as_ref(), Some(&account));
-        for odd in ["", "abc", "a.b.c", &token("[]"), &token(r#"{"sub":"a\nb"}"#)] {
+        for odd in ["", "abc", "a.b.c", &token("[]"), &token(r#"{"sub":"a"}"#), &token(r#"{"iss":"i","sub":"a\nb"}"#)] {
             assert_eq!(User::of(odd, &digest).name, "token:07070707070707070707070707070707", "{odd}");
         }
         let mut users = Users::default();

@@ -103,14 +103,27 @@ impl Drop for Edge<'_> {
     }
 }
 
-/// Nodes may do everything: what the API server allows is not the subject.
+/// A token of the service account that may read.
+fn token(kube: &Kube) -> String {
+    let body = br#"{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest","spec":{}}"#;
+    let answer = kube.api("POST", "/api/v1/namespaces/default/serviceaccounts/reader/token", "application/json", body).unwrap();
+    format!("Bearer {}", answer.json()["status"]["token"].as_str().unwrap())
+}
+
+/// Nodes and the service account may do everything: what the API server allows is not the subject.
 fn prepare(kube: &Kube) {
     kube.apply(
         "apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
 metadata: { name: nodes }
 roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin }
-subjects: [{ apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'system:nodes' }]
+subjects:
+  - { apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'system:nodes' }
+  - { kind: ServiceAccount, name: reader, namespace: default }
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: { name: reader, namespace: default }
 ",
     );
     let maps: Vec<String> = (0..5).map(|i| format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: m{i}, namespace: default, labels: {{i: 'a{i}'}}}}, data: {{x: 'é\"\\\\ {i}'}}}}")).collect();
@@ -162,6 +175,10 @@ fn reads_are_answered_when_the_api_server_stands_still() {
     let version = edge.kept("/version", JSON);
     let table = edge.kept(maps, TABLE);
     let row = edge.kept("/api/v1/namespaces/default/configmaps/m1", TABLE);
+    // What a pod has read is its own.
+    let pod = token(&kube);
+    let of_pod = edge.get("/api/v1/namespaces/default/configmaps/m2", &[JSON, ("authorization", &pod)]);
+    assert_eq!(of_pod.status, 200, "{}", of_pod.body);
     // A change that a watch brings.
     let from = list.json()["metadata"]["resourceVersion"].as_str().unwrap().to_string();
     let mut watch = edge.watch(&format!("{maps}?watch=1&resourceVersion={from}"));
@@ -205,6 +222,12 @@ fn reads_are_answered_when_the_api_server_stands_still() {
         // A token that was never seen gets nothing of what the node has kept.
         let answer = edge.get(maps, &[JSON, ("authorization", "Bearer unknown")]);
         assert_eq!(answer.status, 503, "{}", answer.body);
+        let by_pod = |path: &str| edge.get(path, &[JSON, ("authorization", &pod)]);
+        assert_eq!(by_pod("/api/v1/namespaces/default/configmaps/m2").body, of_pod.body);
+        assert_eq!(by_pod("/api/v1/namespaces/default/configmaps/m1").status, 503);
+        assert_eq!(by_pod(maps).status, 503);
+        // Nor does the node as somebody else.
+        assert_eq!(edge.get(maps, &[JSON, ("impersonate-user", "other")]).status, 503);
         // A watch begins with what there is.
         let initial = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
         let mut watch = edge.watch(&format!("{maps}?{initial}"));
