@@ -14,7 +14,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{
         OnceLock,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU8, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -28,6 +28,8 @@ pub struct Kube {
     programs: Programs,
     /// How many addresses were given out.
     addresses: AtomicU8,
+    /// How many marks the log of writes has.
+    marks: AtomicUsize,
 }
 
 impl Kube {
@@ -67,7 +69,7 @@ impl Kube {
                 panic!("kube-rig up ended with {:?}: {printed}", child.wait());
             }
         }
-        Kube { child, folder, programs, addresses: AtomicU8::new(0) }
+        Kube { child, folder, programs, addresses: AtomicU8::new(0), marks: AtomicUsize::new(0) }
     }
 
     /// The state directory of the rig.
@@ -78,6 +80,16 @@ impl Kube {
     /// A client configuration for the administrator; good for programs in the network namespace.
     pub fn kubeconfig(&self) -> PathBuf {
         self.folder.join("kubeconfig")
+    }
+
+    /// The completed writes of all clients so far, a line of JSON each.
+    pub fn audit(&self) -> Vec<String> {
+        // A write is logged behind its answer: one of ours comes after all that was seen before.
+        let mark = format!("audit-{}", self.marks.fetch_add(1, Ordering::Relaxed));
+        self.apply(&format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: {mark}, namespace: default}}}}"));
+        let (mark, log) = (format!("/configmaps/{mark}?"), self.logs().join("audit.log"));
+        let text = eventually("the log of writes", || fs::read_to_string(&log).ok().filter(|text| text.contains(&mark)));
+        text.lines().filter(|line| line.contains("\"ResponseComplete\"")).map(str::to_string).collect()
     }
 
     /// Logs of the programs, and `audit.log` with every write.

@@ -38,8 +38,8 @@ fn objects_are_applied_watched_and_checked() {
     {
         assert!(kube.object(&format!("/apis/{kind}")).is_some(), "{kind}");
     }
-    let audit = std::fs::read_to_string(kube.logs().join("audit.log")).unwrap();
-    assert!(audit.lines().any(|l| l.contains(r#""verb":"patch""#) && l.contains("httproutes/a")), "{audit}");
+    let audit = kube.audit();
+    assert!(audit.iter().any(|l| l.contains(r#""verb":"patch""#) && l.contains("httproutes/a")), "{audit:?}");
 }
 
 #[test]

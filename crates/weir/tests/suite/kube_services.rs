@@ -88,10 +88,10 @@ fn balance(kube: &Kube, namespace: &str, service: &str, address: &str) {
 
 /// Writes of Services and EndpointSlices of a namespace by gateways.
 fn writes(kube: &Kube, namespace: &str) -> usize {
-    let audit = std::fs::read_to_string(kube.logs().join("audit.log")).unwrap();
     let objects = [format!("/namespaces/{namespace}/services/"), format!("/namespaces/{namespace}/endpointslices/")];
-    let ours = |line: &&str| line.contains("fieldManager=weir") && objects.iter().any(|o| line.contains(o)) && !line.contains("/status?");
-    audit.lines().filter(ours).filter(|line| line.contains("\"ResponseComplete\"")).count()
+    let ours =
+        |line: &&String| line.contains("fieldManager=weir") && objects.iter().any(|o| line.contains(o)) && !line.contains("/status?");
+    kube.audit().iter().filter(ours).count()
 }
 
 /// The answer of a Gateway's Service: that of its endpoint, at its target port.
