@@ -5,7 +5,10 @@ use crate::{
     guard::guarded,
     object::{Decoded, Document, Key, Kind, KindInfo, Object, decode_as},
 };
-use kube::{api::ObjectMeta, core::DynamicResourceScope};
+use kube::{
+    api::{ApiResource, ObjectMeta},
+    core::DynamicResourceScope,
+};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value as Json;
 use std::{borrow::Cow, fmt, sync::Arc};
@@ -21,6 +24,20 @@ use weir_config::{
 pub struct Served {
     pub info: &'static KindInfo,
     pub version: &'static str,
+}
+
+impl Served {
+    /// As kube asks for it.
+    pub fn resource(self) -> ApiResource {
+        let Served { info, version } = self;
+        ApiResource {
+            group: info.group.into(),
+            version: version.into(),
+            api_version: info.api_version(version),
+            kind: info.name.into(),
+            plural: info.plural(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]

@@ -119,14 +119,7 @@ impl Recorder {
 
     /// By a list: this needs no right to get objects. `None` for one that is gone.
     async fn uid(&self, served: Served, key: &Key) -> kube::Result<Option<String>> {
-        let Served { info, version } = served;
-        let resource = ApiResource {
-            group: info.group.into(),
-            version: version.into(),
-            api_version: info.api_version(version),
-            kind: info.name.into(),
-            plural: info.plural(),
-        };
+        let resource = served.resource();
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &resource);
         let found = api.list_metadata(&ListParams::default().fields(&format!("metadata.name={}", key.name))).await?;
         Ok(found.items.into_iter().next().and_then(|object| object.metadata.uid))

@@ -19,7 +19,7 @@ use crate::{
 use k8s_openapi::jiff::{Timestamp, fmt::strtime};
 use kube::{
     Api, Client,
-    api::{ApiResource, DynamicObject, Patch, PatchParams},
+    api::{DynamicObject, Patch, PatchParams},
 };
 use serde_json::{Value, json};
 use std::{
@@ -237,15 +237,8 @@ impl Writer {
     }
 
     fn api(&self, served: Served, key: &Key) -> Api<DynamicObject> {
-        let Served { info, version } = served;
-        let resource = ApiResource {
-            group: info.group.into(),
-            version: version.into(),
-            api_version: info.api_version(version),
-            kind: info.name.into(),
-            plural: info.plural(),
-        };
-        match info.namespaced {
+        let resource = served.resource();
+        match served.info.namespaced {
             true => Api::namespaced_with(self.client.clone(), &key.namespace, &resource),
             false => Api::all_with(self.client.clone(), &resource),
         }

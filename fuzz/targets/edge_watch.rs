@@ -1,4 +1,4 @@
-//! Watches in protobuf: frames do not depend on how a body is cut, and an event that is read is written again as it came.
+//! Watches in JSON and protobuf: frames do not depend on how a body is cut, and an event that is read is written again as it came.
 #![no_main]
 #![allow(clippy::unwrap_used)]
 use bytes::Bytes;
@@ -9,8 +9,8 @@ use weir_edge::media::Encoding;
 
 const MAX: usize = 4096;
 
-fn frames(body: &[u8], size: usize) -> (Vec<Bytes>, Result<(), FrameError>) {
-    let (mut splitter, mut frames) = (Splitter::new(Encoding::Protobuf, MAX).unwrap(), Vec::new());
+fn frames(body: &[u8], size: usize, encoding: Encoding) -> (Vec<Bytes>, Result<(), FrameError>) {
+    let (mut splitter, mut frames) = (Splitter::new(encoding, MAX).unwrap(), Vec::new());
     for piece in body.chunks(size.max(1)) {
         splitter.push(Bytes::copy_from_slice(piece));
         loop {
@@ -28,17 +28,23 @@ fn frames(body: &[u8], size: usize) -> (Vec<Bytes>, Result<(), FrameError>) {
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((size, body)) = bytes.split_first() else { return };
-    let (whole, end) = frames(body, body.len());
-    let cut = frames(body, usize::from(*size));
+    for encoding in [Encoding::Json, Encoding::Protobuf] {
+        watch(body, usize::from(*size), encoding);
+    }
+});
+
+fn watch(body: &[u8], size: usize, encoding: Encoding) {
+    let (whole, end) = frames(body, body.len(), encoding);
+    let cut = frames(body, size, encoding);
     assert_eq!((&whole, &end), (&cut.0, &cut.1));
     for frame in whole {
         assert!(!frame.is_empty() && frame.len() <= MAX);
-        let Ok(event) = Event::read(&frame, Encoding::Protobuf) else { continue };
+        let Ok(event) = Event::read(&frame, encoding) else { continue };
         let _ = (event.ends_initial_events(), event.object.labels(), event.object.owner_references());
-        let again = encode(event.kind, event.object.bytes(), Encoding::Protobuf).unwrap();
-        let mut splitter = Splitter::new(Encoding::Protobuf, 2 * MAX).unwrap();
+        let again = encode(event.kind, event.object.bytes(), encoding).unwrap();
+        let mut splitter = Splitter::new(encoding, 2 * MAX).unwrap();
         splitter.push(again);
         let frame = splitter.next().unwrap().unwrap();
-        assert_eq!(Event::read(&frame, Encoding::Protobuf).unwrap(), event);
+        assert_eq!(Event::read(&frame, encoding).unwrap(), event);
     }
-});
+}
