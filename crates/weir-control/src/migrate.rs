@@ -1,4 +1,4 @@
-//! What becomes of the Ingress objects of Higress and ingress-nginx: a verdict for each annotation, and the equivalent objects of
+//! Migration of the Ingress objects of Higress and ingress-nginx: a verdict for each annotation, and the equivalent objects of
 //! Gateway API.
 pub mod gateway_api;
 mod yaml;
@@ -22,7 +22,7 @@ pub enum From {
     Higress,
 }
 
-/// What becomes of an annotation.
+/// The verdict on an annotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {

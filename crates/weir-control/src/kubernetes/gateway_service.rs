@@ -90,7 +90,7 @@ struct Watched {
     front: Store<EndpointSlice>,
 }
 
-/// What is to be done about the objects of a Gateway.
+/// The changes that the objects of a Gateway need.
 enum Fate {
     /// Nothing, as it is not known enough.
     Leave,
@@ -468,7 +468,7 @@ fn not_assigned(key: &Key, name: &str) -> Diagnostic {
     Diagnostic::new(Severity::Info, "AddressNotAssigned", message).help(help)
 }
 
-/// What is wrong with the addresses that the Service has; `asked` are those of the Gateway.
+/// The problem of the addresses that the Service has; `asked` are those of the Gateway.
 fn address_finding(key: &Key, name: &str, asked: &[IpAddr], have: &[String], options: &GatewayService) -> Option<Diagnostic> {
     let missing = asked.iter().find(|ip| !have.iter().any(|h| h.parse() == Ok(**ip)));
     match missing {

@@ -213,7 +213,7 @@ impl Writer {
         Some(status)
     }
 
-    /// The addresses of the Service of a Gateway; `None` as long as they, or what is wrong with them, are not known for this version.
+    /// The addresses of the Service of a Gateway; `None` until they, or their problem, are known for this version.
     fn own_service(&self, key: &Key, of: &ObjectStatus) -> Option<Vec<String>> {
         if of.details.as_ref().is_none_or(|details| details.service_ports.is_empty()) {
             return Some(Vec::new());

@@ -107,7 +107,7 @@ impl Tree {
         match kind {
             EventKind::DataChanged if is_instance => self.ask(Ask::Data, path),
             EventKind::Created | EventKind::Deleted | EventKind::ChildrenChanged if !is_instance => self.ask(Ask::Children, path),
-            // An instance that goes is told by the watch of its parent.
+            // The watch of its parent reports an instance that goes.
             _ => {}
         }
     }
@@ -237,7 +237,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// A server: nodes with their data, of which the watches are told one by one.
+    /// A server: nodes with their data, whose changes go to the watches one by one.
     #[derive(Default)]
     struct Server(BTreeMap<String, String>);
 
