@@ -61,13 +61,14 @@ func cmdUp(args []string) error {
 
 func cmdUpInside(args []string) error {
 	var r rig
-	var apply stringList
+	var apply, apiserver stringList
 	fs := flag.NewFlagSet("up", flag.ExitOnError)
 	r.flags(fs)
 	images := fs.String("images", "", "image map: which local program stands for which image (default: those of the suite)")
 	apiOnly := fs.Bool("api-only", false, "etcd and kube-apiserver only: no controllers and no pods")
 	remove := fs.Bool("rm", false, "remove the state directory at the end")
 	verbosity := fs.String("v", "1", "log level of the Kubernetes components")
+	fs.Var(&apiserver, "apiserver-arg", "argument of kube-apiserver, after those of the rig (repeatable)")
 	fs.Var(&apply, "apply", "file or directory of objects to apply once the API is ready (repeatable)")
 	if err := r.parse(fs, args); err != nil {
 		return err
@@ -92,7 +93,7 @@ func cmdUpInside(args []string) error {
 		_ = os.Remove(r.path("pid"))
 	}()
 	up := make(chan error, 1)
-	go func() { up <- r.up(ps, *images, *apiOnly, *verbosity, apply) }()
+	go func() { up <- r.up(ps, *images, *apiOnly, *verbosity, apiserver, apply) }()
 	select {
 	case err := <-up:
 		if err != nil {
@@ -123,7 +124,7 @@ func (r *rig) fresh() error {
 	return os.WriteFile(r.path("pid"), []byte(strconv.Itoa(os.Getpid())), 0o644)
 }
 
-func (r *rig) up(ps *processes, images string, apiOnly bool, verbosity string, apply []string) error {
+func (r *rig) up(ps *processes, images string, apiOnly bool, verbosity string, apiserver, apply []string) error {
 	begin := time.Now()
 	step := func(format string, a ...any) {
 		fmt.Printf("%6.2fs  %s\n", time.Since(begin).Seconds(), fmt.Sprintf(format, a...))
@@ -154,7 +155,7 @@ func (r *rig) up(ps *processes, images string, apiOnly bool, verbosity string, a
 		"--listen-peer-urls", "http://127.0.0.1:2380"); err != nil {
 		return err
 	}
-	if err := ps.start("kube-apiserver", "kube-apiserver",
+	if err := ps.start("kube-apiserver", append([]string{"kube-apiserver",
 		"--etcd-servers", "http://127.0.0.1:2379",
 		"--bind-address", "0.0.0.0", "--advertise-address", nodeIP, "--secure-port", apiserverPort,
 		"--tls-cert-file", pki("apiserver.crt"), "--tls-private-key-file", pki("apiserver.key"),
@@ -166,7 +167,7 @@ func (r *rig) up(ps *processes, images string, apiOnly bool, verbosity string, a
 		"--audit-policy-file", pki("audit.yaml"), "--audit-log-path", r.path("logs", "audit.log"),
 		"--kubelet-certificate-authority", pki("ca.crt"),
 		"--kubelet-client-certificate", pki("kubelet-client.crt"), "--kubelet-client-key", pki("kubelet-client.key"),
-		"--kubelet-preferred-address-types", "InternalIP", "--v", verbosity); err != nil {
+		"--kubelet-preferred-address-types", "InternalIP", "--v", verbosity}, apiserver...)...); err != nil {
 		return err
 	}
 	cfg, err := r.config()

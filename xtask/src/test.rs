@@ -22,7 +22,6 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("valgrind", "valgrind"),
     ("g++", "g++"),
     ("openssl", "openssl"),
-    ("etcd", "etcd-server"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("nsenter", "util-linux"),

@@ -11,13 +11,13 @@ use std::{
 };
 
 /// What a cluster without pods needs.
-pub const API: &[&str] = &["kube-rig", "kube-apiserver"];
+pub const API: &[&str] = &["kube-rig", "etcd", "kube-apiserver"];
 
 /// What the conformance suite needs.
-pub const SUITE: &[&str] = &["kube-rig", "kube-apiserver", "kube-controller-manager", "echo-basic", "coredns", "conformance.test"];
+pub const SUITE: &[&str] = &["kube-rig", "etcd", "kube-apiserver", "kube-controller-manager", "echo-basic", "coredns", "conformance.test"];
 
 /// What measures a gateway with many routes.
-pub const SCALE: &[&str] = &["kube-rig", "kube-apiserver", "kube-controller-manager", "scale"];
+pub const SCALE: &[&str] = &["kube-rig", "etcd", "kube-apiserver", "kube-controller-manager", "scale"];
 
 /// What renders the chart.
 pub const HELM: &[&str] = &["helm"];
@@ -30,6 +30,7 @@ const PROGRAMS: &[(&str, &str, &[&str])] = &[
     ("scale", "", &["build", "./scale"]),
     ("envoy-gateway", "envoy-gateway", &["build", "github.com/envoyproxy/gateway/cmd/envoy-gateway"]),
     ("coredns", "coredns", &["build", "."]),
+    ("etcd", "etcd", &["build", "go.etcd.io/etcd/server/v3"]),
     ("kube-apiserver", "kubernetes", &["build", "k8s.io/kubernetes/cmd/kube-apiserver"]),
     ("kube-controller-manager", "kubernetes", &["build", "k8s.io/kubernetes/cmd/kube-controller-manager"]),
     ("helm", "helm", &["build", "helm.sh/helm/v3/cmd/helm"]),

@@ -179,6 +179,10 @@ fn reads_are_answered_when_the_api_server_stands_still() {
     let pod = token(&kube);
     let of_pod = edge.get("/api/v1/namespaces/default/configmaps/m2", &[JSON, ("authorization", &pod)]);
     assert_eq!(of_pod.status, 200, "{}", of_pod.body);
+    // A list that the API server streams.
+    let initial = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+    let services = "/api/v1/namespaces/default/services";
+    until(&mut edge.watch(&format!("{services}?{initial}")), "k8s.io/initial-events-end");
     // A change that a watch brings.
     let from = list.json()["metadata"]["resourceVersion"].as_str().unwrap().to_string();
     let mut watch = edge.watch(&format!("{maps}?watch=1&resourceVersion={from}"));
@@ -228,8 +232,9 @@ fn reads_are_answered_when_the_api_server_stands_still() {
         assert_eq!(by_pod(maps).status, 503);
         // Nor does the node as somebody else.
         assert_eq!(edge.get(maps, &[JSON, ("impersonate-user", "other")]).status, 503);
+        let streamed = edge.get(services, &[JSON]);
+        assert_eq!((streamed.status, streamed.json()["items"][0]["metadata"]["name"].as_str()), (200, Some("kubernetes")), "{streamed:?}");
         // A watch begins with what there is.
-        let initial = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
         let mut watch = edge.watch(&format!("{maps}?{initial}"));
         let seen = until(&mut watch, "k8s.io/initial-events-end");
         assert_eq!(seen.matches("\"type\":\"ADDED\"").count(), wanted.len());
@@ -239,7 +244,7 @@ fn reads_are_answered_when_the_api_server_stands_still() {
     edge.kill();
     // The same after a restart without the API server.
     let edge = Edge::start(&kube, cache.path());
-    edge.says("kept: 4 lists, ");
+    edge.says("kept: 5 lists, ");
     let mut watch = offline(&edge);
     kube.signal("kube-apiserver", "CONT");
     eventually("an answer of the API server", || edge.get(maps, &[JSON]).header("weir-cache").is_none().then_some(()));
