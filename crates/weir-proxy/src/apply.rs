@@ -290,7 +290,7 @@ impl Applier {
             listeners: self.listeners.given().map(|(n, l)| (n.clone(), l.clone())).collect(),
             routes: self.routes.given().collect(),
             clusters: self.clusters.clusters().map(|(n, c)| (n.clone(), c.clone())).collect(),
-            endpoints: self.clusters.endpoints().iter().map(|(n, e)| (n.clone(), e.clone())).collect(),
+            endpoints: self.clusters.endpoints().map(|(n, e)| (n.clone(), e.clone())).collect(),
             secrets: self.secrets.given().map(|(n, s)| (n.clone(), s.clone())).collect(),
             plugins: self.plugins.clone(),
         }

@@ -65,7 +65,7 @@ async fn a_request_names_its_endpoint() {
     // By the host that a request names.
     let forward = proxy.shared().clusters.find("dynamic").unwrap().current().unwrap().forward.clone().unwrap();
     let first = forward.endpoint("A.test", 8080).await.unwrap();
-    assert_eq!((first.address.to_string().as_str(), first.hostname.as_deref()), ("127.0.0.1:8080", Some("a.test")));
+    assert_eq!((first.address.to_string().as_str(), first.hostname()), ("127.0.0.1:8080", Some("a.test")));
     let asked = server.questions.load(std::sync::atomic::Ordering::Relaxed);
     let second = forward.endpoint("a.test", 8080).await.unwrap();
     assert!(std::sync::Arc::ptr_eq(&first, &second));

@@ -188,7 +188,7 @@ fn cluster_text(c: &ClusterRt, out: &mut String) {
     let _ = writeln!(out, "{name}::added_via_api::true");
     for e in &c.endpoints.load().endpoints {
         let at = format!("{name}::{}", e.address);
-        let _ = writeln!(out, "{at}::hostname::{}", e.hostname.as_deref().unwrap_or_default());
+        let _ = writeln!(out, "{at}::hostname::{}", e.hostname().unwrap_or_default());
         let _ = writeln!(out, "{at}::health_flags::{}", health(e));
         let _ = writeln!(out, "{at}::weight::{}", e.config.weight);
         let _ = writeln!(out, "{at}::zone::{}", e.config.locality.as_deref().unwrap_or_default());
@@ -203,7 +203,7 @@ fn cluster_json(c: &ClusterRt) -> Value {
             "health_status": { "eds_health_status": e.config.health },
             "weight": e.config.weight,
             "priority": e.config.priority,
-            "hostname": e.hostname,
+            "hostname": e.hostname(),
             "locality": { "zone": e.config.locality },
         })
     };

@@ -32,7 +32,7 @@ pub(super) struct Edits {
 impl Routes {
     pub fn set(&mut self, name: &Name, host: &Arc<VirtualHost>, clusters: &ClusterRegistry, edits: &mut Edits) {
         let config = self.configs.entry(name.clone()).or_insert_with(|| RouteConfigRt::new(name.clone()));
-        self.count -= config.hosts().get(&host.name).map_or(0, |h| h.config().routes.len());
+        self.count -= config.host(&host.name).map_or(0, |h| h.config().routes.len());
         self.count += host.routes.len();
         let touched = config.set(host, &mut |name| clusters.slot(name), &mut edits.patterns);
         edits.note(name, touched);
@@ -40,7 +40,7 @@ impl Routes {
 
     pub fn remove(&mut self, name: &Name, host: &Name, edits: &mut Edits) {
         let Some(config) = self.configs.get_mut(name) else { return };
-        self.count -= config.hosts().get(host).map_or(0, |h| h.config().routes.len());
+        self.count -= config.host(host).map_or(0, |h| h.config().routes.len());
         let touched = config.remove(host);
         if config.is_empty() {
             self.configs.remove(name);
@@ -56,7 +56,7 @@ impl Routes {
     /// `None`: there is no such virtual host.
     pub fn findings(&self, name: &Name, host: &Name) -> Option<Vec<Diagnostic>> {
         let config = self.configs.get(name)?;
-        config.hosts().contains_key(host).then(|| config.findings(host))
+        config.host(host).map(|_| config.findings(host))
     }
 
     pub fn count(&self) -> usize {
@@ -72,7 +72,7 @@ impl Routes {
     /// As they were given, the virtual hosts by name.
     pub fn given(&self) -> impl Iterator<Item = (Name, Arc<RouteConfiguration>)> {
         self.configs.iter().map(|(name, config)| {
-            let mut virtual_hosts: Vec<_> = config.hosts().values().map(|h| h.config().clone()).collect();
+            let mut virtual_hosts: Vec<_> = config.hosts().map(|h| h.config().clone()).collect();
             virtual_hosts.sort_by(|a, b| a.name.cmp(&b.name));
             (name.clone(), Arc::new(RouteConfiguration { name: name.clone(), virtual_hosts }))
         })

@@ -153,7 +153,7 @@ fn names(assignment: &ClusterLoadAssignment, logical: bool, before: &EndpointSet
         }
     }
     for e in &before.endpoints {
-        if let Some(known) = e.hostname.as_ref().and_then(|h| out.get_mut(h))
+        if let Some(known) = e.hostname().and_then(|h| out.get_mut(h))
             && !known.addresses.contains(&e.address.ip())
         {
             known.addresses.push(e.address.ip());

@@ -120,7 +120,10 @@ impl ForwardProxy {
         let address = SocketAddr::new(answer.addresses[0], port);
         let endpoint = match known {
             Some((endpoint, _)) if answer.addresses.contains(&endpoint.address.ip()) => endpoint,
-            _ => Arc::new(EndpointRt::new(address, Some(key.0.as_str().into()), Arc::new(Endpoint::new(Address::Socket(address))))),
+            _ => {
+                let named = Address::Name { host: key.0.clone(), port };
+                Arc::new(EndpointRt::new(address, Arc::new(Endpoint::new(named))))
+            }
         };
         self.remember(key, Entry { endpoint: endpoint.clone(), until: now + answer.ttl, used: now });
         Ok(endpoint)

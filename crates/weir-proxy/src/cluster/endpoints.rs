@@ -7,9 +7,7 @@ use weir_config::model::{Address, ClusterLoadAssignment, Endpoint, HealthStatus}
 #[derive(Debug, PartialEq)]
 pub struct EndpointRt {
     pub address: SocketAddr,
-    /// The name that it was resolved from: for `auto_host_rewrite` and for TLS.
-    pub hostname: Option<Arc<str>>,
-    /// Weight, priority, locality, labels, and what the source says of its health.
+    /// The name that the address comes from, weight, priority, locality, labels, and what the source says of its health.
     pub config: Arc<Endpoint>,
     /// What requests to it came to.
     pub outlier: HostState,
@@ -20,7 +18,7 @@ pub struct EndpointRt {
 /// All usable addresses. An endpoint that stays keeps its `Arc` from one set to the next.
 #[derive(Debug, Default)]
 pub struct EndpointSet {
-    pub endpoints: Vec<Arc<EndpointRt>>,
+    pub endpoints: Box<[Arc<EndpointRt>]>,
 }
 
 impl EndpointSet {
@@ -31,16 +29,16 @@ impl EndpointSet {
         previous: &EndpointSet,
         resolve: &dyn Fn(&str) -> Vec<std::net::IpAddr>,
     ) -> EndpointSet {
-        let mut out = EndpointSet { endpoints: Vec::with_capacity(assignment.endpoints.len()) };
+        let mut endpoints = Vec::with_capacity(assignment.endpoints.len());
         let mut seen = std::collections::HashSet::with_capacity(assignment.endpoints.len());
         let old: std::collections::HashMap<_, _> = previous.endpoints.iter().map(|e| (e.address, e)).collect();
         let mut add = |address: SocketAddr, hostname: Option<&str>, config: &Arc<Endpoint>| {
             if !seen.insert(address) {
                 return;
             }
-            let kept = old.get(&address).filter(|e| e.hostname.as_deref() == hostname && *e.config == **config);
-            let new = || Arc::new(EndpointRt::new(address, hostname.map(Arc::from), config.clone()));
-            out.endpoints.push(kept.map_or_else(new, |e| (*e).clone()));
+            let kept = old.get(&address).filter(|e| e.hostname() == hostname && *e.config == **config);
+            let new = || Arc::new(EndpointRt::new(address, config.clone()));
+            endpoints.push(kept.map_or_else(new, |e| (*e).clone()));
         };
         for e in &assignment.endpoints {
             match &e.address {
@@ -52,7 +50,7 @@ impl EndpointSet {
                 }
             }
         }
-        out
+        EndpointSet { endpoints: endpoints.into() }
     }
 
     /// Whether both hold the same endpoints in the same order.
@@ -63,8 +61,15 @@ impl EndpointSet {
 
 impl EndpointRt {
     /// One that was not there before.
-    pub fn new(address: SocketAddr, hostname: Option<Arc<str>>, config: Arc<Endpoint>) -> EndpointRt {
-        EndpointRt { address, hostname, config, outlier: HostState::default(), since: Instant::now() }
+    pub fn new(address: SocketAddr, config: Arc<Endpoint>) -> EndpointRt {
+        EndpointRt { address, config, outlier: HostState::default(), since: Instant::now() }
+    }
+    /// The name that it was resolved from: for `auto_host_rewrite` and for TLS.
+    pub fn hostname(&self) -> Option<&str> {
+        match &self.config.address {
+            Address::Name { host, .. } => Some(host),
+            Address::Socket(_) => None,
+        }
     }
     /// Whether the source lets it take new requests.
     pub fn accepts_requests(&self) -> bool {

@@ -6,8 +6,10 @@ use crate::{
     verdict::Verdicts,
 };
 use arc_swap::ArcSwap;
+use hashbrown::HashTable;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
+    hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex},
 };
 use tokio::{runtime::Handle, sync::watch};
@@ -17,18 +19,35 @@ use weir_config::{
 };
 use weir_net::{dns::Resolver, tls};
 
-/// A cluster as it was given. Dropping it ends the task that follows its names.
+/// What was given for a cluster's name, which the slot has: the cluster, its endpoints, or both.
 struct Entry {
-    config: Arc<Cluster>,
     slot: Arc<ClusterSlot>,
-    follower: Option<Box<Follower>>,
+    config: Option<Arc<Cluster>>,
+    /// For a cluster of the type EDS.
+    endpoints: Option<Arc<ClusterLoadAssignment>>,
+    /// `None` for most clusters.
+    rare: Option<Box<Rare>>,
+}
+
+/// What few clusters have.
+#[derive(Default)]
+struct Rare {
+    /// Of one with names. Dropping it ends the task that follows them.
+    follower: Option<Follower>,
     /// What setting up TLS found.
-    findings: Box<[Diagnostic]>,
+    findings: Vec<Diagnostic>,
 }
 
 impl Entry {
+    fn findings(&self) -> &[Diagnostic] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.findings)
+    }
     fn refused(&self) -> bool {
-        self.findings.iter().any(|d| d.severity == Severity::Error)
+        self.findings().iter().any(|d| d.severity == Severity::Error)
+    }
+    fn set_rare(&mut self, follower: Option<Follower>, findings: Vec<Diagnostic>) {
+        let any = follower.is_some() || !findings.is_empty();
+        self.rare = any.then(|| Box::new(Rare { follower, findings }));
     }
 }
 
@@ -39,8 +58,11 @@ pub(crate) struct Manager {
     runtime: Handle,
     connections: Arc<UpstreamConnections>,
     verdicts: Arc<Verdicts>,
-    clusters: HashMap<Name, Entry>,
-    endpoints: HashMap<Name, Arc<ClusterLoadAssignment>>,
+    /// By the names of the slots.
+    entries: HashTable<Entry>,
+    hasher: RandomState,
+    /// How many entries have a cluster.
+    count: usize,
     /// Clusters by the secrets that they name.
     users: HashMap<Name, BTreeSet<Name>>,
     /// Clusters that were built so far; for tests.
@@ -71,8 +93,9 @@ impl Manager {
             runtime,
             connections,
             verdicts,
-            clusters: HashMap::new(),
-            endpoints: HashMap::new(),
+            entries: HashTable::new(),
+            hasher: RandomState::new(),
+            count: 0,
             users: HashMap::new(),
             #[cfg(test)]
             built: 0,
@@ -85,31 +108,52 @@ impl Manager {
         for secret in secrets_of(&cluster) {
             self.users.entry(secret.clone()).or_default().insert(name.clone());
         }
-        match self.clusters.get_mut(&name) {
-            Some(entry) => {
-                let before = std::mem::replace(&mut entry.config, cluster.clone());
-                self.forget_users(&before, Some(&cluster));
-            }
-            None => {
-                let slot = self.registry.slot(&name);
-                self.clusters.insert(name, Entry { config: cluster, slot, follower: None, findings: Box::default() });
-            }
+        match self.entry(&name).config.replace(cluster.clone()) {
+            Some(before) => self.forget_users(&before, Some(&cluster)),
+            None => self.count += 1,
         }
+    }
+
+    /// The entry of a name; an empty one is made where there is none.
+    fn entry(&mut self, name: &Name) -> &mut Entry {
+        let (registry, hasher) = (&self.registry, &self.hasher);
+        let empty = || Entry { slot: registry.slot(name), config: None, endpoints: None, rare: None };
+        let hash = |entry: &Entry| hasher.hash_one(&entry.slot.name);
+        self.entries.entry(hasher.hash_one(name), |e| e.slot.name == *name, hash).or_insert_with(empty).into_mut()
+    }
+
+    fn get(&self, name: &Name) -> Option<&Entry> {
+        self.entries.find(self.hasher.hash_one(name), |e| e.slot.name == *name)
+    }
+
+    /// Changes an entry, if there is one; without a cluster and endpoints it goes.
+    fn edit<T>(&mut self, name: &Name, edit: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        let mut found = self.entries.find_entry(self.hasher.hash_one(name), |e| e.slot.name == *name).ok()?;
+        let made = edit(found.get_mut());
+        if found.get().config.is_none() && found.get().endpoints.is_none() {
+            found.remove();
+        }
+        Some(made)
     }
 
     /// Notes the endpoints of a cluster, which is still to be built; `None`: they are gone.
     pub fn set_endpoints(&mut self, cluster: &Name, endpoints: Option<Arc<ClusterLoadAssignment>>) {
         match endpoints {
-            Some(endpoints) => _ = self.endpoints.insert(cluster.clone(), endpoints),
-            None => _ = self.endpoints.remove(cluster),
+            Some(endpoints) => self.entry(cluster).endpoints = Some(endpoints),
+            None => _ = self.edit(cluster, |entry| entry.endpoints = None),
         }
     }
 
     /// Empties the slot of a cluster that is gone.
     pub fn remove(&mut self, name: &Name) {
-        if let Some(entry) = self.clusters.remove(name) {
+        let remove = |entry: &mut Entry| {
+            entry.rare = None;
             entry.slot.publish(None);
-            self.forget_users(&entry.config, None);
+            entry.config.take()
+        };
+        if let Some(before) = self.edit(name, remove).flatten() {
+            self.count -= 1;
+            self.forget_users(&before, None);
         }
     }
 
@@ -132,14 +176,16 @@ impl Manager {
         secrets.iter().filter_map(|s| self.users.get(s)).flatten()
     }
 
+    /// In no order.
     pub fn clusters(&self) -> impl Iterator<Item = (&Name, &Arc<Cluster>)> {
-        self.clusters.iter().map(|(name, e)| (name, &e.config))
+        self.entries.iter().filter_map(|e| Some((&e.slot.name, e.config.as_ref()?)))
     }
-    pub fn endpoints(&self) -> &HashMap<Name, Arc<ClusterLoadAssignment>> {
-        &self.endpoints
+    /// By the name of their cluster, in no order.
+    pub fn endpoints(&self) -> impl Iterator<Item = (&Name, &Arc<ClusterLoadAssignment>)> {
+        self.entries.iter().filter_map(|e| Some((&e.slot.name, e.endpoints.as_ref()?)))
     }
     pub fn len(&self) -> usize {
-        self.clusters.len()
+        self.count
     }
 
     /// Builds and publishes one cluster. `None`: there is no such cluster. Later findings, of its names, come as verdicts with
@@ -147,46 +193,38 @@ impl Manager {
     pub fn build(&mut self, name: &Name, secrets: &Secrets, changed_secrets: &HashSet<Name>, revision: u64) -> Option<Built> {
         #[cfg(test)]
         (self.built += 1);
-        let mut entry = self.clusters.remove(name)?;
-        let built = self.build_entry(&mut entry, secrets, changed_secrets, revision);
-        self.clusters.insert(name.clone(), entry);
-        Some(built)
-    }
-
-    fn build_entry(&self, entry: &mut Entry, secrets: &Secrets, changed_secrets: &HashSet<Name>, revision: u64) -> Built {
-        let (cluster, slot) = (entry.config.clone(), entry.slot.clone());
+        let entry = self.get(name)?;
+        let (cluster, slot) = (entry.config.clone()?, entry.slot.clone());
         let before = slot.current();
-        let tls = match self.tls(&cluster, before.as_deref(), entry, secrets, changed_secrets) {
-            Ok((tls, findings)) => {
-                entry.findings = findings.into();
-                tls
-            }
+        let (tls, findings) = match self.tls(&cluster, before.as_deref(), entry, secrets, changed_secrets) {
+            Ok(made) => made,
             Err(findings) => {
-                entry.findings = findings.as_slice().into();
-                if let Some(follower) = &entry.follower {
-                    follower.say(revision, findings.clone());
-                }
-                return Built { findings, warming: None };
+                let refuse = |entry: &mut Entry| {
+                    let follower = entry.rare.take().and_then(|rare| rare.follower);
+                    follower.iter().for_each(|follower| follower.say(revision, findings.clone()));
+                    entry.set_rare(follower, findings.clone());
+                };
+                self.edit(name, refuse);
+                return Some(Built { findings, warming: None });
             }
         };
-        let findings = entry.findings.to_vec();
         let previous = before.as_ref().map(|b| b.endpoints.load_full()).unwrap_or_default();
         // Until names are resolved anew, the addresses that they had serve on.
-        let known =
-            |name: &str| previous.endpoints.iter().filter(|e| e.hostname.as_deref() == Some(name)).map(|e| e.address.ip()).collect();
+        let known = |name: &str| previous.endpoints.iter().filter(|e| e.hostname() == Some(name)).map(|e| e.address.ip()).collect();
         let assignment = match &cluster.discovery {
             Discovery::Static(a) | Discovery::StrictDns(a) | Discovery::LogicalDns(a) => Some(a),
-            Discovery::Eds => self.endpoints.get(&cluster.name),
+            Discovery::Eds => entry.endpoints.as_ref(),
             Discovery::DynamicForwardProxy { .. } => None,
         };
         let set = assignment.map(|a| EndpointSet::build(a, &previous, &known)).unwrap_or_default();
         // Endpoints of any kind may be given by name (Istio's ServiceEntry lets them): all names are followed.
         let named = assignment.filter(|a| a.endpoints.iter().any(|e| matches!(e.address, Address::Name { .. })));
+        let named = named.cloned();
         // What followed the names of the version before must not publish for this one.
-        entry.follower = None;
+        self.edit(name, |entry| entry.set_rare(None, findings.clone()));
         if let Some(b) = before.as_ref().filter(|b| named.is_none() && Arc::ptr_eq(&b.config, &cluster) && same_client(&b.tls, &tls)) {
             slot.publish_endpoints(b, set);
-            return Built { findings, warming: None };
+            return Some(Built { findings, warming: None });
         }
         let (resolved, resolving) = watch::channel(Resolved::No);
         let warming = (named.is_some() && set.endpoints.is_empty()).then_some(resolving);
@@ -200,19 +238,22 @@ impl Manager {
             warming: warming.clone(),
         });
         slot.publish(Some(rt.clone()));
-        entry.follower = named.map(|assignment| {
+        let follower = named.map(|assignment| {
             let following = discovery::Following {
                 slot,
                 cluster: rt,
-                assignment: assignment.clone(),
+                assignment,
                 resolver: self.resolver.clone(),
                 resolved,
                 verdicts: self.verdicts.clone(),
                 said: Arc::new(Mutex::new(discovery::Said { revision, findings: findings.clone() })),
             };
-            Box::new(following.start(&self.runtime))
+            following.start(&self.runtime)
         });
-        Built { findings, warming }
+        if follower.is_some() {
+            self.edit(name, |entry| entry.set_rare(follower, findings.clone()));
+        }
+        Some(Built { findings, warming })
     }
 
     /// The TLS client of a cluster: the one before, with its sessions, while all that it is made of stays.
@@ -231,7 +272,7 @@ impl Manager {
             && !secrets_of(cluster).any(|s| changed_secrets.contains(s))
             && !entry.refused()
         {
-            return Ok((before.tls.clone(), entry.findings.to_vec()));
+            return Ok((before.tls.clone(), entry.findings().to_vec()));
         }
         let mut findings = Vec::new();
         let client = client(options, secrets, &mut findings);

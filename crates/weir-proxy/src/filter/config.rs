@@ -91,9 +91,11 @@ impl Override {
 
 /// What a route has in place of the configurations in the list. It includes what its virtual host has.
 #[derive(Clone, Default)]
-pub struct Overrides {
-    entries: Box<[(FilterId, Override)]>,
-    /// What the filters of the entries may want.
+pub struct Overrides(Option<Arc<Entries>>);
+
+struct Entries {
+    list: Box<[(FilterId, Override)]>,
+    /// What the filters of the list may want.
     bodies: [BodyMode; 2],
 }
 
@@ -112,7 +114,10 @@ fn invalid(filter: &Name, why: Invalid) -> Invalid {
 impl Overrides {
     /// The error says which filter's configuration cannot be used.
     pub fn compile(of: &PerFilterConfig, host: &Overrides, patterns: &mut Patterns) -> Result<Overrides, Invalid> {
-        let mut entries = Vec::with_capacity(of.len() + host.entries.len());
+        if of.is_empty() {
+            return Ok(host.clone());
+        }
+        let mut entries = Vec::with_capacity(of.len() + host.entries().len());
         for (name, entry) in of {
             let entry = match entry {
                 FilterOverride::Disabled => Override::Disabled,
@@ -124,17 +129,21 @@ impl Overrides {
             entries.push((FilterId::of(name), entry));
         }
         let own = entries.len();
-        for entry in &host.entries {
+        for entry in host.entries() {
             if !entries[..own].iter().any(|(id, _)| *id == entry.0) {
                 entries.push(entry.clone());
             }
         }
         let bodies = join(entries.iter().map(|(_, entry)| entry.bodies()));
-        Ok(Overrides { entries: entries.into(), bodies })
+        Ok(Overrides(Some(Arc::new(Entries { list: entries.into(), bodies }))))
+    }
+
+    fn entries(&self) -> &[(FilterId, Override)] {
+        self.0.as_ref().map_or(&[], |entries| &entries.list)
     }
 
     fn get(&self, id: FilterId) -> Option<&Override> {
-        self.entries.iter().find(|(other, _)| *other == id).map(|(_, entry)| entry)
+        self.entries().iter().find(|(other, _)| *other == id).map(|(_, entry)| entry)
     }
 }
 
@@ -211,7 +220,7 @@ impl FilterList {
 
     /// Whether any filter runs.
     pub fn is_used(&self, overrides: Option<&Overrides>) -> bool {
-        match overrides.filter(|o| !o.entries.is_empty()) {
+        match overrides.filter(|o| o.0.is_some()) {
             None => !self.on_by_default.is_empty(),
             overrides => (0..self.len()).any(|position| self.config(position, overrides).is_some()),
         }
@@ -219,12 +228,12 @@ impl FilterList {
 
     /// What the filters of a route may want of the bodies.
     pub fn bodies(&self, overrides: Option<&Overrides>) -> [BodyMode; 2] {
-        join([self.bodies].into_iter().chain(overrides.map(|o| o.bodies)))
+        join([self.bodies].into_iter().chain(overrides.and_then(|o| o.0.as_ref()).map(|entries| entries.bodies)))
     }
 
     /// The filters that run, from a position on, each with its own.
     pub fn chosen<'a>(&'a self, from: usize, overrides: Option<&'a Overrides>, mut with: impl FnMut(usize, &'a FilterConfig)) {
-        match overrides.filter(|o| !o.entries.is_empty()) {
+        match overrides.filter(|o| o.0.is_some()) {
             None => self.on_by_default.iter().filter(|p| **p >= from).for_each(|p| with(*p, &self.filters[*p].config)),
             overrides => {
                 for position in from..self.len() {

@@ -173,9 +173,9 @@ impl<'a> ActiveStream<'a> {
         match &route.action {
             ActionRt::Forward(forward) => self.forward(&route, forward).await,
             ActionRt::Redirect(redirect) => Err(self.redirect(&route, redirect)),
-            ActionRt::Direct { status, body } => {
+            ActionRt::Direct(direct) => {
                 self.hcm.stats.rq_direct_response.inc();
-                Err(End::Reply(Reply::new(*status, Detail::DirectResponse).body(body.to_vec()), Flags::default()))
+                Err(End::Reply(Reply::new(direct.status, Detail::DirectResponse).body(direct.body.to_vec()), Flags::default()))
             }
         }
     }

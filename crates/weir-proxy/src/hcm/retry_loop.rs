@@ -100,14 +100,14 @@ impl ActiveStream<'_> {
     fn answer_of(&self, plan: &Plan<'_>, host: &Rc<Host>) -> retry::Outcome {
         let resp = self.s.resp.borrow();
         plan.cluster.report(host, outlier::Outcome::Status(resp.status), self.w.moment());
-        let rate_limited = plan.forward.retry.is_some() && resp.headers.get_named(b"x-envoy-ratelimited").is_some();
+        let rate_limited = plan.forward.retry().is_some() && resp.headers.get_named(b"x-envoy-ratelimited").is_some();
         retry::Outcome::Response { status: resp.status, grpc_status: self.grpc_status(), rate_limited }
     }
 
     /// Whether there is to be another try: asked for, possible, within the number, the circuit breaker and the budget.
     fn another<'a>(&mut self, plan: &Plan<'a>, outcome: retry::Outcome, retries: u32, resend: bool) -> Option<Again<'a>> {
         let stats = &plan.cluster.stats;
-        let wanted = plan.forward.retry.as_deref().filter(|r| r.retries(outcome));
+        let wanted = plan.forward.retry().filter(|r| r.retries(outcome));
         let Some(retry) = wanted else {
             if retries > 0 && matches!(outcome, retry::Outcome::Response { .. }) {
                 stats.upstream_rq_retry_success.inc();

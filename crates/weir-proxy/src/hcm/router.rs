@@ -33,7 +33,7 @@ impl ActiveStream<'_> {
     }
 
     pub(super) async fn forward(&mut self, route: &RouteRt, forward: &ForwardRt) -> Result<After, End> {
-        let kept = forward.session.as_ref().and_then(|config| {
+        let kept = forward.session().and_then(|config| {
             let session = Session::of_request(config, &*self.s.req.borrow(), self.now_seconds())?;
             Some((session, forward.target_of(&session)?))
         });
@@ -43,7 +43,7 @@ impl ActiveStream<'_> {
         let Some(target) = kept.map(|(_, target)| target).or_else(|| forward.choose(spread)) else {
             return Err(End::reply(500, Flags::NO_CLUSTER_FOUND, Detail::ClusterNotFound));
         };
-        if let Some(redirect) = &target.redirect {
+        if let Some(redirect) = target.redirect() {
             return Err(self.redirect(route, redirect));
         }
         let Some(slot) = &target.cluster else {
@@ -65,14 +65,14 @@ impl ActiveStream<'_> {
             cluster.stats.upstream_rq_pending_overflow.inc();
             return Err(self.overloaded());
         };
-        let errors = forward.error_backend.as_deref().map(|backend| Errors::new(backend, self.s.req.borrow().target()));
+        let errors = forward.error_backend().map(|backend| Errors::new(backend, self.s.req.borrow().target()));
         self.edit_request(route, forward, target);
         let protocol = Protocol::of(&cluster, self.h2);
         let watched = self.chain.as_ref().is_some_and(|c| c.wants_body(Direction::Request));
         let shadows = mirror::chosen(&self.w.clusters, forward, target);
         // A copy needs the body in hand.
         let shadowed = !shadows.is_empty();
-        let resends = errors.is_some() || forward.retry.as_deref().is_some_and(RetryRt::holds_body);
+        let resends = errors.is_some() || forward.retry().is_some_and(RetryRt::holds_body);
         let held = shadowed || resends && !self.request.reader.is_done();
         let raw = !self.h2 && protocol == Protocol::Http1 && !watched && !held;
         let by = &cluster.rt.config.hash_policy;
@@ -83,11 +83,11 @@ impl ActiveStream<'_> {
         };
         let rewrite_host = matches!(forward.host_rewrite(target), Some(HostRewrite::Auto));
         let plan = Plan { route, forward, target, cluster, hash, protocol, raw, rewrite_host, _permit: permit };
-        let timeout = forward.timeout.or(self.hcm.config().timeouts.route_timeout);
+        let timeout = forward.timeout().or(self.hcm.config().timeouts.route_timeout);
         self.set_deadlines(forward, timeout);
         // A request that nobody may send again is not held; HTTP/2 may refuse any.
         let again = resends
-            || forward.retry.is_some()
+            || forward.retry().is_some()
             || shadowed
             || plan.protocol != Protocol::Http1
             || self.s.req.borrow().method.is_idempotent();
@@ -124,7 +124,7 @@ impl ActiveStream<'_> {
         if let Some(limit) = self.grpc_timeout() {
             self.clock.deadline = start.saturating_add(limit);
         }
-        if let Some(idle) = forward.idle_timeout {
+        if let Some(idle) = forward.idle_timeout() {
             self.clock.set_idle(self.w.moment(), nanos(idle));
         }
     }
@@ -219,7 +219,7 @@ impl ActiveStream<'_> {
 
     /// Tells the client of its session, if it is a new one.
     pub(super) fn tell_session(&mut self, plan: &Plan<'_>, host: &Host) {
-        let Some(config) = &plan.forward.session else { return };
+        let Some(config) = plan.forward.session() else { return };
         let address = host.endpoint.address;
         if self.selected.session.is_some_and(|s| s.address == address) {
             return;

@@ -44,7 +44,7 @@ impl ActiveStream<'_> {
             client: Some((self.c.conn.peer, self.c.conn.local)),
         };
         let now = self.w.moment();
-        let (per_try, request_end) = (plan.forward.retry.as_ref().and_then(|r| r.config.per_try_timeout), self.s.info.borrow().request_end);
+        let (per_try, request_end) = (plan.forward.retry().and_then(|r| r.config.per_try_timeout), self.s.info.borrow().request_end);
         self.clock.set_try(request_end, now, ns(per_try));
         let (conn, reused) = match checkout.ready(&self.w.clusters) {
             Some(conn) => (conn, true),
@@ -139,7 +139,7 @@ impl ActiveStream<'_> {
         self.s.info.borrow_mut().upstream_rx_start = 0;
         let mut req = self.s.req.borrow_mut();
         if plan.rewrite_host
-            && let Some(name) = &host.endpoint.hostname
+            && let Some(name) = host.endpoint.hostname()
         {
             req.headers.set(Known::Host, &[name.as_bytes()]);
         }

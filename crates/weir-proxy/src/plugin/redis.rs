@@ -124,7 +124,7 @@ async fn check_connection(resolver: &GuardedResolver, to: &Upstream) -> Result<(
             let set = rt.endpoints.load();
             let usable = set.endpoints.iter().find(|e| e.accepts_requests() && e.outlier.is_usable());
             let chosen = usable.ok_or_else(|| UpstreamError::NoHealthyUpstream(rt.config.name.clone()))?;
-            (chosen.address, chosen.hostname.as_deref().map_or_else(|| chosen.address.ip().to_string(), str::to_string))
+            (chosen.address, chosen.hostname().map_or_else(|| chosen.address.ip().to_string(), str::to_string))
         }
     };
     Dial { rt: &rt, address, server_name: &name, alpn: Alpn::None, client: None }.open_uncounted().await

@@ -20,7 +20,7 @@ use weir_config::{
     diagnostic::Diagnostic,
     model::{
         ErrorBackend, Forward, Fraction, HostRewrite, Mirror, Name, PathMatch, PathRewrite, Route, RouteAction, RouteMatch,
-        SessionPersistence,
+        SessionPersistence, WeightedCluster,
     },
 };
 use weir_net::http::text::is_authority;
@@ -40,12 +40,18 @@ pub struct RouteRt {
 
 /// What is left to check once the index has found the path.
 struct Condition {
-    regex: Option<Box<Regex>>,
-    headers: Box<[Header]>,
-    query: Box<[Query]>,
+    /// `None` where the path decides alone.
+    rest: Option<Box<Rest>>,
     /// Where the path's prefix ends.
     prefix: Prefix,
     ignore_case: bool,
+}
+
+/// What a request has to satisfy beside the index.
+struct Rest {
+    regex: Option<Regex>,
+    headers: Box<[Header]>,
+    query: Box<[Query]>,
 }
 
 #[derive(Clone, Copy)]
@@ -58,23 +64,32 @@ enum Prefix {
 pub enum ActionRt {
     Forward(ForwardRt),
     Redirect(Box<RedirectRt>),
-    Direct { status: u16, body: Bytes },
+    Direct(Box<DirectResponse>),
+}
+
+pub struct DirectResponse {
+    pub status: u16,
+    pub body: Bytes,
 }
 
 /// A compiled [`Forward`].
 pub struct ForwardRt {
     targets: Box<[Target]>,
     total_weight: u64,
-    pub path_rewrite: Option<Box<PathRewriteRt>>,
-    pub host_rewrite: Option<HostRewrite>,
-    /// From the whole request to the whole response.
-    pub timeout: Option<Duration>,
-    /// Overrides the connection manager's `stream_idle_timeout`.
-    pub idle_timeout: Option<Duration>,
-    pub retry: Option<Box<RetryRt>>,
-    pub mirrors: Box<[MirrorRt]>,
-    pub session: Option<Arc<SessionPersistence>>,
-    pub error_backend: Option<Box<ErrorBackendRt>>,
+    options: Option<Box<ForwardOptions>>,
+}
+
+/// What a route may ask for beside its clusters.
+#[derive(Default)]
+struct ForwardOptions {
+    path_rewrite: Option<PathRewriteRt>,
+    host_rewrite: Option<HostRewrite>,
+    timeout: Option<Duration>,
+    idle_timeout: Option<Duration>,
+    retry: Option<RetryRt>,
+    mirrors: Box<[MirrorRt]>,
+    session: Option<Arc<SessionPersistence>>,
+    error_backend: Option<Box<ErrorBackendRt>>,
 }
 
 /// A compiled [`ErrorBackend`].
@@ -90,14 +105,20 @@ pub struct Target {
     pub unresolved_status: u16,
     pub request_headers: Option<Arc<Edits>>,
     pub response_headers: Option<Arc<Edits>>,
-    /// Instead of the route's.
-    pub path_rewrite: Option<Box<PathRewriteRt>>,
-    pub host_rewrite: Option<HostRewrite>,
-    /// Answers instead of the cluster.
-    pub redirect: Option<Box<RedirectRt>>,
-    /// Beside those of the route.
-    pub mirrors: Box<[MirrorRt]>,
+    options: Option<Box<TargetOptions>>,
     weight: u32,
+}
+
+/// What a target has beside its cluster.
+#[derive(Default)]
+struct TargetOptions {
+    /// Instead of the route's.
+    path_rewrite: Option<PathRewriteRt>,
+    host_rewrite: Option<HostRewrite>,
+    /// Answers instead of the cluster.
+    redirect: Option<RedirectRt>,
+    /// Beside those of the route.
+    mirrors: Box<[MirrorRt]>,
 }
 
 pub struct MirrorRt {
@@ -130,7 +151,9 @@ impl RouteRt {
                 let redirect = RedirectRt::compile(redirect, patterns).map_err(wrong("redirect"))?;
                 ActionRt::Redirect(Box::new(redirect))
             }
-            RouteAction::DirectResponse { status, body } => ActionRt::Direct { status: *status, body: Bytes::from(body.clone()) },
+            RouteAction::DirectResponse { status, body } => {
+                ActionRt::Direct(Box::new(DirectResponse { status: *status, body: Bytes::from(body.clone()) }))
+            }
         };
         let condition = Condition::compile(&config.matches, patterns).map_err(wrong("match"))?;
         let filters = Overrides::compile(&config.per_filter_config, host_filters, patterns).map_err(wrong("per_filter_config"))?;
@@ -155,10 +178,33 @@ impl RouteRt {
     /// Whether a request whose path the index found fits in everything else.
     pub(super) fn accepts(&self, path: &[u8], request: &dyn RequestView) -> bool {
         let c = &self.condition;
-        c.regex.as_ref().is_none_or(|r| r.is_match(path))
-            && (!c.ignore_case || path_ignoring_case(&self.config.matches.path, path))
-            && c.headers.iter().all(|h| h.matches(request))
-            && (c.query.is_empty() || c.query.iter().all(|q| q.matches(request.query())))
+        (!c.ignore_case || path_ignoring_case(&self.config.matches.path, path))
+            && c.rest.as_ref().is_none_or(|rest| rest.accepts(path, request))
+    }
+
+    /// As [`RouteRt::accepts`], without an index.
+    pub(super) fn matches(&self, path: &[u8], request: &dyn RequestView) -> bool {
+        (self.condition.ignore_case || path_fits(&self.config.matches.path, path)) && self.accepts(path, request)
+    }
+}
+
+impl Rest {
+    fn accepts(&self, path: &[u8], request: &dyn RequestView) -> bool {
+        self.regex.as_ref().is_none_or(|r| r.is_match(path))
+            && self.headers.iter().all(|h| h.matches(request))
+            && (self.query.is_empty() || self.query.iter().all(|q| q.matches(request.query())))
+    }
+}
+
+/// Whether a path fits, as far as it takes no regular expression to tell.
+fn path_fits(of: &PathMatch, path: &[u8]) -> bool {
+    match of {
+        PathMatch::Exact(p) => path == p.as_bytes(),
+        PathMatch::Prefix(p) => path.starts_with(p.as_bytes()),
+        PathMatch::PathSeparatedPrefix(p) => {
+            path.strip_prefix(p.trim_end_matches('/').as_bytes()).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+        }
+        PathMatch::Regex(_) => true,
     }
 }
 
@@ -178,7 +224,7 @@ fn path_ignoring_case(of: &PathMatch, path: &[u8]) -> bool {
 impl Condition {
     fn compile(of: &RouteMatch, patterns: &mut Patterns) -> Result<Condition, Invalid> {
         let regex = match &of.path {
-            PathMatch::Regex(p) => Some(Box::new(patterns.whole(p, of.ignore_case)?)),
+            PathMatch::Regex(p) => Some(patterns.whole(p, of.ignore_case)?),
             _ => None,
         };
         let prefix = match &of.path {
@@ -186,9 +232,10 @@ impl Condition {
             PathMatch::PathSeparatedPrefix(p) => Prefix::Bytes(p.trim_end_matches('/').len() as u32),
             PathMatch::Exact(_) | PathMatch::Regex(_) => Prefix::Whole,
         };
-        let headers = of.headers.iter().map(|h| Header::compile(h, patterns)).collect::<Result<_, _>>()?;
-        let query = of.query_parameters.iter().map(|q| Query::compile(q, patterns)).collect::<Result<_, _>>()?;
-        Ok(Condition { regex, prefix, ignore_case: of.ignore_case, headers, query })
+        let headers: Box<[_]> = of.headers.iter().map(|h| Header::compile(h, patterns)).collect::<Result<_, _>>()?;
+        let query: Box<[_]> = of.query_parameters.iter().map(|q| Query::compile(q, patterns)).collect::<Result<_, _>>()?;
+        let any = regex.is_some() || !headers.is_empty() || !query.is_empty();
+        Ok(Condition { rest: any.then(|| Box::new(Rest { regex, headers, query })), prefix, ignore_case: of.ignore_case })
     }
 }
 
@@ -204,10 +251,7 @@ impl ErrorBackendRt {
             unresolved_status: 503,
             request_headers: patterns.edits(&of.request_headers, findings),
             response_headers: None,
-            path_rewrite: None,
-            host_rewrite: None,
-            redirect: None,
-            mirrors: Box::default(),
+            options: None,
             weight: 1,
         };
         ErrorBackendRt { statuses: of.statuses.clone().into(), target }
@@ -228,28 +272,38 @@ impl ForwardRt {
                 unresolved_status: c.unresolved_status,
                 request_headers: patterns.edits(&c.request_headers, findings),
                 response_headers: patterns.edits(&c.response_headers, findings),
-                path_rewrite: path_rewrite(c.path_rewrite.as_deref(), patterns)?,
-                host_rewrite: host_rewrite(c.host_rewrite.as_ref(), findings),
-                redirect: c.redirect.as_ref().map(|r| RedirectRt::compile(r, patterns)).transpose()?.map(Box::new),
-                mirrors: mirrors(&c.mirrors, clusters),
+                options: TargetOptions::compile(c, clusters, patterns, findings)?,
                 weight: c.weight,
             });
         }
         Ok(ForwardRt {
             total_weight: targets.iter().map(|t| u64::from(t.weight)).sum(),
             targets: targets.into(),
-            path_rewrite: path_rewrite(of.path_rewrite.as_deref(), patterns)?,
-            host_rewrite: host_rewrite(of.host_rewrite.as_ref(), findings),
-            timeout: of.timeout,
-            idle_timeout: of.idle_timeout,
-            retry: of.retry.as_ref().map(|retry| Box::new(RetryRt::new(retry))),
-            mirrors: mirrors(&of.mirrors, clusters),
-            session: of.session.clone(),
-            error_backend: of
-                .error_backend
-                .as_deref()
-                .map(|backend| Box::new(ErrorBackendRt::compile(backend, clusters, patterns, findings))),
+            options: ForwardOptions::compile(of, clusters, patterns, findings)?,
         })
+    }
+
+    /// From the whole request to the whole response.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.options.as_ref()?.timeout
+    }
+    /// Overrides the connection manager's `stream_idle_timeout`.
+    pub fn idle_timeout(&self) -> Option<Duration> {
+        self.options.as_ref()?.idle_timeout
+    }
+    pub fn retry(&self) -> Option<&RetryRt> {
+        self.options.as_ref()?.retry.as_ref()
+    }
+    pub fn session(&self) -> Option<&SessionPersistence> {
+        self.options.as_ref()?.session.as_deref()
+    }
+    pub fn error_backend(&self) -> Option<&ErrorBackendRt> {
+        self.options.as_ref()?.error_backend.as_deref()
+    }
+    /// Those of the route and of the target.
+    pub fn mirrors<'a>(&'a self, target: &'a Target) -> impl Iterator<Item = &'a MirrorRt> {
+        let of_target = target.options.iter().flat_map(|options| &options.mirrors);
+        self.options.iter().flat_map(|options| &options.mirrors).chain(of_target)
     }
 
     /// The target of a session, whatever its weight is beside others; a weight of 0 ends it.
@@ -276,20 +330,76 @@ impl ForwardRt {
     }
     /// The target's own rewrite, or the route's.
     pub fn path_rewrite<'a>(&'a self, target: &'a Target) -> Option<&'a PathRewriteRt> {
-        target.path_rewrite.as_deref().or(self.path_rewrite.as_deref())
+        let own = target.options.as_ref().and_then(|options| options.path_rewrite.as_ref());
+        own.or_else(|| self.options.as_ref()?.path_rewrite.as_ref())
     }
     /// The target's own rewrite, or the route's.
     pub fn host_rewrite<'a>(&'a self, target: &'a Target) -> Option<&'a HostRewrite> {
-        target.host_rewrite.as_ref().or(self.host_rewrite.as_ref())
+        let own = target.options.as_ref().and_then(|options| options.host_rewrite.as_ref());
+        own.or_else(|| self.options.as_ref()?.host_rewrite.as_ref())
     }
 }
 
-fn path_rewrite(of: Option<&PathRewrite>, patterns: &mut Patterns) -> Result<Option<Box<PathRewriteRt>>, Invalid> {
-    of.map(|r| PathRewriteRt::compile(r, patterns).map(Box::new)).transpose()
+impl Target {
+    /// Answers instead of the cluster.
+    pub fn redirect(&self) -> Option<&RedirectRt> {
+        self.options.as_ref()?.redirect.as_ref()
+    }
+}
+
+impl ForwardOptions {
+    /// `None` for a route that asks for none.
+    fn compile(
+        of: &Forward,
+        clusters: &mut dyn FnMut(&Name) -> Arc<ClusterSlot>,
+        patterns: &mut Patterns,
+        findings: &mut Vec<Diagnostic>,
+    ) -> Result<Option<Box<ForwardOptions>>, Invalid> {
+        let Forward { clusters: _, path_rewrite, host_rewrite, timeout, idle_timeout, retry, mirrors, session, error_backend } = of;
+        let none = path_rewrite.is_none() && host_rewrite.is_none() && timeout.is_none() && idle_timeout.is_none();
+        if none && retry.is_none() && mirrors.is_empty() && session.is_none() && error_backend.is_none() {
+            return Ok(None);
+        }
+        let error_backend = error_backend.as_deref().map(|backend| ErrorBackendRt::compile(backend, clusters, patterns, findings));
+        Ok(Some(Box::new(ForwardOptions {
+            path_rewrite: compile_path_rewrite(path_rewrite.as_deref(), patterns)?,
+            host_rewrite: compile_host_rewrite(host_rewrite.as_ref(), findings),
+            timeout: *timeout,
+            idle_timeout: *idle_timeout,
+            retry: retry.as_ref().map(RetryRt::new),
+            mirrors: compile_mirrors(mirrors, clusters),
+            session: session.clone(),
+            error_backend: error_backend.map(Box::new),
+        })))
+    }
+}
+
+impl TargetOptions {
+    /// `None` for a target that has none.
+    fn compile(
+        of: &WeightedCluster,
+        clusters: &mut dyn FnMut(&Name) -> Arc<ClusterSlot>,
+        patterns: &mut Patterns,
+        findings: &mut Vec<Diagnostic>,
+    ) -> Result<Option<Box<TargetOptions>>, Invalid> {
+        if of.path_rewrite.is_none() && of.host_rewrite.is_none() && of.redirect.is_none() && of.mirrors.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Box::new(TargetOptions {
+            path_rewrite: compile_path_rewrite(of.path_rewrite.as_deref(), patterns)?,
+            host_rewrite: compile_host_rewrite(of.host_rewrite.as_ref(), findings),
+            redirect: of.redirect.as_ref().map(|r| RedirectRt::compile(r, patterns)).transpose()?,
+            mirrors: compile_mirrors(&of.mirrors, clusters),
+        })))
+    }
+}
+
+fn compile_path_rewrite(of: Option<&PathRewrite>, patterns: &mut Patterns) -> Result<Option<PathRewriteRt>, Invalid> {
+    of.map(|r| PathRewriteRt::compile(r, patterns)).transpose()
 }
 
 /// The rewrite; one to a host that cannot be one is left out, with a finding.
-fn host_rewrite(of: Option<&HostRewrite>, findings: &mut Vec<Diagnostic>) -> Option<HostRewrite> {
+fn compile_host_rewrite(of: Option<&HostRewrite>, findings: &mut Vec<Diagnostic>) -> Option<HostRewrite> {
     match of {
         Some(HostRewrite::Literal(host)) if !is_authority(host.as_bytes()) => {
             findings.push(no_host(host));
@@ -299,7 +409,7 @@ fn host_rewrite(of: Option<&HostRewrite>, findings: &mut Vec<Diagnostic>) -> Opt
     }
 }
 
-fn mirrors(of: &[Mirror], clusters: &mut dyn FnMut(&Name) -> Arc<ClusterSlot>) -> Box<[MirrorRt]> {
+fn compile_mirrors(of: &[Mirror], clusters: &mut dyn FnMut(&Name) -> Arc<ClusterSlot>) -> Box<[MirrorRt]> {
     let compile =
         |m: &Mirror| MirrorRt { cluster: clusters(&m.cluster), fraction: m.fraction, shadow_host: !m.disable_shadow_host_suffix_append };
     of.iter().map(compile).collect()

@@ -2,8 +2,13 @@
 //! are set or removed.
 use super::{HostRt, RouteTable, matcher::Patterns};
 use crate::cluster::ClusterSlot;
+use hashbrown::{
+    HashTable,
+    hash_table::{Entry, OccupiedEntry},
+};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    hash::{BuildHasher, RandomState},
     sync::Arc,
 };
 use weir_config::{
@@ -14,7 +19,9 @@ use weir_config::{
 /// A route configuration as the configuring side holds it.
 pub struct RouteConfigRt {
     table: Arc<RouteTable>,
-    hosts: HashMap<Name, Arc<HostRt>>,
+    /// By the names of their configurations.
+    hosts: HashTable<Arc<HostRt>>,
+    hasher: RandomState,
     /// What compiling a host found, where it found something.
     findings: HashMap<Name, Vec<Diagnostic>>,
     /// Domains that several hosts have: the first by name keeps them.
@@ -28,7 +35,8 @@ impl RouteConfigRt {
     pub fn new(name: Name) -> RouteConfigRt {
         RouteConfigRt {
             table: Arc::new(RouteTable::new(name)),
-            hosts: HashMap::new(),
+            hosts: HashTable::new(),
+            hasher: RandomState::new(),
             findings: HashMap::new(),
             contested: BTreeMap::new(),
             #[cfg(test)]
@@ -43,12 +51,17 @@ impl RouteConfigRt {
         clusters: &mut dyn FnMut(&Name) -> Arc<ClusterSlot>,
         patterns: &mut Patterns,
     ) -> BTreeSet<Name> {
-        let before = self.hosts.get(&config.name).cloned();
+        let before = self.host(&config.name).cloned();
         let (host, findings) = HostRt::compile(config, before.as_deref(), clusters, patterns);
         #[cfg(test)]
         (self.compiled += 1);
         let host = Arc::new(host);
-        self.hosts.insert(config.name.clone(), host.clone());
+        let hasher = &self.hasher;
+        let hash = |host: &Arc<HostRt>| hasher.hash_one(&host.config().name);
+        match self.hosts.entry(hasher.hash_one(&config.name), |h| h.config().name == config.name, hash) {
+            Entry::Occupied(mut known) => *known.get_mut() = host.clone(),
+            Entry::Vacant(place) => _ = place.insert(host.clone()),
+        }
         match findings.is_empty() {
             true => self.findings.remove(&config.name),
             false => self.findings.insert(config.name.clone(), findings),
@@ -68,7 +81,8 @@ impl RouteConfigRt {
     pub fn remove(&mut self, name: &Name) -> BTreeSet<Name> {
         let mut touched = BTreeSet::from([name.clone()]);
         self.findings.remove(name);
-        if let Some(host) = self.hosts.remove(name) {
+        let found = self.hosts.find_entry(self.hasher.hash_one(name), |h| h.config().name == *name).ok();
+        if let Some((host, _)) = found.map(OccupiedEntry::remove) {
             for domain in domains(host.config()) {
                 self.give_up(&domain, name, &mut touched);
             }
@@ -96,12 +110,13 @@ impl RouteConfigRt {
         if let Some(claims) = self.contested.get_mut(domain) {
             claims.remove(name);
             touched.extend(claims.iter().cloned());
-            next = claims.first().and_then(|n| self.hosts.get(n)).cloned();
+            next = claims.first().cloned();
             if claims.len() < 2 {
                 self.contested.remove(domain);
             }
         }
         if self.table.owner(domain).is_some_and(|owner| owner.config().name == *name) {
+            let next = next.and_then(|name| self.host(&name).cloned());
             Arc::make_mut(&mut self.table).set(domain, next);
         }
     }
@@ -109,7 +124,7 @@ impl RouteConfigRt {
     /// What is wrong with a virtual host.
     pub fn findings(&self, name: &Name) -> Vec<Diagnostic> {
         let mut findings = self.findings.get(name).cloned().unwrap_or_default();
-        let Some(host) = self.hosts.get(name) else { return findings };
+        let Some(host) = self.host(name) else { return findings };
         let config = host.config();
         let mut seen = BTreeSet::new();
         for domain in &config.domains {
@@ -133,9 +148,12 @@ impl RouteConfigRt {
     pub fn table(&self) -> &Arc<RouteTable> {
         &self.table
     }
-    /// By name, in no order.
-    pub fn hosts(&self) -> &HashMap<Name, Arc<HostRt>> {
-        &self.hosts
+    /// In no order.
+    pub fn hosts(&self) -> impl Iterator<Item = &Arc<HostRt>> {
+        self.hosts.iter()
+    }
+    pub fn host(&self, name: &Name) -> Option<&Arc<HostRt>> {
+        self.hosts.find(self.hasher.hash_one(name), |h| h.config().name == *name)
     }
     pub fn is_empty(&self) -> bool {
         self.hosts.is_empty()
@@ -143,7 +161,6 @@ impl RouteConfigRt {
 }
 
 /// Each once, in lower case.
-/// In lower case, as they mostly are.
 fn domains(config: &VirtualHost) -> BTreeSet<Name> {
     let lower = |d: &Name| if d.bytes().any(|b| b.is_ascii_uppercase()) { d.to_ascii_lowercase().into() } else { d.clone() };
     config.domains.iter().map(lower).collect()

@@ -17,7 +17,15 @@ pub struct HostRt {
     routes: Box<[Arc<RouteRt>]>,
     /// Part of those of each route.
     filters: Overrides,
-    paths: PathIndex,
+    /// `None` where the routes are so few that each is looked at.
+    paths: Option<Box<PathIndex>>,
+}
+
+/// So few routes are looked at one by one.
+const FEW: usize = 4;
+
+fn index(routes: &[Arc<RouteRt>]) -> Option<Box<PathIndex>> {
+    (routes.len() > FEW).then(|| Box::new(PathIndex::build(routes.iter().map(|r| &*r.config.matches))))
 }
 
 impl HostRt {
@@ -56,8 +64,8 @@ impl HostRt {
                 }
             }
         }
-        let paths = PathIndex::build(routes.iter().map(|r| &*r.config.matches));
-        (HostRt { config: config.clone(), routes: routes.into(), filters, paths }, findings)
+        let (paths, routes) = (index(&routes), routes.into());
+        (HostRt { config: config.clone(), routes, filters, paths }, findings)
     }
 
     /// For a host whose filters cannot be compiled: the routes as they were before, or none. Filters may refuse requests, so no request
@@ -66,7 +74,7 @@ impl HostRt {
         let finding = Diagnostic::error("InvalidValue", format!("virtual host `{}`: {why}", config.name));
         let finding = config.routes.first().map_or(finding.clone(), |r| finding.from_origin(&r.origin));
         let (routes, filters) = before.map_or_else(Default::default, |b| (b.routes.clone(), b.filters.clone()));
-        let paths = PathIndex::build(routes.iter().map(|r| &*r.config.matches));
+        let paths = index(&routes);
         (HostRt { config: config.clone(), routes, filters, paths }, vec![finding])
     }
 
@@ -79,7 +87,8 @@ impl HostRt {
     /// The first route in the order of the list that matches.
     pub fn find(&self, request: &dyn RequestView) -> Option<&Arc<RouteRt>> {
         let path = request.path();
-        let found = self.paths.first(path, |n| self.routes[n as usize].accepts(path, request))?;
+        let Some(paths) = &self.paths else { return self.routes.iter().find(|r| r.matches(path, request)) };
+        let found = paths.first(path, |n| self.routes[n as usize].accepts(path, request))?;
         Some(&self.routes[found as usize])
     }
 }

@@ -113,7 +113,7 @@ impl Connect<'_> {
         let endpoint = &host.endpoint;
         let ip = endpoint.address.ip().to_string();
         // The client's server name is for the other end of a tunnel.
-        let server_name = self.server_name.filter(|_| tunneling.is_none()).or(endpoint.hostname.as_deref()).unwrap_or(&ip);
+        let server_name = self.server_name.filter(|_| tunneling.is_none()).or(endpoint.hostname()).unwrap_or(&ip);
         let dial = Dial { rt, address: endpoint.address, server_name, alpn, client: self.client };
         let (io, link) = dial.open(w, &cluster.stats, place).await?;
         let (peer, tunnel) = match tunneling {

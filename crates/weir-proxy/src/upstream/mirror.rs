@@ -18,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The clusters that get a copy of this request.
 pub fn chosen<'a>(w: &WorkerClusters, forward: &'a ForwardRt, target: &'a Target) -> Vec<&'a MirrorRt> {
-    forward.mirrors.iter().chain(&target.mirrors).filter(|m| happens(m.fraction, w.random())).collect()
+    forward.mirrors(target).filter(|m| happens(m.fraction, w.random())).collect()
 }
 
 /// Sends copies of a whole request; each may take `timeout`.
