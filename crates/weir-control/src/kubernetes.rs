@@ -20,3 +20,4 @@ mod watch;
 pub use apply::ApplyError;
 pub use client::{Access, ConnectError, Connection, ExternalTrafficPolicy, GatewayService, LeaseName, ServiceName, ServiceType};
 pub use cluster::{Cluster, Stats};
+pub use state::readiness::{Readiness, Waiting};

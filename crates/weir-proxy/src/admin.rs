@@ -4,6 +4,7 @@ mod actions;
 mod dump;
 mod guard;
 mod index;
+mod ready;
 mod show;
 mod stats;
 mod status;
@@ -207,9 +208,9 @@ pub const ENDPOINTS: &[Endpoint] = &[
         path: "/ready",
         group: Group::Server,
         changes: false,
-        help: "200 and `LIVE` once all listeners of the first configuration are open and its plugins were tried, with a line for each refused plugin; otherwise 503 and the state",
-        parameters: &[],
-        handle: show::ready,
+        help: "200 and `LIVE` once all listeners of the first configuration are open and its plugins were tried; otherwise 503, the state, and what has not been read yet and why. A line for each refused plugin, and one that says how old the configuration is while the Kubernetes API cannot be reached",
+        parameters: &[JSON],
+        handle: ready::ready,
     },
     Endpoint {
         path: "/reopen_logs",

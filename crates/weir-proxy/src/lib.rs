@@ -94,6 +94,36 @@ pub struct Options {
     pub objects: Option<Objects>,
     /// Further statistics, of what the configuration comes from.
     pub control_stats: Option<ControlStats>,
+    /// What the configuration waits for, as `/ready` says it.
+    pub control_state: Option<ControlState>,
+}
+
+/// Whether the source of the configuration was read, and is followed.
+#[derive(Clone, Debug, Default)]
+pub struct SourceState {
+    /// What was not read yet: nothing is served before that.
+    pub waiting: Vec<Waiting>,
+    /// Why the configuration may be old, and for how long nothing was heard of its source.
+    pub stale: Option<(String, Duration)>,
+}
+
+/// Parts of the configuration that were not read yet, for one reason.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    pub resources: Vec<String>,
+    pub reason: &'static str,
+    pub message: String,
+    pub since: Duration,
+}
+
+/// Reads the state of the source. The proxy knows nothing else of it.
+#[derive(Clone)]
+pub struct ControlState(pub Arc<dyn Fn() -> SourceState + Send + Sync>);
+
+impl std::fmt::Debug for ControlState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ControlState")
+    }
 }
 
 /// A statistic of the control plane.
@@ -152,6 +182,7 @@ impl Default for Options {
             labels: BTreeMap::new(),
             objects: None,
             control_stats: None,
+            control_state: None,
         }
     }
 }

@@ -18,8 +18,12 @@ use weir_config::{
     redact,
     text::counted,
 };
-use weir_control::{Control, Direct, Sources, Status, Update, kubernetes::stats::Sample, registry};
-use weir_proxy::{BoundListener, ControlStat, ControlStats, Proxy, app_log::Logger};
+use weir_control::{
+    Control, Direct, Sources, Status, Update,
+    kubernetes::{Readiness, stats::Sample},
+    registry,
+};
+use weir_proxy::{BoundListener, ControlStat, ControlState, ControlStats, Proxy, SourceState, Waiting, app_log::Logger};
 
 pub struct Options {
     pub source: Source,
@@ -54,7 +58,9 @@ pub fn run(options: Options) -> Result<ExitCode> {
         let shown = status.clone();
         let objects = weir_proxy::Objects(Arc::new(move |wanted| shown.json(wanted)));
         let control_stats = Some(control_stats(options.control.kubernetes.clone(), options.control.registries.stats.clone()));
-        let proxy = Proxy::start(weir_proxy::Options { objects: Some(objects), control_stats, ..options.proxy }).context("cannot start")?;
+        let control_state = Some(control_state(options.control.kubernetes.clone()));
+        let proxy = Proxy::start(weir_proxy::Options { objects: Some(objects), control_stats, control_state, ..options.proxy })
+            .context("cannot start")?;
         let mut verdicts = proxy.shared().verdicts.stream();
         // From now on the status waits for the proxy.
         status.apply_verdicts(verdicts.unread());
@@ -164,6 +170,15 @@ fn control_stats(of: weir_control::kubernetes::Stats, registries: registry::Stat
         value,
     };
     ControlStats(Arc::new(move || of.samples().into_iter().map(one).chain(registries.samples().into_iter().map(of_registry)).collect()))
+}
+
+/// What the configuration waits for, in the form of the proxy.
+fn control_state(of: weir_control::kubernetes::Stats) -> ControlState {
+    let one = |weir_control::kubernetes::Waiting { resources, reason, message, since }| Waiting { resources, reason, message, since };
+    ControlState(Arc::new(move || {
+        let Readiness { waiting, down } = of.readiness();
+        SourceState { waiting: waiting.into_iter().map(one).collect(), stale: down }
+    }))
 }
 
 async fn start_echo(wanted: &[EchoAt]) -> Result<Vec<echo::Server>> {

@@ -3,7 +3,7 @@
 use super::{
     client::{ConnectError, Connection},
     gateway_service::GatewayServices,
-    state::{Shared, Wake},
+    state::{Shared, Wake, readiness::Readiness},
     stats::Sample,
     status::{Leader, Writer, WriterOptions, events},
     watch,
@@ -26,13 +26,18 @@ use weir_config::diagnostic::Diagnostic;
 /// How long the end of the process may wait for the API server.
 const RESIGN: Duration = Duration::from_secs(1);
 
-/// The way to the statistics from outside of the control plane; without a cluster there are none.
+/// The way to the statistics, and to what the configuration waits for, from outside of the control plane; without a cluster there are none.
 #[derive(Clone, Default)]
 pub struct Stats(Arc<OnceLock<Weak<Shared>>>);
 
 impl Stats {
     pub fn samples(&self) -> Vec<Sample> {
         self.0.get().and_then(Weak::upgrade).map(|shared| shared.samples()).unwrap_or_default()
+    }
+
+    /// What the first configuration waits for, and whether the cluster is followed.
+    pub fn readiness(&self) -> Readiness {
+        self.0.get().and_then(Weak::upgrade).map(|shared| shared.readiness()).unwrap_or_default()
     }
 }
 

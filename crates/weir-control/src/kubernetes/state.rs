@@ -26,6 +26,8 @@ use weir_config::{
     model::Name,
 };
 
+pub mod readiness;
+
 /// A kind in a namespace, or in all of them, that is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScopeId(usize);
@@ -96,6 +98,8 @@ struct Scope {
     held: Held,
     absent: bool,
     trouble: Option<Trouble>,
+    /// When it began to be read, or the trouble began.
+    waits_since: Instant,
     lists: u64,
     errors: u64,
     last_event: Option<Instant>,
@@ -110,6 +114,11 @@ impl State {
     /// There may be very many Pods: they are read only where something depends on them.
     fn watches(&self, scope: &Scope) -> bool {
         self.pods || scope.info.kind != Kind::Pod
+    }
+
+    /// Whether the first configuration does not wait for a kind, or does not any more.
+    fn is_settled(&self, scope: &Scope) -> bool {
+        scope.is_settled() || self.is_left_out(scope.info.group) || !self.watches(scope)
     }
 
     /// An API of which nothing may be read is one that this gateway is not to serve. Where only some of its kinds are refused, or
@@ -169,6 +178,7 @@ fn scopes(namespaces: &[String], target_ports: Option<&Key>) -> Vec<Scope> {
         held: Held::default(),
         absent: false,
         trouble: None,
+        waits_since: Instant::now(),
         lists: 0,
         errors: 0,
         last_event: None,
@@ -411,8 +421,7 @@ impl Shared {
     /// Whether every kind is read now for the first time.
     fn complete(&self, state: &mut State) -> bool {
         let before = state.complete;
-        let settled = |scope: &Scope| scope.is_settled() || state.is_left_out(scope.info.group) || !state.watches(scope);
-        state.complete = state.complete || state.scopes.iter().all(settled);
+        state.complete = state.complete || state.scopes.iter().all(|scope| state.is_settled(scope));
         state.complete && !before
     }
 
@@ -504,6 +513,9 @@ impl Shared {
         let scope = &mut state.scopes[id.0];
         scope.errors += 1;
         let new = scope.trouble.as_ref() != Some(&trouble);
+        if new {
+            scope.waits_since = Instant::now();
+        }
         scope.trouble = Some(trouble);
         if self.complete(&mut state) || new {
             self.wake(&mut state);

@@ -13,12 +13,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::{SystemTime, UNIX_EPOCH},
 };
-use weir_config::{
-    delta::{self, ResourceKind},
-    diagnostic::Severity,
-    model::HealthStatus,
-    redact,
-};
+use weir_config::{model::HealthStatus, redact};
 
 pub(super) fn state_word(state: State) -> &'static str {
     match state {
@@ -34,15 +29,6 @@ pub(super) fn state(shared: &Shared) -> Reply {
     let state = shared.state();
     let status = if state == State::Live { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     Reply::error(status, format!("{}\n", state_word(state)))
-}
-
-pub(super) fn ready(shared: &Arc<Shared>, _: &Query) -> Reply {
-    let mut reply = state(shared);
-    let plugins = shared.verdicts.of_kind(ResourceKind::Plugin);
-    let refused = plugins.iter().filter(|v| v.state == delta::State::Refused);
-    let errors = refused.flat_map(|v| &v.findings).filter(|d| d.severity == Severity::Error);
-    errors.for_each(|d| reply.body += &format!("{}\n", d.line()));
-    reply
 }
 
 pub(super) fn server_info(shared: &Arc<Shared>, _: &Query) -> Reply {

@@ -235,7 +235,19 @@ fn the_last_configuration_serves_while_the_api_is_away() {
     kube.signal("kube-apiserver", "STOP");
     gateway.says(&["warning", "cannot be reached", "the last configuration keeps serving"]);
     gateway.answers("r7.one.test", 302);
+    let ready = gateway.admin("/ready").unwrap();
+    assert!(ready.status == 200 && ready.body.starts_with("LIVE\nthe configuration is "), "{ready:?}");
+    assert!(ready.body.contains(" s old: the Kubernetes API at https://10.244.0.1:6443 cannot be reached: "), "{ready:?}");
+    let stale = gateway.admin("/ready?format=json").unwrap().json();
+    assert!(stale["stale"].as_str().is_some_and(|why| why.contains("cannot be reached")) && stale["waiting"] == json!([]), "{stale}");
+    // One that starts now waits for all kinds, for the same reason.
+    let late = Gateway::start(&kube, 17, &[]);
+    let waits = |a: &Answer| a.body.contains("NotConnected: the Kubernetes API at https://10.244.0.1:6443 cannot be reached: ");
+    let ready = eventually("the reason to wait", || late.admin("/ready").filter(waits));
+    assert!(ready.status == 503 && ready.body.lines().count() == 2 && ready.body.contains("secrets, "), "{ready:?}");
+    drop(late);
     kube.signal("kube-apiserver", "CONT");
+    eventually("the API is back", || gateway.admin("/ready").filter(|a| a.body == "LIVE\n"));
     // A cut, with 1,000 edits and deletes that etcd has forgotten when it ends.
     gateway.signal("STOP");
     kube.apply(&routes(0..500, "two.test"));
@@ -291,7 +303,21 @@ subjects: [{{kind: ServiceAccount, name: weir, namespace: refused}}]
     // An API without any permission is left out.
     gateway.says(&["warning", "cannot watch resource \"virtualservices\"", "serves without this API"]);
     gateway.says(&["warning", "no leader can be elected", "leases.coordination.k8s.io \"weir-15\" is forbidden"]);
-    assert_eq!(gateway.admin("/ready").unwrap().status, 503);
+    // `/ready` says what is missing.
+    let waits = |a: &Answer| a.body.lines().filter(|line| line.starts_with("waiting for ")).count() == 1;
+    let ready = eventually("only one kind is waited for", || gateway.admin("/ready").filter(waits));
+    assert_eq!(ready.status, 503, "{ready:?}");
+    let words = [
+        "PRE_INITIALIZING\nwaiting for httproutes.gateway.networking.k8s.io in the namespace refused for ",
+        " s: Forbidden: ",
+        "cannot watch",
+    ];
+    assert!(words.iter().all(|part| ready.body.contains(part)), "{ready:?}");
+    let ready = gateway.admin("/ready?format=json").unwrap();
+    let (waits, state) = (&ready.json()["waiting"][0], &ready.json()["state"]);
+    assert_eq!((ready.status, state, &waits["reason"]), (503, &json!("PRE_INITIALIZING"), &json!("Forbidden")), "{ready:?}");
+    assert_eq!(waits["resources"], json!(["httproutes.gateway.networking.k8s.io in the namespace refused"]));
     kube.apply(&role(&format!("{most}, httproutes")));
     gateway.answers("a.test", 302);
+    assert_eq!(eventually("ready", || gateway.admin("/ready").filter(|a| a.status == 200)).body, "LIVE\n");
 }
