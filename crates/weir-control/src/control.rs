@@ -304,6 +304,7 @@ impl Control {
         edit.findings.extend(ports.into_iter().map(|port| (Owner::Port(port), shared(self.index.findings_on(port).to_vec()))));
         if let Some(cluster) = &self.cluster {
             edit.findings.push((Owner::Cluster, shared(cluster.diagnostics())));
+            edit.findings.extend(cluster.take_found().into_iter().map(|(key, found)| (Owner::Object(key), shared(found))));
         }
         edit.findings.push((Owner::Registries, shared(self.registries.diagnostics())));
         edit.findings.push((Owner::Watch, shared(self.unwatched.iter().cloned().collect())));

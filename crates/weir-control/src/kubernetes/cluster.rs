@@ -122,7 +122,12 @@ impl Cluster {
         self.shared.count(kinds);
     }
 
-    /// Findings about the connection, kinds and objects.
+    /// The findings about objects that changed since the last time.
+    pub fn take_found(&self) -> Vec<(Key, Vec<Diagnostic>)> {
+        self.shared.take_found()
+    }
+
+    /// Findings about the connection and kinds, and about the Services of Gateways.
     pub fn diagnostics(&self) -> Vec<Diagnostic> {
         self.shared.diagnostics()
     }

@@ -56,8 +56,9 @@ impl Held {
     pub fn get(&self, key: &Key) -> Option<&Arc<Object>> {
         self.entries.get(key)?.object.as_ref()
     }
-    pub fn findings(&self) -> impl Iterator<Item = &Diagnostic> {
-        self.with_findings.iter().filter_map(|key| self.entries.get(key)).flat_map(|entry| &entry.findings)
+    /// What was found when the version of an object that the server has was read.
+    pub fn findings(&self, key: &Key) -> &[Diagnostic] {
+        self.entries.get(key).map(|entry| &*entry.findings).unwrap_or_default()
     }
 
     pub fn holds(&self, key: &Key) -> bool {
@@ -74,45 +75,40 @@ impl Held {
         }
     }
 
-    /// True where the findings may be others now.
-    pub fn take(&mut self, event: Event, changes: &mut Changes) -> bool {
+    /// Adds to `found` the objects whose findings may be others now.
+    pub fn take(&mut self, event: Event, changes: &mut Changes, found: &mut BTreeSet<Key>) {
         match event {
-            Event::Init => {
-                self.listing = Some(HashMap::with_capacity(self.entries.len()));
-                false
-            }
+            Event::Init => self.listing = Some(HashMap::with_capacity(self.entries.len())),
             Event::InitApply(read) => {
                 let (key, entry) = self.entry(read);
                 if let Some(listing) = &mut self.listing {
                     listing.insert(key, entry);
                 }
-                false
             }
             Event::InitDone => {
-                let before = self.with_findings.len();
+                found.extend(self.with_findings.iter().cloned());
                 self.replace(changes);
-                before + self.with_findings.len() > 0
+                found.extend(self.with_findings.iter().cloned());
             }
             Event::Apply(read) => {
                 let (key, entry) = self.entry(read);
                 let object = entry.object.clone();
-                let found = match entry.findings.is_empty() {
-                    true => self.with_findings.remove(&key),
-                    false => {
-                        self.with_findings.insert(key.clone());
-                        true
-                    }
-                };
+                let has_findings = !entry.findings.is_empty();
+                if has_findings || self.with_findings.contains(&key) {
+                    found.insert(key.clone());
+                }
+                match has_findings {
+                    true => _ = self.with_findings.insert(key.clone()),
+                    false => _ = self.with_findings.remove(&key),
+                }
                 let old = self.entries.insert(key.clone(), entry);
                 note(key, old.and_then(|e| e.object), object, changes);
-                found
             }
             Event::Delete(key) => {
-                let found = self.with_findings.remove(&key);
+                found.extend(self.with_findings.take(&key));
                 if self.entries.remove(&key).is_some_and(|e| e.object.is_some()) {
                     changes.push((key, None));
                 }
-                found
             }
         }
     }
@@ -186,7 +182,7 @@ mod tests {
     fn events_become_changes() {
         use Event::*;
         let key = |name| Key::new(Kind::Service, "d", name);
-        let mut held = Held::default();
+        let (mut held, mut told) = (Held::default(), BTreeSet::new());
         // Each event with the changes that it makes, and whether the kind is synced after it.
         let steps: Vec<(Event, &[&str], bool)> = vec![
             (Init, &[], false),
@@ -216,10 +212,17 @@ mod tests {
             (InitDone, &["-a", "-d"], true),
         ];
         for (n, (event, want, synced)) in steps.into_iter().enumerate() {
-            let mut changes = Changes::new();
-            held.take(event, &mut changes);
+            let (mut changes, mut found) = (Changes::new(), BTreeSet::new());
+            held.take(event, &mut changes, &mut found);
             assert_eq!((shown(changes), held.is_synced()), (want.iter().map(|w| w.to_string()).collect(), synced), "step {n}");
+            // Only those that are in error, or were.
+            for key in found {
+                match held.findings(&key) {
+                    [] => assert!(told.remove(&key), "step {n}: {key}"),
+                    _ => _ = told.insert(key),
+                }
+            }
         }
-        assert_eq!(held.objects().count(), 0);
+        assert_eq!((held.objects().count(), told.len()), (0, 0));
     }
 }

@@ -77,6 +77,8 @@ struct State {
     bundle: Option<Name>,
     /// Objects whose status on the server is another one than before.
     seen: BTreeSet<Key>,
+    /// Objects about which something else is found than the control plane was told.
+    found: BTreeSet<Key>,
     /// Why statuses are not written, and why this process cannot become the leader.
     unwritten: Option<String>,
     unelected: Option<String>,
@@ -210,6 +212,7 @@ impl Shared {
             pods: false,
             bundle: None,
             seen: BTreeSet::new(),
+            found: BTreeSet::new(),
             unwritten: None,
             unelected: None,
             unreported: None,
@@ -291,13 +294,23 @@ impl Shared {
         }
     }
 
-    /// Findings about the connection, kinds and objects.
+    /// The findings about objects that changed since the last time.
+    pub fn take_found(&self) -> Vec<(Key, Vec<Diagnostic>)> {
+        let mut state = self.state();
+        let changed = std::mem::take(&mut state.found);
+        let found = |key: &Key| {
+            let scopes = state.scopes.iter().filter(|scope| scope.info.kind == key.kind);
+            scopes.flat_map(|scope| scope.held.findings(key)).cloned().collect()
+        };
+        changed.into_iter().map(|key| (key.clone(), found(&key))).collect()
+    }
+
+    /// Findings about the connection and kinds, and about the Services of Gateways.
     pub fn diagnostics(&self) -> Vec<Diagnostic> {
         let state = self.state();
         let mut all: Vec<Diagnostic> = state.down.iter().map(|(why, _)| unreachable(&self.server, why, state.complete)).collect();
         for scope in &state.scopes {
             all.extend(scope.trouble(state.down.is_some(), state.is_left_out(scope.info.group)));
-            all.extend(scope.held.findings().cloned());
         }
         if state.down.is_none() {
             let unwritten =
@@ -363,14 +376,17 @@ impl Shared {
             _ => None,
         };
         let listed = matches!(event, Event::InitDone) && own::is_written(scope.info.kind);
-        let findings = scope.held.take(event, &mut changes);
+        let mut found = BTreeSet::new();
+        scope.held.take(event, &mut changes, &mut found);
         let seen: Vec<Key> = match listed {
             true => scope.held.objects().map(|object| object.key.clone()).collect(),
             false => seen.into_iter().collect(),
         };
         let told = !begins && (std::mem::take(&mut scope.absent) | scope.trouble.take().is_some());
         let changed = !changes.is_empty();
+        let findings = !found.is_empty();
         state.pending.extend(changes);
+        state.found.extend(found);
         if !seen.is_empty() {
             state.seen.extend(seen);
             self.seen.notify_one();

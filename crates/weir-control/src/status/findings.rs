@@ -1,6 +1,6 @@
 //! The findings that stand now, by what they come from and by the object that they are about. An edit costs the work of the findings
 //! that it replaces.
-use crate::{source::files::FoundBy, translate::Bind};
+use crate::{object::Key, source::files::FoundBy, translate::Bind};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     hash::{Hash, Hasher},
@@ -9,6 +9,7 @@ use std::{
 use weir_config::{
     delta::{Id, PLUGIN_CODE_UNAVAILABLE, ResourceKind},
     diagnostic::{Diagnostic, Severity},
+    model::Name,
 };
 
 /// Where findings come from. New findings of an origin replace its old ones.
@@ -18,8 +19,10 @@ pub enum Owner {
     Watch,
     /// The reading of files.
     Files(FoundBy),
-    /// The reading of a cluster.
+    /// The connection to a cluster, its kinds, and the Services of Gateways.
     Cluster,
+    /// The reading of an object of a cluster.
+    Object(Key),
     /// The reading of registries.
     Registries,
     /// The translation of the unit of the index with this number.
@@ -33,7 +36,7 @@ pub enum Owner {
 impl Owner {
     /// Whether its findings are about versions of objects that were read, whether they are used or not.
     pub fn reads(&self) -> bool {
-        matches!(self, Owner::Files(FoundBy::File(_)) | Owner::Cluster)
+        matches!(self, Owner::Files(FoundBy::File(_)) | Owner::Object(_))
     }
 }
 
@@ -163,8 +166,9 @@ impl Findings {
 
     /// How many errors there are.
     pub fn errors(&self) -> usize {
-        let plugin = |id: &Id| id.kind == ResourceKind::Plugin;
-        let of_plugins = self.by_owner.iter().filter(|(owner, _)| matches!(owner, Owner::Resource(id) if plugin(id)));
+        let first = Owner::Resource(Id { kind: ResourceKind::Plugin, route_config: None, name: Name::default() });
+        let is_plugin = |owner: &Owner| matches!(owner, Owner::Resource(id) if id.kind == ResourceKind::Plugin);
+        let of_plugins = self.by_owner.range(first..).take_while(|(owner, _)| is_plugin(owner));
         let hidden = of_plugins.flat_map(|(_, found)| found).filter(|d| d.severity == Severity::Error && self.is_said(d)).count();
         self.errors - hidden.min(self.errors)
     }
