@@ -3,14 +3,14 @@ use crate::{
     Options,
     index::{Applied, Index, UnitId},
     kubernetes::{Cluster, Connection},
-    object::{Finding, Key},
+    object::{Finding, Key, Kind},
     registry::Registries,
     source::{
         files::{Changes, Files, Noted},
         inbox::{Event, Inbox},
         watch::{Batch, Watch},
     },
-    status::{Edit, Owner},
+    status::{Condition, Edit, Owner, Translated},
     translate::Bind,
 };
 use std::{
@@ -72,6 +72,8 @@ pub struct Control {
     unwatched: Option<Diagnostic>,
     cluster: Option<Cluster>,
     registries: Registries,
+    /// The conditions of McpBridges on the board.
+    bridges: BTreeMap<Key, Arc<[Condition]>>,
     /// Changes that wait until registries were read; `None` once that was so.
     unsettled: Option<Changes>,
     /// Changes of files that wait until the cluster was read.
@@ -81,13 +83,14 @@ pub struct Control {
 impl Control {
     pub fn new(options: Options) -> Control {
         Control {
+            registries: Registries::new(options.registries.namespaces.clone()),
+            bridges: BTreeMap::new(),
             index: Index::new(options),
             inbox: Inbox::default(),
             files: Files::default(),
             watch: None,
             unwatched: None,
             cluster: None,
-            registries: Registries::default(),
             unsettled: None,
             withheld: None,
         }
@@ -307,9 +310,28 @@ impl Control {
             edit.findings.extend(cluster.take_found().into_iter().map(|(key, found)| (Owner::Object(key), shared(found))));
         }
         edit.findings.push((Owner::Registries, shared(self.registries.diagnostics())));
+        self.tell_registries(&mut edit);
         edit.findings.push((Owner::Watch, shared(self.unwatched.iter().cloned().collect())));
         self.index.status().edit(edit);
         files.iter().for_each(|file| self.files.sweep(file));
+    }
+
+    /// Adds the McpBridges whose registries are reached otherwise than before.
+    fn tell_registries(&mut self, edit: &mut Edit) {
+        let now = self.registries.conditions();
+        for (key, translated) in &mut edit.objects {
+            if let (Some(translated), Some(conditions)) = (translated, now.get(key)) {
+                translated.conditions = conditions.clone();
+            }
+        }
+        let said: BTreeSet<Key> = edit.objects.iter().filter(|(key, _)| key.kind == Kind::McpBridge).map(|(key, _)| key.clone()).collect();
+        for (key, conditions) in now.iter().filter(|(key, conditions)| !said.contains(key) && self.bridges.get(key) != Some(conditions)) {
+            // One that was not translated yet comes with its translation.
+            if let Some(object) = self.index.object(key).cloned() {
+                edit.objects.push((key.clone(), Some(Translated { object, conditions: conditions.clone(), details: None })));
+            }
+        }
+        self.bridges = now;
     }
 
     /// All that is wrong as of now: errors first, then by file and line.

@@ -22,6 +22,7 @@ use crate::{
     },
     object::{Key, Kind, Meta, Object, Spec},
     source::files::Changes,
+    status::condition::{Condition, PENDING, Scope},
 };
 use shared::{Health, Shared, Slot};
 use std::{
@@ -45,14 +46,27 @@ use weir_net::{
     dns,
 };
 
-/// How servers are reached.
-#[derive(Clone, Debug, Default)]
+/// Which McpBridges are used, and how servers are reached.
+#[derive(Clone, Debug)]
 pub struct Options {
+    /// The namespaces of McpBridges.
+    pub namespaces: Vec<Name>,
     /// Name servers; empty for those of the system.
     pub dns_resolvers: Vec<SocketAddr>,
     /// Protected addresses that servers and endpoints may have all the same.
     pub allowed_addresses: Vec<CidrRange>,
     pub stats: Stats,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            namespaces: mcp_bridge::NAMESPACES.map(Name::from).into(),
+            dns_resolvers: Vec::new(),
+            allowed_addresses: Vec::new(),
+            stats: Stats::default(),
+        }
+    }
 }
 
 /// One registry of a McpBridge.
@@ -97,8 +111,8 @@ pub struct Credentials {
 }
 
 /// What is known of all registries.
-#[derive(Default)]
 pub struct Registries {
+    namespaces: Vec<Name>,
     known: BTreeMap<RegistryId, Known>,
     slots: BTreeMap<Slot, RegistryId>,
     last: u64,
@@ -116,6 +130,16 @@ struct Servers {
 }
 
 impl Registries {
+    /// Those of McpBridges in these namespaces.
+    pub fn new(namespaces: Vec<Name>) -> Registries {
+        Registries { namespaces, known: BTreeMap::new(), slots: BTreeMap::new(), last: 0, servers: None }
+    }
+
+    /// Others are reported where they are translated.
+    fn uses(&self, bridge: &Key) -> bool {
+        *bridge.name == *mcp_bridge::NAME && self.namespaces.contains(&bridge.namespace)
+    }
+
     /// From now on servers are followed; `wake` is called when there is something to take.
     pub fn start(&mut self, options: &Options, wake: Wake) -> io::Result<()> {
         let allowed = Arc::new(options.allowed_addresses.clone());
@@ -144,7 +168,7 @@ impl Registries {
     pub fn follow(&mut self, changes: &Changes, secret: &dyn Fn(&Key) -> Option<Arc<Object>>) -> Changes {
         let mut all = Changes::new();
         for (key, object) in changes.iter().filter(|(key, _)| key.kind == Kind::McpBridge) {
-            let used = object.as_ref().filter(|_| is_used(key));
+            let used = object.as_ref().filter(|_| self.uses(key));
             let bridge = used.and_then(|object| match &object.spec {
                 Spec::McpBridge(bridge) => Some((object, &**bridge)),
                 _ => None,
@@ -248,6 +272,19 @@ impl Registries {
         followed.filter_map(move |(known, followed)| Some((known, followed, servers?.shared.health(followed.slot))))
     }
 
+    /// The McpBridges with registries on servers, and the conditions of each of them.
+    pub fn conditions(&self) -> BTreeMap<Key, Arc<[Condition]>> {
+        let mut all: BTreeMap<Key, Vec<Condition>> = BTreeMap::new();
+        for (known, _, health) in self.healths() {
+            let Spec::McpBridge(bridge) = &known.bridge.spec else { continue };
+            let same = |r: &Registry| (r.kind, &r.name) == (known.registry.kind, &known.registry.name);
+            let Some(index) = bridge.registries.iter().position(same) else { continue };
+            let conditions = all.entry(known.bridge.key.clone()).or_insert_with(|| vec![Condition::accepted()]);
+            conditions.push(connected(index, &health));
+        }
+        all.into_iter().map(|(key, conditions)| (key, conditions.into())).collect()
+    }
+
     pub fn diagnostics(&self) -> Vec<Diagnostic> {
         let mut all = Vec::new();
         for (known, followed, health) in self.healths() {
@@ -276,6 +313,16 @@ impl Registries {
         }
         all
     }
+}
+
+/// Whether the registry with this index in the McpBridge is followed, and why not.
+fn connected(index: usize, health: &Health) -> Condition {
+    let (status, reason, message) = match &health.error {
+        Some(why) => (false, "NotConnected", why.as_str()),
+        None if health.connected => (true, "Connected", "The registry is followed"),
+        None => (false, PENDING, "The registry is being read"),
+    };
+    Condition { scope: Scope::Registry(index as u32), kind: "Connected", status, reason, message: message.into() }
 }
 
 impl Credentials {
@@ -329,9 +376,4 @@ impl Known {
         let (document, line) = (self.bridge.document.clone(), self.registry.line);
         Object { meta: Meta::new(key.clone()), key, spec: Spec::ServiceEntry(Box::new(entry)), document, line }
     }
-}
-
-/// Others are reported where they are translated.
-pub fn is_used(key: &Key) -> bool {
-    *key.name == *mcp_bridge::NAME && mcp_bridge::NAMESPACES.contains(&&*key.namespace)
 }

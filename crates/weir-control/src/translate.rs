@@ -103,7 +103,7 @@ fn translate_object(cx: &Cx<'_>, object: &Arc<Object>, part: &mut Part) {
         Spec::VirtualService(service) => istio::translate_virtual_service(cx, object, service, part),
         Spec::AuthorizationPolicy(policy) => istio::translate_authorization_policy(cx, object, policy, part),
         Spec::WasmPlugin(plugin) => plugin::translate(cx, object, plugin, part),
-        Spec::McpBridge(bridge) => mcp_bridge::translate(object, bridge, part),
+        Spec::McpBridge(bridge) => mcp_bridge::translate(cx, object, bridge, part),
         Spec::ConfigMap(map) => part.settings.clone_from(&map.settings),
         _ => {}
     }

@@ -19,7 +19,7 @@ use weir_config::{
 pub const GROUP: &str = "networking.higress.io";
 /// The only name that a McpBridge may have.
 pub const NAME: &str = "default";
-/// The namespaces that a McpBridge may be in.
+/// The namespaces that a McpBridge may be in by default.
 pub const NAMESPACES: [&str; 2] = ["higress-system", "weir-system"];
 
 #[derive(Clone, Debug, PartialEq)]

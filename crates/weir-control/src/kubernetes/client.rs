@@ -153,6 +153,11 @@ impl Connection {
         gateway_service.as_ref().map(|_| Key::new(Kind::ConfigMap, &lease.namespace, &format!("{}-target-ports", lease.name)))
     }
 
+    /// That of the Pod, or of the context.
+    pub fn namespace(&self) -> &str {
+        self.client.default_namespace()
+    }
+
     pub fn open(access: &Access) -> Result<Connection, ConnectError> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let mut config = runtime.block_on(config(access))?;

@@ -25,6 +25,7 @@ fn shape(kind: Kind) -> Option<Shape> {
         ListenerSet => Shape::Fields(&["listeners"]),
         BackendTlsPolicy => Shape::Entries("ancestors"),
         Ingress => Shape::LoadBalancer,
+        McpBridge => Shape::Fields(&["registries"]),
         IstioGateway | VirtualService | AuthorizationPolicy | WasmPlugin | HigressWasmPlugin => Shape::Accepted,
         _ => return None,
     })
@@ -135,10 +136,13 @@ pub fn merged(kind: Kind, controller: &str, current: &Value, desired: &Value, no
             if let Some(conditions) = new.get_mut("conditions").and_then(Value::as_array_mut) {
                 conditions.extend(foreign);
             }
-            let before: Vec<&Value> = items(current, "listeners").collect();
-            for listener in new.get_mut("listeners").and_then(Value::as_array_mut).into_iter().flatten() {
-                let same = before.iter().find(|b| b["name"] == listener["name"]);
-                keep_times(listener, same.copied(), now);
+            for list in ["listeners", "registries"] {
+                let before: Vec<&Value> = items(current, list).collect();
+                for part in new.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+                    // Registries of different types may have one name.
+                    let same = before.iter().find(|b| (&b["name"], &b["type"]) == (&part["name"], &part["type"]));
+                    keep_times(part, same.copied(), now);
+                }
             }
             // A merge patch removes what is null.
             for field in fields.iter().filter(|field| current.get(**field).is_some() && desired.get(**field).is_none()) {

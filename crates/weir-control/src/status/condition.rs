@@ -25,15 +25,25 @@ pub enum Scope {
     Listener(Box<str>),
     /// The entry of `status.parents` for `spec.parentRefs[N]`.
     Parent(u32),
+    /// The entry of `status.registries` for `spec.registries[N]`.
+    Registry(u32),
 }
 
-/// The name of the listener, or `parentRefs[N]`; empty for the object.
+impl Condition {
+    /// Of an object that nothing speaks against.
+    pub fn accepted() -> Condition {
+        Condition { scope: Scope::Object, kind: "Accepted", status: true, reason: "Accepted", message: "".into() }
+    }
+}
+
+/// The name of the listener, `parentRefs[N]` or `registries[N]`; empty for the object.
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Scope::Object => Ok(()),
             Scope::Listener(name) => f.write_str(name),
             Scope::Parent(index) => write!(f, "parentRefs[{index}]"),
+            Scope::Registry(index) => write!(f, "registries[{index}]"),
         }
     }
 }

@@ -141,7 +141,7 @@ fn concerns(verdict: &Verdict, listeners: &[Listener], scope: &Scope) -> bool {
     match scope {
         Scope::Object => true,
         Scope::Listener(name) => listeners.iter().any(|l| l.name == *name && Some(l.port) == port),
-        Scope::Parent(_) => false,
+        Scope::Parent(_) | Scope::Registry(_) => false,
     }
 }
 
@@ -166,7 +166,7 @@ fn message(object: Option<&Object>, of: &Condition, all: &[Condition], found: &[
 /// The path of the field that a part of the status belongs to; empty for the object.
 fn field(object: Option<&Object>, scope: &Scope) -> String {
     match (scope, object.map(|o| &o.spec)) {
-        (Scope::Parent(_), _) => format!("spec.{scope}"),
+        (Scope::Parent(_) | Scope::Registry(_), _) => format!("spec.{scope}"),
         (Scope::Listener(name), Some(spec)) => {
             let index = listeners(spec).and_then(|listeners| listeners.iter().position(|l| l.name == *name));
             index.map(|index| format!("spec.listeners[{index}]")).unwrap_or_default()

@@ -103,9 +103,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
     };
     let connection = Connection::open(&access)?;
     let target_ports = connection.target_ports();
+    let options = args.objects.options(Some(connection.namespace()));
+    let options = weir_control::Options { needs_class: true, target_ports, file_references: args.allow_file_references, ..options };
     let cluster = Some(Box::new(connection));
-    let options =
-        weir_control::Options { needs_class: true, target_ports, file_references: args.allow_file_references, ..args.objects.options() };
     args.serve.run(Source::Objects(Sources { paths: args.file, cluster }), options)
 }
 

@@ -13,8 +13,8 @@ use std::{
     time::Duration,
 };
 use url::Url;
-use weir_config::model::{AccessLog, CidrRange, LogFormat, LogSink, WasmLimits};
-use weir_control::api::plugin::limits;
+use weir_config::model::{AccessLog, CidrRange, LogFormat, LogSink, Name, WasmLimits};
+use weir_control::{api::plugin::limits, registry};
 use weir_proxy::{
     access_log,
     app_log::{Level, Logger},
@@ -78,6 +78,10 @@ pub struct Objects {
     /// The labels of this gateway, which Istio's selectors must match [default: selectors match everything]
     #[arg(long, value_name = "NAME=VALUE", value_delimiter = ',', value_parser = label)]
     labels: Vec<(String, String)>,
+    /// A namespace whose McpBridge is used; may be repeated [default: higress-system and weir-system, in a cluster also that of the Pod,
+    /// or of the context]
+    #[arg(long, value_name = "NAME")]
+    mcp_bridge_namespace: Vec<String>,
 }
 
 impl Objects {
@@ -86,8 +90,15 @@ impl Objects {
         Some(self.bind).filter(|ip| !ip.is_unspecified())
     }
 
-    pub fn options(self) -> weir_control::Options {
+    /// `own` is the namespace that the gateway itself is in.
+    pub fn options(self, own: Option<&str>) -> weir_control::Options {
+        let mut registries = registry::Options::default();
+        match self.mcp_bridge_namespace.is_empty() {
+            true => registries.namespaces.extend(own.map(Name::from)),
+            false => registries.namespaces = self.mcp_bridge_namespace.into_iter().map(Name::from).collect(),
+        }
         weir_control::Options {
+            registries,
             http_port: self.http_port,
             https_port: self.https_port,
             address: self.bind,
@@ -184,7 +195,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
             Source::Objects(weir_control::Sources { paths, cluster: None })
         }
     };
-    args.serve.run(source, args.objects.options())
+    args.serve.run(source, args.objects.options(None))
 }
 
 /// Where a gateway without files listens.
@@ -226,7 +237,7 @@ impl Serve {
         Logger::ALL.iter().for_each(|logger| logger.set_level(self.log_level));
         let access_log = access_log(&self.access_log, &self.access_log_format)?;
         let labels = control.labels.clone();
-        let registries = weir_control::registry::Options {
+        let registries = registry::Options {
             dns_resolvers: self.dns_resolver.clone(),
             allowed_addresses: self.allow_upstream_address.clone(),
             ..control.registries

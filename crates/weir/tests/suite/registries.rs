@@ -1,4 +1,5 @@
 //! Registries of a McpBridge: their services as destinations, and how they follow the servers of registries.
+mod cluster;
 mod consul;
 mod eureka;
 mod listed;

@@ -95,6 +95,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if .Values.apis.mcpBridge }}
 - apiGroups: [networking.higress.io]
   resources: [mcpbridges]
-  verbs: [list, watch]
+  verbs: [get, list, watch]
+- apiGroups: [networking.higress.io]
+  resources: [mcpbridges/status]
+  verbs: [patch]
 {{- end }}
 {{- end }}

@@ -1,9 +1,12 @@
 //! The `status` of an object in the form of its API, made of what the board says.
 use crate::{
-    api::gateway_api::{
-        GROUP, features,
-        gateway::Gateway,
-        http_route::{ParentKind, ParentRef},
+    api::{
+        gateway_api::{
+            GROUP, features,
+            gateway::Gateway,
+            http_route::{ParentKind, ParentRef},
+        },
+        mcp_bridge::Registry,
     },
     kubernetes::own,
     object::{Key, Kind, Object, Spec},
@@ -68,12 +71,16 @@ pub fn status(object: &Object, of: &ObjectStatus, facts: &Facts<'_>) -> Option<V
             });
             json!({ "loadBalancer": { "ingress": addresses.collect::<Vec<_>>() } })
         }
-        _ if own::is_written(object.key.kind) => {
-            if of.conditions.iter().any(|c| NOT_OURS.contains(&c.reason)) {
-                return None;
-            }
-            json!({ "conditions": conditions(&Scope::Object) })
+        _ if of.conditions.iter().any(|c| NOT_OURS.contains(&c.reason)) => return None,
+        Spec::McpBridge(bridge) => {
+            let registry = |(index, registry): (usize, &Registry)| {
+                let conditions = conditions(&Scope::Registry(index as u32));
+                (!conditions.is_empty()).then(|| json!({ "name": registry.name, "type": registry.kind.name(), "conditions": conditions }))
+            };
+            let registries: Vec<Value> = bridge.registries.iter().enumerate().filter_map(registry).collect();
+            json!({ "conditions": conditions(&Scope::Object), "registries": registries })
         }
+        _ if own::is_written(object.key.kind) => json!({ "conditions": conditions(&Scope::Object) }),
         _ => return None,
     })
 }

@@ -103,6 +103,24 @@ fn listed_services_are_destinations_of_every_api() {
 }
 
 #[test]
+fn a_mcp_bridge_is_used_in_the_namespaces_that_are_given() {
+    let own = "{ type: static, name: own, domain: '127.0.0.1:$ECHO', port: 80 }".to_string();
+    let other = "{ type: static, name: other, domain: '127.0.0.1:$ECHO', port: 80 }".to_string();
+    let all = [
+        bridge(&[own]).replace("higress-system", "registries"),
+        bridge(&[other]),
+        ingress("own.test", "own.static", ""),
+        ingress("other.test", "other.static", ""),
+    ];
+    let start = Start::new().file("all.yaml", all.concat()).arg("--http-port").arg("$PORT");
+    let weir = start.arg("--mcp-bridge-namespace").arg("registries").arg("--mcp-bridge-namespace").arg("more").run();
+    let one = |host: &str| answers(&weir, host, 1).into_keys().next().unwrap();
+    assert_eq!((one("own.test").as_str(), one("other.test").as_str()), ("echo", "503"));
+    weir.says("a McpBridge in the namespace higress-system is not used");
+    weir.says("name it default, in the namespace registries or more");
+}
+
+#[test]
 fn canaries_of_destinations_take_their_share() {
     let all = [
         bridge(&[
