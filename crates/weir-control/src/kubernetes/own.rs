@@ -83,8 +83,8 @@ fn items<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
 fn canonical(value: &mut Value) {
     match value {
         Value::Object(map) => {
-            map.retain(|key, value| key != "lastTransitionTime" && !is_empty(value));
             map.values_mut().for_each(canonical);
+            map.retain(|key, value| key != "lastTransitionTime" && !is_empty(value));
             map.sort_keys();
         }
         Value::Array(list) => {

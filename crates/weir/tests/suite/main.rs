@@ -31,6 +31,7 @@ mod kube;
 mod kube_events;
 mod kube_files;
 mod kube_gateway;
+mod kube_ingress;
 mod kube_lists;
 mod kube_services;
 mod kube_status;

@@ -4,6 +4,7 @@ mod gateways;
 mod grpc_route;
 mod http_route;
 mod ingress;
+mod ingress_conformance;
 mod repeated_headers;
 mod session;
 mod upstreams;

@@ -63,14 +63,8 @@ pub fn status(object: &Object, of: &ObjectStatus, facts: &Facts<'_>) -> Option<V
         Spec::HttpRoute(route) => parents(object, &route.parents, conditions, facts),
         Spec::L4Route(route) => parents(object, &route.parents, conditions, facts),
         // Of another class: not ours to touch.
-        Spec::Ingress(_) if !of.conditions.iter().any(|c| c.kind == "Accepted" && c.status) => return None,
-        Spec::Ingress(_) => {
-            let addresses = facts.addresses.iter().map(|address| match address.parse::<IpAddr>() {
-                Ok(_) => json!({ "ip": address }),
-                Err(_) => json!({ "hostname": address }),
-            });
-            json!({ "loadBalancer": { "ingress": addresses.collect::<Vec<_>>() } })
-        }
+        Spec::Ingress(_) if is_foreign(of) => return None,
+        Spec::Ingress(_) => load_balancer(facts.addresses),
         _ if of.conditions.iter().any(|c| NOT_OURS.contains(&c.reason)) => return None,
         Spec::McpBridge(bridge) => {
             let registry = |(index, registry): (usize, &Registry)| {
@@ -83,6 +77,20 @@ pub fn status(object: &Object, of: &ObjectStatus, facts: &Facts<'_>) -> Option<V
         _ if own::is_written(object.key.kind) => json!({ "conditions": conditions(&Scope::Object) }),
         _ => return None,
     })
+}
+
+/// Whether another controller is responsible for an Ingress.
+pub fn is_foreign(of: &ObjectStatus) -> bool {
+    of.findings.iter().any(|finding| finding.reason == "NotAccepted")
+}
+
+/// The status of an Ingress.
+pub fn load_balancer(addresses: &[String]) -> Value {
+    let addresses = addresses.iter().map(|address| match address.parse::<IpAddr>() {
+        Ok(_) => json!({ "ip": address }),
+        Err(_) => json!({ "hostname": address }),
+    });
+    json!({ "loadBalancer": { "ingress": addresses.collect::<Vec<_>>() } })
 }
 
 /// `lastTransitionTime` is set where it is written.

@@ -16,7 +16,10 @@ use crate::{
     object::{Key, Kind},
     status::{IS_OF_ADDRESS, ObjectStatus, Status},
 };
-use k8s_openapi::jiff::{Timestamp, fmt::strtime};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry,
+    jiff::{Timestamp, fmt::strtime},
+};
 use kube::{
     Api, Client,
     api::{DynamicObject, Patch, PatchParams},
@@ -136,7 +139,7 @@ impl Writer {
         if let Some(until) = self.shared.gateway(key).and_then(|at| at.held_until(Instant::now())) {
             return Outcome::Held(until);
         }
-        let Some(desired) = self.desired(key) else { return Outcome::Done };
+        let Some(desired) = self.desired(key) else { return self.withdraw(key).await };
         let Some((served, mut observed)) = self.shared.observed(key) else { return Outcome::Done };
         let controller = self.shared.controller();
         let want = own::own(key.kind, controller, &desired);
@@ -186,6 +189,42 @@ impl Writer {
             }
         }
         Outcome::Failed(kube::Error::Api(kube::core::Status::failure("the object changes all the time", "Conflict").boxed()))
+    }
+
+    /// Takes the addresses of this gateway out of an Ingress that went to another controller. Those of others stay, also where they are
+    /// the same.
+    async fn withdraw(&self, key: &Key) -> Outcome {
+        if key.kind != Kind::Ingress || !self.status.status(key).is_some_and(|of| shape::is_foreign(&of)) {
+            return Outcome::Done;
+        }
+        let Some((served, observed)) = self.shared.observed(key) else { return Outcome::Done };
+        let ours = own::own(key.kind, self.shared.controller(), &shape::load_balancer(&self.addresses.borrow()));
+        if observed.empty || observed.own != own::digest(&ours) {
+            return Outcome::Done;
+        }
+        let api = self.api(served, key);
+        let result = match api.get(&key.name).await {
+            Ok(object) if wrote_load_balancer(&object) => {
+                let version = object.metadata.resource_version.as_deref().unwrap_or_default();
+                let patch = json!({ "metadata": { "resourceVersion": version }, "status": { "loadBalancer": null } });
+                if !self.leader.leads() {
+                    return Outcome::NotLeading;
+                }
+                let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+                api.patch_status(&key.name, &params, &Patch::Merge(patch)).await
+            }
+            Ok(_) => return Outcome::Done,
+            Err(e) => Err(e),
+        };
+        match result {
+            Ok(object) => {
+                self.shared.counters.status_writes.fetch_add(1, Ordering::Relaxed);
+                self.observe(key, &object);
+                Outcome::Done
+            }
+            Err(kube::Error::Api(status)) if status.is_not_found() => Outcome::Done,
+            Err(e) => Outcome::Failed(e),
+        }
     }
 
     /// What the status should be; `None` where it is not for us to say.
@@ -243,4 +282,13 @@ impl Writer {
             false => Api::all_with(self.client.clone(), &resource),
         }
     }
+}
+
+/// Whether Weir was the last to write the addresses of an Ingress.
+fn wrote_load_balancer(object: &DynamicObject) -> bool {
+    let ours = |entry: &ManagedFieldsEntry| {
+        entry.manager.as_deref() == Some(FIELD_MANAGER)
+            && entry.fields_v1.as_ref().is_some_and(|fields| fields.0.pointer("/f:status/f:loadBalancer").is_some())
+    };
+    object.metadata.managed_fields.iter().flatten().any(ours)
 }
