@@ -1,7 +1,7 @@
 //! What the hub reads of an object without its schema: its kind and its metadata.
 pub(crate) mod json;
 pub(crate) mod protobuf;
-mod time;
+pub(crate) mod time;
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -8,6 +8,7 @@ use weir_edge::frame::{MAX_FRAME, Splitter};
 use weir_edge::list::{List, ListHead};
 use weir_edge::media::Encoding;
 use weir_edge::object::Object;
+use weir_edge::reported::{LEASE, NODE, POD, node_name};
 use weir_test::kube::programs::module_folder;
 
 struct Golden {
@@ -148,4 +149,25 @@ fn objects_that_are_cut_or_changed_anywhere_are_read_or_refused() {
             }
         }
     }
+}
+
+#[test]
+fn what_nodes_report_is_the_same_in_both_encodings() {
+    let kinds = [("core.v1.Pod", &POD), ("core.v1.Node", &NODE), ("coordination.k8s.io.v1.Lease", &LEASE)];
+    for (name, kind) in kinds {
+        let (_, [json, protobuf]) = named().into_iter().find(|(golden, _)| golden.name == name).unwrap();
+        let report = kind.read(&json).unwrap();
+        assert!(report[kind.part].as_object().is_some_and(|part| part.len() > 4), "{name}");
+        assert_eq!(kind.read(&protobuf).unwrap(), report, "{name}");
+        // Written anew it is what the API server's own encoder makes, up to the order of fields of the metadata.
+        let version = &json.meta.resource_version;
+        let written = Object::read(kind.write(&protobuf, &report, version).unwrap(), Encoding::Protobuf).unwrap();
+        assert_eq!(kind.read(&written).unwrap(), report, "{name}");
+        assert_eq!((written.bytes().len(), &written.meta), (protobuf.bytes().len(), &protobuf.meta), "{name}");
+        let written = kind.write(&json, &report, version).unwrap();
+        let value = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
+        assert_eq!(value(&written), value(json.bytes()), "{name}");
+    }
+    let (_, pods) = named().into_iter().find(|(golden, _)| golden.name == "core.v1.Pod").unwrap();
+    pods.iter().for_each(|pod| assert_eq!(node_name(pod).unwrap(), "nodeNameValue"));
 }
