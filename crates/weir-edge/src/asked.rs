@@ -1,5 +1,8 @@
 //! What is kept of a request while it is on its way.
-use crate::caller::{Caller, bearer};
+use crate::{
+    caller::{Caller, bearer},
+    media::MediaType,
+};
 use http::{HeaderValue, Method, Request, header};
 
 /// What the cache has to know of a request beside its [`RequestInfo`].
@@ -29,5 +32,11 @@ impl Asked {
             accept: headers.get_all(header::ACCEPT).iter().filter_map(text).collect::<Vec<_>>().join(","),
             target: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
         }
+    }
+
+    /// The media types in which an answer may be, the most wanted first.
+    pub fn accepted(&self) -> Vec<MediaType> {
+        let media = MediaType::accepted([self.accept.as_str()]).unwrap_or_default();
+        media.into_iter().map(|m| MediaType { stream: false, pretty: false, ..m }).collect()
     }
 }

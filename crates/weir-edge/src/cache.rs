@@ -71,7 +71,7 @@ pub struct Stats {
 
 pub struct Cache {
     node: String,
-    pub store: Store,
+    pub store: Arc<Store>,
     pub watchers: Watchers,
     pub stats: Stats,
     limits: Limits,
@@ -83,7 +83,7 @@ pub struct Cache {
 
 impl Cache {
     /// `node`: the user name of the node. `runtime`: where copies are worked off.
-    pub fn new(node: &str, store: Store, limits: Limits, runtime: tokio::runtime::Handle) -> Arc<Cache> {
+    pub fn new(node: &str, store: Arc<Store>, limits: Limits, runtime: tokio::runtime::Handle) -> Arc<Cache> {
         let mut users = Users::default();
         let now = seconds(SystemTime::now());
         if store.head(USERS).is_none() {

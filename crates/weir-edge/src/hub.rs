@@ -1,15 +1,18 @@
 //! One request: who asks, for what, and whether the API server or the cache answers.
 use crate::{
     asked::Asked,
-    body::{Body, empty, streamed},
+    body::{Body, NotWhole, empty, full, streamed, whole},
     cache::Cache,
     caller::{Caller, Peer},
     local::Local,
     remote::{Remote, RemoteError},
+    replay::Replay,
     request::{RequestInfo, ResourceRequest, Verb},
     status::Failure,
+    store::ObjectName,
+    writes::{MAX_BODY, Write, Writes},
 };
-use http::{Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode, header, request::Parts};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use std::sync::Arc;
@@ -20,6 +23,8 @@ pub struct Hub {
     pub remote: Arc<Remote>,
     pub cache: Arc<Cache>,
     pub local: Local,
+    pub writes: Writes,
+    pub replay: Arc<Replay>,
 }
 
 impl Hub {
@@ -33,9 +38,59 @@ impl Hub {
         }
         let info = RequestInfo::read(request.method(), request.uri().path(), request.uri().query());
         let asked = Asked::of(&caller, &request);
+        let (parts, body) = request.into_parts();
+        if let Some(write) = Write::of(&asked, &self.writes.node, &info, &parts) {
+            return self.write(write, &asked, &info, parts, body).await;
+        }
+        let request = Request::from_parts(parts, body);
         match self.remote.send(request.map(streamed), caller.shows()).await {
             Ok(response) => self.passed(&asked, &info, response),
             Err(e) => self.answer(&asked, &info, &e).await,
+        }
+    }
+
+    /// A request of the node that can be answered without the API server. Its body is held for that.
+    async fn write(&self, write: Write, asked: &Asked, info: &RequestInfo, parts: Parts, body: Incoming) -> Response<Body> {
+        let RequestInfo::Resource(resource) = info else { return Failure::bad_request("not a resource").into_response() };
+        let body = match whole(streamed(body), MAX_BODY).await {
+            Ok(body) => body,
+            Err(NotWhole::TooLarge { limit }) => return Failure::too_large(limit).into_response(),
+            Err(e) => return Failure::bad_request(format!("the body of the request: {e}")).into_response(),
+        };
+        // What is older comes first, or what is newer waits behind it.
+        let waits = match write {
+            Write::Event => self.writes.joins_event(&parts, resource),
+            Write::Status(kind) => {
+                let name = ObjectName { namespace: resource.namespace.clone(), name: resource.name.clone() };
+                if self.writes.outbox.statuses.waits(kind, &name) && self.remote.is_up() {
+                    self.replay.flush(kind, &name).await;
+                }
+                self.writes.outbox.statuses.waits(kind, &name)
+            }
+            Write::Lease | Write::Node => false,
+        };
+        let headers = parts.headers.clone();
+        let (request, show) = (Request::from_parts(parts, full(body.clone())), asked.caller.shows());
+        if !waits && let Ok(response) = self.remote.send(request, show).await {
+            let response = self.passed(asked, info, response);
+            return match write {
+                Write::Lease if response.status().is_success() => self.lease(response).await,
+                _ => response,
+            };
+        }
+        let answered = self.writes.answer(write, &self.local, asked, resource, &headers, body).await;
+        answered.unwrap_or_else(Failure::into_response)
+    }
+
+    /// An answer about the Lease, which is remembered.
+    async fn lease(&self, response: Response<Body>) -> Response<Body> {
+        let (parts, body) = response.into_parts();
+        match whole(body, MAX_BODY).await {
+            Ok(body) => {
+                self.writes.lease_answered(&parts.headers, &body);
+                Response::from_parts(parts, full(body))
+            }
+            Err(e) => Failure::unavailable(format!("the answer of the API server: {e}")).into_response(),
         }
     }
 

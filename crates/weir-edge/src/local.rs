@@ -3,9 +3,12 @@ use crate::{
     asked::Asked,
     body::{Body, pieces},
     cache::{Cache, head::Head, key::SetKey},
+    event::EventKind,
     list::ListHead,
-    media::MediaType,
+    media::{Encoding, MediaType, Shape},
     object::Object,
+    outbox::Outbox,
+    reported::{self, Kind},
     request::{ResourceRequest, Verb},
     status::Failure,
     store::{Listing, ObjectName},
@@ -22,6 +25,15 @@ pub const CACHE: HeaderName = HeaderName::from_static("weir-cache");
 
 pub struct Local {
     pub cache: Arc<Cache>,
+    /// What was written here is seen in what was kept.
+    pub outbox: Arc<Outbox>,
+}
+
+/// An object, as it was kept.
+pub(crate) struct KeptObject {
+    pub object: Object,
+    pub media: MediaType,
+    pub head: Head,
 }
 
 /// A set, as it was kept.
@@ -36,10 +48,10 @@ pub(crate) struct Kept {
 impl Local {
     /// GET of an object or of a list.
     pub async fn read(&self, asked: &Asked, request: &ResourceRequest) -> Result<Response<Body>, Failure> {
-        let user = self.user(asked)?;
         if request.verb == Verb::Get {
-            return self.object(&user, asked, request);
+            return self.object(asked, request);
         }
+        let user = self.user(asked)?;
         let kept = self.list(&user, asked, request)?;
         let objects: Vec<Bytes> = kept.listing.items.into_iter().map(|(_, bytes)| bytes).collect();
         let pieces = kept.list.assemble(&objects).map_err(|e| unreadable(&e))?;
@@ -65,7 +77,7 @@ impl Local {
 
     /// The list that a request asks for: kept as such, or part of one of all namespaces.
     pub(crate) fn list(&self, user: &str, asked: &Asked, request: &ResourceRequest) -> Result<Kept, Failure> {
-        for media in accepted(asked) {
+        for media in asked.accepted() {
             let Some(key) = SetKey::of(user, request, media) else { break };
             let whole = (!key.namespace.is_empty()).then(|| SetKey { namespace: String::new(), ..key.clone() });
             for key in [Some(key), whole].into_iter().flatten() {
@@ -76,26 +88,39 @@ impl Local {
                     listing.items.retain(|(name, _)| name.namespace == request.namespace);
                 }
                 let list = head.list().map_err(|e| unreadable(&e))?;
+                self.overlay(request, media, &mut listing);
                 return Ok(Kept { set, media, head, list, listing });
             }
         }
         Err(never_listed(request))
     }
 
-    fn object(&self, user: &str, asked: &Asked, request: &ResourceRequest) -> Result<Response<Body>, Failure> {
+    fn object(&self, asked: &Asked, request: &ResourceRequest) -> Result<Response<Body>, Failure> {
+        let KeptObject { object, media, head } = self.kept(asked, request)?;
+        let kind = Kind::of(&request.resource).filter(|_| media.shape == Shape::Object);
+        let changed = kind.and_then(|kind| self.outbox.statuses.view(kind, &object));
+        let bytes = changed.unwrap_or_else(|| object.into_bytes());
+        // A row of a list of Tables was kept without its columns.
+        let whole = head.list().and_then(|list| list.with_columns(&bytes)).unwrap_or(bytes);
+        Ok(answer(vec![whole], &media.content_type(false), &head))
+    }
+
+    /// The newest copy of an object that the client can read.
+    pub(crate) fn kept(&self, asked: &Asked, request: &ResourceRequest) -> Result<KeptObject, Failure> {
+        let user = self.user(asked)?;
         let name = ObjectName { namespace: request.namespace.clone(), name: request.name.clone() };
-        let mut newest: Option<(u64, Bytes, MediaType, Head)> = None;
+        let mut newest: Option<(u64, KeptObject)> = None;
         let mut absent = false;
-        for media in accepted(asked) {
-            let Some(wanted) = SetKey::of(user, request, media) else { break };
+        for media in asked.accepted() {
+            let Some(wanted) = SetKey::of(&user, request, media) else { break };
             for (set, key) in self.sets(&wanted) {
                 let Some(head) = self.cache.head(&set) else { continue };
                 match self.cache.store.get(&set, &name).map_err(|e| unreadable(&e))? {
                     Some(bytes) => {
-                        let object = Object::read(bytes.clone(), media.encoding);
-                        let version = object.ok().and_then(|o| o.meta.resource_version.parse().ok()).unwrap_or_default();
-                        if newest.as_ref().is_none_or(|(v, ..)| version > *v) {
-                            newest = Some((version, bytes, media, head));
+                        let object = Object::read(bytes, media.encoding).map_err(|e| unreadable(&e))?;
+                        let version = object.meta.resource_version.parse().unwrap_or_default();
+                        if newest.as_ref().is_none_or(|(v, _)| version > *v) {
+                            newest = Some((version, KeptObject { object, media, head }));
                         }
                     }
                     None => absent |= key.holds_all_of(&request.namespace) && !head.dirty,
@@ -106,14 +131,37 @@ impl Local {
             }
         }
         match newest {
-            Some((_, bytes, media, head)) => {
-                // A row of a list of Tables was kept without its columns.
-                let whole = head.list().and_then(|list| list.with_columns(&bytes)).unwrap_or(bytes);
-                Ok(answer(vec![whole], &media.content_type(false), &head))
-            }
+            Some((_, kept)) => Ok(kept),
             None if absent => Err(Failure::not_found(format!("{} \"{}\" not found", request.resource.resource, request.name))),
             None => Err(never_listed(request)),
         }
+    }
+
+    /// Shows the objects of a list as they were changed here.
+    fn overlay(&self, request: &ResourceRequest, media: MediaType, listing: &mut Listing) {
+        let Some(kind) = Kind::of(&request.resource).filter(|_| media.shape == Shape::Object) else { return };
+        for name in self.outbox.statuses.names(kind) {
+            let Some(at) = listing.items.iter().position(|(n, _)| *n == name) else { continue };
+            let Ok(object) = Object::read(listing.items[at].1.clone(), media.encoding) else { continue };
+            match self.outbox.statuses.view(kind, &object) {
+                Some(changed) if is_selected(&request.options.field_selector, kind, &changed, media.encoding) => {
+                    listing.items[at].1 = changed;
+                }
+                Some(_) => drop(listing.items.remove(at)),
+                None => {}
+            }
+        }
+    }
+
+    /// What a watch of a set is told of an object that was changed here.
+    pub(crate) fn changed(&self, set: &str, kind: &Kind, name: &ObjectName) -> Option<(EventKind, Bytes)> {
+        let key = SetKey::read(set).filter(|key| key.resource == kind.resource)?;
+        let encoding = [Encoding::Json, Encoding::Protobuf].into_iter().find(|encoding| encoding.name() == key.media)?;
+        let object = Object::read(self.cache.store.get(set, name).ok()??, encoding).ok()?;
+        let changed = self.outbox.statuses.view(kind, &object)?;
+        let selectors = key.selected?;
+        let is_selected = is_selected(&selectors.fields, kind, &changed, encoding);
+        Some((if is_selected { EventKind::Modified } else { EventKind::Deleted }, changed))
     }
 
     /// The sets in which an object may be: with the same user, resource and media type.
@@ -125,12 +173,19 @@ impl Local {
     }
 }
 
-fn accepted(asked: &Asked) -> Vec<MediaType> {
-    MediaType::accepted([asked.accept.as_str()])
-        .unwrap_or_default()
-        .into_iter()
-        .map(|m| MediaType { stream: false, pretty: false, ..m })
-        .collect()
+/// Whether a pod still belongs to a list of one phase: the only field of its status by which lists are asked for.
+fn is_selected(fields: &str, kind: &Kind, object: &Bytes, encoding: Encoding) -> bool {
+    let of_phase = fields.split(',').filter_map(|term| term.trim().strip_prefix("status.phase"));
+    let mut of_phase = of_phase.peekable();
+    if of_phase.peek().is_none() || kind.resource != reported::POD.resource {
+        return true;
+    }
+    let report = Object::read(object.clone(), encoding).ok().and_then(|object| kind.read(&object).ok()).unwrap_or_default();
+    let phase = report["status"]["phase"].as_str().unwrap_or_default();
+    of_phase.all(|term| match term.strip_prefix("!=") {
+        Some(other) => phase != other,
+        None => phase == term.trim_start_matches('='),
+    })
 }
 
 fn never_listed(request: &ResourceRequest) -> Failure {

@@ -6,8 +6,11 @@ use crate::{
     hub::Hub,
     listen,
     local::Local,
+    outbox::{self, Outbox},
     remote::{Remote, Timeouts},
+    replay::Replay,
     store::{self, OpenError, Store},
+    writes::Writes,
 };
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 use tokio::{net::TcpListener, runtime::Runtime, sync::Semaphore, task::JoinSet};
@@ -28,6 +31,7 @@ pub struct Options {
     /// Bytes that the store may have.
     pub quota: u64,
     pub limits: Limits,
+    pub outbox: outbox::Limits,
     pub timeouts: Timeouts,
     pub thresholds: Thresholds,
     pub max_connections: usize,
@@ -71,12 +75,16 @@ impl Running {
     pub async fn start(options: Options) -> Result<Running, StartError> {
         let credentials = Arc::new(Credentials::new(options.files));
         let store_options = store::Options { quota: options.quota, policy: Arc::new(policy), ..store::Options::default() };
-        let store = Store::open(&options.store, store_options)?;
+        let store = Arc::new(Store::open(&options.store, store_options)?);
         let runtime = cache::runtime()?;
         let node = format!("system:node:{}", options.node_name);
+        let outbox = Arc::new(Outbox::open(&store, options.outbox));
         let cache = Cache::new(&node, store, options.limits, runtime.handle().clone());
         let remote = Arc::new(Remote::new(options.server, credentials.clone(), options.timeouts, options.thresholds)?);
-        let hub = Arc::new(Hub { node, remote: remote.clone(), cache: cache.clone(), local: Local { cache } });
+        let replay = Arc::new(Replay::new(&options.node_name, remote.clone(), outbox.clone()));
+        let writes = Writes::new(&options.node_name, cache.clone(), outbox.clone());
+        let local = Local { cache: cache.clone(), outbox };
+        let hub = Arc::new(Hub { node, remote: remote.clone(), cache, local, writes, replay: replay.clone() });
         let connections = Arc::new(Semaphore::new(options.max_connections));
         let mut running = Running { hub: hub.clone(), listeners: Vec::new(), tasks: JoinSet::new(), cache: Some(runtime) };
         if let Some(secure) = options.secure {
@@ -93,6 +101,7 @@ impl Running {
             running.listen("http", address, None, &connections).await?;
         }
         running.tasks.spawn(async move { remote.probe().await });
+        running.tasks.spawn(async move { replay.run().await });
         Ok(running)
     }
 

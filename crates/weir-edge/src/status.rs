@@ -21,6 +21,28 @@ impl Failure {
     pub fn not_found(message: impl Into<String>) -> Failure {
         Failure { code: StatusCode::NOT_FOUND, reason: "NotFound", message: message.into(), retry_after: None }
     }
+    pub fn already_exists(message: impl Into<String>) -> Failure {
+        Failure { code: StatusCode::CONFLICT, reason: "AlreadyExists", message: message.into(), retry_after: None }
+    }
+    /// Another version of an object than the client has, or another object.
+    pub fn conflict(message: impl Into<String>) -> Failure {
+        Failure { code: StatusCode::CONFLICT, reason: "Conflict", message: message.into(), retry_after: None }
+    }
+    pub fn bad_request(message: impl Into<String>) -> Failure {
+        Failure { code: StatusCode::BAD_REQUEST, reason: "BadRequest", message: message.into(), retry_after: None }
+    }
+    /// It can be read, and is no object that there may be.
+    pub fn invalid(message: impl Into<String>) -> Failure {
+        Failure { code: StatusCode::UNPROCESSABLE_ENTITY, reason: "Invalid", message: message.into(), retry_after: None }
+    }
+    pub fn unsupported(content_type: &str) -> Failure {
+        let message = format!("content type {content_type:?}: expected application/json or application/vnd.kubernetes.protobuf");
+        Failure { code: StatusCode::UNSUPPORTED_MEDIA_TYPE, reason: "UnsupportedMediaType", message, retry_after: None }
+    }
+    pub fn too_large(limit: usize) -> Failure {
+        let message = format!("the body of the request is larger than {limit} bytes");
+        Failure { code: StatusCode::PAYLOAD_TOO_LARGE, reason: "RequestEntityTooLarge", message, retry_after: None }
+    }
     /// The link is down, and nothing that was kept answers it.
     pub fn unavailable(message: impl Into<String>) -> Failure {
         Failure { code: StatusCode::SERVICE_UNAVAILABLE, reason: "ServiceUnavailable", message: message.into(), retry_after: Some(5) }

@@ -222,7 +222,7 @@ impl Following {
             EventKind::Bookmark | EventKind::Error => return self.wrote(self.cache.store.set_head(&self.set, &head)),
         };
         self.wrote(written)?;
-        self.cache.watchers.tell(&self.set, || Changed { kind: event.kind, object: kept });
+        self.cache.watchers.tell(&self.set, || Changed { kind: event.kind, object: kept, local: false });
         Ok(())
     }
 

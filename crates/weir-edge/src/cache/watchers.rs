@@ -15,6 +15,8 @@ const BEHIND: usize = 256;
 pub struct Changed {
     pub kind: EventKind,
     pub object: Bytes,
+    /// It was made here: the resource version of the object is not one of the API server.
+    pub local: bool,
 }
 
 #[derive(Default)]
@@ -26,6 +28,12 @@ impl Watchers {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, changes| changes.receiver_count() > 0);
         all.entry(set.to_string()).or_insert_with(|| broadcast::channel(BEHIND).0).subscribe()
+    }
+
+    /// The sets that somebody watches.
+    pub fn sets(&self) -> Vec<String> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter(|(_, changes)| changes.receiver_count() > 0).map(|(set, _)| set.clone()).collect()
     }
 
     pub fn tell(&self, set: &str, change: impl FnOnce() -> Changed) {

@@ -6,6 +6,7 @@ use crate::{
     cache::watchers::Changed,
     event::{self, EventKind},
     media::MediaType,
+    reported::Kind,
     request::ResourceRequest,
     status::Failure,
 };
@@ -59,6 +60,13 @@ impl Local {
             if options.send_initial_events {
                 first.push(mark(true).map_err(|e| failed(&e))?);
             }
+        } else {
+            // The version of the list does not say which changes that were made here the client has seen.
+            for name in Kind::of(&request.resource).map(|kind| self.outbox.statuses.names(kind)).unwrap_or_default() {
+                if let Some((change, object)) = Kind::of(&request.resource).and_then(|kind| self.changed(&kept.set, kind, &name)) {
+                    first.push(event::encode(change, &object, encoding).map_err(|e| failed(&e))?);
+                }
+            }
         }
         let bookmark = options.allow_watch_bookmarks.then(|| mark(false)).transpose().map_err(|e| failed(&e))?;
         let watching = Watching {
@@ -105,6 +113,7 @@ impl Watching {
         let mut link = self.link.clone();
         tokio::pin!(end);
         loop {
+            let mut mark = None;
             let frame = tokio::select! {
                 () = &mut end => return,
                 () = send.closed() => return,
@@ -116,14 +125,20 @@ impl Watching {
                 // Who is too far behind begins again.
                 change = self.changes.recv() => match change {
                     Ok(change) => match self.frame(&change) {
-                        Some(frame) => frame,
+                        Some(frame) => {
+                            // The object has the version of its last change in the cloud, which is before that of the list.
+                            mark = self.bookmark.clone().filter(|_| change.local);
+                            frame
+                        }
                         None => continue,
                     },
                     Err(_) => return,
                 },
             };
-            if send.send(frame).await.is_err() {
-                return;
+            for frame in std::iter::once(frame).chain(mark) {
+                if send.send(frame).await.is_err() {
+                    return;
+                }
             }
         }
         let mut random = [0; 2];

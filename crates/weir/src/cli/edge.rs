@@ -7,13 +7,17 @@ use std::{
     process::ExitCode,
     time::Duration,
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::broadcast::error::RecvError,
+};
 use url::Url;
 use weir_config::text::counted;
 use weir_edge::{
     cache::Limits,
     credentials::Files,
     health::Thresholds,
+    outbox,
     remote::Timeouts,
     run::{Options, Running, Secure},
 };
@@ -68,6 +72,12 @@ pub struct Args {
     /// Most MiB to keep there; what a node needs least is evicted first
     #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u64).range(16..=1_048_576))]
     disk_cache_quota: u64,
+    /// Most MiB of events that wait for the API server, and as many of statuses; the oldest events make room for new ones
+    #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    outbox_quota: u64,
+    /// Events that are sent in a second when the API server can be reached again
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    outbox_event_qps: u32,
     /// Failures in a row after which the link counts as down
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     heartbeat_failed_retry: u32,
@@ -108,6 +118,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         store: args.disk_cache_path,
         quota: args.disk_cache_quota * 1024 * 1024,
         limits: Limits::default(),
+        outbox: outbox::Limits { bytes: usize::try_from(args.outbox_quota * 1024 * 1024)?, events_per_second: args.outbox_event_qps },
         timeouts: Timeouts::default(),
         thresholds: Thresholds {
             failures: args.heartbeat_failed_retry,
@@ -126,6 +137,11 @@ async fn serve(options: Options) -> Result<ExitCode> {
     let running = Running::start(options).await?;
     let (lists, objects) = running.hub.cache.kept();
     println!("kept: {}, {}", counted(lists, "list"), counted(objects, "object"));
+    let outbox = running.hub.writes.outbox.clone();
+    let mut notices = outbox.notices();
+    if outbox.waiting() > 0 {
+        println!("waiting to be sent: {}", counted(outbox.waiting(), "write"));
+    }
     if let Err(e) = running.hub.remote.credentials() {
         eprintln!("warning: {e}; until it can be read, requests of the node are answered from what was kept");
     }
@@ -138,10 +154,15 @@ async fn serve(options: Options) -> Result<ExitCode> {
         tokio::select! {
             _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
             _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+            notice = notices.recv() => match notice {
+                Ok(notice) => println!("{notice}"),
+                Err(RecvError::Lagged(n)) => println!("{} were not printed", counted(n as usize, "line")),
+                Err(RecvError::Closed) => return Ok(ExitCode::SUCCESS),
+            },
             changed = link.changed() => match changed {
                 Err(_) => return Ok(ExitCode::SUCCESS),
                 Ok(()) if *link.borrow_and_update() => println!("the API server can be reached"),
-                Ok(()) => println!("the API server cannot be reached: reads are answered from what was kept"),
+                Ok(()) => println!("the API server cannot be reached: reads are answered from what was kept, and what the node reports is kept to be sent later"),
             },
         }
     }

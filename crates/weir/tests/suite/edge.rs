@@ -1,107 +1,14 @@
 //! `weir edge` in front of a real Kubernetes API: what passes, and what is answered when the API server stands still.
 use crate::harness::{Kube, eventually};
+use hub::{Edge, JSON, Link, PROTOBUF, TABLE, until};
 use std::{
-    io::{self, BufRead, BufReader},
     os::unix::net::UnixStream,
-    path::Path,
-    process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
+    process::{Command, Stdio},
 };
 use weir_test::client::{Answer, Connection};
 
-const JSON: (&str, &str) = ("accept", "application/json");
-const PROTOBUF: (&str, &str) = ("accept", "application/vnd.kubernetes.protobuf,application/json");
-const TABLE: (&str, &str) = ("accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json");
-
-type Watch = Connection<UnixStream>;
-
-/// What a watch has brought when `part` has come.
-#[track_caller]
-fn until(watch: &mut Watch, part: &str) -> String {
-    let mut seen = String::new();
-    while !seen.contains(part) {
-        seen += &String::from_utf8(watch.chunk().unwrap().unwrap_or_else(|| panic!("the watch ended without {part}: {seen}"))).unwrap();
-    }
-    seen
-}
-
-/// A hub in the network namespace of a cluster.
-struct Edge<'k> {
-    kube: &'k Kube,
-    address: String,
-    child: Child,
-    printed: Arc<Mutex<Vec<String>>>,
-}
-
-impl<'k> Edge<'k> {
-    fn start(kube: &'k Kube, cache: &Path) -> Edge<'k> {
-        let ip = kube.free_address();
-        let pki = |file: &str| kube.folder().join("pki").join(file);
-        let (output, writer) = io::pipe().unwrap();
-        let mut command = kube.command(env!("CARGO_BIN_EXE_weir"));
-        command.args(["edge", "--server-addr", "https://10.244.0.1:6443", "--node-name", "rig-node", "--proxy-port", "10261"]);
-        command.args(["--bind-proxy-address", &ip.to_string()]).arg("--disk-cache-path").arg(cache);
-        command.arg("--certificate-authority").arg(pki("ca.crt")).arg("--client-certificate").arg(pki("node.crt"));
-        command.arg("--client-key").arg(pki("node.key")).arg("--tls-cert-file").arg(pki("edge.crt"));
-        command.arg("--tls-private-key-file").arg(pki("edge.key"));
-        let child = command.stdout(writer.try_clone().unwrap()).stderr(writer).spawn().unwrap();
-        drop(command);
-        let printed = Arc::new(Mutex::new(Vec::new()));
-        let lines = printed.clone();
-        std::thread::spawn(move || BufReader::new(output).lines().map_while(Result::ok).for_each(|line| lines.lock().unwrap().push(line)));
-        let edge = Edge { kube, address: ip.to_string(), child, printed };
-        edge.says("API server at");
-        edge
-    }
-
-    #[track_caller]
-    fn says(&self, part: &str) {
-        eventually(part, || self.printed.lock().unwrap().iter().any(|line| line.contains(part)).then_some(()));
-    }
-
-    fn open(&self) -> Watch {
-        Connection::over(self.kube.connect(&format!("{}:10261", self.address)).unwrap())
-    }
-
-    fn watch(&self, path: &str) -> Watch {
-        let mut watch = self.open();
-        watch.send(format!("GET {path} HTTP/1.1\r\nhost: hub\r\naccept: application/json\r\n\r\n")).unwrap();
-        assert_eq!(watch.head().unwrap().status, 200);
-        watch
-    }
-
-    fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
-        self.request("GET", path, headers, b"")
-    }
-
-    fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        self.open()
-            .request(method, "hub", path, headers, body)
-            .unwrap_or_else(|e| panic!("{path}: {e}: {:?}", self.printed.lock().unwrap()))
-    }
-
-    /// Until a list was kept, which happens beside the client.
-    fn kept(&self, path: &str, accept: (&str, &str)) -> Answer {
-        let answer = self.get(path, &[accept]);
-        assert_eq!(answer.status, 200, "{path}: {answer:?}");
-        answer
-    }
-
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Edge<'_> {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("--- weir edge printed:\n{}\n---", self.printed.lock().unwrap().join("\n"));
-        }
-    }
-}
+mod hub;
+mod writes;
 
 /// A token of the service account that may read.
 fn token(kube: &Kube) -> String {
@@ -110,22 +17,8 @@ fn token(kube: &Kube) -> String {
     format!("Bearer {}", answer.json()["status"]["token"].as_str().unwrap())
 }
 
-/// Nodes and the service account may do everything: what the API server allows is not the subject.
 fn prepare(kube: &Kube) {
-    kube.apply(
-        "apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: { name: nodes }
-roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin }
-subjects:
-  - { apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'system:nodes' }
-  - { kind: ServiceAccount, name: reader, namespace: default }
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: { name: reader, namespace: default }
-",
-    );
+    hub::prepare(kube);
     let maps: Vec<String> = (0..5).map(|i| format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: m{i}, namespace: default, labels: {{i: 'a{i}'}}}}, data: {{x: 'é\"\\\\ {i}'}}}}")).collect();
     kube.apply(&maps.join("\n---\n"));
 }
@@ -135,7 +28,8 @@ fn what_passes_is_byte_for_byte_that_of_the_api_server() {
     let kube = Kube::bare();
     prepare(&kube);
     let cache = tempfile::tempdir().unwrap();
-    let edge = Edge::start(&kube, cache.path());
+    let link = Link::to(&kube);
+    let edge = Edge::start(&kube, &link, cache.path());
     let maps = "/api/v1/namespaces/default/configmaps";
     for path in [maps, "/api/v1/namespaces/default/configmaps/m1", "/api/v1/namespaces", "/apis", "/version", "/api/v1/nodes/none"] {
         for accept in [JSON, PROTOBUF, TABLE] {
@@ -166,7 +60,8 @@ fn reads_are_answered_when_the_api_server_stands_still() {
     let kube = Kube::bare();
     prepare(&kube);
     let cache = tempfile::tempdir().unwrap();
-    let edge = Edge::start(&kube, cache.path());
+    let link = Link::to(&kube);
+    let edge = Edge::start(&kube, &link, cache.path());
     let maps = "/api/v1/namespaces/default/configmaps";
     let list = edge.kept(maps, JSON);
     let protobuf = edge.kept(maps, PROTOBUF);
@@ -189,7 +84,7 @@ fn reads_are_answered_when_the_api_server_stands_still() {
     kube.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: later, namespace: default}}");
     until(&mut watch, "\"later\"");
     kube.signal("kube-apiserver", "STOP");
-    let offline = |edge: &Edge<'_>| {
+    let offline = |edge: &Edge| {
         let answer = eventually("an answer that was kept", || Some(edge.get(maps, &[JSON])).filter(|a| a.header("weir-cache").is_some()));
         let names = |answer: &Answer| -> Vec<String> {
             answer.json()["items"]
@@ -243,7 +138,7 @@ fn reads_are_answered_when_the_api_server_stands_still() {
     drop(offline(&edge));
     edge.kill();
     // The same after a restart without the API server.
-    let edge = Edge::start(&kube, cache.path());
+    let edge = Edge::start(&kube, &link, cache.path());
     edge.says("kept: 5 lists, ");
     let mut watch = offline(&edge);
     kube.signal("kube-apiserver", "CONT");

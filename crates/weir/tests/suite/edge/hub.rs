@@ -1,0 +1,185 @@
+//! A hub beside a cluster, and the link between the two, which a test can cut.
+use crate::harness::{Kube, PATIENCE, eventually};
+use std::{
+    io::{self, BufRead, BufReader},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+};
+use weir_test::client::{Answer, Connection};
+
+pub const JSON: (&str, &str) = ("accept", "application/json");
+pub const PROTOBUF: (&str, &str) = ("accept", "application/vnd.kubernetes.protobuf,application/json");
+pub const TABLE: (&str, &str) = ("accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json");
+
+pub type Watch = Connection<TcpStream>;
+
+/// What a watch has brought when `part` has come.
+#[track_caller]
+pub fn until(watch: &mut Watch, part: &str) -> String {
+    let mut seen = String::new();
+    while !seen.contains(part) {
+        seen += &String::from_utf8(watch.chunk().unwrap().unwrap_or_else(|| panic!("the watch ended without {part}: {seen}"))).unwrap();
+    }
+    seen
+}
+
+/// The way from a hub to the API server.
+pub struct Link {
+    port: u16,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    cut: bool,
+    open: Vec<TcpStream>,
+}
+
+impl Link {
+    pub fn to(kube: &Kube) -> Link {
+        let to = kube.forward("10.244.0.1:6443");
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = Arc::new(Mutex::new(State::default()));
+        let link = Link { port, state: state.clone() };
+        std::thread::spawn(move || {
+            for here in listener.incoming().map_while(Result::ok) {
+                let Ok(there) = TcpStream::connect(to) else { continue };
+                let mut state = state.lock().unwrap();
+                if !state.cut {
+                    state.open.extend([here.try_clone().unwrap(), there.try_clone().unwrap()]);
+                    copy(here.try_clone().unwrap(), there.try_clone().unwrap());
+                    copy(there, here);
+                }
+            }
+        });
+        link
+    }
+
+    /// Closes all connections; new ones are closed at once.
+    pub fn cut(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.cut = true;
+        for connection in state.open.drain(..) {
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+    }
+
+    pub fn mend(&self) {
+        self.state.lock().unwrap().cut = false;
+    }
+}
+
+fn copy(mut from: TcpStream, mut to: TcpStream) {
+    std::thread::spawn(move || {
+        let _ = io::copy(&mut from, &mut to);
+        let _ = to.shutdown(Shutdown::Write);
+    });
+}
+
+pub struct Edge {
+    pub address: SocketAddr,
+    child: Child,
+    printed: Arc<Mutex<Vec<String>>>,
+}
+
+impl Edge {
+    pub fn start(kube: &Kube, link: &Link, cache: &Path) -> Edge {
+        Edge::with(kube, link, cache, &[])
+    }
+
+    pub fn with(kube: &Kube, link: &Link, cache: &Path, flags: &[&str]) -> Edge {
+        let pki = |file: &str| kube.folder().join("pki").join(file);
+        let (output, writer) = io::pipe().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+        command.args(["edge", "--node-name", "rig-node", "--proxy-port", "0", "--proxy-secure-port", "0"]).args(flags);
+        command.arg("--server-addr").arg(format!("https://127.0.0.1:{}", link.port)).arg("--disk-cache-path").arg(cache);
+        command.arg("--certificate-authority").arg(pki("ca.crt")).arg("--client-certificate").arg(pki("node.crt"));
+        command.arg("--client-key").arg(pki("node.key")).arg("--tls-cert-file").arg(pki("edge.crt"));
+        command.arg("--tls-private-key-file").arg(pki("edge.key"));
+        let child = command.stdin(Stdio::null()).stdout(writer.try_clone().unwrap()).stderr(writer).spawn().unwrap();
+        drop(command);
+        let printed = Arc::new(Mutex::new(Vec::new()));
+        let lines = printed.clone();
+        std::thread::spawn(move || BufReader::new(output).lines().map_while(Result::ok).for_each(|line| lines.lock().unwrap().push(line)));
+        let mut edge = Edge { address: ([127, 0, 0, 1], 0).into(), child, printed };
+        let listens = edge.says("listening on http://");
+        edge.address = listens.rsplit('/').next().unwrap().parse().unwrap();
+        edge.says("API server at");
+        edge
+    }
+
+    /// The first line with these words.
+    #[track_caller]
+    pub fn says(&self, part: &str) -> String {
+        eventually(part, || self.printed.lock().unwrap().iter().find(|line| line.contains(part)).cloned())
+    }
+
+    pub fn printed(&self) -> Vec<String> {
+        self.printed.lock().unwrap().clone()
+    }
+
+    pub fn open(&self) -> Watch {
+        let io = TcpStream::connect(self.address).unwrap();
+        io.set_read_timeout(Some(PATIENCE)).unwrap();
+        Connection::over(io)
+    }
+
+    pub fn watch(&self, path: &str) -> Watch {
+        let mut watch = self.open();
+        watch.send(format!("GET {path} HTTP/1.1\r\nhost: hub\r\naccept: application/json\r\n\r\n")).unwrap();
+        assert_eq!(watch.head().unwrap().status, 200);
+        watch
+    }
+
+    pub fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.request("GET", path, headers, b"")
+    }
+
+    pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        self.open().request(method, "hub", path, headers, body).unwrap_or_else(|e| panic!("{path}: {e}: {:?}", self.printed()))
+    }
+
+    /// A list or an object that the API server answers. It is kept beside the client.
+    pub fn kept(&self, path: &str, accept: (&str, &str)) -> Answer {
+        let answer = self.get(path, &[accept]);
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        answer
+    }
+
+    /// As by a crash.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- weir edge printed:\n{}\n---", self.printed().join("\n"));
+        }
+    }
+}
+
+/// Nodes and the service account may do everything: what the API server allows is not the subject.
+pub fn prepare(kube: &Kube) {
+    kube.apply(
+        "apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: { name: nodes }
+roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin }
+subjects:
+  - { apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'system:nodes' }
+  - { kind: ServiceAccount, name: reader, namespace: default }
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: { name: reader, namespace: default }
+",
+    );
+}
