@@ -122,6 +122,7 @@ impl Kube {
         let (socket, address) = (self.folder.join("socket"), address.to_string());
         std::thread::spawn(move || {
             for from in listener.incoming().map_while(Result::ok) {
+                let _ = from.set_nodelay(true);
                 // Who does not listen there: the client sees the connection closed.
                 let Ok(to) = connect(&socket, &address) else { continue };
                 std::thread::spawn(move || relay(from, to));

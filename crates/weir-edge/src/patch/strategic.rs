@@ -124,16 +124,22 @@ pub fn difference(from: &Value, to: &Value) -> Option<Value> {
 
 fn between(from: &Map<String, Value>, to: &Map<String, Value>, at: At) -> Option<Map<String, Value>> {
     let mut patch = Map::new();
-    for key in from.keys().filter(|key| !to.contains_key(*key)) {
+    // Conditions have several writers: only those that changed are named.
+    if at == At::Status {
+        let conditions = |of: &Map<String, Value>| of.get("conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+        let changed = entries(&conditions(from), &conditions(to), "type");
+        if !changed.is_empty() {
+            patch.insert("conditions".into(), changed.into());
+        }
+    }
+    let others = |key: &String| at != At::Status || key != "conditions";
+    for key in from.keys().filter(|key| !to.contains_key(*key) && others(key)) {
         patch.insert(key.clone(), Value::Null);
     }
-    for (key, value) in to.iter().filter(|(key, value)| from.get(*key) != Some(*value)) {
+    for (key, value) in to.iter().filter(|(key, value)| from.get(*key) != Some(*value) && others(key)) {
         let below = if at == At::Object && key == "status" { At::Status } else { At::Below };
         let change = match (from.get(key), value) {
             (Some(Value::Object(from)), Value::Object(to)) => between(from, to, below).map(Value::Object),
-            (Some(Value::Array(from)), Value::Array(to)) if key == "conditions" && at == At::Status => {
-                Some(entries(from, to, "type").into()).filter(|entries: &Value| entries != &json!([]))
-            }
             // Their order matters, and they belong together.
             (_, Value::Array(to)) if merge_key(at, key).is_some() => {
                 Some(std::iter::once(json!({ DIRECTIVE: "replace" })).chain(to.iter().cloned()).collect())

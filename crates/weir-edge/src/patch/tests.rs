@@ -135,6 +135,13 @@ fn a_difference_leads_from_one_report_to_the_other() {
             assert_eq!(strategic(pod(), &patch).unwrap(), to, "{patch}");
         }
     }
+    // The first condition, and none any more: those of others stay.
+    let (none, one) = (
+        json!({ "status": {} }),
+        json!({ "status": { "conditions": [{ "type": "A", "status": "True", "reason": "r", "message": "m" }] } }),
+    );
+    assert_eq!(difference(&none, &one), Some(one.clone()));
+    assert_eq!(difference(&one, &none), Some(json!({ "status": { "conditions": [{ "type": "A", "$patch": "delete" }] } })));
     // What the cloud has meanwhile written beside it stays.
     let cloud = change(
         json!({ "status": { "conditions": [{ "type": "Ready", "status": "Unknown", "message": "lost" }, { "type": "Other", "status": "True" }] } }),

@@ -47,6 +47,7 @@ impl Link {
         std::thread::spawn(move || {
             for here in listener.incoming().map_while(Result::ok) {
                 let Ok(there) = TcpStream::connect(to) else { continue };
+                [&here, &there].into_iter().for_each(|side| side.set_nodelay(true).unwrap());
                 let mut state = state.lock().unwrap();
                 if !state.cut {
                     state.open.extend([here.try_clone().unwrap(), there.try_clone().unwrap()]);
