@@ -3,6 +3,7 @@
 //! One worker of each proxy pinned to one core, load generator and backend on the other. CPU is the sum of schedstat over
 //! all threads of the proxy's process; rounds alternate between the targets and the median over rounds counts, so that a
 //! drift of the machine's speed hits all alike. Ratios are to a plain TCP relay: the floor of anything that copies bytes.
+mod edge;
 mod kube;
 mod load;
 pub mod peers;
@@ -61,6 +62,8 @@ pub struct Args {
 enum Part {
     /// `weir gateway` beside Envoy Gateway in a Kubernetes cluster with thousands of routes
     Kube(kube::Args),
+    /// `weir edge` beside YurtHub: memory, CPU, latency, cut links, restarts, and what many hubs cost the API server
+    Edge(edge::Args),
 }
 
 /// One kind of traffic and who takes part.
@@ -89,8 +92,10 @@ fn cases() -> Vec<Case> {
 }
 
 pub fn run(root: &Path, args: &Args) -> Result<()> {
-    if let Some(Part::Kube(args)) = &args.part {
-        return kube::run(root, args);
+    match &args.part {
+        Some(Part::Kube(args)) => return kube::run(root, args),
+        Some(Part::Edge(args)) => return edge::run(root, args),
+        None => {}
     }
     for tool in ["nginx", "haproxy", "wrk", "h2load", "cc", "taskset"] {
         if !args.config_only && which(tool).is_none() {

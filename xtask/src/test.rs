@@ -106,7 +106,9 @@ fn kubernetes(root: &Path) -> Result<()> {
     if !output.stdout.is_empty() || !output.status.success() {
         bail!("gofmt tools/kube-rig: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     }
-    cargo_like(&rig, "go", &["vet", "./..."])?;
+    for module in [&rig, &rig.join("edge")] {
+        cargo_like(module, "go", &["vet", "./..."])?;
+    }
     use weir_test::kube::programs::{HELM, SUITE, programs};
     programs(&[SUITE, HELM].concat())?;
     Ok(())

@@ -19,6 +19,9 @@ pub const SUITE: &[&str] = &["kube-rig", "etcd", "kube-apiserver", "kube-control
 /// What measures a gateway with many routes.
 pub const SCALE: &[&str] = &["kube-rig", "etcd", "kube-apiserver", "kube-controller-manager", "scale"];
 
+/// What measures hubs of nodes.
+pub const EDGE: &[&str] = &["kube-rig", "etcd", "kube-apiserver", "edge-bench"];
+
 /// What renders the chart.
 pub const HELM: &[&str] = &["helm"];
 
@@ -28,6 +31,7 @@ const PROGRAMS: &[(&str, &str, &[&str])] = &[
     ("echo-basic", "", &["build", "sigs.k8s.io/gateway-api/conformance/echo-basic"]),
     ("conformance.test", "", &["test", "-c", "./suite"]),
     ("scale", "", &["build", "./scale"]),
+    ("edge-bench", "edge", &["build", "."]),
     ("envoy-gateway", "envoy-gateway", &["build", "github.com/envoyproxy/gateway/cmd/envoy-gateway"]),
     ("coredns", "coredns", &["build", "."]),
     ("etcd", "etcd", &["build", "go.etcd.io/etcd/server/v3"]),

@@ -1,0 +1,3 @@
+module edge-bench
+
+go 1.26.0
