@@ -29,7 +29,7 @@ func (s server) pid() int {
 func (s server) stop() error { return syscall.Kill(s.pid(), syscall.SIGSTOP) }
 
 const (
-	nftTable = "edge-bench"
+	nftTable  = "edge-bench"
 	refused   = "ip daddr " + hubServerHost + " tcp dport 6443 reject with tcp reset"
 	blackHole = "ip daddr " + hubServerHost + " tcp dport 6443 drop; ip saddr " + hubServerHost + " tcp sport 6443 drop"
 )
