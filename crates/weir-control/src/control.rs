@@ -83,7 +83,7 @@ pub struct Control {
 impl Control {
     pub fn new(options: Options) -> Control {
         Control {
-            registries: Registries::new(options.registries.namespaces.clone()),
+            registries: Registries::new(options.system_namespaces.clone()),
             bridges: BTreeMap::new(),
             index: Index::new(options),
             inbox: Inbox::default(),

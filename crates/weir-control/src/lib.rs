@@ -46,7 +46,10 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
 };
-use weir_config::model::{AccessLog, CidrRange};
+use weir_config::model::{AccessLog, CidrRange, Name};
+
+/// Those of Istio, Higress and Weir.
+const SYSTEM_NAMESPACES: [&str; 3] = ["istio-system", "higress-system", "weir-system"];
 
 /// How objects become a configuration.
 #[derive(Clone, Debug)]
@@ -63,6 +66,8 @@ pub struct Options {
     pub target_ports: Option<Key>,
     /// The folder whose files objects of a cluster may name; without it they may name none.
     pub file_references: Option<PathBuf>,
+    /// The namespaces whose McpBridge is used, and of a cluster whose ConfigMaps are settings of the whole gateway.
+    pub system_namespaces: Vec<Name>,
     /// The labels of this workload, which Istio's selectors ask for: `selector` of Gateways, `workloadSelector` of
     /// DestinationRules, `sourceLabels` of VirtualServices. Empty opens every Gateway.
     pub labels: BTreeMap<String, String>,
@@ -90,6 +95,7 @@ impl Default for Options {
             gateway_address_pool: None,
             target_ports: None,
             file_references: None,
+            system_namespaces: SYSTEM_NAMESPACES.map(Name::from).into(),
             labels: BTreeMap::new(),
             status: Status::default(),
             kubernetes: kubernetes::Stats::default(),

@@ -31,6 +31,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
     thread,
+    time::Duration,
 };
 use tokio::{
     runtime::{Builder, Handle},
@@ -46,25 +47,38 @@ use weir_net::{
     dns,
 };
 
-/// Which McpBridges are used, and how servers are reached.
-#[derive(Clone, Debug)]
+/// How servers are reached, and what they may have.
+#[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The namespaces of McpBridges.
-    pub namespaces: Vec<Name>,
     /// Name servers; empty for those of the system.
     pub dns_resolvers: Vec<SocketAddr>,
     /// Protected addresses that servers and endpoints may have all the same.
     pub allowed_addresses: Vec<CidrRange>,
+    pub limits: Limits,
     pub stats: Stats,
 }
 
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            namespaces: mcp_bridge::NAMESPACES.map(Name::from).into(),
-            dns_resolvers: Vec::new(),
-            allowed_addresses: Vec::new(),
-            stats: Stats::default(),
+/// What a registry may have, and how long its server may take.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Services of one registry; others are left out.
+    pub services: usize,
+    /// Endpoints of one service; others are left out.
+    pub endpoints: usize,
+    /// Bytes of one answer of a server.
+    pub answer_bytes: usize,
+    pub connect_timeout: Duration,
+    pub request_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            services: 20_000,
+            endpoints: 10_000,
+            answer_bytes: 64 << 20,
+            connect_timeout: Duration::from_secs(3),
+            request_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -125,6 +139,7 @@ struct Servers {
     shared: Arc<Shared>,
     runtime: Handle,
     resolver: Arc<GuardedResolver>,
+    limits: Limits,
     /// Ends the thread when it is dropped.
     _stop: oneshot::Sender<()>,
 }
@@ -145,7 +160,7 @@ impl Registries {
         let allowed = Arc::new(options.allowed_addresses.clone());
         let is_allowed = move |ip: IpAddr| allowed.iter().any(|range| range.contains(ip.to_canonical()));
         let may_use = is_allowed.clone();
-        let shared = Arc::new(Shared::new(wake, Box::new(move |ip| is_protected(ip) && !is_allowed(ip))));
+        let shared = Arc::new(Shared::new(wake, Box::new(move |ip| is_protected(ip) && !is_allowed(ip)), options.limits));
         options.stats.set(&shared);
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let resolver = {
@@ -159,7 +174,7 @@ impl Registries {
             let _ = runtime.block_on(stopped);
             runtime.shutdown_background();
         })?;
-        self.servers = Some(Servers { shared, runtime: handle, resolver, _stop: stop });
+        self.servers = Some(Servers { shared, runtime: handle, resolver, limits: options.limits, _stop: stop });
         Ok(())
     }
 
@@ -237,7 +252,7 @@ impl Registries {
         self.last += 1;
         let slot = Slot(self.last);
         let sink = servers.shared.open(slot, id.name.clone(), before.unwrap_or_default());
-        let task = servers.runtime.spawn(follow::run(server.clone(), credentials.clone(), servers.resolver.clone(), sink));
+        let task = servers.runtime.spawn(follow::run(server.clone(), credentials.clone(), servers.resolver.clone(), servers.limits, sink));
         known.followed = Some(Followed { slot, server: server.clone(), credentials, task: task.abort_handle() });
         self.slots.insert(slot, id.clone());
     }
@@ -287,6 +302,7 @@ impl Registries {
 
     pub fn diagnostics(&self) -> Vec<Diagnostic> {
         let mut all = Vec::new();
+        let Some(Servers { limits, .. }) = &self.servers else { return all };
         for (known, followed, health) in self.healths() {
             let Registry { name, kind, line, .. } = &known.registry;
             let title = format!("the registry {name} ({}) at {}:{}", kind.name(), followed.server.host, followed.server.port);
@@ -300,8 +316,8 @@ impl Registries {
                 say(Diagnostic::warning("NotConnected", format!("{title} cannot be followed: {why}")).help(serves));
             }
             if health.too_many {
-                let message = format!("{title} has more than {} services: the others are left out", shared::MAX_SERVICES);
-                say(Diagnostic::warning("TooManyServices", message).help("name fewer groups, or a tag"));
+                let message = format!("{title} has more than {} services: the others are left out", limits.services);
+                say(Diagnostic::warning("TooManyServices", message).help("name fewer groups, or a tag, or raise --max-registry-services"));
             }
             if followed.credentials.missing
                 && let Some(secret) = &followed.server.secret

@@ -104,7 +104,11 @@ fn translate_object(cx: &Cx<'_>, object: &Arc<Object>, part: &mut Part) {
         Spec::AuthorizationPolicy(policy) => istio::translate_authorization_policy(cx, object, policy, part),
         Spec::WasmPlugin(plugin) => plugin::translate(cx, object, plugin, part),
         Spec::McpBridge(bridge) => mcp_bridge::translate(cx, object, bridge, part),
-        Spec::ConfigMap(map) => part.settings.clone_from(&map.settings),
+        Spec::ConfigMap(map) => {
+            if let Some(settings) = &map.settings {
+                settings::translate(cx, object, settings, part);
+            }
+        }
         _ => {}
     }
 }

@@ -127,7 +127,7 @@ pub fn not_allowed(f: &mut fmt::Formatter<'_>, ip: IpAddr) -> fmt::Result {
     )
 }
 
-/// Resolves names that somebody else than the configuration chose: every such name goes through here.
+/// Resolves names: those that somebody else than the configuration chose lead to no protected address.
 pub struct GuardedResolver {
     resolver: Arc<Resolver>,
     pub guard: Guard,
@@ -146,12 +146,20 @@ impl GuardedResolver {
         Ok(GuardedResolver::new(Arc::new(Resolver::new(Default::default())?), Guard::default()))
     }
 
+    /// The addresses of a name that the configuration itself chose: all of them.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn lookup_trusted(&self, host: &str) -> Result<Answer, Unresolved> {
+        self.resolver.lookup(host).await.map_err(Unresolved::Dns)
+    }
+
     /// The addresses of `host` that may be used, at least one.
     ///
     /// # Errors
     /// There is none.
     pub async fn lookup(&self, host: &str) -> Result<Answer, Unresolved> {
-        let answer = self.resolver.lookup(host).await.map_err(Unresolved::Dns)?;
+        let answer = self.lookup_trusted(host).await?;
         Ok(Answer { addresses: self.guard.filter(answer.addresses)?, ..answer })
     }
 }

@@ -271,7 +271,7 @@ impl Proxy {
         };
         let allowed = options.allowed_upstream_addresses.clone();
         let guard = Guard::new(move |ip| allowed.iter().any(|range| range.contains(ip.to_canonical())));
-        let guarded = Arc::new(GuardedResolver::new(resolver.clone(), guard));
+        let guarded = Arc::new(GuardedResolver::new(resolver, guard));
         let verdicts: Arc<Verdicts> = Arc::default();
         let plugins = ManagerOptions {
             cache_dir: options.cache_dir.clone(),
@@ -321,7 +321,7 @@ impl Proxy {
         let local = |listener: &Option<std::net::TcpListener>| listener.as_ref().map(std::net::TcpListener::local_addr).transpose();
         let (admin, status) = (local(&admin_listener)?, local(&status_listener)?);
         let forward = shared.forward.clone();
-        let manager = Manager::new(clusters, resolver, forward, runtime.clone(), shared.upstreams.clone(), verdicts);
+        let manager = Manager::new(clusters, shared.guarded.clone(), forward, runtime.clone(), shared.upstreams.clone(), verdicts);
         let applier = Arc::new(Mutex::new(Applier::new(shared.clone(), manager)));
         let _ = shared.given.set(Given { config: ask(&applier, Applier::config), certificates: ask(&applier, Applier::certificates) });
         runtime.spawn(overload::watch(shared.overload.clone()));

@@ -26,6 +26,8 @@ pub struct Cluster {
     /// Its endpoints are forward proxies: connections that are passed on as bytes go through a tunnel (of Envoy's TCP proxy; here
     /// it is the cluster's, as in Istio).
     pub tunneling_config: Option<Box<TunnelingConfig>>,
+    /// Names of endpoints come from a registry: what they resolve to may be no protected address.
+    pub guard_names: bool,
     pub origin: Option<Origin>,
 }
 
@@ -94,6 +96,7 @@ impl Cluster {
             settings: DEFAULT.clone(),
             proxy_protocol: None,
             tunneling_config: None,
+            guard_names: false,
             origin: None,
         }
     }

@@ -19,8 +19,6 @@ use weir_config::{
 pub const GROUP: &str = "networking.higress.io";
 /// The only name that a McpBridge may have.
 pub const NAME: &str = "default";
-/// The namespaces that a McpBridge may be in by default.
-pub const NAMESPACES: [&str; 2] = ["higress-system", "weir-system"];
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct McpBridge {
@@ -185,6 +183,7 @@ pub fn service(host: &str, port: Port, resolution: Resolution, endpoints: Vec<En
         selector: None,
         export_to: ExportTo::default(),
         subject_alt_names: Vec::new(),
+        registered: false,
     }
 }
 

@@ -67,6 +67,10 @@ pub struct Limits {
     pub delayed_close: Option<Duration>,
 }
 
+/// An access log that is no file.
+pub const STDOUT: &str = "/dev/stdout";
+pub const STDERR: &str = "/dev/stderr";
+
 /// Reads the settings of a ConfigMap, if it is one that has some.
 pub fn decode(root: &Object<'_>, meta: &Meta) -> Option<Box<Settings>> {
     if !CONFIG_MAPS.contains(&&*meta.key.name) {
@@ -91,7 +95,7 @@ impl Settings {
             (
                 "accessLogFile",
                 "",
-                "Where the access log goes: a path, `/dev/stdout` or `/dev/stderr`; empty disables it. `--access-log` by default.",
+                "Where the access log goes: a path, `/dev/stdout` or `/dev/stderr`; empty disables it. `--access-log` by default. In a cluster, paths need `--allow-file-references`.",
             ),
             ("accessLogEncoding", "", "The form of the access log. `--access-log-format` by default."),
             ("accessLogFormat", "", "Envoy's command operators; for `JSON` a JSON object of them."),

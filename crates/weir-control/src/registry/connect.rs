@@ -1,4 +1,5 @@
 //! Connections to registries, and HTTP over them.
+use super::Limits;
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -8,10 +9,6 @@ use std::{io, sync::Arc, time::Duration};
 use tokio::{net::TcpStream, time::timeout};
 use weir_net::dial::{self, GuardedResolver, Unresolved};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// The largest answer that is read.
-const MAX_BODY: usize = 64 << 20;
-
 /// Why a registry cannot be followed.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
@@ -19,9 +16,9 @@ pub enum FollowError {
     Unresolved(Unresolved),
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("no connection within {} s", CONNECT_TIMEOUT.as_secs())]
-    ConnectTimeout,
-    #[error("no answer within {} s", .0.as_secs())]
+    #[error("no connection within {} s", .0.as_secs_f32())]
+    ConnectTimeout(Duration),
+    #[error("no answer within {} s", .0.as_secs_f32())]
     Timeout(Duration),
     #[error("HTTP: {0}")]
     Http(String),
@@ -47,6 +44,7 @@ pub struct Connector {
     pub resolver: Arc<GuardedResolver>,
     pub host: String,
     pub port: u16,
+    pub limits: Limits,
 }
 
 impl Connector {
@@ -55,10 +53,11 @@ impl Connector {
         let answer = self.resolver.lookup(&self.host).await.map_err(FollowError::Unresolved)?;
         let mut last = FollowError::Closed;
         for ip in answer.addresses {
-            match timeout(CONNECT_TIMEOUT, dial::connect((ip, port).into(), None, b"")).await {
+            let patience = self.limits.connect_timeout;
+            match timeout(patience, dial::connect((ip, port).into(), None, b"")).await {
                 Ok(Ok(io)) => return Ok(io),
                 Ok(Err(e)) => last = e.into(),
-                Err(_) => last = FollowError::ConnectTimeout,
+                Err(_) => last = FollowError::ConnectTimeout(patience),
             }
         }
         Err(last)
@@ -85,15 +84,20 @@ impl Http {
     }
 
     /// The head and body of a successful answer.
-    pub async fn get(&mut self, path: &str, patience: Duration) -> Result<(HeaderMap, Bytes), FollowError> {
-        self.send("GET", path, Bytes::new(), patience).await
+    pub async fn get(&mut self, path: &str) -> Result<(HeaderMap, Bytes), FollowError> {
+        self.get_later(path, Duration::ZERO).await
     }
 
-    pub async fn post(&mut self, path: &str, form: String, patience: Duration) -> Result<(HeaderMap, Bytes), FollowError> {
-        self.send("POST", path, form.into(), patience).await
+    /// As `get`, of a server that answers after up to `waits`.
+    pub async fn get_later(&mut self, path: &str, waits: Duration) -> Result<(HeaderMap, Bytes), FollowError> {
+        self.send("GET", path, Bytes::new(), waits).await
     }
 
-    async fn send(&mut self, method: &str, path: &str, body: Bytes, patience: Duration) -> Result<(HeaderMap, Bytes), FollowError> {
+    pub async fn post(&mut self, path: &str, form: String) -> Result<(HeaderMap, Bytes), FollowError> {
+        self.send("POST", path, form.into(), Duration::ZERO).await
+    }
+
+    async fn send(&mut self, method: &str, path: &str, body: Bytes, waits: Duration) -> Result<(HeaderMap, Bytes), FollowError> {
         let mut sender = match self.sender.take() {
             Some(sender) if !sender.is_closed() => sender,
             _ => self.open().await?,
@@ -107,16 +111,18 @@ impl Http {
             request = request.header(name, value);
         }
         let request = request.body(Full::new(body)).map_err(FollowError::protocol)?;
+        let limit = self.connector.limits.answer_bytes;
         let answer = async {
             sender.ready().await.map_err(http)?;
             let answer = sender.send_request(request).await.map_err(http)?;
             let (head, body) = answer.into_parts();
-            let body = Limited::new(body, MAX_BODY).collect().await.map_err(|e| match e.is::<LengthLimitError>() {
-                true => FollowError::TooLarge { what: "an answer", limit: MAX_BODY },
+            let body = Limited::new(body, limit).collect().await.map_err(|e| match e.is::<LengthLimitError>() {
+                true => FollowError::TooLarge { what: "an answer", limit },
                 false => FollowError::Http(e.to_string()),
             })?;
             Ok::<_, FollowError>((head, body.to_bytes()))
         };
+        let patience = waits + self.connector.limits.request_timeout;
         let (head, body) = timeout(patience, answer).await.map_err(|_| FollowError::Timeout(patience))??;
         if !head.status.is_success() {
             let said = String::from_utf8_lossy(&body).trim().chars().take(200).collect();

@@ -23,9 +23,8 @@ use url::form_urlencoded::byte_serialize;
 const READERS: usize = 6;
 /// How long a blocking query waits for a change.
 const WAIT: Duration = Duration::from_secs(60);
-/// An agent adds up to a sixteenth to the wait.
-const PATIENCE: Duration = Duration::from_secs(75);
-const READ: Duration = Duration::from_secs(10);
+/// With the sixteenth that an agent may add.
+const WAITS: Duration = Duration::from_secs(64);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -123,7 +122,7 @@ impl<'a> Follower<'a> {
     }
 
     async fn services(&self, http: &mut Http, index: u64) -> Result<(u64, BTreeSet<String>), FollowError> {
-        let (head, body) = http.get(&format!("/v1/catalog/services{}", self.query(index)), PATIENCE).await?;
+        let (head, body) = http.get_later(&format!("/v1/catalog/services{}", self.query(index)), WAITS).await?;
         let all: BTreeMap<String, Vec<String>> = serde_json::from_slice(&body).map_err(FollowError::protocol)?;
         let wanted = self.consul.tag.as_deref();
         let fits = |tags: &[String]| wanted.is_none_or(|wanted| tags.iter().any(|tag| tag.eq_ignore_ascii_case(wanted)));
@@ -131,7 +130,7 @@ impl<'a> Follower<'a> {
     }
 
     async fn checks(&self, http: &mut Http, index: u64) -> Result<(u64, Vec<Check>), FollowError> {
-        let (head, body) = http.get(&format!("/v1/health/state/any{}", self.query(index)), PATIENCE).await?;
+        let (head, body) = http.get_later(&format!("/v1/health/state/any{}", self.query(index)), WAITS).await?;
         Ok((index_of(&head)?, serde_json::from_slice(&body).map_err(FollowError::protocol)?))
     }
 
@@ -151,7 +150,7 @@ impl<'a> Follower<'a> {
         let one = async |(nth, http): (usize, &mut Http)| {
             for name in services.iter().skip(nth).step_by(READERS) {
                 let path = format!("/v1/health/service/{}{}&passing=", encoded(name), self.query(0));
-                let (_, body) = http.get(&path, READ).await?;
+                let (_, body) = http.get(&path).await?;
                 let entries: Vec<HealthEntry> = serde_json::from_slice(&body).map_err(FollowError::protocol)?;
                 self.sink.put(&host(name, &self.consul.datacenter), entries.into_iter().filter_map(instance).collect());
             }

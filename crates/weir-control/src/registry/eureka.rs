@@ -12,7 +12,6 @@ use std::{convert::Infallible, time::Duration};
 
 /// A server answers from a cache of its own, which is renewed every 30 s unless it is configured otherwise.
 const INTERVAL: Duration = Duration::from_millis(500);
-const READ: Duration = Duration::from_secs(10);
 
 /// Follows until something fails.
 pub async fn follow(connector: Connector, sink: &Sink) -> Result<Infallible, FollowError> {
@@ -20,7 +19,7 @@ pub async fn follow(connector: Connector, sink: &Sink) -> Result<Infallible, Fol
     let mut known = read_all(&mut http, sink).await?;
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let (_, body) = http.get("/eureka/apps/delta", READ).await?;
+        let (_, body) = http.get("/eureka/apps/delta").await?;
         let changed = known.apply(parse(&body)?);
         match changed {
             Some(changed) => put(&known, changed.iter(), sink),
@@ -31,7 +30,7 @@ pub async fn follow(connector: Connector, sink: &Sink) -> Result<Infallible, Fol
 }
 
 async fn read_all(http: &mut Http, sink: &Sink) -> Result<Applications, FollowError> {
-    let (_, body) = http.get("/eureka/apps", READ).await?;
+    let (_, body) = http.get("/eureka/apps").await?;
     let known = Applications::new(parse(&body)?);
     sink.begin();
     put(&known, known.names(), sink);

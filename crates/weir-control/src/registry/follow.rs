@@ -1,6 +1,6 @@
 //! One task for each registry on a server: it connects, follows, and begins again when that fails.
 use super::{
-    Credentials,
+    Credentials, Limits,
     connect::{Connector, FollowError},
     consul, eureka, nacos,
     shared::Sink,
@@ -20,8 +20,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// A connection that lived so long was good.
 const GOOD: Duration = Duration::from_secs(30);
 
-pub async fn run(server: Arc<Server>, credentials: Credentials, resolver: Arc<GuardedResolver>, sink: Sink) {
-    let connector = Connector { resolver, host: server.host.to_string(), port: server.port };
+pub async fn run(server: Arc<Server>, credentials: Credentials, resolver: Arc<GuardedResolver>, limits: Limits, sink: Sink) {
+    let connector = Connector { resolver, host: server.host.to_string(), port: server.port, limits };
     let mut failures = 0;
     loop {
         let began = Instant::now();

@@ -7,6 +7,7 @@ mod message;
 mod payload;
 
 use super::{
+    Limits,
     connect::{Connector, FollowError},
     service::Instance,
     shared::Sink,
@@ -29,7 +30,6 @@ const PORT_OFFSET: u16 = 1000;
 const PAGE: usize = 500;
 /// Services that are subscribed to at a time.
 const AT_A_TIME: usize = 32;
-const READ: Duration = Duration::from_secs(10);
 /// The server ends connections that say nothing for 20 s.
 const HEALTH_CHECK: Duration = Duration::from_secs(5);
 /// How long a server may take to know a connection that it has just accepted.
@@ -46,6 +46,7 @@ struct Follower<'a> {
     nacos: &'a Nacos,
     identity: Identity,
     calls: Calls,
+    limits: Limits,
     sink: &'a Sink,
     /// The services that are subscribed to, with the version that was put last.
     known: BTreeMap<ServiceKey, i64>,
@@ -59,8 +60,8 @@ pub async fn follow(nacos: &Nacos, credentials: &Credentials, connector: Connect
         .checked_add(PORT_OFFSET)
         .ok_or_else(|| FollowError::Protocol("the port of gRPC is 1000 above that of HTTP".into()))?;
     let io = connector.connect(port).await?;
-    let (calls, pushes) = call::open(io, &connector.authority()).await?;
-    let mut follower = Follower { nacos, identity, calls, sink, known: BTreeMap::new() };
+    let (calls, pushes) = call::open(io, &connector.authority(), connector.limits.answer_bytes).await?;
+    let mut follower = Follower { nacos, identity, calls, limits: connector.limits, sink, known: BTreeMap::new() };
     follower.register(&pushes).await?;
     sink.begin();
     follower.run(pushes).await
@@ -129,7 +130,7 @@ impl Follower<'_> {
                 let count = list.names.len();
                 let wanted = list.names.into_iter().filter(|name| !name.is_empty() && !name.starts_with(CONSUMERS));
                 now.extend(wanted.map(|name| (group.to_string(), name)));
-                if count < PAGE || now.len() > super::shared::MAX_SERVICES {
+                if count < PAGE || now.len() > self.limits.services {
                     break;
                 }
             }
@@ -159,7 +160,8 @@ impl Follower<'_> {
 
     async fn call(&self, kind: &str, resource: &str, body: Value) -> Result<Value, FollowError> {
         let payload = Payload::new(kind, &self.identity.headers(resource), &body);
-        let answer = timeout(READ, self.calls.unary(payload)).await.map_err(|_| FollowError::Timeout(READ))??;
+        let patience = self.limits.request_timeout;
+        let answer = timeout(patience, self.calls.unary(payload)).await.map_err(|_| FollowError::Timeout(patience))??;
         message::checked(kind, &answer)
     }
 

@@ -6,8 +6,6 @@ use crate::api::{
 };
 use std::net::IpAddr;
 
-/// Endpoints of one service beyond this are left out.
-pub const MAX_ENDPOINTS: usize = 10_000;
 /// Labels of one endpoint beyond this are left out.
 const MAX_LABELS: usize = 64;
 /// Envoy's bound.
@@ -33,8 +31,13 @@ pub struct Service {
 }
 
 /// Makes a service of its instances, in whatever order these come. `before` is what it was: without instances it keeps its port. The
-/// number says how many instances were left out. `None` where nothing is known of it.
-pub fn service(mut instances: Vec<Instance>, before: Option<&Service>, is_refused: &dyn Fn(IpAddr) -> bool) -> (Option<Service>, usize) {
+/// number says how many instances were left out: more than `most`, too. `None` where nothing is known of it.
+pub fn service(
+    mut instances: Vec<Instance>,
+    before: Option<&Service>,
+    is_refused: &dyn Fn(IpAddr) -> bool,
+    most: usize,
+) -> (Option<Service>, usize) {
     let count = instances.len();
     instances.retain(|instance| {
         instance.port > 0 && address(&instance.address).is_some_and(|a| !matches!(a, EndpointAddress::Ip(ip) if is_refused(ip)))
@@ -42,7 +45,7 @@ pub fn service(mut instances: Vec<Instance>, before: Option<&Service>, is_refuse
     instances.sort_by(|a, b| (&a.address, a.port).cmp(&(&b.address, b.port)));
     instances.dedup_by(|a, b| (&a.address, a.port) == (&b.address, b.port));
     let distinct = instances.len();
-    instances.truncate(MAX_ENDPOINTS);
+    instances.truncate(most);
     let refused = (count - distinct.min(count)) + (distinct - instances.len());
     let Some(first) = instances.first() else {
         return (before.map(|before| Service { endpoints: Vec::new(), ..before.clone() }), refused);
@@ -76,7 +79,8 @@ impl Service {
     pub fn entry(&self, host: &str) -> ServiceEntry {
         let named = self.endpoints.iter().any(|endpoint| matches!(endpoint.address, EndpointAddress::Name(_)));
         let resolution = if named { Resolution::Dns } else { Resolution::Static };
-        mcp_bridge::service(host, self.protocol.port(self.port, None), resolution, self.endpoints.clone())
+        let entry = mcp_bridge::service(host, self.protocol.port(self.port, None), resolution, self.endpoints.clone());
+        ServiceEntry { registered: true, ..entry }
     }
 }
 
@@ -127,22 +131,21 @@ mod tests {
             ),
         ];
         for (instances, wanted, refused) in table {
-            let (made, out) = service(instances.clone(), None, &weir_net::dial::is_protected);
+            let (made, out) = service(instances.clone(), None, &weir_net::dial::is_protected, 10);
             assert_eq!((shown(&made.unwrap()).as_str(), out), (wanted, refused), "{instances:?}");
-            let (again, _) = service(instances.into_iter().rev().collect(), None, &weir_net::dial::is_protected);
+            let (again, _) = service(instances.into_iter().rev().collect(), None, &weir_net::dial::is_protected, 10);
             assert_eq!(shown(&again.unwrap()), wanted, "in another order");
         }
     }
 
     #[test]
     fn a_service_without_instances_keeps_its_port() {
-        let (before, _) = service(vec![instance("10.0.0.1", 80, 1.0, &[])], None, &|_| false);
-        let (after, _) = service(Vec::new(), before.as_ref(), &|_| false);
+        let (before, _) = service(vec![instance("10.0.0.1", 80, 1.0, &[])], None, &|_| false, 10);
+        let (after, _) = service(Vec::new(), before.as_ref(), &|_| false, 10);
         assert_eq!(shown(&after.unwrap()), "http 80 []");
-        assert_eq!(service(Vec::new(), None, &|_| false), (None, 0));
-        let many =
-            (0..MAX_ENDPOINTS + 7).map(|n| instance(&IpAddr::from((0x0a00_0000 + n as u32).to_be_bytes()).to_string(), 80, 1.0, &[]));
-        let (most, refused) = service(many.collect(), None, &|_| false);
-        assert_eq!((most.unwrap().endpoints.len(), refused), (MAX_ENDPOINTS, 7));
+        assert_eq!(service(Vec::new(), None, &|_| false, 10), (None, 0));
+        let many = (0..17).map(|n| instance(&format!("10.0.0.{n}"), 80, 1.0, &[]));
+        let (most, refused) = service(many.collect(), None, &|_| false, 10);
+        assert_eq!((most.unwrap().endpoints.len(), refused), (10, 7));
     }
 }

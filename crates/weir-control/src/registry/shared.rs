@@ -1,6 +1,7 @@
 //! What the tasks that follow registries and the control plane share: the services of each registry, which of them changed and were not
 //! taken yet, and how the connection is.
 use super::{
+    Limits,
     service::{self, Instance, Service},
     stats::{self, Sample},
 };
@@ -12,8 +13,8 @@ use std::{
 };
 use weir_config::model::Name;
 
-/// Services of one registry beyond this are left out.
-pub const MAX_SERVICES: usize = 20_000;
+/// Hosts of which it is known that something was left out.
+const MAX_REFUSED: usize = 20_000;
 /// A host longer than this is left out.
 const MAX_HOST: usize = 400;
 
@@ -29,6 +30,7 @@ pub struct Shared {
     state: Mutex<State>,
     wake: Wake,
     refuses: Refuses,
+    limits: Limits,
 }
 
 #[derive(Default)]
@@ -75,8 +77,8 @@ impl Health {
 pub type Change = (Slot, Name, Option<Service>);
 
 impl Shared {
-    pub fn new(wake: Wake, refuses: Refuses) -> Shared {
-        Shared { state: Mutex::default(), wake, refuses }
+    pub fn new(wake: Wake, refuses: Refuses, limits: Limits) -> Shared {
+        Shared { state: Mutex::default(), wake, refuses, limits }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -188,16 +190,15 @@ impl Sink {
         let host: Name = host.to_ascii_lowercase().into();
         self.edit(|followed, shared| {
             let before = followed.services.get(&host);
-            if host.len() > MAX_HOST || (before.is_none() && followed.services.len() >= MAX_SERVICES) {
+            if host.len() > MAX_HOST || (before.is_none() && followed.services.len() >= shared.limits.services) {
                 followed.health.too_many |= host.len() <= MAX_HOST;
                 followed.refused += u64::from(followed.refused_by.insert(host, 1).is_none());
-                // Of what is refused no more is kept than of what is not.
-                if followed.refused_by.len() > MAX_SERVICES {
+                if followed.refused_by.len() > MAX_REFUSED {
                     followed.refused_by.clear();
                 }
                 return;
             }
-            let (made, refused) = service::service(instances, before, &shared.refuses);
+            let (made, refused) = service::service(instances, before, &shared.refuses, shared.limits.endpoints);
             let known = if refused == 0 {
                 followed.refused_by.remove(&host).unwrap_or(0)
             } else {
@@ -263,7 +264,7 @@ mod tests {
     fn what_is_known_stays_until_a_complete_reading_says_otherwise() {
         let woken = Arc::new(AtomicUsize::new(0));
         let count = woken.clone();
-        let shared = Arc::new(Shared::new(Box::new(move || _ = count.fetch_add(1, Relaxed)), Box::new(|_| false)));
+        let shared = Arc::new(Shared::new(Box::new(move || _ = count.fetch_add(1, Relaxed)), Box::new(|_| false), Limits::default()));
         let sink = shared.open(Slot(1), "r".into(), BTreeMap::new());
         let taken = || {
             let all = shared.take().into_iter();
@@ -303,13 +304,14 @@ mod tests {
 
     #[test]
     fn services_are_bounded() {
-        let shared = Arc::new(Shared::new(Box::new(|| {}), Box::new(|_| false)));
+        let limits = Limits { services: 20, ..Limits::default() };
+        let shared = Arc::new(Shared::new(Box::new(|| {}), Box::new(|_| false), limits));
         let sink = shared.open(Slot(1), "r".into(), BTreeMap::new());
-        for n in 0..MAX_SERVICES + 3 {
+        for n in 0..23 {
             sink.put(&format!("s{n}"), one("10.0.0.1"));
         }
         sink.put(&"x".repeat(MAX_HOST + 1), one("10.0.0.1"));
-        assert_eq!(shared.take().len(), MAX_SERVICES);
+        assert_eq!(shared.take().len(), 20);
         assert!(shared.health(Slot(1)).too_many);
         assert_eq!(shared.samples().iter().find(|s| std::ptr::eq(s.stat, &stats::REFUSED)).unwrap().value, 4);
     }

@@ -6,6 +6,7 @@ mod tree;
 mod wire;
 
 use super::{
+    Limits,
     connect::{Connector, FollowError},
     shared::Sink,
 };
@@ -18,22 +19,24 @@ use tokio::{
 };
 use tree::{Change, Tree};
 
+/// Nodes that are watched, unless that is less than ten for each service that the registry may have.
+const MAX_NODES: usize = 200_000;
 /// Of the session: the server ends it when nothing comes for so long.
 const SESSION: Duration = Duration::from_secs(10);
-const MAX_PACKET: usize = 32 << 20;
 
 /// Follows until something fails.
 pub async fn follow(zookeeper: &Zookeeper, connector: Connector, sink: &Sink) -> Result<Infallible, FollowError> {
     let (from, mut to) = connector.connect(connector.port).await?.into_split();
     let mut from = BufReader::new(from);
     to.write_all(&wire::connect(SESSION)).await?;
-    let hello = timeout(SESSION, packet(&mut from)).await.map_err(|_| FollowError::Timeout(SESSION))??;
+    let Limits { answer_bytes: limit, request_timeout, .. } = connector.limits;
+    let hello = timeout(request_timeout, packet(&mut from, limit)).await.map_err(|_| FollowError::Timeout(request_timeout))??;
     wire::check_connected(&hello).map_err(FollowError::protocol)?;
     // Packets are read by a task of their own: reading one must not be given up in the middle.
     let (send, mut packets) = tokio::sync::mpsc::channel(64);
     let reader = tokio::spawn(async move {
         loop {
-            let packet = packet(&mut from).await;
+            let packet = packet(&mut from, limit).await;
             let ended = packet.is_err();
             if send.send(packet).await.is_err() || ended {
                 return;
@@ -41,7 +44,7 @@ pub async fn follow(zookeeper: &Zookeeper, connector: Connector, sink: &Sink) ->
         }
     });
     let _end = EndTask(reader);
-    let mut tree = Tree::new(&zookeeper.paths);
+    let mut tree = Tree::new(&zookeeper.paths, connector.limits.services.saturating_mul(10).max(MAX_NODES));
     sink.begin();
     let mut synced = false;
     let mut pings = interval_at(Instant::now() + SESSION / 3, SESSION / 3);
@@ -84,11 +87,10 @@ impl Drop for EndTask {
     }
 }
 
-async fn packet(from: &mut BufReader<OwnedReadHalf>) -> Result<Vec<u8>, FollowError> {
+async fn packet(from: &mut BufReader<OwnedReadHalf>, limit: usize) -> Result<Vec<u8>, FollowError> {
     let closed = |e: std::io::Error| if e.kind() == std::io::ErrorKind::UnexpectedEof { FollowError::Closed } else { e.into() };
     let length = from.read_i32().await.map_err(closed)?;
-    let length =
-        usize::try_from(length).ok().filter(|n| *n <= MAX_PACKET).ok_or(FollowError::TooLarge { what: "a packet", limit: MAX_PACKET })?;
+    let length = usize::try_from(length).ok().filter(|n| *n <= limit).ok_or(FollowError::TooLarge { what: "a packet", limit })?;
     let mut packet = Vec::new();
     let read = from.take(length as u64).read_to_end(&mut packet).await?;
     if read < length { Err(FollowError::Closed) } else { Ok(packet) }

@@ -9,7 +9,7 @@ use weir_config::diagnostic::Diagnostic;
 
 pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, bridge: &McpBridge, part: &mut Part) {
     let key = &object.key;
-    let namespaces = &cx.options.registries.namespaces;
+    let namespaces = &cx.options.system_namespaces;
     let message = match (*key.name == *NAME, namespaces.contains(&key.namespace)) {
         (true, true) => return,
         (false, _) => format!("a McpBridge must be named {NAME}: the registries of this one are not used"),

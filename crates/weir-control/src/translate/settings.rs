@@ -1,10 +1,47 @@
 //! What settings of the whole gateway change in listeners, connection managers and clusters.
-use crate::api::settings::{Limits, Paths, Settings};
-use std::{sync::Arc, time::Duration};
-use weir_config::model::{
-    AccessLog, Compressor, EscapedSlashes, HttpConnectionManager, HttpFilter, HttpFilterConfig, Listener, LogFormat, LogSink,
-    ResponseLimits, TcpProxy,
+use super::{Cx, Part, file_reference};
+use crate::{
+    api::settings::{CONFIG_MAPS, Limits, Paths, STDERR, STDOUT, Settings},
+    object::Object,
 };
+use std::{sync::Arc, time::Duration};
+use weir_config::{
+    diagnostic::Diagnostic,
+    model::{
+        AccessLog, Compressor, EscapedSlashes, HttpConnectionManager, HttpFilter, HttpFilterConfig, Listener, LogFormat, LogSink,
+        ResponseLimits, TcpProxy,
+    },
+    node::Chars,
+};
+
+/// Whether a ConfigMap holds settings. In a cluster, whoever may write a ConfigMap in some namespace may not change the whole gateway.
+pub fn is_used(cx: &Cx<'_>, object: &Object) -> bool {
+    let key = &object.key;
+    CONFIG_MAPS.contains(&&*key.name) && (object.document.file.is_some() || cx.options.system_namespaces.contains(&key.namespace))
+}
+
+/// The settings of a ConfigMap. Those of a cluster write the access log to the standard streams, or to files that the operator permits.
+pub fn translate(cx: &Cx<'_>, object: &Object, settings: &Settings, part: &mut Part) {
+    if !is_used(cx, object) {
+        let message = format!("the settings of a ConfigMap in the namespace {} are not used", object.key.namespace);
+        let help = format!("move it to the namespace {}", cx.options.system_namespaces.join(" or "));
+        return part.report(object, Chars::default(), "metadata.namespace", Diagnostic::warning("NotAccepted", message).help(help));
+    }
+    let mut settings = Box::new(settings.clone());
+    if let Some(file) = settings.access_log_file.as_deref().filter(|file| !matches!(*file, "" | STDOUT | STDERR))
+        && object.document.file.is_none()
+    {
+        match file_reference::resolve(cx, object, file) {
+            Ok(path) => settings.access_log_file = Some(path.display().to_string()),
+            Err(why) => {
+                let help = "write /dev/stdout or /dev/stderr; --allow-file-references permits the files of a folder";
+                part.report(object, Chars::default(), "data.mesh.accessLogFile", why.diagnostic().help(help));
+                settings.access_log_file = None;
+            }
+        }
+    }
+    part.settings = Some(settings);
+}
 
 impl Settings {
     /// Changes a connection manager to what these settings say.
@@ -66,8 +103,8 @@ impl Settings {
         if let Some(file) = &self.access_log_file {
             let sink = match &**file {
                 "" => return logs.clear(),
-                "/dev/stdout" => LogSink::Stdout,
-                "/dev/stderr" => LogSink::Stderr,
+                STDOUT => LogSink::Stdout,
+                STDERR => LogSink::Stderr,
                 file => LogSink::File(file.into()),
             };
             let before = logs.drain(..).next().map(|log| log.format);

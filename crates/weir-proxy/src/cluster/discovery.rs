@@ -19,7 +19,7 @@ use weir_config::{
     diagnostic::Diagnostic,
     model::{Address, ClusterLoadAssignment, Discovery},
 };
-use weir_net::dns::{DnsError, Resolver};
+use weir_net::dial::{GuardedResolver, Unresolved};
 
 /// Waits between questions that fail: doubled each time.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -56,7 +56,7 @@ struct Known {
     addresses: Vec<IpAddr>,
     due: Option<Instant>,
     failures: u32,
-    error: Option<DnsError>,
+    error: Option<Unresolved>,
 }
 
 /// A cluster whose names are to be followed.
@@ -64,7 +64,7 @@ pub(super) struct Following {
     pub slot: Arc<ClusterSlot>,
     pub cluster: Arc<ClusterRt>,
     pub assignment: Arc<ClusterLoadAssignment>,
-    pub resolver: Arc<Resolver>,
+    pub resolver: Arc<GuardedResolver>,
     pub resolved: watch::Sender<Resolved>,
     /// Where names without an address are reported.
     pub verdicts: Arc<Verdicts>,
@@ -101,13 +101,17 @@ impl Following {
 async fn run(following: Following) {
     let Following { slot, cluster, assignment, resolver, .. } = &following;
     let logical = matches!(cluster.config.discovery, Discovery::LogicalDns(_));
+    let guarded = cluster.config.guard_names;
     let mut names = names(assignment, logical, &cluster.endpoints.load());
     loop {
         let now = Instant::now();
         let mut asked = JoinSet::new();
         for name in names.iter().filter(|(_, k)| k.due.is_none_or(|due| due <= now)).map(|(n, _)| n.clone()) {
             let resolver = resolver.clone();
-            asked.spawn(async move { (resolver.lookup(&name).await, name) });
+            asked.spawn(async move {
+                let answer = if guarded { resolver.lookup(&name).await } else { resolver.lookup_trusted(&name).await };
+                (answer, name)
+            });
         }
         while let Some(answered) = asked.join_next().await {
             let Ok((answer, name)) = answered else { continue };
@@ -171,7 +175,7 @@ fn back_off(failures: u32) -> Duration {
     (RETRY_FIRST * 2u32.saturating_pow(failures.min(10))).min(RETRY_LAST)
 }
 
-fn report(cluster: &str, name: &str, e: &DnsError, known: &Known) {
+fn report(cluster: &str, name: &str, e: &Unresolved, known: &Known) {
     // Said at the first failure and then rarely.
     if known.failures.is_power_of_two() {
         let kept = known.addresses.len();

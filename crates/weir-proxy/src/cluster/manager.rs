@@ -17,7 +17,7 @@ use weir_config::{
     diagnostic::{Diagnostic, Severity},
     model::{Address, Cluster, ClusterLoadAssignment, Discovery, Name, TlsVersion, UpstreamTls, UpstreamVerification},
 };
-use weir_net::{dns::Resolver, tls};
+use weir_net::{dial::GuardedResolver, tls};
 
 /// What was given for a cluster's name, which the slot has: the cluster, its endpoints, or both.
 struct Entry {
@@ -53,7 +53,7 @@ impl Entry {
 
 pub(crate) struct Manager {
     registry: Arc<ClusterRegistry>,
-    resolver: Arc<Resolver>,
+    resolver: Arc<GuardedResolver>,
     forward: Arc<ForwardProxy>,
     runtime: Handle,
     connections: Arc<UpstreamConnections>,
@@ -80,7 +80,7 @@ pub(crate) struct Built {
 impl Manager {
     pub fn new(
         registry: Arc<ClusterRegistry>,
-        resolver: Arc<Resolver>,
+        resolver: Arc<GuardedResolver>,
         forward: Arc<ForwardProxy>,
         runtime: Handle,
         connections: Arc<UpstreamConnections>,

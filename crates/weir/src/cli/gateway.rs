@@ -66,7 +66,7 @@ pub struct Args {
     /// Ports of this process that the ports of these Services lead to, one for each port of a Gateway
     #[arg(long, value_name = "FIRST-LAST", default_value = "20000-29999", value_parser = port_range, requires = "gateway_service_type")]
     gateway_service_target_ports: RangeInclusive<u16>,
-    /// Let objects of the cluster name files below this folder: the certificates of Istio objects, and the code of a WasmPlugin. A
+    /// Let objects of the cluster name files below this folder: the certificates of Istio objects, the code of a WasmPlugin, and the access log. A
     /// relative path starts here [default: they may name none]
     #[arg(long, value_name = "FOLDER", value_parser = folder)]
     allow_file_references: Option<PathBuf>,

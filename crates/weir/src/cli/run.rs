@@ -78,10 +78,25 @@ pub struct Objects {
     /// The labels of this gateway, which Istio's selectors must match [default: selectors match everything]
     #[arg(long, value_name = "NAME=VALUE", value_delimiter = ',', value_parser = label)]
     labels: Vec<(String, String)>,
-    /// A namespace whose McpBridge is used; may be repeated [default: higress-system and weir-system, in a cluster also that of the Pod,
-    /// or of the context]
+    /// A namespace whose McpBridge is used, and of a cluster whose ConfigMaps istio and higress-config are; may be repeated [default:
+    /// istio-system, higress-system, weir-system, and in a cluster the namespace of the Pod, or of the context]
     #[arg(long, value_name = "NAME")]
-    mcp_bridge_namespace: Vec<String>,
+    system_namespace: Vec<String>,
+    /// Services of a registry of a McpBridge; others are left out
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
+    max_registry_services: u32,
+    /// Endpoints of one service of a registry; others are left out
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    max_registry_endpoints: u32,
+    /// Bytes of one answer of a registry, as 64Mi; a larger one ends the connection
+    #[arg(long, value_name = "SIZE", default_value = "64Mi", value_parser = size)]
+    max_registry_answer: u64,
+    /// How long a connection to a registry may take
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration)]
+    registry_connect_timeout: Duration,
+    /// How long an answer of a registry may take
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    registry_request_timeout: Duration,
 }
 
 impl Objects {
@@ -92,13 +107,22 @@ impl Objects {
 
     /// `own` is the namespace that the gateway itself is in.
     pub fn options(self, own: Option<&str>) -> weir_control::Options {
-        let mut registries = registry::Options::default();
-        match self.mcp_bridge_namespace.is_empty() {
-            true => registries.namespaces.extend(own.map(Name::from)),
-            false => registries.namespaces = self.mcp_bridge_namespace.into_iter().map(Name::from).collect(),
+        let limits = registry::Limits {
+            services: self.max_registry_services as usize,
+            endpoints: self.max_registry_endpoints as usize,
+            answer_bytes: usize::try_from(self.max_registry_answer).unwrap_or(usize::MAX),
+            connect_timeout: self.registry_connect_timeout,
+            request_timeout: self.registry_request_timeout,
+        };
+        let registries = registry::Options { limits, ..registry::Options::default() };
+        let mut system_namespaces = weir_control::Options::default().system_namespaces;
+        match self.system_namespace.is_empty() {
+            true => system_namespaces.extend(own.map(Name::from)),
+            false => system_namespaces = self.system_namespace.into_iter().map(Name::from).collect(),
         }
         weir_control::Options {
             registries,
+            system_namespaces,
             http_port: self.http_port,
             https_port: self.https_port,
             address: self.bind,

@@ -34,6 +34,7 @@ mod kube_gateway;
 mod kube_ingress;
 mod kube_lists;
 mod kube_services;
+mod kube_settings;
 mod kube_status;
 mod limits;
 mod listener_sets;

@@ -105,7 +105,11 @@ fn every_way_to_name_and_ask_a_server() {
     let closed = RedisServer::start(&["--requirepass", "secret"]);
     closed.tell(&["AUTH secret", "ACL SETUSER ann on >pw ~* +@all", "SET who closed", "SELECT 2", "SET who closed-2"]);
     open.tell(&["SET who open", "SELECT 2", "SET who open-2"]);
-    let weir = gateway(&known(open.port)).run();
+    let registry = format!(
+        "---\napiVersion: networking.higress.io/v1\nkind: McpBridge\nmetadata: {{ name: default, namespace: higress-system }}\nspec: {{ registries: [{{ type: static, name: redis, domain: '127.0.0.1:{}', port: 6379, protocol: redis }}] }}\n",
+        open.port
+    );
+    let weir = gateway(&(known(open.port) + &registry)).run();
     let (o, c) = (open.port, closed.port);
     let init = ("x-init", "1");
     let bulk = |text: &str| format!("${}\r\n{text}\r\n", text.len());
@@ -118,6 +122,10 @@ fn every_way_to_name_and_ask_a_server() {
         (format!("localhost:{o}"), vec![init], get.into(), 200, bulk("open")),
         (format!("outbound|{o}||127.0.0.1"), vec![init], get.into(), 200, bulk("open")),
         ("outbound|6379||redis.default.svc.cluster.local".into(), vec![init], get.into(), 200, bulk("open")),
+        // A service of a registry.
+        ("outbound|6379||redis.static".into(), vec![init], get.into(), 200, bulk("open")),
+        // The port that Higress gives to such services.
+        ("outbound|80||redis.static".into(), vec![init], get.into(), 200, bulk("open")),
         (format!("redis://127.0.0.1:{o}"), vec![init], get.into(), 200, bulk("open")),
         (format!("redis://127.0.0.1:{o}/2"), vec![init], get.into(), 200, bulk("open-2")),
         (format!("127.0.0.1:{o}?db=2"), vec![init], get.into(), 200, bulk("open-2")),

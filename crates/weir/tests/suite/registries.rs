@@ -2,6 +2,7 @@
 mod cluster;
 mod consul;
 mod eureka;
+mod limits;
 mod listed;
 mod nacos;
 mod server;

@@ -24,6 +24,8 @@ pub struct ServiceEntry {
     pub selector: Option<Labels>,
     pub export_to: ExportTo,
     pub subject_alt_names: Vec<String>,
+    /// A registry named its endpoints: they may not lead to protected addresses.
+    pub registered: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -119,7 +121,7 @@ pub fn decode(root: &Object<'_>) -> Option<ServiceEntry> {
     }
     let subject_alt_names = spec.strings("subjectAltNames");
     let export_to = ExportTo::decode(&spec);
-    Some(ServiceEntry { hosts, ports, resolution, endpoints, selector, export_to, subject_alt_names })
+    Some(ServiceEntry { hosts, ports, resolution, endpoints, selector, export_to, subject_alt_names, registered: false })
 }
 
 fn port(field: &Field<'_>) -> Option<Port> {

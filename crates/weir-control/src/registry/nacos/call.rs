@@ -13,8 +13,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::convert::Infallible;
 use tokio::{net::TcpStream, sync::mpsc};
 
-/// The largest message that is read.
-const MAX_MESSAGE: usize = 16 << 20;
 const WINDOW: u32 = 4 << 20;
 
 type Body = BoxBody<Bytes, Infallible>;
@@ -23,6 +21,8 @@ type Body = BoxBody<Bytes, Infallible>;
 pub struct Calls {
     sender: SendRequest<Body>,
     authority: String,
+    /// Bytes of a message.
+    limit: usize,
 }
 
 /// The stream in both directions.
@@ -31,13 +31,13 @@ pub struct Pushes {
     from: mpsc::Receiver<Result<Payload, FollowError>>,
 }
 
-pub async fn open(io: TcpStream, authority: &str) -> Result<(Calls, Pushes), FollowError> {
+pub async fn open(io: TcpStream, authority: &str, limit: usize) -> Result<(Calls, Pushes), FollowError> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
     let (sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(http)?;
     // It ends with its senders.
     tokio::spawn(connection);
-    let calls = Calls { sender, authority: authority.into() };
+    let calls = Calls { sender, authority: authority.into(), limit };
     let (to, queue) = mpsc::channel::<Payload>(64);
     let frames = stream::unfold(queue, async |mut queue| {
         let payload = queue.recv().await?;
@@ -50,7 +50,7 @@ pub async fn open(io: TcpStream, authority: &str) -> Result<(Calls, Pushes), Fol
         let outcome = async {
             // The server may say nothing until it has something to push.
             let answer = stream_sender.send_request(request).await.map_err(http)?;
-            let mut messages = Messages::new(answer)?;
+            let mut messages = Messages::new(answer, limit)?;
             while let Some(payload) = messages.next().await? {
                 if send.send(Ok(payload)).await.is_err() {
                     return Ok(());
@@ -77,7 +77,7 @@ impl Calls {
     pub async fn unary(&self, payload: Payload) -> Result<Payload, FollowError> {
         let request = self.request("/Request/request", Full::new(framed(&payload)).boxed())?;
         let answer = self.sender.clone().send_request(request).await.map_err(http)?;
-        let mut messages = Messages::new(answer)?;
+        let mut messages = Messages::new(answer, self.limit)?;
         messages.next().await?.ok_or_else(|| FollowError::Protocol(messages.status()))
     }
 }
@@ -102,14 +102,15 @@ fn framed(payload: &Payload) -> Bytes {
 struct Messages {
     body: Incoming,
     buffer: BytesMut,
+    limit: usize,
     /// `grpc-status` and `grpc-message`.
     status: Option<(String, String)>,
 }
 
 impl Messages {
-    fn new(answer: Response<Incoming>) -> Result<Messages, FollowError> {
+    fn new(answer: Response<Incoming>, limit: usize) -> Result<Messages, FollowError> {
         let (head, body) = answer.into_parts();
-        let mut made = Messages { body, buffer: BytesMut::new(), status: None };
+        let mut made = Messages { body, buffer: BytesMut::new(), limit, status: None };
         made.take_status(&head.headers);
         match head.status.is_success() {
             true => Ok(made),
@@ -138,8 +139,8 @@ impl Messages {
                 if head[0] != 0 {
                     return Err(FollowError::Protocol("a message is compressed".into()));
                 }
-                if length > MAX_MESSAGE {
-                    return Err(FollowError::TooLarge { what: "a message", limit: MAX_MESSAGE });
+                if length > self.limit {
+                    return Err(FollowError::TooLarge { what: "a message", limit: self.limit });
                 }
                 if self.buffer.len() >= 5 + length {
                     self.buffer.advance(5);

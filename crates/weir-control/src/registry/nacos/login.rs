@@ -14,7 +14,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 use url::form_urlencoded::byte_serialize;
 
-const READ: Duration = Duration::from_secs(5);
 const V1: &str = "/nacos/v1/auth/users/login";
 const V3: &str = "/nacos/v3/auth/user/login";
 
@@ -90,7 +89,7 @@ impl Token {
 async fn ask(http: &mut Http, paths: &[&str], form: &str) -> Result<Token, FollowError> {
     let mut last = FollowError::Closed;
     for path in paths {
-        match http.post(path, form.to_string(), READ).await {
+        match http.post(path, form.to_string()).await {
             Ok((_, body)) => return serde_json::from_slice(&body).map_err(FollowError::protocol),
             Err(e @ FollowError::Status { status: http::StatusCode::NOT_FOUND, .. }) => last = e,
             Err(e) => return Err(e),

@@ -8,8 +8,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 /// Requests that are not answered yet.
 const MAX_ASKED: usize = 256;
-/// Nodes that are watched; the services of others are left out.
-const MAX_NODES: usize = 200_000;
 const DUBBO: &str = "/dubbo";
 /// Nodes of Dubbo that are no interfaces.
 const NO_INTERFACES: [&str; 3] = ["config", "mapping", "metadata"];
@@ -52,12 +50,14 @@ pub struct Tree {
     queued: BTreeSet<(Ask, String)>,
     asked: HashMap<i32, (Ask, String)>,
     last: i32,
+    max_nodes: usize,
 }
 
 impl Tree {
-    /// `paths`: under which Spring Cloud has its services.
-    pub fn new(paths: &[Box<str>]) -> Tree {
-        let mut tree = Tree { nodes: BTreeMap::new(), queue: VecDeque::new(), queued: BTreeSet::new(), asked: HashMap::new(), last: 0 };
+    /// `paths`: under which Spring Cloud has its services. `max_nodes` are watched; the services of others are left out.
+    pub fn new(paths: &[Box<str>], max_nodes: usize) -> Tree {
+        let (nodes, queue, queued, asked) = (BTreeMap::new(), VecDeque::new(), BTreeSet::new(), HashMap::new());
+        let mut tree = Tree { nodes, queue, queued, asked, last: 0, max_nodes };
         tree.add(DUBBO.into(), Role::DubboRoot);
         for path in paths {
             tree.add(path.to_string(), Role::Root);
@@ -162,7 +162,7 @@ impl Tree {
     }
 
     fn add(&mut self, path: String, role: Role) {
-        if self.nodes.len() >= MAX_NODES {
+        if self.nodes.len() >= self.max_nodes {
             return;
         }
         let ask = if role == Role::Instance { Ask::Data } else { Ask::Children };
@@ -301,7 +301,7 @@ mod tests {
         server.0.insert("/services/web/2".into(), instance(81));
         server.0.insert("/dubbo/config/x".into(), String::new());
         server.0.insert("/dubbo/Demo/providers/dubbo%3A%2F%2F10.0.0.1%3A20880%2FDemo".into(), String::new());
-        let mut tree = Tree::new(&["/services".into(), "/other".into()]);
+        let mut tree = Tree::new(&["/services".into(), "/other".into()], 1000);
         let mut said = server.run(&mut tree);
         said.sort();
         assert_eq!(said, ["providers:Demo:0.0.0:.zookeeper: 20880", "web.services.zookeeper: 80 81"]);

@@ -4,10 +4,9 @@ use crate::{
     api::{
         istio::authorization_policy::{Action, AuthorizationPolicy, Scope},
         labels::{Labels, selects},
-        settings::CONFIG_MAPS,
     },
     object::{Key, Kind, Object, Spec},
-    translate::{Cx, Part, PolicyPart},
+    translate::{Cx, Part, PolicyPart, settings},
 };
 use std::sync::Arc;
 use weir_config::{
@@ -94,7 +93,7 @@ fn gateways(cx: &Cx<'_>, object: &Object, policy: &AuthorizationPolicy, part: &m
 
 /// `rootNamespace` of Istio's settings.
 fn root_namespace(cx: &Cx<'_>) -> String {
-    let maps = cx.all(Kind::ConfigMap).filter(|o| CONFIG_MAPS.contains(&&*o.key.name));
+    let maps = cx.all(Kind::ConfigMap).filter(|o| settings::is_used(cx, o));
     let named = |object: &Arc<Object>| match &object.spec {
         Spec::ConfigMap(map) => map.settings.as_ref()?.root_namespace.clone(),
         _ => None,

@@ -48,9 +48,13 @@ pub fn service_entry(cx: &Cx<'_>, key: &ClusterKey, _: &mut Part) -> Option<Draf
                 let mut cluster = Cluster::new(key.name.clone(), Discovery::Eds);
                 cluster.origin = Some(object.origin());
                 cluster.protocol = port.protocol;
+                cluster.guard_names = entry.registered;
                 draft = Some(Draft { cluster, endpoints, found_by });
             }
-            Some(first) if first.found_by == found_by => first.endpoints.extend(endpoints),
+            Some(first) if first.found_by == found_by => {
+                first.endpoints.extend(endpoints);
+                first.cluster.guard_names |= entry.registered;
+            }
             Some(_) => {}
         }
     }

@@ -113,7 +113,7 @@ fn a_mcp_bridge_is_used_in_the_namespaces_that_are_given() {
         ingress("other.test", "other.static", ""),
     ];
     let start = Start::new().file("all.yaml", all.concat()).arg("--http-port").arg("$PORT");
-    let weir = start.arg("--mcp-bridge-namespace").arg("registries").arg("--mcp-bridge-namespace").arg("more").run();
+    let weir = start.arg("--system-namespace").arg("registries").arg("--system-namespace").arg("more").run();
     let one = |host: &str| answers(&weir, host, 1).into_keys().next().unwrap();
     assert_eq!((one("own.test").as_str(), one("other.test").as_str()), ("echo", "503"));
     weir.says("a McpBridge in the namespace higress-system is not used");
