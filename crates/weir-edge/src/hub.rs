@@ -7,6 +7,7 @@ use crate::{
     local::Local,
     remote::{Remote, RemoteError},
     replay::Replay,
+    replies::Key,
     request::{RequestInfo, ResourceRequest, Verb},
     status::Failure,
     store::ObjectName,
@@ -67,27 +68,28 @@ impl Hub {
                 }
                 self.writes.outbox.statuses.waits(kind, &name)
             }
-            Write::Lease | Write::Node => false,
+            Write::Lease | Write::Node | Write::Token | Write::Review => false,
         };
         let headers = parts.headers.clone();
         let (request, show) = (Request::from_parts(parts, full(body.clone())), asked.caller.shows());
         if !waits && let Ok(response) = self.remote.send(request, show).await {
             let response = self.passed(asked, info, response);
-            return match write {
-                Write::Lease if response.status().is_success() => self.lease(response).await,
-                _ => response,
+            let remembered = matches!(write, Write::Lease | Write::Token | Write::Review) && response.status().is_success();
+            return match remembered {
+                true => self.remembered(write, &Writes::key(asked, &headers, &body), response).await,
+                false => response,
             };
         }
         let answered = self.writes.answer(write, &self.local, asked, resource, &headers, body).await;
         answered.unwrap_or_else(Failure::into_response)
     }
 
-    /// An answer about the Lease, which is remembered.
-    async fn lease(&self, response: Response<Body>) -> Response<Body> {
+    /// An answer that may be given again without the link.
+    async fn remembered(&self, write: Write, key: &Key, response: Response<Body>) -> Response<Body> {
         let (parts, body) = response.into_parts();
         match whole(body, MAX_BODY).await {
             Ok(body) => {
-                self.writes.lease_answered(&parts.headers, &body);
+                self.writes.answered(write, key, &parts.headers, &body);
                 Response::from_parts(parts, full(body))
             }
             Err(e) => Failure::unavailable(format!("the answer of the API server: {e}")).into_response(),

@@ -21,6 +21,7 @@ pub mod outbox;
 pub mod patch;
 pub mod remote;
 pub mod replay;
+pub mod replies;
 pub mod reported;
 pub mod request;
 pub mod run;

@@ -113,10 +113,10 @@ pub enum NotTaken {
 }
 
 /// The head of all sets of the outbox.
-const HEAD: &[u8] = b"1";
+pub(crate) const HEAD: &[u8] = b"1";
 
 /// The records of a set. A set that was damaged begins again: what it held cannot be trusted to be what was written.
-fn records(store: &Store, set: &str, stats: &Stats) -> Vec<(ObjectName, bytes::Bytes)> {
+pub(crate) fn records(store: &Store, set: &str, stats: &Stats) -> Vec<(ObjectName, bytes::Bytes)> {
     let items = match store.list(set) {
         Ok(Some(Listing { items, .. })) => return items,
         Ok(None) => Vec::new(),

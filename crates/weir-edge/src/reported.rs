@@ -4,7 +4,7 @@ use crate::{
     media::Encoding,
     object::{Envelope, Object, ObjectError},
     request::GroupVersionResource,
-    schema::{LEASE_SPEC, Message, NODE_STATUS, POD_STATUS, SchemaError},
+    schema::{LEASE_SPEC, Message, NODE_STATUS, POD_STATUS, SchemaError, TOKEN_REQUEST_STATUS},
     wire::{Fields, WireError, put_bytes},
 };
 use bytes::Bytes;
@@ -25,6 +25,9 @@ pub struct Kind {
 pub static POD: Kind = Kind { resource: "pods.v1", part: "status", number: 3, message: &POD_STATUS };
 pub static NODE: Kind = Kind { resource: "nodes.v1", part: "status", number: 3, message: &NODE_STATUS };
 pub static LEASE: Kind = Kind { resource: "leases.v1.coordination.k8s.io", part: "spec", number: 2, message: &LEASE_SPEC };
+
+/// What the API server answers when a token is asked for.
+pub static TOKEN_REQUEST: Kind = Kind { resource: "serviceaccounts.v1", part: "status", number: 3, message: &TOKEN_REQUEST_STATUS };
 
 #[derive(Debug, Error)]
 pub enum ReportError {

@@ -9,10 +9,11 @@ use crate::{
     outbox::{self, Outbox},
     remote::{Remote, Timeouts},
     replay::Replay,
+    replies::Replies,
     store::{self, OpenError, Store},
     writes::Writes,
 };
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, runtime::Runtime, sync::Semaphore, task::JoinSet};
 use url::Url;
 use weir_net::tls::{Certificate, CertificateError, CertificateTable, ClientAuth, Server, ServerOptions};
@@ -32,6 +33,8 @@ pub struct Options {
     pub quota: u64,
     pub limits: Limits,
     pub outbox: outbox::Limits,
+    /// How long reviews of users are given again without the link.
+    pub review_ttl: Duration,
     pub timeouts: Timeouts,
     pub thresholds: Thresholds,
     pub max_connections: usize,
@@ -79,10 +82,11 @@ impl Running {
         let runtime = cache::runtime()?;
         let node = format!("system:node:{}", options.node_name);
         let outbox = Arc::new(Outbox::open(&store, options.outbox));
+        let replies = Replies::open(&store, options.review_ttl, &outbox.stats);
         let cache = Cache::new(&node, store, options.limits, runtime.handle().clone());
         let remote = Arc::new(Remote::new(options.server, credentials.clone(), options.timeouts, options.thresholds)?);
         let replay = Arc::new(Replay::new(&options.node_name, remote.clone(), outbox.clone()));
-        let writes = Writes::new(&options.node_name, cache.clone(), outbox.clone());
+        let writes = Writes::new(&options.node_name, cache.clone(), outbox.clone(), replies);
         let local = Local { cache: cache.clone(), outbox };
         let hub = Arc::new(Hub { node, remote: remote.clone(), cache, local, writes, replay: replay.clone() });
         let connections = Arc::new(Semaphore::new(options.max_connections));

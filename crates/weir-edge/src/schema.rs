@@ -1,5 +1,5 @@
 //! The few messages of the Kubernetes API that the hub reads and writes whole, in JSON and in protobuf: what kubelet reports of nodes and
-//! pods, and the Lease of a node.
+//! pods, the Lease of a node, and how long a token lasts.
 //!
 //! kubelet reads pods and nodes in protobuf, and patches their status in JSON. All else the hub keeps as it came, but a patch has to be
 //! applied to what was kept. So these parts are converted by tables of their fields. Asking the API server for everything a second time
@@ -15,7 +15,7 @@ use crate::{
 };
 use serde_json::{Map as JsonMap, Value};
 use std::ops::Range;
-pub use tables::{LEASE_SPEC, NODE_STATUS, POD_STATUS};
+pub use tables::{LEASE_SPEC, NODE_STATUS, POD_STATUS, TOKEN_REQUEST_STATUS};
 use thiserror::Error;
 
 /// Fields in the order of their numbers.

@@ -10,7 +10,8 @@ use crate::{
     object::{Envelope, Object},
     outbox::{NotTaken, Outbox, statuses::ChangeError},
     patch::{Patch, PatchError},
-    reported::{Kind, LEASE, NODE, POD, node_name},
+    replies::{self, Key, Replies, Reply},
+    reported::{Kind, LEASE, NODE, POD, TOKEN_REQUEST, node_name},
     request::{RequestInfo, ResourceRequest, Verb},
     status::Failure,
     store::ObjectName,
@@ -19,7 +20,10 @@ use crate::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts};
 use serde_json::{Value, json};
-use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed};
+use std::{
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    time::{Instant, SystemTime},
+};
 
 /// Of a write that is held while it is sent. The API server takes no more either.
 pub const MAX_BODY: usize = 3 << 20;
@@ -34,6 +38,10 @@ pub enum Write {
     Status(&'static Kind),
     /// kubelet registers its node when it starts.
     Node,
+    /// kubelet asks for the token of a pod's service account.
+    Token,
+    /// kubelet asks who a client of its own port is, and what it may do.
+    Review,
 }
 
 impl Write {
@@ -57,6 +65,10 @@ impl Write {
             (_, Verb::Update | Verb::Patch, "status") if resource == NODE.resource => named.then_some(Write::Status(&NODE)),
             (_, Verb::Update | Verb::Patch, "status") if resource == POD.resource => Some(Write::Status(&POD)),
             (_, Verb::Create, "") if resource == NODE.resource => Some(Write::Node),
+            (_, Verb::Create, "token") if resource == TOKEN_REQUEST.resource => Some(Write::Token),
+            ("tokenreviews.v1.authentication.k8s.io" | "subjectaccessreviews.v1.authorization.k8s.io", Verb::Create, "") => {
+                Some(Write::Review)
+            }
             _ => None,
         }
     }
@@ -67,13 +79,19 @@ pub struct Writes {
     pub node: String,
     pub cache: Arc<Cache>,
     pub outbox: Arc<Outbox>,
+    pub replies: Replies,
     /// Watches see changes of one object in their order.
     changing: Mutex<()>,
 }
 
 impl Writes {
-    pub fn new(node: &str, cache: Arc<Cache>, outbox: Arc<Outbox>) -> Writes {
-        Writes { node: node.to_string(), cache, outbox, changing: Mutex::new(()) }
+    pub fn new(node: &str, cache: Arc<Cache>, outbox: Arc<Outbox>, replies: Replies) -> Writes {
+        Writes { node: node.to_string(), cache, outbox, replies, changing: Mutex::new(()) }
+    }
+
+    /// Under which the answer to a request is remembered.
+    pub fn key(asked: &Asked, headers: &HeaderMap, body: &[u8]) -> Key {
+        replies::key(&asked.target, content_type(headers), &asked.accept, body)
     }
 
     /// Whether something older of the same event waits, so that this has to wait behind it.
@@ -81,11 +99,19 @@ impl Writes {
         request.verb == Verb::Patch && self.outbox.events.holds(parts.uri.path())
     }
 
-    /// The API server has answered a request about the Lease.
-    pub fn lease_answered(&self, headers: &HeaderMap, body: &Bytes) {
-        let encoding = media(headers, header::CONTENT_TYPE).map(|media| media.encoding);
-        if let Some(Ok(lease)) = encoding.map(|encoding| Object::read(body.clone(), encoding)) {
-            self.outbox.lease.is(lease);
+    /// What the API server has answered is remembered.
+    pub fn answered(&self, write: Write, key: &Key, headers: &HeaderMap, body: &Bytes) {
+        let reply = || Reply { content_type: content_type(headers).to_string(), body: body.clone() };
+        match write {
+            Write::Lease => {
+                let encoding = media(headers, header::CONTENT_TYPE).map(|media| media.encoding);
+                if let Some(Ok(lease)) = encoding.map(|encoding| Object::read(body.clone(), encoding)) {
+                    self.outbox.lease.is(lease);
+                }
+            }
+            Write::Token => self.replies.issued(key, reply(), SystemTime::now()),
+            Write::Review => self.replies.reviewed(key, reply(), Instant::now()),
+            Write::Event | Write::Status(_) | Write::Node => {}
         }
     }
 
@@ -99,7 +125,10 @@ impl Writes {
         headers: &HeaderMap,
         body: Bytes,
     ) -> Result<Response<Body>, Failure> {
+        let key = || Writes::key(asked, headers, &body);
         let answered = match write {
+            Write::Token => return self.replies.token(&key(), SystemTime::now()).map(again).ok_or_else(|| not_asked("token")),
+            Write::Review => return self.replies.review(&key(), Instant::now()).map(again).ok_or_else(|| not_asked("review")),
             Write::Lease => self.lease(local, asked, request, headers, body).await,
             Write::Event => self.event(request, asked, headers, body),
             Write::Status(kind) => self.status(kind, local, asked, request, headers, &body),
@@ -323,6 +352,22 @@ fn queued(code: StatusCode, encoding: Encoding, body: Bytes) -> Response<Body> {
     headers.insert(header::CONTENT_LENGTH, length.into());
     headers.insert(CACHE, HeaderValue::from_static("queued"));
     response
+}
+
+/// An answer of the API server, once more.
+fn again(reply: Reply) -> Response<Body> {
+    let length = reply.body.len();
+    let mut response = Response::new(full(reply.body));
+    *response.status_mut() = StatusCode::CREATED;
+    let headers = response.headers_mut();
+    headers.extend(HeaderValue::from_str(&reply.content_type).ok().map(|value| (header::CONTENT_TYPE, value)));
+    headers.insert(header::CONTENT_LENGTH, length.into());
+    headers.insert(CACHE, HeaderValue::from_static("hit"));
+    response
+}
+
+fn not_asked(what: &str) -> Failure {
+    Failure::unavailable(format!("the link to the API server is down, and no {what} for the same request is still valid"))
 }
 
 fn not_taken(error: NotTaken) -> Failure {

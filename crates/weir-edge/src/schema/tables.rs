@@ -4,6 +4,7 @@ use super::{
     Type::{Bool, Int, List, Map, Message as Of, MicroTime, Quantity, Text, Time},
 };
 
+pub static TOKEN_REQUEST_STATUS: Message = Message(&[(1, "token", Text), (2, "expirationTimestamp", Time)]);
 pub static LEASE_SPEC: Message = Message(&[
     (1, "holderIdentity", Text),
     (2, "leaseDurationSeconds", Int),

@@ -78,6 +78,9 @@ pub struct Args {
     /// Events that are sent in a second when the API server can be reached again
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     outbox_event_qps: u32,
+    /// How long what the API server said of a client of kubelet is repeated without it; 0: not at all
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(..=86_400))]
+    review_cache_ttl: u64,
     /// Failures in a row after which the link counts as down
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     heartbeat_failed_retry: u32,
@@ -119,6 +122,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         quota: args.disk_cache_quota * 1024 * 1024,
         limits: Limits::default(),
         outbox: outbox::Limits { bytes: usize::try_from(args.outbox_quota * 1024 * 1024)?, events_per_second: args.outbox_event_qps },
+        review_ttl: Duration::from_secs(args.review_cache_ttl),
         timeouts: Timeouts::default(),
         thresholds: Thresholds {
             failures: args.heartbeat_failed_retry,

@@ -419,3 +419,49 @@ fn a_thousand_events_arrive_once_however_often_the_hub_ends() {
         assert_eq!(kube.object(&format!("{EVENTS}/large{i:02}")).is_some(), there, "large{i:02}");
     }
 }
+
+#[test]
+fn real_tokens_and_reviews_are_given_again_to_the_same_request() {
+    let kube = Kube::bare();
+    prepare(&kube);
+    let (cache, link) = (tempfile::tempdir().unwrap(), Link::to(&kube));
+    let edge = Edge::start(&kube, &link, cache.path());
+    let path = "/api/v1/namespaces/default/serviceaccounts/reader/token";
+    let token = |seconds: u32| json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": { "expirationSeconds": seconds } });
+    let issued = send(&edge, "POST", path, PLAIN, &token(3600));
+    assert_eq!((issued.status, issued.header("weir-cache")), (201, None), "{issued:?}");
+    let bearer = issued.json()["status"]["token"].clone();
+    let authentication = "/apis/authentication.k8s.io/v1/tokenreviews";
+    let authorization = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+    let who = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": { "token": bearer } });
+    let may = |user: &str| {
+        let spec = json!({ "user": user, "resourceAttributes": { "verb": "get", "resource": "nodes", "subresource": "metrics" } });
+        json!({ "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec })
+    };
+    let reader = "system:serviceaccount:default:reader";
+    let said = send(&edge, "POST", authentication, PLAIN, &who);
+    assert_eq!((said.status, &said.json()["status"]["authenticated"]), (201, &json!(true)), "{said:?}");
+    let allowed = send(&edge, "POST", authorization, PLAIN, &may(reader));
+    assert_eq!((allowed.status, &allowed.json()["status"]["allowed"]), (201, &json!(true)), "{allowed:?}");
+    link.cut();
+    let again = |edge: &Edge, path: &str, body: &Value, of: &Answer| {
+        let answer = send(edge, "POST", path, PLAIN, body);
+        assert_eq!((answer.status, answer.header("weir-cache"), &answer.body), (201, Some("hit"), &of.body), "{path}");
+    };
+    again(&edge, path, &token(3600), &issued);
+    again(&edge, authentication, &who, &said);
+    again(&edge, authorization, &may(reader), &allowed);
+    let fails = |edge: &Edge, path: &str, headers: &[(&str, &str)], body: &Value| {
+        let answer = edge.request("POST", path, headers, body.to_string().as_bytes());
+        assert_eq!((answer.status, answer.json()["reason"].as_str()), (503, Some("ServiceUnavailable")), "{path} {answer:?}");
+    };
+    fails(&edge, path, &[JSON, PLAIN], &token(7200));
+    fails(&edge, authorization, &[JSON, PLAIN], &may("system:serviceaccount:default:other"));
+    // Nobody else gets the token, not even with the same request.
+    fails(&edge, path, &[JSON, PLAIN, ("authorization", &format!("Bearer {}", bearer.as_str().unwrap()))], &token(3600));
+    edge.kill();
+    // Tokens outlive the hub, reviews do not.
+    let edge = Edge::start(&kube, &link, cache.path());
+    again(&edge, path, &token(3600), &issued);
+    fails(&edge, authorization, &[JSON, PLAIN], &may(reader));
+}
