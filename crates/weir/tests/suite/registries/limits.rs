@@ -8,20 +8,23 @@ use std::{
 };
 use weir_test::DnsServer;
 
+/// A name, and the addresses and ports of its instances.
+type Application = (String, Vec<(String, u16)>);
+
 /// A Eureka server whose applications each have these instances. Its delta names another state, so that all is read again each time.
 struct Eureka {
     server: server::Server,
-    applications: Arc<Mutex<Vec<(String, Vec<(String, u16)>)>>>,
+    applications: Arc<Mutex<Vec<Application>>>,
 }
 
 impl Eureka {
     fn start() -> Eureka {
-        let applications: Arc<Mutex<Vec<(String, Vec<(String, u16)>)>>> = Arc::default();
+        let applications: Arc<Mutex<Vec<Application>>> = Arc::default();
         let all = applications.clone();
         let server = server::http(move |request, _| {
             let all = all.clone();
             async move {
-                let application = |(name, instances): &(String, Vec<(String, u16)>)| {
+                let application = |(name, instances): &Application| {
                     let instance = |(address, port): &(String, u16)| {
                         json!({ "instanceId": format!("{address}:{port}"), "hostName": address, "ipAddr": address, "status": "UP",
                             "port": { "$": port, "@enabled": "true" } })
