@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -42,7 +41,7 @@ func applyPath(c client.Client, path string) (int, error) {
 	failed := make(chan error, len(objects))
 	for _, o := range objects {
 		go func() {
-			failed <- waitFor("apply "+name(o), 30*time.Second, func() error { return apply(context.Background(), c, o) })
+			failed <- waitFor("apply "+name(o), patience, func() error { return apply(context.Background(), c, o) })
 		}()
 	}
 	for range objects {
@@ -54,7 +53,7 @@ func applyPath(c client.Client, path string) (int, error) {
 		if o.GetKind() != "CustomResourceDefinition" {
 			continue
 		}
-		if err := waitFor(name(o), 30*time.Second, func() error { return established(c, o) }); err != nil {
+		if err := waitFor(name(o), patience, func() error { return established(c, o) }); err != nil {
 			return 0, err
 		}
 	}

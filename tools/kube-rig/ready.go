@@ -10,8 +10,14 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
+// Machines that build and test beside it are slow.
+const (
+	patience = 5 * time.Minute
+	answer   = 15 * time.Second
+)
+
 func serverReady(clients kubernetes.Interface) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), answer)
 	defer cancel()
 	return clients.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
 }
@@ -19,7 +25,7 @@ func serverReady(clients kubernetes.Interface) error {
 // nodeReady also asks for the default service account: without it no pod can
 // be created.
 func nodeReady(clients kubernetes.Interface) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), answer)
 	defer cancel()
 	node, err := clients.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
 	if err != nil {

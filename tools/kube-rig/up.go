@@ -178,7 +178,7 @@ func (r *rig) up(ps *processes, images string, apiOnly bool, verbosity string, a
 	if err != nil {
 		return err
 	}
-	if err := waitFor("kube-apiserver", time.Minute, func() error { return serverReady(clients) }); err != nil {
+	if err := waitFor("kube-apiserver", patience, func() error { return serverReady(clients) }); err != nil {
 		return fmt.Errorf("%w (see %s)", err, r.path("logs", "kube-apiserver.log"))
 	}
 	objects, err := client.New(cfg, client.Options{})
@@ -205,7 +205,7 @@ func (r *rig) up(ps *processes, images string, apiOnly bool, verbosity string, a
 		step("%d objects of %s applied", n, path)
 	}
 	if !apiOnly {
-		if err := waitFor("node and default service account", time.Minute, func() error { return nodeReady(clients) }); err != nil {
+		if err := waitFor("node and default service account", patience, func() error { return nodeReady(clients) }); err != nil {
 			return err
 		}
 		step("node ready, controllers running")

@@ -1,13 +1,13 @@
 //! Starts `weir run` on a folder of its own and free ports, and stops it when dropped.
+use crate::output::Output;
 pub use crate::yaml::TO_ECHO;
 use std::{
     fs,
-    io::{BufRead, BufReader},
     net::SocketAddr,
     os::unix::fs::{DirBuilderExt, symlink},
     path::{Path, PathBuf},
     process::{Child, Command},
-    sync::{Arc, Mutex, OnceLock},
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -23,7 +23,7 @@ pub struct Weir {
     child: Child,
     folder: TempDir,
     /// What it printed so far, both streams together.
-    output: Arc<Mutex<Vec<String>>>,
+    output: Output,
     pub ports: [u16; 3],
     pub admin: SocketAddr,
     words: Vec<(String, String)>,
@@ -189,11 +189,8 @@ impl Weir {
         command.args(start.args.iter().map(|a| replaced(a, &words)));
         // One pipe for both streams keeps the order of what is printed.
         let (printed, writer) = std::io::pipe().unwrap();
-        let child = command.stdout(writer.try_clone().unwrap()).stderr(writer).spawn().unwrap();
-        // It holds the writing ends, too.
-        drop(command);
-        let output = Arc::new(Mutex::new(Vec::new()));
-        collect(printed, output.clone());
+        let child = command.stdout(writer.try_clone().unwrap()).stderr(writer.try_clone().unwrap()).spawn().unwrap();
+        let output = Output::collect(printed, writer);
         let mut running = Weir { child, folder, output, ports, admin: SocketAddr::from(([127, 0, 0, 1], 0)), words, _echo: echoes };
         running.wait_admin();
         if let Some(kube) = start.cluster {
@@ -219,13 +216,30 @@ impl Weir {
         self.admin = admin;
     }
 
-    /// Everything it printed so far.
+    /// Everything it printed so far. What it logged before an answer that a client has read is in it.
     pub fn printed(&self) -> String {
-        self.output.lock().unwrap().join("\n")
+        self.log_threads_rest();
+        self.output.lines().join("\n")
     }
-    /// The printed lines that contain `part`.
+    /// The printed lines that contain `part`, see [`Weir::printed`].
     pub fn lines(&self, part: &str) -> Vec<String> {
-        self.output.lock().unwrap().iter().filter(|l| l.contains(part)).cloned().collect()
+        self.log_threads_rest();
+        self.output.lines().into_iter().filter(|l| l.contains(part)).collect()
+    }
+    /// Logs are written by threads of their own: waits until none of them is at work.
+    fn log_threads_rest(&self) {
+        let of = |thread: &Path, file: &str| fs::read_to_string(thread.join(file)).unwrap_or_default();
+        let at_work = |thread: &Path| {
+            matches!(of(thread, "comm").trim(), "log" | "access-log")
+                && of(thread, "stat").rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('R'))
+        };
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid()));
+        for thread in threads.into_iter().flatten().flatten() {
+            let deadline = Instant::now() + PATIENCE;
+            while at_work(&thread.path()) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
     }
     /// The lines that contain `part`, once there are any: logs are written behind the work, and read by a thread.
     #[track_caller]
@@ -337,12 +351,4 @@ impl Drop for Weir {
 
 fn replaced(text: &str, words: &[(String, String)]) -> String {
     words.iter().fold(text.to_string(), |t, (name, value)| t.replace(name, value))
-}
-
-fn collect(from: impl std::io::Read + Send + 'static, into: Arc<Mutex<Vec<String>>>) {
-    std::thread::spawn(move || {
-        for line in BufReader::new(from).lines().map_while(Result::ok) {
-            into.lock().unwrap().push(line);
-        }
-    });
 }

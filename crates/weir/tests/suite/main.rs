@@ -51,6 +51,7 @@ mod misdirected;
 mod mutual;
 mod objects;
 mod operate;
+mod output;
 mod plugin_abi;
 mod plugin_callout;
 mod plugin_code;
