@@ -17,7 +17,7 @@ use tokio::{
     task::LocalSet,
 };
 use weir_net::redis::{Answer, Client, Dial, Duplex, Error, Options, Query, check, command};
-use weir_test::{RedisServer, free_port};
+use weir_test::{RedisServer, eventually, free_port};
 
 type Dialled = Pin<Box<dyn Future<Output = io::Result<Box<dyn Duplex>>>>>;
 
@@ -356,11 +356,7 @@ fn redirects_of_a_cluster_are_followed_and_remembered() {
     let knows = |s: &RedisServer| {
         s.ask("CLUSTER INFO").contains("cluster_slots_assigned:16384") && s.ask("CLUSTER INFO").contains("cluster_state:ok")
     };
-    let deadline = std::time::Instant::now() + Duration::from_secs(30);
-    while !(knows(&a) && knows(&b)) {
-        assert!(std::time::Instant::now() < deadline, "the nodes do not meet");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    eventually("the nodes meet", || (knows(&a) && knows(&b)).then_some(()));
     run(async move {
         let c = client(&a, patient());
         // Slot 12182 lies on the second node.

@@ -7,7 +7,7 @@ use weir_proxy::State;
 
 #[tokio::test]
 async fn connections_are_served_to_their_end() {
-    let proxy = Arc::new(start_with(|o| o.drain_time = Duration::from_millis(500)));
+    let proxy = Arc::new(start_with(|o| (o.drain_time, o.shutdown_timeout) = (Duration::from_secs(5), Duration::from_secs(30))));
     let mut conf = Conf::default();
     conf.cluster("a", upstream("a:").await);
     assert_eq!(proxy.shared().state(), State::PreInitializing);
@@ -18,7 +18,7 @@ async fn connections_are_served_to_their_end() {
     expect(&mut open, "a:").await;
     let ending = tokio::spawn({
         let proxy = proxy.clone();
-        async move { proxy.drain_and_stop(Duration::from_millis(500)).await }
+        async move { proxy.drain_and_stop(Duration::from_secs(5)).await }
     });
     until("it is not ready any more", || proxy.shared().state() == State::Draining).await;
     // New connections are still let in.

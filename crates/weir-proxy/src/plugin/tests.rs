@@ -203,8 +203,8 @@ fn new_streams_take_the_new_generation_and_old_ones_finish() {
         rig.until("both are alive", |rig| rig.metric("weir_wasm_instances") >= 2).await;
         old.end();
         drop(old);
-        // The active one and its spare.
-        rig.until("the old one is freed", |rig| rig.metric("weir_wasm_instances") == 2 && rig.metric("weir_wasm_starts") == 3).await;
+        // The active one and its spare; the old one may have lived long enough for a spare, too.
+        rig.until("the old one is freed", |rig| rig.metric("weir_wasm_instances") == 2 && rig.metric("weir_wasm_starts") >= 3).await;
         assert_eq!(rig.metric("weir_wasm_memory_bytes"), 2 * 65536);
         rig.plugins.clear();
         let slot = rig.slot();

@@ -11,7 +11,7 @@ use weir_proxy::{
     Options, Proxy,
     stats::{ListenerStats, Table, Total},
 };
-pub use weir_test::{Ca, Signed};
+pub use weir_test::{Ca, Signed, free_port};
 
 pub fn start() -> Proxy {
     start_with(|_| {})
@@ -31,6 +31,11 @@ pub fn start_with(change: impl FnOnce(&mut Options)) -> Proxy {
 
 pub fn loopback() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
+}
+
+/// An address that nobody else takes.
+pub fn free() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], free_port()))
 }
 
 /// An upstream that says its name first and then returns what it gets.

@@ -17,7 +17,8 @@ fn greedy(to: SocketAddr) -> Raw {
     let all = [0, 4, 0x7f, 0xff, 0xff, 0xff];
     let mut bytes = [PREFACE, &frame(SETTINGS, 0, 0, &all), &frame(WINDOW_UPDATE, 0, 0, &0x7fff_0000u32.to_be_bytes())].concat();
     bytes.extend((0..100).flat_map(|i| frames::get(1 + 2 * i, "/bytes/100000000")));
-    raw.send(bytes).unwrap();
+    // Near the limit of memory it may be turned away.
+    let _ = raw.send(bytes);
     raw
 }
 
@@ -35,7 +36,7 @@ fn a_client_that_never_reads_holds_a_bounded_amount() {
     let raw = greedy(weir.address());
     let active = format!("http.0.0.0.0_{}.downstream_rq_active", weir.ports[0]);
     eventually("the streams", || (weir.stat(&active) == 100).then_some(()));
-    let grown = settled(&weir) - before;
+    let grown = settled(&weir).saturating_sub(before);
     // 64 KiB for each stream in addition to its read buffer.
     assert!(grown < 32_000, "one connection holds {grown} kB");
     drop(raw);
@@ -59,7 +60,8 @@ fn near_the_memory_limit_requests_are_refused_until_there_is_room() {
         }
     }
     eventually("the overload", || (weir.stat(stopped) == 1).then_some(()));
-    let refused = kept.request("GET", "h", "/refused", &[], b"").unwrap();
+    // A worker hears of it at its next tick.
+    let refused = eventually("a refusal", || Some(kept.request("GET", "h", "/refused", &[], b"").unwrap()).filter(|a| a.status != 200));
     assert_eq!((refused.status, refused.header("connection")), (503, Some("close")));
     eventually("the record", || weir.lines("/refused").iter().any(|l| l.contains(" 503 OM ")).then_some(()));
     assert!(weir.stat(&format!("http.0.0.0.0_{}.downstream_rq_overload_close", weir.ports[0])) >= 1);
@@ -98,9 +100,9 @@ fn copies_that_nobody_answers_are_bounded_and_end_with_the_routes_time() {
     let weir = gateway("1h");
     send(&weir, 40);
     cluster_becomes(&weir, "shadow.test", "upstream_rq_mirror_total", 33);
-    assert_eq!(of_cluster(&weir, "shadow.test", "upstream_rq_mirror_overflow"), 7);
+    cluster_becomes(&weir, "shadow.test", "upstream_rq_mirror_overflow", 7);
     // Those that have ended leave room for others.
-    let weir = gateway("4s");
+    let weir = gateway("10s");
     for sent in [20, 40] {
         send(&weir, 20);
         cluster_becomes(&weir, "shadow.test", "upstream_rq_timeout", sent);

@@ -28,7 +28,8 @@ fn the_host_of_a_copy() {
         for (host, expected) in table {
             let sent = client::request(weir.address(), "POST", host, "/copied", &[], b"hello").unwrap();
             assert_eq!(sent.status, 200, "{name}: {host}: {sent:?}");
-            let got = eventually("a copy", || Some(received.take()).filter(|t| t.ends_with("hello")));
+            let got = eventually("a copy", || Some(received.text()).filter(|t| t.ends_with("hello")));
+            received.take();
             let line = got.split("\r\n").find_map(|l| l.to_ascii_lowercase().strip_prefix("host: ").map(str::to_string));
             assert_eq!(line.as_deref(), Some(expected), "{name}: {got}");
         }

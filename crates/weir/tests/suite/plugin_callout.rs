@@ -13,6 +13,7 @@ pub fn http_guest() -> String {
         ("plain", ":method=POST,:path=/a/b?c=d,:authority=auth.test,x-a=b"),
         ("error", ":method=GET,:path=/status/500,:authority=auth.test"),
         ("slow", ":method=GET,:path=/slow?delay=500ms,:authority=auth.test"),
+        ("hung", ":method=GET,:path=/hung?delay=10m,:authority=auth.test"),
         ("reset", ":method=GET,:path=/reset,:authority=auth.test"),
         ("trailers", ":method=POST,:path=/trailers,:authority=auth.test,te=trailers"),
         ("bare", ":method=GET,:authority=auth.test"),
@@ -199,7 +200,7 @@ fn http_calls_by_every_name_and_with_every_end() {
         assert_eq!((answer.status, answer.body.as_str()), (200, "the end"), "{to}");
         let twice = ask(&weir, to, &[("x-ask", "slow"), ("x-twice", "1")]);
         assert_eq!(twice.status, 200, "{to}");
-        for (ask_for, timeout, status) in [("slow", true, 504), ("reset", false, 504), ("bare", false, 502), ("malformed", false, 502)] {
+        for (ask_for, timeout, status) in [("hung", true, 504), ("reset", false, 504), ("bare", false, 502), ("malformed", false, 502)] {
             let headers: &[_] = if timeout { &[("x-ask", ask_for), ("x-timeout", "1")] } else { &[("x-ask", ask_for)] };
             let answer = ask(&weir, to, headers);
             assert_eq!(answer.status, status, "{to} {ask_for}: {answer:?}");
@@ -212,13 +213,14 @@ fn http_calls_by_every_name_and_with_every_end() {
         assert_eq!(ask(&weir, to, &plain).status, status, "{to}");
     }
     // A stream that has ended learns nothing, and nobody is harmed.
-    let before = weir.lines("callout answered").len();
     let calls = weir.stat("weir_wasm_http_calls.default/calls");
+    let answered = |count: u64| eventually("the answers so far", || (weir.lines("callout answered").len() as u64 == count).then_some(()));
+    answered(calls);
     let mut early = Connection::open(weir.address()).unwrap();
     early.send(format!("GET /x HTTP/1.1\r\nhost: h\r\nx-to: {echo}\r\nx-ask: slow\r\n\r\n")).unwrap();
     eventually("the call", || (weir.stat("weir_wasm_http_calls.default/calls") > calls).then_some(()));
     drop(early);
-    eventually("the late answer", || (weir.lines("callout answered").len() > before).then_some(()));
+    answered(calls + 1);
     assert_eq!(ask(&weir, &echo, &plain).status, 200);
     assert_eq!(weir.stat("weir_wasm_traps.default/calls"), 0);
     assert_eq!(weir.stat("weir_wasm_http_call_failures.default/calls"), 2 * names.len() as u64 + 1);
@@ -279,7 +281,7 @@ fn grpc_guest() -> String {
           (global.set $end (i32.const 1024000))
           (call $metadata [pairs x-a=b])
           (if (call $has [x-fail]) (then (call $metadata [pairs x-echo-grpc-status=5])))
-          (if (call $has [x-slow]) (then (call $metadata [pairs x-echo-delay=500ms])))
+          (if (call $has [x-slow]) (then (call $metadata [pairs x-echo-delay=10m])))
           (if (call $has [x-stream])
             (then
               (local.set $status (call $grpc_stream (i32.load (i32.const 64)) (i32.load (i32.const 68)) [test.Echo] [Chat]

@@ -3,7 +3,7 @@ use crate::{
     aborts::{descriptors, left},
     client::{Answer, Connection},
     frames::{DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, Raw, block, frame},
-    harness::{Start, Weir, eventually, runtime, sized_upstream},
+    harness::{PATIENCE, Start, Weir, eventually, runtime, sized_upstream},
     plugin_kit::{guest_of, istio},
     streams::h2c,
     yaml::ToEcho,
@@ -135,7 +135,7 @@ fn over_http2(weir: &Weir, path: &str, headers: &[(&str, &str)], body: Option<&[
         if let Some(body) = body.filter(|b| !b.is_empty()) {
             send.send_data(Bytes::copy_from_slice(body), true).unwrap();
         }
-        let response = tokio::time::timeout(Duration::from_secs(20), response).await.unwrap_or_else(|_| panic!("{path} {headers:?} hangs"));
+        let response = tokio::time::timeout(PATIENCE, response).await.unwrap_or_else(|_| panic!("{path} {headers:?} hangs"));
         let (parts, mut body) = response.unwrap().into_parts();
         let mut bytes = Vec::new();
         while let Some(piece) = body.data().await {

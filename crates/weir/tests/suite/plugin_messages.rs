@@ -130,6 +130,8 @@ fn values_of_secrets_reach_the_plugin_and_nobody_else() {
             "plugin.yaml",
             istio("under-test", "url: file://guest.wat\npluginConfig: { keys: ['${secret.keys.one}', 'x ${secret.other/keys.a.b}'] }"),
         )
+        // Each worker takes a new version at its own time.
+        .workers(1)
         .run();
     let answer = weir.get_until("h", "/", |a| a.status == 200);
     assert_eq!(answer.json()["keys"], serde_json::json!(["hunter2", "x say \"please\""]), "{answer:?}");

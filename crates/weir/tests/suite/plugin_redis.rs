@@ -187,7 +187,11 @@ fn servers_that_pause_and_connections_that_break() {
         .collect();
     eventually("fifty commands", || (weir.stat("weir_wasm_redis_commands.default/redis") >= 51).then_some(()));
     // A pipeline runs one command after the other: the first of each worker's blocks, and is killed from outside.
-    redis.ask("CLIENT KILL TYPE normal SKIPME yes");
+    // What had not reached the server by then waits on the next connection.
+    while !waiting.iter().all(|thread| thread.is_finished()) {
+        redis.ask("CLIENT KILL TYPE normal SKIPME yes");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
     for thread in waiting {
         assert_eq!(thread.join().unwrap(), 504);
     }

@@ -133,7 +133,7 @@ fn plugins_tell_an_upstreams_response_from_the_gateways_own() {
     }
 }
 
-/// Holds the head of a response to a request with `x-hold`; a tick resumes it unless its value begins with `k`.
+/// Holds the head of a response to a request with `x-hold`, and logs its value; a tick resumes it unless that begins with `k`.
 fn holding_responses() -> String {
     guest(
         r#"(global $held (mut i32) (i32.const 0))
@@ -141,8 +141,7 @@ fn holding_responses() -> String {
         (func (export "proxy_on_response_headers") (param $context i32) (param i32 i32) (result i32)
           (if (i32.eqz (call $has [x-hold])) (then (return (i32.const 0))))
           (global.set $held (local.get $context))
-          (call $say [it holds])
-          (drop (call $has [x-hold]))
+          (call $say (i32.load (i32.const 4)) (i32.load (i32.const 8)))
           (if (i32.ne (i32.load8_u (i32.load (i32.const 4))) (i32.const 107)) (then (drop (call $tick (i32.const 10)))))
           (i32.const 1))
         (func (export "proxy_on_tick") (param i32)
@@ -169,13 +168,12 @@ fn a_held_switch_of_protocols_keeps_its_deadline_and_notices_the_client() {
         client.send(format!("{head}{more}\r\n")).unwrap();
         client
     };
-    let held = weir.lines("it holds").len();
     assert_eq!(upgrade("x-hold: tick\r\n").head().unwrap().status, 101);
-    assert_eq!(weir.lines("it holds").len(), held + 1);
+    weir.says("default/under-test: tick");
     // Past the route's time.
-    assert_eq!(upgrade("x-hold: keep\r\nx-late: 1\r\n").answer().unwrap().status, 504);
-    let client = upgrade("x-hold: keep\r\n");
-    eventually("it holds", || (weir.lines("it holds").len() == held + 3).then_some(()));
+    assert_eq!(upgrade("x-hold: k-late\r\nx-late: 1\r\n").answer().unwrap().status, 504);
+    let client = upgrade("x-hold: k-leaves\r\n");
+    weir.says("default/under-test: k-leaves");
     drop(client);
     eventually("nothing is left", || left(&weir, false).is_empty().then_some(()));
 }
@@ -256,15 +254,16 @@ fn a_body_whose_length_a_plugin_changes_arrives_whole() {
             "request" => post(&vec![b'y'; 300_000], edit),
             _ => get("/sized/300000", edit),
         };
-        let lost = large("a");
-        // A request's may have been whole before its head had to go.
-        let whole = lost.as_ref().is_ok_and(|a| a.body.len() == 300_005);
-        assert!(whole || lost.as_ref().map_or(true, |a| a.status == 500), "{direction}: {lost:?}");
-        if !whole {
-            weir.says(&format!("default/under-test: it changed the length of a {direction}'s body"));
-        }
-        for edit in ["a", "-", "p", "r"] {
-            judge(&format!("{direction} {edit}"), &large(edit).unwrap(), edit, 300_000);
+        // A request's may be whole before its head has to go, the first times.
+        let mut lost = false;
+        for edit in ["a", "a", "a", "-", "p", "r"] {
+            let answer = large(edit);
+            if edit == "a" && !lost && answer.as_ref().map_or(true, |a| a.status == 500) {
+                weir.says(&format!("default/under-test: it changed the length of a {direction}'s body"));
+                lost = true;
+            } else {
+                judge(&format!("{direction} {edit}"), &answer.unwrap(), edit, 300_000);
+            }
         }
     }
     // Nothing is left of it.

@@ -9,7 +9,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -28,13 +28,14 @@ fn guarded() -> String {
 /// Requests, one after the other, until it is stopped.
 struct Load {
     stop: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
     thread: JoinHandle<Vec<(Answer, Duration)>>,
 }
 
 impl Load {
     fn start(to: SocketAddr, headers: &'static [(&'static str, &'static str)], pause: Duration) -> Load {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
+        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stopped, count) = (stop.clone(), answered.clone());
         let thread = thread::spawn(move || {
             let mut answers = Vec::new();
             let mut client = Connection::open(to).unwrap();
@@ -42,11 +43,12 @@ impl Load {
                 let begun = Instant::now();
                 let answer = client.request("GET", "shop.test", "/a", headers, b"").unwrap();
                 answers.push((answer, begun.elapsed()));
+                count.store(answers.len(), Relaxed);
                 thread::sleep(pause);
             }
             answers
         });
-        Load { stop, thread }
+        Load { stop, answered, thread }
     }
 
     fn end(self) -> Vec<(Answer, Duration)> {
@@ -63,8 +65,8 @@ fn a_request_that_kills_the_plugin_costs_nobody_else_anything() {
         let denied = Load::start(weir.address(), &[("x-deny", "1")], Duration::ZERO);
         let good = Load::start(weir.address(), &[], Duration::ZERO);
         eventually("a hundred deaths", || (weir.stat("weir_wasm_traps.default/under-test") >= 100).then_some(()));
+        eventually("answers of others", || [&denied, &good].iter().all(|load| load.answered.load(Relaxed) > 50).then_some(()));
         let (poison, denied, good) = (poison.end(), denied.end(), good.end());
-        assert!(denied.len() > 50 && good.len() > 50, "{strategy}: {} {}", denied.len(), good.len());
         for (answer, _) in denied {
             assert_eq!((answer.status, &*answer.body), (403, "denied"), "{strategy}");
         }
@@ -95,8 +97,10 @@ fn slow(name: &str) -> String {
 
 #[test]
 fn a_slow_start_holds_nobody_up() {
-    // Far below the three seconds, far above what a busy machine takes.
+    // Far below the three seconds.
     const BOUND: Duration = Duration::from_secs(1);
+    // A busy machine may stop anything for longer; what a start holds up is held up each time.
+    const TRIES: usize = 5;
     let plain = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: { name: plain }\nspec:\n  gatewayClassName: weir\n  listeners: [{ name: http, port: $PORT2, protocol: HTTP }]\n";
     let routes = ToEcho::new().parent("name: plain").text();
     let target = "targetRef: { group: gateway.networking.k8s.io, kind: Gateway, name: gateway }";
@@ -108,24 +112,25 @@ fn a_slow_start_holds_nobody_up() {
         .run();
     assert_eq!(tried(&weir, "version"), "active");
     let beside = SocketAddr::from(([127, 0, 0, 1], weir.ports[1]));
-    let marked = |name: &'static str| weir.get_until("shop.test", "/a", move |a| a.header(name).is_some());
-    for (what, seen) in [("a change", "x-new"), ("an addition", "x-added")] {
-        let loads = [Load::start(weir.address(), &[], Duration::ZERO), Load::start(beside, &[], Duration::ZERO)];
-        match seen {
-            "x-new" => weir.write("version.wat", &slow("new")),
-            _ => {
-                weir.write("added.wat", &slow("added"));
-                weir.write("added.yaml", &object("added"));
+    for what in ["new", "added"] {
+        let mut worst: Vec<Duration> = Vec::new();
+        while worst.last().is_none_or(|took| *took >= BOUND) {
+            assert!(worst.len() < TRIES, "{what}: the slowest requests took {worst:?}");
+            let name = format!("{what}{}", worst.len());
+            let loads = [Load::start(weir.address(), &[], Duration::ZERO), Load::start(beside, &[], Duration::ZERO)];
+            match what {
+                "new" => weir.write("version.wat", &slow(&name)),
+                _ => {
+                    weir.write(&format!("{name}.wat"), &slow(&name));
+                    weir.write(&format!("{name}.yaml"), &object(&name));
+                }
             }
-        }
-        marked(seen);
-        for (load, gateway) in loads.into_iter().zip(["with the plugin", "without it"]) {
-            let answers = load.end();
-            let worst = answers.iter().map(|(_, took)| *took).max().unwrap();
-            assert!(worst < BOUND, "{what}: a request on the gateway {gateway} took {worst:?}");
-            assert!(answers.iter().all(|(a, _)| a.status == 200), "{what}, {gateway}");
+            weir.get_until("shop.test", "/a", |a| a.header(&format!("x-{name}")).is_some());
+            let answers = loads.map(Load::end).concat();
+            worst.push(answers.iter().map(|(_, took)| *took).max().unwrap());
+            assert!(answers.iter().all(|(a, _)| a.status == 200), "{what}");
         }
     }
-    let starts = weir.stat("weir_wasm_start_nanoseconds.default/added");
+    let starts = weir.stat("weir_wasm_start_nanoseconds.default/added0");
     assert!(starts >= 3_000_000_000, "it was not slow: {starts} ns");
 }

@@ -58,7 +58,7 @@ fn follows(server: &dyn Registry, registry: &str, host: &str, more: &str) {
     server.set(&ports[..1]);
     becomes(&weir, &["echo"]);
     let stat = |name: &str| weir.stat(&format!("control.registry.{name}.main"));
-    assert_eq!((stat("connected"), stat("synced"), stat("services"), stat("endpoints")), (1, 1, 1, 1));
+    eventually("the statistics", || (["connected", "synced", "services", "endpoints"].map(stat) == [1; 4]).then_some(()));
     server.set(&ports);
     becomes(&weir, &["echo", "echo2"]);
     server.set(&ports[1..]);

@@ -159,7 +159,7 @@ fn every_connection_leaves_a_record() {
 
 #[test]
 fn a_connection_without_a_byte_ends_after_its_idle_timeout() {
-    let policy = "{ connectionPool: { tcp: { idleTimeout: 300ms } } }";
+    let policy = "{ connectionPool: { tcp: { idleTimeout: 10s } } }";
     let weir = gateway(policy, &[upstream("a")]).arg("--access-log-format").arg(FORMAT).run();
     let mut io = open(&weir);
     assert_eq!(name(&mut io), 'a');

@@ -16,6 +16,19 @@ fn get(weir: &Weir, host: &str, path: &str, headers: &[(&str, &str)]) -> client:
     client::request(weir.address(), "GET", host, path, headers, b"").unwrap_or_else(|e| panic!("{path}: {e}: {}", weir.printed()))
 }
 
+/// A request that is under way until its last byte is sent.
+fn hold(weir: &Weir, host: &str) -> Connection {
+    let mut c = Connection::open(weir.address()).unwrap();
+    c.send(format!("POST /stream HTTP/1.1\r\nhost: {host}\r\ncontent-length: 1\r\n\r\n")).unwrap();
+    c
+}
+
+/// The status of its answer.
+fn let_go(mut held: Connection) -> u16 {
+    held.send("x").unwrap();
+    held.answer().unwrap().status
+}
+
 /// Sends a request without waiting for its answer.
 fn begin(weir: &Weir, host: &str, path: &str, headers: &str) -> Connection {
     let mut c = Connection::open(weir.address()).unwrap();
@@ -109,7 +122,7 @@ fn what_fails_is_tried_again_as_the_route_says() {
 #[test]
 fn a_retry_waits_its_back_off() {
     let weir = Mesh::new()
-        .to("slow.test", &["$ECHO"], "retries: { attempts: 1, retryOn: 5xx, backoff: 2s }\ntimeout: 10s")
+        .to("slow.test", &["$ECHO"], "retries: { attempts: 1, retryOn: 5xx, backoff: 2s }\ntimeout: 60s")
         .to("late.test", &["$ECHO"], "retries: { attempts: 9, retryOn: 5xx, backoff: 60s }\ntimeout: 300ms")
         .start()
         .run();
@@ -140,13 +153,14 @@ fn time_is_limited_for_routes_tries_and_silence() {
         .to("try.test", &["$ECHO"], "retries: { attempts: 2, perTryTimeout: 200ms, retryOn: '5xx,reset', backoff: 1ms }\ntimeout: 20s")
         .to("once.test", &["$ECHO"], "retries: { attempts: 1, perTryTimeout: 100ms, retryOn: 'retriable-4xx' }")
         .to("none.test", &["$ECHO"], "timeout: 0s")
+        .to("later.test", &["$ECHO"], "timeout: 5s")
         .start()
         .run();
     type Row = (&'static str, &'static str, &'static str, &'static str, u32, &'static [(&'static str, u64)]);
     let table: &[Row] = &[
         (
             "route.test",
-            "/r?delay=10s",
+            "/r?delay=60s",
             "UT",
             "response_timeout",
             1,
@@ -154,19 +168,19 @@ fn time_is_limited_for_routes_tries_and_silence() {
         ),
         (
             "try.test",
-            "/t?delay=10s",
+            "/t?delay=60s",
             "UT,URX",
             "upstream_per_try_timeout",
             3,
             &[("upstream_rq_per_try_timeout", 3), ("upstream_rq_timeout", 0)],
         ),
-        ("once.test", "/o?delay=10s", "UT", "upstream_per_try_timeout", 1, &[("upstream_rq_per_try_timeout", 1)]),
+        ("once.test", "/o?delay=60s", "UT", "upstream_per_try_timeout", 1, &[("upstream_rq_per_try_timeout", 1)]),
     ];
     for (host, path, flags, details, attempts, counted) in table {
         let began = Instant::now();
         let answer = weir.get(host, path);
         assert_eq!((answer.status, answer.body.as_str()), (504, "gateway timeout"), "{host}");
-        assert!(began.elapsed() < Duration::from_secs(8), "{host}: {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(30), "{host}: {:?}", began.elapsed());
         let flags = flags.split(',').map(|f| f.to_string()).collect::<Vec<_>>();
         let line = record(&weir, path, &["code=504", &format!("details={details}"), &format!("attempts={attempts}")]);
         assert!(flags.iter().all(|f| line.contains(f)), "{line}");
@@ -175,25 +189,27 @@ fn time_is_limited_for_routes_tries_and_silence() {
         }
     }
     assert_eq!(weir.get("none.test", "/n?delay=600ms").status, 200);
+    // An answer that has begun breaks off, visibly.
+    let mut events = begin(&weir, "later.test", "/sse?n=600&every=100ms", "");
+    assert_eq!(events.head().unwrap().status, 200);
     // The route's time begins with the end of the request, as Envoy's.
     let mut c = Connection::open(weir.address()).unwrap();
-    c.send("POST /upload HTTP/1.1\r\nhost: route.test\r\ncontent-length: 6\r\n\r\nabc").unwrap();
-    std::thread::sleep(Duration::from_millis(600));
+    c.send("POST /upload HTTP/1.1\r\nhost: later.test\r\ncontent-length: 6\r\n\r\nabc").unwrap();
+    std::thread::sleep(Duration::from_secs(6));
     c.send("def").unwrap();
     assert_eq!(c.answer().unwrap().json()["body"], "abcdef");
-    // An answer that has begun breaks off, visibly.
-    let mut c = begin(&weir, "route.test", "/sse?n=100&every=100ms", "");
-    assert_eq!(c.head().unwrap().status, 200);
-    while let Ok(Some(_)) = c.chunk() {}
-    record(&weir, "/sse?n=100&every=100ms", &["code=200", "flags=UT", "details=response_timeout"]);
-    cluster_becomes(&weir, "route.test", "upstream_rq_timeout", 2);
+    while let Ok(Some(_)) = events.chunk() {}
+    record(&weir, "/sse?n=600&every=100ms", &["code=200", "flags=UT", "details=response_timeout"]);
+    cluster_becomes(&weir, "later.test", "upstream_rq_timeout", 1);
 }
 
 #[test]
 fn endpoints_that_fail_are_left_out_for_a_while() {
     let weir = Mesh::new()
         .to("five.test", &["$ECHO", "$ECHO2"], "retries: { attempts: 0 }")
-        .policy("five.test", "loadBalancer: { simple: ROUND_ROBIN }\noutlierDetection: { consecutive5xxErrors: 3, interval: 50ms, baseEjectionTime: 1s, maxEjectionPercent: 100 }")
+        .policy("five.test", "loadBalancer: { simple: ROUND_ROBIN }\noutlierDetection: { consecutive5xxErrors: 3, interval: 50ms, baseEjectionTime: 1h, maxEjectionPercent: 100 }")
+        .to("back.test", &["$ECHO", "$ECHO2"], "retries: { attempts: 0 }")
+        .policy("back.test", "loadBalancer: { simple: ROUND_ROBIN }\noutlierDetection: { consecutive5xxErrors: 3, interval: 50ms, baseEjectionTime: 1s, maxEjectionPercent: 100 }")
         .to("gateway.test", &["$ECHO", "$ECHO2"], "retries: { attempts: 0 }")
         .policy("gateway.test", "loadBalancer: { simple: ROUND_ROBIN }\noutlierDetection: { consecutive5xxErrors: 0, consecutiveGatewayErrors: 2, interval: 1h, baseEjectionTime: 1h, maxEjectionPercent: 50 }")
         .to("local.test", &["$DEAD"], "retries: { attempts: 0 }")
@@ -217,9 +233,14 @@ fn endpoints_that_fail_are_left_out_for_a_while() {
     record(&weir, "/all-out", &["code=503", "flags=UH", "details=no_healthy_upstream"]);
     assert!(of_cluster(&weir, "five.test", "upstream_cx_none_healthy") > 0);
     // After their time they are back.
-    let back = weir.get_until("five.test", "/back", |a| a.status == 200);
+    eventually("two ejections", || {
+        weir.get("back.test", "/status/500");
+        (total("back.test") >= 2).then_some(())
+    });
+    let back = weir.get_until("back.test", "/back", |a| a.status == 200);
     assert!(["echo", "echo2"].contains(&name(&back).as_str()));
-    eventually("both are back", || (ejected("five.test") == 0).then_some(()));
+    eventually("both are back", || (ejected("back.test") == 0).then_some(()));
+    assert_eq!(ejected("five.test"), 2);
     // 500 is no gateway error; one of two may be ejected at most.
     for status in [500, 502] {
         for _ in 0..12 {
@@ -253,29 +274,29 @@ fn limits_of_a_cluster_refuse_what_is_beyond_them() {
         .policy("hosts.test", "loadBalancer: { simple: ROUND_ROBIN }\nconnectionPool: { tcp: { maxConnections: 1 } }")
         .to("short.test", &["$ECHO"], "retries: { attempts: 0 }")
         .policy("short.test", "connectionPool: { http: { maxRequestsPerConnection: 2 } }")
-        .to("wait.test", &["$ECHO"], "retries: { attempts: 0 }\ntimeout: 400ms")
+        .to("wait.test", &["$ECHO"], "retries: { attempts: 0 }\ntimeout: 60s")
         .policy("wait.test", "connectionPool: { tcp: { maxConnections: 1 } }")
         .start()
         .upstreams(3)
         .run();
     // Requests at once.
-    let mut slow = begin(&weir, "requests.test", "/held?delay=1s", "");
+    let held = hold(&weir, "requests.test");
     cluster_becomes(&weir, "requests.test", "upstream_rq_active", 1);
     let refused = weir.get("requests.test", "/refused");
     assert_eq!((refused.status, refused.header("x-envoy-overloaded")), (503, Some("true")));
     record(&weir, "/refused", &["code=503", "flags=UO", "details=upstream_reset_before_response_started{overflow}"]);
     cluster_becomes(&weir, "requests.test", "upstream_rq_pending_overflow", 1);
-    assert_eq!(slow.answer().unwrap().status, 200);
+    assert_eq!(let_go(held), 200);
     weir.get_until("requests.test", "/after", |a| a.status == 200);
     // One connection, one request that waits for it, and no third. The one that waits gets the connection.
-    let mut first = begin(&weir, "pending.test", "/first?delay=1s", "");
+    let first = hold(&weir, "pending.test");
     cluster_becomes(&weir, "pending.test", "upstream_cx_active", 1);
     let mut second = begin(&weir, "pending.test", "/second", "");
     cluster_becomes(&weir, "pending.test", "upstream_rq_pending_active", 1);
     cluster_becomes(&weir, "pending.test", "upstream_cx_overflow", 1);
     assert_eq!(weir.get("pending.test", "/third").status, 503);
     record(&weir, "/third", &["flags=UO"]);
-    assert_eq!((first.answer().unwrap().status, second.answer().unwrap().status), (200, 200));
+    assert_eq!((let_go(first), second.answer().unwrap().status), (200, 200));
     cluster_becomes(&weir, "pending.test", "upstream_rq_pending_active", 0);
     // Many wait for two connections, on all workers, longer than connecting may take; all are served.
     let (to, began) = (weir.address(), Instant::now());
@@ -296,9 +317,9 @@ fn limits_of_a_cluster_refuse_what_is_beyond_them() {
     assert!(told[0] == told[1] && told[1] != told[2] && told[2] == told[3], "{told:?}");
     cluster_becomes(&weir, "short.test", "upstream_cx_max_requests", 2);
     cluster_becomes(&weir, "short.test", "upstream_cx_destroy_local", 2);
-    // Who waits for a connection is bound by the route's time, and may go away.
-    let mut holds = begin(&weir, "wait.test", "/sse?n=1000&every=50ms", "");
-    holds.head().unwrap();
+    // Who waits for a connection may go away.
+    let _holds = hold(&weir, "wait.test");
+    cluster_becomes(&weir, "wait.test", "upstream_cx_active", 1);
     drop(begin(&weir, "wait.test", "/leaves", ""));
     record(&weir, "/leaves", &["code=0", "flags=DC"]);
     assert!(of_cluster(&weir, "wait.test", "upstream_rq_cancelled") >= 1);
@@ -367,26 +388,21 @@ fn upstream_connections_and_answers_are_counted() {
     // The upstream's time, not the client's: the answer is slow, and then the request.
     c.request("GET", "count.test", "/?delay=300ms", &[], b"").unwrap();
     c.send("POST / HTTP/1.1\r\nhost: count.test\r\ncontent-length: 2\r\n\r\na").unwrap();
-    std::thread::sleep(Duration::from_millis(1500));
+    std::thread::sleep(Duration::from_secs(6));
     c.send("b").unwrap();
     let answer = c.answer().unwrap();
     let took: u64 = answer.header("x-envoy-upstream-service-time").unwrap().parse().unwrap();
-    assert!(took < 1000, "{answer:?}");
+    assert!(took < 5000, "{answer:?}");
     let line = weir.admin("/stats?filter=count.test.upstream_rq_time$").body;
     let slowest: f64 = line.rsplit("P100(nan,").next().unwrap().trim_end().trim_end_matches(')').parse().unwrap();
-    assert!((250.0..1200.0).contains(&slowest), "{line}");
+    assert!((250.0..5500.0).contains(&slowest), "{line}");
     // Connections that the upstream closes (a reused one is tried again), and connections that are never established.
     c.request("GET", "count.test", "/reset", &[], b"").unwrap();
-    assert_eq!(
-        (
-            of_cluster(&weir, "count.test", "upstream_cx_destroy_remote"),
-            of_cluster(&weir, "count.test", "upstream_cx_destroy_with_active_rq")
-        ),
-        (2, 2)
-    );
+    cluster_becomes(&weir, "count.test", "upstream_cx_destroy_remote", 2);
+    cluster_becomes(&weir, "count.test", "upstream_cx_destroy_with_active_rq", 2);
     assert_eq!(weir.get("dead.test", "/x").status, 503);
     for (stat, n) in [("upstream_cx_connect_fail", 1), ("upstream_cx_total", 1), ("upstream_cx_active", 0), ("upstream_rq_503", 1)] {
-        assert_eq!(of_cluster(&weir, "dead.test", stat), n, "{stat}");
+        cluster_becomes(&weir, "dead.test", stat, n);
     }
     let line = record(&weir, "/x", &["flags=UF"]);
     assert!(line.contains("refused"), "{line}");

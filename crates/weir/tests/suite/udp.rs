@@ -1,7 +1,7 @@
 //! UDPRoutes: sessions, weights, changes under running sessions, limits and statistics.
-use crate::harness::{Start, Weir, eventually, free_port};
+use crate::harness::{PATIENCE, Start, Weir, eventually, free_port};
 use std::{
-    net::{SocketAddr, UdpSocket},
+    net::{SocketAddr, TcpStream, UdpSocket},
     time::Duration,
 };
 
@@ -25,12 +25,18 @@ fn client(to: SocketAddr) -> UdpSocket {
     socket
 }
 
-/// What one datagram is answered with; `None` if nothing comes, as a datagram may be lost.
+/// What one datagram is answered with; `None` if nothing comes, as a datagram may be lost. The answer to an earlier one, which came
+/// late, is passed over.
 fn try_ask(client: &UdpSocket, text: &str) -> Option<String> {
     client.send(text.as_bytes()).ok()?;
     let mut answer = vec![0; 65536];
-    let length = client.recv(&mut answer).ok()?;
-    Some(String::from_utf8_lossy(&answer[..length]).into_owned())
+    loop {
+        let length = client.recv(&mut answer).ok()?;
+        let answer = String::from_utf8_lossy(&answer[..length]);
+        if answer.ends_with(text) {
+            return Some(answer.into_owned());
+        }
+    }
 }
 
 fn ask(client: &UdpSocket, text: &str) -> String {
@@ -80,7 +86,9 @@ fn sessions_split_by_weight_and_stay_through_changes() {
         .map(|_| {
             let client = client(at(&weir, 0));
             // The first datagram of a session is passed on, too.
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
             let chosen = try_ask(&client, "1").expect("an answer");
+            client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
             (client, chosen[..1].to_string())
         })
         .collect();
@@ -96,18 +104,19 @@ fn sessions_split_by_weight_and_stay_through_changes() {
     let backends = "{ name: a, port: 53, weight: 1 }, { name: b, port: 53, weight: 9 }";
     weir.write("route.yaml", &route("route", "", backends));
     weir.write("gateway.yaml", &gateway(&["name: udp, port: $PORT, protocol: UDP"]));
-    weir.rests();
+    eventually("the other listener's end", || TcpStream::connect(at(&weir, 0)).is_err().then_some(()));
     for (client, chosen) in &clients {
         assert_eq!(ask(client, "2"), format!("{chosen} 2"));
     }
     // What leads nowhere any more is left, and the sessions go on elsewhere.
     weir.write("route.yaml", &route("route", "", "{ name: b, port: 53 }"));
-    weir.rests();
+    let (of_a, _) = clients.iter().find(|(_, chosen)| chosen == "a").unwrap();
+    eventually("the change", || (ask(of_a, "change") == "b change").then_some(()));
     for (client, _) in &clients {
         assert_eq!(ask(client, "3"), "b 3");
     }
     weir.write("b.yaml", &service("b", a));
-    weir.rests();
+    eventually("the change", || (ask(of_a, "again") == "a again").then_some(()));
     for (client, _) in &clients {
         assert_eq!(ask(client, "4"), "a 4");
     }
@@ -118,7 +127,6 @@ fn sessions_split_by_weight_and_stay_through_changes() {
     eventually("the old sessions end", || (stat("downstream_cx_active") == 100).then_some(()));
     // Without its listener it is closed.
     weir.remove("gateway.yaml");
-    weir.rests();
     eventually("the port is closed", || UdpSocket::bind(("0.0.0.0", weir.ports[0])).ok());
 }
 

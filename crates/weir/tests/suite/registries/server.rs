@@ -1,5 +1,5 @@
 //! Servers for the tests that can be stopped, with all their connections, and started again at the same port.
-use crate::harness::runtime;
+use crate::harness::{free_port, runtime};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, body::Incoming, service::service_fn};
@@ -24,7 +24,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// At a port, or a free one (0).
+    /// At a port.
     pub fn start<F: Future<Output = ()> + Send + 'static>(
         port: u16,
         accept: impl Fn(TcpStream) -> F + Send + Sync + 'static,
@@ -95,5 +95,6 @@ pub fn http<F: Future<Output = Answer> + Send + 'static>(
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(io), service).await;
         }
     };
-    Server::start(0, serve).unwrap()
+    // While it is stopped nobody else gets its port.
+    Server::start(free_port(), serve).unwrap()
 }

