@@ -7,6 +7,13 @@ use super::{
 use bytes::Bytes;
 use std::{io, sync::atomic::Ordering};
 
+/// How often a write to a full disk is tried.
+const MAX_TRIES: u32 = 4;
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 impl Log {
     /// One change of a set, which begins if there is none.
     pub fn write(&self, set: &str, meta: Meta, value: Option<Value<'_>>) -> Result<(), WriteError> {
@@ -57,12 +64,14 @@ impl Log {
         let policy = (self.options.policy)(set);
         let len = (HEAD + MAX_HEAD.min(4096) + value) as u64;
         self.make_room(len, policy.priority)?;
-        let written = match write() {
-            Err(WriteError::Io(e)) if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
-                self.make_room_on_disk(len, policy.priority)?;
-                write()?
+        let mut tries = 1;
+        let written = loop {
+            match write() {
+                // The disk may give the room of a removed file back a moment later: another thread still has it open.
+                Err(WriteError::Io(e)) if is_full(&e) && tries < MAX_TRIES => self.make_room_on_disk(len, policy.priority)?,
+                written => break written?,
             }
-            written => written?,
+            tries += 1;
         };
         if policy.synced {
             self.sync_soon(written);
