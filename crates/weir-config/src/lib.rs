@@ -9,6 +9,7 @@ pub mod diagnostic;
 pub mod model;
 pub mod node;
 pub mod reader;
+pub mod recent;
 pub mod redact;
 pub mod schema;
 pub mod source;

@@ -63,9 +63,9 @@ pub fn compare(kind: Kind, old: Option<&Object>, new: Option<&Object>, changed: 
         Kind::Gateway => gateways(as_gateway(old), as_gateway(new), changed),
         Kind::IstioGateway if istio_servers(old) != istio_servers(new) => changed(Aspect::General),
         Kind::Namespace => {
-            let labels = |o: Option<&'_ Object>| o.map(|o| o.meta.labels.iter().map(|(k, v)| (k.clone(), v.clone())).collect());
+            let labels = |o: Option<&'_ Object>| o.map(|o| o.meta.labels.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect());
             let (old, new): (BTreeSet<_>, BTreeSet<_>) = (labels(old).unwrap_or_default(), labels(new).unwrap_or_default());
-            let names: BTreeSet<_> = old.symmetric_difference(&new).map(|(name, _)| name).collect();
+            let names: BTreeSet<&String> = old.symmetric_difference(&new).map(|(name, _)| name).collect();
             names.into_iter().for_each(|name| changed(Aspect::Label(name)));
         }
         Kind::Service => services(as_service(old), as_service(new), changed),
@@ -159,12 +159,12 @@ fn seen_by_routes(listener: &Listener) -> impl PartialEq + use<'_> {
 }
 
 fn services(old: Option<&kubernetes::Service>, new: Option<&kubernetes::Service>, changed: &mut dyn FnMut(Aspect<'_>)) {
-    let general = |s: Option<&kubernetes::Service>| s.map(|s| s.external_name.is_some());
+    let general = |s: Option<&kubernetes::Service>| s.map(|s| s.external_name().is_some());
     if general(old) != general(new) {
         changed(Aspect::General);
     }
     let ports = |service: Option<&kubernetes::Service>| -> BTreeSet<u16> {
-        service.map(|s| s.ports.iter().chain(&s.udp_ports).map(|p| p.port).collect()).unwrap_or_default()
+        service.map(|s| s.ports.iter().chain(s.udp_ports()).map(|p| p.port).collect()).unwrap_or_default()
     };
     for port in &ports(old) | &ports(new) {
         let names = |service: Option<&kubernetes::Service>| {

@@ -66,7 +66,7 @@ pub fn rows<'a>(objects: impl Iterator<Item = &'a Arc<Object>>, findings: &[Arc<
         if !ingress.closed {
             read.insert(title.clone());
         }
-        for (key, value) in &object.meta.annotations {
+        for (key, value) in object.meta.annotations.iter() {
             let Some((_, verdict)) = verdict(key, value) else { continue };
             rows.push(row(&title, key, verdict, findings));
         }
@@ -103,7 +103,7 @@ fn row(title: &str, key: &str, verdict: Verdict, findings: &[Arc<Diagnostic>]) -
 
 /// ingress-nginx redirects to HTTPS where a host has TLS, without being told.
 fn redirect_by_default(title: &str, ingress: &Ingress, object: &Object, from: From) -> Option<Row> {
-    let told = |(key, _): &(Box<str>, Box<str>)| key.ends_with("/ssl-redirect") || key.ends_with("/force-ssl-redirect");
+    let told = |(key, _): (&str, &str)| key.ends_with("/ssl-redirect") || key.ends_with("/force-ssl-redirect");
     if from != From::IngressNginx || ingress.tls.is_empty() || object.meta.annotations.iter().any(told) {
         return None;
     }

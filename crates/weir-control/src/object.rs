@@ -1,9 +1,11 @@
 //! Decoded objects: what remains of a document once it was read. Small typed values, no trees, no source text.
 pub mod meta;
+pub mod pairs;
 pub mod schema;
 mod unknown;
 
 pub use meta::{Document, Finding, KINDS, Key, Kind, KindInfo, Meta};
+pub use pairs::Pairs;
 
 use crate::api::{gateway_api, ingress, istio, kubernetes, mcp_bridge, plugin};
 use std::sync::Arc;

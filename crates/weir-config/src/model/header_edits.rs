@@ -1,6 +1,8 @@
 //! Edits of header fields.
+use crate::recent::Recent;
 use serde::{Serialize, Serializer};
 use std::{
+    cell::RefCell,
     ops::Deref,
     sync::{Arc, LazyLock},
 };
@@ -21,8 +23,12 @@ pub struct EditLists {
 
 impl HeaderEdits {
     pub fn new(remove: Vec<String>, set: Vec<(String, String)>, add: Vec<(String, String)>) -> HeaderEdits {
+        thread_local! {
+            static RECENT: RefCell<Recent<EditLists>> = const { RefCell::new(Recent::new()) };
+        }
         let empty = remove.is_empty() && set.is_empty() && add.is_empty();
-        HeaderEdits((!empty).then(|| Arc::new(EditLists { remove: remove.into(), set: set.into(), add: add.into() })))
+        let lists = || EditLists { remove: remove.into(), set: set.into(), add: add.into() };
+        HeaderEdits((!empty).then(|| RECENT.with_borrow_mut(|recent| recent.share(lists()))))
     }
     pub fn is_empty(&self) -> bool {
         self.0.is_none()

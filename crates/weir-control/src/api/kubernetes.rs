@@ -9,27 +9,33 @@ use crate::{
         settings::{self, Settings},
         target_ports::{self, TargetPorts},
     },
-    object::meta::Meta,
+    object::{meta::Meta, pairs::Pairs},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use pem::{is_certificates, is_private_key, is_revocation_lists};
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{cell::RefCell, collections::BTreeMap, net::IpAddr, sync::Arc};
 use weir_config::{
     model::{HealthStatus, Name, SocketProtocol, UpstreamProtocol},
     node::Chars,
     reader::{Field, Object},
+    recent::{self, Recent},
 };
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
-    /// Those of TCP.
-    pub ports: Box<[ServicePort]>,
-    pub udp_ports: Box<[ServicePort]>,
+    /// Those of TCP. Equal lists are shared.
+    pub ports: Arc<[ServicePort]>,
     /// Labels of the Pods that serve it; empty for none.
-    pub selector: Box<[(Box<str>, Box<str>)]>,
-    /// Set for the type `ExternalName`.
-    pub external_name: Option<Box<str>>,
+    pub selector: Pairs,
+    rare: Option<Box<RareService>>,
     pub place: Chars,
+}
+
+/// What few Services have.
+#[derive(Clone, Debug, PartialEq)]
+struct RareService {
+    udp_ports: Box<[ServicePort]>,
+    external_name: Option<Box<str>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -53,7 +59,14 @@ impl Service {
         self.ports.iter().find(|p| p.port == number)
     }
     pub fn udp_port(&self, number: u16) -> Option<&ServicePort> {
-        self.udp_ports.iter().find(|p| p.port == number)
+        self.udp_ports().iter().find(|p| p.port == number)
+    }
+    pub fn udp_ports(&self) -> &[ServicePort] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.udp_ports)
+    }
+    /// Set for the type `ExternalName`.
+    pub fn external_name(&self) -> Option<&str> {
+        self.rare.as_ref()?.external_name.as_deref()
     }
 }
 
@@ -126,12 +139,17 @@ pub fn decode_service(root: &Object<'_>) -> Option<Service> {
             list.push(ServicePort { name, port, app_protocol, target: target.unwrap_or(Target::Number(port)) });
         }
     }
-    let selector = spec.entries("selector").into_iter().filter_map(|(k, v)| Some((k.into(), v.str()?.into()))).collect();
+    let selector = spec.entries("selector").into_iter().filter_map(|(k, v)| Some((k, v.str()?.to_string()))).collect();
     let words = [("ClusterIP", false), ("NodePort", false), ("LoadBalancer", false), ("ExternalName", true)];
     let external = spec.choice("type", &words).unwrap_or(false);
     let given = if external { spec.required("externalName") } else { spec.get("externalName") };
-    let external_name = given.and_then(|f| f.str()).filter(|_| external).map(|name| name.to_ascii_lowercase().into());
-    Some(Service { ports: ports.into(), udp_ports: udp_ports.into(), selector, external_name, place: field.node().span })
+    let external_name: Option<Box<str>> = given.and_then(|f| f.str()).filter(|_| external).map(|name| name.to_ascii_lowercase().into());
+    let rare = (!udp_ports.is_empty() || external_name.is_some()).then(|| RareService { udp_ports: udp_ports.into(), external_name });
+    thread_local! {
+        static PORTS: RefCell<Recent<[ServicePort]>> = const { RefCell::new(Recent::new()) };
+    }
+    let ports = PORTS.with_borrow_mut(|recent| recent.share(ports));
+    Some(Service { ports, selector, rare: rare.map(Box::new), place: field.node().span })
 }
 
 /// A number, or the name of a port of the Pods' containers.
@@ -146,7 +164,8 @@ fn target_port(field: &Field<'_>) -> Option<Target> {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndpointSlice {
-    pub ports: Box<[SlicePort]>,
+    /// Equal lists are shared.
+    pub ports: Arc<[SlicePort]>,
     pub endpoints: Box<[SliceEndpoint]>,
     /// Addresses are names (`addressType: FQDN`).
     pub fqdn: bool,
@@ -159,9 +178,10 @@ pub struct SlicePort {
     pub port: u16,
 }
 
+/// An address of an endpoint, which hardly ever has several.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SliceEndpoint {
-    pub addresses: Box<[SliceAddress]>,
+    pub address: SliceAddress,
     pub health: HealthStatus,
     pub zone: Option<Name>,
     /// Whose labels are those of the endpoint.
@@ -181,7 +201,7 @@ pub fn pod_ref(endpoint: &Object<'_>) -> Option<PodRef> {
     let target = endpoint.object("targetRef")?;
     target.ignore(&["apiVersion", "fieldPath", "resourceVersion", "uid"]);
     let (kind, name) = (target.str("kind"), target.str("name"));
-    let namespace = target.str("namespace").map(Name::from);
+    let namespace = target.str("namespace").map(recent::name);
     Some(PodRef { namespace, name: name.filter(|_| kind == Some("Pod"))?.into() })
 }
 
@@ -223,15 +243,18 @@ pub fn decode_endpoint_slice(root: &Object<'_>, meta: &Meta) -> Option<EndpointS
             ports.push(SlicePort { name, port: number });
         }
     }
-    let endpoints = root.list("endpoints").iter().filter_map(|e| decode_endpoint(e, fqdn)).collect();
-    Some(EndpointSlice { ports: ports.into(), endpoints, fqdn })
+    let endpoints = root.list("endpoints").iter().filter_map(|e| decode_endpoint(e, fqdn)).flatten().collect();
+    thread_local! {
+        static PORTS: RefCell<Recent<[SlicePort]>> = const { RefCell::new(Recent::new()) };
+    }
+    Some(EndpointSlice { ports: PORTS.with_borrow_mut(|recent| recent.share(ports)), endpoints, fqdn })
 }
 
 /// `None` for an endpoint that can take nothing.
-fn decode_endpoint(field: &Field<'_>, fqdn: bool) -> Option<SliceEndpoint> {
+fn decode_endpoint(field: &Field<'_>, fqdn: bool) -> Option<impl Iterator<Item = SliceEndpoint>> {
     let endpoint = field.object()?;
     endpoint.ignore(&["hostname", "nodeName", "hints", "deprecatedTopology"]);
-    let (zone, pod) = (endpoint.str("zone").map(Name::from), pod_ref(&endpoint));
+    let (zone, pod) = (endpoint.str("zone").map(recent::name), pod_ref(&endpoint));
     let mut addresses = Vec::new();
     for address in endpoint.list("addresses") {
         let Some(text) = address.str() else { continue };
@@ -252,7 +275,7 @@ fn decode_endpoint(field: &Field<'_>, fqdn: bool) -> Option<SliceEndpoint> {
         (false, true) => HealthStatus::Draining,
         (false, false) => return None,
     };
-    Some(SliceEndpoint { addresses: addresses.into(), health, zone, pod })
+    Some(addresses.into_iter().map(move |address| SliceEndpoint { address, health, zone: zone.clone(), pod: pod.clone() }))
 }
 
 /// The entries that TLS can use, as PEM texts that were checked, and all texts.

@@ -221,7 +221,7 @@ mod tests {
         let read = Reader::new(CONTROLLER.into()).read(Kind::HttpRoute.info(), good);
         let object = read.object.unwrap();
         assert!(matches!(object.spec, Spec::HttpRoute(_)) && !read.broken && read.findings.is_empty(), "{:?}", read.findings);
-        assert_eq!(object.meta.annotations.len(), 1);
+        assert_eq!(object.meta.annotations.iter().count(), 1);
         assert_eq!(object.origin().file, None);
     }
 }

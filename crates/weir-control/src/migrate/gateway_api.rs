@@ -109,7 +109,7 @@ struct Maker<'a> {
 impl Maker<'_> {
     /// Notes the annotations that never have an equivalent.
     fn note_lost(&mut self) {
-        for (key, value) in &self.object.meta.annotations {
+        for (key, value) in self.object.meta.annotations.iter() {
             let Some((name, _)) = verdict(key, value) else { continue };
             let read = keys::find(name).filter(|entry| entry.support.is_read());
             if read.is_some_and(|entry| !entry.portable) {
@@ -126,7 +126,7 @@ impl Maker<'_> {
 
     /// One annotation has no equivalent as it is used here.
     fn lose(&mut self, name: &str) {
-        for (key, value) in &self.object.meta.annotations {
+        for (key, value) in self.object.meta.annotations.iter() {
             if verdict(key, value).is_some_and(|(found, _)| found == name) {
                 self.lost.insert((self.title.clone(), key.to_string()));
             }

@@ -1,6 +1,6 @@
 //! What every object has, whatever its kind: the kind, the key, the metadata and the document that it stands in.
+use super::pairs::Pairs;
 use std::{
-    cell::RefCell,
     ops::Deref,
     path::Path,
     sync::{
@@ -13,6 +13,7 @@ use weir_config::{
     model::{Line, Name},
     node::Chars,
     reader::Field,
+    recent,
 };
 
 /// The kinds that Weir acts on.
@@ -155,20 +156,9 @@ impl Deref for Key {
 
 impl Key {
     pub fn new(kind: Kind, namespace: &str, name: &str) -> Key {
-        thread_local! {
-            static LAST: RefCell<[Name; 2]> = RefCell::default();
-        }
         let namespace = if kind.info().namespaced { namespace } else { "" };
         // Objects of one namespace mostly come together, and those of one application often have one name: they share both.
-        let [namespace, name] = LAST.with_borrow_mut(|last| {
-            for (last, text) in last.iter_mut().zip([namespace, name]) {
-                if **last != *text {
-                    *last = text.into();
-                }
-            }
-            last.clone()
-        });
-        Key(Arc::new(Identity { kind, namespace, name }))
+        Key(Arc::new(Identity { kind, namespace: recent::name(namespace), name: recent::name(name) }))
     }
 
     /// The keys that are written so; several API groups may have a kind of the same name.
@@ -252,9 +242,9 @@ impl Document {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Meta {
     pub key: Key,
-    pub labels: Box<[(Box<str>, Box<str>)]>,
+    pub labels: Pairs,
     /// Without `kubectl.kubernetes.io/last-applied-configuration`.
-    pub annotations: Box<[(Box<str>, Box<str>)]>,
+    pub annotations: Pairs,
     /// Text of `creationTimestamp` (RFC 3339 in UTC, so that texts sort as times); empty where there is none.
     pub created: Box<str>,
     /// Rises with every change of the spec; 0 where nothing counts it.
@@ -264,13 +254,13 @@ pub struct Meta {
 impl Meta {
     /// Without labels and annotations.
     pub fn new(key: Key) -> Meta {
-        Meta { key, labels: Box::default(), annotations: Box::default(), created: Box::default(), generation: 0 }
+        Meta { key, labels: Pairs::default(), annotations: Pairs::default(), created: Box::default(), generation: 0 }
     }
     pub fn label(&self, name: &str) -> Option<&str> {
-        self.labels.iter().find(|(k, _)| &**k == name).map(|(_, v)| &**v)
+        self.labels.get(name)
     }
     pub fn annotation(&self, name: &str) -> Option<&str> {
-        self.annotations.iter().find(|(k, _)| &**k == name).map(|(_, v)| &**v)
+        self.annotations.get(name)
     }
 }
 
@@ -312,9 +302,9 @@ pub fn decode(field: &Field<'_>, info: &KindInfo) -> Option<Meta> {
     // Before anything more is found.
     let key = Key::new(info.kind, namespace, text);
     field.reader().set_object(key.to_string().into());
-    let texts = |name: &'static str| -> Box<[(Box<str>, Box<str>)]> {
+    let texts = |name: &'static str| -> Pairs {
         let entries = meta.entries(name).into_iter().filter(|(k, _)| *k != "kubectl.kubernetes.io/last-applied-configuration");
-        entries.filter_map(|(k, v)| Some((k.into(), v.str()?.into()))).collect()
+        entries.filter_map(|(k, v)| Some((k, v.str()?.to_string()))).collect()
     };
     Some(Meta {
         key,

@@ -68,12 +68,16 @@ fn is_directives(text: &str) -> bool {
     text.lines().all(bare) && text.lines().any(|l| l.starts_with('%'))
 }
 
-/// A document and what it holds.
-pub struct Doc {
-    pub document: Arc<Document>,
-    pub objects: Box<[Arc<Object>]>,
-    /// `None` for most: these take no room for what only wrong documents have.
-    trouble: Option<Box<Trouble>>,
+/// A document and what it holds. Most hold one object, with nothing wrong: these take no more room than that.
+pub enum Doc {
+    One(Arc<Object>),
+    Other(Box<Contents>),
+}
+
+pub struct Contents {
+    document: Arc<Document>,
+    objects: Box<[Arc<Object>]>,
+    trouble: Trouble,
 }
 
 /// Findings of a document.
@@ -109,23 +113,50 @@ impl Doc {
                 reading.trouble.findings.push(found);
             }
         }
-        let Reading { document, objects, trouble } = reading;
-        Doc { document, objects: objects.into(), trouble: (!trouble.is_none()).then(|| Box::new(trouble)) }
+        let Reading { document, mut objects, trouble } = reading;
+        if trouble.is_none()
+            && objects.len() == 1
+            && let Some(object) = objects.pop()
+        {
+            return Doc::One(object);
+        }
+        Doc::Other(Box::new(Contents { document, objects: objects.into(), trouble }))
+    }
+
+    pub fn document(&self) -> &Arc<Document> {
+        match self {
+            Doc::One(object) => &object.document,
+            Doc::Other(contents) => &contents.document,
+        }
+    }
+
+    pub fn objects(&self) -> &[Arc<Object>] {
+        match self {
+            Doc::One(object) => std::slice::from_ref(object),
+            Doc::Other(contents) => &contents.objects,
+        }
     }
 
     /// Nothing was found in it, and it holds nothing but what it says now.
     pub fn is_plain(&self) -> bool {
-        self.trouble().is_none()
+        matches!(self, Doc::One(_)) || self.trouble().is_none()
     }
 
     pub fn trouble(&self) -> &Trouble {
         static NONE: Trouble =
             Trouble { broken: Vec::new(), stand_ins: Vec::new(), unnamed: false, findings: Vec::new(), kept: Vec::new() };
-        self.trouble.as_deref().unwrap_or(&NONE)
+        match self {
+            Doc::One(_) => &NONE,
+            Doc::Other(contents) => &contents.trouble,
+        }
     }
 
-    pub fn trouble_mut(&mut self) -> &mut Trouble {
-        self.trouble.get_or_insert_default()
+    /// `None` for one object with nothing wrong.
+    pub fn trouble_mut(&mut self) -> Option<&mut Trouble> {
+        match self {
+            Doc::One(_) => None,
+            Doc::Other(contents) => Some(&mut contents.trouble),
+        }
     }
 }
 
@@ -216,7 +247,7 @@ mod tests {
     #[test]
     fn documents_and_objects_are_small() {
         let sizes = [size_of::<Doc>(), size_of::<Object>(), size_of::<Key>()];
-        assert!(sizes.iter().zip([32, 104, 8]).all(|(size, most)| *size <= most), "{sizes:?}");
+        assert!(sizes.iter().zip([16, 104, 8]).all(|(size, most)| *size <= most), "{sizes:?}");
     }
 
     #[test]

@@ -375,7 +375,7 @@ impl File {
 
     fn of(name: Name, stamp: Option<Stamp>, docs: Vec<Doc>) -> File {
         let mut trouble = Trouble::default();
-        let real = docs.iter().flat_map(|d| &d.objects);
+        let real = docs.iter().flat_map(Doc::objects);
         let kept = docs.iter().flat_map(|d| &d.trouble().kept);
         // A stable sort: the first of equals stays first, and what is kept comes after what is there.
         let mut objects: Vec<(bool, Arc<Object>)> =
@@ -436,29 +436,31 @@ fn read_docs(name: &Name, text: &str, old: Vec<Doc>) -> Vec<Doc> {
         let same = old.take(chunk.hash());
         docs.push(match same {
             // Places of findings are fixed: read it again for those.
-            Some(doc) if doc.document.first_line() != chunk.first_line && !doc.trouble().findings.is_empty() => {
+            Some(doc) if doc.document().first_line() != chunk.first_line && !doc.trouble().findings.is_empty() => {
                 let mut again = Doc::read(name, &chunk);
-                again.document.follow(&doc.document);
-                again.trouble_mut().kept.clone_from(&doc.trouble().kept);
+                again.document().follow(doc.document());
+                if let Some(trouble) = again.trouble_mut() {
+                    trouble.kept.clone_from(&doc.trouble().kept);
+                }
                 again
             }
             Some(doc) => {
-                doc.document.move_to(chunk.first_line);
+                doc.document().move_to(chunk.first_line);
                 doc
             }
             None => Doc::read(name, &chunk),
         });
     }
-    let changed = old.docs.iter().flatten().flat_map(|d| &d.objects);
-    follow(docs.iter().filter_map(|d| d.objects.first()), changed);
+    let changed = old.docs.iter().flatten().flat_map(Doc::objects);
+    follow(docs.iter().filter_map(|d| d.objects().first()), changed);
     if docs.iter().all(|d| d.trouble().broken.is_empty() && !d.trouble().unnamed) {
         return docs;
     }
-    let present: HashSet<&Key> = docs.iter().flat_map(|d| &d.objects).map(|o| &o.key).collect();
-    let lost = old.docs.iter().flatten().flat_map(|d| d.objects.iter().chain(&d.trouble().kept));
+    let present: HashSet<&Key> = docs.iter().flat_map(Doc::objects).map(|o| &o.key).collect();
+    let lost = old.docs.iter().flatten().flat_map(|d| d.objects().iter().chain(&d.trouble().kept));
     let lost = lost.filter(|o| !present.contains(&o.key) && !o.is_stand_in());
     let mut lost: BTreeMap<Key, Arc<Object>> = lost.map(|o| (o.key.clone(), o.clone())).collect();
-    let mut troubles: Vec<_> = docs.iter_mut().filter(|d| !d.is_plain()).map(Doc::trouble_mut).collect();
+    let mut troubles: Vec<_> = docs.iter_mut().filter(|d| !d.is_plain()).filter_map(Doc::trouble_mut).collect();
     for trouble in &mut troubles {
         let named: Vec<Arc<Object>> = trouble.broken.iter().filter_map(|key| lost.remove(key)).collect();
         trouble.kept.retain(|k| !named.iter().any(|n| n.key == k.key));
@@ -500,14 +502,14 @@ impl Old {
     }
 
     fn is(&self, at: usize, hash: u64) -> bool {
-        self.docs.get(at).and_then(Option::as_ref).is_some_and(|d| d.document.hash == hash)
+        self.docs.get(at).and_then(Option::as_ref).is_some_and(|d| d.document().hash == hash)
     }
 
     fn find(&mut self, hash: u64) -> Option<usize> {
         let docs = &self.docs;
         let places = self.by_hash.get_or_insert_with(|| {
             let mut all: Vec<(u64, usize)> =
-                docs.iter().enumerate().filter_map(|(at, doc)| Some((doc.as_ref()?.document.hash, at))).collect();
+                docs.iter().enumerate().filter_map(|(at, doc)| Some((doc.as_ref()?.document().hash, at))).collect();
             all.sort_unstable();
             all
         });

@@ -21,18 +21,18 @@ pub fn revise(file: &Name, chunks: &[Chunk<'_>], docs: &mut Vec<Doc>, objects: &
     let changes = changes(docs, &hashes)?;
     let read = |range: &Range<usize>| chunks[range.clone()].iter().map(|c| Doc::read(file, c)).collect::<Vec<Doc>>();
     let new: Vec<Vec<Doc>> = changes.iter().map(|(_, range)| read(range)).collect();
-    let gone: Vec<Arc<Object>> = changes.iter().flat_map(|(range, _)| &docs[range.clone()]).flat_map(|d| &d.objects).cloned().collect();
-    let come: Vec<Arc<Object>> = new.iter().flatten().flat_map(|d| &d.objects).cloned().collect();
+    let gone: Vec<Arc<Object>> = changes.iter().flat_map(|(range, _)| &docs[range.clone()]).flat_map(Doc::objects).cloned().collect();
+    let come: Vec<Arc<Object>> = new.iter().flatten().flat_map(Doc::objects).cloned().collect();
     if !new.iter().flatten().all(Doc::is_plain) || repeats(&gone, &come, objects) {
         return None;
     }
-    follow(new.iter().flatten().filter_map(|d| d.objects.first()), gone.iter());
+    follow(new.iter().flatten().filter_map(|d| d.objects().first()), gone.iter());
     // From the last, so that places stay what they were.
     for ((old, _), new) in changes.iter().zip(new).rev() {
         docs.splice(old.clone(), new);
     }
     for (doc, chunk) in docs.iter().zip(chunks) {
-        doc.document.move_to(chunk.first_line);
+        doc.document().move_to(chunk.first_line);
     }
     for object in &gone {
         if let Ok(at) = place(objects, &object.key) {
@@ -62,7 +62,7 @@ fn repeats(gone: &[Arc<Object>], come: &[Arc<Object>], objects: &[Arc<Object>]) 
 
 /// Ranges of documents with the ranges of chunks that take their place, in order.
 fn changes(docs: &[Doc], hashes: &[u64]) -> Option<Vec<(Range<usize>, Range<usize>)>> {
-    let same = |doc: usize, chunk: usize| docs[doc].document.hash == hashes[chunk];
+    let same = |doc: usize, chunk: usize| docs[doc].document().hash == hashes[chunk];
     if docs.len() == hashes.len() {
         let changed: Vec<_> = (0..docs.len()).filter(|i| !same(*i, *i)).map(|i| (i..i + 1, i..i + 1)).collect();
         return (changed.len() <= MOST).then_some(changed);

@@ -100,7 +100,7 @@ fn kubernetes_service(cx: &Cx<'_>, key: &ClusterKey, object: &Arc<Object>, part:
         Some(_) => UpstreamProtocol::Http2,
         None => UpstreamProtocol::Http1,
     });
-    if let Some(name) = &service.external_name {
+    if let Some(name) = service.external_name() {
         let port = match port.map(|p| &p.target) {
             Some(Target::Number(number)) => *number,
             _ => key.port,

@@ -2,16 +2,19 @@
 use super::{Cx, draft::FoundBy};
 use crate::{
     api::kubernetes::{EndpointSlice, PodRef, Service, ServicePort, SliceAddress, Target, pod_label_key},
-    object::{Kind, Object, Spec},
+    object::{Kind, Object, Pairs, Spec},
 };
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
-use weir_config::model::{Address, Endpoint};
+use weir_config::{
+    model::{Address, Endpoint},
+    recent,
+};
 
 /// Whether there is somewhere to send requests for this port of a Service.
 pub fn has_endpoints(cx: &Cx<'_>, object: &Arc<Object>, port: u16) -> bool {
     let Spec::Service(service) = &object.spec else { return false };
     let listed = |port| endpoints_of(cx, object, service, port).is_some_and(|(endpoints, _)| !endpoints.is_empty());
-    service.external_name.is_some() || service.port(port).is_some_and(listed)
+    service.external_name().is_some() || service.port(port).is_some_and(listed)
 }
 
 /// From the EndpointSlices of a Service, else its Endpoints, else its Pods; `None` where there is none of these.
@@ -52,12 +55,12 @@ fn listed(cx: &Cx<'_>, service: &Object, port: &ServicePort) -> Option<Vec<Endpo
 /// The Pods that a Service selects; `None` where there are none.
 fn selected(cx: &Cx<'_>, object: &Object, service: &Service, port: &ServicePort) -> Option<Vec<Endpoint>> {
     let namespace = &object.key.namespace;
-    let (label, value) = service.selector.first()?;
+    let (label, value) = service.selector.iter().next()?;
     let mut endpoints = Vec::new();
     let mut any = false;
     for pod in cx.by_word(Kind::Pod, &pod_label_key(namespace, label, value)) {
         let Spec::Pod(spec) = &pod.spec else { continue };
-        if !service.selector.iter().all(|(label, value)| pod.meta.label(label) == Some(&**value)) {
+        if !service.selector.iter().all(|(label, value)| pod.meta.label(label) == Some(value)) {
             continue;
         }
         any = true;
@@ -79,18 +82,13 @@ fn slice_endpoints(cx: &Cx<'_>, object: &Object, slice: &EndpointSlice, port: &S
     let mut endpoints = Vec::new();
     for endpoint in &slice.endpoints {
         let labels = pod_labels(cx, object, endpoint.pod.as_ref()).unwrap_or_else(|| own.clone());
-        for address in &endpoint.addresses {
-            let address = match address {
-                SliceAddress::Ip(ip) => Address::Socket(SocketAddr::new(*ip, port)),
-                SliceAddress::Name(name) => Address::Name { host: name.to_string(), port },
-            };
-            let mut made = Endpoint::new(address);
-            made.health = endpoint.health;
-            // Region, zone and subzone; a slice knows the zone.
-            made.locality = endpoint.zone.as_ref().map(|zone| format!("/{zone}").into());
-            made.labels.clone_from(&labels);
-            endpoints.push(made);
-        }
+        let address = match &endpoint.address {
+            SliceAddress::Ip(ip) => Address::Socket(SocketAddr::new(*ip, port)),
+            SliceAddress::Name(name) => Address::Name { host: name.to_string(), port },
+        };
+        // Region, zone and subzone; a slice knows the zone.
+        let locality = endpoint.zone.as_ref().map(|zone| recent::name(&format!("/{zone}")));
+        endpoints.push(Endpoint { health: endpoint.health, locality, labels, ..Endpoint::new(address) });
     }
     endpoints
 }
@@ -102,7 +100,7 @@ fn pod_labels(cx: &Cx<'_>, owner: &Object, pod: Option<&PodRef>) -> Option<BTree
     Some(labels_of(&pod.meta.labels))
 }
 
-fn labels_of(labels: &[(Box<str>, Box<str>)]) -> BTreeMap<String, String> {
+fn labels_of(labels: &Pairs) -> BTreeMap<String, String> {
     labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
 }
 

@@ -1,6 +1,6 @@
 //! References of routes to backends.
 use crate::api::mcp_bridge;
-use weir_config::{model::Name, node::Chars, reader::Object};
+use weir_config::{model::Name, node::Chars, reader::Object, recent};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct BackendRef {
@@ -32,8 +32,8 @@ pub fn decode(object: &Object<'_>) -> Option<BackendRef> {
     };
     Some(BackendRef {
         kind,
-        namespace: object.str("namespace").map(Into::into),
-        name: object.required("name")?.str()?.into(),
+        namespace: object.str("namespace").map(recent::name),
+        name: recent::name(object.required("name")?.str()?),
         port: object.port("port"),
         place: object.field().node().span,
     })

@@ -1,10 +1,11 @@
 //! Filters of HTTPRoute rules and backends.
 use super::backend_ref::{self, BackendRef};
 use crate::api::checks::{check_path, hostname};
-use std::{sync::Arc, time::Duration};
+use std::{cell::RefCell, sync::Arc, time::Duration};
 use weir_config::{
     model::{Cors, Fraction, HeaderEdits, PathRewrite, Redirect, RedirectPort, StringMatch},
     reader::{Field, Object},
+    recent::Recent,
     text::is_token,
 };
 
@@ -52,8 +53,8 @@ pub const GRPC_TYPES: &[(&str, Type)] = &[
     ("ExtensionRef", Type::NotYet),
 ];
 
-/// `None` for a list without any filter.
-pub fn decode_filters(list: &Field<'_>, types: &[(&'static str, Type)]) -> Option<Filters> {
+/// `None` for a list without any filter. Equal lists are shared.
+pub fn decode_filters(list: &Field<'_>, types: &[(&'static str, Type)]) -> Option<Arc<Filters>> {
     let mut filters = Filters::default();
     let items = list.list();
     for field in &items {
@@ -64,7 +65,10 @@ pub fn decode_filters(list: &Field<'_>, types: &[(&'static str, Type)]) -> Optio
     if filters.redirect.is_some() && (filters.rewrite_host.is_some() || filters.rewrite_path.is_some()) {
         list.error("IncompatibleFilters", "a rule redirects or rewrites, not both", "remove one of RequestRedirect and URLRewrite");
     }
-    (!items.is_empty()).then_some(filters)
+    thread_local! {
+        static RECENT: RefCell<Recent<Filters>> = const { RefCell::new(Recent::new()) };
+    }
+    (!items.is_empty()).then(|| RECENT.with_borrow_mut(|recent| recent.share(filters)))
 }
 
 fn decode_filter(object: &Object<'_>, types: &[(&'static str, Type)], filters: &mut Filters) -> Option<()> {

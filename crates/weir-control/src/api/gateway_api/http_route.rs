@@ -6,11 +6,17 @@ use super::{
     session,
 };
 use crate::api::checks::{check_path, check_regex, hostname};
-use std::{sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    ops::Deref,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 use weir_config::{
     model::{HeaderMatch, Name, PathMatch, QueryMatch, RetryOn, RetryPolicy, RouteMatch, SessionPersistence, StringMatch, ValueMatch},
     node::Chars,
     reader::{Field, Object as Fields},
+    recent::{self, Recent},
 };
 
 #[derive(Clone, Debug, PartialEq)]
@@ -30,29 +36,49 @@ pub enum ParentKind {
     Foreign,
 }
 
+/// A parent, and where it is named. Many routes have the same parent, so equal ones are shared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParentRef {
+    target: Arc<ParentTarget>,
+    pub place: Chars,
+}
+
+impl Deref for ParentRef {
+    type Target = ParentTarget;
+
+    fn deref(&self) -> &ParentTarget {
+        &self.target
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParentTarget {
     pub kind: ParentKind,
     pub namespace: Option<Name>,
     pub name: Name,
     pub section: Option<Box<str>>,
     pub port: Option<u16>,
-    pub place: Chars,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
-    pub name: Option<Name>,
     /// At least one.
     pub matches: Box<[Match]>,
-    pub filters: Option<Box<Filters>>,
+    pub filters: Option<Arc<Filters>>,
     pub backends: Box<[Backend]>,
-    pub timeout: Option<Duration>,
-    pub backend_timeout: Option<Duration>,
-    pub retry: Option<Box<RetryPolicy>>,
-    pub session: Option<Box<SessionPersistence>>,
+    options: Option<Box<RuleOptions>>,
     /// One-based line in the document.
     pub line: u32,
+}
+
+/// What few rules have.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RuleOptions {
+    pub name: Option<Name>,
+    pub timeout: Option<Duration>,
+    pub backend_timeout: Option<Duration>,
+    pub retry: Option<RetryPolicy>,
+    pub session: Option<Box<SessionPersistence>>,
 }
 
 /// A match, with what makes it more specific than another.
@@ -71,13 +97,18 @@ impl Match {
     pub fn edit(&mut self) -> &mut RouteMatch {
         Arc::make_mut(&mut self.matches)
     }
+    fn add_header(&mut self, header: HeaderMatch) {
+        let headers = &mut self.edit().headers;
+        headers.reserve_exact(1);
+        headers.push(header);
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backend {
     pub reference: BackendRef,
     pub weight: u32,
-    pub filters: Option<Box<Filters>>,
+    pub filters: Option<Arc<Filters>>,
 }
 
 pub fn decode(root: &Fields<'_>) -> Option<HttpRoute> {
@@ -126,14 +157,17 @@ fn decode_parent(field: &Field<'_>) -> Option<ParentRef> {
             ParentKind::Foreign
         }
     };
-    Some(ParentRef {
+    let target = ParentTarget {
         kind,
-        namespace: parent.str("namespace").map(Into::into),
-        name: parent.required("name")?.str()?.into(),
+        namespace: parent.str("namespace").map(recent::name),
+        name: recent::name(parent.required("name")?.str()?),
         section: parent.str("sectionName").map(Into::into),
         port: parent.port("port"),
-        place: field.node().span,
-    })
+    };
+    thread_local! {
+        static TARGETS: RefCell<Recent<ParentTarget>> = const { RefCell::new(Recent::new()) };
+    }
+    Some(ParentRef { target: TARGETS.with_borrow_mut(|recent| recent.share(target)), place: field.node().span })
 }
 
 fn decode_rule(field: &Field<'_>) -> Option<Rule> {
@@ -146,63 +180,70 @@ fn decode_rule(field: &Field<'_>) -> Option<Rule> {
             ("backendRequest", "", "Time for one try; `0s` for no limit."),
         ]);
         // 0s is no limit.
-        rule.timeout = timeouts.duration("request").filter(|d| !d.is_zero());
-        rule.backend_timeout = timeouts.duration("backendRequest").filter(|d| !d.is_zero());
-        if let (Some(whole), Some(one)) = (rule.timeout, rule.backend_timeout)
+        let (whole, one) = (timeouts.duration("request"), timeouts.duration("backendRequest"));
+        let options = rule.options.get_or_insert_default();
+        options.timeout = whole.filter(|d| !d.is_zero());
+        options.backend_timeout = one.filter(|d| !d.is_zero());
+        if let (Some(whole), Some(one)) = (options.timeout, options.backend_timeout)
             && one > whole
         {
             timeouts.get("backendRequest")?.invalid("is longer than the timeout of the request", "at most timeouts.request");
         }
     }
-    rule.retry = object.object("retry").and_then(|r| decode_retry(&r)).map(Box::new);
+    if let Some(retry) = object.object("retry").and_then(|r| decode_retry(&r)) {
+        rule.options.get_or_insert_default().retry = Some(retry);
+    }
     Some(rule)
 }
 
 impl Rule {
     /// Matches everything, and has no backend.
     fn to_nowhere(line: u32) -> Rule {
-        Rule {
-            name: None,
-            matches: [everything()].into(),
-            filters: None,
-            backends: Box::default(),
-            timeout: None,
-            backend_timeout: None,
-            retry: None,
-            session: None,
-            line,
-        }
+        Rule { matches: [everything()].into(), filters: None, backends: Box::default(), options: None, line }
+    }
+
+    pub fn options(&self) -> &RuleOptions {
+        static NONE: RuleOptions = RuleOptions { name: None, timeout: None, backend_timeout: None, retry: None, session: None };
+        self.options.as_deref().unwrap_or(&NONE)
     }
 
     /// What rules of both kinds have, with filters of `types`.
     pub fn decode(object: &Fields<'_>, types: &[(&'static str, Type)], decode_match: fn(&Field<'_>) -> Option<Match>) -> Rule {
         let mut rule = Rule::to_nowhere(object.field().document_line());
-        rule.session = object.get("sessionPersistence").and_then(|f| session::decode(&f)).map(Box::new);
-        rule.name = object.str("name").map(Into::into);
+        let session = object.get("sessionPersistence").and_then(|f| session::decode(&f)).map(Box::new);
+        let name: Option<Name> = object.str("name").map(Into::into);
+        if session.is_some() || name.is_some() {
+            rule.options = Some(Box::new(RuleOptions { name, session, ..RuleOptions::default() }));
+        }
         if let Some(matches) = object.get("matches") {
             rule.matches = matches.list().iter().filter_map(decode_match).collect();
         }
-        rule.filters = object.get("filters").and_then(|f| decode_filters(&f, types)).map(Box::new);
+        rule.filters = object.get("filters").and_then(|f| decode_filters(&f, types));
         rule.backends = object.list("backendRefs").iter().filter_map(|f| decode_backend(f, types)).collect();
         rule
     }
 }
 
 pub fn everything() -> Match {
-    Match { matches: Arc::new(RouteMatch::any()), path_length: 1, method: false, headers: 0, query_parameters: 0 }
+    static ANY: LazyLock<Arc<RouteMatch>> = LazyLock::new(|| Arc::new(RouteMatch::any()));
+    Match { matches: ANY.clone(), path_length: 1, method: false, headers: 0, query_parameters: 0 }
 }
 
 fn decode_match(field: &Field<'_>) -> Option<Match> {
     let object = field.object()?;
     let mut made = everything();
     if let Some(path) = object.get("path") {
-        (made.edit().path, made.path_length) = decode_path(&path)?;
+        let (path, length) = decode_path(&path)?;
+        if made.matches.path != path {
+            made.edit().path = path;
+        }
+        made.path_length = length;
     }
     if let Some(method) = object.get("method") {
         const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
         let value = method.choice(&METHODS.map(|m| (m, m)))?;
         let text = ValueMatch::Text(StringMatch::Exact(value.into()));
-        made.edit().headers.push(HeaderMatch { name: ":method".into(), value: text, invert: false, ignore_case: false });
+        made.add_header(HeaderMatch { name: ":method".into(), value: text, invert: false, ignore_case: false });
         made.method = true;
     }
     add_headers(&object, &mut made)?;
@@ -210,10 +251,11 @@ fn decode_match(field: &Field<'_>) -> Option<Match> {
         let (name, value) = decode_value(&query)?;
         if made.matches.query_parameters.iter().all(|q| q.name != name) {
             made.query_parameters += 1;
-            made.edit().query_parameters.push(QueryMatch { name: name.into(), value });
+            let parameters = &mut made.edit().query_parameters;
+            parameters.reserve_exact(1);
+            parameters.push(QueryMatch { name: name.into(), value });
         }
     }
-    made.edit().query_parameters.shrink_to_fit();
     Some(made)
 }
 
@@ -225,10 +267,9 @@ pub fn add_headers(object: &Fields<'_>, made: &mut Match) -> Option<()> {
         // Of equal names the first counts.
         if made.matches.headers.iter().all(|h| h.name != name) {
             made.headers += 1;
-            made.edit().headers.push(HeaderMatch { name, value, invert: false, ignore_case: false });
+            made.add_header(HeaderMatch { name, value, invert: false, ignore_case: false });
         }
     }
-    made.edit().headers.shrink_to_fit();
     Some(())
 }
 
@@ -325,6 +366,6 @@ pub fn decode_backend(field: &Field<'_>, types: &[(&'static str, Type)]) -> Opti
     object.describe(&[("weight", "1", "The backend's share of requests, relative to the other weights; 0 for none.")]);
     let reference = backend_ref::decode(&object)?;
     let weight = object.int("weight", 0..=1_000_000).unwrap_or(1) as u32;
-    let filters = object.get("filters").and_then(|f| decode_filters(&f, types)).map(Box::new);
+    let filters = object.get("filters").and_then(|f| decode_filters(&f, types));
     Some(Backend { reference, weight, filters })
 }

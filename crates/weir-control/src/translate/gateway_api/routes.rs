@@ -8,7 +8,7 @@ use crate::{
     api::gateway_api::{
         backend_ref::{BackendKind, BackendRef},
         filters::Filters,
-        http_route::{Backend, HttpRoute, Match, ParentKind, ParentRef, Rule},
+        http_route::{Backend, HttpRoute, Match, ParentKind, ParentRef, Rule, RuleOptions},
     },
     object::{Key, Kind, Object, Spec},
     status::condition::Scope,
@@ -127,7 +127,7 @@ pub struct Maker<'a> {
 impl Maker<'_> {
     fn rule(&self, rule: &Rule, index: usize, places: &BTreeSet<(Name, Name)>, part: &mut Part) {
         let key = &self.object.key;
-        let name: Name = rule.name.clone().unwrap_or_else(|| format!("{}/{}/{index}", key.namespace, key.name).into());
+        let name: Name = rule.options().name.clone().unwrap_or_else(|| format!("{}/{}/{index}", key.namespace, key.name).into());
         let no_filters = Filters::default();
         let filters = rule.filters.as_deref().unwrap_or(&no_filters);
         let action = self.action(rule, filters, index, part);
@@ -203,11 +203,11 @@ impl Maker<'_> {
             clusters,
             path_rewrite: filters.rewrite_path.clone(),
             host_rewrite: filters.rewrite_host.as_deref().map(|host| HostRewrite::Literal(host.into())),
-            timeout: rule.timeout,
+            timeout: rule.options().timeout,
             idle_timeout: None,
             retry: retry(rule),
             mirrors,
-            session: rule.session.as_deref().map(|session| self.session(session, index)),
+            session: rule.options().session.as_deref().map(|session| self.session(session, index)),
             error_backend: None,
         }))
     }
@@ -296,9 +296,9 @@ impl Maker<'_> {
                 let udp = self.object.key.kind == Kind::UdpRoute;
                 let key = ClusterKey::service(namespace, name, port);
                 let key = if udp { key.with_purpose(Purpose::Udp) } else { key };
-                if key.service_port(service).is_none() && service.external_name.is_none() {
+                if key.service_port(service).is_none() && service.external_name().is_none() {
                     self.cx.service(namespace, name);
-                    let (transport, ports) = if udp { ("UDP port", &*service.udp_ports) } else { ("port", &*service.ports) };
+                    let (transport, ports) = if udp { ("UDP port", service.udp_ports()) } else { ("port", &*service.ports) };
                     let ports: Vec<String> = ports.iter().map(|p| p.port.to_string()).collect();
                     let help = format!("its {transport}s are {}", ports.join(", "));
                     return Err(("BackendNotFound", format!("the Service {namespace}/{name} has no {transport} {port}"), help));
@@ -355,13 +355,14 @@ fn shared_cors(rule: &Rule) -> Option<&Arc<Cors>> {
 }
 
 fn retry(rule: &Rule) -> Option<Arc<RetryPolicy>> {
-    let mut policy = match (&rule.retry, rule.backend_timeout) {
-        (Some(policy), _) => policy.as_ref().clone(),
+    let RuleOptions { retry, backend_timeout, .. } = rule.options();
+    let mut policy = match (retry, *backend_timeout) {
+        (Some(policy), _) => policy.clone(),
         // One try, with its limit.
         (None, Some(_)) => RetryPolicy { conditions: Vec::new(), num_retries: 0, ..RetryPolicy::default() },
         (None, None) => return None,
     };
-    policy.per_try_timeout = rule.backend_timeout;
+    policy.per_try_timeout = *backend_timeout;
     Some(Arc::new(policy))
 }
 

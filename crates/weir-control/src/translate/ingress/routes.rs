@@ -223,7 +223,7 @@ impl<'a> Maker<'a> {
         let found = self.cx.service(namespace, &service.name);
         let port = found.and_then(|s| service.port.or(s.ports.first().map(|p| p.port)));
         if let Some((found, port)) = found.zip(port)
-            && (found.port(port).is_some() || found.external_name.is_some())
+            && (found.port(port).is_some() || found.external_name().is_some())
         {
             return Some(ClusterKey::service(namespace, &service.name, port));
         }
@@ -417,7 +417,7 @@ impl<'a> Maker<'a> {
             return Err((format!("there is no Service {namespace}/{name}"), "add it, or change the name".into()));
         };
         let number = match port {
-            PortRef::Number(number) if service.port(*number).is_some() || service.external_name.is_some() => Some(*number),
+            PortRef::Number(number) if service.port(*number).is_some() || service.external_name().is_some() => Some(*number),
             PortRef::Number(_) => None,
             PortRef::Name(name) => service.ports.iter().find(|p| p.name == *name).map(|p| p.port),
         };

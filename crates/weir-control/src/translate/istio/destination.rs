@@ -27,7 +27,7 @@ pub fn resolve(cx: &Cx<'_>, object: &Object, to: &Destination, listens: u16, htt
         report(part, object, &to.at, Diagnostic::warning("HostNotFound", message).help("see its exportTo"));
         return None;
     }
-    let external = service.is_some_and(|s| s.external_name.is_some());
+    let external = service.is_some_and(|s| s.external_name().is_some());
     if service.is_none() && seen.is_empty() {
         report(part, object, &to.at, unknown_host(cx, &to.host));
     } else if !ports.contains(&port) && !external {
