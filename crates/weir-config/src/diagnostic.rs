@@ -65,7 +65,7 @@ impl Diagnostic {
     /// For findings made long after reading, which know only where their resource came from.
     #[must_use]
     pub fn from_origin(mut self, origin: &Origin) -> Self {
-        self.object = Some(origin.object.clone());
+        self.object = Some(origin.object.to_string().into());
         if let (None, Some(file)) = (&self.place, &origin.file) {
             let line = origin.line.get();
             let source = Arc::new(Source::new(file.clone(), "", line));

@@ -27,6 +27,7 @@ pub use secret::*;
 use serde::{Serialize, Serializer};
 use std::{
     collections::BTreeMap,
+    fmt::{self, Display},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -54,11 +55,53 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Origin {
     /// `Kind/namespace/name` of the object.
-    pub object: Name,
+    pub object: Title,
     /// The file, as it was named on the command line; absent for other sources.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<Name>,
     pub line: Line,
+}
+
+/// What an object is called, as a text that is written when it is asked for: many resources have one, and few are asked.
+#[derive(Clone)]
+pub struct Title(Arc<dyn Display + Send + Sync>);
+
+impl Title {
+    pub fn new<T: Display + Send + Sync + 'static>(of: Arc<T>) -> Title {
+        Title(of)
+    }
+}
+
+impl From<&str> for Title {
+    fn from(text: &str) -> Title {
+        Title(Arc::new(Box::<str>::from(text)))
+    }
+}
+
+impl Display for Title {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Title {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.to_string(), f)
+    }
+}
+
+impl PartialEq for Title {
+    fn eq(&self, other: &Title) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.to_string() == other.to_string()
+    }
+}
+
+impl Eq for Title {}
+
+impl Serialize for Title {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
 }
 
 /// A one-based line of a file; 0 where there is none. It moves with the document that it belongs to. Two are equal that are as

@@ -14,7 +14,7 @@ use crate::{
     addresses::Addresses,
     api::settings::Settings,
     artifact::Artifacts,
-    aspect,
+    aspect, dense,
     guard::{Panic, guarded},
     object::{Finding, Key, Kind, Object, Spec},
     status::{Condition, Details, ListenerStatus, Translated},
@@ -140,6 +140,7 @@ impl Index {
     /// Takes over changed objects (`None` for removed ones) and changed files that objects name.
     pub fn apply(&mut self, objects: Vec<(Key, Option<Arc<Object>>)>, files: &[PathBuf]) -> Applied {
         let mut work = Work::default();
+        let many = dense::is_due(objects.len(), self.store.len());
         for (key, object) in objects {
             self.set(key, object, &mut work);
         }
@@ -159,6 +160,11 @@ impl Index {
         let status = self.translated(std::mem::take(&mut work.status));
         let found = std::mem::take(&mut work.found);
         let found_on = self.build_listeners(work);
+        if many {
+            self.store.pack();
+            self.tables.pack();
+            self.catalog.pack();
+        }
         Applied { delta: self.catalog.delta(), status, found, found_on, translated }
     }
 

@@ -23,6 +23,7 @@ pub mod api;
 mod artifact;
 mod aspect;
 pub mod control;
+mod dense;
 mod direct;
 mod guard;
 pub mod index;

@@ -4,11 +4,11 @@ pub mod pairs;
 pub mod schema;
 mod unknown;
 
-pub use meta::{Document, Finding, KINDS, Key, Kind, KindInfo, Meta};
+pub use meta::{Created, Document, Finding, KINDS, Key, Kind, KindInfo, Meta};
 pub use pairs::Pairs;
 
 use crate::api::{gateway_api, ingress, istio, kubernetes, mcp_bridge, plugin};
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 use weir_config::{
     diagnostic::Diagnostic,
     model::{Name, Origin},
@@ -53,12 +53,18 @@ pub enum Spec {
 /// A decoded object. Equal ones say the same, wherever they stand.
 #[derive(Clone, Debug)]
 pub struct Object {
-    pub key: Key,
     pub meta: Meta,
     pub spec: Spec,
     pub document: Arc<Document>,
-    /// One-based line of the object in its document.
-    pub line: u32,
+}
+
+/// For the key and the line, which everybody asks for.
+impl Deref for Object {
+    type Target = Meta;
+
+    fn deref(&self) -> &Meta {
+        &self.meta
+    }
 }
 
 impl Object {
@@ -72,11 +78,11 @@ impl Object {
     }
     /// At a line of its document, counted from 1.
     pub fn origin_at(&self, line: u32) -> Origin {
-        Origin { object: self.title(), file: self.document.file.clone(), line: self.document.line(line) }
+        Origin { object: self.key.title(), file: self.document.file.clone(), line: self.document.line(line) }
     }
     /// Sorts the oldest first, those of one age by name.
-    pub fn age(&self) -> (&str, &Key) {
-        (&self.meta.created, &self.key)
+    pub fn age(&self) -> (Created, &Key) {
+        (self.meta.created, &self.key)
     }
     /// Whether it stands in for an object in error: not a version to keep.
     pub fn is_stand_in(&self) -> bool {
@@ -193,16 +199,16 @@ fn identify<'a>(reader: &'a Reader, node: &'a Node) -> Option<(reader::Object<'a
 }
 
 fn decode_object(reader: &Reader, root: reader::Object<'_>, info: &'static KindInfo, document: &Arc<Document>) -> Decoded {
-    let Some(meta) = root.required("metadata").and_then(|m| meta::decode(&m, info)) else {
+    let Some(mut meta) = root.required("metadata").and_then(|m| meta::decode(&m, info)) else {
         root.ignore_rest();
         return Decoded::Ignored;
     };
     let key = meta.key.clone();
     root.ignore(&["status"]);
     let spec = decode_spec(info.kind, &root, &meta);
-    let line = root.field().line() + 1 - document.first_line();
+    meta.line = root.field().line() + 1 - document.first_line();
     drop(root);
-    let object = |spec| Box::new(Object { key: key.clone(), meta, spec, document: document.clone(), line });
+    let object = |spec| Box::new(Object { meta, spec, document: document.clone() });
     match (spec, reader.first_error()) {
         (Some(spec), None) => Decoded::Object(object(spec)),
         (Some(Spec::WasmPlugin(plugin)), Some(why)) => {

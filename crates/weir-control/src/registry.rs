@@ -390,6 +390,6 @@ impl Known {
     fn object(&self, host: &str, entry: ServiceEntry) -> Object {
         let key = Key::new(Kind::ServiceEntry, &self.bridge.key.namespace, &format!("{host}@{}", self.registry.name));
         let (document, line) = (self.bridge.document.clone(), self.registry.line);
-        Object { meta: Meta::new(key.clone()), key, spec: Spec::ServiceEntry(Box::new(entry)), document, line }
+        Object { meta: Meta { line, ..Meta::new(key) }, spec: Spec::ServiceEntry(Box::new(entry)), document }
     }
 }

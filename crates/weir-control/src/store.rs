@@ -1,5 +1,8 @@
 //! Objects by key, with the indexes that translation asks by.
-use crate::object::{Key, Kind, Object};
+use crate::{
+    dense,
+    object::{Key, Kind, Object},
+};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -56,6 +59,15 @@ impl Store {
             }
         }
         old
+    }
+
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// After many changes.
+    pub fn pack(&mut self) {
+        dense::pack(&mut self.objects);
     }
 
     fn file(&mut self, word: Name, object: &Arc<Object>) {

@@ -22,10 +22,16 @@ pub use context::{Cx, Dep, Fingerprints, Look, Looks};
 use crate::{
     Options,
     api::settings::{CONFIG_MAPS, Settings},
-    object::{Finding, Key, Kind, Object, Spec},
+    object::{Created, Finding, Key, Kind, Object, Spec},
     status::condition::{Condition, Scope},
 };
-use std::{cmp::Reverse, collections::BTreeSet, net::IpAddr, path::Path, sync::Arc};
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::BTreeSet,
+    net::IpAddr,
+    path::Path,
+    sync::Arc,
+};
 use weir_config::{
     diagnostic::Diagnostic,
     model::{
@@ -306,7 +312,7 @@ pub struct PortPart {
     /// Where the object asks for the port, counted from 1 at the beginning of its document; 0 where it does not say.
     pub line: u32,
     /// `creationTimestamp` of a route, of which the oldest gets a port that can have only one; empty for others, which come first.
-    pub created: Box<str>,
+    pub created: Created,
     pub kind: PortKind,
 }
 
@@ -399,12 +405,44 @@ pub struct Rank {
     pub headers: Reverse<u16>,
     pub query_parameters: Reverse<u16>,
     /// `creationTimestamp`; the oldest first.
-    pub created: Box<str>,
-    /// `namespace/name`
-    pub object: Name,
+    pub created: Created,
+    pub object: ByName,
     /// Within the object.
     pub index: u32,
 }
+
+/// An object in the order of its text `namespace/name`, as Gateway API has it. The kind takes no part.
+#[derive(Clone, Debug)]
+pub struct ByName(pub Key);
+
+impl ByName {
+    fn text(&self) -> impl Iterator<Item = u8> {
+        self.0.namespace.bytes().chain([b'/']).chain(self.0.name.bytes())
+    }
+}
+
+impl Ord for ByName {
+    fn cmp(&self, other: &ByName) -> Ordering {
+        if self.0.namespace == other.0.namespace {
+            return self.0.name.cmp(&other.0.name);
+        }
+        self.text().cmp(other.text())
+    }
+}
+
+impl PartialOrd for ByName {
+    fn partial_cmp(&self, other: &ByName) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for ByName {
+    fn eq(&self, other: &ByName) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for ByName {}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RankApi {
@@ -428,7 +466,7 @@ pub enum RankPath {
 
 impl Rank {
     /// By place in a list: how specific a route is does not matter.
-    pub fn listed(api: RankApi, created: &str, object: Name, index: u32) -> Rank {
+    pub fn listed(api: RankApi, created: Created, object: Key, index: u32) -> Rank {
         Rank {
             api,
             path: RankPath::Exact,
@@ -436,8 +474,8 @@ impl Rank {
             method: Reverse(false),
             headers: Reverse(0),
             query_parameters: Reverse(0),
-            created: created.into(),
-            object,
+            created,
+            object: ByName(object),
             index,
         }
     }

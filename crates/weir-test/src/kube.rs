@@ -145,7 +145,8 @@ impl Kube {
     /// An object or a list by its path in the API; `None` where there is none.
     #[track_caller]
     pub fn object(&self, path: &str) -> Option<Value> {
-        let answer = self.api("GET", path, "application/json", b"").unwrap();
+        // 429 while the API server prepares the storage of a kind that has just been added.
+        let answer = eventually(path, || Some(self.api("GET", path, "application/json", b"").unwrap()).filter(|a| a.status != 429));
         match answer.status {
             200 => Some(answer.json()),
             404 => None,

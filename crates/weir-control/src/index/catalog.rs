@@ -1,4 +1,5 @@
 //! The resources as of now, by id, and which of them changed since the last delta.
+use crate::dense;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -48,6 +49,11 @@ impl Catalog {
     }
     pub fn set_listener(&mut self, name: Name, new: Option<Listener>) {
         put(&mut self.resources.listeners, name, new, ResourceKind::Listener, &mut self.changed);
+    }
+    /// After many changes.
+    pub fn pack(&mut self) {
+        dense::pack(&mut self.resources.clusters);
+        dense::pack(&mut self.resources.endpoints);
     }
     /// A virtual host that changed, or is gone.
     pub fn set_host(&mut self, table: Name, name: Name, new: Option<Arc<VirtualHost>>) {

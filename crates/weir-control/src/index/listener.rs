@@ -49,7 +49,7 @@ pub fn build(
     let mut findings = Vec::new();
     let mut drafts = Drafts::default();
     let mut parts: Vec<(&Unit, &PortPart)> = units.iter().flat_map(|(unit, parts)| parts.iter().map(move |p| (unit, p))).collect();
-    parts.sort_by_key(|(_, part)| &part.created);
+    parts.sort_by_key(|(_, part)| part.created);
     for (unit, part) in parts {
         if let Err(why) = drafts.add(part) {
             let found = Diagnostic::error("PortConflict", format!("port {} {why}", bind.public_port()));

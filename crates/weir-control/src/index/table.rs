@@ -1,6 +1,7 @@
 //! Route tables: the routes of all units, by table and domain.
 use super::{catalog::Catalog, units::UnitId};
 use crate::{
+    dense,
     object::Kind,
     translate::{Rank, RouteEntry},
 };
@@ -20,7 +21,7 @@ pub struct Tables {
 #[derive(Default)]
 struct Domain {
     /// In order.
-    entries: Vec<Entry>,
+    entries: Box<[Entry]>,
     built: Option<Arc<VirtualHost>>,
 }
 
@@ -111,6 +112,11 @@ impl Tables {
         }
     }
 
+    /// After many changes.
+    pub fn pack(&mut self) {
+        self.tables.values_mut().for_each(dense::pack);
+    }
+
     /// The tables as route configurations. Costs the work of all domains.
     pub fn route_configurations(&self) -> BTreeMap<Name, Arc<RouteConfiguration>> {
         let one = |(name, domains): (&Name, &BTreeMap<Name, Domain>)| {
@@ -123,18 +129,19 @@ impl Tables {
 
 impl Domain {
     fn apply(&mut self, Change { units, mut new }: Change) {
-        let before: Vec<Entry> = self.entries.extract_if(.., |e| units.contains(&e.unit)).collect();
+        let mut entries = std::mem::take(&mut self.entries).into_vec();
+        let before: Vec<Entry> = entries.extract_if(.., |e| units.contains(&e.unit)).collect();
         keep_routes(&before, &mut new);
         if new.len() > FEW {
-            self.entries.append(&mut new);
-            self.entries.sort_by(|a, b| a.order().cmp(&b.order()));
+            entries.append(&mut new);
+            entries.sort_by(|a, b| a.order().cmp(&b.order()));
         } else {
             for entry in new {
-                let at = self.entries.partition_point(|e| e.order() <= entry.order());
-                self.entries.insert(at, entry);
+                let at = entries.partition_point(|e| e.order() <= entry.order());
+                entries.insert(at, entry);
             }
         }
-        self.entries.shrink_to_fit();
+        self.entries = entries.into();
     }
 
     fn host(&self, name: &Name) -> VirtualHost {

@@ -213,7 +213,7 @@ impl GatewayServices {
                     }
                 };
                 let finding = reach.finding.map(|found| found.object(&object.title()));
-                self.shared.set_gateway(key, Some((object.meta.generation, Reach { finding, ..reach })));
+                self.shared.set_gateway(key, Some((object.meta.generation.into(), Reach { finding, ..reach })));
                 done
             }
         }

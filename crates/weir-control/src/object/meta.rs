@@ -10,7 +10,7 @@ use std::{
 };
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{Line, Name},
+    model::{Line, Name, Title},
     node::Chars,
     reader::Field,
     recent,
@@ -161,6 +161,11 @@ impl Key {
         Key(Arc::new(Identity { kind, namespace: recent::name(namespace), name: recent::name(name) }))
     }
 
+    /// `Kind/namespace/name`, for a resource that is made of the object.
+    pub fn title(&self) -> Title {
+        Title::new(self.0.clone())
+    }
+
     /// The keys that are written so; several API groups may have a kind of the same name.
     pub fn titled(title: &str) -> impl Iterator<Item = Key> {
         let (kind, rest) = title.split_once('/').unwrap_or_default();
@@ -171,8 +176,14 @@ impl Key {
     }
 }
 
-/// `HTTPRoute/default/shop`
 impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// `HTTPRoute/default/shop`
+impl std::fmt::Display for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let info = self.kind.info();
         match info.namespaced {
@@ -238,23 +249,45 @@ impl Document {
     }
 }
 
-/// What is kept of `metadata`.
-#[derive(Clone, Debug, PartialEq)]
+/// When an object was created; the oldest first, and before them what no API server has created.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Created(u64);
+
+impl Created {
+    /// Of a `creationTimestamp` (RFC 3339, in UTC and whole seconds): its digits, which sort as the times do.
+    fn of(text: &str) -> Created {
+        let digits = text.bytes().filter(u8::is_ascii_digit).take("YYYYMMDDhhmmss".len());
+        Created(digits.fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+    }
+}
+
+/// What is kept of `metadata`, and where it stands.
+#[derive(Clone, Debug)]
 pub struct Meta {
     pub key: Key,
     pub labels: Pairs,
     /// Without `kubectl.kubernetes.io/last-applied-configuration`.
     pub annotations: Pairs,
-    /// Text of `creationTimestamp` (RFC 3339 in UTC, so that texts sort as times); empty where there is none.
-    pub created: Box<str>,
+    pub created: Created,
     /// Rises with every change of the spec; 0 where nothing counts it.
-    pub generation: i64,
+    pub generation: u32,
+    /// One-based line of the object in its document.
+    pub line: u32,
+}
+
+/// The same, wherever it stands.
+impl PartialEq for Meta {
+    fn eq(&self, other: &Meta) -> bool {
+        let Meta { key, labels, annotations, created, generation, line: _ } = self;
+        (key, labels, annotations, created, generation)
+            == (&other.key, &other.labels, &other.annotations, &other.created, &other.generation)
+    }
 }
 
 impl Meta {
     /// Without labels and annotations.
     pub fn new(key: Key) -> Meta {
-        Meta { key, labels: Pairs::default(), annotations: Pairs::default(), created: Box::default(), generation: 0 }
+        Meta { key, labels: Pairs::default(), annotations: Pairs::default(), created: Created::default(), generation: 0, line: 1 }
     }
     pub fn label(&self, name: &str) -> Option<&str> {
         self.labels.get(name)
@@ -310,8 +343,10 @@ pub fn decode(field: &Field<'_>, info: &KindInfo) -> Option<Meta> {
         key,
         labels: texts("labels"),
         annotations: texts("annotations"),
-        created: meta.str("creationTimestamp").unwrap_or_default().into(),
-        generation: meta.int("generation", 0..=i64::MAX).unwrap_or_default(),
+        created: meta.str("creationTimestamp").map(Created::of).unwrap_or_default(),
+        // No object is changed more often than can be counted so.
+        generation: u32::try_from(meta.int("generation", 0..=i64::MAX).unwrap_or_default()).unwrap_or(u32::MAX),
+        line: 1,
     })
 }
 

@@ -5,7 +5,10 @@ use super::{
     findings::{Findings, Owner},
     show::{self, Found},
 };
-use crate::object::{Key, Kind, Object};
+use crate::{
+    dense,
+    object::{Key, Kind, Object},
+};
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
@@ -96,12 +99,16 @@ impl Board {
     pub fn edit(&mut self, edit: Edit) -> BTreeSet<Key> {
         let Edit { revision, objects, findings } = edit;
         let mut changed = BTreeSet::new();
+        let many = dense::is_due(objects.len(), self.objects.len());
         for (key, now) in objects {
             changed.insert(key.clone());
             match now {
                 Some(translated) => _ = self.objects.insert(key, Entry { translated, revision }),
                 None => _ = self.objects.remove(&key),
             }
+        }
+        if many {
+            dense::pack(&mut self.objects);
         }
         for (owner, found) in findings {
             let touched = self.findings.set(owner, found);
@@ -175,7 +182,7 @@ impl Board {
         let pending = entry.is_some_and(|entry| !self.is_applied(entry.revision));
         ObjectStatus {
             object: object.cloned(),
-            observed_generation: object.map(|o| o.meta.generation).unwrap_or_default(),
+            observed_generation: object.map(|o| o.meta.generation.into()).unwrap_or_default(),
             is_ours: kind.is_some_and(|kind| show::is_ours(kind, translated, found)),
             details: entry.and_then(|entry| entry.translated.details.clone()),
             conditions: show::conditions(object.map(|o| &**o), translated, pending, found),

@@ -11,7 +11,7 @@ pub fn list(board: &Board, wanted: &dyn Fn(&str) -> bool) -> Value {
     let mut all = Vec::new();
     for (key, object) in objects {
         let origin = object.origin();
-        if !wanted(&origin.object) {
+        if !wanted(&origin.object.to_string()) {
             continue;
         }
         let Some(status) = board.status(key).filter(|status| !status.conditions.is_empty()) else { continue };

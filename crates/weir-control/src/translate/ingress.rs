@@ -15,7 +15,7 @@ use crate::{
         CONTROLLERS, Ingress, IngressClass,
         annotations::{Annotations, Unsupported},
     },
-    object::{Kind, Object, Spec},
+    object::{Created, Kind, Object, Spec},
 };
 use std::sync::Arc;
 use weir_config::diagnostic::Diagnostic;
@@ -40,7 +40,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, ingress: &Ingress, part: &mu
         gateway: object.key.clone(),
         object: object.title(),
         line: 0,
-        created: "".into(),
+        created: Created::default(),
         kind: PortKind::Http,
     });
     for (index, tls) in ingress.tls.iter().enumerate() {

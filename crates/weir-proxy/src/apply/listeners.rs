@@ -474,7 +474,7 @@ fn plugins_in(hcm: &HttpConnectionManager) -> impl Iterator<Item = &Name> {
 fn of_objects(d: Diagnostic, config: &Listener) -> Vec<Diagnostic> {
     let mut origins: Vec<_> = config.origins.iter().collect();
     let mut seen = HashSet::new();
-    origins.retain(|o| seen.insert(&o.object));
+    origins.retain(|o| seen.insert(o.object.to_string()));
     if origins.is_empty() { vec![d] } else { origins.into_iter().map(|o| d.clone().from_origin(o)).collect() }
 }
 

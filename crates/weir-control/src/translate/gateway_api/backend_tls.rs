@@ -68,7 +68,7 @@ pub fn policy<'a>(cx: &Cx<'a>, key: &ClusterKey, port: Option<&str>) -> Option<(
             Some((best, object, &**policy))
         })
         .collect();
-    found.sort_by_key(|(all, object, _)| (*all, &object.meta.created, &object.key));
+    found.sort_by_key(|(all, object, _)| (*all, object.meta.created, &object.key));
     found.first().map(|(_, object, policy)| (*object, *policy))
 }
 

@@ -10,7 +10,7 @@ use crate::{
         gateway::Gateway,
         listener::{PROTOCOLS, Protocol},
     },
-    object::Object,
+    object::{Created, Object},
     status::condition::{Condition, PENDING, Scope},
     translate::{Bind, Cx, ListenerPart, Part, PortKind, PortPart, Rank, RankApi, RouteEntry, http_table},
 };
@@ -226,10 +226,10 @@ fn open(cx: &Cx<'_>, gateway: &Gateway, entry: &Entry<'_>, bind: Bind, field: &s
         Protocol::Tls | Protocol::Tcp | Protocol::Udp | Protocol::Other => return,
     };
     let (object, gateway) = (owner.title(), entry.gateway.key.clone());
-    part.ports.push(PortPart { bind, gateway, object, line: listener.line, created: "".into(), kind });
+    part.ports.push(PortPart { bind, gateway, object, line: listener.line, created: Created::default(), kind });
     if let Some(hostname) = &listener.hostname {
         // Hosts of this listener are not answered for by a wider one, even where no route is.
-        let rank = Rank::listed(RankApi::Default, "", owner.title(), 0);
+        let rank = Rank::listed(RankApi::Default, Created::default(), owner.key.clone(), 0);
         part.routes.push(RouteEntry { table, domain: hostname.clone(), rank, route: None });
     }
 }

@@ -28,7 +28,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, route: &L4Route, part: &mut 
                     gateway: parent.gateway.key.clone(),
                     object: object.title(),
                     line: 0,
-                    created: object.meta.created.clone(),
+                    created: object.meta.created,
                     kind,
                 }));
             }

@@ -12,7 +12,7 @@ use crate::{
     },
     object::{Key, Kind, Object, Spec},
     status::condition::Scope,
-    translate::{ClusterKey, Cx, Part, Purpose, Rank, RankApi, RankPath, RouteEntry},
+    translate::{ByName, ClusterKey, Cx, Part, Purpose, Rank, RankApi, RankPath, RouteEntry},
 };
 use std::{
     cmp::Reverse,
@@ -132,7 +132,6 @@ impl Maker<'_> {
         let filters = rule.filters.as_deref().unwrap_or(&no_filters);
         let action = self.action(rule, filters, index, part);
         let cors = filters.cors.as_ref().or_else(|| shared_cors(rule)).cloned();
-        let owner: Name = format!("{}/{}", key.namespace, key.name).into();
         let line = self.origin.line.below(rule.line.saturating_sub(self.object.line));
         for (nth, matched) in rule.matches.iter().enumerate() {
             let origin = Origin { line: line.clone(), ..self.origin.clone() };
@@ -144,7 +143,7 @@ impl Maker<'_> {
             cors.iter().for_each(|cors| route.set_filter(HttpFilterConfig::Cors(cors.clone())));
             let route = Arc::new(route);
             for (table, domain) in places {
-                let rank = rank(matched, self.object, &owner, index, nth);
+                let rank = rank(matched, self.object, index, nth);
                 part.routes.push(RouteEntry { table: table.clone(), domain: domain.clone(), rank, route: Some(route.clone()) });
             }
         }
@@ -366,7 +365,7 @@ fn retry(rule: &Rule) -> Option<Arc<RetryPolicy>> {
     Some(Arc::new(policy))
 }
 
-fn rank(matched: &Match, object: &Object, owner: &Name, rule: usize, nth: usize) -> Rank {
+fn rank(matched: &Match, object: &Object, rule: usize, nth: usize) -> Rank {
     let grpc = object.key.kind == Kind::GrpcRoute;
     let path = match &matched.matches.path {
         PathMatch::Prefix(path) if path == "/" => RankPath::Prefix,
@@ -383,8 +382,8 @@ fn rank(matched: &Match, object: &Object, owner: &Name, rule: usize, nth: usize)
         method: Reverse(matched.method),
         headers: Reverse(matched.headers),
         query_parameters: Reverse(matched.query_parameters),
-        created: object.meta.created.clone(),
-        object: owner.clone(),
+        created: object.meta.created,
+        object: ByName(object.key.clone()),
         index: ((rule as u32) << 16) | nth as u32,
     }
 }

@@ -25,7 +25,6 @@ pub struct Maker<'a> {
     pub ingress: &'a Ingress,
     pub notes: &'a Annotations,
     /// `namespace/name`
-    pub owner: Name,
     /// Whom basic authentication lets in, if it is asked for.
     pub basic_auth: Option<Arc<BasicAuth>>,
     /// Its requests are answered with 503.
@@ -47,11 +46,10 @@ const CLOSED: RouteAction = RouteAction::DirectResponse { status: 503, body: Str
 impl<'a> Maker<'a> {
     /// Reports why an Ingress is closed.
     pub fn new(cx: &'a Cx<'a>, object: &'a Arc<Object>, ingress: &'a Ingress, notes: &'a Annotations, part: &mut Part) -> Maker<'a> {
-        let owner = format!("{}/{}", object.key.namespace, object.key.name).into();
         let asked = notes.basic_auth.as_deref();
         let basic_auth = asked.and_then(|asked| auth::basic(cx, object, asked, part)).map(Arc::new);
         let closed = ingress.closed || notes.refused.is_some() || asked.is_some() && basic_auth.is_none();
-        Maker { cx, object, ingress, notes, owner, basic_auth, closed }
+        Maker { cx, object, ingress, notes, basic_auth, closed }
     }
 
     pub fn translate(&self, part: &mut Part) {
@@ -125,7 +123,7 @@ impl<'a> Maker<'a> {
             let own = Draft { object: canary.object, action, request_headers, response_headers, line: canary.path.line };
             let mut narrower = matches.clone();
             narrower.headers.push(header.clone());
-            let rank = Rank { headers: Reverse(rank.headers.0 + 1), created: canary.object.meta.created.clone(), ..rank.clone() };
+            let rank = Rank { headers: Reverse(rank.headers.0 + 1), created: canary.object.meta.created, ..rank.clone() };
             self.add(host, rank, narrower, own, part);
         }
         self.split(&canaries, &mut draft, part);
@@ -240,7 +238,7 @@ impl<'a> Maker<'a> {
     fn app_root(&self, host: Option<&Name>, root: &str, part: &mut Part) {
         let path = Some(PathRewrite::Full(root.into()));
         let redirect = Redirect { scheme: None, host: None, port: None, path, status: 302, strip_query: false };
-        let listed = Rank::listed(RankApi::Specific, &self.object.meta.created, self.owner.clone(), 0);
+        let listed = Rank::listed(RankApi::Specific, self.object.meta.created, self.object.key.clone(), 0);
         let rank = Rank { path: RankPath::Exact, path_length: Reverse(1), headers: Reverse(u16::MAX), ..listed };
         let (request_headers, response_headers) = Default::default();
         let action = RouteAction::Redirect(Box::new(redirect));
@@ -258,7 +256,7 @@ impl<'a> Maker<'a> {
         hosts.dedup();
         let root = Path { matches: PathMatch::Prefix("/".into()), length: 1, backend: backend.clone(), line: backend.line };
         for host in hosts {
-            let rank = Rank::listed(RankApi::Default, &self.object.meta.created, self.owner.clone(), 0);
+            let rank = Rank::listed(RankApi::Default, self.object.meta.created, self.object.key.clone(), 0);
             let draft = self.draft(&root, targets.clone(), backend.line, part);
             self.add(host, rank, self.matches(root.matches.clone(), host), draft, part);
         }
@@ -345,7 +343,7 @@ impl<'a> Maker<'a> {
             PathMatch::Prefix(_) if conditions == 0 => RankPath::Root,
             PathMatch::Prefix(_) | PathMatch::PathSeparatedPrefix(_) => RankPath::Prefix,
         };
-        let listed = Rank::listed(RankApi::Specific, &self.object.meta.created, self.owner.clone(), nth);
+        let listed = Rank::listed(RankApi::Specific, self.object.meta.created, self.object.key.clone(), nth);
         Rank {
             path: rank,
             path_length: Reverse(path.length),

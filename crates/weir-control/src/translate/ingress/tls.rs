@@ -3,7 +3,7 @@
 use super::class;
 use crate::{
     api::ingress::{Tls, annotations::ClientAuth},
-    object::{Kind, Object, Spec},
+    object::{Created, Kind, Object, Spec},
     translate::{
         Bind, Cx, Part, PortKind, PortPart, SecretKey, SecretUse, https_table,
         secret::{self, Lacks},
@@ -145,7 +145,7 @@ fn chain(cx: &Cx<'_>, object: &Object, hosts: &[Name], certificate: &Name, tls: 
         gateway: object.key.clone(),
         object: object.title(),
         line: 0,
-        created: "".into(),
+        created: Created::default(),
         kind,
     });
 }

@@ -38,7 +38,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, policy: &AuthorizationPolicy
         let found = Diagnostic::error("UnsupportedValue", message).help("ALLOW or DENY");
         part.report(object, policy.place, "spec.action", found);
     }
-    let Object { key, .. } = &**object;
+    let key = &object.key;
     let name = |rule: &str| format!("ns[{}]-policy[{}]-rule[{rule}]", key.namespace, key.name).into();
     let everything = || vec![RbacMatch::Any];
     let (action, policies) = match policy.action {

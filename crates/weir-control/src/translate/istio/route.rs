@@ -79,11 +79,10 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, service: &VirtualService, pa
 }
 
 fn put(object: &Object, table: &Name, hosts: &[Name], routes: &[Placed], part: &mut Part) {
-    let name: Name = format!("{}/{}", object.key.namespace, object.key.name).into();
     for host in hosts {
         let entry = |rank, route| RouteEntry { table: table.clone(), domain: host.clone(), rank, route };
         if routes.is_empty() {
-            part.routes.push(entry(Rank::listed(RankApi::VirtualService, &object.meta.created, name.clone(), 0), None));
+            part.routes.push(entry(Rank::listed(RankApi::VirtualService, object.meta.created, object.key.clone(), 0), None));
         }
         let mut all_taken = false;
         for (index, route) in routes {
@@ -91,7 +90,7 @@ fn put(object: &Object, table: &Name, hosts: &[Name], routes: &[Placed], part: &
             // its own list.
             all_taken |= takes_all(&route.matches);
             let path = if all_taken { RankPath::Prefix } else { RankPath::Exact };
-            let listed = Rank::listed(RankApi::VirtualService, &object.meta.created, name.clone(), *index);
+            let listed = Rank::listed(RankApi::VirtualService, object.meta.created, object.key.clone(), *index);
             let rank = Rank { path, ..listed };
             part.routes.push(entry(rank, Some(route.clone())));
         }

@@ -5,7 +5,7 @@ use crate::{
         Gateway,
         gateway::{Protocol, Server},
     },
-    object::Object,
+    object::{Created, Object},
     translate::{Cx, Part, PortKind, PortPart, Rank, RankApi, RouteEntry},
 };
 use std::sync::Arc;
@@ -43,7 +43,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, part: &mu
             gateway: object.key.clone(),
             object: object.title(),
             line: server.line,
-            created: "".into(),
+            created: Created::default(),
             kind,
         });
     }
@@ -53,7 +53,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, gateway: &Gateway, part: &mu
 fn redirect_all(object: &Object, gateway: &Gateway, server: &Server, table: &Name, part: &mut Part) {
     let route = redirect::route(object, gateway, server);
     for host in &server.hosts {
-        let rank = Rank::listed(RankApi::VirtualService, "", object.title(), 0);
+        let rank = Rank::listed(RankApi::VirtualService, Created::default(), object.key.clone(), 0);
         part.routes.push(RouteEntry { table: table.clone(), domain: (&*host.host).into(), rank, route: Some(route.clone()) });
     }
 }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     api::istio::{VirtualService, gateway::Server, read::intersection, virtual_service::L4Route},
-    object::Object,
+    object::{Created, Object},
     translate::{Cx, Part, PortKind, PortPart},
 };
 use weir_config::model::{Name, TcpProxy};
@@ -47,7 +47,7 @@ pub fn translate(
                     gateway: place.gateway.key.clone(),
                     object: object.title(),
                     line: 0,
-                    created: "".into(),
+                    created: Created::default(),
                     kind,
                 });
             }
@@ -63,7 +63,7 @@ pub fn translate(
                 gateway: place.gateway.key.clone(),
                 object: object.title(),
                 line: 0,
-                created: "".into(),
+                created: Created::default(),
                 kind,
             });
         }

@@ -116,7 +116,7 @@ fn rules<'a>(cx: &Cx<'a>, key: &ClusterKey) -> Vec<(&'a Arc<Object>, &'a Destina
             })
             .collect();
         if !found.is_empty() {
-            found.sort_by_key(|(object, _)| (object.key.namespace != namespace, &object.meta.created, &object.key));
+            found.sort_by_key(|(object, _)| (object.key.namespace != namespace, object.meta.created, &object.key));
             return found;
         }
     }
