@@ -140,7 +140,7 @@ impl Index {
     /// Takes over changed objects (`None` for removed ones) and changed files that objects name.
     pub fn apply(&mut self, objects: Vec<(Key, Option<Arc<Object>>)>, files: &[PathBuf]) -> Applied {
         let mut work = Work::default();
-        let many = dense::is_due(objects.len(), self.store.len());
+        let many = dense::is_due(objects.len(), self.store.count());
         for (key, object) in objects {
             self.set(key, object, &mut work);
         }

@@ -61,7 +61,7 @@ impl Store {
         old
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.objects.len()
     }
 
