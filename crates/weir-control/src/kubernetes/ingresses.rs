@@ -1,6 +1,6 @@
 //! Reads the Ingress objects and Services of a cluster once, for `weir migrate`.
 use super::{
-    client::{Connection, chain},
+    client::{Connection, text},
     fetched::{Fetched, Reader, Served},
 };
 use crate::{
@@ -12,12 +12,16 @@ use std::sync::Arc;
 use weir_config::diagnostic::Diagnostic;
 
 #[derive(Debug, thiserror::Error)]
-#[error("cannot list {what} at {server}: {why}")]
+#[error("cannot list {what} at {server}: {why}{help}")]
 pub struct ListError {
     what: String,
     server: String,
     why: String,
+    help: String,
 }
+
+/// Objects that are asked for at a time.
+const PAGE: u32 = 500;
 
 /// What a cluster has, and what was found in reading it.
 pub type Found = (Vec<Arc<Object>>, Vec<Arc<Diagnostic>>);
@@ -35,9 +39,8 @@ impl Connection {
                 some => some.iter().map(|namespace| Api::namespaced_with(self.client.clone(), namespace, &served)).collect(),
             };
             for api in apis {
-                let list = self.runtime.block_on(api.list(&ListParams::default()));
-                let error = |e: kube::Error| ListError { what: info.plural(), server: self.server.clone(), why: chain(&e) };
-                for fetched in list.map_err(error)?.items {
+                let list = self.runtime.block_on(list(&api));
+                for fetched in list.map_err(|e| self.list_error(&info.plural(), &e))? {
                     let read = reader.read(info, fetched);
                     objects.extend(read.object);
                     findings.extend(read.findings.into_iter().map(Arc::new));
@@ -46,5 +49,38 @@ impl Connection {
         }
         objects.sort_by(|a: &Arc<Object>, b| a.key.cmp(&b.key));
         Ok((objects, findings))
+    }
+
+    fn list_error(&self, what: &str, e: &kube::Error) -> ListError {
+        let help = match e {
+            kube::Error::Api(status) if status.is_forbidden() => {
+                format!("; grant list on {what}, or name the namespaces that you may read by --namespace")
+            }
+            _ => String::new(),
+        };
+        ListError { what: what.into(), server: self.server.clone(), why: text(e), help }
+    }
+}
+
+/// All objects, page by page.
+async fn list(api: &Api<Fetched>) -> kube::Result<Vec<Fetched>> {
+    let mut params = ListParams::default().limit(PAGE);
+    let mut all = Vec::new();
+    loop {
+        match api.list(&params).await {
+            Ok(page) => {
+                all.extend(page.items);
+                params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+                if params.continue_token.is_none() {
+                    return Ok(all);
+                }
+            }
+            // The server has forgotten the version that the pages are of: all at once cannot expire.
+            Err(kube::Error::Api(status)) if status.code == 410 && params.continue_token.is_some() => {
+                all.clear();
+                params = ListParams::default();
+            }
+            Err(e) => return Err(e),
+        }
     }
 }

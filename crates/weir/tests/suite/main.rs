@@ -33,6 +33,7 @@ mod kube_files;
 mod kube_gateway;
 mod kube_ingress;
 mod kube_lists;
+mod kube_migrate;
 mod kube_services;
 mod kube_settings;
 mod kube_status;

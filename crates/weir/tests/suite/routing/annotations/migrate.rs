@@ -2,7 +2,7 @@
 use super::{ROOT, ask, came_to, ingress, seen, start};
 use crate::{
     client::{Answer, Connection},
-    harness::{Weir, weir},
+    harness::{Weir, eventually, weir},
 };
 use std::{
     io::Write,
@@ -198,6 +198,38 @@ fn objects_of_gateway_api_do_the_same() {
     let after = start(2, &format!("---\n{}", yaml.replace("12345", "$PORT"))).run();
     super::no_findings(&after);
     assert_eq!(answers(&before, "before"), answers(&after, "after"), "{yaml}");
+}
+
+#[test]
+fn certificates_mirrors_and_named_ports_migrate() {
+    let named = "---\n{ apiVersion: v1, kind: Service, metadata: { name: named }, spec: { ports: [{ name: admin, port: 81 }, { name: web, port: 8080 }] } }\n---\n{ apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: { name: named, labels: { kubernetes.io/service-name: named } }, addressType: IPv4, ports: [{ name: admin, port: 9 }, { name: web, port: $ECHO2 }], endpoints: [{ addresses: [127.0.0.1] }] }\n";
+    let signed = weir_test::self_signed(&["secured.test"]);
+    let ingresses = ingress("secured", "secured.test", NGINX, "ssl-redirect: \"false\"", ROOT)
+        .replace("spec:\n", "spec:\n  tls: [{ hosts: [secured.test], secretName: own }]\n")
+        + &ingress("mirrored", "mirrored.test", NGINX, "mirror-target-service: echo3:80", ROOT)
+        + &ingress("named", "named.test", NGINX, "timeout: 30", &["Prefix / named"]).replace("number: 80", "name: web");
+    let ports = ["--http-port", "12345", "--https-port", "23456"];
+    let service = named.split("---\n").nth(1).unwrap();
+    let out = migrate(&[&["--from", "ingress-nginx", "--to", "gateway-api"], &ports[..]].concat(), &format!("{service}{ingresses}"));
+    let (yaml, told) = (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap());
+    assert!(out.status.success() && !told.contains("no equivalent"), "{told}\n{yaml}");
+    let run = |objects: &str| {
+        let start = start(3, &format!("{objects}{named}")).file("secret.yaml", crate::tls::secret("own", &signed));
+        start.arg("--https-port").arg("$PORT2").run()
+    };
+    let before = run(&ingresses);
+    let after = run(&format!("---\n{}", yaml.replace("12345", "$PORT").replace("23456", "$PORT2")));
+    for weir in [&before, &after] {
+        super::no_findings(weir);
+        for (host, wanted) in [("secured.test", "echo"), ("mirrored.test", "echo"), ("named.test", "echo2")] {
+            assert_eq!(came_to(&weir.get(host, "/")), wanted, "{host}: {yaml}");
+        }
+        let secure = std::net::SocketAddr::from(([127, 0, 0, 1], weir.ports[1]));
+        let client = crate::tls_client::Client { trust: Some(&signed.pem), ..Default::default() };
+        assert_eq!(came_to(&client.ask(secure, "secured.test", &[]).unwrap()), "echo", "{yaml}");
+        let mirrored = "cluster.outbound|80||echo3.default.svc.cluster.local.upstream_rq_total";
+        eventually("the copy", || (weir.stat(mirrored) == 1).then_some(()));
+    }
 }
 
 /// What has no equivalent is named, and what would open a route stays an Ingress.
