@@ -4,6 +4,8 @@ mod copy;
 pub mod head;
 pub mod key;
 mod pages;
+#[cfg(test)]
+mod tests;
 mod users;
 pub mod watchers;
 
@@ -42,15 +44,15 @@ const NON_RESOURCE: &str = "\nnon-resource";
 pub struct Limits {
     /// Bytes of one list, object or document.
     pub body: usize,
-    /// Bytes of one stream that wait for the cache.
-    pub stream: usize,
-    /// The same of all streams.
-    pub streams: usize,
+    /// Bytes of one watch that wait for the cache. Others may wait as a whole: what nodes list when they start comes at once.
+    pub watch: usize,
+    /// Bytes of all answers that wait.
+    pub waiting: usize,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { body: 64 << 20, stream: 1 << 20, streams: 32 << 20 }
+        Limits { body: 64 << 20, watch: 1 << 20, waiting: 64 << 20 }
     }
 }
 
@@ -104,7 +106,7 @@ impl Cache {
             watchers: Watchers::default(),
             stats: Stats::default(),
             limits,
-            budget: Budget::new(limits.stream, limits.streams),
+            budget: Budget::new(limits.waiting),
             users: Mutex::new(users),
             pages: Mutex::new(Pages::new(limits.body)),
             runtime,
@@ -176,7 +178,11 @@ impl Cache {
         };
         let (parts, body) = response.into_parts();
         let gzip = parts.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding == "gzip");
-        let (tee, copied) = Tee::new(body, &self.budget);
+        let most = match &keep {
+            Keep::Watch { initial: false, .. } => self.limits.watch,
+            _ => self.limits.body,
+        };
+        let (tee, copied) = Tee::new(body, most, &self.budget);
         let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_string();
         self.runtime.spawn(Copy { cache: self.clone(), copied, gzip, content_type }.run(keep));
         Response::from_parts(parts, streamed(tee))

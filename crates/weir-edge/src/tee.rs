@@ -12,17 +12,16 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-/// Bytes that copies may hold which the cache has not taken yet: of one stream, and of all.
+/// Bytes that all copies together may hold which the cache has not taken yet.
 #[derive(Debug)]
 pub struct Budget {
-    pub stream: usize,
-    pub all: usize,
+    all: usize,
     used: AtomicUsize,
 }
 
 impl Budget {
-    pub fn new(stream: usize, all: usize) -> Arc<Budget> {
-        Arc::new(Budget { stream, all, used: AtomicUsize::new(0) })
+    pub fn new(all: usize) -> Arc<Budget> {
+        Arc::new(Budget { all, used: AtomicUsize::new(0) })
     }
 
     /// Bytes that wait in all streams.
@@ -75,6 +74,7 @@ impl Copied {
 /// What one copy holds of the budget.
 struct Waiting {
     bytes: AtomicUsize,
+    most: usize,
     budget: Arc<Budget>,
 }
 
@@ -83,7 +83,7 @@ impl Waiting {
         let stream = self.bytes.fetch_add(n, Ordering::Relaxed) + n;
         let all = self.budget.used.fetch_add(n, Ordering::Relaxed) + n;
         // One piece always fits: an object may be larger than the budget of a stream.
-        stream <= self.budget.stream.max(n) && all <= self.budget.all
+        stream <= self.most.max(n) && all <= self.budget.all
     }
     fn release(&self, n: usize) {
         self.bytes.fetch_sub(n, Ordering::Relaxed);
@@ -104,9 +104,10 @@ pub struct Tee {
 }
 
 impl Tee {
-    pub fn new(body: Body, budget: &Arc<Budget>) -> (Tee, Copied) {
+    /// `most`: bytes of this copy that may wait for the cache.
+    pub fn new(body: Body, most: usize, budget: &Arc<Budget>) -> (Tee, Copied) {
         let (send, pieces) = mpsc::unbounded_channel();
-        let waiting = Arc::new(Waiting { bytes: AtomicUsize::new(0), budget: budget.clone() });
+        let waiting = Arc::new(Waiting { bytes: AtomicUsize::new(0), most, budget: budget.clone() });
         (Tee { body, copy: Some((send, waiting.clone())) }, Copied { pieces, waiting, ended: None })
     }
 
@@ -166,17 +167,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_copy_has_every_byte_and_says_how_it_ended() {
-        let budget = Budget::new(100, 100);
-        let (tee, mut copy) = Tee::new(full("abc"), &budget);
+        let budget = Budget::new(100);
+        let (tee, mut copy) = Tee::new(full("abc"), 100, &budget);
         assert_eq!(tee.collect().await.unwrap().to_bytes(), "abc");
         assert_eq!(copied(&mut copy).await, (b"abc".to_vec(), End::Whole));
 
         let pieces = [Ok(Frame::data(Bytes::from_static(b"ab"))), Err(BodyError::from("cut"))];
-        let (tee, mut copy) = Tee::new(streamed(StreamBody::new(futures_util::stream::iter(pieces))), &budget);
+        let (tee, mut copy) = Tee::new(streamed(StreamBody::new(futures_util::stream::iter(pieces))), 100, &budget);
         assert!(tee.collect().await.is_err());
         assert_eq!(copied(&mut copy).await, (b"ab".to_vec(), End::Cut));
 
-        let (tee, mut copy) = Tee::new(full("abc"), &budget);
+        let (tee, mut copy) = Tee::new(full("abc"), 100, &budget);
         drop(tee);
         assert_eq!(copied(&mut copy).await, (b"".to_vec(), End::Cut));
         drop(copy);
@@ -190,8 +191,8 @@ mod tests {
             streamed(StreamBody::new(futures_util::stream::iter([data("aaaa"), data("bbbb"), data("cccc")])))
         };
         for (stream, all, kept) in [(8, 100, "aaaabbbb"), (100, 4, "aaaa"), (2, 100, "aaaa"), (12, 12, "aaaabbbbcccc")] {
-            let budget = Budget::new(stream, all);
-            let (tee, mut copy) = Tee::new(pieces(), &budget);
+            let budget = Budget::new(all);
+            let (tee, mut copy) = Tee::new(pieces(), stream, &budget);
             assert_eq!(tee.collect().await.unwrap().to_bytes(), "aaaabbbbcccc");
             let end = if kept.len() == 12 { End::Whole } else { End::Overflow };
             assert_eq!(copied(&mut copy).await, (kept.as_bytes().to_vec(), end), "{stream} {all}");

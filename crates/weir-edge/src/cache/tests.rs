@@ -1,0 +1,59 @@
+use super::*;
+use crate::{body::BodyError, store::Options};
+use http::{HeaderValue, Method, Request};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+/// A list of pods with about this many bytes.
+fn pods(bytes: usize) -> String {
+    let pod =
+        |i: usize| format!(r#"{{"metadata":{{"name":"p{i}","namespace":"default","resourceVersion":"1"}},"spec":"{}"}}"#, "x".repeat(1000));
+    let items: Vec<String> = (0..bytes / 1000).map(pod).collect();
+    format!(r#"{{"kind":"PodList","apiVersion":"v1","metadata":{{"resourceVersion":"1"}},"items":[{}]}}"#, items.join(","))
+}
+
+/// Events of a watch with about this many bytes.
+fn events(bytes: usize) -> String {
+    let filler = "x".repeat(10_000);
+    let event = format!(
+        r#"{{"type":"BOOKMARK","object":{{"kind":"Pod","apiVersion":"v1","metadata":{{"resourceVersion":"2","annotations":{{"a":"{filler}"}}}}}}}}"#
+    );
+    format!("{event}\n").repeat(bytes / event.len())
+}
+
+#[test]
+fn a_list_may_wait_as_a_whole_for_a_cache_that_is_busy_and_a_watch_may_not() {
+    // The cache works only while this runtime runs: never while a client reads.
+    let busy = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(Store::open(folder.path(), Options::default()).unwrap());
+    let cache = Cache::new("system:node:n", store, Limits::default(), busy.handle().clone());
+    for (query, body, overflows) in [
+        ("", pods(4 << 20), 0),
+        ("?watch=true&resourceVersion=1", events(4 << 20), 1),
+        ("?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan", events(4 << 20), 1),
+    ] {
+        let request = Request::builder().method(Method::GET).uri(format!("{PODS}{query}"));
+        let request = request.header(header::ACCEPT, "application/json").body(()).unwrap();
+        let asked = Asked::of(&Caller::Node, &request);
+        let info = RequestInfo::read(request.method(), request.uri().path(), request.uri().query());
+        // The body comes in pieces, as from a connection.
+        let pieces: Vec<Bytes> = body.as_bytes().chunks(16 << 10).map(Bytes::copy_from_slice).collect();
+        let pieces = futures_util::stream::iter(pieces.into_iter().map(|piece| Ok::<_, BodyError>(Frame::data(piece))));
+        let mut response = Response::new(streamed(StreamBody::new(pieces)));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let client = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let read = client.block_on(cache.keep(&asked, &info, response).into_body().collect()).unwrap().to_bytes();
+        assert_eq!(read.len(), body.len(), "{query}");
+        // A copy has the cache until it is done.
+        busy.block_on(async {
+            while Arc::strong_count(&cache) > 1 {
+                tokio::task::yield_now().await;
+            }
+        });
+        assert_eq!(cache.stats.overflows.load(Relaxed), overflows, "{query}");
+        assert_eq!(cache.stats.kept.load(Relaxed), 1, "{query}");
+    }
+}
