@@ -80,13 +80,13 @@ func (h *hub) first(path string, limit time.Duration) (time.Duration, error) {
 	last := "no connection"
 	for time.Since(began) < limit {
 		client := h.endpoint().connection(limit)
-		status, _, err := h.endpoint().get(client, path, asJSON)
+		status, body, err := h.endpoint().get(client, path, asJSON)
 		client.CloseIdleConnections()
 		if err == nil && status == http.StatusOK {
 			return time.Since(began), nil
 		}
 		if err == nil {
-			last = http.StatusText(status)
+			last = fmt.Sprintf("%d %.200s", status, body)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}

@@ -7,6 +7,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -112,6 +113,7 @@ func run() error {
 		return err
 	}
 	results := map[string]figures{}
+	var failed error
 	for _, step := range steps {
 		if selected := b.selected(); len(selected) > 0 && !slices.Contains(selected, step.name) {
 			continue
@@ -125,20 +127,21 @@ func run() error {
 			err := step.run(b, h, results[k.name])
 			h.kill()
 			b.server.restore()
+			// What follows does not depend on it.
 			if err != nil {
-				return fmt.Errorf("%s: %s: %w", k.name, step.name, err)
+				failed = errors.Join(failed, fmt.Errorf("%s: %s: %w", k.name, step.name, err))
 			}
 		}
 	}
 	fmt.Print(o.table(kinds, results))
 	if b.json == "" {
-		return nil
+		return failed
 	}
 	text, err := json.MarshalIndent(map[string]any{"options": o.described(), "figures": results}, "", " ")
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(b.json, append(text, '\n'), 0o644)
+	return errors.Join(failed, os.WriteFile(b.json, append(text, '\n'), 0o644))
 }
 
 func (o options) selected() []string {
