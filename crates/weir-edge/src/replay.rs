@@ -66,9 +66,10 @@ impl Answer {
         self.json()["reason"] == reason
     }
 
-    /// Whether the same may succeed later: the API server is busy or broken, or does not accept the certificate of the node yet.
-    fn is_temporary(&self) -> bool {
-        self.code.is_server_error() || [401, 408, 429].contains(&self.code.as_u16())
+    /// Whether the same may succeed later: the API server is busy or broken, or does not accept the certificate of the node yet. One
+    /// that has just started does not know all rights yet, so it is believed only after some `failures`.
+    fn is_temporary(&self, failures: u32) -> bool {
+        self.code.is_server_error() || [401, 408, 429].contains(&self.code.as_u16()) || self.code == 403 && failures < 5
     }
 }
 
@@ -87,15 +88,15 @@ impl Replay {
                 return;
             }
             let sent = if self.outbox.lease.waits() {
-                self.lease().await
+                self.lease(failures).await
             } else if let Some((kind, name)) = self.outbox.statuses.first() {
-                self.status(kind, &name).await
+                self.status(kind, &name, failures).await
             } else if let Some((number, changes, event)) = self.outbox.events.first() {
                 let wait = tokens.take(Instant::now());
                 if !wait.is_zero() {
                     sleep(wait).await;
                 }
-                self.event(number, changes, event).await
+                self.event(number, changes, event, failures).await
             } else {
                 if done > 0 {
                     self.outbox.notice(format!("what was written without the API server has been sent: {done}"));
@@ -117,7 +118,7 @@ impl Replay {
 
     /// Sends what waits of one status, so that a newer one can follow it.
     pub async fn flush(&self, kind: &'static Kind, name: &ObjectName) {
-        let _ = self.status(kind, name).await;
+        let _ = self.status(kind, name, 0).await;
     }
 
     async fn send(&self, method: Method, path: &str, content_type: &str, body: Bytes) -> Result<Answer, Sent> {
@@ -145,7 +146,7 @@ impl Replay {
     }
 
     /// The newest renewal, unless the API server has a newer one.
-    async fn lease(&self) -> Sent {
+    async fn lease(&self, failures: u32) -> Sent {
         let _one = self.sending.lock().await;
         let Some(Ok(spec)) = self.outbox.lease.waiting() else {
             self.outbox.lease.done(None);
@@ -153,7 +154,7 @@ impl Replay {
         };
         let path = format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{}", self.node);
         let now = match self.send(Method::GET, &path, "application/json", Bytes::new()).await {
-            Ok(answer) if answer.is_temporary() => return Sent::Retry(answer.retry_after),
+            Ok(answer) if answer.is_temporary(failures) => return Sent::Retry(answer.retry_after),
             // kubelet makes it again, if there is to be one.
             Ok(answer) if answer.code != StatusCode::OK => {
                 self.outbox.lease.done(Some(&spec));
@@ -165,7 +166,7 @@ impl Replay {
         if renewed(&now["spec"]) < renewed(&spec) {
             let patch = json!({ "metadata": { "resourceVersion": now["metadata"]["resourceVersion"] }, "spec": spec });
             match self.send(Method::PATCH, &path, MERGE, patch.to_string().into()).await {
-                Ok(answer) if answer.is_temporary() => return Sent::Retry(answer.retry_after),
+                Ok(answer) if answer.is_temporary(failures) => return Sent::Retry(answer.retry_after),
                 Ok(answer) if answer.code.is_success() => drop(self.outbox.stats.sent.fetch_add(1, Relaxed)),
                 // In between kubelet has renewed it itself.
                 Ok(answer) if answer.code == StatusCode::CONFLICT => {}
@@ -177,7 +178,7 @@ impl Replay {
         Sent::Done
     }
 
-    async fn status(&self, kind: &'static Kind, name: &ObjectName) -> Sent {
+    async fn status(&self, kind: &'static Kind, name: &ObjectName, failures: u32) -> Sent {
         let _one = self.sending.lock().await;
         let Some(changed) = self.outbox.statuses.get(kind, name).filter(|changed| changed.sent.is_none()) else { return Sent::Done };
         let object = match kind.resource == NODE.resource {
@@ -200,10 +201,10 @@ impl Replay {
                 self.outbox.stats.sent.fetch_add(1, Relaxed);
                 return Sent::Done;
             }
-            _ if answer.is_temporary() => return Sent::Retry(answer.retry_after),
+            _ if answer.is_temporary(failures) => return Sent::Retry(answer.retry_after),
             404 => self.gone(&object),
             409 | 422 => match self.send(Method::GET, &object, "application/json", Bytes::new()).await {
-                Ok(now) if now.is_temporary() => return Sent::Retry(now.retry_after),
+                Ok(now) if now.is_temporary(failures) => return Sent::Retry(now.retry_after),
                 Ok(now) if now.code == StatusCode::NOT_FOUND => self.gone(&object),
                 Ok(now) if now.code == StatusCode::OK && now.json()["metadata"]["uid"] != changed.uid.as_str() => self.gone(&object),
                 Ok(_) if answer.code == StatusCode::CONFLICT => return Sent::Retry(None),
@@ -216,7 +217,7 @@ impl Replay {
         Sent::Done
     }
 
-    async fn event(&self, number: u64, changes: u32, event: Option<Waiting>) -> Sent {
+    async fn event(&self, number: u64, changes: u32, event: Option<Waiting>, failures: u32) -> Sent {
         let _one = self.sending.lock().await;
         let Some(event) = event else {
             self.outbox.stats.damaged.fetch_add(1, Relaxed);
@@ -237,7 +238,7 @@ impl Replay {
             };
             // It was sent already, and then the hub ended.
             let again = method == Method::POST && answer.code == StatusCode::CONFLICT && answer.is("AlreadyExists");
-            if answer.is_temporary() {
+            if answer.is_temporary(failures) {
                 return Sent::Retry(answer.retry_after);
             }
             if !answer.code.is_success() && !again {
@@ -320,6 +321,16 @@ mod tests {
         let waits: Vec<u128> = (0..7).map(|_| tokens.take(later).as_millis()).collect();
         assert_eq!(waits, [0, 0, 0, 0, 0, 100, 200]);
         assert_eq!(Tokens::new(0, start).take(start), Duration::ZERO);
+    }
+
+    #[test]
+    fn some_answers_are_not_the_last_word() {
+        let table = [(403, 0, true), (403, 4, true), (403, 5, false), (401, 9, true), (429, 9, true), (500, 9, true), (503, 9, true)];
+        let more = [(200, 0, false), (400, 0, false), (404, 0, false), (409, 0, false), (422, 0, false)];
+        for (code, failures, temporary) in table.into_iter().chain(more) {
+            let answer = Answer { code: StatusCode::from_u16(code).unwrap(), retry_after: None, body: Bytes::new() };
+            assert_eq!(answer.is_temporary(failures), temporary, "{code} {failures}");
+        }
     }
 
     #[test]

@@ -181,9 +181,17 @@ impl Writes {
                     .lease
                     .object()
                     .filter(|lease| accepted.iter().any(|media| media.encoding == lease.encoding() && media.shape == Shape::Object));
-                match held {
-                    Some(lease) => Ok(queued(StatusCode::OK, lease.encoding(), lease.into_bytes())),
-                    None => local.read(asked, request).await,
+                match (held, self.outbox.lease.object()) {
+                    (Some(lease), _) => Ok(queued(StatusCode::OK, lease.encoding(), lease.into_bytes())),
+                    // It was written in another encoding than the client reads.
+                    (None, Some(lease)) => {
+                        let kept = local.kept(asked, request)?;
+                        let report = LEASE.read(&lease).map_err(|e| Failure::unavailable(e.to_string()))?;
+                        let bytes = LEASE.write(&kept.object, &report, &lease.meta.resource_version);
+                        let bytes = bytes.map_err(|e| Failure::unavailable(e.to_string()))?;
+                        Ok(queued(StatusCode::OK, kept.object.encoding(), bytes))
+                    }
+                    (None, None) => local.read(asked, request).await,
                 }
             }
         }

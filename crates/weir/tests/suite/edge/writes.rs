@@ -1,7 +1,9 @@
 //! What a node writes without the API server: taken where that is honest, and sent later.
 use super::hub::{Edge, JSON, Link, PROTOBUF, prepare, until};
 use crate::harness::{Kube, eventually};
+use bytes::Bytes;
 use serde_json::{Value, json};
+use weir_edge::{object::Envelope, schema::LEASE_SPEC, wire::put_bytes};
 use weir_test::client::Answer;
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
@@ -25,6 +27,25 @@ fn lease(renewed: u32) -> Value {
     let spec =
         json!({ "holderIdentity": "rig-node", "leaseDurationSeconds": 40, "renewTime": format!("2026-11-28T02:04:38.{renewed:06}Z") });
     json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": { "name": "rig-node", "namespace": "kube-node-lease" }, "spec": spec })
+}
+
+fn message(fields: &[(u32, &[u8])]) -> Vec<u8> {
+    let mut out = Vec::new();
+    fields.iter().for_each(|(number, bytes)| put_bytes(&mut out, *number, bytes));
+    out
+}
+
+fn protobuf_lease(renewed: u32) -> Bytes {
+    let mut spec = lease(renewed)["spec"].clone();
+    spec["holderIdentity"] = "holder in protobuf".into();
+    let metadata = message(&[(1, b"rig-node"), (3, b"kube-node-lease")]);
+    Envelope::wrap("coordination.k8s.io/v1", "Lease", &message(&[(1, &metadata), (2, &LEASE_SPEC.encode(&spec).unwrap())]))
+}
+
+fn protobuf_event(name: &str) -> Bytes {
+    let metadata = message(&[(1, name.as_bytes()), (3, b"default")]);
+    let involved = message(&[(1, b"Pod"), (2, b"default"), (3, b"p")]);
+    Envelope::wrap("v1", "Event", &message(&[(1, &metadata), (2, &involved), (3, b"Started"), (4, b"m"), (9, b"Normal")]))
 }
 
 fn event(name: &str) -> Value {
@@ -53,6 +74,7 @@ fn the_lease_and_events_are_taken_without_the_api_server_and_sent_later() {
     let own = format!("{LEASES}/rig-node");
     let created = send(&edge, "POST", LEASES, PLAIN, &lease(1));
     assert_eq!((created.status, created.header("weir-cache")), (201, None), "{created:?}");
+    edge.kept(&own, JSON);
     let online = send(&edge, "POST", EVENTS, PLAIN, &event("online"));
     assert_eq!(online.status, 201, "{online:?}");
     link.cut();
@@ -69,6 +91,16 @@ fn the_lease_and_events_are_taken_without_the_api_server_and_sent_later() {
     }
     let patched = queued(send(&edge, "PATCH", &own, MERGE, &json!({ "spec": { "leaseDurationSeconds": 50 } })));
     assert_eq!((&patched["spec"]["leaseDurationSeconds"], &patched["spec"]["renewTime"]), (&json!(50), &lease(3)["spec"]["renewTime"]));
+    // kubelet speaks protobuf; whoever reads JSON sees what it wrote.
+    let protobuf = ("content-type", "application/vnd.kubernetes.protobuf");
+    let answer = edge.request("PUT", &own, &[PROTOBUF, protobuf], &protobuf_lease(3));
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some(protobuf.1)), "{answer:?}");
+    assert!(edge.get(&own, &[PROTOBUF]).body.contains("holder in protobuf"));
+    let holder = |answer: Answer| answer.json()["spec"]["holderIdentity"] == "holder in protobuf";
+    eventually("the Lease in JSON", || holder(edge.get(&own, &[JSON])).then_some(()));
+    let answer = edge.request("POST", EVENTS, &[PROTOBUF, protobuf], &protobuf_event("e"));
+    assert_eq!((answer.status, answer.header("weir-cache")), (201, Some("queued")), "{answer:?}");
+    queued(send(&edge, "PATCH", &format!("{EVENTS}/e"), STRATEGIC, &json!({ "count": 2 })));
     // Events have their names; one of a name is enough, and repetitions count.
     for name in ["a", "b", "c"] {
         assert_eq!(queued(send(&edge, "POST", EVENTS, PLAIN, &event(name)))["metadata"]["name"], name);
@@ -84,21 +116,21 @@ fn the_lease_and_events_are_taken_without_the_api_server_and_sent_later() {
     edge.kill();
     kube.apply(&event("c").to_string());
     let edge = Edge::start(&kube, &link, cache.path());
-    edge.says("waiting to be sent: 5 writes");
+    edge.says("waiting to be sent: 6 writes");
     for renewed in [4, 5] {
         queued(renew(&edge, renewed));
     }
     queued(send(&edge, "POST", EVENTS, PLAIN, &event("d")));
     link.mend();
-    edge.says("what was written without the API server has been sent: 7");
+    edge.says("what was written without the API server has been sent: 8");
     edge.says("/events/expired is gone");
     assert_eq!(kube.object(&own).unwrap()["spec"], lease(5)["spec"]);
     assert_eq!(writes(&kube, "patch", &own), 1);
-    let counts = [("a", 1), ("b", 3), ("c", 1), ("d", 1), ("online", 3)];
+    let counts = [("a", 1), ("b", 3), ("c", 1), ("d", 1), ("e", 2), ("online", 3)];
     for (name, count) in counts {
         assert_eq!(kube.object(&format!("{EVENTS}/{name}")).unwrap()["count"], count, "{name}");
     }
-    assert_eq!(writes(&kube, "create", EVENTS), 4);
+    assert_eq!(writes(&kube, "create", EVENTS), 5);
     // A renewal that is older than that of the API server is not sent.
     link.cut();
     queued(renew(&edge, 4));
@@ -110,6 +142,9 @@ fn the_lease_and_events_are_taken_without_the_api_server_and_sent_later() {
 const NODE: &str = "/api/v1/nodes/rig-node";
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const OF_NODE: &str = "/api/v1/pods?fieldSelector=spec.nodeName%3Drig-node";
+
+/// As kubectl asks for the pods that a node still has to run.
+const PENDING: &str = "/api/v1/pods?fieldSelector=spec.nodeName%3Drig-node,status.phase%3DPending";
 
 fn pod(name: &str) -> String {
     format!(
@@ -123,7 +158,7 @@ fn with_pods(kube: &Kube, edge: &Edge, names: &[&str]) {
     kube.apply("{apiVersion: v1, kind: Node, metadata: {name: rig-node}}");
     names.iter().for_each(|name| kube.apply(&pod(name)));
     kube.apply(&pod("elsewhere").replace("nodeName: rig-node", "nodeName: other"));
-    for path in [OF_NODE, "/api/v1/pods", "/api/v1/nodes?fieldSelector=metadata.name%3Drig-node"] {
+    for path in [OF_NODE, "/api/v1/pods", "/api/v1/nodes?fieldSelector=metadata.name%3Drig-node", PENDING] {
         for accept in [JSON, PROTOBUF] {
             edge.kept(path, accept);
         }
@@ -166,11 +201,18 @@ fn a_status_is_seen_at_once_and_after_a_restart_and_is_sent_later() {
     let version = list["metadata"]["resourceVersion"].as_str().unwrap().to_string();
     let open = format!("{OF_NODE}&watch=1&allowWatchBookmarks=true&resourceVersion={version}");
     let mut watch = edge.watch(&open);
+    // A list of pods in one phase: it leaves this one.
+    assert_eq!(offline(&edge, PENDING, JSON).json()["items"].as_array().map(Vec::len), Some(2));
+    let mut leaves = edge.watch(&format!("{PENDING}&watch=1"));
+    until(&mut leaves, "\"name\":\"b\"");
     // As kubelet does it: a strategic merge patch, and protobuf as the answer.
     let own = format!("{PODS}/a/status");
     let answer = edge.request("PATCH", &own, &[PROTOBUF, STRATEGIC], running(&uid("a")).to_string().as_bytes());
     assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/vnd.kubernetes.protobuf")), "{answer:?}");
     assert!(answer.body.contains("Running") && answer.body.contains("10.0.0.7"));
+    assert!(until(&mut leaves, "Running").starts_with("{\"type\":\"DELETED\""));
+    let left = offline(&edge, PENDING, JSON).json();
+    assert_eq!((named(&left, "b")["status"]["phase"].as_str(), left["items"].as_array().map(Vec::len)), (Some("Pending"), Some(1)));
     let seen = until(&mut watch, "BOOKMARK");
     let event: Value = serde_json::from_str(seen.lines().next().unwrap()).unwrap();
     assert_eq!((&event["type"], &event["object"]["status"]["phase"]), (&json!("MODIFIED"), &json!("Running")), "{seen}");
