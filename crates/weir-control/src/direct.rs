@@ -20,9 +20,9 @@ use weir_config::{
     delta::Delta,
     diagnostic::Diagnostic,
     model::{
-        Address, Cluster, ClusterLoadAssignment, Config, Discovery, Endpoint, FilterChain, Forward, HostRewrite, HttpConnectionManager,
-        HttpFilter, Listener, Name, NetworkFilter, Origin, PathRewrite, Route, RouteAction, RouteConfiguration, RouteMatch, SocketProtocol,
-        UpstreamProtocol, UpstreamTls, VirtualHost, WasmCode, WasmLimits, WasmPlugin, WeightedCluster,
+        Address, Cluster, ClusterLoadAssignment, Config, Discovery, Endpoint, FilterChain, Forward, ForwardOptions, HostRewrite,
+        HttpConnectionManager, HttpFilter, Listener, Name, NetworkFilter, Origin, PathRewrite, Route, RouteAction, RouteConfiguration,
+        RouteMatch, SocketProtocol, UpstreamProtocol, UpstreamTls, VirtualHost, WasmCode, WasmLimits, WasmPlugin, WeightedCluster,
     },
 };
 
@@ -141,11 +141,12 @@ impl Direct {
         // A server of many names wants its own; a process on this machine wants to see what the client asked for.
         let named = matches!(self.to.host(), Some(Host::Domain(name)) if name != "localhost");
         let authority = &self.to[url::Position::BeforeHost..url::Position::AfterPort];
-        let forward = Forward {
+        let options = ForwardOptions {
             path_rewrite: (!base.is_empty()).then(|| Box::new(PathRewrite::Prefix(format!("{base}/")))),
             host_rewrite: named.then(|| HostRewrite::Literal(authority.into())),
-            ..Forward::to(vec![WeightedCluster::only(cluster.clone())])
+            ..ForwardOptions::default()
         };
+        let forward = Forward { clusters: vec![WeightedCluster::only(cluster.clone())], options: options.into() };
         Route::new("direct".into(), RouteMatch::any(), RouteAction::Forward(Box::new(forward)), origin)
     }
 

@@ -1,7 +1,14 @@
 //! Route configurations (`config.route.v3`).
-use super::{FilterOverride, Fraction, HeaderEdits, HttpFilterConfig, Name, Origin, PerFilterConfig, StringMatch, maybe_seconds, seconds};
+use super::{
+    Common, FilterOverride, Fraction, HeaderEdits, HttpFilterConfig, Name, Origin, PerFilterConfig, Rare, StringMatch, maybe_seconds,
+    seconds,
+};
 use serde::Serialize;
-use std::{sync::Arc, time::Duration};
+use std::{
+    ops::{Deref, DerefMut},
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 /// The routes of one listener or port.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -136,11 +143,18 @@ pub enum RouteAction {
     DirectResponse { status: u16, body: String },
 }
 
-/// To an upstream (`RouteAction`).
+/// To an upstream (`RouteAction`). Its options are read and set as fields.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Forward {
     /// At least one entry; a request takes one by weight. All weights 0 answers 500.
     pub clusters: Vec<WeightedCluster>,
+    #[serde(flatten)]
+    pub options: Rare<ForwardOptions>,
+}
+
+/// What a route may ask for beside its clusters.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ForwardOptions {
     pub path_rewrite: Option<Box<PathRewrite>>,
     pub host_rewrite: Option<HostRewrite>,
     /// Until the whole response has been received, from the whole request; `None` has no limit. Envoy's default is 15 s;
@@ -170,8 +184,28 @@ pub struct ErrorBackend {
 impl Forward {
     /// Unchanged, to these clusters, for as long as it takes.
     pub fn to(clusters: Vec<WeightedCluster>) -> Forward {
-        let (path_rewrite, host_rewrite, timeout, idle_timeout, retry, mirrors, session, error_backend) = Default::default();
-        Forward { clusters, path_rewrite, host_rewrite, timeout, idle_timeout, retry, mirrors, session, error_backend }
+        Forward { clusters, options: Rare::default() }
+    }
+}
+
+impl Deref for Forward {
+    type Target = ForwardOptions;
+
+    fn deref(&self) -> &ForwardOptions {
+        &self.options
+    }
+}
+
+impl DerefMut for Forward {
+    fn deref_mut(&mut self) -> &mut ForwardOptions {
+        &mut self.options
+    }
+}
+
+impl Common for ForwardOptions {
+    fn common() -> &'static ForwardOptions {
+        static COMMON: LazyLock<ForwardOptions> = LazyLock::new(ForwardOptions::default);
+        &COMMON
     }
 }
 
@@ -194,6 +228,7 @@ pub enum SessionCarrier {
     Header { name: String },
 }
 
+/// One of the clusters that a route splits between. Its options are read and set as fields.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct WeightedCluster {
     /// `None` is a reference that could not be resolved: these requests are answered with `unresolved_status`.
@@ -202,6 +237,13 @@ pub struct WeightedCluster {
     pub unresolved_status: u16,
     pub request_headers: HeaderEdits,
     pub response_headers: HeaderEdits,
+    #[serde(flatten)]
+    pub options: Rare<TargetOptions>,
+}
+
+/// What a cluster of a split may have beside its weight.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct TargetOptions {
     pub host_rewrite: Option<HostRewrite>,
     pub path_rewrite: Option<Box<PathRewrite>>,
     /// These requests are redirected instead of being sent there.
@@ -219,11 +261,29 @@ impl WeightedCluster {
             unresolved_status: 500,
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),
-            host_rewrite: None,
-            path_rewrite: None,
-            redirect: None,
-            mirrors: Box::default(),
+            options: Rare::default(),
         }
+    }
+}
+
+impl Deref for WeightedCluster {
+    type Target = TargetOptions;
+
+    fn deref(&self) -> &TargetOptions {
+        &self.options
+    }
+}
+
+impl DerefMut for WeightedCluster {
+    fn deref_mut(&mut self) -> &mut TargetOptions {
+        &mut self.options
+    }
+}
+
+impl Common for TargetOptions {
+    fn common() -> &'static TargetOptions {
+        static COMMON: LazyLock<TargetOptions> = LazyLock::new(TargetOptions::default);
+        &COMMON
     }
 }
 

@@ -19,7 +19,7 @@ use std::{sync::Arc, time::Duration};
 use weir_config::{
     diagnostic::Diagnostic,
     model::{
-        ErrorBackend, Forward, Fraction, HostRewrite, Mirror, Name, PathMatch, PathRewrite, Route, RouteAction, RouteMatch,
+        self, ErrorBackend, Forward, Fraction, HostRewrite, Mirror, Name, PathMatch, PathRewrite, Rare, Route, RouteAction, RouteMatch,
         SessionPersistence, WeightedCluster,
     },
 };
@@ -355,9 +355,9 @@ impl ForwardOptions {
         patterns: &mut Patterns,
         findings: &mut Vec<Diagnostic>,
     ) -> Result<Option<Box<ForwardOptions>>, Invalid> {
-        let Forward { clusters: _, path_rewrite, host_rewrite, timeout, idle_timeout, retry, mirrors, session, error_backend } = of;
-        let none = path_rewrite.is_none() && host_rewrite.is_none() && timeout.is_none() && idle_timeout.is_none();
-        if none && retry.is_none() && mirrors.is_empty() && session.is_none() && error_backend.is_none() {
+        let model::ForwardOptions { path_rewrite, host_rewrite, timeout, idle_timeout, retry, mirrors, session, error_backend } =
+            &*of.options;
+        if of.options == Rare::default() {
             return Ok(None);
         }
         let error_backend = error_backend.as_deref().map(|backend| ErrorBackendRt::compile(backend, clusters, patterns, findings));
@@ -382,7 +382,7 @@ impl TargetOptions {
         patterns: &mut Patterns,
         findings: &mut Vec<Diagnostic>,
     ) -> Result<Option<Box<TargetOptions>>, Invalid> {
-        if of.path_rewrite.is_none() && of.host_rewrite.is_none() && of.redirect.is_none() && of.mirrors.is_empty() {
+        if of.options == Rare::default() {
             return Ok(None);
         }
         Ok(Some(Box::new(TargetOptions {

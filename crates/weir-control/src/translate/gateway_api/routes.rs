@@ -22,8 +22,8 @@ use std::{
 use weir_config::{
     diagnostic::Diagnostic,
     model::{
-        Cors, Forward, HostRewrite, HttpFilterConfig, Mirror, Name, Origin, PathMatch, PathRewrite, RetryPolicy, Route, RouteAction,
-        SessionCarrier, SessionPersistence, WeightedCluster,
+        Cors, Forward, ForwardOptions, HostRewrite, HttpFilterConfig, Mirror, Name, Origin, PathMatch, PathRewrite, Rare, RetryPolicy,
+        Route, RouteAction, SessionCarrier, SessionPersistence, TargetOptions, WeightedCluster,
     },
 };
 
@@ -163,10 +163,16 @@ impl Maker<'_> {
         };
         match &mut action {
             RouteAction::Forward(forward) => {
-                prefix(&mut forward.path_rewrite);
+                if forward.path_rewrite.is_some() {
+                    prefix(&mut forward.path_rewrite);
+                }
                 for cluster in &mut forward.clusters {
-                    prefix(&mut cluster.path_rewrite);
-                    if let Some(redirect) = &mut cluster.redirect {
+                    if cluster.path_rewrite.is_some() {
+                        prefix(&mut cluster.path_rewrite);
+                    }
+                    if cluster.redirect.is_some()
+                        && let Some(redirect) = &mut cluster.redirect
+                    {
                         redirect.path.take_if(|p| is_prefix(p));
                     }
                 }
@@ -189,7 +195,10 @@ impl Maker<'_> {
             let field = format!("spec.rules[{index}].backendRefs[{nth}]");
             let mut made = self.backend(backend, &field, part);
             if backend.filters.as_ref().is_some_and(|f| f.cors.is_some()) && shared_cors(rule).is_none() {
-                (made.cluster, made.redirect) = (None, None);
+                made.cluster = None;
+                if made.redirect.is_some() {
+                    made.redirect = None;
+                }
             }
             clusters.push(made);
         }
@@ -198,8 +207,7 @@ impl Maker<'_> {
             clusters.push(self.weighted(None, 1));
         }
         let mirrors = self.mirrors(filters, &format!("spec.rules[{index}].filters"), part);
-        RouteAction::Forward(Box::new(Forward {
-            clusters,
+        let options = ForwardOptions {
             path_rewrite: filters.rewrite_path.clone(),
             host_rewrite: filters.rewrite_host.as_deref().map(|host| HostRewrite::Literal(host.into())),
             timeout: rule.options().timeout,
@@ -208,7 +216,8 @@ impl Maker<'_> {
             mirrors,
             session: rule.options().session.as_deref().map(|session| self.session(session, index)),
             error_backend: None,
-        }))
+        };
+        RouteAction::Forward(Box::new(Forward { clusters, options: options.into() }))
     }
 
     /// A cookie without a name has one of the rule's own.
@@ -241,12 +250,14 @@ impl Maker<'_> {
             made.cluster = None;
             return made;
         }
-        made.redirect.clone_from(&filters.redirect);
-        made.mirrors = self.mirrors(filters, &format!("{field}.filters"), part);
+        made.options = Rare::from(TargetOptions {
+            redirect: filters.redirect.clone(),
+            mirrors: self.mirrors(filters, &format!("{field}.filters"), part),
+            host_rewrite: filters.rewrite_host.as_deref().map(|host| HostRewrite::Literal(host.into())),
+            path_rewrite: filters.rewrite_path.clone(),
+        });
         made.request_headers = filters.request.clone();
         made.response_headers = filters.response.clone();
-        made.host_rewrite = filters.rewrite_host.as_deref().map(|host| HostRewrite::Literal(host.into()));
-        made.path_rewrite.clone_from(&filters.rewrite_path);
         made
     }
 

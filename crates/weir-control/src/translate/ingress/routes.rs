@@ -14,8 +14,9 @@ use std::{cmp::Reverse, sync::Arc};
 use weir_config::{
     diagnostic::Diagnostic,
     model::{
-        BasicAuth, ErrorBackend, Forward, HeaderEdits, HeaderMatch, HostRewrite, HttpFilterConfig, INGRESS_CORS, Mirror, Name, Origin,
-        PathMatch, PathRewrite, Redirect, RedirectPort, Route, RouteAction, RouteMatch, StringMatch, ValueMatch, WeightedCluster,
+        BasicAuth, ErrorBackend, Forward, ForwardOptions, HeaderEdits, HeaderMatch, HostRewrite, HttpFilterConfig, INGRESS_CORS, Mirror,
+        Name, Origin, PathMatch, PathRewrite, Redirect, RedirectPort, Route, RouteAction, RouteMatch, StringMatch, ValueMatch,
+        WeightedCluster,
     },
 };
 
@@ -161,15 +162,17 @@ impl<'a> Maker<'a> {
         let action = match &notes.redirects.to {
             Some(redirect) => RouteAction::Redirect(Box::new(redirect.clone())),
             None => {
-                let mut forward = Forward::to(targets);
-                forward.path_rewrite = self.path_rewrite(path).map(Box::new);
-                forward.host_rewrite = notes.rewrite.host.as_ref().map(|host| HostRewrite::Literal(host.as_ref().into()));
-                forward.timeout = notes.traffic.timeout;
-                forward.idle_timeout = notes.traffic.idle_timeout;
-                forward.retry.clone_from(&notes.traffic.retry);
-                forward.mirrors = self.mirror(part).into_iter().collect();
-                forward.error_backend = self.error_backend(&path.backend, part).map(Box::new);
-                RouteAction::Forward(Box::new(forward))
+                let options = ForwardOptions {
+                    path_rewrite: self.path_rewrite(path).map(Box::new),
+                    host_rewrite: notes.rewrite.host.as_ref().map(|host| HostRewrite::Literal(host.as_ref().into())),
+                    timeout: notes.traffic.timeout,
+                    idle_timeout: notes.traffic.idle_timeout,
+                    retry: notes.traffic.retry.clone(),
+                    mirrors: self.mirror(part).into_iter().collect(),
+                    session: None,
+                    error_backend: self.error_backend(&path.backend, part).map(Box::new),
+                };
+                RouteAction::Forward(Box::new(Forward { clusters: targets, options: options.into() }))
             }
         };
         let (request_headers, response_headers) = (notes.request_headers.clone(), notes.response_headers.clone());

@@ -19,7 +19,8 @@ use std::{collections::HashMap, sync::Arc};
 use weir_config::{
     diagnostic::{Diagnostic, Severity},
     model::{
-        self, HostRewrite, HttpFilterConfig, Mirror, Name, Origin, PathMatch, RetryPolicy, Route, RouteAction, RouteMatch, WeightedCluster,
+        self, ForwardOptions, HostRewrite, HttpFilterConfig, Mirror, Name, Origin, PathMatch, Rare, RetryPolicy, Route, RouteAction,
+        RouteMatch, TargetOptions, WeightedCluster,
     },
 };
 
@@ -197,9 +198,11 @@ fn forward_to(
             unresolved_status: 503,
             request_headers: to.headers.request.clone(),
             response_headers: to.headers.response.clone(),
-            host_rewrite: to.headers.host.as_deref().map(|host| HostRewrite::Literal(host.into())),
+            options: Rare::from(TargetOptions {
+                host_rewrite: to.headers.host.as_deref().map(|host| HostRewrite::Literal(host.into())),
+                ..TargetOptions::default()
+            }),
             cluster,
-            ..WeightedCluster::only("".into())
         });
     }
     let mut mirrors = Vec::with_capacity(forward.mirrors.len());
@@ -208,8 +211,7 @@ fn forward_to(
         mirrors.push(Mirror { cluster: part.use_cluster(key), fraction: *fraction, disable_shadow_host_suffix_append: false });
     }
     let authority = forward.authority.as_ref().or(said.route.headers.host.as_ref());
-    model::Forward {
-        clusters,
+    let options = ForwardOptions {
         path_rewrite: forward.rewrite.as_ref().map(|r| Box::new(r.for_path(path))),
         host_rewrite: authority.map(|host| HostRewrite::Literal(host.as_str().into())),
         timeout: forward.timeout,
@@ -222,7 +224,8 @@ fn forward_to(
         mirrors: mirrors.into(),
         session: None,
         error_backend: None,
-    }
+    };
+    model::Forward { clusters, options: options.into() }
 }
 
 fn report(part: &mut Part, object: &Object, at: &At, diagnostic: Diagnostic) {
