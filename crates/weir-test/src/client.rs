@@ -1,8 +1,8 @@
 //! An HTTP/1.1 client that sends exact bytes and reads answers strictly.
+use crate::PATIENCE;
 use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
-    time::Duration,
 };
 
 #[derive(Clone, Debug, Default)]
@@ -33,7 +33,7 @@ impl Connection {
     pub fn open(to: SocketAddr) -> io::Result<Connection> {
         let io = TcpStream::connect(to)?;
         io.set_nodelay(true)?;
-        io.set_read_timeout(Some(Duration::from_secs(20)))?;
+        io.set_read_timeout(Some(PATIENCE))?;
         Ok(Connection::over(io))
     }
 }

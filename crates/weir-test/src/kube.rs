@@ -145,13 +145,16 @@ impl Kube {
     /// An object or a list by its path in the API; `None` where there is none.
     #[track_caller]
     pub fn object(&self, path: &str) -> Option<Value> {
-        // 429 while the API server prepares the storage of a kind that has just been added.
-        let answer = eventually(path, || Some(self.api("GET", path, "application/json", b"").unwrap()).filter(|a| a.status != 429));
-        match answer.status {
-            200 => Some(answer.json()),
-            404 => None,
-            _ => panic!("{path}: {answer:?}"),
-        }
+        eventually(path, || {
+            let answer = self.api("GET", path, "application/json", b"").unwrap();
+            match answer.status {
+                200 => Some(Some(answer.json())),
+                404 => Some(None),
+                // 429: the storage of a kind that was just added is prepared. A busy machine keeps the API server or etcd from an answer.
+                429 | 500.. => None,
+                _ => panic!("{path}: {answer:?}"),
+            }
+        })
     }
 
     /// Applies the objects of a YAML text as `kubectl apply --server-side` does.

@@ -64,13 +64,11 @@ impl Received {
     }
     /// Everything so far.
     pub fn text(&self) -> String {
-        self.0.lock().unwrap().iter().map(|c| String::from_utf8_lossy(c).into_owned()).collect()
+        self.0.lock().unwrap().iter().map(|c| String::from_utf8_lossy(c)).collect()
     }
     /// Takes what has come.
     pub fn take(&self) -> String {
-        let text = self.text();
-        self.0.lock().unwrap().iter_mut().for_each(Vec::clear);
-        text
+        self.0.lock().unwrap().iter_mut().map(|c| String::from_utf8_lossy(&std::mem::take(c)).into_owned()).collect()
     }
     /// The start lines of what an upstream reads as requests.
     pub fn requests(text: &str) -> Vec<&str> {

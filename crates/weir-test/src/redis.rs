@@ -1,5 +1,5 @@
 //! A real redis-server on a free port, which stops when its value is dropped.
-use crate::free_port;
+use crate::{PATIENCE, free_port};
 use std::{
     io::{BufRead, BufReader, Write},
     net::TcpStream,
@@ -37,7 +37,7 @@ impl RedisServer {
             .stderr(Stdio::null())
             .spawn()
             .expect("redis-server is installed");
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if child.try_wait().unwrap().is_some() {
                 return None;
@@ -67,7 +67,7 @@ impl RedisServer {
     /// Inline commands on one connection; the first line of each reply.
     pub fn tell(&self, commands: &[&str]) -> Vec<String> {
         let mut io = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        io.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        io.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let mut reader = BufReader::new(io.try_clone().unwrap());
         let mut line = |command: &&str| {
             io.write_all(format!("{command}\r\n").as_bytes()).unwrap();
@@ -101,7 +101,7 @@ impl Drop for RedisServer {
 
 fn ask(port: u16, command: &str) -> std::io::Result<String> {
     let mut io = TcpStream::connect(("127.0.0.1", port))?;
-    io.set_read_timeout(Some(Duration::from_secs(10)))?;
+    io.set_read_timeout(Some(Duration::from_secs(30)))?;
     io.write_all(format!("{command}\r\n").as_bytes())?;
     let mut reader = BufReader::new(io);
     let mut line = String::new();

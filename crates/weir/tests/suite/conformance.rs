@@ -31,7 +31,7 @@ fn h2spec_passes() {
 
 fn passes(weir: &Weir, more: &[&str]) {
     let port = weir.ports[0].to_string();
-    let out = Command::new(h2spec()).args(["-h", "127.0.0.1", "-p", &port, "-o", "5"]).args(more).output().unwrap();
+    let out = Command::new(h2spec()).args(["-h", "127.0.0.1", "-p", &port, "-o", "60"]).args(more).output().unwrap();
     let text = String::from_utf8_lossy(&out.stdout);
     let summary = text.lines().rev().find(|l| l.contains("tests,")).unwrap_or_default();
     assert!(out.status.success() && summary.contains(" 0 failed"), "{text}");

@@ -15,8 +15,8 @@ fn counter(weir: &Weir, name: &str) -> u64 {
     weir.stat(&format!("http.0.0.0.0_{}.{name}", weir.ports[0]))
 }
 
-/// Sends `begin`, then `more` for ever rising stream numbers until the connection ends; whether it did.
-fn flood(weir: &Weir, begin: &[u8], more: &dyn Fn(u32) -> Vec<u8>) -> bool {
+/// Sends `begin`, then `more` for ever rising stream numbers until the connection ends.
+fn flood(weir: &Weir, name: &str, begin: &[u8], more: &dyn Fn(u32) -> Vec<u8>) {
     let mut raw = Raw::open(weir.address());
     let mut reader = Raw { io: raw.io.try_clone().unwrap() };
     let reading = std::thread::spawn(move || while reader.next().is_some() {});
@@ -29,19 +29,8 @@ fn flood(weir: &Weir, begin: &[u8], more: &dyn Fn(u32) -> Vec<u8>) -> bool {
             break;
         }
     }
-    let ended = eventually_finished(&reading);
+    eventually(&format!("{name}: the end of the connection"), || reading.is_finished().then_some(()));
     let _ = raw.io.shutdown(Shutdown::Both);
-    ended
-}
-
-fn eventually_finished(thread: &std::thread::JoinHandle<()>) -> bool {
-    for _ in 0..1000 {
-        if thread.is_finished() {
-            return true;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    false
 }
 
 #[test]
@@ -80,7 +69,7 @@ fn floods_end_the_connection_and_no_other() {
     let before = weir.resident_kb();
     for (name, begin, more) in table {
         let counted = counter(&weir, "downstream_rq_http2_flood");
-        assert!(flood(&weir, begin, more), "{name}: the connection stays");
+        flood(&weir, name, begin, more);
         eventually(&format!("{name}: the counter"), || (counter(&weir, "downstream_rq_http2_flood") == counted + 1).then_some(()));
         assert_eq!(ask(), 200, "{name}: another connection was hurt");
     }
@@ -154,10 +143,11 @@ fn malformed_requests_are_refused_and_the_connection_lives() {
     for (name, fields, body) in table {
         let mut raw = Raw::open(weir.address());
         let end = if body.is_empty() { END_STREAM } else { 0 };
-        raw.send(frame(HEADERS, END_HEADERS | end, 1, &block(fields))).unwrap();
+        let mut request = frame(HEADERS, END_HEADERS | end, 1, &block(fields));
         if !body.is_empty() {
-            raw.send(frame(DATA, END_STREAM, 1, body)).unwrap();
+            request.extend(frame(DATA, END_STREAM, 1, body));
         }
+        raw.send(request).unwrap();
         let came_to = outcome(&mut raw, 1);
         assert_ne!(came_to, "taken", "{name}");
         if came_to != "connection" {
@@ -196,9 +186,12 @@ fn limits_of_heads_and_streams_are_held() {
     eventually("the counter", || (counter(&weir, "downstream_rq_headers_too_large") == 2).then_some(()));
     // A hundred streams at once, and the next is refused; it may be asked again when one has ended.
     for stream in (5..5 + 2 * 101).step_by(2) {
-        raw.send(frames::get(stream, "/x?delay=500ms")).unwrap();
+        raw.send(frames::get(stream, "/x?delay=10m")).unwrap();
     }
     assert_eq!(outcome(&mut raw, 5 + 2 * 100), "reset");
-    assert_eq!(outcome(&mut raw, 5 + 2 * 99), "taken");
     eventually("the counter", || (counter(&weir, "downstream_rq_http2_refused") == 1).then_some(()));
+    raw.send(frame(RST_STREAM, 0, 5, &8u32.to_be_bytes())).unwrap();
+    eventually("the end of one", || (counter(&weir, "downstream_rq_active") == 99).then_some(()));
+    raw.send(frames::get(5 + 2 * 101, "/x")).unwrap();
+    assert_eq!(outcome(&mut raw, 5 + 2 * 101), "taken");
 }

@@ -1,8 +1,8 @@
 //! HTTP/2 frame by frame: what no library lets one say.
+use crate::harness::PATIENCE;
 use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    time::Duration,
 };
 
 pub const DATA: u8 = 0;
@@ -98,8 +98,8 @@ impl Raw {
     }
     fn prepare(&mut self) {
         self.io.set_nodelay(true).unwrap();
-        self.io.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        self.io.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+        self.io.set_read_timeout(Some(PATIENCE)).unwrap();
+        self.io.set_write_timeout(Some(PATIENCE)).unwrap();
     }
     /// A server whose client has said its preface.
     fn accept(io: TcpStream, settings: &[u8]) -> io::Result<Raw> {

@@ -63,35 +63,39 @@ fn http2_writes_no_line_of_its_own() {
     let places =
         [":method", ":scheme", ":authority", ":path", ":protocol", "x-from", "x-host", "cookie", "referer", "the name", "a trailer"];
     for place in places {
-        for value in nasty() {
+        for (i, value) in nasty().iter().enumerate() {
             let name = format!("{place} {:?}", value.chars().take(20).collect::<String>());
             received.take();
-            let mut fields = vec![(":method", "GET"), (":scheme", "http"), (":authority", "h.test"), (":path", "/edits/x")];
+            // Trailers break off a request that may be on its way: what comes of it then may come late.
+            let path = if place == "a trailer" { format!("/edits/x{i}-") } else { "/edits/x".into() };
+            let mut fields = vec![(":method", "GET"), (":scheme", "http"), (":authority", "h.test"), (":path", &*path)];
             match place {
                 ":protocol" => {
                     fields[0].1 = "CONNECT";
-                    fields.push((":protocol", &value));
+                    fields.push((":protocol", value));
                 }
                 ":path" => fields[3].1 = Box::leak(format!("/edits/{value}").into_boxed_str()),
-                "the name" => fields.push((&value, "v")),
+                "the name" => fields.push((value, "v")),
                 "a trailer" => fields[0].1 = "POST",
                 _ => match fields.iter_mut().find(|(n, _)| *n == place) {
-                    Some(field) => field.1 = &value,
-                    None => fields.push((place, &value)),
+                    Some(field) => field.1 = value,
+                    None => fields.push((place, value)),
                 },
             }
             let mut raw = Raw::open(weir.address());
             let end = if place == "a trailer" { 0 } else { END_STREAM };
             let mut bytes = frames::head(1, end, &frames::block(&fields));
             if place == "a trailer" {
-                bytes.extend(frames::head(1, END_STREAM, &frames::block(&[("x-t", &value)])));
+                bytes.extend(frames::head(1, END_STREAM, &frames::block(&[("x-t", value)])));
             }
             // The gateway may end the connection while it is written.
             let _ = raw.send(bytes);
             // An answer, a reset, or the end of the connection.
             let told = std::iter::from_fn(|| raw.next()).find(|f| f.stream == 1 && matches!(f.kind, HEADERS | RST_STREAM));
             let reset = told.is_none_or(|f| f.kind == RST_STREAM);
-            let got = received.take();
+            let own = path.replace("/edits/", "/edited/");
+            let is_own = |connection: &String| place != "a trailer" || connection.contains(&own);
+            let got: String = received.connections().into_iter().filter(is_own).collect();
             is_sane(&name, &got, "/edited/");
             if place == ":protocol" || place == ":scheme" && value.is_empty() {
                 assert!(reset && got.is_empty(), "{name}: {got}");
@@ -99,8 +103,9 @@ fn http2_writes_no_line_of_its_own() {
         }
     }
     // The same upstream connection is still in step.
+    received.take();
     assert_eq!(weir.get("h.test", "/edits/fine").status, 200);
-    assert!(received.take().starts_with("GET /edited/fine HTTP/1.1\r\n"));
+    assert!(received.connections().iter().any(|c| c.starts_with("GET /edited/fine HTTP/1.1\r\n")));
 }
 
 #[test]

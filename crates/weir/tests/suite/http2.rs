@@ -2,7 +2,7 @@
 use crate::{
     client::Connection,
     frames::{self, ACK, END_HEADERS, END_STREAM, GOAWAY, HEADERS, OK, PING, RST_STREAM, Raw, SETTINGS},
-    harness::{Start, TO_ECHO, Weir, eventually, runtime},
+    harness::{PATIENCE, Start, TO_ECHO, Weir, eventually, runtime},
     streams::{h2c, says, websocket},
     yaml::ToEcho,
 };
@@ -16,9 +16,9 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU32, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc, oneshot};
 use weir::echo;
 use weir_test::self_signed;
 
@@ -98,26 +98,34 @@ fn bodies_and_trailers_pass_both_ways() {
 /// What an upstream of the h2 library saw.
 type Seen = mpsc::UnboundedReceiver<String>;
 
-/// An upstream that does what the path says: never answers, answers by half, resets. It tells of the resets that it gets.
-fn resetting() -> (u16, Seen) {
+/// An upstream that does what the path says: never answers, answers by half, resets. It tells of the resets that it gets, and resets
+/// `/midway` when it is notified.
+fn resetting() -> (u16, Seen, Arc<Notify>) {
     let (tell, seen) = mpsc::unbounded_channel();
+    let go = Arc::new(Notify::new());
+    let reset = go.clone();
     let listener = runtime().block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let port = listener.local_addr().unwrap().port();
     runtime().spawn(async move {
         while let Ok((io, _)) = listener.accept().await {
-            let tell = tell.clone();
+            let (tell, reset) = (tell.clone(), reset.clone());
             tokio::spawn(async move {
                 let Ok(mut connection) = h2::server::handshake(io).await else { return };
                 while let Some(Ok((request, respond))) = connection.accept().await {
-                    tokio::spawn(stream(request, respond, tell.clone()));
+                    tokio::spawn(stream(request, respond, tell.clone(), reset.clone()));
                 }
             });
         }
     });
-    (port, seen)
+    (port, seen, go)
 }
 
-async fn stream(request: Request<RecvStream>, mut respond: h2::server::SendResponse<Bytes>, tell: mpsc::UnboundedSender<String>) {
+async fn stream(
+    request: Request<RecvStream>,
+    mut respond: h2::server::SendResponse<Bytes>,
+    tell: mpsc::UnboundedSender<String>,
+    reset: Arc<Notify>,
+) {
     let path = request.uri().path().to_string();
     let answer = |status: u16| Response::builder().status(status).body(()).unwrap();
     match &*path {
@@ -137,7 +145,7 @@ async fn stream(request: Request<RecvStream>, mut respond: h2::server::SendRespo
             let mut out = respond.send_response(answer(200), false).unwrap();
             out.send_data(Bytes::from_static(b"half"), false).unwrap();
             // The reset must not overtake what it follows.
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            reset.notified().await;
             out.send_reset(Reason::INTERNAL_ERROR);
         }
         "/hints" => {
@@ -152,7 +160,7 @@ async fn stream(request: Request<RecvStream>, mut respond: h2::server::SendRespo
 
 #[test]
 fn resets_reach_the_other_side() {
-    let (port, mut seen) = resetting();
+    let (port, mut seen, reset) = resetting();
     let weir = to_port(port);
     let get = |path: &str| Request::get(format!("http://h.test{path}")).body(()).unwrap();
     runtime().block_on(async {
@@ -172,7 +180,10 @@ fn resets_reach_the_other_side() {
         let (response, _out) = send("/cancel").await;
         assert_eq!(response.await.unwrap().status(), 503);
         let (response, _out) = send("/midway").await;
-        let error = read(response.await.unwrap().into_body()).await.unwrap_err();
+        let mut body = response.await.unwrap().into_body();
+        assert_eq!(body.data().await.unwrap().unwrap(), "half");
+        reset.notify_one();
+        let error = read(body).await.unwrap_err();
         assert!(error.is_reset() && error.is_remote(), "{error:?}");
         let (response, _out) = send("/fine").await;
         assert_eq!(response.await.unwrap().status(), 200, "the connection is hurt");
@@ -194,6 +205,7 @@ fn resets_reach_the_other_side() {
     c.send("GET /midway HTTP/1.1\r\nHost: h.test\r\n\r\n").unwrap();
     assert_eq!(c.head().unwrap().status, 200);
     assert_eq!(c.chunk().unwrap().unwrap(), b"half");
+    reset.notify_one();
     assert!(c.chunk().is_err(), "a broken answer looks whole");
     let log = eventually("the access log", || weir.lines("/cancel").first().cloned());
     assert!(log.contains(" UR "), "{log}");
@@ -201,7 +213,7 @@ fn resets_reach_the_other_side() {
 
 #[test]
 fn interim_answers_reach_the_client() {
-    let (port, _seen) = resetting();
+    let (port, _seen, _reset) = resetting();
     let over_http1 = crate::harness::raw_upstream(|_| {
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nConnection: close\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </b.css>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".into()
     });
@@ -419,13 +431,11 @@ fn websockets_cross_between_the_versions() {
             // From HTTP/2 (RFC 8441).
             let client = h2c(weir.address()).await.ready().await.unwrap();
             let mut client = client;
-            for _ in 0..1000 {
-                if client.is_extended_connect_protocol_enabled() {
-                    break;
-                }
+            let begun = Instant::now();
+            while !client.is_extended_connect_protocol_enabled() {
+                assert!(begun.elapsed() < PATIENCE, "no extended CONNECT");
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            assert!(client.is_extended_connect_protocol_enabled());
             let connect = |protocol: &'static str| {
                 let mut request = Request::builder().method(Method::CONNECT).uri("http://h.test/chat").body(()).unwrap();
                 request.headers_mut().insert("sec-websocket-version", "13".parse().unwrap());
@@ -493,15 +503,18 @@ fn running_streams_finish_while_the_gateway_ends() {
             }
         }
     };
+    let clients: Vec<_> = (0..4).map(|_| runtime().spawn(client(count.clone()))).collect();
+    eventually("traffic", || (served.load(Ordering::Relaxed) > 100).then_some(()));
+    let (begun, begins) = oneshot::channel();
     let slow = runtime().spawn(async move {
         let client = h2c(to).await;
         let request = Request::get("http://h.test/sse?n=15&every=100ms").body(()).unwrap();
-        let response = client.ready().await.unwrap().send_request(request, true).unwrap().0;
-        let (body, _) = read(response.await.unwrap().into_body()).await.unwrap();
+        let response = client.ready().await.unwrap().send_request(request, true).unwrap().0.await.unwrap();
+        begun.send(()).unwrap();
+        let (body, _) = read(response.into_body()).await.unwrap();
         String::from_utf8(body).unwrap()
     });
-    let clients: Vec<_> = (0..4).map(|_| runtime().spawn(client(count.clone()))).collect();
-    eventually("traffic", || (served.load(Ordering::Relaxed) > 100).then_some(()));
+    runtime().block_on(begins).unwrap();
     weir.signal("TERM");
     let body = runtime().block_on(slow).unwrap();
     assert!(body.contains("event 15"), "a running stream was cut: {body}");

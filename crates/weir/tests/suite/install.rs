@@ -1,8 +1,9 @@
 //! The chart, the manifests made from it, and `weir install`.
 use crate::{
     harness::{eventually, root, weir},
-    kube_gateway::{Gateway, as_service_account},
+    kube_gateway::{Gateway, as_service_account, permitted},
 };
+use serde_json::json;
 use std::{
     fs,
     path::PathBuf,
@@ -215,6 +216,9 @@ endpoints: [{addresses: [10.245.0.21]}]
     );
     let folder = tempfile::tempdir().unwrap();
     let config = as_service_account(&kube, "weir-system", "weir", folder.path());
+    permitted(&kube, "weir-system", "weir", &json!({ "verb": "list", "resource": "services" }));
+    let lease = json!({ "verb": "create", "group": "coordination.k8s.io", "resource": "leases", "namespace": "weir-system" });
+    permitted(&kube, "weir-system", "weir", &lease);
     let arguments = ["--kubeconfig", &config, "--publish-service", "weir-system/weir", "--gateway-service-type", "LoadBalancer"];
     let lease = ["--leader-election-id", "weir", "--leader-election-namespace", "weir-system"];
     let gateway = Gateway::ready(&kube, 21, &[&arguments[..], &lease[..]].concat());

@@ -100,6 +100,20 @@ pub fn as_service_account(kube: &Kube, namespace: &str, name: &str, folder: &Pat
     file.to_str().unwrap().into()
 }
 
+/// Waits until a service account may do this: the API server hears of roles a little later than it stores them.
+#[track_caller]
+pub fn permitted(kube: &Kube, namespace: &str, name: &str, what: &Value) {
+    let user = format!("system:serviceaccount:{namespace}:{name}");
+    let groups = ["system:serviceaccounts", "system:authenticated"];
+    let review = json!({ "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+        "spec": { "user": user, "groups": groups, "resourceAttributes": what } });
+    eventually(&format!("{user} may {what}"), || {
+        let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+        let answer = kube.api("POST", path, "application/json", review.to_string().as_bytes()).unwrap();
+        (answer.json()["status"]["allowed"] == true).then_some(())
+    });
+}
+
 fn collect(from: impl Read + Send + 'static, into: Arc<Mutex<Vec<String>>>) {
     std::thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
@@ -298,6 +312,8 @@ subjects: [{{kind: ServiceAccount, name: weir, namespace: refused}}]
     kube.apply(&role(most));
     let folder = tempfile::tempdir().unwrap();
     let file = as_service_account(kube, "refused", "weir", folder.path());
+    let gateways = json!({ "verb": "watch", "group": "gateway.networking.k8s.io", "resource": "gateways", "namespace": "refused" });
+    permitted(kube, "refused", "weir", &gateways);
     let gateway = Gateway::start(kube, 15, &["--namespace", "refused", "--kubeconfig", &file]);
     gateway.says(&["error", "cannot watch resource \"httproutes\"", "in the namespace \"refused\"", "grant get, list and watch"]);
     // An API without any permission is left out.

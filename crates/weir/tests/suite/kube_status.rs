@@ -24,6 +24,12 @@ fn writes(kube: &Kube, part: &str) -> usize {
     kube.audit().iter().filter(ours).count()
 }
 
+/// Waits for this number of them: a write is seen before it is logged.
+#[track_caller]
+fn wrote(kube: &Kube, part: &str, count: usize) {
+    eventually(&format!("{count} writes of {part}"), || (writes(kube, part) == count).then_some(()));
+}
+
 #[test]
 fn statuses_say_what_became_of_objects() {
     let kube = Kube::shared();
@@ -91,13 +97,13 @@ fn equal_statuses_are_not_written() {
     };
     let gateway = Gateway::ready(kube, 22, &["--namespace", "thrifty"]);
     eventually("all routes are accepted", all_said);
-    assert_eq!(writes(kube, "/namespaces/thrifty/httproutes"), 50);
+    wrote(kube, "/namespaces/thrifty/httproutes", 50);
     // One that is edited, and one that says the same as before.
     kube.apply(&(route("thrifty", "r1", "other.test") + &route("thrifty", "r2", "r2.test")));
     eventually("the edit is seen", || {
         (object(kube, "thrifty", "httproutes/r1")["status"]["parents"][0]["conditions"][0]["observedGeneration"] == 2).then_some(())
     });
-    assert_eq!(writes(kube, "/namespaces/thrifty/httproutes"), 51);
+    wrote(kube, "/namespaces/thrifty/httproutes", 51);
     drop(gateway);
     let of_gateway = writes(kube, "/namespaces/thrifty/gateways");
     let again = Gateway::ready(kube, 22, &["--namespace", "thrifty"]);
@@ -107,7 +113,7 @@ fn equal_statuses_are_not_written() {
     eventually("the new route is accepted", || {
         (condition(&object(kube, "thrifty", "httproutes/new")["status"]["parents"][0], "Accepted") == "True/Accepted").then_some(())
     });
-    assert_eq!(writes(kube, "/namespaces/thrifty/httproutes"), 52);
+    wrote(kube, "/namespaces/thrifty/httproutes", 52);
     assert!(writes(kube, "/namespaces/thrifty/gateways") <= of_gateway + 1, "at most for the number of its routes");
 }
 
@@ -137,7 +143,7 @@ fn one_of_several_gateways_writes() {
     });
     first.answers("b.test", 302);
     assert_eq!(address(), "192.0.2.2", "a gateway that was stopped writes although another one leads");
-    assert_eq!(writes(kube, "/namespaces/led/httproutes"), written + 1);
+    wrote(kube, "/namespaces/led/httproutes", written + 1);
     // It gives the Lease up when it ends.
     second.signal("TERM");
     eventually("the first one takes over", || (address() == "192.0.2.1").then_some(()));

@@ -30,7 +30,7 @@ fn files_come_change_break_and_go() {
     };
     eventually("the change", || (location(&mut c, "one.test").1 == "http://b.test/").then_some(()));
     // 50 ms are the aim; this only notices when something waits for a tick.
-    assert!(closed.elapsed() < Duration::from_secs(10), "{:?}", closed.elapsed());
+    assert!(closed.elapsed() < Duration::from_secs(30), "{:?}", closed.elapsed());
 
     weir.write("two.yaml", &redirect("two", "c.test"));
     eventually("the new file", || (location(&mut c, "two.test").1 == "http://c.test/").then_some(()));

@@ -18,7 +18,7 @@ fn start(annotations: &str) -> Weir {
 
 #[test]
 fn responses_say_what_is_left() {
-    let weir = start("higress.io/route-limit-rpm: '5', higress.io/route-limit-burst-multiplier: '2'");
+    let weir = start("higress.io/route-limit-rpm: '1', higress.io/route-limit-burst-multiplier: '10'");
     let mut c = Connection::open(weir.address()).unwrap();
     for sent in 1..=10 {
         let answer = c.request("GET", "h.test", "/", &[], b"").unwrap();
@@ -26,7 +26,7 @@ fn responses_say_what_is_left() {
         assert_eq!(answer.status, 200);
         assert_eq!((answer.header("x-ratelimit-limit"), answer.header("x-ratelimit-remaining")), (Some("10"), Some(&*left)));
         let reset: u64 = answer.header("x-ratelimit-reset").unwrap().parse().unwrap();
-        assert!(if sent < 10 { reset == 0 } else { (1..=12).contains(&reset) }, "{sent}: {reset}");
+        assert!(if sent < 10 { reset == 0 } else { (1..=60).contains(&reset) }, "{sent}: {reset}");
     }
     let refused = c.request("GET", "h.test", "/", &[], b"").unwrap();
     assert_eq!((refused.status, &*refused.body), (429, "local_rate_limited"));

@@ -130,7 +130,9 @@ const WITH_ARGUMENTS: &[(&str, Want, Want)] = &[
     ("COMMON_DURATION(US_CX_BEG:US_CX_END:ns)", Number(1, LONG * 1_000_000), Missing),
     ("COMMON_DURATION(US_CX_BEG:US_HS_END:ns)", Missing, Missing),
     ("COMMON_DURATION(US_TX_BEG:US_TX_END:us)", Number(0, LONG * 1000), Number(0, LONG * 1000)),
-    ("COMMON_DURATION(US_TX_END:US_RX_BEG:ms)", Number(50, LONG), Number(50, LONG)),
+    // The worker may read the clock for an end long after it.
+    ("COMMON_DURATION(US_TX_BEG:US_RX_BEG:ms)", Number(50, LONG), Number(50, LONG)),
+    ("COMMON_DURATION(US_TX_END:US_RX_BEG:ms)", Number(0, LONG), Number(0, LONG)),
     ("COMMON_DURATION(US_RX_BEG:US_RX_END:us)", Number(0, LONG * 1000), Number(0, LONG * 1000)),
     ("COMMON_DURATION(DS_TX_BEG:DS_TX_END:us)", Number(0, LONG * 1000), Number(0, LONG * 1000)),
     ("GRPC_STATUS", Missing, Missing),
@@ -234,7 +236,8 @@ fn every_operator_says_what_happened() {
         let start = format!("begin {id}|");
         eventually(&format!("the record of {id}"), || {
             let text = fs::read_to_string(&file).unwrap_or_default();
-            Some(text.lines().find_map(|l| l.strip_prefix(&start))?.replace("outbound|80||up.test", "outbound!80!!up.test"))
+            let whole = text.rsplit_once('\n')?.0;
+            Some(whole.lines().find_map(|l| l.strip_prefix(&start))?.replace("outbound|80||up.test", "outbound!80!!up.test"))
         })
     };
     let headers = "user-agent: a client\r\nx-echo-status: 201\r\nconnection: close\r\n";
@@ -342,7 +345,7 @@ fn a_log_goes_on_in_a_new_file_and_may_be_off() {
     let blocks = weir.stat("filesystem.write_failed");
     assert_eq!(weir.get("h", "/lost").status, 200);
     eventually("the next one", || (weir.stat("filesystem.write_failed") > blocks).then_some(()));
-    assert_eq!(weir.stat("server.access_log_dropped"), 2);
+    eventually("both are counted", || (weir.stat("server.access_log_dropped") == 2).then_some(()));
     // Said once, not for each record.
     assert_eq!(weir.says("cannot write access log /dev/full: No space left on device").len(), 1, "{}", weir.printed());
     let weir = Start::new().file("gateway.yaml", TO_ECHO).arg("--access-log").arg("off").run();

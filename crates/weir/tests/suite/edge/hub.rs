@@ -13,16 +13,51 @@ pub const JSON: (&str, &str) = ("accept", "application/json");
 pub const PROTOBUF: (&str, &str) = ("accept", "application/vnd.kubernetes.protobuf,application/json");
 pub const TABLE: (&str, &str) = ("accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json");
 
-pub type Watch = Connection<TcpStream>;
+/// A watch through a hub, and what it has brought.
+pub struct Watch {
+    hub: SocketAddr,
+    path: String,
+    connection: Connection<TcpStream>,
+    seen: String,
+}
 
-/// What a watch has brought when `part` has come.
+impl Watch {
+    fn open(hub: SocketAddr, path: &str) -> Watch {
+        let connection = eventually(path, || {
+            let mut connection = open(hub);
+            connection.send(format!("GET {path} HTTP/1.1\r\nhost: hub\r\naccept: application/json\r\n\r\n")).unwrap();
+            (connection.head().unwrap().status == 200).then_some(connection)
+        });
+        Watch { hub, path: path.into(), connection, seen: String::new() }
+    }
+
+    /// Reads to its end.
+    pub fn ends(mut self) {
+        while self.connection.chunk().is_ok_and(|piece| piece.is_some()) {}
+    }
+}
+
+/// What a watch has brought when `part` has come. It ends where the link counts as down for a moment, and then begins again.
 #[track_caller]
 pub fn until(watch: &mut Watch, part: &str) -> String {
-    let mut seen = String::new();
-    while !seen.contains(part) {
-        seen += &String::from_utf8(watch.chunk().unwrap().unwrap_or_else(|| panic!("the watch ended without {part}: {seen}"))).unwrap();
-    }
-    seen
+    eventually(part, || {
+        while !watch.seen.contains(part) {
+            match watch.connection.chunk() {
+                Ok(Some(piece)) => watch.seen += &String::from_utf8(piece).unwrap(),
+                Ok(None) | Err(_) => {
+                    *watch = Watch::open(watch.hub, &watch.path);
+                    return None;
+                }
+            }
+        }
+        Some(watch.seen.clone())
+    })
+}
+
+fn open(hub: SocketAddr) -> Connection<TcpStream> {
+    let io = TcpStream::connect(hub).unwrap();
+    io.set_read_timeout(Some(PATIENCE)).unwrap();
+    Connection::over(io)
 }
 
 /// The way from a hub to the API server.
@@ -122,17 +157,12 @@ impl Edge {
         self.printed.lock().unwrap().clone()
     }
 
-    pub fn open(&self) -> Watch {
-        let io = TcpStream::connect(self.address).unwrap();
-        io.set_read_timeout(Some(PATIENCE)).unwrap();
-        Connection::over(io)
+    pub fn open(&self) -> Connection<TcpStream> {
+        open(self.address)
     }
 
     pub fn watch(&self, path: &str) -> Watch {
-        let mut watch = self.open();
-        watch.send(format!("GET {path} HTTP/1.1\r\nhost: hub\r\naccept: application/json\r\n\r\n")).unwrap();
-        assert_eq!(watch.head().unwrap().status, 200);
-        watch
+        Watch::open(self.address, path)
     }
 
     pub fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
@@ -143,11 +173,22 @@ impl Edge {
         self.open().request(method, "hub", path, headers, body).unwrap_or_else(|e| panic!("{path}: {e}: {:?}", self.printed()))
     }
 
-    /// A list or an object that the API server answers. It is kept beside the client.
+    /// An answer of the API server, which is kept beside the client.
+    #[track_caller]
     pub fn kept(&self, path: &str, accept: (&str, &str)) -> Answer {
-        let answer = self.get(path, &[accept]);
-        assert_eq!(answer.status, 200, "{path}: {answer:?}");
-        answer
+        self.kept_for(path, &[accept])
+    }
+
+    #[track_caller]
+    pub fn kept_for(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let is_new = |answer: &Answer| answer.status == 200 && answer.header("weir-cache").is_none();
+        eventually(path, || Some(self.get(path, headers)).filter(is_new))
+    }
+
+    /// The same without the API server, once it was kept.
+    #[track_caller]
+    pub fn offline(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        eventually(path, || Some(self.get(path, headers)).filter(|answer| answer.status == 200))
     }
 
     /// As by a crash.
