@@ -35,6 +35,8 @@ pub struct Access {
     pub gateway_service: Option<GatewayService>,
     /// The Lease by which one of several gateways writes statuses. Its namespace may be empty, for that of the Pod or the context.
     pub lease: LeaseName,
+    /// How long the API server keeps events.
+    pub event_ttl: Duration,
 }
 
 /// Where a Service is.

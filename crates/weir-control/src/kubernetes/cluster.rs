@@ -65,7 +65,7 @@ impl Cluster {
         let _ = stats.0.set(Arc::downgrade(&shared));
         let options = WriterOptions { lease: access.lease, addresses: access.addresses, service: access.service, gateway_services: false };
         let (leader, lease) = (Arc::new(Leader::default()), options.lease.clone());
-        let events = events::run(client.clone(), shared.clone(), status.clone(), leader.clone());
+        let events = events::run(client.clone(), shared.clone(), status.clone(), leader.clone(), access.event_ttl);
         let services = access.gateway_service.zip(options.service.clone()).zip(target_ports);
         let services = services.map(|((options, front), target_ports)| GatewayServices {
             client: client.clone(),

@@ -1,7 +1,7 @@
 //! `weir gateway`.
 use super::{
     paths::present,
-    run::{Objects, Serve},
+    run::{Objects, Serve, duration},
 };
 use crate::run::Source;
 use anyhow::Result;
@@ -13,6 +13,7 @@ use std::{
     ops::RangeInclusive,
     path::{self, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 use weir_control::{
     Sources,
@@ -76,6 +77,9 @@ pub struct Args {
     /// The namespace of that Lease [default: that of the Pod, or of the context]
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     leader_election_namespace: String,
+    /// How long the API server keeps events (its flag of this name). Those that are still true are renewed after half of it
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = event_ttl)]
+    event_ttl: Duration,
     #[command(flatten)]
     objects: Objects,
     #[command(flatten)]
@@ -100,6 +104,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         service: args.publish_service,
         gateway_service,
         lease: LeaseName { namespace: args.leader_election_namespace, name: args.leader_election_id },
+        event_ttl: args.event_ttl,
     };
     let connection = Connection::open(&access)?;
     let target_ports = connection.target_ports();
@@ -107,6 +112,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let options = weir_control::Options { needs_class: true, target_ports, file_references: args.allow_file_references, ..options };
     let cluster = Some(Box::new(connection));
     args.serve.run(Source::Objects(Sources { paths: args.file, cluster }), options)
+}
+
+fn event_ttl(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|ttl| if ttl < Duration::from_secs(1) { Err("write at least 1s".into()) } else { Ok(ttl) })
 }
 
 fn service_type() -> impl TypedValueParser<Value = ServiceType> {

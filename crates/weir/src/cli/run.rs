@@ -337,7 +337,7 @@ pub fn upstream(text: &str) -> Result<Url, String> {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     weir_config::reader::duration(text).ok_or_else(|| "write it as 30s, 1m30s or 500ms".into())
 }
 

@@ -67,4 +67,12 @@ fn events_name_what_is_not_supported() {
     eventually("an event for the new one", || events(kube, name).iter().any(|e| e.starts_with("Ingress/fourth ")).then_some(()));
     assert_eq!(events(kube, name).len(), 4);
     drop(again);
+    // What is still true is renewed before the server removes it.
+    let _renews = Gateway::ready(kube, 51, &["--namespace", name, "--event-ttl", "2s"]);
+    let counts = || {
+        let list = kube.object(&format!("/apis/events.k8s.io/v1/namespaces/{name}/events")).unwrap();
+        list["items"].as_array().unwrap().iter().map(|e| e["series"]["count"].as_u64().unwrap_or(1)).collect::<Vec<u64>>()
+    };
+    let counts = eventually("all are renewed", || Some(counts()).filter(|counts| counts.iter().all(|count| *count >= 3)));
+    assert_eq!(counts.len(), 4);
 }

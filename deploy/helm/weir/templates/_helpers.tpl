@@ -62,7 +62,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 # Events for what is found about objects whose status has no conditions.
 - apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create]
+  verbs: [create, patch]
 {{- if .Values.apis.istio }}
 - apiGroups: [networking.istio.io]
   resources: [gateways, virtualservices]

@@ -1,7 +1,7 @@
 //! Events (events.k8s.io/v1) for what is found about objects whose status has no conditions: `kubectl describe` shows them.
 //!
 //! The name of an event is made of its object and content, so that the server refuses one that is there already: neither a restart nor
-//! another leader writes it again.
+//! another leader writes it again. The server removes an event after some time. One that is still true is renewed before, as a series.
 use super::{leader::Leader, queue::Queue};
 use crate::{
     kubernetes::{client::text, fetched::Served, own, state::Shared},
@@ -11,19 +11,19 @@ use crate::{
 use k8s_openapi::jiff::{Timestamp, fmt::strtime};
 use kube::{
     Api, Client,
-    api::{ApiResource, DynamicObject, ListParams, PostParams},
+    api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 use tokio::time::sleep_until;
 use weir_config::diagnostic::{Diagnostic, Severity};
 
-/// Between two objects that events are written for: at most 20 in a second.
+/// Between two events: at most 20 in a second.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Events for one object.
 const MAX_EVENTS: usize = 10;
@@ -40,20 +40,22 @@ fn has_events(kind: Kind) -> bool {
     kind == Kind::Ingress || kind.info().namespaced && !own::is_written(kind) && !is_passing
 }
 
-/// Writes events for as long as the process lives, while it leads.
-pub async fn run(client: Client, shared: Arc<Shared>, status: Status, leader: Arc<Leader>) {
+/// Writes events for as long as the process lives, while it leads. `ttl`: how long the server keeps them.
+pub async fn run(client: Client, shared: Arc<Shared>, status: Status, leader: Arc<Leader>, ttl: Duration) {
     let (mut changes, mut leads) = (status.stream(), leader.changes());
-    let (mut queue, mut recorder) = (Queue::default(), Recorder { client, shared, leader: leader.clone(), written: HashMap::new() });
+    let mut recorder = Recorder { client, shared, leader: leader.clone(), renew: ttl / 2, written: HashMap::new() };
+    let mut queue = Queue::default();
     let mut free = Instant::now();
     loop {
         if leader.leads()
             && Instant::now() >= free
             && let Some(key) = queue.next(Instant::now())
         {
-            let done = recorder.record(&key, status.status(&key)).await;
+            let mut writes = 0;
+            let done = recorder.record(&key, status.status(&key), &mut writes).await;
             recorder.shared.event_trouble(done.as_ref().err().map(text));
-            queue.done(key, done.is_err().then(Queue::retry));
-            free = Instant::now() + PAUSE;
+            queue.done(key, done.unwrap_or_else(|_| Some(Queue::retry())));
+            free = Instant::now() + PAUSE * writes.max(1);
         }
         let next = if queue.is_waiting() { Some(free) } else { queue.wakes() }.filter(|_| leader.leads());
         tokio::select! {
@@ -64,55 +66,94 @@ pub async fn run(client: Client, shared: Arc<Shared>, status: Status, leader: Ar
     }
 }
 
+/// The events of an object.
+#[derive(Default)]
+struct Written {
+    /// When each was last written, and how often, by digest.
+    events: BTreeMap<u64, (Instant, u32)>,
+    /// When the object comes again to have them renewed.
+    due: Option<Instant>,
+}
+
+/// What to do about an event.
+#[derive(Debug, PartialEq)]
+enum Step {
+    Create,
+    /// With the count of the series.
+    Renew(u32),
+    Nothing,
+}
+
+impl Written {
+    fn step(&self, digest: u64, renew: Duration, now: Instant) -> Step {
+        match self.events.get(&digest) {
+            None => Step::Create,
+            Some((at, count)) if *at + renew <= now => Step::Renew(count + 1),
+            Some(_) => Step::Nothing,
+        }
+    }
+
+    /// When the object is to come again; `None` where that is known already.
+    fn schedule(&mut self, renew: Duration, now: Instant) -> Option<Instant> {
+        if self.due.is_some_and(|due| due > now) {
+            return None;
+        }
+        self.due = self.events.values().map(|(at, _)| *at + renew).min();
+        self.due
+    }
+}
+
 struct Recorder {
     client: Client,
     shared: Arc<Shared>,
     leader: Arc<Leader>,
-    /// What was written for the objects that something is found about now, by digest.
-    written: HashMap<Key, BTreeSet<u64>>,
+    /// After this time an event is written again.
+    renew: Duration,
+    /// Of the objects that something is found about now.
+    written: HashMap<Key, Written>,
 }
 
 impl Recorder {
-    /// Writes what is new about an object.
-    async fn record(&mut self, key: &Key, of: Option<ObjectStatus>) -> kube::Result<()> {
+    /// Writes what is new about an object, and what is to be renewed; counts in `writes`. Returns when it is to come again.
+    async fn record(&mut self, key: &Key, of: Option<ObjectStatus>, writes: &mut u32) -> kube::Result<Option<Instant>> {
         let findings = of.as_ref().map(noted).unwrap_or_default();
-        let digests: BTreeSet<u64> = findings.iter().map(|finding| digest(finding)).collect();
-        let before = self.written.remove(key).unwrap_or_default();
+        let mut written = self.written.remove(key).unwrap_or_default();
         if findings.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
-        let mut written: BTreeSet<u64> = before.intersection(&digests).copied().collect();
-        let done = self.write(key, &findings, &mut written).await;
+        let digests: Vec<u64> = findings.iter().map(|finding| digest(finding)).collect();
+        written.events.retain(|digest, _| digests.contains(digest));
+        let done = self.write(key, &findings, &mut written, writes).await;
+        let due = done.map(|()| written.schedule(self.renew, Instant::now()));
         self.written.insert(key.clone(), written);
-        done
+        due
     }
 
-    async fn write(&self, key: &Key, findings: &[Arc<Diagnostic>], written: &mut BTreeSet<u64>) -> kube::Result<()> {
-        if findings.iter().all(|finding| written.contains(&digest(finding))) {
+    async fn write(&self, key: &Key, findings: &[Arc<Diagnostic>], written: &mut Written, writes: &mut u32) -> kube::Result<()> {
+        let steps: Vec<(&Diagnostic, Step)> =
+            findings.iter().map(|finding| (&**finding, written.step(digest(finding), self.renew, Instant::now()))).collect();
+        if steps.iter().all(|(_, step)| *step == Step::Nothing) {
             return Ok(());
         }
         // An object of a file is in no cluster.
         let Some(served) = self.shared.served(key) else { return Ok(()) };
         let Some(uid) = self.uid(served, key).await? else { return Ok(()) };
         let events: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &resource());
-        for finding in findings {
-            let digest = digest(finding);
-            if written.contains(&digest) {
-                continue;
-            }
+        for (finding, step) in steps {
             if !self.leader.leads() {
                 return Ok(());
             }
-            let event = event(served, key, &uid, finding, Timestamp::now());
-            match serde_json::from_value(event).map_err(kube::Error::SerdeError) {
-                Ok(object) => match events.create(&PostParams::default(), &object).await {
-                    Ok(_) => _ = self.shared.counters.events.fetch_add(1, Ordering::Relaxed),
-                    Err(kube::Error::Api(status)) if status.is_already_exists() => {}
-                    Err(e) => return Err(e),
-                },
-                Err(e) => return Err(e),
-            }
-            written.insert(digest);
+            let count = match step {
+                Step::Nothing => continue,
+                Step::Renew(count) if renew(&events, key, &uid, finding, count).await? => count,
+                Step::Create | Step::Renew(_) => {
+                    create(&events, event(served, key, &uid, finding, Timestamp::now())).await?;
+                    1
+                }
+            };
+            *writes += 1;
+            self.shared.counters.events.fetch_add(1, Ordering::Relaxed);
+            written.events.insert(digest(finding), (Instant::now(), count));
         }
         Ok(())
     }
@@ -123,6 +164,24 @@ impl Recorder {
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &resource);
         let found = api.list_metadata(&ListParams::default().fields(&format!("metadata.name={}", key.name))).await?;
         Ok(found.items.into_iter().next().and_then(|object| object.metadata.uid))
+    }
+}
+
+/// One that is there already is as good.
+async fn create(events: &Api<DynamicObject>, event: Value) -> kube::Result<()> {
+    let event = serde_json::from_value(event).map_err(kube::Error::SerdeError)?;
+    match events.create(&PostParams::default(), &event).await {
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+        created => created.map(drop),
+    }
+}
+
+/// False where the server has removed it.
+async fn renew(events: &Api<DynamicObject>, key: &Key, uid: &str, finding: &Diagnostic, count: u32) -> kube::Result<bool> {
+    let series = json!({ "series": { "count": count, "lastObservedTime": micro_time(Timestamp::now()) } });
+    match events.patch(&name(key, uid, finding), &PatchParams::default(), &Patch::Merge(series)).await {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
+        renewed => renewed.map(|_| true),
     }
 }
 
@@ -168,17 +227,26 @@ fn note(finding: &Diagnostic) -> String {
     note
 }
 
-fn event(served: Served, key: &Key, uid: &str, finding: &Diagnostic, now: Timestamp) -> Value {
-    let Served { info, version } = served;
+/// The name of an event.
+fn name(key: &Key, uid: &str, finding: &Diagnostic) -> String {
     // Another object of the same name has events of its own.
     let of_uid: String = uid.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
     // A name has up to 253 characters.
     let name: String = key.name.chars().take(200).collect();
+    format!("{name}.{of_uid}{:016x}", digest(finding))
+}
+
+fn micro_time(at: Timestamp) -> String {
+    strtime::format("%Y-%m-%dT%H:%M:%S.%6fZ", at).unwrap_or_default()
+}
+
+fn event(served: Served, key: &Key, uid: &str, finding: &Diagnostic, now: Timestamp) -> Value {
+    let Served { info, version } = served;
     json!({
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
-        "metadata": { "name": format!("{name}.{of_uid}{:016x}", digest(finding)), "namespace": &*key.namespace },
-        "eventTime": strtime::format("%Y-%m-%dT%H:%M:%S.%6fZ", now).unwrap_or_default(),
+        "metadata": { "name": name(key, uid, finding), "namespace": &*key.namespace },
+        "eventTime": micro_time(now),
         "type": "Warning",
         "reason": finding.reason,
         "note": note(finding),
@@ -216,6 +284,24 @@ mod tests {
         assert!(others.iter().all(|other| *other != first), "{others:?}");
         let long = Diagnostic::warning("UnsupportedAnnotation", "ö".repeat(2000));
         assert_eq!(note(&long).len(), MAX_NOTE);
+    }
+
+    #[test]
+    fn what_is_still_true_is_renewed_in_time() {
+        const RENEW: Duration = Duration::from_secs(30);
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut written = Written::default();
+        assert_eq!((written.step(1, RENEW, start), written.schedule(RENEW, start)), (Step::Create, None));
+        written.events.insert(1, (start, 1));
+        assert_eq!(written.schedule(RENEW, start), Some(at(30)));
+        // Another one is found: the object comes again for the first one, and then for the second.
+        assert_eq!((written.step(1, RENEW, at(10)), written.step(2, RENEW, at(10))), (Step::Nothing, Step::Create));
+        written.events.insert(2, (at(10), 1));
+        assert_eq!(written.schedule(RENEW, at(10)), None, "it is scheduled once");
+        assert_eq!((written.step(1, RENEW, at(30)), written.step(2, RENEW, at(30))), (Step::Renew(2), Step::Nothing));
+        written.events.insert(1, (at(30), 2));
+        assert_eq!(written.schedule(RENEW, at(30)), Some(at(40)));
     }
 
     #[test]

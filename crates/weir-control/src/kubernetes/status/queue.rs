@@ -44,13 +44,14 @@ impl Queue {
         Instant::now() + RETRY
     }
 
-    /// One is done; it comes again at `later`, or as soon as something changes.
+    /// One is done; it comes again at `later`, and as soon as something changes.
     pub fn done(&mut self, key: Key, later: Option<Instant>) {
         self.busy.remove(&key);
+        if let Some(later) = later {
+            self.later.entry(later).or_default().insert(key.clone());
+        }
         if self.again.remove(&key) {
             self.add(key);
-        } else if let Some(later) = later {
-            self.later.entry(later).or_default().insert(key);
         }
     }
 
