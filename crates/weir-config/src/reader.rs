@@ -116,6 +116,11 @@ impl Reader {
     pub fn first_error(&self) -> Option<String> {
         self.found.borrow().iter().find(|d| d.severity == Severity::Error).map(|d| d.message.clone())
     }
+    /// The fields that errors were found at.
+    pub fn errors<T>(&self, take: impl FnOnce(&mut dyn Iterator<Item = &str>) -> T) -> T {
+        let found = self.found.borrow();
+        take(&mut found.iter().filter(|d| d.severity == Severity::Error).map(|d| &*d.field))
+    }
     /// Takes what was found so far.
     pub fn take(&self) -> Vec<Diagnostic> {
         self.found.take()

@@ -90,6 +90,7 @@ impl Object {
             Spec::WasmPlugin(plugin) => matches!(plugin.code, plugin::Code::Unusable(_)),
             Spec::Ingress(ingress) => ingress.closed,
             Spec::AuthorizationPolicy(policy) => policy.closed,
+            Spec::HttpRoute(route) => route.is_partial(),
             _ => false,
         }
     }
@@ -220,6 +221,12 @@ fn decode_object(reader: &Reader, root: reader::Object<'_>, info: &'static KindI
             ingress.closed = true;
             let stand_in = object(Spec::Ingress(ingress));
             Decoded::Broken(key, Some(stand_in))
+        }
+        // The other rules serve. A request for one with an error must not be left to a wider rule.
+        (Some(Spec::HttpRoute(route)), Some(_)) => {
+            let rest = reader.errors(|fields| route.without(fields));
+            let stand_in = rest.map(|rest| object(Spec::HttpRoute(Box::new(rest))));
+            Decoded::Broken(key, stand_in)
         }
         // What it guards must not be open.
         (Some(Spec::AuthorizationPolicy(mut policy)), Some(_)) => {

@@ -38,7 +38,7 @@ fn has_conditions(kind: Kind) -> bool {
 
 /// Conditions that are true when something is wrong.
 fn is_negative(kind: &str) -> bool {
-    matches!(kind, "Conflicted" | "InsecureFrontendValidationMode")
+    matches!(kind, "Conflicted" | "InsecureFrontendValidationMode" | "PartiallyInvalid")
 }
 
 /// The listeners of a Gateway or ListenerSet.
@@ -70,7 +70,11 @@ pub fn conditions(object: Option<&Object>, translated: &[Condition], pending: bo
         }
         shown
     });
-    shown.collect()
+    let mut shown: Vec<Condition> = shown.collect();
+    // It says something of routes that are accepted only.
+    let accepted: Vec<Scope> = shown.iter().filter(|c| c.kind == "Accepted" && c.status).map(|c| c.scope.clone()).collect();
+    shown.retain(|c| c.kind != "PartiallyInvalid" || accepted.contains(&c.scope));
+    shown
 }
 
 /// Whether the status of an object is Weir's to write: not that of a Gateway of another controller's class.
@@ -103,7 +107,9 @@ fn contradiction<'a>(object: &Object, of: &Condition, pending: bool, found: &[Fo
         let reason = if f.finding.reason == "ListenFailed" { "AddressNotUsable" } else { f.finding.reason };
         Contradiction { reason, finding: Some(f.finding) }
     };
+    let is_partial = matches!(&object.spec, Spec::HttpRoute(route) if route.is_partial());
     if of.kind == "Accepted"
+        && !is_partial
         && let Some(rejected) = found.iter().find(|f| f.rejects())
     {
         return Some(because(rejected));
@@ -150,6 +156,9 @@ fn message(object: Option<&Object>, of: &Condition, all: &[Condition], found: &[
     if of.status != is_negative(of.kind) {
         return sentence(of.kind, of.status, of.reason, &of.scope).into();
     }
+    if let ("PartiallyInvalid", Some(Spec::HttpRoute(route))) = (of.kind, object.map(|o| &o.spec)) {
+        return dropped(&route.refused_rules(), found).into();
+    }
     let field = field(object, &of.scope);
     let here = |f: &&Found<'_>| field.is_empty() || f.finding.field.starts_with(&field);
     let with = |reason: &'static str| move |f: &&Found<'_>| f.finding.reason == reason;
@@ -161,6 +170,20 @@ fn message(object: Option<&Object>, of: &Condition, all: &[Condition], found: &[
         Some(f) => f.finding.text().into(),
         None => sentence(of.kind, of.status, of.reason, &of.scope).into(),
     }
+}
+
+/// Which rules of a route are dropped, and why. Gateway API prescribes how the text begins.
+fn dropped(rules: &[usize], found: &[Found<'_>]) -> String {
+    let numbers: Vec<String> = rules.iter().map(usize::to_string).collect();
+    let mut text = format!("Dropped Rule(s) {}: their requests are refused", numbers.join(", "));
+    for rule in rules {
+        let field = format!("spec.rules[{rule}].");
+        let why = |f: &&Found<'_>| f.finding.severity == Severity::Error || f.finding.reason == "UnsupportedValue";
+        if let Some(f) = found.iter().filter(|f| f.finding.field.starts_with(&field)).find(why) {
+            text += &format!("; {}: {}", f.finding.field, f.finding.text());
+        }
+    }
+    text
 }
 
 /// The path of the field that a part of the status belongs to; empty for the object.

@@ -216,3 +216,42 @@ fn a_plugin_whose_code_is_missing_is_said_once() {
     edit(vec![]);
     assert_eq!((words(), status.errors()), ("tried".into(), 1));
 }
+
+#[test]
+fn rules_that_are_refused_are_said_of_the_route() {
+    const GOOD: &str = "{matches: [{path: {value: /good}}]}";
+    const WRONG: &str = "{matches: [{path: {type: RegularExpression, value: '('}}]}";
+    const UNSUPPORTED: &str = "{filters: [{type: ExtensionRef, extensionRef: {group: g, kind: K, name: n}}]}";
+    let accepted = "Accepted true Accepted: The route is attached to this parent";
+    let dropped = "PartiallyInvalid true UnsupportedValue: Dropped Rule(s) ";
+    // The rules, and how each condition begins.
+    let table: [(&[&str], &[&str]); 5] = [
+        (&[GOOD, GOOD], &[accepted]),
+        (&[GOOD, WRONG], &[accepted, &format!("{dropped}1: their requests are refused; spec.rules[1].matches[0].path.value: ")]),
+        (
+            &[WRONG, UNSUPPORTED, GOOD],
+            &[accepted, &format!("{dropped}0, 1: their requests are refused; spec.rules[0].matches[0].path.value: ")],
+        ),
+        // Nothing is left.
+        (&[WRONG], &["Accepted false InvalidValue: is not a regular expression"]),
+        (&[UNSUPPORTED], &["Accepted false UnsupportedValue: the filter ExtensionRef is not supported"]),
+    ];
+    for (rules, want) in table {
+        let (gateway, _) = GATEWAY.split_once("---").unwrap();
+        let route = format!(
+            "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r}}\nspec: {{parentRefs: [{{name: gw}}], rules: [{}]}}\n",
+            rules.join(", ")
+        );
+        let (status, _dir, control) = board(&format!("{gateway}{route}"));
+        status.apply_verdicts(VerdictChanges { revision: 1, ..VerdictChanges::default() });
+        let shown = status.conditions(&Key::new(Kind::HttpRoute, "default", "r"));
+        let shown: Vec<String> = shown
+            .iter()
+            .filter(|c| c.kind != "ResolvedRefs")
+            .map(|c| format!("{} {} {}: {}", c.kind, c.status, c.reason, c.message))
+            .collect();
+        assert!(shown.len() == want.len() && shown.iter().zip(want).all(|(s, w)| s.starts_with(w)), "{rules:?}: {shown:#?}");
+        // A version in error is reported as such, whatever of it serves.
+        assert_eq!(control.findings().iter().any(|f| f.severity == weir_config::diagnostic::Severity::Error), rules.contains(&WRONG));
+    }
+}

@@ -148,3 +148,24 @@ fn one_of_several_gateways_writes() {
     second.signal("TERM");
     eventually("the first one takes over", || (address() == "192.0.2.1").then_some(()));
 }
+
+#[test]
+fn a_route_serves_by_its_valid_rules() {
+    let kube = Kube::shared();
+    let wrong = "rules: [{matches: [{path: {value: /wrong}}, {path: {type: RegularExpression, value: '(?P<'}}]}, {filters";
+    kube.apply(&(base("partly") + &route("partly", "a", "a.test").replace("rules: [{filters", wrong)));
+    let gateway = Gateway::ready(kube, 25, &["--namespace", "partly"]);
+    gateway.answers("a.test", 302);
+    // What the invalid rule also matches is not left to the wider one.
+    let answer = kube.get("10.245.0.25:80", "a.test", "/wrong").unwrap();
+    assert_eq!(answer.status, 500, "{answer:?}");
+    let parent = || object(kube, "partly", "httproutes/a")["status"]["parents"][0].clone();
+    eventually("the status names the rule", || (condition(&parent(), "PartiallyInvalid") == "True/UnsupportedValue").then_some(()));
+    let parent_now = parent();
+    assert_eq!(condition(&parent_now, "Accepted"), "True/Accepted");
+    let message = parent_now["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "PartiallyInvalid").unwrap()["message"].clone();
+    assert!(message.as_str().unwrap().starts_with("Dropped Rule(s) 0: "), "{message}");
+    kube.apply(&route("partly", "a", "a.test"));
+    eventually("the condition is gone", || (condition(&parent(), "PartiallyInvalid") == "-").then_some(()));
+    gateway.says(&["error", "spec.rules[0].matches[1].path", "HTTPRoute/partly/a"]);
+}

@@ -20,6 +20,8 @@ pub struct Filters {
     pub cors: Option<Arc<Cors>>,
     /// There is a filter that cannot be applied. It must not be skipped: requests are answered with 500.
     pub refused: bool,
+    /// The rule has errors: it is refused while the other rules of its route serve.
+    pub invalid: bool,
 }
 
 #[derive(Clone, Copy)]

@@ -111,6 +111,30 @@ pub struct Backend {
     pub filters: Option<Arc<Filters>>,
 }
 
+impl HttpRoute {
+    /// The rules whose requests are refused, by their numbers: they have errors, or filters that are not supported.
+    pub fn refused_rules(&self) -> Vec<usize> {
+        let refused = |rule: &Rule| rule.filters.as_ref().is_some_and(|filters| filters.refused);
+        self.rules.iter().enumerate().filter(|(_, rule)| refused(rule)).map(|(index, _)| index).collect()
+    }
+
+    /// Whether some of its rules have errors.
+    pub fn is_partial(&self) -> bool {
+        self.rules.iter().any(|rule| rule.filters.as_ref().is_some_and(|filters| filters.invalid))
+    }
+
+    /// Refuses the rules that have the errors at these fields. `None` where an error is elsewhere, or no rule is left.
+    pub fn without<'a>(mut self, errors: impl Iterator<Item = &'a str>) -> Option<HttpRoute> {
+        for field in errors {
+            let (index, _) = field.strip_prefix("spec.rules[")?.split_once("].")?;
+            let rule = self.rules.get_mut(index.parse::<usize>().ok()?)?;
+            let filters = Arc::make_mut(rule.filters.get_or_insert_default());
+            (filters.refused, filters.invalid) = (true, true);
+        }
+        (self.refused_rules().len() < self.rules.len()).then_some(self)
+    }
+}
+
 pub fn decode(root: &Fields<'_>) -> Option<HttpRoute> {
     let spec = root.required("spec")?.object()?;
     spec.unsupported(&["useDefaultGateways"]);

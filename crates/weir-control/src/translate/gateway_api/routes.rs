@@ -40,6 +40,12 @@ pub fn translate_http_route(cx: &Cx<'_>, object: &Arc<Object>, route: &HttpRoute
             accepted.push(index);
         }
     }
+    let refused = route.refused_rules().len();
+    if refused > 0 && refused == route.rules.len() {
+        for index in std::mem::take(&mut accepted) {
+            part.condition(Scope::parent(index), "Accepted", false, "UnsupportedValue");
+        }
+    }
     backend_tls::note_ancestors(cx, object, route, &gateways, part);
     for (client, places) in all.into_iter().filter(|(_, places)| !places.is_empty()) {
         let maker = Maker { cx, object, origin: object.origin(), client };
@@ -48,6 +54,9 @@ pub fn translate_http_route(cx: &Cx<'_>, object: &Arc<Object>, route: &HttpRoute
         }
     }
     conditions(&accepted, part);
+    for index in accepted.iter().filter(|_| refused > 0) {
+        part.condition(Scope::parent(*index), "PartiallyInvalid", true, "UnsupportedValue");
+    }
 }
 
 /// Reasons of the condition `ResolvedRefs`.
