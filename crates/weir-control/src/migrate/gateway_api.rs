@@ -2,7 +2,7 @@
 use crate::{
     api::ingress::{
         Backend, Ingress, Path, PortRef, Rule,
-        annotations::{Annotations, ServiceRef, keys, verdict},
+        annotations::{Annotations, ServiceRef, UpstreamTls, keys, verdict},
     },
     object::{Kind, Object, Spec},
 };
@@ -48,6 +48,7 @@ pub fn convert(objects: &[&Arc<Object>], options: &Options) -> Converted {
         converted.documents.push((None, document("Gateway", &namespace, GATEWAY, spec)));
     }
     let none = Annotations::default();
+    let mut policies: BTreeMap<(Name, Box<str>), Value> = BTreeMap::new();
     for (object, ingress) in &ingresses {
         let notes = ingress.annotations.as_deref().unwrap_or(&none);
         let mut maker =
@@ -57,13 +58,20 @@ pub fn convert(objects: &[&Arc<Object>], options: &Options) -> Converted {
         if notes.refused.is_none() && !ingress.closed && notes.canary.is_none() && !maker.loses_guard() {
             let routes = maker.routes();
             converted.documents.extend(routes.into_iter().map(|route| (Some(maker.title.clone()), route)));
+            for (service, policy) in maker.tls_policies() {
+                policies.entry((object.key.namespace.clone(), service)).or_insert(policy);
+            }
         } else if notes.canary.is_none() {
             maker.lost.insert((maker.title.clone(), "spec (it stays an Ingress, as its access would be open)".into()));
         }
         converted.lost.extend(maker.lost);
     }
+    converted.documents.extend(policies.into_values().map(|policy| (None, policy)));
     converted
 }
+
+/// What a BackendTLSPolicy says.
+const TLS: [&str; 4] = ["proxy-ssl-name", "proxy-ssl-secret", "proxy-ssl-server-name", "proxy-ssl-verify"];
 
 fn document(kind: &str, namespace: &str, name: &str, spec: Value) -> Value {
     json!({ "apiVersion": "gateway.networking.k8s.io/v1", "kind": kind, "metadata": { "name": name, "namespace": namespace }, "spec": spec })
@@ -112,10 +120,45 @@ impl Maker<'_> {
         for (key, value) in self.object.meta.annotations.iter() {
             let Some((name, _)) = verdict(key, value) else { continue };
             let read = keys::find(name).filter(|entry| entry.support.is_read());
+            let upstream = self.notes.upstream.as_deref().filter(|_| self.verified().is_some());
+            let of_policy = TLS.contains(&name) || name == "backend-protocol" && upstream.is_some_and(|u| u.protocol.is_none());
+            if of_policy && upstream.is_some() {
+                // A client's certificate is the Gateway's there.
+                if name == "proxy-ssl-secret" {
+                    self.lost.insert((self.title.clone(), format!("the client certificate of {key}")));
+                }
+                continue;
+            }
             if read.is_some_and(|entry| !entry.portable) {
                 self.lost.insert((self.title.clone(), key.to_string()));
             }
         }
+    }
+
+    /// TLS to the backends, with the name in their certificate. A BackendTLSPolicy always verifies it.
+    fn verified(&self) -> Option<(&UpstreamTls, &str)> {
+        let tls = self.notes.upstream.as_deref()?.tls.as_ref().filter(|tls| tls.verify)?;
+        let elsewhere = |(namespace, _): &(Option<Name>, Name)| namespace.as_ref().is_some_and(|n| *n != self.object.key.namespace);
+        let tls = Some(tls).filter(|tls| !tls.secret.as_ref().is_some_and(elsewhere))?;
+        Some((tls, tls.sni.as_deref()?))
+    }
+
+    /// A policy for each Service of the backends.
+    fn tls_policies(&self) -> Vec<(Box<str>, Value)> {
+        let Some((tls, hostname)) = self.verified() else { return Vec::new() };
+        let mut validation = json!({ "hostname": hostname });
+        match &tls.secret {
+            Some((_, secret)) => validation["caCertificateRefs"] = json!([{ "group": "", "kind": "Secret", "name": &**secret }]),
+            None => validation["wellKnownCACertificates"] = json!("System"),
+        }
+        let paths = self.ingress.rules.iter().flat_map(|rule| &rule.paths).map(|path| &path.backend);
+        let services = paths.chain(&self.ingress.default_backend).filter_map(|backend| Some(backend.service.as_ref()?.0.to_string()));
+        let services: BTreeSet<String> = services.collect();
+        let policy = |service: String| {
+            let spec = json!({ "targetRefs": [{ "group": "", "kind": "Service", "name": service }], "validation": validation });
+            (service.as_str().into(), document("BackendTLSPolicy", &self.object.key.namespace, &service, spec))
+        };
+        services.into_iter().map(policy).collect()
     }
 
     fn loses_guard(&self) -> bool {

@@ -2,7 +2,7 @@
 use super::{ROOT, ask, came_to, ingress, seen, start};
 use crate::{
     client::{Answer, Connection},
-    harness::{Weir, eventually, weir},
+    harness::{Weir, eventually, runtime, weir},
 };
 use std::{
     io::Write,
@@ -229,6 +229,48 @@ fn certificates_mirrors_and_named_ports_migrate() {
         assert_eq!(came_to(&client.ask(secure, "secured.test", &[]).unwrap()), "echo", "{yaml}");
         let mirrored = "cluster.outbound|80||echo3.default.svc.cluster.local.upstream_rq_total";
         eventually("the copy", || (weir.stat(mirrored) == 1).then_some(()));
+    }
+}
+
+#[test]
+fn verified_tls_to_backends_becomes_a_policy() {
+    let signed = weir_test::self_signed(&["inner.test"]);
+    let folder = tempfile::tempdir().unwrap();
+    let (chain, key) = (folder.path().join("c.pem"), folder.path().join("k.pem"));
+    std::fs::write(&chain, &signed.pem).unwrap();
+    std::fs::write(&key, &signed.key).unwrap();
+    let options = weir::echo::Options { name: "tls".into(), tls: Some((chain, key)), ..Default::default() };
+    let upstream = runtime().block_on(weir::echo::Server::start(options)).unwrap();
+    let service = |name: &str| {
+        format!(
+            "---\n{{ apiVersion: v1, kind: Service, metadata: {{ name: {name} }}, spec: {{ ports: [{{ port: 80 }}] }} }}\n---\n{{ apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {{ name: {name}, labels: {{ kubernetes.io/service-name: {name} }} }}, addressType: IPv4, ports: [{{ port: {} }}], endpoints: [{{ addresses: [127.0.0.1] }}] }}\n",
+            upstream.address().port()
+        )
+    };
+    let tls = |name: &str| {
+        format!(
+            "backend-protocol: HTTPS\nproxy-ssl-verify: \"on\"\nproxy-ssl-server-name: \"on\"\nproxy-ssl-name: {name}\nproxy-ssl-secret: own"
+        )
+    };
+    let ingresses = ingress("right", "right.test", NGINX, &tls("inner.test"), &["Prefix / right"])
+        + &ingress("wrong", "wrong.test", NGINX, &tls("other.test"), &["Prefix / wrong"])
+        + &ingress("unverified", "unverified.test", NGINX, "backend-protocol: HTTPS", &["Prefix / unverified"]);
+    let out = migrate(&["--from", "ingress-nginx", "--to", "gateway-api", "--http-port", "12345"], &ingresses);
+    let (yaml, told) = (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap());
+    // Without verification there is no equivalent.
+    assert!(yaml.contains(&format!("# Ingress/default/unverified: Gateway API has no equivalent of {NGINX}/backend-protocol\n")), "{yaml}");
+    assert!(!yaml.contains(&format!("Ingress/default/right: Gateway API has no equivalent of {NGINX}")), "{yaml}");
+    assert_eq!(yaml.matches("kind: BackendTLSPolicy\n").count(), 2, "{told}\n{yaml}");
+    let secret = crate::tls::secret("own", &signed) + &format!("  ca.crt: |\n{}", crate::yaml::indented(&signed.pem));
+    let run = |objects: &str| {
+        let services = service("right") + &service("wrong");
+        start(1, &format!("{objects}{services}")).file("secret.yaml", secret.clone()).run()
+    };
+    let before = run(&ingresses.split("---\n").take(3).collect::<Vec<_>>().join("---\n"));
+    let after = run(&format!("---\n{}", yaml.replace("12345", "$PORT")));
+    for weir in [&before, &after] {
+        assert_eq!(came_to(&weir.get("right.test", "/")), "tls", "{yaml}\n{}", weir.printed());
+        assert_eq!(came_to(&weir.get("wrong.test", "/")), "503", "{yaml}");
     }
 }
 
