@@ -13,7 +13,7 @@ pub const JSON: (&str, &str) = ("accept", "application/json");
 pub const PROTOBUF: (&str, &str) = ("accept", "application/vnd.kubernetes.protobuf,application/json");
 pub const TABLE: (&str, &str) = ("accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json");
 
-/// A watch through a hub, and what it has brought.
+/// A watch through a hub, and what it brought last.
 pub struct Watch {
     hub: SocketAddr,
     path: String,
@@ -37,9 +37,10 @@ impl Watch {
     }
 }
 
-/// What a watch has brought when `part` has come. It ends where the link counts as down for a moment, and then begins again.
+/// What a watch brings until `part` has come. It ends where the link counts as down for a moment, and then begins again.
 #[track_caller]
 pub fn until(watch: &mut Watch, part: &str) -> String {
+    watch.seen.clear();
     eventually(part, || {
         while !watch.seen.contains(part) {
             match watch.connection.chunk() {
