@@ -153,7 +153,7 @@ impl Local {
         }
     }
 
-    /// What a watch of a set is told of an object that was changed here.
+    /// The event that a watch of a set gets for an object that was changed here.
     pub(crate) fn changed(&self, set: &str, kind: &Kind, name: &ObjectName) -> Option<(EventKind, Bytes)> {
         let key = SetKey::read(set).filter(|key| key.resource == kind.resource)?;
         let encoding = [Encoding::Json, Encoding::Protobuf].into_iter().find(|encoding| encoding.name() == key.media)?;

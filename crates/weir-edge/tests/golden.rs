@@ -159,7 +159,7 @@ fn what_nodes_report_is_the_same_in_both_encodings() {
         let report = kind.read(&json).unwrap();
         assert!(report[kind.part].as_object().is_some_and(|part| part.len() > 4), "{name}");
         assert_eq!(kind.read(&protobuf).unwrap(), report, "{name}");
-        // Written anew it is what the API server's own encoder makes, up to the order of fields of the metadata.
+        // Written again, it is what the API server's own encoder makes, up to the order of fields of the metadata.
         let version = &json.meta.resource_version;
         let written = Object::read(kind.write(&protobuf, &report, version).unwrap(), Encoding::Protobuf).unwrap();
         assert_eq!(kind.read(&written).unwrap(), report, "{name}");

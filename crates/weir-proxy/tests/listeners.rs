@@ -260,7 +260,7 @@ async fn client_certificates_are_asked_for() {
         assert_eq!(refused, !admitted);
     }
     let counted = ["connection_error", "fail_verify_no_cert", "fail_verify_error", "fail_verify_san"];
-    // A refusal is counted when the client has been told.
+    // A refusal is counted after the alert was sent.
     until("each is counted", || counted.map(|name| counter(&proxy, "l", &format!("ssl.{name}"))) == [0, 1, 1, 1]).await;
     // Other roots hold from the next handshake on; who is in stays in.
     let mut open = connect_tls(&with(Some(ca.sign(&["me.test"]))), address, "a.test").await.unwrap();

@@ -77,7 +77,7 @@ struct State {
     bundle: Option<Name>,
     /// Objects whose status on the server is another one than before.
     seen: BTreeSet<Key>,
-    /// Objects about which something else is found than the control plane was told.
+    /// Objects whose findings changed since the control plane last got them.
     found: BTreeSet<Key>,
     /// Why statuses are not written, and why this process cannot become the leader.
     unwritten: Option<String>,

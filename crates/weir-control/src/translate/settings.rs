@@ -14,7 +14,7 @@ use weir_config::{
     node::Chars,
 };
 
-/// Whether a ConfigMap holds settings. In a cluster, whoever may write a ConfigMap in some namespace may not change the whole gateway.
+/// Whether a ConfigMap holds settings. In a cluster, the right to write ConfigMaps in some namespace is no right to change the whole gateway.
 pub fn is_used(cx: &Cx<'_>, object: &Object) -> bool {
     let key = &object.key;
     CONFIG_MAPS.contains(&&*key.name) && (object.document.file.is_some() || cx.options.system_namespaces.contains(&key.namespace))

@@ -1,4 +1,4 @@
-//! Records that the API server has refused for good, for whoever wants to look at them.
+//! Records that the API server has refused for good, kept for the operator.
 use super::{HEAD, Stats, numbered, records};
 use crate::{
     cache::head::seconds,

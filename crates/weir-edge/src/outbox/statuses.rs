@@ -90,7 +90,7 @@ impl Statuses {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many objects the API server has to be told of.
+    /// How many objects have a status that waits to be sent.
     pub fn waiting(&self) -> usize {
         self.all().values().filter(|changed| changed.sent.is_none()).count()
     }

@@ -1,6 +1,6 @@
 //! Strategic merge patches of status, and the one that leads from one status to another.
 //!
-//! Lists in a status are replaced, unless [`merge_key`] names the field by which their entries are told apart. That is what the
+//! Lists in a status are replaced, unless [`merge_key`] names the field that identifies their entries. That is what the
 //! `patchStrategy` tags of the types of Kubernetes say.
 use super::PatchError;
 use serde_json::{Map, Value, json};

@@ -93,7 +93,7 @@ fn the_lease_and_events_are_taken_without_the_api_server_and_sent_later() {
     }
     let patched = queued(send(&edge, "PATCH", &own, MERGE, &json!({ "spec": { "leaseDurationSeconds": 50 } })));
     assert_eq!((&patched["spec"]["leaseDurationSeconds"], &patched["spec"]["renewTime"]), (&json!(50), &lease(3)["spec"]["renewTime"]));
-    // kubelet speaks protobuf; whoever reads JSON sees what it wrote.
+    // kubelet speaks protobuf; readers of JSON see what it wrote.
     let protobuf = ("content-type", "application/vnd.kubernetes.protobuf");
     let answer = edge.request("PUT", &own, &[PROTOBUF, protobuf], &protobuf_lease(3));
     assert_eq!((answer.status, answer.header("content-type")), (200, Some(protobuf.1)), "{answer:?}");
