@@ -1,4 +1,5 @@
 //! `weir edge`.
+use super::run::duration;
 use anyhow::{Context, Result, bail};
 use clap::Args as ClapArgs;
 use std::{
@@ -78,9 +79,9 @@ pub struct Args {
     /// Events that are sent in a second when the API server can be reached again
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     outbox_event_qps: u32,
-    /// How long what the API server said of a client of kubelet is repeated without it; 0: not at all
-    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(..=86_400))]
-    review_cache_ttl: u64,
+    /// How long the API server's reviews of the clients of kubelet are repeated without it; 0: not at all
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = review_ttl)]
+    review_cache_ttl: Duration,
     /// Failures in a row after which the link counts as down
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     heartbeat_failed_retry: u32,
@@ -122,7 +123,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         quota: args.disk_cache_quota * 1024 * 1024,
         limits: Limits::default(),
         outbox: outbox::Limits { bytes: usize::try_from(args.outbox_quota * 1024 * 1024)?, events_per_second: args.outbox_event_qps },
-        review_ttl: Duration::from_secs(args.review_cache_ttl),
+        review_ttl: args.review_cache_ttl,
         timeouts: Timeouts::default(),
         thresholds: Thresholds {
             failures: args.heartbeat_failed_retry,
@@ -178,6 +179,11 @@ fn server(text: &str) -> Result<Url, String> {
         ("https", Some(_), "/") => Ok(url),
         _ => Err("expected https://HOST or https://HOST:PORT".into()),
     }
+}
+
+fn review_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = if text == "0" { Duration::ZERO } else { duration(text)? };
+    if ttl > Duration::from_secs(86_400) { Err("write at most 24h".into()) } else { Ok(ttl) }
 }
 
 fn node(text: &str) -> Result<String, String> {

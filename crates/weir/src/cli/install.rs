@@ -62,7 +62,7 @@ fn manifests(namespace: &str, image: Option<&str>) -> String {
 }
 
 /// RFC 1123 label, as Kubernetes requires.
-fn namespace(text: &str) -> Result<String, String> {
+pub fn namespace(text: &str) -> Result<String, String> {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let ends = text.bytes().next().is_some_and(inner) && text.bytes().last().is_some_and(inner);
     if ends && text.len() <= 63 && text.bytes().all(|b| inner(b) || b == b'-') {

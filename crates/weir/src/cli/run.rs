@@ -80,7 +80,7 @@ pub struct Objects {
     labels: Vec<(String, String)>,
     /// A namespace whose McpBridge is used, and of a cluster whose ConfigMaps istio and higress-config are; may be repeated [default:
     /// istio-system, higress-system, weir-system, and in a cluster the namespace of the Pod, or of the context]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = super::install::namespace)]
     system_namespace: Vec<String>,
     /// Services of a registry of a McpBridge; others are left out
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
