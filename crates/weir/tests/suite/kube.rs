@@ -75,5 +75,6 @@ fn programs_in_the_rig_end_with_it() {
     let apiserver = kube.pid("kube-apiserver");
     drop(kube);
     assert!(!child.wait().unwrap().success() && !listens.wait().unwrap().success());
-    assert!(!std::path::Path::new(&format!("/proc/{apiserver}")).exists());
+    let process = format!("/proc/{apiserver}");
+    eventually("the end of the API server", || (!std::path::Path::new(&process).exists()).then_some(()));
 }
