@@ -111,21 +111,26 @@ impl Log {
         Ok(())
     }
 
-    /// Writes the hints of full segments that have none.
+    /// Writes the hints of full segments that have none. One is open at a time: the disk gets the room of a removed segment back once
+    /// nobody has it open.
     pub fn write_hints(&self) {
-        let full: Vec<_> = {
-            let index = self.index();
-            let newest = index.segments.keys().next_back().copied();
-            let full = index.segments.iter().filter(|(id, info)| Some(**id) != newest && !info.hinted);
-            full.map(|(_, info)| (info.file.clone(), info.start, info.end)).collect()
-        };
-        for (segment, start, end) in full {
+        while !self.disk_is_full()
+            && let Some((segment, start, end)) = self.without_hint()
+        {
             // A hint that cannot be written costs time when the store is opened, and nothing else.
             let _ = hint_of(&segment, start, end);
-            if let Some(info) = self.index_mut().segments.get_mut(&segment.id) {
-                info.hinted = true;
+            match self.index_mut().segments.get_mut(&segment.id) {
+                Some(info) => info.hinted = true,
+                None => _ = std::fs::remove_file(hint::path(&segment)),
             }
         }
+    }
+
+    fn without_hint(&self) -> Option<(Arc<Segment>, u32, u32)> {
+        let index = self.index();
+        let newest = index.segments.keys().next_back().copied();
+        let mut full = index.segments.iter().filter(|(id, info)| Some(**id) != newest && !info.hinted);
+        full.next().map(|(_, info)| (info.file.clone(), info.start, info.end))
     }
 }
 

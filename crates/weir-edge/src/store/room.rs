@@ -1,6 +1,6 @@
 //! Room for what is to be written: cleaning first, and then eviction of sets of less importance. A full disk is a smaller quota; a file
 //! that is held in reserve then makes the room that cleaning needs to begin.
-use super::{Priority, WriteError, log::Log, record::Meta};
+use super::{Priority, WriteError, hint, log::Log, record::Meta};
 use std::{
     fs::{self, OpenOptions},
     io,
@@ -44,9 +44,23 @@ impl Log {
         let _one = self.reserving.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = fs::remove_file(self.folder.join(RESERVE));
         self.limit.store(self.index().total(), Ordering::Relaxed);
+        self.remove_hints();
         let made = self.make_room(len + self.reserve_size(), priority);
         self.reserve();
         made
+    }
+
+    /// Hints only save time when the store is opened; cleaning needs their room more. They are written again once the disk has room.
+    fn remove_hints(&self) {
+        for info in self.index_mut().segments.values_mut().filter(|info| info.hinted) {
+            let _ = fs::remove_file(hint::path(&info.file));
+            info.hinted = false;
+        }
+    }
+
+    /// Whether the disk was full and has no more room since.
+    pub fn disk_is_full(&self) -> bool {
+        self.limit.load(Ordering::Relaxed) != self.options.quota
     }
 
     /// Takes a part of the disk that cleaning can use when the rest is full. Without it a full disk stays full.

@@ -5,14 +5,10 @@ use super::{
     record::{HEAD, MAX_HEAD, Meta},
 };
 use bytes::Bytes;
-use std::{io, sync::atomic::Ordering};
+use std::sync::atomic::Ordering;
 
 /// How often a write to a full disk is tried.
 const MAX_TRIES: u32 = 4;
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
 
 impl Log {
     /// One change of a set, which begins if there is none.
@@ -63,15 +59,16 @@ impl Log {
     fn with_room(&self, set: &str, value: usize, mut write: impl FnMut() -> Result<u64, WriteError>) -> Result<(), WriteError> {
         let policy = (self.options.policy)(set);
         let len = (HEAD + MAX_HEAD.min(4096) + value) as u64;
-        self.make_room(len, policy.priority)?;
         let mut tries = 1;
         let written = loop {
-            match write() {
-                // The disk may give the room of a removed file back a moment later: another thread still has it open.
-                Err(WriteError::Io(e)) if is_full(&e) && tries < MAX_TRIES => self.make_room_on_disk(len, policy.priority)?,
+            // Cleaning writes as well, and the disk may give the room of a removed file back a moment later: another thread still has it open.
+            match self.make_room(len, policy.priority).and_then(|()| write()) {
+                Err(e) if e.is_full_disk() && tries < MAX_TRIES => match self.make_room_on_disk(len, policy.priority) {
+                    Err(e) if !e.is_full_disk() => return Err(e),
+                    _ => tries += 1,
+                },
                 written => break written?,
             }
-            tries += 1;
         };
         if policy.synced {
             self.sync_soon(written);

@@ -187,10 +187,10 @@ fn a_full_disk_keeps_what_matters_and_recovers() {
     // The quota knows nothing of the disk.
     let store = Store::open(&folder, by_name(1 << 30)).unwrap();
     store.replace("pods", b"1", items(100)).unwrap();
-    store.replace("events", b"1", items(100)).unwrap();
+    store.replace("events", b"1", items(170)).unwrap();
     store.replace("services", b"1", items(50)).unwrap();
     // More important than events.
-    for n in 0..220 {
+    for n in 0..150 {
         store.put("services", &name("default", &format!("more-{n}")), &value(n), b"2").unwrap();
     }
     assert!(store.list("events").unwrap().is_none());
