@@ -175,24 +175,17 @@ impl Writes {
                 Ok(queued(StatusCode::OK, lease.encoding(), lease.into_bytes()))
             }
             _ => {
-                let accepted = asked.accepted();
-                let held = self
-                    .outbox
-                    .lease
-                    .object()
-                    .filter(|lease| accepted.iter().any(|media| media.encoding == lease.encoding() && media.shape == Shape::Object));
-                match (held, self.outbox.lease.object()) {
-                    (Some(lease), _) => Ok(queued(StatusCode::OK, lease.encoding(), lease.into_bytes())),
-                    // It was written in another encoding than the client reads.
-                    (None, Some(lease)) => {
-                        let kept = local.kept(asked, request)?;
-                        let report = LEASE.read(&lease).map_err(|e| Failure::unavailable(e.to_string()))?;
-                        let bytes = LEASE.write(&kept.object, &report, &lease.meta.resource_version);
-                        let bytes = bytes.map_err(|e| Failure::unavailable(e.to_string()))?;
-                        Ok(queued(StatusCode::OK, kept.object.encoding(), bytes))
-                    }
-                    (None, None) => local.read(asked, request).await,
+                let Some(lease) = self.outbox.lease.object() else { return local.read(asked, request).await };
+                let is_read = |media: &MediaType| media.encoding == lease.encoding() && media.shape == Shape::Object;
+                if asked.accepted().iter().any(is_read) {
+                    return Ok(queued(StatusCode::OK, lease.encoding(), lease.into_bytes()));
                 }
+                // It was written in another encoding than the client reads.
+                let kept = local.kept(asked, request)?;
+                let report = LEASE.read(&lease).map_err(|e| Failure::unavailable(e.to_string()))?;
+                let bytes = LEASE.write(&kept.object, &report, &lease.meta.resource_version);
+                let bytes = bytes.map_err(|e| Failure::unavailable(e.to_string()))?;
+                Ok(queued(StatusCode::OK, kept.object.encoding(), bytes))
             }
         }
     }
@@ -352,25 +345,22 @@ fn content_type(headers: &HeaderMap) -> &str {
 /// An answer that says that the API server does not have it yet.
 fn queued(code: StatusCode, encoding: Encoding, body: Bytes) -> Response<Body> {
     let media = MediaType { encoding, ..MediaType::JSON };
-    let length = body.len();
-    let mut response = Response::new(full(body));
-    *response.status_mut() = code;
-    let headers = response.headers_mut();
-    headers.extend(HeaderValue::from_str(&media.content_type(false)).ok().map(|value| (header::CONTENT_TYPE, value)));
-    headers.insert(header::CONTENT_LENGTH, length.into());
-    headers.insert(CACHE, HeaderValue::from_static("queued"));
-    response
+    response(code, &media.content_type(false), "queued", body)
 }
 
 /// An answer of the API server, once more.
 fn again(reply: Reply) -> Response<Body> {
-    let length = reply.body.len();
-    let mut response = Response::new(full(reply.body));
-    *response.status_mut() = StatusCode::CREATED;
+    response(StatusCode::CREATED, &reply.content_type, "hit", reply.body)
+}
+
+fn response(code: StatusCode, content_type: &str, cache: &'static str, body: Bytes) -> Response<Body> {
+    let length = body.len();
+    let mut response = Response::new(full(body));
+    *response.status_mut() = code;
     let headers = response.headers_mut();
-    headers.extend(HeaderValue::from_str(&reply.content_type).ok().map(|value| (header::CONTENT_TYPE, value)));
+    headers.extend(HeaderValue::from_str(content_type).ok().map(|value| (header::CONTENT_TYPE, value)));
     headers.insert(header::CONTENT_LENGTH, length.into());
-    headers.insert(CACHE, HeaderValue::from_static("hit"));
+    headers.insert(CACHE, HeaderValue::from_static(cache));
     response
 }
 

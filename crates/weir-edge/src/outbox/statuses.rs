@@ -1,5 +1,5 @@
 //! What the node has reported of its pods and of itself without the API server: a patch per object, which leads from what was kept to what
-//! was reported. Whoever reads the object here sees it with the patch, and the same patch is sent later. So what the node wrote wins,
+//! was reported. Readers of the object here see it with the patch, and the same patch is sent later. So what the node wrote wins,
 //! field by field and condition by condition, and everything else is as the cloud has it.
 use super::{HEAD, NotTaken, Stats, records};
 use crate::{

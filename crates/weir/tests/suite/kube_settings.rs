@@ -33,7 +33,7 @@ fn settings_of_a_cluster_name_no_files_but_those_that_the_operator_permits() {
     };
 
     kube.apply(&mesh("logged", &format!("accessLogFile: {}", outside.display())));
-    // Whoever may write ConfigMaps elsewhere does not change the gateway.
+    // ConfigMaps elsewhere do not change the gateway.
     kube.apply(&mesh("logged-other", "accessLogFile: ''"));
     let gateway = start(&[]);
     gateway.says(&["error", "ConfigMap/logged/istio", "may not name the file", "outside.log"]);

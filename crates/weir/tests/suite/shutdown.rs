@@ -164,7 +164,7 @@ fn a_termination_closes_what_is_idle_and_accepts_for_the_drain_time() {
     let _open = endless(&weir);
     weir.signal("TERM");
     assert!(closes(&silent) && closes(&idle));
-    // Each worker is told by itself.
+    // Workers learn of the drain one after the other.
     eventually("the end of each connection", || {
         let answer = Connection::open(weir.address()).unwrap().request("GET", "h", "/", &[], b"").unwrap();
         assert_eq!(answer.status, 200);

@@ -93,7 +93,7 @@ impl Written {
         }
     }
 
-    /// When the object is to come again; `None` where that is known already.
+    /// When the next renewal of the object is due; `None` where that is known already.
     fn schedule(&mut self, renew: Duration, now: Instant) -> Option<Instant> {
         if self.due.is_some_and(|due| due > now) {
             return None;
@@ -114,7 +114,7 @@ struct Recorder {
 }
 
 impl Recorder {
-    /// Writes what is new about an object, and what is to be renewed; counts in `writes`. Returns when it is to come again.
+    /// Writes what is new about an object, and what is to be renewed; counts in `writes`. Returns when the next renewal is due.
     async fn record(&mut self, key: &Key, of: Option<ObjectStatus>, writes: &mut u32) -> kube::Result<Option<Instant>> {
         let findings = of.as_ref().map(noted).unwrap_or_default();
         let mut written = self.written.remove(key).unwrap_or_default();

@@ -73,7 +73,7 @@ spec: { hosts: [own.test], resolution: DNS, ports: [{ number: 80, name: http, pr
     eureka.set(&[("SHOP", &[("unspecified.registry.test", weir.echo_port(1))])]);
     weir.says("the name `unspecified.registry.test` cannot be resolved: 0.0.0.0 is not reached");
     assert_eq!(answers(&weir, "registered.test", 3).into_keys().collect::<Vec<_>>(), ["503"]);
-    // Whoever writes the configuration may name any.
+    // Objects of files may name any.
     assert_eq!(answers(&weir, "own.test", 1).into_keys().collect::<Vec<_>>(), ["echo"]);
     drop(weir);
     let weir = start(&["--allow-upstream-address", "0.0.0.0"]);
