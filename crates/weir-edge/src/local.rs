@@ -14,7 +14,7 @@ use crate::{
     store::{Listing, ObjectName},
 };
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Response, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use std::{sync::Arc, time::SystemTime};
 
 mod bookmark;
@@ -199,17 +199,22 @@ fn unreadable(error: &dyn std::error::Error) -> Failure {
 
 /// An answer that says that it was kept, and how old it is.
 fn answer(body: Vec<Bytes>, content_type: &str, head: &Head) -> Response<Body> {
-    let length: usize = body.iter().map(Bytes::len).sum();
-    let mut response = Response::new(pieces(body));
-    let headers = response.headers_mut();
-    if let Ok(content_type) = HeaderValue::from_str(content_type) {
-        headers.insert(header::CONTENT_TYPE, content_type);
-    }
-    headers.insert(header::CONTENT_LENGTH, length.into());
+    let length = body.iter().map(Bytes::len).sum();
     let age = match head.at {
         0 => "hit".to_string(),
         _ => format!("hit; age={}", head.age(SystemTime::now()).as_secs()),
     };
-    headers.extend(HeaderValue::from_str(&age).ok().map(|age| (CACHE, age)));
+    response(StatusCode::OK, content_type, &age, length, pieces(body))
+}
+
+/// An answer of the hub itself, with what its header says of the cache.
+pub fn response(code: StatusCode, content_type: &str, cache: &str, length: usize, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = code;
+    let headers = response.headers_mut();
+    for (name, value) in [(header::CONTENT_TYPE, content_type), (CACHE, cache)] {
+        headers.extend(HeaderValue::from_str(value).ok().map(|value| (name, value)));
+    }
+    headers.insert(header::CONTENT_LENGTH, length.into());
     response
 }

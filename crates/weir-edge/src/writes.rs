@@ -5,7 +5,7 @@ use crate::{
     body::{Body, full},
     cache::{Cache, watchers::Changed},
     caller::Caller,
-    local::{CACHE, Local},
+    local::{Local, response},
     media::{Encoding, MediaType, Shape},
     object::{Envelope, Object},
     outbox::{NotTaken, Outbox, statuses::ChangeError},
@@ -18,7 +18,7 @@ use crate::{
     wire::put_bytes,
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, Response, StatusCode, header, request::Parts};
 use serde_json::{Value, json};
 use std::{
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
@@ -345,23 +345,12 @@ fn content_type(headers: &HeaderMap) -> &str {
 /// An answer that says that the API server does not have it yet.
 fn queued(code: StatusCode, encoding: Encoding, body: Bytes) -> Response<Body> {
     let media = MediaType { encoding, ..MediaType::JSON };
-    response(code, &media.content_type(false), "queued", body)
+    response(code, &media.content_type(false), "queued", body.len(), full(body))
 }
 
 /// An answer of the API server, once more.
 fn again(reply: Reply) -> Response<Body> {
-    response(StatusCode::CREATED, &reply.content_type, "hit", reply.body)
-}
-
-fn response(code: StatusCode, content_type: &str, cache: &'static str, body: Bytes) -> Response<Body> {
-    let length = body.len();
-    let mut response = Response::new(full(body));
-    *response.status_mut() = code;
-    let headers = response.headers_mut();
-    headers.extend(HeaderValue::from_str(content_type).ok().map(|value| (header::CONTENT_TYPE, value)));
-    headers.insert(header::CONTENT_LENGTH, length.into());
-    headers.insert(CACHE, HeaderValue::from_static(cache));
-    response
+    response(StatusCode::CREATED, &reply.content_type, "hit", reply.body.len(), full(reply.body))
 }
 
 fn not_asked(what: &str) -> Failure {
