@@ -66,7 +66,7 @@ impl Diagnostic {
     #[must_use]
     pub fn from_origin(mut self, origin: &Origin) -> Self {
         self.object = Some(origin.object.to_string().into());
-        if let (None, Some(file)) = (&self.place, &origin.file) {
+        if let (None, Some(file)) = (&self.place, origin.file()) {
             let line = origin.line.get();
             let source = Arc::new(Source::new(file.clone(), "", line));
             self.place = Some(Box::new(Place { source, line, column: 1, bytes: 0..0 }));

@@ -180,7 +180,7 @@ fn services(old: Option<&kubernetes::Service>, new: Option<&kubernetes::Service>
 /// With where the object is: that is the origin of redirects, which VirtualServices make.
 fn istio_servers(object: Option<&Object>) -> Option<(u32, Option<&Name>, SeenServers<'_>)> {
     match object.map(|o| (o, &o.spec)) {
-        Some((object, Spec::IstioGateway(gateway))) => Some((object.line, object.document.file.as_ref(), seen_servers(gateway))),
+        Some((object, Spec::IstioGateway(gateway))) => Some((object.line, object.document.file(), seen_servers(gateway))),
         _ => None,
     }
 }

@@ -1,6 +1,5 @@
-//! Maps that are filled in the order of their keys, as at the first reading, have nodes that are half empty. There are several maps
+//! Maps and sets whose nodes are half empty, because they were filled in order or at random, as at the first reading. There are several
 //! with an entry for each object or resource, so after many changes they are built again, with full nodes.
-use std::collections::BTreeMap;
 
 /// After fewer changes than one in so many entries it would cost more than the changes did.
 const SHARE: usize = 4;
@@ -10,6 +9,10 @@ pub fn is_due(changes: usize, entries: usize) -> bool {
     changes * SHARE > entries
 }
 
-pub fn pack<K: Ord, V>(map: &mut BTreeMap<K, V>) {
-    *map = std::mem::take(map).into_iter().collect();
+/// Builds a `BTreeMap` or `BTreeSet` again.
+pub fn pack<T>(all: &mut T)
+where
+    T: Default + IntoIterator + FromIterator<<T as IntoIterator>::Item>,
+{
+    *all = std::mem::take(all).into_iter().collect();
 }

@@ -75,7 +75,7 @@ impl Direct {
 
     fn config(&self, options: &Options, diagnostics: &mut Vec<Diagnostic>) -> Config {
         let name: Name = "direct".into();
-        let origin = Origin { object: "--to".into(), file: None, line: Default::default() };
+        let origin = Origin::named("--to");
         let cluster = self.cluster(&origin);
         let mut hcm = HttpConnectionManager::new(name.clone(), name.clone());
         hcm.access_log.clone_from(&options.access_log);

@@ -17,9 +17,9 @@ use crate::{
     aspect, dense,
     guard::{Panic, guarded},
     object::{Finding, Key, Kind, Object, Spec},
-    status::{Condition, Details, ListenerStatus, Translated},
+    status::{Details, ListenerStatus, Translated},
     store::Store,
-    translate::{Attachment, Bind, Cx, Fingerprints, Look, Looks, Part, PluginPart, PolicyPart, PortPart, Unit},
+    translate::{Bind, Cx, Fingerprints, Look, Looks, Part, PluginPart, PolicyPart, PortPart, Unit},
 };
 
 use ancestors::Ancestors;
@@ -34,7 +34,7 @@ use std::{
 };
 use table::Tables;
 pub use units::UnitId;
-use units::{Rare, Units, Watchers};
+use units::{Outcome, Rare, Units, Watchers};
 use weir_config::{
     delta::Delta,
     diagnostic::Diagnostic,
@@ -65,8 +65,7 @@ pub struct Index {
     /// Clusters with an idle timeout of their own.
     own_idle: BTreeSet<Name>,
     catalog: Catalog,
-    conditions: Shared<Condition>,
-    attachments: Shared<Attachment>,
+    outcomes: Shared<Outcome>,
     attached: Attached,
     ancestors: Ancestors,
     addresses: Addresses,
@@ -125,8 +124,7 @@ impl Index {
             settings: BTreeMap::new(),
             own_idle: BTreeSet::new(),
             catalog: Catalog::default(),
-            conditions: Shared::default(),
-            attachments: Shared::default(),
+            outcomes: Shared::default(),
             attached: Attached::default(),
             ancestors: Ancestors::default(),
         }
@@ -162,6 +160,7 @@ impl Index {
         let found_on = self.build_listeners(work);
         if many {
             self.store.pack();
+            self.watchers.pack();
             self.tables.pack();
             self.catalog.pack();
         }
@@ -271,17 +270,15 @@ impl Index {
             Unit::Secret(key) => self.catalog.set_secret(key.resource(), part.secret),
             Unit::Object(_) | Unit::Callable => {}
         }
-        let conditions = self.conditions.share(part.conditions);
+        let outcome = self.outcomes.share(Outcome { conditions: part.conditions.into(), attached: part.attached.into() });
         self.put_findings(id, &mut rare, part.findings, work);
-        let attached = self.attachments.share(part.attached);
         self.ancestors.replace(id, &rare.ancestors, &part.ancestors, &mut work.status);
         (rare.listeners, rare.attached_listener_sets, rare.ancestors) = (part.listeners, part.attached_listener_sets, part.ancestors);
         rare.service_ports = part.service_ports;
         if let Some(state) = self.units.get_mut(id) {
             state.hosts = hosts;
-            state.conditions = conditions;
-            let before = std::mem::replace(&mut state.attached, attached.clone());
-            self.attached.replace(&before, &attached, &mut work.status);
+            let before = std::mem::replace(&mut state.outcome, outcome.clone());
+            self.attached.replace(&before.attached, &outcome.attached, &mut work.status);
             state.rare = (rare != Rare::default()).then(|| Box::new(rare));
         }
     }
@@ -291,7 +288,7 @@ impl Index {
             return;
         }
         work.found.insert(id);
-        for file in rare.findings.iter().filter_map(|f| f.document.file.as_ref()) {
+        for file in rare.findings.iter().filter_map(|f| f.document.file()) {
             if let Some(units) = self.found_in.get_mut(file) {
                 units.remove(&id);
                 if units.is_empty() {
@@ -299,7 +296,7 @@ impl Index {
                 }
             }
         }
-        for file in new.iter().filter_map(|f| f.document.file.as_ref()) {
+        for file in new.iter().filter_map(|f| f.document.file()) {
             match self.found_in.get_mut(file) {
                 Some(units) => _ = units.insert(id),
                 None => _ = self.found_in.insert(file.clone(), BTreeSet::from([id])),
@@ -550,7 +547,7 @@ impl Index {
             let object = self.store.get(key)?.clone();
             let id = self.units.id(&Unit::Object(key.clone()))?;
             let state = self.units.get(id)?;
-            Some(Translated { object, conditions: state.conditions.clone(), details: self.details(key, state.rare.as_deref()) })
+            Some(Translated { object, conditions: state.outcome.conditions.clone(), details: self.details(key, state.rare.as_deref()) })
         };
         let pair = |key: Key| {
             let now = now(&key);

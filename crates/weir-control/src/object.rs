@@ -55,7 +55,7 @@ pub enum Spec {
 pub struct Object {
     pub meta: Meta,
     pub spec: Spec,
-    pub document: Arc<Document>,
+    pub document: Document,
 }
 
 /// For the key and the line, which everybody asks for.
@@ -78,7 +78,7 @@ impl Object {
     }
     /// At a line of its document, counted from 1.
     pub fn origin_at(&self, line: u32) -> Origin {
-        Origin { object: self.key.title(), file: self.document.file.clone(), line: self.document.line(line) }
+        Origin { object: self.key.title(), line: self.document.line(line) }
     }
     /// Sorts the oldest first, those of one age by name.
     pub fn age(&self) -> (Created, &Key) {
@@ -131,7 +131,7 @@ pub enum Decoded {
 }
 
 /// Reads one object of a document. `List`s must have been unfolded before.
-pub fn decode(node: &Node, source: &Arc<Source>, document: &Arc<Document>, found: &mut Vec<Diagnostic>) -> Decoded {
+pub fn decode(node: &Node, source: &Arc<Source>, document: &Document, found: &mut Vec<Diagnostic>) -> Decoded {
     let reader = Reader::new(source.clone());
     let decoded = match identify(&reader, node) {
         Some((root, info)) => decode_object(&reader, root, info, document),
@@ -142,13 +142,7 @@ pub fn decode(node: &Node, source: &Arc<Source>, document: &Arc<Document>, found
 }
 
 /// Reads an object of which it is known what it is, as those of an API server are.
-pub fn decode_as(
-    info: &'static KindInfo,
-    node: &Node,
-    source: &Arc<Source>,
-    document: &Arc<Document>,
-    found: &mut Vec<Diagnostic>,
-) -> Decoded {
+pub fn decode_as(info: &'static KindInfo, node: &Node, source: &Arc<Source>, document: &Document, found: &mut Vec<Diagnostic>) -> Decoded {
     let reader = Reader::new(source.clone());
     let decoded = match reader.root(node).object() {
         Some(root) => {
@@ -199,7 +193,7 @@ fn identify<'a>(reader: &'a Reader, node: &'a Node) -> Option<(reader::Object<'a
     Some((root, info))
 }
 
-fn decode_object(reader: &Reader, root: reader::Object<'_>, info: &'static KindInfo, document: &Arc<Document>) -> Decoded {
+fn decode_object(reader: &Reader, root: reader::Object<'_>, info: &'static KindInfo, document: &Document) -> Decoded {
     let Some(mut meta) = root.required("metadata").and_then(|m| meta::decode(&m, info)) else {
         root.ignore_rest();
         return Decoded::Ignored;

@@ -378,7 +378,7 @@ impl Known {
     fn put(&mut self, entry: ServiceEntry, changes: &mut Changes) {
         let Some(host) = entry.hosts.first().cloned() else { return };
         let made = self.object(&host, entry);
-        let same = |old: &Arc<Object>| old.says_the_same(&made) && Arc::ptr_eq(&old.document, &made.document) && old.line == made.line;
+        let same = |old: &Arc<Object>| old.says_the_same(&made) && old.document.is_version_of(&made.document) && old.line == made.line;
         if !self.objects.get(&host).is_some_and(same) {
             let made = Arc::new(made);
             changes.push((made.key.clone(), Some(made.clone())));

@@ -4,58 +4,84 @@ use crate::{
     object::{Key, Kind, Object},
 };
 use std::{
-    collections::{BTreeMap, HashMap},
+    borrow::Borrow,
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+    hash::{BuildHasher, RandomState},
     sync::Arc,
 };
-use weir_config::model::Name;
 
 #[derive(Default)]
 pub struct Store {
-    objects: BTreeMap<Key, Arc<Object>>,
-    /// By kind and word, the objects that [`Object::index_keys`] files under it, in the order of their keys.
-    by_word: HashMap<Kind, HashMap<Name, Filed>>,
+    objects: BTreeSet<ByKey>,
+    /// By the fingerprint of kind and word, the objects that [`Object::index_keys`] files under it, in the order of their keys.
+    by_word: BTreeMap<(Word, Key), Arc<Object>>,
+    fingerprints: RandomState,
 }
 
-/// Objects under one word: mostly one.
-enum Filed {
-    One(Arc<Object>),
-    // Few words have more than one.
-    #[allow(clippy::box_collection)]
-    More(Box<BTreeMap<Key, Arc<Object>>>),
+/// An object, in the order of the keys.
+struct ByKey(Arc<Object>);
+
+impl Borrow<Key> for ByKey {
+    fn borrow(&self) -> &Key {
+        &self.0.key
+    }
 }
+
+impl Ord for ByKey {
+    fn cmp(&self, other: &ByKey) -> Ordering {
+        self.0.key.cmp(&other.0.key)
+    }
+}
+
+impl PartialOrd for ByKey {
+    fn partial_cmp(&self, other: &ByKey) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for ByKey {
+    fn eq(&self, other: &ByKey) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl Eq for ByKey {}
+
+/// The fingerprint of a word and its kind. There are as many as there are objects, and most have one: a text for each would take more
+/// than the object's entry. Two of a million share one with a probability of 1 in 37 million.
+type Word = u64;
 
 impl Store {
     pub fn get(&self, key: &Key) -> Option<&Arc<Object>> {
-        self.objects.get(key)
+        self.objects.get(key).map(|found| &found.0)
     }
 
     /// All objects of a kind, by namespace and name.
     pub fn all(&self, kind: Kind) -> impl Iterator<Item = &Arc<Object>> {
         let first = Key::new(kind, "", "");
-        self.objects.range(first..).take_while(move |(k, _)| k.kind == kind).map(|(_, o)| o)
+        self.objects.range(first..).map(|found| &found.0).take_while(move |o| o.key.kind == kind)
     }
 
     pub fn by_word(&self, kind: Kind, word: &str) -> impl Iterator<Item = &Arc<Object>> + use<'_> {
-        let (one, more) = match self.by_word.get(&kind).and_then(|words| words.get(word)) {
-            None => (None, None),
-            Some(Filed::One(object)) => (Some(object), None),
-            Some(Filed::More(all)) => (None, Some(&**all)),
-        };
-        one.into_iter().chain(more.into_iter().flat_map(BTreeMap::values))
+        let word = self.word(kind, word);
+        let first = Key::new(kind, "", "");
+        self.by_word.range((word, first)..).take_while(move |((w, _), _)| *w == word).map(|(_, object)| object)
     }
 
     /// Puts or removes an object; returns the one that was there.
     pub fn set(&mut self, key: &Key, object: Option<Arc<Object>>) -> Option<Arc<Object>> {
         let old = match &object {
-            Some(o) => self.objects.insert(key.clone(), o.clone()),
-            None => self.objects.remove(key),
+            Some(o) => self.objects.replace(ByKey(o.clone())),
+            None => self.objects.take(key),
         };
+        let old = old.map(|found| found.0);
         for word in old.iter().flat_map(|o| o.index_keys()) {
-            self.take_out(&word, key);
+            self.by_word.remove(&(self.word(key.kind, &word), key.clone()));
         }
         if let Some(object) = object {
             for word in object.index_keys() {
-                self.file(word, &object);
+                self.by_word.insert((self.word(key.kind, &word), key.clone()), object.clone());
             }
         }
         old
@@ -68,37 +94,10 @@ impl Store {
     /// After many changes.
     pub fn pack(&mut self) {
         dense::pack(&mut self.objects);
+        dense::pack(&mut self.by_word);
     }
 
-    fn file(&mut self, word: Name, object: &Arc<Object>) {
-        let words = self.by_word.entry(object.key.kind).or_default();
-        match words.get_mut(&word) {
-            None => _ = words.insert(word, Filed::One(object.clone())),
-            Some(Filed::More(all)) => _ = all.insert(object.key.clone(), object.clone()),
-            Some(filed) => {
-                let Filed::One(other) = filed else { return };
-                if other.key == object.key {
-                    *other = object.clone();
-                } else {
-                    let both = [other, object].map(|o| (o.key.clone(), o.clone()));
-                    *filed = Filed::More(Box::new(both.into()));
-                }
-            }
-        }
-    }
-
-    fn take_out(&mut self, word: &Name, key: &Key) {
-        let Some(words) = self.by_word.get_mut(&key.kind) else { return };
-        let empty = match words.get_mut(word) {
-            None => false,
-            Some(Filed::One(object)) => object.key == *key,
-            Some(Filed::More(all)) => {
-                all.remove(key);
-                all.is_empty()
-            }
-        };
-        if empty {
-            words.remove(word);
-        }
+    fn word(&self, kind: Kind, word: &str) -> Word {
+        self.fingerprints.hash_one((kind, word))
     }
 }

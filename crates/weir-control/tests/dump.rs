@@ -118,7 +118,7 @@ fn action(a: &RouteAction) -> String {
             format!("{} {}", to.join(", "), terse(&**f, &["clusters"])).trim_end().to_string()
         }
         RouteAction::Redirect(r) => format!("redirect {}", terse(r, &[])),
-        RouteAction::DirectResponse { status, body } => format!("answer {status} {body:?}"),
+        RouteAction::DirectResponse(direct) => format!("answer {} {:?}", direct.status, direct.body),
     }
 }
 

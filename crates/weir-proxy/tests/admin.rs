@@ -226,7 +226,7 @@ async fn a_plugin_that_cannot_be_loaded_is_said_and_shown() {
     use weir_config::{diagnostic::Severity, model::*};
     let proxy = start();
     let code = WasmCode::File { path: "/nonexistent/plugin.wasm".into(), sha256: "0".repeat(64) };
-    let origin = Origin { object: "WasmPlugin/default/gone".into(), file: None, line: Default::default() };
+    let origin = Origin::named("WasmPlugin/default/gone");
     let plugin = WasmPlugin {
         fail_strategy: FailStrategy::FailOpen,
         phase: PluginPhase::Authn,

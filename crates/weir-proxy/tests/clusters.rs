@@ -6,7 +6,7 @@ use weir_config::{diagnostic::Severity, model::*};
 use weir_test::DnsServer;
 
 fn names(hosts: &[&str], port: u16) -> std::sync::Arc<ClusterLoadAssignment> {
-    assignment(&hosts.iter().map(|h| Address::Name { host: (*h).to_string(), port }).collect::<Vec<_>>())
+    assignment(&hosts.iter().map(|h| Address::Name { host: (*h).into(), port }).collect::<Vec<_>>())
 }
 
 #[tokio::test]

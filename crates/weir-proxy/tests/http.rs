@@ -26,7 +26,7 @@ fn rig(edit: impl FnOnce(&mut HttpConnectionManager, &mut Route, &mut Cluster)) 
     let backend = Backend::start();
     let assignment = ClusterLoadAssignment::new(None, vec![Endpoint::new(Address::Socket(backend.address))]);
     let mut cluster = Cluster::new("c".into(), Discovery::Static(Arc::new(assignment)));
-    let origin = Origin { object: "test".into(), file: None, line: Default::default() };
+    let origin = Origin::named("test");
     let forward = Forward::to(vec![WeightedCluster::only("c".into())]);
     let mut route = Route::new("r".into(), RouteMatch::any(), RouteAction::Forward(Box::new(forward)), origin.clone());
     let mut hcm = HttpConnectionManager::new("t".into(), "rc".into());

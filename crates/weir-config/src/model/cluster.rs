@@ -1,5 +1,5 @@
 //! Clusters and endpoints (`config.cluster.v3`, `config.endpoint.v3`).
-use super::{Name, Origin, TlsVersion, maybe_seconds, seconds};
+use super::{Common, Name, Origin, Rare, TlsVersion, maybe_seconds, seconds};
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
@@ -176,6 +176,16 @@ impl ClusterLoadAssignment {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Endpoint {
     pub address: Address,
+    /// Read and set as fields of the endpoint.
+    #[serde(flatten)]
+    pub options: Rare<EndpointOptions>,
+    /// Said by the source; an endpoint that drains gets no new requests.
+    pub health: HealthStatus,
+}
+
+/// What an endpoint may have beside its address.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EndpointOptions {
     /// At least 1, relative to the others of its priority.
     pub weight: u32,
     /// 0 is used first; a higher one only while no lower one is healthy.
@@ -183,13 +193,38 @@ pub struct Endpoint {
     /// `region/zone/subzone`, as far as it is known.
     pub locality: Option<Name>,
     pub labels: BTreeMap<String, String>,
-    /// Said by the source; an endpoint that drains gets no new requests.
-    pub health: HealthStatus,
 }
 
 impl Endpoint {
     pub fn new(address: Address) -> Self {
-        Endpoint { address, weight: 1, priority: 0, locality: None, labels: BTreeMap::new(), health: HealthStatus::Healthy }
+        Endpoint { address, health: HealthStatus::Healthy, options: Rare::default() }
+    }
+}
+
+impl Default for EndpointOptions {
+    fn default() -> Self {
+        EndpointOptions { weight: 1, priority: 0, locality: None, labels: BTreeMap::new() }
+    }
+}
+
+impl Common for EndpointOptions {
+    fn common() -> &'static EndpointOptions {
+        static COMMON: LazyLock<EndpointOptions> = LazyLock::new(EndpointOptions::default);
+        &COMMON
+    }
+}
+
+impl Deref for Endpoint {
+    type Target = EndpointOptions;
+
+    fn deref(&self) -> &EndpointOptions {
+        &self.options
+    }
+}
+
+impl DerefMut for Endpoint {
+    fn deref_mut(&mut self) -> &mut EndpointOptions {
+        &mut self.options
     }
 }
 
@@ -199,7 +234,7 @@ pub enum Address {
     Socket(SocketAddr),
     /// To be resolved.
     Name {
-        host: String,
+        host: Box<str>,
         port: u16,
     },
 }

@@ -1,5 +1,5 @@
 //! HTTP filters: the list of a connection manager, and what virtual hosts and routes change about it.
-use super::{BasicAuth, Compressor, Cors, Fault, LocalRateLimit, Name, PluginPhase, Rbac};
+use super::{BasicAuth, Common, Compressor, Cors, Fault, LocalRateLimit, Name, PluginPhase, Rare, Rbac};
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
@@ -42,7 +42,14 @@ pub enum FilterOverride {
 }
 
 /// By the names of filters (`typed_per_filter_config`). A name that the connection manager does not list has no effect.
-pub type PerFilterConfig = BTreeMap<Name, FilterOverride>;
+pub type PerFilterConfig = Rare<BTreeMap<Name, FilterOverride>>;
+
+impl Common for BTreeMap<Name, FilterOverride> {
+    fn common() -> &'static Self {
+        static COMMON: BTreeMap<Name, FilterOverride> = BTreeMap::new();
+        &COMMON
+    }
+}
 
 macro_rules! names {
     ($($name:ident = $text:literal;)*) => {

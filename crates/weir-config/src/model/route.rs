@@ -140,7 +140,20 @@ pub enum ValueMatch {
 pub enum RouteAction {
     Forward(Box<Forward>),
     Redirect(Box<Redirect>),
-    DirectResponse { status: u16, body: String },
+    DirectResponse(Box<DirectResponse>),
+}
+
+/// Answers without an upstream (`DirectResponseAction`).
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DirectResponse {
+    pub status: u16,
+    pub body: String,
+}
+
+impl RouteAction {
+    pub fn direct_response(status: u16, body: impl Into<String>) -> RouteAction {
+        RouteAction::DirectResponse(Box::new(DirectResponse { status, body: body.into() }))
+    }
 }
 
 /// To an upstream (`RouteAction`). Its options are read and set as fields.
@@ -235,8 +248,6 @@ pub struct WeightedCluster {
     pub cluster: Option<Name>,
     pub weight: u32,
     pub unresolved_status: u16,
-    pub request_headers: HeaderEdits,
-    pub response_headers: HeaderEdits,
     #[serde(flatten)]
     pub options: Rare<TargetOptions>,
 }
@@ -244,6 +255,8 @@ pub struct WeightedCluster {
 /// What a cluster of a split may have beside its weight.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct TargetOptions {
+    pub request_headers: HeaderEdits,
+    pub response_headers: HeaderEdits,
     pub host_rewrite: Option<HostRewrite>,
     pub path_rewrite: Option<Box<PathRewrite>>,
     /// These requests are redirected instead of being sent there.
@@ -255,14 +268,7 @@ pub struct TargetOptions {
 impl WeightedCluster {
     /// All requests to `cluster`.
     pub fn only(cluster: Name) -> Self {
-        WeightedCluster {
-            cluster: Some(cluster),
-            weight: 1,
-            unresolved_status: 500,
-            request_headers: HeaderEdits::default(),
-            response_headers: HeaderEdits::default(),
-            options: Rare::default(),
-        }
+        WeightedCluster { cluster: Some(cluster), weight: 1, unresolved_status: 500, options: Rare::default() }
     }
 }
 

@@ -1,12 +1,13 @@
 //! The units that there are, by number, and who looked at what.
 use crate::{
+    dense,
     object::{Finding, Key},
     status::Condition,
     translate::{Attachment, Bind, Dep, ListenerPart, Unit},
 };
 use hashbrown::HashTable;
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashSet},
     hash::{BuildHasher, RandomState},
     path::Path,
     sync::Arc,
@@ -26,15 +27,21 @@ pub struct UnitState {
     /// (table, domain)
     pub hosts: Box<[(Name, Name)]>,
     pub needs: Box<[UnitId]>,
-    pub conditions: Arc<[Condition]>,
-    /// The listeners that it is attached to.
-    pub attached: Arc<[Attachment]>,
+    pub outcome: Arc<Outcome>,
     /// How many units need this one, a cluster or secret.
     pub demand: u32,
     /// A plugin may call it: one of those that need it is [`Unit::Callable`].
     pub callable: bool,
     /// `None` for one without all of this, as most are.
     pub rare: Option<Box<Rare>>,
+}
+
+/// What a translation says of its object. Most units have the outcome of many others, and share it.
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
+pub struct Outcome {
+    pub conditions: Arc<[Condition]>,
+    /// The listeners that it is attached to.
+    pub attached: Box<[Attachment]>,
 }
 
 /// What few units have.
@@ -73,8 +80,7 @@ impl UnitState {
             deps: Box::default(),
             hosts: Box::default(),
             needs: Box::default(),
-            conditions: Arc::default(),
-            attached: Arc::default(),
+            outcome: Arc::default(),
             demand: 0,
             callable: false,
             rare: None,
@@ -137,87 +143,25 @@ impl Units {
     }
 }
 
-/// The units that looked at something, by what it was.
+/// Which unit looked at what: a unit for nearly every look, so the pairs have no lists of their own.
 #[derive(Default)]
-pub struct Watchers {
-    by_dep: HashMap<Dep, Watching>,
-    /// Where several units looked at the same: mostly two. In order.
-    sets: Vec<Vec<UnitId>>,
-    free: Vec<u32>,
-}
-
-/// A unit or, with [`Watching::SET`], the place of a set of units. There is one for nearly every look, so it is small.
-#[derive(Clone, Copy)]
-struct Watching(u32);
-
-impl Watching {
-    const SET: u32 = 1 << 31;
-
-    fn set(self) -> Option<usize> {
-        (self.0 & Self::SET != 0).then_some((self.0 & !Self::SET) as usize)
-    }
-}
+pub struct Watchers(BTreeSet<(Dep, UnitId)>);
 
 impl Watchers {
     pub fn of(&self, dep: Dep) -> impl Iterator<Item = UnitId> {
-        let found = self.by_dep.get(&dep);
-        let set = found.and_then(|w| w.set()).map(|at| &self.sets[at]);
-        let one = found.filter(|w| w.set().is_none()).map(|w| w.0);
-        one.into_iter().chain(set.into_iter().flatten().copied())
+        self.0.range((dep, 0)..=(dep, UnitId::MAX)).map(|(_, unit)| *unit)
     }
 
     /// A unit looked at `new` in place of `old`.
     pub fn replace(&mut self, unit: UnitId, old: &[Dep], new: &HashSet<Dep>) {
         for dep in old.iter().filter(|dep| !new.contains(dep)) {
-            self.remove(*dep, unit);
+            self.0.remove(&(*dep, unit));
         }
-        // A unit that already watches is not added twice.
-        new.iter().for_each(|dep| self.add(*dep, unit));
+        self.0.extend(new.iter().map(|dep| (*dep, unit)));
     }
 
-    fn add(&mut self, dep: Dep, unit: UnitId) {
-        let watching = *self.by_dep.entry(dep).or_insert(Watching(unit));
-        match watching.set() {
-            Some(at) => {
-                let set = &mut self.sets[at];
-                if let Err(place) = set.binary_search(&unit) {
-                    set.insert(place, unit);
-                }
-            }
-            None if watching.0 == unit => {}
-            None => {
-                let at = self.free.pop().unwrap_or_else(|| {
-                    if self.sets.len() == self.sets.capacity() {
-                        self.sets.reserve_exact(spare(self.sets.len()));
-                    }
-                    self.sets.push(Vec::new());
-                    self.sets.len() as u32 - 1
-                });
-                self.sets[at as usize] = vec![watching.0.min(unit), watching.0.max(unit)];
-                self.by_dep.insert(dep, Watching(at | Watching::SET));
-            }
-        }
-    }
-
-    fn remove(&mut self, dep: Dep, unit: UnitId) {
-        let Some(watching) = self.by_dep.get(&dep) else { return };
-        let empty = match watching.set() {
-            None => watching.0 == unit,
-            Some(at) => {
-                let set = &mut self.sets[at];
-                if let Ok(place) = set.binary_search(&unit) {
-                    set.remove(place);
-                }
-                let empty = set.is_empty();
-                if empty {
-                    *set = Vec::new();
-                    self.free.push(at as u32);
-                }
-                empty
-            }
-        };
-        if empty {
-            self.by_dep.remove(&dep);
-        }
+    /// After many changes.
+    pub fn pack(&mut self) {
+        dense::pack(&mut self.0);
     }
 }

@@ -151,7 +151,7 @@ impl Observed {
 
 /// Reads objects. All of them share one document, as none stands in a file.
 pub struct Reader {
-    document: Arc<Document>,
+    document: Document,
     source: Arc<Source>,
     /// Whose part of a status is looked at.
     pub controller: Name,
@@ -159,7 +159,7 @@ pub struct Reader {
 
 impl Reader {
     pub fn new(controller: Name) -> Reader {
-        Reader { document: Arc::new(Document::without_file()), source: Arc::new(Source::new("", "", 1)), controller }
+        Reader { document: Document::without_file(), source: Arc::new(Source::new("", "", 1)), controller }
     }
 
     pub fn key(info: &'static KindInfo, fetched: &Fetched) -> Key {
@@ -222,6 +222,6 @@ mod tests {
         let object = read.object.unwrap();
         assert!(matches!(object.spec, Spec::HttpRoute(_)) && !read.broken && read.findings.is_empty(), "{:?}", read.findings);
         assert_eq!(object.meta.annotations.iter().count(), 1);
-        assert_eq!(object.origin().file, None);
+        assert_eq!(object.origin().file(), None);
     }
 }

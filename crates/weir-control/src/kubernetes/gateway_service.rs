@@ -186,7 +186,7 @@ impl GatewayServices {
         match self.status.status(key) {
             Some(of) if !of.is_ours => Fate::Remove,
             Some(ObjectStatus { object: Some(object), details: Some(details), .. })
-                if object.document.file.is_none() && !details.service_ports.is_empty() =>
+                if object.document.file().is_none() && !details.service_ports.is_empty() =>
             {
                 Fate::Want(object, details.service_ports.clone())
             }

@@ -1,19 +1,12 @@
 //! What every object has, whatever its kind: the kind, the key, the metadata and the document that it stands in.
 use super::pairs::Pairs;
-use std::{
-    ops::Deref,
-    path::Path,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
-};
+use std::{cell::RefCell, cmp::Ordering, ops::Deref, path::Path, sync::Arc};
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{Line, Name, Title},
+    model::{DocumentStart, Line, Name, Rare, Title},
     node::Chars,
     reader::Field,
-    recent,
+    recent::{self, Recent},
 };
 
 /// The kinds that Weir acts on.
@@ -138,12 +131,44 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(Arc<Identity>);
 
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
+    collection: Arc<Collection>,
+    pub name: Name,
+}
+
+/// The objects of a kind in a namespace, which have the same one.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Collection {
     pub kind: Kind,
     /// Empty for kinds of the whole cluster.
     pub namespace: Name,
-    pub name: Name,
+}
+
+/// For the kind and the namespace.
+impl Deref for Identity {
+    type Target = Collection;
+
+    fn deref(&self) -> &Collection {
+        &self.collection
+    }
+}
+
+/// By kind, namespace and name.
+impl Ord for Identity {
+    fn cmp(&self, other: &Identity) -> Ordering {
+        let by_collection = match Arc::ptr_eq(&self.collection, &other.collection) {
+            true => Ordering::Equal,
+            false => self.collection.cmp(&other.collection),
+        };
+        by_collection.then_with(|| self.name.cmp(&other.name))
+    }
+}
+
+impl PartialOrd for Identity {
+    fn partial_cmp(&self, other: &Identity) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl Deref for Key {
@@ -157,8 +182,13 @@ impl Deref for Key {
 impl Key {
     pub fn new(kind: Kind, namespace: &str, name: &str) -> Key {
         let namespace = if kind.info().namespaced { namespace } else { "" };
+        thread_local! {
+            static COLLECTIONS: RefCell<Recent<Collection>> = const { RefCell::new(Recent::new()) };
+        }
         // Objects of one namespace mostly come together, and those of one application often have one name: they share both.
-        Key(Arc::new(Identity { kind, namespace: recent::name(namespace), name: recent::name(name) }))
+        let collection = Collection { kind, namespace: recent::name(namespace) };
+        let collection = COLLECTIONS.with_borrow_mut(|recent| recent.share(collection));
+        Key(Arc::new(Identity { collection, name: recent::name(name) }))
     }
 
     /// `Kind/namespace/name`, for a resource that is made of the object.
@@ -194,58 +224,59 @@ impl std::fmt::Display for Identity {
 }
 
 /// One document of a file, after it was read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Document {
-    /// As it was named on the command line, or found in the folder that was; `None` for what came from a Kubernetes API.
-    pub file: Option<Name>,
+    start: Arc<DocumentStart>,
     /// Of its text.
     pub hash: u64,
-    /// Where it starts in the file; moves without the document being read again, and is shared with what was made of the
-    /// versions of it before.
-    first_line: Mutex<Arc<AtomicU32>>,
 }
 
 /// The same text of the same file, wherever it stands in it.
 impl PartialEq for Document {
     fn eq(&self, other: &Document) -> bool {
-        (self.hash, &self.file) == (other.hash, &other.file)
+        (self.hash, self.file()) == (other.hash, other.file())
     }
 }
 
 impl Document {
     pub fn new(file: Name, hash: u64, first_line: u32) -> Document {
-        Document { file: Some(file), hash, first_line: Mutex::new(Arc::new(first_line.into())) }
+        Document { start: Arc::new(DocumentStart::new(Some(file), first_line)), hash }
     }
     /// Of objects from a Kubernetes API, which stand in no file.
     pub fn without_file() -> Document {
-        Document { file: None, hash: 0, first_line: Mutex::new(Arc::new(1.into())) }
+        Document { start: Arc::new(DocumentStart::new(None, 1)), hash: 0 }
+    }
+    /// As it was named on the command line, or found in a folder; `None` for what came from a Kubernetes API.
+    pub fn file(&self) -> Option<&Name> {
+        self.start.file.as_ref()
     }
     /// The folder of its file, from which relative paths in it count; empty where there is no file.
     pub fn folder(&self) -> &Path {
-        self.file.as_deref().and_then(|file| Path::new(file).parent()).unwrap_or(Path::new(""))
-    }
-    fn start(&self) -> MutexGuard<'_, Arc<AtomicU32>> {
-        self.first_line.lock().unwrap_or_else(PoisonError::into_inner)
+        self.file().and_then(|file| Path::new(&**file).parent()).unwrap_or(Path::new(""))
     }
     /// A line of this document (counted from 1 at its beginning) that moves with it.
     pub fn line(&self, line: u32) -> Line {
-        Line::first(self.start().clone()).below(line.saturating_sub(1))
+        Line::first(self.start.clone()).below(line.saturating_sub(1))
     }
     /// One-based.
     pub fn first_line(&self) -> u32 {
-        self.start().load(Ordering::Relaxed)
+        self.start.line()
     }
     pub fn move_to(&self, line: u32) {
-        self.start().store(line, Ordering::Relaxed);
+        self.start.move_to(line);
     }
     /// Takes the place of an earlier version: what was made of that one moves with this one from now on.
-    pub fn follow(&self, before: &Document) {
-        if !std::ptr::eq(self, before) {
-            let line = self.first_line();
-            let start = before.start().clone();
-            start.store(line, Ordering::Relaxed);
-            *self.start() = start;
-        }
+    pub fn follow(&mut self, before: &Document) {
+        before.move_to(self.first_line());
+        self.start = before.start.clone();
+    }
+    /// The same for all versions of a document.
+    pub fn identity(&self) -> *const DocumentStart {
+        Arc::as_ptr(&self.start)
+    }
+    /// Whether both are versions of one document.
+    pub fn is_version_of(&self, other: &Document) -> bool {
+        self.identity() == other.identity()
     }
 }
 
@@ -267,7 +298,7 @@ pub struct Meta {
     pub key: Key,
     pub labels: Pairs,
     /// Without `kubectl.kubernetes.io/last-applied-configuration`.
-    pub annotations: Pairs,
+    pub annotations: Rare<Pairs>,
     pub created: Created,
     /// Rises with every change of the spec; 0 where nothing counts it.
     pub generation: u32,
@@ -287,7 +318,7 @@ impl PartialEq for Meta {
 impl Meta {
     /// Without labels and annotations.
     pub fn new(key: Key) -> Meta {
-        Meta { key, labels: Pairs::default(), annotations: Pairs::default(), created: Created::default(), generation: 0, line: 1 }
+        Meta { key, labels: Pairs::default(), annotations: Rare::default(), created: Created::default(), generation: 0, line: 1 }
     }
     pub fn label(&self, name: &str) -> Option<&str> {
         self.labels.get(name)
@@ -342,7 +373,7 @@ pub fn decode(field: &Field<'_>, info: &KindInfo) -> Option<Meta> {
     Some(Meta {
         key,
         labels: texts("labels"),
-        annotations: texts("annotations"),
+        annotations: texts("annotations").into(),
         created: meta.str("creationTimestamp").map(Created::of).unwrap_or_default(),
         // No object is changed more often than can be counted so.
         generation: u32::try_from(meta.int("generation", 0..=i64::MAX).unwrap_or_default()).unwrap_or(u32::MAX),
@@ -354,13 +385,13 @@ pub fn decode(field: &Field<'_>, info: &KindInfo) -> Option<Meta> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
     pub diagnostic: Diagnostic,
-    pub document: Arc<Document>,
+    pub document: Document,
     pub span: Chars,
 }
 
 impl Finding {
     /// About the object `title` of `document`; `field` is the path of the field at `span`.
-    pub fn new(title: &Name, document: &Arc<Document>, span: Chars, field: impl Into<String>, diagnostic: Diagnostic) -> Finding {
+    pub fn new(title: &Name, document: &Document, span: Chars, field: impl Into<String>, diagnostic: Diagnostic) -> Finding {
         let mut diagnostic = diagnostic.object(title);
         diagnostic.field = field.into();
         Finding { diagnostic, document: document.clone(), span }

@@ -1,5 +1,6 @@
 //! Labels, annotations and selectors. There are several on every object, so all pairs of one are kept in one text.
-use std::fmt::Debug;
+use std::{fmt::Debug, sync::LazyLock};
+use weir_config::model::Common;
 
 /// Names with their values, in the order in which they were given. The text has each name and value behind its length.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -51,6 +52,13 @@ impl<N: AsRef<str>, V: AsRef<str>> FromIterator<(N, V)> for Pairs {
             put(&mut text, value.as_ref());
         }
         Pairs(text.into())
+    }
+}
+
+impl Common for Pairs {
+    fn common() -> &'static Pairs {
+        static EMPTY: LazyLock<Pairs> = LazyLock::new(Pairs::default);
+        &EMPTY
     }
 }
 

@@ -75,7 +75,7 @@ pub enum Doc {
 }
 
 pub struct Contents {
-    document: Arc<Document>,
+    document: Document,
     objects: Box<[Arc<Object>]>,
     trouble: Trouble,
 }
@@ -96,7 +96,7 @@ pub struct Trouble {
 
 /// A document while it is read.
 struct Reading {
-    document: Arc<Document>,
+    document: Document,
     objects: Vec<Arc<Object>>,
     trouble: Trouble,
 }
@@ -104,7 +104,7 @@ struct Reading {
 impl Doc {
     pub fn read(file: &Name, chunk: &Chunk<'_>) -> Doc {
         let source = Arc::new(Source::new(file.clone(), chunk.text, chunk.first_line));
-        let document = Arc::new(Document::new(file.clone(), chunk.hash(), chunk.first_line));
+        let document = Document::new(file.clone(), chunk.hash(), chunk.first_line);
         let mut reading = Reading { document, objects: Vec::new(), trouble: Trouble::default() };
         match node::parse(&source) {
             Ok(nodes) => nodes.iter().for_each(|node| reading.add_all(node, &source)),
@@ -123,10 +123,23 @@ impl Doc {
         Doc::Other(Box::new(Contents { document, objects: objects.into(), trouble }))
     }
 
-    pub fn document(&self) -> &Arc<Document> {
+    pub fn document(&self) -> &Document {
         match self {
             Doc::One(object) => &object.document,
             Doc::Other(contents) => &contents.document,
+        }
+    }
+
+    /// Lets a document that was just read go on where an earlier version of it was.
+    pub fn follow(&mut self, before: &Document) {
+        match self {
+            Doc::One(object) => Arc::make_mut(object).document.follow(before),
+            Doc::Other(contents) => {
+                contents.document.follow(before);
+                for object in contents.objects.iter_mut().chain(&mut contents.trouble.stand_ins) {
+                    Arc::make_mut(object).document = contents.document.clone();
+                }
+            }
         }
     }
 
@@ -207,16 +220,16 @@ impl Reading {
     }
 }
 
-/// Lets documents go on where those were that held their objects before.
-pub fn follow<'a>(now: impl Iterator<Item = &'a Arc<Object>>, before: impl Iterator<Item = &'a Arc<Object>>) {
-    let mut before: HashMap<&Key, &Arc<Object>> = before.map(|o| (&o.key, o)).collect();
+/// Lets documents that were just read go on where those were that held their objects before.
+pub fn follow<'a>(now: impl Iterator<Item = &'a mut Doc>, before: impl Iterator<Item = &'a Arc<Object>>) {
+    let mut before: HashMap<&Key, &Document> = before.map(|o| (&o.key, &o.document)).collect();
     // Two that come of one cannot both go on from there.
-    let mut taken: HashSet<*const Document> = HashSet::new();
-    for object in now {
-        if let Some(old) = before.remove(&object.key)
-            && taken.insert(Arc::as_ptr(&old.document))
+    let mut taken = HashSet::new();
+    for doc in now {
+        if let Some(old) = doc.objects().first().and_then(|object| before.remove(&object.key))
+            && taken.insert(old.identity())
         {
-            object.document.follow(&old.document);
+            doc.follow(old);
         }
     }
 }
@@ -247,7 +260,7 @@ mod tests {
     #[test]
     fn documents_and_objects_are_small() {
         let sizes = [size_of::<Doc>(), size_of::<Object>(), size_of::<Key>()];
-        assert!(sizes.iter().zip([16, 104, 8]).all(|(size, most)| *size <= most), "{sizes:?}");
+        assert!(sizes.iter().zip([16, 80, 8]).all(|(size, most)| *size <= most), "{sizes:?}");
     }
 
     #[test]

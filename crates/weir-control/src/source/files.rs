@@ -2,14 +2,18 @@
 //! changed documents; what cannot be read keeps the last good version of what stood there.
 use super::{
     document::{Doc, follow, split},
+    file_id::FileId,
     placing::Sources,
     revise::{Revision, revise},
-    text::{STANDARD_INPUT_NAME, Unreadable, check_regular, is_standard_input, read_settled},
+    text::{Unreadable, check_regular, is_standard_input, read_settled},
 };
-use crate::object::{Finding, Key, Object};
+use crate::{
+    dense,
+    object::{Finding, Key, Object},
+};
 use std::{
     cmp::Ordering,
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fs,
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
     io,
@@ -22,16 +26,8 @@ use weir_config::{diagnostic::Diagnostic, model::Name};
 /// Folders within folders.
 const MAX_DEPTH: usize = 32;
 
-/// In the order of precedence: by place on the command line, then by path.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FileId {
-    root: usize,
-    path: PathBuf,
-}
-
 #[derive(Default)]
 struct File {
-    name: Name,
     stamp: Option<Stamp>,
     docs: Box<[Doc]>,
     /// By key, the first of equals; kept ones where there is no other.
@@ -101,7 +97,7 @@ pub struct Files {
     roots: Vec<PathBuf>,
     files: BTreeMap<Arc<FileId>, Box<File>>,
     /// The file that holds an object; of several, the first.
-    owners: HashMap<Key, Arc<FileId>>,
+    owners: BTreeMap<Key, Arc<FileId>>,
     /// Objects that several files hold, with all of these in order.
     shared: BTreeMap<Key, Vec<Arc<FileId>>>,
     noted: Noted,
@@ -154,7 +150,7 @@ impl Files {
             self.noted.found.insert(FoundBy::Scan);
         }
         // What cannot be looked at is not taken for gone.
-        let hidden = |id: &FileId| walk.unreadable.iter().any(|(root, path)| *root == id.root && id.path.starts_with(path));
+        let hidden = |id: &FileId| walk.unreadable.iter().any(|(root, path)| *root == id.root && id.path().starts_with(path));
         let is_gone = |id: &FileId| !walk.files.contains_key(id) && !hidden(id);
         let gone: Vec<Arc<FileId>> = self.files.keys().filter(|id| is_gone(id)).cloned().collect();
         let mut touched = BTreeSet::new();
@@ -163,10 +159,14 @@ impl Files {
         }
         for (id, stamp) in walk.files {
             let known = self.files.get(&id);
-            if known.is_some_and(|f| f.stamp.as_ref() == Some(&stamp)) || writing.contains(&id.path) {
+            if known.is_some_and(|f| f.stamp.as_ref() == Some(&stamp)) || writing.contains(id.path()) {
                 continue;
             }
             self.read(Arc::new(id), Some(stamp), &mut touched);
+        }
+        if dense::is_due(touched.len(), self.owners.len()) {
+            dense::pack(&mut self.files);
+            dense::pack(&mut self.owners);
         }
         self.changes(touched)
     }
@@ -178,7 +178,7 @@ impl Files {
         for root in 0..self.roots.len() {
             if self.has_room(root, path) {
                 ours = true;
-                let id = Arc::new(FileId { root, path: path.into() });
+                let id = Arc::new(FileId::new(root, path.into()));
                 match fs::metadata(path) {
                     Ok(meta) if meta.is_file() => self.read(id, Some(Stamp::of(&meta)), &mut touched),
                     Ok(_) => return false,
@@ -198,24 +198,26 @@ impl Files {
     }
 
     fn read(&mut self, id: Arc<FileId>, stamp: Option<Stamp>, touched: &mut BTreeSet<Key>) {
-        let name: Name = if is_standard_input(&id.path) { STANDARD_INPUT_NAME.into() } else { id.path.to_string_lossy().into() };
-        let held = self.files.get(&id).is_some_and(|f| !f.objects.0.is_empty());
-        match read_settled(&id.path, held) {
+        let known = self.files.get_key_value(&id);
+        let held = known.is_some_and(|(_, file)| !file.objects.0.is_empty());
+        let id = known.map_or(id, |(id, _)| id.clone());
+        let name = id.name();
+        match read_settled(id.path(), held) {
             Ok(text) => {
                 self.noted.files.insert(name.clone());
-                if let Some(revision) = self.files.get_mut(&id).and_then(|f| f.revise(&text, &stamp)) {
+                if let Some(revision) = self.files.get_mut(&id).and_then(|f| f.revise(&name, &text, &stamp)) {
                     return self.revised(&id, revision, touched);
                 }
                 let old = self.files.get_mut(&id).map(|f| std::mem::take(&mut f.docs).into_vec()).unwrap_or_default();
                 let docs = read_docs(&name, &text, old);
-                self.replace(&id, Some(File::of(name, stamp, docs)), touched);
+                self.replace(&id, Some(File::of(stamp, docs)), touched);
             }
             Err(Unreadable::Gone) => self.replace(&id, None, touched),
             Err(e) => {
                 self.noted.found.insert(FoundBy::File(id.clone()));
                 let file = self.files.entry(id).or_default();
                 file.failure = Some(Box::new(unreadable(&name, &e)));
-                (file.stamp, file.name) = (stamp, name);
+                file.stamp = stamp;
             }
         }
     }
@@ -327,8 +329,8 @@ impl Files {
             return noted;
         }
         // Findings on duplicates name the lines of both objects.
-        let read = self.files.values().filter(|file| noted.files.contains(&file.name));
-        let keys = read.flat_map(|file| &file.objects.0).map(|object| &object.key).filter(|key| self.shared.contains_key(*key));
+        let read = self.files.iter().filter(|(id, _)| noted.files.contains(&id.name()));
+        let keys = read.flat_map(|(_, file)| &file.objects.0).map(|object| &object.key).filter(|key| self.shared.contains_key(*key));
         noted.found.extend(keys.map(|key| FoundBy::Duplicate(key.clone())));
         noted
     }
@@ -373,7 +375,7 @@ impl File {
         self.failure.as_deref().cloned().into_iter().chain(of_docs).chain(twice).collect()
     }
 
-    fn of(name: Name, stamp: Option<Stamp>, docs: Vec<Doc>) -> File {
+    fn of(stamp: Option<Stamp>, docs: Vec<Doc>) -> File {
         let mut trouble = Trouble::default();
         let real = docs.iter().flat_map(Doc::objects);
         let kept = docs.iter().flat_map(|d| &d.trouble().kept);
@@ -391,7 +393,7 @@ impl File {
         trouble.kept = objects.iter().filter(|(real, _)| !real).map(|(_, o)| o.key.clone()).collect();
         let objects = Objects(objects.into_iter().map(|(_, o)| o).collect());
         let plain = trouble.twice.is_empty() && docs.iter().all(Doc::is_plain);
-        File { name, stamp, docs: docs.into(), objects, failure: None, trouble: (!plain).then(|| Box::new(trouble)) }
+        File { stamp, docs: docs.into(), objects, failure: None, trouble: (!plain).then(|| Box::new(trouble)) }
     }
 
     /// Whether an object is the last good version of one that is in error now.
@@ -400,13 +402,13 @@ impl File {
     }
 
     /// Takes over a text that changed in few places; what it cannot do so is left as it is, for a reading of the whole.
-    fn revise(&mut self, text: &str, stamp: &Option<Stamp>) -> Option<Revision> {
+    fn revise(&mut self, name: &Name, text: &str, stamp: &Option<Stamp>) -> Option<Revision> {
         if self.trouble.is_some() || self.failure.is_some() {
             return None;
         }
         let mut objects = std::mem::take(&mut self.objects.0).into_vec();
         let mut docs = std::mem::take(&mut self.docs).into_vec();
-        let revision = revise(&self.name, &split(text), &mut docs, &mut objects);
+        let revision = revise(name, &split(text), &mut docs, &mut objects);
         (self.docs, self.objects.0) = (docs.into(), objects.into());
         if revision.is_some() {
             self.stamp = *stamp;
@@ -421,7 +423,7 @@ fn unreadable(name: &str, why: &Unreadable) -> Diagnostic {
 
 fn stands_twice(object: &Object, first: &Object) -> Diagnostic {
     let origin = first.origin();
-    let file = origin.file.as_deref().unwrap_or_default();
+    let file = origin.file().map_or("", |file| &**file);
     Diagnostic::error("DuplicateObject", format!("duplicate {}: the one at {file}:{} is used", object.title(), origin.line.get()))
         .help("remove one of them, or rename it")
         .from_origin(&object.origin())
@@ -432,13 +434,15 @@ fn stands_twice(object: &Object, first: &Object) -> Diagnostic {
 fn read_docs(name: &Name, text: &str, old: Vec<Doc>) -> Vec<Doc> {
     let mut old = Old::new(old);
     let mut docs: Vec<Doc> = Vec::new();
+    // Places of those that were read now.
+    let mut new = Vec::new();
     for chunk in split(text) {
         let same = old.take(chunk.hash());
         docs.push(match same {
             // Places of findings are fixed: read it again for those.
             Some(doc) if doc.document().first_line() != chunk.first_line && !doc.trouble().findings.is_empty() => {
                 let mut again = Doc::read(name, &chunk);
-                again.document().follow(doc.document());
+                again.follow(doc.document());
                 if let Some(trouble) = again.trouble_mut() {
                     trouble.kept.clone_from(&doc.trouble().kept);
                 }
@@ -448,11 +452,15 @@ fn read_docs(name: &Name, text: &str, old: Vec<Doc>) -> Vec<Doc> {
                 doc.document().move_to(chunk.first_line);
                 doc
             }
-            None => Doc::read(name, &chunk),
+            None => {
+                new.push(docs.len());
+                Doc::read(name, &chunk)
+            }
         });
     }
     let changed = old.docs.iter().flatten().flat_map(Doc::objects);
-    follow(docs.iter().filter_map(|d| d.objects().first()), changed);
+    let mut new = new.into_iter().peekable();
+    follow(docs.iter_mut().enumerate().filter(|(at, _)| new.next_if_eq(at).is_some()).map(|(_, doc)| doc), changed);
     if docs.iter().all(|d| d.trouble().broken.is_empty() && !d.trouble().unnamed) {
         return docs;
     }
@@ -542,7 +550,7 @@ impl Walk {
         self.seen.clear();
         if is_standard_input(root) {
             // Never another one than the first time.
-            self.files.insert(FileId { root: index, path: root.into() }, Stamp::NEVER);
+            self.files.insert(FileId::new(index, root.into()), Stamp::NEVER);
             return;
         }
         match fs::metadata(root) {
@@ -604,7 +612,7 @@ impl Walk {
         if let Err(why) = check_regular(meta) {
             return self.fault(index, path, &why);
         }
-        self.files.insert(FileId { root: index, path: path.into() }, Stamp::of(meta));
+        self.files.insert(FileId::new(index, path.into()), Stamp::of(meta));
     }
 }
 

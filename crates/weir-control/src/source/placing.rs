@@ -1,7 +1,7 @@
 //! Findings made after reading get their line of source text: each file is read at most once for all of its findings, and
 //! what was read is kept for as long as there are findings of it.
 use super::{document::split, text};
-use crate::object::{Document, Finding};
+use crate::object::Finding;
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Weak},
@@ -18,7 +18,7 @@ impl Sources {
         let findings: Vec<&Finding> = findings.collect();
         let mut wanted: HashMap<&Name, HashSet<u64>> = HashMap::new();
         for Finding { document, .. } in &findings {
-            if let Some(file) = &document.file {
+            if let Some(file) = document.file() {
                 wanted.entry(file).or_default().insert(document.hash);
             }
         }
@@ -51,10 +51,10 @@ impl Sources {
 }
 
 fn place(finding: &Finding, sources: &mut HashMap<&Name, HashMap<u64, Arc<Source>>>) -> Diagnostic {
-    let Document { file, hash, .. } = &*finding.document;
-    let line = finding.document.first_line();
+    let Finding { document, .. } = finding;
+    let line = document.first_line();
     let mut found = finding.diagnostic.clone();
-    let source = file.as_ref().and_then(|file| sources.get_mut(file)).and_then(|of| of.get_mut(hash));
+    let source = document.file().and_then(|file| sources.get_mut(file)).and_then(|of| of.get_mut(&document.hash));
     if let Some(source) = source {
         // It moved within its file.
         if source.first_line != line {

@@ -1,7 +1,7 @@
 //! A file of many documents of which few changed: the work of those, and a look at the others' hashes.
 use super::document::{Chunk, Doc, follow};
 use crate::object::{Key, Object};
-use std::{ops::Range, sync::Arc};
+use std::{collections::HashSet, ops::Range, sync::Arc};
 use weir_config::model::Name;
 
 /// What a revision of a file came to.
@@ -20,13 +20,13 @@ pub fn revise(file: &Name, chunks: &[Chunk<'_>], docs: &mut Vec<Doc>, objects: &
     let hashes: Vec<u64> = chunks.iter().map(Chunk::hash).collect();
     let changes = changes(docs, &hashes)?;
     let read = |range: &Range<usize>| chunks[range.clone()].iter().map(|c| Doc::read(file, c)).collect::<Vec<Doc>>();
-    let new: Vec<Vec<Doc>> = changes.iter().map(|(_, range)| read(range)).collect();
+    let mut new: Vec<Vec<Doc>> = changes.iter().map(|(_, range)| read(range)).collect();
     let gone: Vec<Arc<Object>> = changes.iter().flat_map(|(range, _)| &docs[range.clone()]).flat_map(Doc::objects).cloned().collect();
-    let come: Vec<Arc<Object>> = new.iter().flatten().flat_map(Doc::objects).cloned().collect();
-    if !new.iter().flatten().all(Doc::is_plain) || repeats(&gone, &come, objects) {
+    if !new.iter().flatten().all(Doc::is_plain) || repeats(&gone, new.iter().flatten().flat_map(Doc::objects), objects) {
         return None;
     }
-    follow(new.iter().flatten().filter_map(|d| d.objects().first()), gone.iter());
+    follow(new.iter_mut().flatten(), gone.iter());
+    let come: Vec<Arc<Object>> = new.iter().flatten().flat_map(Doc::objects).cloned().collect();
     // From the last, so that places stay what they were.
     for ((old, _), new) in changes.iter().zip(new).rev() {
         docs.splice(old.clone(), new);
@@ -53,10 +53,11 @@ fn place(objects: &[Arc<Object>], key: &Key) -> Result<usize, usize> {
 }
 
 /// Whether one of the new objects would stand twice in the file.
-fn repeats(gone: &[Arc<Object>], come: &[Arc<Object>], objects: &[Arc<Object>]) -> bool {
-    come.iter().enumerate().any(|(nth, object)| {
+fn repeats<'a>(gone: &[Arc<Object>], mut come: impl Iterator<Item = &'a Arc<Object>>, objects: &[Arc<Object>]) -> bool {
+    let mut seen: HashSet<&Key> = HashSet::new();
+    come.any(|object| {
         let replaces = gone.iter().any(|g| g.key == object.key);
-        come[..nth].iter().any(|c| c.key == object.key) || (!replaces && place(objects, &object.key).is_ok())
+        !seen.insert(&object.key) || (!replaces && place(objects, &object.key).is_ok())
     })
 }
 

@@ -15,7 +15,7 @@ pub fn list(board: &Board, wanted: &dyn Fn(&str) -> bool) -> Value {
             continue;
         }
         let Some(status) = board.status(key).filter(|status| !status.conditions.is_empty()) else { continue };
-        let mut entry = json!({ "object": origin.object, "file": origin.file, "line": origin.line });
+        let mut entry = json!({ "object": origin.object, "file": origin.file(), "line": origin.line });
         describe(&mut entry, &status);
         all.push(entry);
     }

@@ -4,7 +4,7 @@ use crate::{Control, Options, object::Kind};
 use std::fs;
 use weir_config::{
     delta::{Id, ResourceKind, State, Verdict},
-    model::{Line, Origin},
+    model::Origin,
 };
 
 const GATEWAY: &str = "apiVersion: gateway.networking.k8s.io/v1
@@ -29,7 +29,7 @@ fn denied(status: &Status, kind: Kind, name: &str) -> Vec<String> {
 
 /// A verdict on a listener of the Gateway.
 fn verdict(name: &str, state: State, finding: Diagnostic, object: &str) -> VerdictChanges {
-    let origin = Origin { object: object.into(), file: None, line: Line::default() };
+    let origin = Origin::named(object);
     let id = Id::new(ResourceKind::Listener, name.into());
     let verdict = Verdict { id, revision: 1, state, findings: vec![finding.from_origin(&origin)] };
     VerdictChanges { revision: 1, verdicts: vec![Arc::new(verdict)], ..VerdictChanges::default() }

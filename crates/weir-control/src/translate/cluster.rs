@@ -39,22 +39,22 @@ pub fn translate(cx: &Cx<'_>, key: &ClusterKey, part: &mut Part) {
         None => istio::service_entry(cx, key, part),
     };
     let Some(mut draft) = draft else { return };
-    if own.is_some() && !matches!(key.purpose, Purpose::ServerName | Purpose::Udp) {
+    if own.is_some() && !matches!(key.purpose(), Purpose::ServerName | Purpose::Udp) {
         ingress::apply_to_cluster(cx, key, &mut draft.cluster, part);
     }
     istio::traffic_policy(cx, key, &mut draft, part);
-    if key.purpose == Purpose::Udp {
+    if key.purpose() == Purpose::Udp {
         draft.cluster.tls = None;
     }
-    if matches!(key.purpose, Purpose::ServerName | Purpose::Udp) {
+    if matches!(key.purpose(), Purpose::ServerName | Purpose::Udp) {
         return finish(draft, key.port, part);
     }
     if let Some(Spec::Service(service)) = own.map(|o| &o.spec) {
         let port = service.port(key.port).map(|p| &*p.name);
         match gateway_api::backend_tls(cx, key, port, part) {
             Some(Ok(mut tls)) => {
-                tls.certificate = match &key.purpose {
-                    Purpose::Gateway(gateway) => gateway_api::client_certificate(cx, gateway, part),
+                tls.certificate = match key.purpose() {
+                    Purpose::Gateway(gateway) => gateway_api::client_certificate(cx, &gateway, part),
                     _ => None,
                 };
                 draft.cluster.tls = Some(Box::new(tls));
@@ -107,7 +107,7 @@ fn kubernetes_service(cx: &Cx<'_>, key: &ClusterKey, object: &Arc<Object>, part:
         };
         let address = match name.parse() {
             Ok(ip) => Address::Socket(SocketAddr::new(ip, port)),
-            Err(_) => Address::Name { host: name.to_string(), port },
+            Err(_) => Address::Name { host: name.into(), port },
         };
         return Some(Draft { cluster, endpoints: vec![Endpoint::new(address)], found_by: FoundBy::StrictDns });
     }

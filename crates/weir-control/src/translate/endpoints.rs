@@ -6,7 +6,7 @@ use crate::{
 };
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use weir_config::{
-    model::{Address, Endpoint},
+    model::{Address, Endpoint, EndpointOptions},
     recent,
 };
 
@@ -44,9 +44,9 @@ fn listed(cx: &Cx<'_>, service: &Object, port: &ServicePort) -> Option<Vec<Endpo
     for subset in &all.subsets {
         let Some(number) = subset.ports.iter().find(|p| p.name == port.name).map(|p| p.port) else { continue };
         for address in &subset.addresses {
-            let mut made = Endpoint::new(Address::Socket(SocketAddr::new(address.ip, number)));
-            made.labels = pod_labels(cx, object, address.pod.as_ref()).unwrap_or_else(|| own.clone());
-            endpoints.push(made);
+            let labels = pod_labels(cx, object, address.pod.as_ref()).unwrap_or_else(|| own.clone());
+            let options = EndpointOptions { labels, ..EndpointOptions::default() }.into();
+            endpoints.push(Endpoint { options, ..Endpoint::new(Address::Socket(SocketAddr::new(address.ip, number))) });
         }
     }
     Some(endpoints)
@@ -69,7 +69,8 @@ fn selected(cx: &Cx<'_>, object: &Object, service: &Service, port: &ServicePort)
             Target::Name(name) => spec.ports.iter().find(|(n, _)| n == name).map(|(_, number)| *number),
         };
         if let (Some(ip), Some(number)) = (spec.ip, number) {
-            endpoints.push(Endpoint { labels: labels_of(&pod.meta.labels), ..Endpoint::new(Address::Socket(SocketAddr::new(ip, number))) });
+            let options = EndpointOptions { labels: labels_of(&pod.meta.labels), ..EndpointOptions::default() }.into();
+            endpoints.push(Endpoint { options, ..Endpoint::new(Address::Socket(SocketAddr::new(ip, number))) });
         }
     }
     any.then_some(endpoints)
@@ -84,11 +85,12 @@ fn slice_endpoints(cx: &Cx<'_>, object: &Object, slice: &EndpointSlice, port: &S
         let labels = pod_labels(cx, object, endpoint.pod.as_ref()).unwrap_or_else(|| own.clone());
         let address = match &endpoint.address {
             SliceAddress::Ip(ip) => Address::Socket(SocketAddr::new(*ip, port)),
-            SliceAddress::Name(name) => Address::Name { host: name.to_string(), port },
+            SliceAddress::Name(name) => Address::Name { host: name.clone(), port },
         };
         // Region, zone and subzone; a slice knows the zone.
         let locality = endpoint.zone.as_ref().map(|zone| recent::name(&format!("/{zone}")));
-        endpoints.push(Endpoint { health: endpoint.health, locality, labels, ..Endpoint::new(address) });
+        let options = EndpointOptions { locality, labels, ..EndpointOptions::default() }.into();
+        endpoints.push(Endpoint { health: endpoint.health, options, ..Endpoint::new(address) });
     }
     endpoints
 }

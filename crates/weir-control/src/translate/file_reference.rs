@@ -25,7 +25,7 @@ impl NotPermitted {
 
 /// The path of a file that an object names. A relative one starts at the folder of the object's file, or at the permitted folder.
 pub fn resolve(cx: &Cx<'_>, object: &Object, path: &str) -> Result<PathBuf, NotPermitted> {
-    match object.document.file {
+    match object.document.file() {
         Some(_) => Ok(object.document.folder().join(path)),
         None => below(cx.options.file_references.as_deref(), path),
     }

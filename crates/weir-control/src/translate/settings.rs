@@ -17,7 +17,7 @@ use weir_config::{
 /// Whether a ConfigMap holds settings. In a cluster, the right to write ConfigMaps in some namespace is no right to change the whole gateway.
 pub fn is_used(cx: &Cx<'_>, object: &Object) -> bool {
     let key = &object.key;
-    CONFIG_MAPS.contains(&&*key.name) && (object.document.file.is_some() || cx.options.system_namespaces.contains(&key.namespace))
+    CONFIG_MAPS.contains(&&*key.name) && (object.document.file().is_some() || cx.options.system_namespaces.contains(&key.namespace))
 }
 
 /// The settings of a ConfigMap. Those of a cluster write the access log to the standard streams, or to files that the operator permits.
@@ -29,7 +29,7 @@ pub fn translate(cx: &Cx<'_>, object: &Object, settings: &Settings, part: &mut P
     }
     let mut settings = Box::new(settings.clone());
     if let Some(file) = settings.access_log_file.as_deref().filter(|file| !matches!(*file, "" | STDOUT | STDERR))
-        && object.document.file.is_none()
+        && object.document.file().is_none()
     {
         match file_reference::resolve(cx, object, file) {
             Ok(path) => settings.access_log_file = Some(path.display().to_string()),

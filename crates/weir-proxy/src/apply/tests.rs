@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use weir_config::model::*;
 
 fn origin() -> Origin {
-    Origin { object: "test".into(), file: None, line: Default::default() }
+    Origin::named("test")
 }
 
 fn cluster(n: usize, port: u16, secret: Option<&str>) -> Resource {

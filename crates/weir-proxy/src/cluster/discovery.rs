@@ -153,7 +153,7 @@ fn names(assignment: &ClusterLoadAssignment, logical: bool, before: &EndpointSet
         if let Address::Name { host, .. } = &e.address
             && (!logical || out.is_empty())
         {
-            out.entry(Arc::from(host.as_str())).or_default();
+            out.entry(Arc::from(&**host)).or_default();
         }
     }
     for e in &before.endpoints {

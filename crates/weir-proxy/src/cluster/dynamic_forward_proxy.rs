@@ -121,7 +121,7 @@ impl ForwardProxy {
         let endpoint = match known {
             Some((endpoint, _)) if answer.addresses.contains(&endpoint.address.ip()) => endpoint,
             _ => {
-                let named = Address::Name { host: key.0.clone(), port };
+                let named = Address::Name { host: key.0.as_str().into(), port };
                 Arc::new(EndpointRt::new(address, Arc::new(Endpoint::new(named))))
             }
         };

@@ -118,7 +118,7 @@ impl Overrides {
             return Ok(host.clone());
         }
         let mut entries = Vec::with_capacity(of.len() + host.entries().len());
-        for (name, entry) in of {
+        for (name, entry) in &**of {
             let entry = match entry {
                 FilterOverride::Disabled => Override::Disabled,
                 FilterOverride::Config(config) => {

@@ -95,7 +95,7 @@ impl ActiveStream<'_> {
         req.headers.set_named(b"x-original-uri", &errors.requested);
         req.set_target(b"/");
         drop(req);
-        if let Some(edits) = &errors.backend.target.request_headers {
+        if let Some(edits) = errors.backend.target.request_headers() {
             self.edit(edits, Direction::Request);
         }
     }

@@ -109,10 +109,8 @@ impl ActiveStream<'_> {
             let info = self.s.info.borrow();
             if info.request_end == 0 { info.start } else { info.request_end }
         };
-        if plan.route.response_headers.is_some() || plan.target.response_headers.is_some() {
-            for edits in [&plan.target.response_headers, &plan.route.response_headers].into_iter().flatten() {
-                self.edit(edits, Direction::Response);
-            }
+        for edits in [plan.target.response_headers(), plan.route.response_headers.as_ref()].into_iter().flatten() {
+            self.edit(edits, Direction::Response);
         }
         let mut resp = self.s.resp.borrow_mut();
         if !self.hcm.config().suppress_envoy_headers {

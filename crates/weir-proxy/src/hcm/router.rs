@@ -158,7 +158,7 @@ impl ActiveStream<'_> {
 
     /// The route's changes to the request's head.
     fn edit_request(&mut self, route: &RouteRt, forward: &ForwardRt, target: &Target) {
-        for edits in [&route.request_headers, &target.request_headers].into_iter().flatten() {
+        for edits in [route.request_headers.as_ref(), target.request_headers()].into_iter().flatten() {
             self.edit(edits, Direction::Request);
         }
         let mut req = self.s.req.borrow_mut();

@@ -110,7 +110,7 @@ pub(super) fn explain(mut trap: Trap, plugin: &weir_config::model::WasmPlugin, d
         TrapKind::Memory => "memory-limit",
         _ => return trap.to_string(),
     };
-    let setting = match plugin.origin.file {
+    let setting = match plugin.origin.file() {
         Some(_) => format!("the annotation weir.dev/{limit}"),
         None => format!("--plugin-limit {limit}=VALUE"),
     };

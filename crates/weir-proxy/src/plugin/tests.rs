@@ -132,7 +132,7 @@ impl Rig {
         std::fs::write(&path, wat).unwrap();
         // Any change of the text is a change of the plugin, as with the digest that the control plane gives.
         let code = WasmCode::File { path: path.to_str().unwrap().into(), sha256: digest(wat) };
-        let origin = Origin { object: "WasmPlugin/default/p".into(), file: None, line: Default::default() };
+        let origin = Origin::named("WasmPlugin/default/p");
         let mut plugin = WasmPlugin::new("p".into(), code, origin);
         change(&mut plugin);
         self.plugins.insert("p".into(), Arc::new(plugin));

@@ -408,7 +408,7 @@ mod tests {
 
     fn slot() -> Arc<PluginSlot> {
         let code = WasmCode::File { path: "/p".into(), sha256: Default::default() };
-        let origin = Origin { object: "p".into(), file: None, line: Default::default() };
+        let origin = Origin::named("p");
         let plugin = WasmPlugin::new("p".into(), code, origin);
         Arc::new(PluginSlot::new(0, Arc::new(plugin)))
     }

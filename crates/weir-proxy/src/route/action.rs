@@ -35,7 +35,8 @@ pub struct RouteRt {
     /// In place of the configurations of the connection manager.
     pub filters: Overrides,
     condition: Condition,
-    pub(super) findings: Box<[Diagnostic]>,
+    #[expect(clippy::box_collection, reason = "most routes have none, and then it is only a pointer")]
+    findings: Option<Box<Vec<Diagnostic>>>,
 }
 
 /// What is left to check once the index has found the path.
@@ -54,11 +55,17 @@ struct Rest {
     query: Box<[Query]>,
 }
 
+/// How many bytes of the path a route's prefix matched.
 #[derive(Clone, Copy)]
-enum Prefix {
-    /// The whole path was matched.
-    Whole,
-    Bytes(u32),
+struct Prefix(u32);
+
+impl Prefix {
+    /// The whole path.
+    const WHOLE: Prefix = Prefix(u32::MAX);
+
+    fn of(text: &str) -> Prefix {
+        Prefix(text.len() as u32)
+    }
 }
 
 pub enum ActionRt {
@@ -75,7 +82,6 @@ pub struct DirectResponse {
 /// A compiled [`Forward`].
 pub struct ForwardRt {
     targets: Box<[Target]>,
-    total_weight: u64,
     options: Option<Box<ForwardOptions>>,
 }
 
@@ -103,8 +109,6 @@ pub struct Target {
     /// `None` is a reference that could not be resolved: to be answered with `unresolved_status`.
     pub cluster: Option<Arc<ClusterSlot>>,
     pub unresolved_status: u16,
-    pub request_headers: Option<Arc<Edits>>,
-    pub response_headers: Option<Arc<Edits>>,
     options: Option<Box<TargetOptions>>,
     weight: u32,
 }
@@ -112,6 +116,8 @@ pub struct Target {
 /// What a target has beside its cluster.
 #[derive(Default)]
 struct TargetOptions {
+    request_headers: Option<Arc<Edits>>,
+    response_headers: Option<Arc<Edits>>,
     /// Instead of the route's.
     path_rewrite: Option<PathRewriteRt>,
     host_rewrite: Option<HostRewrite>,
@@ -151,16 +157,22 @@ impl RouteRt {
                 let redirect = RedirectRt::compile(redirect, patterns).map_err(wrong("redirect"))?;
                 ActionRt::Redirect(Box::new(redirect))
             }
-            RouteAction::DirectResponse { status, body } => {
-                ActionRt::Direct(Box::new(DirectResponse { status: *status, body: Bytes::from(body.clone()) }))
+            RouteAction::DirectResponse(direct) => {
+                ActionRt::Direct(Box::new(DirectResponse { status: direct.status, body: Bytes::from(direct.body.clone()) }))
             }
         };
         let condition = Condition::compile(&config.matches, patterns).map_err(wrong("match"))?;
         let filters = Overrides::compile(&config.per_filter_config, host_filters, patterns).map_err(wrong("per_filter_config"))?;
         let request_headers = patterns.edits(&config.request_headers, &mut findings);
         let response_headers = patterns.edits(&config.response_headers, &mut findings);
-        let findings = findings.into_iter().map(|f| f.from_origin(&config.origin)).collect();
+        let findings: Vec<_> = findings.into_iter().map(|f| f.from_origin(&config.origin)).collect();
+        let findings = (!findings.is_empty()).then(|| Box::new(findings));
         Ok(RouteRt { config: config.clone(), action, request_headers, response_headers, filters, condition, findings })
+    }
+
+    /// What compiling it found.
+    pub(super) fn findings(&self) -> &[Diagnostic] {
+        self.findings.as_ref().map_or(&[], |all| all)
     }
 
     pub fn name(&self) -> &Name {
@@ -169,10 +181,7 @@ impl RouteRt {
 
     /// Bytes of the path that the route's prefix matched: what prefix rewrites replace.
     pub fn matched(&self, path: &[u8]) -> usize {
-        match self.condition.prefix {
-            Prefix::Whole => path.len(),
-            Prefix::Bytes(n) => path.len().min(n as usize),
-        }
+        path.len().min(self.condition.prefix.0 as usize)
     }
 
     /// Whether a request whose path the index found fits in everything else.
@@ -228,9 +237,9 @@ impl Condition {
             _ => None,
         };
         let prefix = match &of.path {
-            PathMatch::Prefix(p) => Prefix::Bytes(p.len() as u32),
-            PathMatch::PathSeparatedPrefix(p) => Prefix::Bytes(p.trim_end_matches('/').len() as u32),
-            PathMatch::Exact(_) | PathMatch::Regex(_) => Prefix::Whole,
+            PathMatch::Prefix(p) => Prefix::of(p),
+            PathMatch::PathSeparatedPrefix(p) => Prefix::of(p.trim_end_matches('/')),
+            PathMatch::Exact(_) | PathMatch::Regex(_) => Prefix::WHOLE,
         };
         let headers: Box<[_]> = of.headers.iter().map(|h| Header::compile(h, patterns)).collect::<Result<_, _>>()?;
         let query: Box<[_]> = of.query_parameters.iter().map(|q| Query::compile(q, patterns)).collect::<Result<_, _>>()?;
@@ -246,14 +255,9 @@ impl ErrorBackendRt {
         patterns: &mut Patterns,
         findings: &mut Vec<Diagnostic>,
     ) -> ErrorBackendRt {
-        let target = Target {
-            cluster: Some(clusters(&of.cluster)),
-            unresolved_status: 503,
-            request_headers: patterns.edits(&of.request_headers, findings),
-            response_headers: None,
-            options: None,
-            weight: 1,
-        };
+        let request_headers = patterns.edits(&of.request_headers, findings);
+        let options = request_headers.map(|edits| Box::new(TargetOptions { request_headers: Some(edits), ..TargetOptions::default() }));
+        let target = Target { cluster: Some(clusters(&of.cluster)), unresolved_status: 503, options, weight: 1 };
         ErrorBackendRt { statuses: of.statuses.clone().into(), target }
     }
 }
@@ -270,17 +274,11 @@ impl ForwardRt {
             targets.push(Target {
                 cluster: c.cluster.as_ref().map(&mut *clusters),
                 unresolved_status: c.unresolved_status,
-                request_headers: patterns.edits(&c.request_headers, findings),
-                response_headers: patterns.edits(&c.response_headers, findings),
                 options: TargetOptions::compile(c, clusters, patterns, findings)?,
                 weight: c.weight,
             });
         }
-        Ok(ForwardRt {
-            total_weight: targets.iter().map(|t| u64::from(t.weight)).sum(),
-            targets: targets.into(),
-            options: ForwardOptions::compile(of, clusters, patterns, findings)?,
-        })
+        Ok(ForwardRt { targets: targets.into(), options: ForwardOptions::compile(of, clusters, patterns, findings)? })
     }
 
     /// From the whole request to the whole response.
@@ -317,7 +315,8 @@ impl ForwardRt {
         if let [only] = &*self.targets {
             return (only.weight > 0).then_some(only);
         }
-        let mut at = ((u128::from(random) * u128::from(self.total_weight)) >> 64) as u64;
+        let total: u64 = self.targets.iter().map(|t| u64::from(t.weight)).sum();
+        let mut at = ((u128::from(random) * u128::from(total)) >> 64) as u64;
         self.targets.iter().find(|t| {
             let weight = u64::from(t.weight);
             let here = at < weight;
@@ -341,6 +340,12 @@ impl ForwardRt {
 }
 
 impl Target {
+    pub fn request_headers(&self) -> Option<&Arc<Edits>> {
+        self.options.as_ref()?.request_headers.as_ref()
+    }
+    pub fn response_headers(&self) -> Option<&Arc<Edits>> {
+        self.options.as_ref()?.response_headers.as_ref()
+    }
     /// Answers instead of the cluster.
     pub fn redirect(&self) -> Option<&RedirectRt> {
         self.options.as_ref()?.redirect.as_ref()
@@ -386,6 +391,8 @@ impl TargetOptions {
             return Ok(None);
         }
         Ok(Some(Box::new(TargetOptions {
+            request_headers: patterns.edits(&of.request_headers, findings),
+            response_headers: patterns.edits(&of.response_headers, findings),
             path_rewrite: compile_path_rewrite(of.path_rewrite.as_deref(), patterns)?,
             host_rewrite: compile_host_rewrite(of.host_rewrite.as_ref(), findings),
             redirect: of.redirect.as_ref().map(|r| RedirectRt::compile(r, patterns)).transpose()?,

@@ -49,13 +49,13 @@ impl HostRt {
         };
         for route in &config.routes {
             if let Some(same) = old.get(&Arc::as_ptr(route)).filter(|_| same_filters.is_some()) {
-                findings.extend_from_slice(&same.findings);
+                findings.extend_from_slice(same.findings());
                 routes.push((*same).clone());
                 continue;
             }
             match RouteRt::compile(route, &filters, clusters, patterns) {
                 Ok(compiled) => {
-                    findings.extend_from_slice(&compiled.findings);
+                    findings.extend_from_slice(compiled.findings());
                     routes.push(Arc::new(compiled));
                 }
                 Err(finding) => {

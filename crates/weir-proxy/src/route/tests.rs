@@ -9,8 +9,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use weir_config::{diagnostic::Diagnostic, model::*};
 
 fn route(name: &str, path: PathMatch) -> Route {
-    let origin = Origin { object: format!("Test/default/{name}").as_str().into(), file: None, line: Default::default() };
-    Route::new(name.into(), RouteMatch::path(path), RouteAction::DirectResponse { status: 200, body: String::new() }, origin)
+    let origin = Origin::named(&format!("Test/default/{name}"));
+    Route::new(name.into(), RouteMatch::path(path), RouteAction::direct_response(200, ""), origin)
 }
 fn exact(p: &str) -> PathMatch {
     PathMatch::Exact(p.into())

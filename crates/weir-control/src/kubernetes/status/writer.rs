@@ -237,7 +237,7 @@ impl Writer {
             return own::nothing(key.kind);
         }
         // An object of a file hides that of the cluster.
-        let object = of.object.as_ref().filter(|object| object.document.file.is_none())?;
+        let object = of.object.as_ref().filter(|object| object.document.file().is_none())?;
         let owns = |key: &Key| self.status.status(key).is_some_and(|of| of.is_ours && of.object.is_some());
         let addresses = self.addresses.borrow().clone();
         let own_service = if self.options.gateway_services { Some(self.own_service(key, &of)?) } else { None };

@@ -12,7 +12,7 @@ use weir_config::model::Name;
 impl Gateway {
     /// Whether the Gateway, which is `object`, has a Service of its own.
     pub fn has_service(&self, object: &Object, cx: &Cx<'_>) -> bool {
-        cx.options.target_ports.is_some() && object.document.file.is_none()
+        cx.options.target_ports.is_some() && object.document.file().is_none()
     }
 
     /// Where a listener of it listens: nowhere, if the Gateway asks for an address of a type that is not supported, if the range for

@@ -187,7 +187,7 @@ impl Maker<'_> {
                 }
             }
             RouteAction::Redirect(redirect) => _ = redirect.path.take_if(|p| is_prefix(p)),
-            RouteAction::DirectResponse { .. } => {}
+            RouteAction::DirectResponse(_) => {}
         }
         action
     }
@@ -197,7 +197,7 @@ impl Maker<'_> {
             return RouteAction::Redirect(redirect.clone());
         }
         if rule.backends.is_empty() && !filters.refused && self.object.key.kind == Kind::HttpRoute {
-            return RouteAction::DirectResponse { status: 500, body: String::new() };
+            return RouteAction::direct_response(500, "");
         }
         let mut clusters: Vec<WeightedCluster> = Vec::with_capacity(rule.backends.len().max(1));
         for (nth, backend) in rule.backends.iter().enumerate().filter(|_| !filters.refused) {
@@ -260,13 +260,13 @@ impl Maker<'_> {
             return made;
         }
         made.options = Rare::from(TargetOptions {
+            request_headers: filters.request.clone(),
+            response_headers: filters.response.clone(),
             redirect: filters.redirect.clone(),
             mirrors: self.mirrors(filters, &format!("{field}.filters"), part),
             host_rewrite: filters.rewrite_host.as_deref().map(|host| HostRewrite::Literal(host.into())),
             path_rewrite: filters.rewrite_path.clone(),
         });
-        made.request_headers = filters.request.clone();
-        made.response_headers = filters.response.clone();
         made
     }
 

@@ -42,7 +42,7 @@ struct Draft<'a> {
 }
 
 /// In place of every route of an Ingress that must not be open.
-const CLOSED: RouteAction = RouteAction::DirectResponse { status: 503, body: String::new() };
+const CLOSED: u16 = 503;
 
 impl<'a> Maker<'a> {
     /// Reports why an Ingress is closed.
@@ -280,7 +280,7 @@ impl<'a> Maker<'a> {
         self.notes.rbac.iter().for_each(|rbac| made.set_filter(HttpFilterConfig::Rbac(rbac.clone())));
         let source_ranges = made.per_filter_config.clone();
         if closed {
-            made.action = CLOSED;
+            made.action = RouteAction::direct_response(CLOSED, "");
         } else {
             (made.request_headers, made.response_headers) = (draft.request_headers, draft.response_headers);
             if let Some(cors) = &self.notes.cors {

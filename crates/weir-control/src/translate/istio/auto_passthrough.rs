@@ -12,8 +12,9 @@ pub fn translate(cx: &Cx<'_>, gateway: &Object, server: &Server, part: &mut Part
     let mut sni_clusters: Vec<Name> = Vec::new();
     for (host, ports) in hosts(cx, gateway, server) {
         for port in ports {
-            let whole = ClusterKey::new(port, Name::default(), &host, Purpose::ServerName);
-            let subsets = upstream::subsets(cx, &whole).into_iter().map(|subset| ClusterKey::new(port, subset, &host, Purpose::ServerName));
+            let whole = ClusterKey::new(port, "", &host, Purpose::ServerName);
+            let subsets =
+                upstream::subsets(cx, &whole).into_iter().map(|subset| ClusterKey::new(port, &subset, &host, Purpose::ServerName));
             let keys: Vec<ClusterKey> = subsets.chain([whole.clone()]).collect();
             sni_clusters.extend(keys.into_iter().map(|key| part.use_cluster(key)));
         }

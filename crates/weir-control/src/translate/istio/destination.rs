@@ -20,7 +20,7 @@ pub fn resolve(cx: &Cx<'_>, object: &Object, to: &Destination, listens: u16, htt
         None => seen.iter().flat_map(|(_, entry)| entry.ports.iter().map(|p| p.number)).collect(),
     };
     let port = to.port.unwrap_or(if let [only] = ports[..] { only } else { listens });
-    let key = ClusterKey::new(port, to.subset.clone(), &to.host, Purpose::Any);
+    let key = ClusterKey::new(port, &to.subset, &to.host, Purpose::Any);
     if service.is_none() && seen.is_empty() && !entries.is_empty() {
         let message =
             format!("the ServiceEntry of {} is not exported to {}: requests to it are answered with 503", to.host, object.key.namespace);

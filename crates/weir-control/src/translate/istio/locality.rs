@@ -93,7 +93,10 @@ fn rank(endpoints: &mut [Endpoint], of: impl Fn(&Endpoint) -> u32) {
     let found: Vec<u32> = endpoints.iter().map(of).collect();
     let order: BTreeSet<u32> = found.iter().copied().collect();
     for (endpoint, found) in endpoints.iter_mut().zip(found) {
-        endpoint.priority = order.range(..found).count() as u32;
+        let priority = order.range(..found).count() as u32;
+        if endpoint.priority != priority {
+            endpoint.priority = priority;
+        }
     }
 }
 
@@ -124,11 +127,11 @@ fn spread(to: &[(String, u32)], endpoints: &mut Vec<Endpoint>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weir_config::model::Address;
+    use weir_config::model::{Address, EndpointOptions};
 
     fn at(localities: &[&str]) -> Vec<Endpoint> {
         let endpoint = |(i, locality): (usize, &&str)| Endpoint {
-            locality: Some((*locality).into()),
+            options: EndpointOptions { locality: Some((*locality).into()), ..EndpointOptions::default() }.into(),
             ..Endpoint::new(Address::Socket(([127, 0, 0, 1], i as u16 + 1).into()))
         };
         localities.iter().enumerate().map(endpoint).collect()

@@ -161,13 +161,13 @@ fn http_routes(cx: &Cx<'_>, said: &Said<'_>, nth: usize, place: &Place<'_>, part
         }
         let action = match &route.action {
             Action::Redirect(redirect) => RouteAction::Redirect(Box::new(redirect.clone())),
-            Action::DirectResponse { status, body } => RouteAction::DirectResponse { status: *status, body: body.clone() },
+            Action::DirectResponse { status, body } => RouteAction::direct_response(*status, body),
             Action::Forward(forward) => {
                 let path = found.and_then(|m| m.path.as_ref());
                 RouteAction::Forward(Box::new(forward_to(cx, said, forward, path, place, part)))
             }
             // Unfolded before, or without a VirtualService to go to.
-            Action::Delegate { .. } => RouteAction::DirectResponse { status: 503, body: String::new() },
+            Action::Delegate { .. } => RouteAction::direct_response(503, ""),
         };
         let mut made = Route {
             request_headers: route.headers.request.clone(),
@@ -196,9 +196,9 @@ fn forward_to(
         clusters.push(WeightedCluster {
             weight: to.weight,
             unresolved_status: 503,
-            request_headers: to.headers.request.clone(),
-            response_headers: to.headers.response.clone(),
             options: Rare::from(TargetOptions {
+                request_headers: to.headers.request.clone(),
+                response_headers: to.headers.response.clone(),
                 host_rewrite: to.headers.host.as_deref().map(|host| HostRewrite::Literal(host.into())),
                 ..TargetOptions::default()
             }),

@@ -21,7 +21,9 @@ use crate::{
 use std::{net::SocketAddr, sync::Arc};
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{Address, Cluster, Discovery, Endpoint, HashPolicy, Name, UpstreamProtocol, UpstreamTls, UpstreamVerification},
+    model::{
+        Address, Cluster, Discovery, Endpoint, EndpointOptions, HashPolicy, Name, UpstreamProtocol, UpstreamTls, UpstreamVerification,
+    },
 };
 
 /// The ServiceEntries of a host, the oldest first.
@@ -77,7 +79,7 @@ fn endpoints(cx: &Cx<'_>, object: &Object, entry: &ServiceEntry, key: &ClusterKe
     };
     let by_host = matches!(entry.resolution, Resolution::None | Resolution::DynamicDns) || (listed.is_empty() && entry.selector.is_none());
     if by_host {
-        let own = Endpoint::new(Address::Name { host: key.host().to_string(), port: port.target });
+        let own = Endpoint::new(Address::Name { host: key.host().into(), port: port.target });
         let listed = found_by == FoundBy::List || found_by == FoundBy::Request;
         return (found_by, if listed { Vec::new() } else { vec![own] });
     }
@@ -85,9 +87,11 @@ fn endpoints(cx: &Cx<'_>, object: &Object, entry: &ServiceEntry, key: &ClusterKe
         let number = endpoint.ports.iter().find(|(name, _)| *name == port.name).map_or(port.target, |(_, n)| *n);
         let address = match &endpoint.address {
             EndpointAddress::Ip(ip) => Address::Socket(SocketAddr::new(*ip, number)),
-            EndpointAddress::Name(name) => Address::Name { host: name.to_string(), port: number },
+            EndpointAddress::Name(name) => Address::Name { host: name.clone(), port: number },
         };
-        Endpoint { weight: endpoint.weight, locality: endpoint.locality.clone(), labels: endpoint.labels.clone(), ..Endpoint::new(address) }
+        let (weight, locality, labels) = (endpoint.weight, endpoint.locality.clone(), endpoint.labels.clone());
+        let options = EndpointOptions { weight, locality, labels, ..EndpointOptions::default() }.into();
+        Endpoint { options, ..Endpoint::new(address) }
     });
     (found_by, made.collect())
 }
@@ -147,7 +151,7 @@ fn subset<'a>(rules: &[(&'a Arc<Object>, &'a DestinationRule)], name: &str) -> O
 
 /// Whether a DestinationRule has the subset.
 pub fn has_subset(cx: &Cx<'_>, key: &ClusterKey) -> bool {
-    subset(&rules(cx, key), &key.subset).is_some()
+    subset(&rules(cx, key), key.subset()).is_some()
 }
 
 /// The names of a host's subsets.
@@ -158,7 +162,7 @@ pub fn subsets(cx: &Cx<'_>, key: &ClusterKey) -> Vec<Name> {
 /// Whether connections to a cluster go through a tunnel.
 pub fn is_tunnel(cx: &Cx<'_>, key: &ClusterKey) -> bool {
     let rules = rules(cx, key);
-    let own = subset(&rules, &key.subset).map(|(_, s)| &s.policy);
+    let own = subset(&rules, key.subset()).map(|(_, s)| &s.policy);
     rules.first().is_some_and(|(_, rule)| rule.policy.tunnel(own).is_some())
 }
 
@@ -171,15 +175,15 @@ pub fn settings(cx: &Cx<'_>, key: &ClusterKey) -> Settings {
 fn merged(rules: &[(&Arc<Object>, &DestinationRule)], key: &ClusterKey) -> Settings {
     let none = Policy::default();
     let base = rules.first().map_or(&none, |(_, rule)| &rule.policy);
-    base.merged(subset(rules, &key.subset).map(|(_, s)| &s.policy), key.port)
+    base.merged(subset(rules, key.subset()).map(|(_, s)| &s.policy), key.port)
 }
 
 /// Applies the DestinationRules for the host: the subset's labels select among the endpoints, the traffic policy sets the
 /// cluster's fields. A subset that no rule has leaves no endpoints; whoever refers to it reports it.
 pub fn traffic_policy(cx: &Cx<'_>, key: &ClusterKey, draft: &mut Draft, part: &mut Part) {
     let rules = rules(cx, key);
-    if !key.subset.is_empty() {
-        match subset(&rules, &key.subset) {
+    if !key.subset().is_empty() {
+        match subset(&rules, key.subset()) {
             Some((object, subset)) => {
                 draft.endpoints.retain(|e| selects(&subset.labels, &e.labels));
                 if draft.endpoints.is_empty() && draft.found_by != FoundBy::Request {
@@ -198,7 +202,7 @@ pub fn traffic_policy(cx: &Cx<'_>, key: &ClusterKey, draft: &mut Draft, part: &m
     }
     without_labels(cx, key, part);
     let settings = merged(&rules, key);
-    let own = subset(&rules, &key.subset).map(|(_, s)| &s.policy);
+    let own = subset(&rules, key.subset()).map(|(_, s)| &s.policy);
     if let Some((_, rule)) = rules.first() {
         draft.cluster.proxy_protocol = rule.policy.proxy_protocol(own);
         draft.cluster.tunneling_config = rule.policy.tunnel(own).map(Box::new);
@@ -239,14 +243,14 @@ pub fn traffic_policy(cx: &Cx<'_>, key: &ClusterKey, draft: &mut Draft, part: &m
     if let Some(found) = &settings.outlier_detection {
         cluster.outlier_detection = Some(Box::new(found.clone()));
     }
-    if key.purpose == Purpose::ServerName {
+    if key.purpose() == Purpose::ServerName {
         return;
     }
     let by_registry = || entries(cx, key.host()).into_iter().find_map(|(object, entry)| Some((object, originates(entry, key.port)?)));
     let originate = match &settings.tls {
         // Settings come from the first rule, or from the rule that has the subset.
         Some(tls) => {
-            let owner = subset(&rules, &key.subset).map(|(object, _)| object).or(rules.first().map(|(object, _)| *object));
+            let owner = subset(&rules, key.subset()).map(|(object, _)| object).or(rules.first().map(|(object, _)| *object));
             owner.zip(tls.originate.as_ref())
         }
         None if key.kubernetes().is_some() => None,

@@ -61,7 +61,7 @@ impl Running {
 
     /// A gateway with the plugin on every request. The plugin has another name in each case, so that it starts from scratch.
     pub fn config(&self, plugin: &Path, case: usize, configuration: &str) -> Result<Config> {
-        let origin = Origin { object: "plugin test".into(), file: None, line: Default::default() };
+        let origin = Origin::named("plugin test");
         let plugin = wasm_plugin(plugin, case, configuration, &origin)?;
         let name: Name = "test".into();
         let mut hcm = HttpConnectionManager::new(name.clone(), name.clone());
