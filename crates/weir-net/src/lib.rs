@@ -5,6 +5,7 @@ pub mod copy;
 pub mod descriptors;
 pub mod dial;
 pub mod dns;
+pub mod exposition;
 pub mod http;
 pub mod io;
 pub mod listen;

@@ -15,6 +15,7 @@ use std::{
     fmt::Write,
     sync::{Arc, atomic::Ordering},
 };
+use weir_net::exposition::{self, Exposition};
 
 /// One value. `listener.0.0.0.0_80.downstream_cx_total` is the series `listener_downstream_cx_total` with a label.
 struct Sample {
@@ -26,6 +27,9 @@ struct Sample {
 }
 
 impl Sample {
+    fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.labels.iter().map(|(name, value)| (*name, value.as_str()))
+    }
     fn is_used(&self) -> bool {
         match &self.value {
             Total::Counter(n) => *n > 0,
@@ -40,7 +44,7 @@ pub(super) fn stats(shared: &Arc<Shared>, query: &Query) -> Reply {
     let render = match query.get("format") {
         None | Some("" | "text") => text,
         Some("json") => json,
-        Some("prometheus") => exposition,
+        Some("prometheus") => prometheus_text,
         Some(other) => {
             let why = format!("unknown format `{other}`; accepted are text, json and prometheus\n");
             return Reply::error(StatusCode::BAD_REQUEST, why);
@@ -50,7 +54,7 @@ pub(super) fn stats(shared: &Arc<Shared>, query: &Query) -> Reply {
 }
 
 pub(super) fn prometheus(shared: &Arc<Shared>, query: &Query) -> Reply {
-    chosen(shared, query).map_or_else(|refused| refused, |samples| exposition(&samples))
+    chosen(shared, query).map_or_else(|refused| refused, |samples| prometheus_text(&samples))
 }
 
 fn text(samples: &[Sample]) -> Reply {
@@ -95,12 +99,12 @@ fn json(samples: &[Sample]) -> Reply {
 }
 
 /// Prometheus' text format: families one after the other, each of one type.
-fn exposition(samples: &[Sample]) -> Reply {
+fn prometheus_text(samples: &[Sample]) -> Reply {
     let mut families: BTreeMap<&str, Vec<&Sample>> = BTreeMap::new();
     for s in samples {
         families.entry(&s.family).or_default().push(s);
     }
-    let mut out = String::new();
+    let mut out = Exposition::default();
     for (family, samples) in families {
         let kind = match samples[0].value {
             Total::Counter(_) => "counter",
@@ -108,36 +112,30 @@ fn exposition(samples: &[Sample]) -> Reply {
             Total::Histogram(_) => "histogram",
             Total::Codes(_) => continue,
         };
-        let _ = writeln!(out, "# TYPE {family} {kind}");
+        out.family(family, kind);
         // Plugins may call two different things by one name.
         let alike = |s: &&Sample| std::mem::discriminant(&s.value) == std::mem::discriminant(&samples[0].value);
         for s in samples.iter().copied().filter(alike) {
-            let labels: Vec<_> = s.labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
-            let _ = match &s.value {
-                Total::Counter(n) => writeln!(out, "{family}{{{}}} {n}", labels.join(",")),
-                Total::Gauge(n) => writeln!(out, "{family}{{{}}} {n}", labels.join(",")),
-                Total::Histogram(h) => series(&mut out, family, &labels, h),
-                Total::Codes(_) => Ok(()),
-            };
+            match &s.value {
+                Total::Counter(n) => out.sample(family, s.labels(), n),
+                Total::Gauge(n) => out.sample(family, s.labels(), n),
+                Total::Histogram(h) => series(&mut out, family, s, h),
+                Total::Codes(_) => {}
+            }
         }
     }
-    Reply { kind: "text/plain; version=0.0.4; charset=UTF-8", ..Reply::text(out) }
+    Reply { kind: exposition::CONTENT_TYPE, ..Reply::text(out.into_text()) }
 }
 
 /// The series of one histogram.
-fn series(out: &mut String, family: &str, labels: &[String], h: &Totals) -> std::fmt::Result {
-    let with = |le: &str| labels.iter().cloned().chain([format!("le=\"{le}\"")]).collect::<Vec<_>>().join(",");
+fn series(out: &mut Exposition, family: &str, sample: &Sample, h: &Totals) {
+    let mut bucket = |le: &str, count| out.sample(&format!("{family}_bucket"), sample.labels().chain([("le", le)]), count);
     for ms in BUCKETS_MS {
-        writeln!(out, "{family}_bucket{{{}}} {}", with(&ms.to_string()), h.up_to(ms))?;
+        bucket(&ms.to_string(), h.up_to(ms));
     }
-    writeln!(out, "{family}_bucket{{{}}} {}", with("+Inf"), h.count)?;
-    writeln!(out, "{family}_sum{{{}}} {}", labels.join(","), h.sum_ms)?;
-    writeln!(out, "{family}_count{{{}}} {}", labels.join(","), h.count)
-}
-
-/// Label values as the exposition format wants them.
-fn escaped(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    bucket("+Inf", h.count);
+    out.sample(&format!("{family}_sum"), sample.labels(), h.sum_ms);
+    out.sample(&format!("{family}_count"), sample.labels(), h.count);
 }
 
 /// What the query asks for, in the order of names.
