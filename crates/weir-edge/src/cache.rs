@@ -14,6 +14,7 @@ use crate::{
     body::{Body, streamed},
     caller::Caller,
     media::MediaType,
+    recent::Recent,
     request::{RequestInfo, Verb},
     store::{ObjectName, ReadError, Store},
     tee::{Budget, Tee},
@@ -76,6 +77,7 @@ pub struct Cache {
     pub store: Arc<Store>,
     pub watchers: Watchers,
     pub stats: Stats,
+    pub errors: Recent,
     limits: Limits,
     budget: Arc<Budget>,
     users: Mutex<Users>,
@@ -105,6 +107,7 @@ impl Cache {
             store,
             watchers: Watchers::default(),
             stats: Stats::default(),
+            errors: Recent::default(),
             limits,
             budget: Budget::new(limits.waiting),
             users: Mutex::new(users),
@@ -116,6 +119,11 @@ impl Cache {
     /// Bytes that wait to be kept.
     pub fn lag(&self) -> usize {
         self.budget.used()
+    }
+
+    /// Bytes of copies that were given up.
+    pub fn dropped(&self) -> u64 {
+        self.budget.dropped()
     }
 
     /// How many lists there are, and how many objects in them and beside them.
@@ -201,7 +209,8 @@ impl Cache {
     }
 
     fn wrote<E: std::fmt::Display>(&self, result: Result<(), E>) -> bool {
-        if result.is_err() {
+        if let Err(e) = &result {
+            self.errors.note(format!("cannot keep an answer: {e}"));
             self.stats.failed_writes.fetch_add(1, Relaxed);
         }
         result.is_ok()

@@ -3,7 +3,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use weir_net::tls::{Certificate, CertificateError, Client, ClientOptions, Roots, Trust};
 
@@ -35,6 +35,8 @@ pub struct Clients {
     pub node: Arc<Client>,
     /// Shows none: for callers with a token of their own.
     pub bare: Arc<Client>,
+    /// Until when the certificate of the node is valid.
+    pub not_after: SystemTime,
 }
 
 /// The credentials as they are now.
@@ -88,7 +90,8 @@ impl Credentials {
             let options = ClientOptions { trust: Trust::Roots(self.roots()?), certificate, ..ClientOptions::system() };
             Client::new(options).map(Arc::new).map_err(|error| CredentialError::Refused { file: file.clone(), error })
         };
-        Ok(Clients { node: client(Some(Arc::new(certificate)))?, bare: client(None)? })
+        let not_after = UNIX_EPOCH + Duration::from_secs(u64::try_from(certificate.details.not_after).unwrap_or_default());
+        Ok(Clients { node: client(Some(Arc::new(certificate)))?, bare: client(None)?, not_after })
     }
 
     fn stamp(&self) -> Stamp {

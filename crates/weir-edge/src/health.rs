@@ -46,16 +46,28 @@ pub struct Health {
     last: Instant,
     /// Since when the state is what it is.
     since: Instant,
+    /// There was an outcome.
+    known: bool,
 }
 
 impl Health {
     /// Up until something else is known: the first request finds out.
     pub fn new(thresholds: Thresholds, now: Instant) -> Health {
-        Health { thresholds, up: true, failures: 0, answers: 0, last: now, since: now }
+        Health { thresholds, up: true, failures: 0, answers: 0, last: now, since: now, known: false }
     }
 
     pub fn is_up(&self) -> bool {
         self.up
+    }
+
+    /// The last outcome was a failure.
+    pub fn is_failing(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// Whether there was an answer or a failure at all.
+    pub fn is_known(&self) -> bool {
+        self.known
     }
 
     /// Since when it is up, or down.
@@ -64,7 +76,7 @@ impl Health {
     }
 
     pub fn record(&mut self, outcome: Outcome, now: Instant) -> Option<Change> {
-        self.last = now;
+        (self.last, self.known) = (now, true);
         match outcome {
             Outcome::Answered => (self.failures, self.answers) = (0, self.answers.saturating_add(1)),
             Outcome::Failed => (self.failures, self.answers) = (self.failures.saturating_add(1), 0),
@@ -80,10 +92,10 @@ impl Health {
         Some(if up { Change::Up } else { Change::Down })
     }
 
-    /// When the next probe is due. A first failure is followed up at once.
+    /// When the next probe is due: the first one, and one that follows a first failure, at once.
     pub fn probe_at(&self) -> Instant {
         let wait = match (self.up, self.failures) {
-            (true, 0) => self.thresholds.probe_up,
+            (true, 0) if self.known => self.thresholds.probe_up,
             (true, _) => Duration::ZERO,
             (false, _) => self.thresholds.probe_down,
         };
@@ -118,6 +130,8 @@ mod tests {
     fn probes_come_sooner_when_something_is_wrong() {
         let (now, thresholds) = (Instant::now(), Thresholds::default());
         let mut health = Health::new(thresholds, now);
+        assert_eq!(health.probe_at(), now);
+        health.record(Answered, now);
         assert_eq!(health.probe_at(), now + thresholds.probe_up);
         health.record(Failed, now);
         assert_eq!(health.probe_at(), now);

@@ -9,6 +9,7 @@ use crate::{
     replay::Replay,
     replies::Key,
     request::{RequestInfo, ResourceRequest, Verb},
+    requests::{Requests, Subject},
     status::Failure,
     store::ObjectName,
     writes::{MAX_BODY, Write, Writes},
@@ -26,27 +27,34 @@ pub struct Hub {
     pub local: Local,
     pub writes: Writes,
     pub replay: Arc<Replay>,
+    pub requests: Requests,
 }
 
 impl Hub {
     pub async fn serve(self: Arc<Hub>, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
-        let caller = match Caller::of(&peer, request.headers(), &self.node) {
+        let info = RequestInfo::read(request.method(), request.uri().path(), request.uri().query());
+        let subject = Subject::of(request.method(), &info);
+        let response = self.respond(&peer, &info, request).await;
+        self.requests.count(subject, response)
+    }
+
+    async fn respond(&self, peer: &Peer, info: &RequestInfo, request: Request<Incoming>) -> Response<Body> {
+        let caller = match Caller::of(peer, request.headers(), &self.node) {
             Ok(caller) => caller,
             Err(e) => return Failure::unauthorized(e.to_string()).into_response(),
         };
         if request.headers().contains_key(header::UPGRADE) {
             return self.upgrade(&caller, request).await;
         }
-        let info = RequestInfo::read(request.method(), request.uri().path(), request.uri().query());
         let asked = Asked::of(&caller, &request);
         let (parts, body) = request.into_parts();
-        if let Some(write) = Write::of(&asked, &self.writes.node, &info, &parts) {
-            return self.write(write, &asked, &info, parts, body).await;
+        if let Some(write) = Write::of(&asked, &self.writes.node, info, &parts) {
+            return self.write(write, &asked, info, parts, body).await;
         }
         let request = Request::from_parts(parts, body);
         match self.remote.send(request.map(streamed), caller.shows()).await {
-            Ok(response) => self.passed(&asked, &info, response),
-            Err(e) => self.answer(&asked, &info, &e).await,
+            Ok(response) => self.passed(&asked, info, response),
+            Err(e) => self.answer(&asked, info, &e).await,
         }
     }
 

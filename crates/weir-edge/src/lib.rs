@@ -2,6 +2,7 @@
 //! keeps what passes; without the link it answers from what it has kept.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod asked;
 pub mod body;
 pub mod cache;
@@ -11,7 +12,9 @@ pub mod event;
 pub mod frame;
 pub mod health;
 pub mod hub;
+pub mod inspect;
 pub mod json;
+pub mod key_file;
 pub mod list;
 pub mod listen;
 pub mod local;
@@ -19,11 +22,13 @@ pub mod media;
 pub mod object;
 pub mod outbox;
 pub mod patch;
+pub mod recent;
 pub mod remote;
 pub mod replay;
 pub mod replies;
 pub mod reported;
 pub mod request;
+pub mod requests;
 pub mod run;
 pub mod schema;
 pub mod status;

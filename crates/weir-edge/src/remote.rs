@@ -1,39 +1,36 @@
-//! The way to the API servers: HTTP/2 connections that are shared, a connection of its own for each upgrade, and whether the link works.
+//! The way to the API servers: which of them gets a request, and whether the link works.
+mod balance;
+mod pool;
+mod server;
+
+pub use balance::Balance;
+pub use server::{Server, ServerStatus};
+
 use crate::{
-    body::{Body, BodyError, streamed},
+    body::{Body, empty},
     credentials::{CredentialError, Credentials},
-    health::{Change, Health, Outcome, Thresholds},
+    health::{Outcome, Thresholds},
+    recent::Recent,
 };
-use bytes::Bytes;
-use http::{Request, Response, Uri, header, uri::PathAndQuery};
-use http_body::Frame;
-use hyper::{
-    body::Incoming,
-    client::conn::{http1, http2},
-};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use http::{HeaderValue, Method, Request, Response, header};
+use http_body::Body as _;
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use server::Unanswered;
 use std::{
     io,
-    pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    task::{Context, Poll},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
-use tokio::{net::TcpStream, sync::watch, time::timeout};
-use tokio_rustls::client::TlsStream;
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 use url::Url;
 use weir_net::{
-    dial,
     dns::{self, Resolver},
     tls::Alpn,
 };
-
-/// Streams of one connection. An API server allows 250 (kube-apiserver's `--http2-max-streams-per-connection`); watches take one each
-/// for as long as they last.
-const STREAMS: usize = 100;
 
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +58,10 @@ pub enum Show {
     Own,
 }
 
+/// Marks a response of an API server.
+#[derive(Clone, Copy, Debug)]
+pub struct FromServer;
+
 #[derive(Debug, thiserror::Error)]
 pub enum RemoteError {
     #[error("the link to the API server is down")]
@@ -73,39 +74,47 @@ pub enum RemoteError {
     Broken { server: String, error: hyper::Error },
 }
 
-/// The API server.
+/// The API servers.
 pub struct Remote {
-    server: Url,
-    authority: String,
+    servers: Vec<Arc<Server>>,
+    balance: Balance,
+    turn: AtomicUsize,
     credentials: Arc<Credentials>,
-    resolver: Resolver,
     timeouts: Timeouts,
-    node: Pool,
-    bare: Pool,
-    health: Mutex<Health>,
+    /// Whether one of them is up.
     up: watch::Sender<bool>,
+    pub errors: Recent,
 }
 
 impl Remote {
-    pub fn new(server: Url, credentials: Arc<Credentials>, timeouts: Timeouts, thresholds: Thresholds) -> io::Result<Remote> {
-        let port = server.port_or_known_default().unwrap_or(443);
-        let authority = format!("{}:{port}", server.host_str().unwrap_or_default());
+    pub fn new(
+        servers: Vec<Url>,
+        balance: Balance,
+        credentials: Arc<Credentials>,
+        timeouts: Timeouts,
+        thresholds: Thresholds,
+    ) -> io::Result<Remote> {
+        let resolver = Arc::new(Resolver::new(dns::Options::default())?);
+        let server = |url| Arc::new(Server::new(url, credentials.clone(), resolver.clone(), timeouts, thresholds));
         Ok(Remote {
-            server,
-            authority,
+            servers: servers.into_iter().map(server).collect(),
+            balance,
+            turn: AtomicUsize::new(0),
             credentials,
-            resolver: Resolver::new(dns::Options::default())?,
             timeouts,
-            node: Pool::default(),
-            bare: Pool::default(),
-            health: Mutex::new(Health::new(thresholds, Instant::now())),
             up: watch::Sender::new(true),
+            errors: Recent::default(),
         })
     }
 
     /// Whether the credentials of the node can be read.
     pub fn credentials(&self) -> Result<(), CredentialError> {
         self.credentials.clients().map(drop)
+    }
+
+    /// Until when the certificate of the node is valid.
+    pub fn certificate(&self) -> Result<SystemTime, CredentialError> {
+        self.credentials.clients().map(|clients| clients.not_after)
     }
 
     pub fn is_up(&self) -> bool {
@@ -117,221 +126,144 @@ impl Remote {
         self.up.subscribe()
     }
 
-    /// Since when the link is up, or down.
-    pub fn since(&self) -> Instant {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner).since()
+    pub fn servers(&self) -> &[Arc<Server>] {
+        &self.servers
     }
 
-    /// Sends a request and waits for the head of the response.
+    /// Sends a request and waits for the head of the response. What reads is sent to the next server where one does not answer; anything
+    /// else only where nothing of it was sent.
     pub async fn send(&self, request: Request<Body>, show: Show) -> Result<Response<Body>, RemoteError> {
-        if !self.is_up() {
-            return Err(RemoteError::Down);
+        let mut last = RemoteError::Down;
+        let mut next = Some(request);
+        for server in self.order(next.as_ref()) {
+            let Some(request) = next.take() else { break };
+            let again = (self.servers.len() > 1).then(|| copy(&request)).flatten();
+            match self.try_send(&server, request, show).await {
+                Ok(response) => return Ok(response),
+                Err(Unanswered { error, unsent }) => (last, next) = (error, unsent.map(|request| *request).or(again)),
+            }
         }
-        self.try_send(request, show).await
+        Err(last)
     }
 
-    /// As [`Remote::send`], also while the link is down.
-    async fn try_send(&self, mut request: Request<Body>, show: Show) -> Result<Response<Body>, RemoteError> {
-        request.headers_mut().remove(header::HOST);
-        let (mut sender, streams) = match self.connection(show).await {
-            Ok(found) => found,
-            Err(e) => {
-                self.record(Outcome::Failed);
-                return Err(e);
+    async fn try_send(&self, server: &Server, request: Request<Body>, show: Show) -> Result<Response<Body>, Unanswered> {
+        match server.send(request, show).await {
+            Ok(mut response) => {
+                self.record(server, None);
+                response.extensions_mut().insert(FromServer);
+                Ok(response)
             }
-        };
-        *request.uri_mut() = self.absolute(request.uri());
-        *request.version_mut() = http::Version::HTTP_2;
-        remove_connection_headers(&mut request);
-        match sender.send_request(request).await {
-            Ok(response) => {
-                self.record(Outcome::Answered);
-                Ok(response.map(|body| streamed(Counted { body, _held: streams })))
-            }
-            Err(error) => {
-                self.record(Outcome::Failed);
-                Err(RemoteError::Broken { server: self.authority.clone(), error })
+            Err(unanswered) => {
+                self.record(server, Some(&unanswered.error));
+                Err(unanswered)
             }
         }
     }
 
     /// Sends a request that asks for another protocol, on an HTTP/1.1 connection of its own.
     pub async fn upgrade(&self, mut request: Request<Body>, show: Show) -> Result<Response<Incoming>, RemoteError> {
-        if !self.is_up() {
-            return Err(RemoteError::Down);
+        let mut last = RemoteError::Down;
+        for server in self.order(Some(&request)) {
+            let io = match server.dial(show, Alpn::Http1).await {
+                Ok(io) => io,
+                Err(error) => {
+                    self.record(&server, Some(&error));
+                    last = error;
+                    continue;
+                }
+            };
+            let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.map_err(|error| server.broken(error))?;
+            tokio::spawn(connection.with_upgrades());
+            let host = HeaderValue::from_str(&server.authority).ok();
+            host.into_iter().for_each(|host| drop(request.headers_mut().insert(header::HOST, host)));
+            *request.version_mut() = http::Version::HTTP_11;
+            let mut response = sender.send_request(request).await.map_err(|error| server.broken(error))?;
+            response.extensions_mut().insert(FromServer);
+            return Ok(response);
         }
-        let io = self.dial(show, Alpn::Http1).await?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.map_err(|error| self.broken(error))?;
-        tokio::spawn(connection.with_upgrades());
-        let host = http::HeaderValue::from_str(&self.authority).ok();
-        host.into_iter().for_each(|host| drop(request.headers_mut().insert(header::HOST, host)));
-        *request.version_mut() = http::Version::HTTP_11;
-        sender.send_request(request).await.map_err(|error| self.broken(error))
+        Err(last)
     }
 
-    /// Asks whether the server answers, until the link's end is wanted.
-    pub async fn probe(&self) {
+    /// The servers that are up, in the order in which they are tried. One that has just failed comes last.
+    fn order(&self, request: Option<&Request<Body>>) -> Vec<Arc<Server>> {
+        if let [server] = &self.servers[..] {
+            return if self.is_up() { vec![server.clone()] } else { Vec::new() };
+        }
+        let names: Vec<&str> = self.servers.iter().map(|server| server.authority.as_str()).collect();
+        let agent = request.and_then(|r| r.headers().get(header::USER_AGENT)?.to_str().ok()).unwrap_or_default();
+        let path = request.map_or("", |r| r.uri().path());
+        let order = self.balance.order(&names, self.turn.fetch_add(1, Relaxed), &[agent, path]);
+        let (mut good, mut doubtful) = (Vec::new(), Vec::new());
+        for server in order.into_iter().map(|i| &self.servers[i]) {
+            let (up, failing) = {
+                let health = server.health();
+                (health.is_up(), health.is_failing())
+            };
+            match (up, failing) {
+                (true, false) => good.push(server.clone()),
+                (true, true) => doubtful.push(server.clone()),
+                (false, _) => {}
+            }
+        }
+        good.extend(doubtful);
+        good
+    }
+
+    /// Asks the servers whether they answer, until the link's end is wanted.
+    pub async fn probe(self: Arc<Remote>) {
+        let mut probes = JoinSet::new();
+        for server in self.servers.clone() {
+            let remote = self.clone();
+            probes.spawn(async move { remote.probe_one(&server).await });
+        }
+        while probes.join_next().await.is_some() {}
+    }
+
+    async fn probe_one(&self, server: &Server) {
         loop {
-            let due = self.health.lock().unwrap_or_else(PoisonError::into_inner).probe_at();
+            let due = server.health().probe_at();
             let now = Instant::now();
             if due > now {
                 tokio::time::sleep(due - now).await;
                 continue;
             }
-            let request = Request::get("/readyz").body(crate::body::empty());
-            let Ok(request) = request else { return };
-            // Its outcome is recorded; an answer of any status is one.
-            let _ = timeout(self.timeouts.connect + self.timeouts.ping_timeout, self.try_send(request, Show::Node)).await.map_err(|_| {
-                self.record(Outcome::Failed);
+            let Ok(request) = Request::get("/readyz").body(empty()) else { return };
+            let limit = self.timeouts.connect + self.timeouts.ping_timeout;
+            // An answer of any status is one.
+            let answered = match timeout(limit, self.try_send(server, request, Show::Node)).await {
+                Ok(answer) => answer.is_ok(),
+                Err(_) => {
+                    let error = io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {limit:?}"));
+                    self.record(server, Some(&RemoteError::Unreachable { server: server.authority.clone(), error }));
+                    false
+                }
+            };
+            server.count_probe(answered);
+        }
+    }
+
+    /// Takes note of an answer, or of why there was none.
+    fn record(&self, server: &Server, error: Option<&RemoteError>) {
+        if let Some(error) = error {
+            self.errors.note(error.to_string());
+        }
+        if server.record(if error.is_some() { Outcome::Failed } else { Outcome::Answered }).is_some() {
+            // Under the lock of `up`: two servers may change at a time.
+            self.up.send_if_modified(|up| {
+                let now = self.servers.iter().any(|server| server.health().is_up());
+                std::mem::replace(up, now) != now
             });
         }
     }
-
-    fn record(&self, outcome: Outcome) {
-        let change = self.health.lock().unwrap_or_else(PoisonError::into_inner).record(outcome, Instant::now());
-        if let Some(change) = change {
-            self.up.send_replace(change == Change::Up);
-        }
-    }
-
-    fn broken(&self, error: hyper::Error) -> RemoteError {
-        RemoteError::Broken { server: self.authority.clone(), error }
-    }
-
-    /// A connection with room for a stream.
-    async fn connection(&self, show: Show) -> Result<(http2::SendRequest<Body>, Streams), RemoteError> {
-        let pool = match show {
-            Show::Node => &self.node,
-            Show::Own => &self.bare,
-        };
-        if let Some(found) = pool.pick() {
-            return Ok(found);
-        }
-        // One dials; the others use what it brings.
-        let _dialing = pool.dialing.lock().await;
-        if let Some(found) = pool.pick() {
-            return Ok(found);
-        }
-        let io = self.dial(show, Alpn::Http2).await?;
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .keep_alive_interval(self.timeouts.ping_interval)
-            .keep_alive_timeout(self.timeouts.ping_timeout)
-            .keep_alive_while_idle(true)
-            .initial_stream_window_size(1 << 20)
-            .initial_connection_window_size(16 << 20)
-            .handshake(TokioIo::new(io))
-            .await
-            .map_err(|error| self.broken(error))?;
-        tokio::spawn(connection);
-        Ok(pool.add(sender))
-    }
-
-    async fn dial(&self, show: Show, alpn: Alpn) -> Result<TlsStream<TcpStream>, RemoteError> {
-        let clients = self.credentials.clients()?;
-        let client = match show {
-            Show::Node => clients.node,
-            Show::Own => clients.bare,
-        };
-        let connect = async {
-            let host = self.server.host_str().unwrap_or_default();
-            let port = self.server.port_or_known_default().unwrap_or(443);
-            let addresses = self.resolver.lookup(host).await.map_err(io::Error::other)?.addresses;
-            let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
-            for ip in addresses {
-                match dial::connect((ip, port).into(), None, b"").await {
-                    Ok(io) => return client.connect(io, host, alpn).await,
-                    Err(e) => last = e,
-                }
-            }
-            Err(last)
-        };
-        let unreachable = |error| RemoteError::Unreachable { server: self.authority.clone(), error };
-        match timeout(self.timeouts.connect, connect).await {
-            Ok(connected) => connected.map_err(unreachable),
-            Err(_) => {
-                Err(unreachable(io::Error::new(io::ErrorKind::TimedOut, format!("not connected within {:?}", self.timeouts.connect))))
-            }
-        }
-    }
-
-    fn absolute(&self, uri: &Uri) -> Uri {
-        let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let built = Uri::builder().scheme("https").authority(self.authority.as_str()).path_and_query(path).build();
-        built.unwrap_or_else(|_| uri.clone())
-    }
 }
 
-/// Header fields that concern one connection (RFC 9110, section 7.6.1).
-fn remove_connection_headers(request: &mut Request<Body>) {
-    for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, header::PROXY_AUTHORIZATION] {
-        request.headers_mut().remove(name);
+/// A request that may be sent twice: it reads, and has no body.
+fn copy(request: &Request<Body>) -> Option<Request<Body>> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) || !request.body().is_end_stream() {
+        return None;
     }
-    for name in ["keep-alive", "proxy-connection", "http2-settings"] {
-        request.headers_mut().remove(name);
-    }
-    // `trailers` is the one value that HTTP/2 allows (RFC 9113, section 8.2.2).
-    if request.headers().get(header::TE).is_some_and(|te| te != "trailers") {
-        request.headers_mut().remove(header::TE);
-    }
-}
-
-/// Connections with the same credentials.
-#[derive(Default)]
-struct Pool {
-    open: Mutex<Vec<(http2::SendRequest<Body>, Arc<AtomicUsize>)>>,
-    dialing: tokio::sync::Mutex<()>,
-}
-
-impl Pool {
-    fn pick(&self) -> Option<(http2::SendRequest<Body>, Streams)> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|(sender, _)| !sender.is_closed());
-        let (sender, streams) = open.iter().find(|(_, streams)| streams.load(Ordering::Relaxed) < STREAMS)?;
-        Some((sender.clone(), Streams::new(streams)))
-    }
-
-    fn add(&self, sender: http2::SendRequest<Body>) -> (http2::SendRequest<Body>, Streams) {
-        let streams = Arc::new(AtomicUsize::new(0));
-        let held = Streams::new(&streams);
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).push((sender.clone(), streams));
-        (sender, held)
-    }
-}
-
-/// A stream of a connection, counted for as long as it lasts.
-struct Streams(Arc<AtomicUsize>);
-
-impl Streams {
-    fn new(of: &Arc<AtomicUsize>) -> Streams {
-        of.fetch_add(1, Ordering::Relaxed);
-        Streams(of.clone())
-    }
-}
-
-impl Drop for Streams {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The body of a response that holds its stream.
-struct Counted {
-    body: Incoming,
-    _held: Streams,
-}
-
-impl http_body::Body for Counted {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.body).poll_frame(cx).map_err(Into::into)
-    }
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
-    }
+    let mut again = Request::new(empty());
+    (*again.method_mut(), *again.uri_mut()) = (request.method().clone(), request.uri().clone());
+    *again.headers_mut() = request.headers().clone();
+    Some(again)
 }

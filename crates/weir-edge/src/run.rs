@@ -1,15 +1,18 @@
 //! Puts the parts of the hub together.
 use crate::{
+    admin,
     cache::{self, Cache, Limits, key::policy},
     credentials::{CredentialError, Credentials, Files},
     health::Thresholds,
     hub::Hub,
+    key_file::Key,
     listen,
     local::Local,
     outbox::{self, Outbox},
-    remote::{Remote, Timeouts},
+    remote::{Balance, Remote, Timeouts},
     replay::Replay,
     replies::Replies,
+    requests::Requests,
     store::{self, OpenError, Store},
     writes::Writes,
 };
@@ -20,8 +23,9 @@ use weir_net::tls::{Certificate, CertificateError, CertificateTable, ClientAuth,
 
 #[derive(Clone)]
 pub struct Options {
-    /// The API server: `https`, with a host.
-    pub server: Url,
+    /// The API servers: `https`, with a host.
+    pub servers: Vec<Url>,
+    pub balance: Balance,
     pub node_name: String,
     pub files: Files,
     /// The port with TLS.
@@ -29,6 +33,12 @@ pub struct Options {
     /// The port without TLS; everyone who can open connections on it acts as the node.
     pub plain: Option<SocketAddr>,
     pub store: PathBuf,
+    /// Encrypts the store.
+    pub key: Option<Key>,
+    /// The Unix socket of the admin endpoints.
+    pub admin_socket: PathBuf,
+    /// A loopback port with those of them that tell nothing of objects.
+    pub admin: Option<SocketAddr>,
     /// Bytes that the store may have.
     pub quota: u64,
     pub limits: Limits,
@@ -67,8 +77,10 @@ pub enum StartError {
 /// A hub that runs until it is dropped.
 pub struct Running {
     pub hub: Arc<Hub>,
-    /// `http` or `https`, and the address.
+    /// `http`, `https` or `admin`, and the address.
     pub listeners: Vec<(&'static str, SocketAddr)>,
+    /// Why there is no admin socket. The node can do without it.
+    pub no_admin_socket: Option<io::Error>,
     tasks: JoinSet<()>,
     cache: Option<Runtime>,
 }
@@ -77,20 +89,32 @@ impl Running {
     /// Opens the ports and the store. What the store holds can be served from now on, whether or not the API server answers.
     pub async fn start(options: Options) -> Result<Running, StartError> {
         let credentials = Arc::new(Credentials::new(options.files));
-        let store_options = store::Options { quota: options.quota, policy: Arc::new(policy), ..store::Options::default() };
+        let store_options =
+            store::Options { quota: options.quota, key: options.key, policy: Arc::new(policy), ..store::Options::default() };
         let store = Arc::new(Store::open(&options.store, store_options)?);
         let runtime = cache::runtime()?;
         let node = format!("system:node:{}", options.node_name);
         let outbox = Arc::new(Outbox::open(&store, options.outbox));
         let replies = Replies::open(&store, options.review_ttl, &outbox.stats);
         let cache = Cache::new(&node, store, options.limits, runtime.handle().clone());
-        let remote = Arc::new(Remote::new(options.server, credentials.clone(), options.timeouts, options.thresholds)?);
+        let remote = Arc::new(Remote::new(options.servers, options.balance, credentials.clone(), options.timeouts, options.thresholds)?);
         let replay = Arc::new(Replay::new(&options.node_name, remote.clone(), outbox.clone()));
         let writes = Writes::new(&options.node_name, cache.clone(), outbox.clone(), replies);
         let local = Local { cache: cache.clone(), outbox };
-        let hub = Arc::new(Hub { node, remote: remote.clone(), cache, local, writes, replay: replay.clone() });
+        let hub =
+            Arc::new(Hub { node, remote: remote.clone(), cache, local, writes, replay: replay.clone(), requests: Requests::default() });
         let connections = Arc::new(Semaphore::new(options.max_connections));
-        let mut running = Running { hub: hub.clone(), listeners: Vec::new(), tasks: JoinSet::new(), cache: Some(runtime) };
+        let mut running =
+            Running { hub: hub.clone(), listeners: Vec::new(), no_admin_socket: None, tasks: JoinSet::new(), cache: Some(runtime) };
+        match admin::bind(&options.admin_socket) {
+            Ok(listener) => drop(running.tasks.spawn(admin::serve_socket(listener, hub.clone()))),
+            Err(e) => running.no_admin_socket = Some(e),
+        }
+        if let Some(address) = options.admin {
+            let (listener, bound) = bind(address).await?;
+            running.listeners.push(("admin", bound));
+            running.tasks.spawn(admin::serve_port(listener, hub.clone()));
+        }
         if let Some(secure) = options.secure {
             let certificate = Certificate::from_pem(&secure.certificate, &secure.key)?;
             let client_auth = ClientAuth::Optional(credentials.roots()?);
@@ -116,13 +140,19 @@ impl Running {
         tls: Option<Arc<Server>>,
         connections: &Arc<Semaphore>,
     ) -> Result<(), StartError> {
-        let failed = |error| StartError::Listen { address: at, error };
-        let listener = TcpListener::bind(at).await.map_err(failed)?;
-        self.listeners.push((scheme, listener.local_addr().map_err(failed)?));
+        let (listener, bound) = bind(at).await?;
+        self.listeners.push((scheme, bound));
         let (hub, connections) = (self.hub.clone(), connections.clone());
         self.tasks.spawn(async move { drop(listen::serve(listener, tls, hub, connections).await) });
         Ok(())
     }
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |error| StartError::Listen { address, error };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
 }
 
 impl Drop for Running {

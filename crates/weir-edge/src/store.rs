@@ -109,7 +109,9 @@ pub enum OpenError {
     WrongKey { folder: PathBuf },
     #[error("the store in {folder} is encrypted, and no key is given")]
     KeyMissing { folder: PathBuf },
-    #[error("the store in {folder} is not encrypted, and a key is given; open it without a key, or begin with an empty folder")]
+    #[error(
+        "the store in {folder} is not encrypted: turn encryption off to go on with it (--disk-cache-encryption=false), or remove the folder to start an encrypted one"
+    )]
     NotEncrypted { folder: PathBuf },
     #[error("the store in {folder} is in use by another process")]
     InUse { folder: PathBuf },
@@ -215,6 +217,11 @@ impl Store {
         });
         let thread = thread.map_err(|error| OpenError::Io { path: folder.into(), error })?;
         Ok(Store { log, thread: Some(thread) })
+    }
+
+    /// Whether the store in a folder is encrypted; `None` if there is no store.
+    pub fn is_encrypted(folder: &Path) -> Result<Option<bool>, OpenError> {
+        format::is_encrypted(folder)
     }
 
     /// One watch event: an object and the set's new head, both or none.

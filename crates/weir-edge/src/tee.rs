@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -17,11 +17,17 @@ use tokio::sync::mpsc;
 pub struct Budget {
     all: usize,
     used: AtomicUsize,
+    /// Bytes that were not copied because the cache was too slow.
+    dropped: AtomicU64,
 }
 
 impl Budget {
     pub fn new(all: usize) -> Arc<Budget> {
-        Arc::new(Budget { all, used: AtomicUsize::new(0) })
+        Arc::new(Budget { all, used: AtomicUsize::new(0), dropped: AtomicU64::new(0) })
+    }
+
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 
     /// Bytes that wait in all streams.
@@ -101,6 +107,8 @@ impl Drop for Waiting {
 pub struct Tee {
     body: Body,
     copy: Option<(mpsc::UnboundedSender<Piece>, Arc<Waiting>)>,
+    budget: Arc<Budget>,
+    given_up: bool,
 }
 
 impl Tee {
@@ -108,7 +116,8 @@ impl Tee {
     pub fn new(body: Body, most: usize, budget: &Arc<Budget>) -> (Tee, Copied) {
         let (send, pieces) = mpsc::unbounded_channel();
         let waiting = Arc::new(Waiting { bytes: AtomicUsize::new(0), most, budget: budget.clone() });
-        (Tee { body, copy: Some((send, waiting.clone())) }, Copied { pieces, waiting, ended: None })
+        let tee = Tee { body, copy: Some((send, waiting.clone())), budget: budget.clone(), given_up: false };
+        (tee, Copied { pieces, waiting, ended: None })
     }
 
     fn end(&mut self, end: End) {
@@ -131,8 +140,14 @@ impl http_body::Body for Tee {
                 if let (Some(data), Some((send, waiting))) = (frame.data_ref(), &self.copy) {
                     match waiting.take(data.len()) {
                         true => drop(send.send(Piece::Data(data.clone()))),
-                        false => self.end(End::Overflow),
+                        false => {
+                            self.end(End::Overflow);
+                            self.given_up = true;
+                        }
                     }
+                }
+                if let Some(data) = frame.data_ref().filter(|_| self.given_up) {
+                    self.budget.dropped.fetch_add(data.len() as u64, Ordering::Relaxed);
                 }
                 if self.body.is_end_stream() {
                     self.end(End::Whole);
@@ -198,6 +213,7 @@ mod tests {
             assert_eq!(copied(&mut copy).await, (kept.as_bytes().to_vec(), end), "{stream} {all}");
             drop(copy);
             assert_eq!(budget.used(), 0, "{stream} {all}");
+            assert_eq!(budget.dropped(), 12 - kept.len() as u64, "{stream} {all}");
         }
     }
 }

@@ -20,6 +20,10 @@ impl Cipher {
         Some(Cipher(Some(LessSafeKey::new(key))))
     }
 
+    pub fn encrypts(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Nonce, ciphertext and tag; or what was given, without a key. `None`: no randomness, or the library refuses.
     pub fn seal(&self, mut plain: Vec<u8>, aad: &[u8]) -> Option<Vec<u8>> {
         let Some(key) = &self.0 else { return Some(plain) };

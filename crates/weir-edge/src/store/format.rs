@@ -2,7 +2,7 @@
 use super::{OpenError, crypt::Cipher, record::Reader, twice};
 use std::{
     fs::{self, File, TryLockError},
-    io::Write,
+    io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
 };
@@ -25,12 +25,47 @@ impl Drop for Format {
     }
 }
 
+/// What the file says.
+struct About {
+    salt: [u8; 16],
+    encrypted: bool,
+    /// Text that the key of the store has sealed.
+    check: Vec<u8>,
+}
+
+impl About {
+    /// `None`: there is no store in the folder.
+    fn read(folder: &Path) -> Result<Option<About>, OpenError> {
+        let path = folder.join(NAME);
+        let bytes = match fs::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            bytes => bytes.map_err(|error| OpenError::Io { path: path.clone(), error })?,
+        };
+        let damaged = || OpenError::Damaged { path: path.clone() };
+        let (body, _) = twice::decode(MAGIC, &bytes).ok_or_else(damaged)?;
+        let mut reader = Reader(body);
+        let version = |reader: &mut Reader<'_>| reader.array().map(u16::from_le_bytes).ok_or_else(damaged);
+        let (_written, readable) = (version(&mut reader)?, version(&mut reader)?);
+        if readable > FORMAT {
+            return Err(OpenError::Newer { folder: folder.into(), found: readable, supported: FORMAT });
+        }
+        let salt = reader.array().ok_or_else(damaged)?;
+        let encrypted = reader.u8().ok_or_else(damaged)? != 0;
+        Ok(Some(About { salt, encrypted, check: reader.0.to_vec() }))
+    }
+}
+
+/// `None`: there is no store in the folder.
+pub fn is_encrypted(folder: &Path) -> Result<Option<bool>, OpenError> {
+    Ok(About::read(folder)?.map(|about| about.encrypted))
+}
+
 /// Opens the folder's format file, or begins a store where there is none.
 pub fn open(folder: &Path, key: Option<&[u8; 32]>) -> Result<Format, OpenError> {
     let path = folder.join(NAME);
     let io = |e| OpenError::Io { path: path.clone(), error: e };
     let file = match File::open(&path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
             begin(folder, key)?;
             File::open(&path).map_err(io)?
         }
@@ -41,24 +76,14 @@ pub fn open(folder: &Path, key: Option<&[u8; 32]>) -> Result<Format, OpenError> 
         Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { folder: folder.into() }),
         Err(TryLockError::Error(e)) => return Err(io(e)),
     }
-    let bytes = fs::read(&path).map_err(io)?;
-    let damaged = || OpenError::Damaged { path: path.clone() };
-    let (body, _) = twice::decode(MAGIC, &bytes).ok_or_else(damaged)?;
-    let mut reader = Reader(body);
-    let version = |reader: &mut Reader<'_>| reader.array().map(u16::from_le_bytes).ok_or_else(damaged);
-    let (_written, readable) = (version(&mut reader)?, version(&mut reader)?);
-    if readable > FORMAT {
-        return Err(OpenError::Newer { folder: folder.into(), found: readable, supported: FORMAT });
-    }
-    let salt: [u8; 16] = reader.array().ok_or_else(damaged)?;
-    let encrypted = reader.u8().ok_or_else(damaged)? != 0;
-    let cipher = match (encrypted, key) {
+    let about = About::read(folder)?.ok_or_else(|| OpenError::Damaged { path: path.clone() })?;
+    let cipher = match (about.encrypted, key) {
         (false, None) => Cipher::NONE,
-        (true, Some(key)) => Cipher::new(key, &salt).ok_or(OpenError::Crypto)?,
+        (true, Some(key)) => Cipher::new(key, &about.salt).ok_or(OpenError::Crypto)?,
         (true, None) => return Err(OpenError::KeyMissing { folder: folder.into() }),
         (false, Some(_)) => return Err(OpenError::NotEncrypted { folder: folder.into() }),
     };
-    if cipher.open(reader.0, &salt).is_none_or(|check| check != CHECK) {
+    if cipher.open(&about.check, &about.salt).is_none_or(|check| check != CHECK) {
         return Err(OpenError::WrongKey { folder: folder.into() });
     }
     Ok(Format { cipher, lock: file })
@@ -81,7 +106,7 @@ fn begin(folder: &Path, key: Option<&[u8; 32]>) -> Result<(), OpenError> {
 }
 
 /// Writes a file so that it exists whole or not at all, also after a power cut.
-fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = folder.join(format!("{name}.tmp"));
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(bytes)?;

@@ -17,6 +17,7 @@ pub struct Stats {
 /// A reading of the counters and sizes of a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoreStats {
+    pub encrypted: bool,
     pub sets: usize,
     pub objects: usize,
     /// Sets that are unreadable because something was lost.

@@ -78,7 +78,7 @@ impl Log {
 
     pub fn read_stats(&self) -> StoreStats {
         let seq = self.writer().seq;
-        let mut stats = StoreStats { quota: self.options.quota, ..StoreStats::default() };
+        let mut stats = StoreStats { quota: self.options.quota, encrypted: self.format.cipher.encrypts(), ..StoreStats::default() };
         self.stats.fill(&mut stats);
         stats.unsynced_records = seq.saturating_sub(self.durable.load(Ordering::Acquire));
         let index = self.index();

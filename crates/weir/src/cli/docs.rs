@@ -159,10 +159,10 @@ fn describe(command: &Command, path: &str, out: &mut String) {
     let _ = write!(out, "\n## {path}\n\n{about}\n");
     let args: Vec<&Arg> =
         command.get_arguments().filter(|a| !a.is_hide_set() && !matches!(a.get_id().as_str(), "help" | "version")).collect();
-    if !args.is_empty() && !command.has_subcommands() {
+    if !args.is_empty() {
         out.push_str("\n| | |\n| --- | --- |\n");
     }
-    for arg in args.iter().filter(|_| !command.has_subcommands()) {
+    for arg in args {
         let _ = writeln!(out, "| `{}` | {} |", name(arg), help(arg));
     }
     if let Some(after) = command.get_after_help() {

@@ -1,9 +1,13 @@
 //! `weir edge`.
+mod place;
+mod status;
+
 use super::run::duration;
 use anyhow::{Context, Result, bail};
-use clap::Args as ClapArgs;
+use clap::{Args as ClapArgs, Subcommand};
+use place::Place;
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::ExitCode,
     time::Duration,
@@ -19,7 +23,7 @@ use weir_edge::{
     credentials::Files,
     health::Thresholds,
     outbox,
-    remote::Timeouts,
+    remote::{Balance, Timeouts},
     run::{Options, Running, Secure},
 };
 
@@ -28,21 +32,41 @@ use weir_edge::{
 /// kubelet, kube-proxy, CoreDNS and others of the node connect to it in place of the API server. It passes their requests on and keeps
 /// the answers. While the API server cannot be reached, reads are answered from what was kept, also after a restart.
 #[derive(ClapArgs, Debug)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "\
 Examples:
   weir edge --server-addr https://api.example.com:6443 --node-name edge-1 \\
       --tls-cert-file hub.crt --tls-private-key-file hub.key
   weir edge --server-addr https://10.0.0.1:6443 --node-name edge-1 --proxy-port 10261
                                                without TLS, for clients that are trusted with the rights of the node
 
-SIGTERM and SIGINT (Ctrl-C) stop it.")]
+SIGTERM and SIGINT (Ctrl-C) stop it."
+)]
 pub struct Args {
-    /// The API server
-    #[arg(long, value_name = "URL", value_parser = server)]
-    server_addr: Url,
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    hub: HubArgs,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Status(status::Args),
+}
+
+#[derive(ClapArgs, Debug)]
+struct HubArgs {
+    /// The API servers: repeat it, or separate them with commas
+    #[arg(long, value_name = "URL", value_parser = server, value_delimiter = ',', required = true)]
+    server_addr: Vec<Url>,
+    /// How requests are spread over several API servers: rr (each in turn), priority (the first that works) or consistent-hashing
+    #[arg(long, value_name = "MODE", default_value_t)]
+    lb_mode: Balance,
     /// The name of the Node object of this machine
-    #[arg(long, value_name = "NAME", value_parser = node)]
-    node_name: String,
+    #[arg(long, value_name = "NAME", value_parser = node, required = true)]
+    node_name: Option<String>,
     /// The certificate authority of the cluster: API servers are verified with it, and clients that show a certificate
     #[arg(long, value_name = "FILE", default_value = "/etc/kubernetes/pki/ca.crt")]
     certificate_authority: PathBuf,
@@ -67,10 +91,9 @@ pub struct Args {
     /// A port without TLS: everyone who can connect to it, and sends no token, acts as the node
     #[arg(long, value_name = "PORT")]
     proxy_port: Option<u16>,
-    /// Where answers are kept
-    #[arg(long, value_name = "FOLDER", default_value = "/var/lib/weir/edge")]
-    disk_cache_path: PathBuf,
-    /// Most MiB to keep there; what a node needs least is evicted first
+    #[command(flatten)]
+    place: Place,
+    /// Most MiB to keep on disk; what a node needs least is evicted first
     #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u64).range(16..=1_048_576))]
     disk_cache_quota: u64,
     /// Most MiB of events that wait for the API server, and as many of statuses; the oldest events make room for new ones
@@ -94,9 +117,19 @@ pub struct Args {
     /// Most connections of clients at a time
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = connections)]
     max_connections: usize,
+    /// A port of 127.0.0.1 with /healthz, /readyz, /metrics and /stats, which the admin socket has too
+    #[arg(long, value_name = "PORT")]
+    serve_port: Option<u16>,
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
+    match (args.command, args.hub) {
+        (Some(Command::Status(args)), _) => status::run(&args),
+        (None, args) => run_hub(args),
+    }
+}
+
+fn run_hub(args: HubArgs) -> Result<ExitCode> {
     let read = |file: &PathBuf| std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()));
     let secure = match (&args.tls_cert_file, &args.tls_private_key_file) {
         (Some(certificate), Some(key)) => Some(Secure {
@@ -110,8 +143,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
         bail!("no port to listen on: give --tls-cert-file and --tls-private-key-file, or --proxy-port for a port without TLS");
     }
     let options = Options {
-        server: args.server_addr,
-        node_name: args.node_name,
+        servers: args.server_addr,
+        balance: args.lb_mode,
+        node_name: args.node_name.context("--node-name is missing")?,
         files: Files {
             certificate_authority: args.certificate_authority,
             client_certificate: args.client_certificate,
@@ -119,7 +153,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
         },
         secure,
         plain: args.proxy_port.map(|port| SocketAddr::new(args.bind_proxy_address, port)),
-        store: args.disk_cache_path,
+        key: args.place.make_key()?,
+        admin_socket: args.place.admin_socket(),
+        admin: args.serve_port.map(|port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)),
+        store: args.place.disk_cache_path,
         quota: args.disk_cache_quota * 1024 * 1024,
         limits: Limits::default(),
         outbox: outbox::Limits { bytes: usize::try_from(args.outbox_quota * 1024 * 1024)?, events_per_second: args.outbox_event_qps },
@@ -138,7 +175,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
 async fn serve(options: Options) -> Result<ExitCode> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let server = options.server.clone();
+    let servers: Vec<String> = options.servers.iter().map(Url::to_string).collect();
+    let socket = options.admin_socket.clone();
     let running = Running::start(options).await?;
     let (lists, objects) = running.hub.cache.kept();
     println!("kept: {}, {}", counted(lists, "list"), counted(objects, "object"));
@@ -151,9 +189,16 @@ async fn serve(options: Options) -> Result<ExitCode> {
         eprintln!("warning: {e}; until it can be read, requests of the node are answered from what was kept");
     }
     for (scheme, address) in &running.listeners {
-        println!("listening on {scheme}://{address}");
+        match *scheme {
+            "admin" => println!("admin endpoints at http://{address}"),
+            scheme => println!("listening on {scheme}://{address}"),
+        }
     }
-    println!("API server at {server}");
+    match &running.no_admin_socket {
+        None => println!("admin socket at {}", socket.display()),
+        Some(e) => eprintln!("warning: no admin socket at {}: {e}", socket.display()),
+    }
+    println!("API server at {}", servers.join(", "));
     let mut link = running.hub.remote.changes();
     loop {
         tokio::select! {

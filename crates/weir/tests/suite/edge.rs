@@ -7,7 +7,10 @@ use std::{
 };
 use weir_test::client::{Answer, Connection};
 
+mod access;
 mod hub;
+mod operate;
+mod servers;
 mod writes;
 
 /// A token of the service account that may read.

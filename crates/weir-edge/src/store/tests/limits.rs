@@ -61,7 +61,11 @@ fn a_store_opens_only_for_one_and_only_with_its_key() {
     let unfinished = held.begin_replace("s").unwrap();
     drop(held);
     for (path, key, want) in [
-        ("plain", Some(1), "is not encrypted, and a key is given; open it without a key, or begin with an empty folder"),
+        (
+            "plain",
+            Some(1),
+            "is not encrypted: turn encryption off to go on with it (--disk-cache-encryption=false), or remove the folder to start an encrypted one",
+        ),
         ("sealed", None, "is encrypted, and no key is given"),
         ("sealed", Some(2), "is encrypted with another key"),
         ("held", None, "is in use by another process"),

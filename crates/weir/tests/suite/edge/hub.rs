@@ -3,7 +3,8 @@ use crate::harness::{Kube, PATIENCE, eventually};
 use std::{
     io::{self, BufRead, BufReader},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    path::Path,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
 };
@@ -67,6 +68,9 @@ pub struct Link {
     state: Arc<Mutex<State>>,
 }
 
+/// Where the rig's API server listens.
+const API_SERVER: &str = "10.244.0.1:6443";
+
 #[derive(Default)]
 struct State {
     cut: bool,
@@ -75,7 +79,11 @@ struct State {
 
 impl Link {
     pub fn to(kube: &Kube) -> Link {
-        let to = kube.forward("10.244.0.1:6443");
+        Link::to_server(kube, API_SERVER)
+    }
+
+    pub fn to_server(kube: &Kube, address: &str) -> Link {
+        let to = kube.forward(address);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(Mutex::new(State::default()));
@@ -93,6 +101,10 @@ impl Link {
             }
         });
         link
+    }
+
+    pub fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
     }
 
     /// Closes all connections; new ones are closed at once.
@@ -118,6 +130,9 @@ fn copy(mut from: TcpStream, mut to: TcpStream) {
 
 pub struct Edge {
     pub address: SocketAddr,
+    /// The port with TLS.
+    pub secure: SocketAddr,
+    cache: PathBuf,
     child: Child,
     printed: Arc<Mutex<Vec<String>>>,
 }
@@ -132,7 +147,8 @@ impl Edge {
         let (output, writer) = io::pipe().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
         command.args(["edge", "--node-name", "rig-node", "--proxy-port", "0", "--proxy-secure-port", "0"]).args(flags);
-        command.arg("--server-addr").arg(format!("https://127.0.0.1:{}", link.port)).arg("--disk-cache-path").arg(cache);
+        command.arg("--server-addr").arg(link.url()).arg("--disk-cache-path").arg(cache);
+        command.arg("--disk-cache-key-file").arg(cache.join("test.key"));
         command.arg("--certificate-authority").arg(pki("ca.crt")).arg("--client-certificate").arg(pki("node.crt"));
         command.arg("--client-key").arg(pki("node.key")).arg("--tls-cert-file").arg(pki("edge.crt"));
         command.arg("--tls-private-key-file").arg(pki("edge.key"));
@@ -141,9 +157,11 @@ impl Edge {
         let printed = Arc::new(Mutex::new(Vec::new()));
         let lines = printed.clone();
         std::thread::spawn(move || BufReader::new(output).lines().map_while(Result::ok).for_each(|line| lines.lock().unwrap().push(line)));
-        let mut edge = Edge { address: ([127, 0, 0, 1], 0).into(), child, printed };
-        let listens = edge.says("listening on http://");
-        edge.address = listens.rsplit('/').next().unwrap().parse().unwrap();
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut edge = Edge { address: nowhere, secure: nowhere, cache: cache.into(), child, printed };
+        let listens = |edge: &Edge, part: &str| edge.says(part).rsplit('/').next().unwrap().parse().unwrap();
+        edge.address = listens(&edge, "listening on http://");
+        edge.secure = listens(&edge, "listening on https://");
         edge.says("API server at");
         edge
     }
@@ -156,6 +174,18 @@ impl Edge {
 
     pub fn printed(&self) -> Vec<String> {
         self.printed.lock().unwrap().clone()
+    }
+
+    /// `GET` of an admin endpoint.
+    pub fn admin(&self, path: &str) -> Answer {
+        let io = UnixStream::connect(self.cache.join("admin.sock")).unwrap();
+        io.set_read_timeout(Some(PATIENCE)).unwrap();
+        Connection::over(io).request("GET", "localhost", path, &[], b"").unwrap()
+    }
+
+    /// `weir edge COMMAND`: whether it succeeded, and what it printed.
+    pub fn command(&self, arguments: &[&str]) -> (bool, String) {
+        command(&self.cache, arguments)
     }
 
     pub fn open(&self) -> Connection<TcpStream> {
@@ -207,6 +237,14 @@ impl Drop for Edge {
             eprintln!("--- weir edge printed:\n{}\n---", self.printed().join("\n"));
         }
     }
+}
+
+/// `weir edge COMMAND` of the hub that keeps its store in a folder.
+pub fn command(cache: &Path, arguments: &[&str]) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+    command.arg("edge").args(arguments).arg("--disk-cache-path").arg(cache);
+    let output = command.arg("--disk-cache-key-file").arg(cache.join("test.key")).stdin(Stdio::null()).output().unwrap();
+    (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }
 
 /// Nodes and the service account may do everything: what the API server allows is not the subject.

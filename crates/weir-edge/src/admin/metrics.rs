@@ -1,0 +1,151 @@
+//! `/metrics`.
+use crate::{cache::head::seconds, hub::Hub, inspect};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use weir_net::exposition::Exposition;
+
+pub fn text(hub: &Hub) -> String {
+    let mut out = Exposition::default();
+    requests(hub, &mut out);
+    cache(hub, &mut out);
+    store(hub, &mut out);
+    link(hub, &mut out);
+    outbox(hub, &mut out);
+    out.into_text()
+}
+
+fn single(out: &mut Exposition, kind: &str, name: &str, help: &str, value: impl std::fmt::Display) {
+    out.described(name, kind, help);
+    out.sample(name, [], value);
+}
+
+fn requests(hub: &Hub, out: &mut Exposition) {
+    let counts = hub.requests.counts();
+    let name = "weir_edge_requests_total";
+    out.described(name, "counter", "Requests by who answered them: the API server (remote), the cache or the hub itself (local).");
+    for (resource, kinds) in &counts {
+        for (kind, n) in kinds {
+            let code = kind.code.to_string();
+            out.sample(name, [("verb", kind.verb), ("resource", resource), ("code", &code), ("source", kind.source.name())], n);
+        }
+    }
+    let families = [
+        ("weir_edge_cache_hits_total", "Reads that were answered from the cache.", true),
+        ("weir_edge_cache_misses_total", "Reads that nobody could answer: no API server, and nothing kept.", false),
+    ];
+    for (name, help, hits) in families {
+        out.described(name, "counter", help);
+        for (resource, kinds) in &counts {
+            let wanted = kinds.iter().filter(|(kind, _)| if hits { kind.is_hit() } else { kind.is_miss() });
+            let n: u64 = wanted.map(|(_, n)| n).sum();
+            if n > 0 {
+                out.sample(name, [("resource", resource.as_str())], n);
+            }
+        }
+    }
+    let (age, answers) = hub.requests.ages();
+    out.described("weir_edge_cache_hit_age_seconds", "summary", "Age of answers from the cache.");
+    out.sample("weir_edge_cache_hit_age_seconds_sum", [], age);
+    out.sample("weir_edge_cache_hit_age_seconds_count", [], answers);
+    single(out, "gauge", "weir_edge_watches", "Watches of clients that are open.", hub.requests.open_watches());
+}
+
+fn cache(hub: &Hub, out: &mut Exposition) {
+    let kept = inspect::kept(&inspect::sets(&hub.cache.store));
+    let mut gauge = |name: &str, help: &str, value: &dyn Fn(&inspect::Kept) -> Option<u64>| {
+        out.described(name, "gauge", help);
+        for (resource, kept) in &kept {
+            if let Some(value) = value(kept) {
+                out.sample(name, [("resource", resource.as_str())], value);
+            }
+        }
+    };
+    gauge("weir_edge_cache_lists", "Complete lists that are kept.", &|kept| Some(kept.lists as u64));
+    gauge("weir_edge_cache_objects", "Objects that are kept.", &|kept| Some(kept.objects as u64));
+    gauge("weir_edge_cache_dirty_sets", "Sets that are marked as old.", &|kept| Some(kept.dirty as u64));
+    gauge("weir_edge_cache_age_seconds", "Time since the oldest set was as the API server has it.", &|kept| kept.age);
+    let stats = &hub.cache.stats;
+    single(out, "gauge", "weir_edge_cache_lag_bytes", "Bytes that wait to be kept.", hub.cache.lag());
+    let counters: [(&str, &str, &AtomicU64); 5] = [
+        ("weir_edge_cache_kept_total", "Lists, objects and documents that were kept.", &stats.kept),
+        ("weir_edge_cache_events_total", "Watch events that were kept.", &stats.events),
+        ("weir_edge_cache_overflows_total", "Copies that were given up because the cache was too slow.", &stats.overflows),
+        ("weir_edge_cache_unreadable_total", "Copies that could not be read.", &stats.unreadable),
+        ("weir_edge_cache_failed_writes_total", "Writes to the store that failed.", &stats.failed_writes),
+    ];
+    for (name, help, counter) in counters {
+        single(out, "counter", name, help, counter.load(Relaxed));
+    }
+    single(out, "counter", "weir_edge_cache_dropped_bytes_total", "Bytes of copies that were given up.", hub.cache.dropped());
+}
+
+fn store(hub: &Hub, out: &mut Exposition) {
+    let stats = hub.cache.store.stats();
+    let gauges: [(&str, &str, u64); 5] = [
+        ("weir_edge_store_bytes", "Bytes of the log.", stats.bytes),
+        ("weir_edge_store_live_bytes", "Bytes of the log that hold current values.", stats.live_bytes),
+        ("weir_edge_store_quota_bytes", "Bytes that the log may have.", stats.quota),
+        ("weir_edge_store_damaged_sets", "Sets that cannot be read until they are listed again.", stats.damaged_sets as u64),
+        ("weir_edge_store_unsynced_records", "Records that are not synced yet.", stats.unsynced_records),
+    ];
+    for (name, help, value) in gauges {
+        single(out, "gauge", name, help, value);
+    }
+    let counters: [(&str, &str, u64); 8] = [
+        ("weir_edge_store_written_bytes_total", "Bytes written to the log.", stats.written_bytes),
+        ("weir_edge_store_syncs_total", "Syncs of the log.", stats.syncs),
+        ("weir_edge_store_sync_errors_total", "Syncs that failed.", stats.sync_errors),
+        ("weir_edge_store_write_errors_total", "Writes that failed.", stats.write_errors),
+        ("weir_edge_store_corrupt_records_total", "Reads that found a damaged record.", stats.damaged_reads),
+        ("weir_edge_store_evicted_sets_total", "Sets that made room for more important ones.", stats.evicted_sets),
+        ("weir_edge_store_refused_writes_total", "Writes that found no room.", stats.refused_writes),
+        ("weir_edge_store_cleaned_segments_total", "Segments that were cleaned.", stats.cleaned_segments),
+    ];
+    for (name, help, value) in counters {
+        single(out, "counter", name, help, value);
+    }
+}
+
+fn link(hub: &Hub, out: &mut Exposition) {
+    single(out, "gauge", "weir_edge_link_up", "Whether an API server can be reached.", u8::from(hub.remote.is_up()));
+    if let Ok(until) = hub.remote.certificate() {
+        let help = "When the certificate of the node expires, in seconds since 1970.";
+        single(out, "gauge", "weir_edge_certificate_expiration_timestamp_seconds", help, seconds(until));
+    }
+    let servers: Vec<_> = hub.remote.servers().iter().map(|server| server.status()).collect();
+    out.described("weir_edge_server_healthy_status", "gauge", "Whether an API server counts as up.");
+    for s in &servers {
+        out.sample("weir_edge_server_healthy_status", [("server", s.server.as_str())], u8::from(s.up));
+    }
+    out.described("weir_edge_heartbeats_total", "counter", "Probes of an API server, by whether it answered.");
+    for s in &servers {
+        out.sample("weir_edge_heartbeats_total", [("server", s.server.as_str()), ("result", "answered")], s.heartbeats);
+        out.sample("weir_edge_heartbeats_total", [("server", s.server.as_str()), ("result", "failed")], s.failed_heartbeats);
+    }
+    out.described("weir_edge_upstream_connections", "gauge", "Open connections to an API server.");
+    for s in &servers {
+        out.sample("weir_edge_upstream_connections", [("server", s.server.as_str())], s.connections);
+    }
+    out.described("weir_edge_upstream_requests_active", "gauge", "Requests to an API server that are on their way, watches among them.");
+    for s in &servers {
+        out.sample("weir_edge_upstream_requests_active", [("server", s.server.as_str())], s.streams);
+    }
+}
+
+fn outbox(hub: &Hub, out: &mut Exposition) {
+    let outbox = &hub.writes.outbox;
+    single(out, "gauge", "weir_edge_outbox_records", "Writes that wait for the API server.", outbox.waiting());
+    let stats = &outbox.stats;
+    let counters: [(&str, &str, &AtomicU64); 8] = [
+        ("weir_edge_outbox_accepted_total", "Writes that were taken in place of the API server.", &stats.accepted),
+        ("weir_edge_outbox_sent_total", "Writes that the API server has taken over.", &stats.sent),
+        ("weir_edge_outbox_retried_total", "Attempts to send that failed and are made again.", &stats.retried),
+        ("weir_edge_outbox_refused_total", "Writes that the API server refused for good.", &stats.refused),
+        ("weir_edge_outbox_gone_total", "Writes to objects that were deleted or made again meanwhile.", &stats.gone),
+        ("weir_edge_outbox_dropped_total", "Events that made room for later ones.", &stats.dropped),
+        ("weir_edge_outbox_full_total", "Writes that found no room.", &stats.full),
+        ("weir_edge_outbox_damaged_total", "Parts of the outbox that were lost to damage on disk.", &stats.damaged),
+    ];
+    for (name, help, counter) in counters {
+        single(out, "counter", name, help, counter.load(Relaxed));
+    }
+}

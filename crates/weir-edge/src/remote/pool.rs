@@ -1,0 +1,91 @@
+//! Connections of one server with the same credentials, and the streams that they carry.
+use crate::body::{Body, BodyError};
+use bytes::Bytes;
+use http_body::Frame;
+use hyper::{body::Incoming, client::conn::http2};
+use std::{
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+/// Streams of one connection. An API server allows 250 (kube-apiserver's `--http2-max-streams-per-connection`); watches take one each
+/// for as long as they last.
+const STREAMS: usize = 100;
+
+#[derive(Default)]
+pub struct Pool {
+    open: Mutex<Vec<(http2::SendRequest<Body>, Arc<AtomicUsize>)>>,
+    /// Held by who dials.
+    pub dialing: tokio::sync::Mutex<()>,
+}
+
+impl Pool {
+    /// A connection with room for a stream.
+    pub fn pick(&self) -> Option<(http2::SendRequest<Body>, Streams)> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|(sender, _)| !sender.is_closed());
+        let (sender, streams) = open.iter().find(|(_, streams)| streams.load(Ordering::Relaxed) < STREAMS)?;
+        Some((sender.clone(), Streams::new(streams)))
+    }
+
+    pub fn add(&self, sender: http2::SendRequest<Body>) -> (http2::SendRequest<Body>, Streams) {
+        let streams = Arc::new(AtomicUsize::new(0));
+        let held = Streams::new(&streams);
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).push((sender.clone(), streams));
+        (sender, held)
+    }
+
+    /// How many connections are open, and how many streams they carry.
+    pub fn counts(&self) -> (usize, usize) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|(sender, _)| !sender.is_closed());
+        (open.len(), open.iter().map(|(_, streams)| streams.load(Ordering::Relaxed)).sum())
+    }
+}
+
+/// A stream of a connection, counted for as long as it lasts.
+pub struct Streams(Arc<AtomicUsize>);
+
+impl Streams {
+    fn new(of: &Arc<AtomicUsize>) -> Streams {
+        of.fetch_add(1, Ordering::Relaxed);
+        Streams(of.clone())
+    }
+}
+
+impl Drop for Streams {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The body of a response that holds its stream.
+pub struct Counted {
+    body: Incoming,
+    _held: Streams,
+}
+
+impl Counted {
+    pub fn new(body: Incoming, held: Streams) -> Counted {
+        Counted { body, _held: held }
+    }
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.body).poll_frame(cx).map_err(Into::into)
+    }
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
