@@ -44,9 +44,27 @@ func changeFlags(o *options, fs *flag.FlagSet, args []string) (c *changes, count
 	return &changes{o: o, k: k, poller: newPoller(o), samples: map[string][]sample{}}, count, rps, nil
 }
 
+// pause waits between two changes, so that they do not fall into the rhythm
+// of anything else.
+func pause() {
+	time.Sleep(50*time.Millisecond + time.Duration(rand.Int64N(int64(400*time.Millisecond))))
+}
+
+// askOnly asks as often as the changes did, without a change. What the
+// gateway uses for it is not due to the changes.
+func (c *changes) askOnly(times, requests int, host string) {
+	for i := range times {
+		pause()
+		for range (requests*(i+1))/times - (requests*i)/times {
+			c.poller.get(host)
+			time.Sleep(pollPeriod)
+		}
+	}
+}
+
 // make makes one change after a random pause, and waits until it is live.
 func (c *changes) make(kind, method, path string, body any, host string, good func(answer) bool) error {
-	time.Sleep(50*time.Millisecond + time.Duration(rand.Int64N(int64(400*time.Millisecond))))
+	pause()
 	begin := time.Now()
 	if err := c.k.do(method, path, body, nil); err != nil {
 		return fmt.Errorf("%s: %w", kind, err)
@@ -64,11 +82,11 @@ func (c *changes) during(rps int, host func(i int) string, makeAll func() error)
 	if rps > 0 {
 		time.Sleep(time.Second)
 	}
-	account := c.o.processes.account()
+	account, before := c.o.processes.account(), c.poller.asked
 	if err := makeAll(); err != nil {
 		return err
 	}
-	cpu, load := account(), l.finish()
+	cpu, load, asked := account(), l.finish(), c.poller.asked-before
 	total, kinds := 0, map[string]summary{}
 	for kind, samples := range c.samples {
 		var settled, first, api []float64
@@ -91,7 +109,11 @@ func (c *changes) during(rps int, host func(i int) string, makeAll func() error)
 	if load != nil {
 		logf("load: sent %d, failed %d %v, p99 %.1f ms", load.Sent, load.Failed, load.Status, load.Latency["p99"])
 	}
-	return c.o.write(map[string]any{"n": c.o.routes, "changes": total, "kinds": kinds, "load": load, "cpu_s": cpu})
+	account = c.o.processes.account()
+	if rps == 0 {
+		c.askOnly(total, asked, host(0))
+	}
+	return c.o.write(map[string]any{"n": c.o.routes, "changes": total, "kinds": kinds, "load": load, "requests": asked, "cpu_s": cpu, "requests_cpu_s": account()})
 }
 
 // change creates a route, sets a response header by a filter, changes the

@@ -110,6 +110,7 @@ const (
 type poller struct {
 	clients []*client
 	next    int
+	asked   int
 }
 
 func newPoller(o *options) *poller {
@@ -122,6 +123,7 @@ func newPoller(o *options) *poller {
 
 func (p *poller) get(host string) answer {
 	p.next = (p.next + 1) % len(p.clients)
+	p.asked++
 	return p.clients[p.next].get(host)
 }
 

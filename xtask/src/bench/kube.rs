@@ -66,7 +66,7 @@ impl Gateway {
                 r"data=^\S*envoy --service-cluster",
                 r"shutdown=^\S*envoy-gateway envoy shutdown-manager",
             ],
-            Gateway::Weir => &[r"data=^\S*weir gateway"],
+            Gateway::Weir => &[r"data=^\S* gateway --kubeconfig "],
         }
     }
 }
@@ -198,7 +198,7 @@ fn table(columns: &[(String, Vec<(&'static str, Value)>)]) -> String {
         ("an endpoint has moved, under load, p50 / max", |of| settled(&of("move-load"))),
         ("bad answers around the changes, without and under load", |of| format!("{} / {}", bad(&of("change")), bad(&of("change-load")))),
         ("requests of the load that failed", |of| failed(&[&of("change-load"), &of("move-load")])),
-        ("CPU per change, control + data", |of| per_change(&of("change"))),
+        ("CPU per change, control + data (with the requests that look for it)", |of| per_change(&of("change"))),
         ("memory (PSS), control + data", |of| pss(&of("memory"))),
         ("… after the changes", |of| pss(&of("memory-after"))),
         ("routes created: by the API / all answer / all have a status", |of| {
@@ -252,10 +252,12 @@ fn failed(results: &[&Value]) -> String {
     format!("{} of {}", sum("failed"), sum("sent"))
 }
 
+/// What the changes cost without the requests that look for them, and with them.
 fn per_change(result: &Value) -> String {
     let changes = result["changes"].as_f64().unwrap_or(f64::NAN);
-    let used = |name: &str| result["cpu_s"][name].as_f64().map(|seconds| format!("{:.1}", seconds * 1e3 / changes));
-    format!("{} ms", joined(used))
+    let used = |name: &str, without: f64| result["cpu_s"][name].as_f64().map(|s| format!("{:.1}", (s - without).max(0.0) * 1e3 / changes));
+    let requests = |name: &str| result["requests_cpu_s"][name].as_f64().unwrap_or_default();
+    format!("{} ({}) ms", joined(|name| used(name, requests(name))), joined(|name| used(name, 0.0)))
 }
 
 fn pss(result: &Value) -> String {
