@@ -1,4 +1,5 @@
 //! The certificate of the node, and the certificate authority of the cluster: read from files, and read again when they change.
+use crate::stamp::Stamp;
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -18,10 +19,10 @@ pub struct Files {
     pub client_key: Option<PathBuf>,
 }
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum CredentialError {
     #[error("cannot read {}: {error}", file.display())]
-    Unreadable { file: PathBuf, error: io::Error },
+    Unreadable { file: PathBuf, error: Arc<io::Error> },
     #[error("{}: {error}", file.display())]
     Malformed { file: PathBuf, error: CertificateError },
     #[error("{}: {error}", file.display())]
@@ -31,12 +32,27 @@ pub enum CredentialError {
 /// How to connect to an API server.
 #[derive(Clone)]
 pub struct Clients {
-    /// Shows the certificate of the node.
-    pub node: Arc<Client>,
-    /// Shows none: for callers with a token of their own.
+    node: Result<Node, CredentialError>,
+    /// Shows no certificate: for callers with a token of their own.
     pub bare: Arc<Client>,
+}
+
+#[derive(Clone)]
+struct Node {
+    client: Arc<Client>,
+    not_after: SystemTime,
+}
+
+impl Clients {
+    /// Shows the certificate of the node.
+    pub fn node(&self) -> Result<Arc<Client>, CredentialError> {
+        self.node.as_ref().map(|node| node.client.clone()).map_err(Clone::clone)
+    }
+
     /// Until when the certificate of the node is valid.
-    pub not_after: SystemTime,
+    pub fn not_after(&self) -> Result<SystemTime, CredentialError> {
+        self.node.as_ref().map(|node| node.not_after).map_err(Clone::clone)
+    }
 }
 
 /// The credentials as they are now.
@@ -44,9 +60,6 @@ pub struct Credentials {
     files: Files,
     read: Mutex<Option<(Stamp, Clients)>>,
 }
-
-/// Changes when a file does, or when a link to it leads elsewhere.
-type Stamp = Vec<Option<(SystemTime, u64, PathBuf)>>;
 
 impl Credentials {
     pub fn new(files: Files) -> Credentials {
@@ -68,7 +81,7 @@ impl Credentials {
         {
             return Ok(clients.clone());
         }
-        match (self.make(), &*held) {
+        match (self.make(held.as_ref().map(|(_, clients)| clients)), &*held) {
             (Ok(clients), _) => {
                 *held = Some((stamp, clients.clone()));
                 Ok(clients)
@@ -78,7 +91,16 @@ impl Credentials {
         }
     }
 
-    fn make(&self) -> Result<Clients, CredentialError> {
+    /// A certificate of the node that is of no use leaves requests with tokens alone. Once there was a good one, it goes on.
+    fn make(&self, before: Option<&Clients>) -> Result<Clients, CredentialError> {
+        let node = match (self.node(), before) {
+            (Err(_), Some(Clients { node: Ok(node), .. })) => Ok(node.clone()),
+            (node, _) => node,
+        };
+        Ok(Clients { node, bare: self.client(None)? })
+    }
+
+    fn node(&self) -> Result<Node, CredentialError> {
         let file = &self.files.client_certificate;
         let chain = read(file)?;
         let key = match &self.files.client_key {
@@ -86,24 +108,22 @@ impl Credentials {
             None => chain.clone(),
         };
         let certificate = Certificate::from_pem(&chain, &key).map_err(|error| CredentialError::Malformed { file: file.clone(), error })?;
-        let client = |certificate: Option<Arc<Certificate>>| {
-            let options = ClientOptions { trust: Trust::Roots(self.roots()?), certificate, ..ClientOptions::system() };
-            Client::new(options).map(Arc::new).map_err(|error| CredentialError::Refused { file: file.clone(), error })
-        };
         let not_after = UNIX_EPOCH + Duration::from_secs(u64::try_from(certificate.details.not_after).unwrap_or_default());
-        Ok(Clients { node: client(Some(Arc::new(certificate)))?, bare: client(None)?, not_after })
+        Ok(Node { client: self.client(Some(Arc::new(certificate)))?, not_after })
+    }
+
+    fn client(&self, certificate: Option<Arc<Certificate>>) -> Result<Arc<Client>, CredentialError> {
+        let options = ClientOptions { trust: Trust::Roots(self.roots()?), certificate, ..ClientOptions::system() };
+        let refused = |error| CredentialError::Refused { file: self.files.client_certificate.clone(), error };
+        Client::new(options).map(Arc::new).map_err(refused)
     }
 
     fn stamp(&self) -> Stamp {
-        let one = |path: &Path| {
-            let about = fs::metadata(path).ok()?;
-            Some((about.modified().ok()?, about.len(), fs::canonicalize(path).ok()?))
-        };
         let files = [Some(&self.files.certificate_authority), Some(&self.files.client_certificate), self.files.client_key.as_ref()];
-        files.into_iter().flatten().map(|path| one(path)).collect()
+        Stamp::of(files.into_iter().flatten().map(PathBuf::as_path))
     }
 }
 
 fn read(file: &Path) -> Result<String, CredentialError> {
-    fs::read_to_string(file).map_err(|error| CredentialError::Unreadable { file: file.to_path_buf(), error })
+    fs::read_to_string(file).map_err(|error| CredentialError::Unreadable { file: file.to_path_buf(), error: Arc::new(error) })
 }

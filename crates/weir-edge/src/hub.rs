@@ -3,7 +3,8 @@ use crate::{
     asked::Asked,
     body::{Body, NotWhole, empty, full, streamed, whole},
     cache::Cache,
-    caller::{Caller, Peer},
+    caller::{Caller, Moment, Peer},
+    certificate::validity::seconds,
     local::Local,
     remote::{Remote, RemoteError},
     replay::Replay,
@@ -17,7 +18,7 @@ use crate::{
 use http::{Request, Response, StatusCode, header, request::Parts};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 pub struct Hub {
     /// The user name of the node: `system:node:NAME`.
@@ -39,7 +40,8 @@ impl Hub {
     }
 
     async fn respond(&self, peer: &Peer, info: &RequestInfo, request: Request<Incoming>) -> Response<Body> {
-        let caller = match Caller::of(peer, request.headers(), &self.node) {
+        let at = Moment { now: seconds(SystemTime::now()), link: self.remote.is_up() };
+        let caller = match Caller::of(peer, request.headers(), &self.node, at) {
             Ok(caller) => caller,
             Err(e) => return Failure::unauthorized(e.to_string()).into_response(),
         };

@@ -3,11 +3,16 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod api;
 pub mod asked;
 pub mod body;
+pub mod bootstrap;
 pub mod cache;
 pub mod caller;
+pub mod certificate;
+pub mod connect;
 pub mod credentials;
+pub mod durable;
 pub mod event;
 pub mod frame;
 pub mod health;
@@ -15,6 +20,7 @@ pub mod hub;
 pub mod inspect;
 pub mod json;
 pub mod key_file;
+pub mod kubeconfig;
 pub mod list;
 pub mod listen;
 pub mod local;
@@ -31,6 +37,8 @@ pub mod request;
 pub mod requests;
 pub mod run;
 pub mod schema;
+pub mod serving;
+pub mod stamp;
 pub mod status;
 pub mod store;
 pub mod tee;

@@ -1,24 +1,29 @@
 //! The ports for clients of the node: TLS, and plain where it is asked for.
-use crate::{caller::Peer, hub::Hub};
+use crate::{caller::Peer, certificate::validity::seconds, hub::Hub, serving::Serving};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     time::timeout,
 };
-use weir_net::tls::{Details, Server};
+use weir_net::tls::Details;
 
 /// A client may take so long for its TLS handshake, and for the head of a request.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Accepts connections until the listener fails for good.
-pub async fn serve(listener: TcpListener, tls: Option<Arc<Server>>, hub: Arc<Hub>, connections: Arc<Semaphore>) -> io::Result<()> {
+pub async fn serve(listener: TcpListener, tls: Option<Arc<Serving>>, hub: Arc<Hub>, connections: Arc<Semaphore>) -> io::Result<()> {
     loop {
         let Ok(permit) = connections.clone().acquire_owned().await else { return Ok(()) };
         let io = match listener.accept().await {
@@ -45,10 +50,18 @@ pub async fn serve(listener: TcpListener, tls: Option<Arc<Server>>, hub: Arc<Hub
     }
 }
 
-async fn accept(tls: &Server, io: TcpStream) -> io::Result<(tokio_rustls::server::TlsStream<TcpStream>, Peer)> {
-    let io = tls.accept(io).await?;
-    let shown = io.get_ref().1.peer_certificates().and_then(|chain| Details::from_der(chain.first()?).ok());
-    let peer = shown.map_or(Peer::Tls, |details| Peer::Certificate { common_name: common_name(&details.subject).to_string() });
+async fn accept(tls: &Serving, io: TcpStream) -> io::Result<(tokio_rustls::server::TlsStream<TcpStream>, Peer)> {
+    let server = tls.server().map_err(io::Error::other)?;
+    let io = server.accept(io).await?;
+    let session = io.get_ref().1;
+    let peer = session.peer_certificates().and_then(|chain| Details::from_der(chain.first()?).ok()).map(|details| {
+        // An expired certificate is verified as of its last second, and judged with each request.
+        let at = seconds(SystemTime::now()).clamp(details.not_before, details.not_after.saturating_sub(1));
+        let common_name = common_name(&details.subject).to_string();
+        let (not_before, not_after) = (details.not_before, details.not_after);
+        server.trusts_at(session, u64::try_from(at).unwrap_or_default()).then_some(Peer::Certificate { common_name, not_before, not_after })
+    });
+    let peer = peer.flatten().unwrap_or(Peer::Tls);
     Ok((io, peer))
 }
 

@@ -12,7 +12,7 @@ use crate::{
     health::{Outcome, Thresholds},
     recent::Recent,
 };
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
@@ -68,6 +68,8 @@ pub enum RemoteError {
     Down,
     #[error(transparent)]
     Credentials(#[from] CredentialError),
+    #[error("{server} refuses the certificate of the node")]
+    Unauthorized { server: String },
     #[error("{server}: {error}")]
     Unreachable { server: String, error: io::Error },
     #[error("{server}: {error}")]
@@ -109,12 +111,12 @@ impl Remote {
 
     /// Whether the credentials of the node can be read.
     pub fn credentials(&self) -> Result<(), CredentialError> {
-        self.credentials.clients().map(drop)
+        self.credentials.clients()?.node().map(drop)
     }
 
     /// Until when the certificate of the node is valid.
     pub fn certificate(&self) -> Result<SystemTime, CredentialError> {
-        self.credentials.clients().map(|clients| clients.not_after)
+        self.credentials.clients()?.not_after()
     }
 
     pub fn is_up(&self) -> bool {
@@ -139,6 +141,12 @@ impl Remote {
             let Some(request) = next.take() else { break };
             let again = (self.servers.len() > 1).then(|| copy(&request)).flatten();
             match self.try_send(&server, request, show).await {
+                // It has expired, or the clock of this node is wrong. kubelet can do nothing about it, and should have what was kept.
+                Ok(response) if show == Show::Node && response.status() == StatusCode::UNAUTHORIZED => {
+                    let error = RemoteError::Unauthorized { server: server.authority.clone() };
+                    self.errors.note(error.to_string());
+                    return Err(error);
+                }
                 Ok(response) => return Ok(response),
                 Err(Unanswered { error, unsent }) => (last, next) = (error, unsent.map(|request| *request).or(again)),
             }

@@ -1,8 +1,13 @@
 //! Puts the parts of the hub together.
 use crate::{
     admin,
+    api::Api,
     cache::{self, Cache, Limits, key::policy},
-    credentials::{CredentialError, Credentials, Files},
+    certificate::{
+        manager::{self, Manager, ensure_self_signed},
+        self_signed::SelfSignedError,
+    },
+    credentials::{Credentials, Files},
     health::Thresholds,
     hub::Hub,
     key_file::Key,
@@ -13,13 +18,13 @@ use crate::{
     replay::Replay,
     replies::Replies,
     requests::Requests,
+    serving::{KeyPairFiles, Serving, ServingError},
     store::{self, OpenError, Store},
     writes::Writes,
 };
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, runtime::Runtime, sync::Semaphore, task::JoinSet};
 use url::Url;
-use weir_net::tls::{Certificate, CertificateError, CertificateTable, ClientAuth, Server, ServerOptions};
 
 #[derive(Clone)]
 pub struct Options {
@@ -28,6 +33,8 @@ pub struct Options {
     pub balance: Balance,
     pub node_name: String,
     pub files: Files,
+    /// What the hub does for its certificates.
+    pub certificates: manager::Options,
     /// The port with TLS.
     pub secure: Option<Secure>,
     /// The port without TLS; everyone who can open connections on it acts as the node.
@@ -53,26 +60,26 @@ pub struct Options {
 #[derive(Clone, Debug)]
 pub struct Secure {
     pub address: SocketAddr,
-    /// PEM.
-    pub certificate: String,
-    pub key: String,
+    /// The first one that can be used is served.
+    pub certificates: Vec<KeyPairFiles>,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("cannot listen on {address}: {error}")]
     Listen { address: SocketAddr, error: io::Error },
-    #[error("the serving certificate: {0}")]
-    Certificate(#[from] CertificateError),
-    #[error("TLS: {0}")]
-    Tls(#[from] rustls::Error),
     #[error(transparent)]
-    Credentials(#[from] CredentialError),
+    Serving(#[from] ServingError),
+    #[error(transparent)]
+    SelfSigned(#[from] SelfSignedError),
     #[error(transparent)]
     Store(#[from] OpenError),
     #[error("cannot start: {0}")]
     Io(#[from] io::Error),
 }
+
+/// For requests of the hub for its own certificates.
+const API_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A hub that runs until it is dropped.
 pub struct Running {
@@ -88,6 +95,7 @@ pub struct Running {
 impl Running {
     /// Opens the ports and the store. What the store holds can be served from now on, whether or not the API server answers.
     pub async fn start(options: Options) -> Result<Running, StartError> {
+        let authority = options.files.certificate_authority.clone();
         let credentials = Arc::new(Credentials::new(options.files));
         let store_options =
             store::Options { quota: options.quota, key: options.key, policy: Arc::new(policy), ..store::Options::default() };
@@ -97,6 +105,7 @@ impl Running {
         let outbox = Arc::new(Outbox::open(&store, options.outbox));
         let replies = Replies::open(&store, options.review_ttl, &outbox.stats);
         let cache = Cache::new(&node, store, options.limits, runtime.handle().clone());
+        let api = Api::new(options.servers.clone(), API_TIMEOUT)?;
         let remote = Arc::new(Remote::new(options.servers, options.balance, credentials.clone(), options.timeouts, options.thresholds)?);
         let replay = Arc::new(Replay::new(&options.node_name, remote.clone(), outbox.clone()));
         let writes = Writes::new(&options.node_name, cache.clone(), outbox.clone(), replies);
@@ -116,18 +125,19 @@ impl Running {
             running.tasks.spawn(admin::serve_port(listener, hub.clone()));
         }
         if let Some(secure) = options.secure {
-            let certificate = Certificate::from_pem(&secure.certificate, &secure.key)?;
-            let client_auth = ClientAuth::Optional(credentials.roots()?);
-            let alpn = vec!["h2".into(), "http/1.1".into()];
-            let server = Server::new(
-                ServerOptions { alpn, client_auth, ..ServerOptions::default() },
-                CertificateTable::new(&[Arc::new(certificate)]),
-            )?;
-            running.listen("https", secure.address, Some(Arc::new(server)), &connections).await?;
+            if let Some(names) = &options.certificates.self_signed {
+                ensure_self_signed(&options.certificates.folder, names).await?;
+            }
+            let serving = Serving::new(secure.certificates, authority);
+            serving.server()?;
+            running.listen("https", secure.address, Some(Arc::new(serving)), &connections).await?;
         }
         if let Some(address) = options.plain {
             running.listen("http", address, None, &connections).await?;
         }
+        let (link, outbox) = (remote.changes(), hub.writes.outbox.clone());
+        let manager = Manager::new(&options.node_name, options.certificates, api, credentials, link, move |text| outbox.notice(text));
+        running.tasks.spawn(Arc::new(manager).run());
         running.tasks.spawn(async move { remote.probe().await });
         running.tasks.spawn(async move { replay.run().await });
         Ok(running)
@@ -137,7 +147,7 @@ impl Running {
         &mut self,
         scheme: &'static str,
         at: SocketAddr,
-        tls: Option<Arc<Server>>,
+        tls: Option<Arc<Serving>>,
         connections: &Arc<Semaphore>,
     ) -> Result<(), StartError> {
         let (listener, bound) = bind(at).await?;

@@ -37,6 +37,10 @@ impl Ca {
     pub fn pem(&self) -> String {
         self.0.pem()
     }
+    /// Its key as PEM.
+    pub fn key(&self) -> String {
+        self.0.key().serialize_pem()
+    }
     /// A certificate for DNS names and IP addresses.
     pub fn sign(&self, names: &[&str]) -> Signed {
         self.sign_with(names, |_| {})

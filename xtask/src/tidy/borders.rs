@@ -10,7 +10,7 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("weir-wasm", &[]),
     ("weir-proxy", &["weir-config", "weir-net", "weir-wasm"]),
     ("weir-control", &["weir-config", "weir-net"]),
-    ("weir-edge", &["weir-net"]),
+    ("weir-edge", &["weir-config", "weir-net"]),
     ("weir-fuzz", &["weir-config", "weir-edge", "weir-net", "weir-wasm"]),
     ("weir", &["weir-config", "weir-net", "weir-wasm", "weir-proxy", "weir-control", "weir-edge"]),
     ("xtask", &["weir-test"]),

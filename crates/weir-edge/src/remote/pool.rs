@@ -11,6 +11,7 @@ use std::{
     },
     task::{Context, Poll},
 };
+use weir_net::tls::Client;
 
 /// Streams of one connection. An API server allows 250 (kube-apiserver's `--http2-max-streams-per-connection`); watches take one each
 /// for as long as they last.
@@ -18,32 +19,40 @@ const STREAMS: usize = 100;
 
 #[derive(Default)]
 pub struct Pool {
-    open: Mutex<Vec<(http2::SendRequest<Body>, Arc<AtomicUsize>)>>,
+    open: Mutex<Vec<Open>>,
     /// Held by who dials.
     pub dialing: tokio::sync::Mutex<()>,
 }
 
+struct Open {
+    /// What it was opened with.
+    client: Arc<Client>,
+    sender: http2::SendRequest<Body>,
+    streams: Arc<AtomicUsize>,
+}
+
 impl Pool {
-    /// A connection with room for a stream.
-    pub fn pick(&self) -> Option<(http2::SendRequest<Body>, Streams)> {
+    /// A connection with room for a stream. One that was opened with an older certificate gets no new streams, and is closed after its
+    /// last one.
+    pub fn pick(&self, client: &Arc<Client>) -> Option<(http2::SendRequest<Body>, Streams)> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|(sender, _)| !sender.is_closed());
-        let (sender, streams) = open.iter().find(|(_, streams)| streams.load(Ordering::Relaxed) < STREAMS)?;
-        Some((sender.clone(), Streams::new(streams)))
+        open.retain(|open| !open.sender.is_closed() && (Arc::ptr_eq(&open.client, client) || open.streams.load(Ordering::Relaxed) > 0));
+        let found = open.iter().find(|open| Arc::ptr_eq(&open.client, client) && open.streams.load(Ordering::Relaxed) < STREAMS)?;
+        Some((found.sender.clone(), Streams::new(&found.streams)))
     }
 
-    pub fn add(&self, sender: http2::SendRequest<Body>) -> (http2::SendRequest<Body>, Streams) {
+    pub fn add(&self, client: Arc<Client>, sender: http2::SendRequest<Body>) -> (http2::SendRequest<Body>, Streams) {
         let streams = Arc::new(AtomicUsize::new(0));
         let held = Streams::new(&streams);
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).push((sender.clone(), streams));
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).push(Open { client, sender: sender.clone(), streams });
         (sender, held)
     }
 
     /// How many connections are open, and how many streams they carry.
     pub fn counts(&self) -> (usize, usize) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|(sender, _)| !sender.is_closed());
-        (open.len(), open.iter().map(|(_, streams)| streams.load(Ordering::Relaxed)).sum())
+        open.retain(|open| !open.sender.is_closed());
+        (open.len(), open.iter().map(|open| open.streams.load(Ordering::Relaxed)).sum())
     }
 }
 

@@ -5,6 +5,7 @@ use super::{
 };
 use crate::{
     body::{Body, streamed},
+    connect::connect,
     credentials::Credentials,
     health::{Change, Health, Outcome, Thresholds},
 };
@@ -12,17 +13,19 @@ use http::{Request, Response, Uri, header, uri::PathAndQuery};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::{
-    io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Instant, SystemTime},
 };
-use tokio::{net::TcpStream, time::timeout};
+use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use url::Url;
-use weir_net::{dial, dns::Resolver, tls::Alpn};
+use weir_net::{
+    dns::Resolver,
+    tls::{Alpn, Client},
+};
 
 pub struct Server {
     url: Url,
@@ -146,15 +149,16 @@ impl Server {
             Show::Node => &self.node,
             Show::Own => &self.bare,
         };
-        if let Some(found) = pool.pick() {
+        let client = self.client(show)?;
+        if let Some(found) = pool.pick(&client) {
             return Ok(found);
         }
         // One dials; the others use what it brings.
         let _dialing = pool.dialing.lock().await;
-        if let Some(found) = pool.pick() {
+        if let Some(found) = pool.pick(&client) {
             return Ok(found);
         }
-        let io = self.dial(show, Alpn::Http2).await?;
+        let io = self.dial_with(&client, Alpn::Http2).await?;
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(self.timeouts.ping_interval)
@@ -166,34 +170,24 @@ impl Server {
             .await
             .map_err(|error| self.broken(error))?;
         tokio::spawn(connection);
-        Ok(pool.add(sender))
+        Ok(pool.add(client, sender))
     }
 
     pub(super) async fn dial(&self, show: Show, alpn: Alpn) -> Result<TlsStream<TcpStream>, RemoteError> {
+        let client = self.client(show)?;
+        self.dial_with(&client, alpn).await
+    }
+
+    async fn dial_with(&self, client: &Client, alpn: Alpn) -> Result<TlsStream<TcpStream>, RemoteError> {
+        let connected = connect(&self.url, &self.resolver, client, alpn, self.timeouts.connect).await;
+        connected.map_err(|error| RemoteError::Unreachable { server: self.authority.clone(), error })
+    }
+
+    fn client(&self, show: Show) -> Result<Arc<Client>, RemoteError> {
         let clients = self.credentials.clients()?;
-        let client = match show {
-            Show::Node => clients.node,
-            Show::Own => clients.bare,
-        };
-        let connect = async {
-            let host = self.url.host_str().unwrap_or_default();
-            let port = self.url.port_or_known_default().unwrap_or(443);
-            let addresses = self.resolver.lookup(host).await.map_err(io::Error::other)?.addresses;
-            let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
-            for ip in addresses {
-                match dial::connect((ip, port).into(), None, b"").await {
-                    Ok(io) => return client.connect(io, host, alpn).await,
-                    Err(e) => last = e,
-                }
-            }
-            Err(last)
-        };
-        let unreachable = |error| RemoteError::Unreachable { server: self.authority.clone(), error };
-        match timeout(self.timeouts.connect, connect).await {
-            Ok(connected) => connected.map_err(unreachable),
-            Err(_) => {
-                Err(unreachable(io::Error::new(io::ErrorKind::TimedOut, format!("not connected within {:?}", self.timeouts.connect))))
-            }
+        match show {
+            Show::Node => Ok(clients.node()?),
+            Show::Own => Ok(clients.bare),
         }
     }
 

@@ -8,7 +8,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 use rustls_pki_types::UnixTime;
-use std::{collections::HashMap, fmt, io, sync::Arc};
+use std::{collections::HashMap, fmt, io, sync::Arc, time::Duration};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
@@ -107,9 +107,16 @@ impl Server {
 
     /// Whether the certificate that a client has shown was verified, or can be.
     pub fn trusts(&self, session: &ServerConnection) -> bool {
+        self.trusts_at(session, UnixTime::now().as_secs())
+    }
+
+    /// The same as of another time, in seconds since 1970.
+    pub fn trusts_at(&self, session: &ServerConnection, seconds: u64) -> bool {
         let Some(verifier) = &self.unverified else { return true };
         match session.peer_certificates() {
-            Some([leaf, rest @ ..]) => verifier.verify_client_cert(leaf, rest, UnixTime::now()).is_ok(),
+            Some([leaf, rest @ ..]) => {
+                verifier.verify_client_cert(leaf, rest, UnixTime::since_unix_epoch(Duration::from_secs(seconds))).is_ok()
+            }
             _ => false,
         }
     }

@@ -1,14 +1,15 @@
 //! `weir edge`.
+mod identity;
 mod place;
 mod status;
 
 use super::run::duration;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{Args as ClapArgs, Subcommand};
+use identity::Identity;
 use place::Place;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
@@ -20,12 +21,14 @@ use url::Url;
 use weir_config::text::counted;
 use weir_edge::{
     cache::Limits,
-    credentials::Files,
     health::Thresholds,
     outbox,
     remote::{Balance, Timeouts},
     run::{Options, Running, Secure},
 };
+
+/// The port with TLS, unless another one is given.
+const SECURE_PORT: u16 = 10268;
 
 /// Run the edge hub of a node: a caching gateway of the Kubernetes API
 ///
@@ -37,8 +40,11 @@ use weir_edge::{
     subcommand_negates_reqs = true,
     after_help = "\
 Examples:
+  weir edge --server-addr https://api.example.com:6443 --node-name edge-1
+                                               with the certificate that kubelet keeps
   weir edge --server-addr https://api.example.com:6443 --node-name edge-1 \\
-      --tls-cert-file hub.crt --tls-private-key-file hub.key
+      --join-token abcdef.0123456789abcdef --discovery-token-ca-cert-hash sha256:HEX
+                                               with a certificate that the hub asks for
   weir edge --server-addr https://10.0.0.1:6443 --node-name edge-1 --proxy-port 10261
                                                without TLS, for clients that are trusted with the rights of the node
 
@@ -67,27 +73,14 @@ struct HubArgs {
     /// The name of the Node object of this machine
     #[arg(long, value_name = "NAME", value_parser = node, required = true)]
     node_name: Option<String>,
-    /// The certificate authority of the cluster: API servers are verified with it, and clients that show a certificate
-    #[arg(long, value_name = "FILE", default_value = "/etc/kubernetes/pki/ca.crt")]
-    certificate_authority: PathBuf,
-    /// The certificate of the node; read again when the file changes
-    #[arg(long, value_name = "FILE", default_value = "/var/lib/kubelet/pki/kubelet-client-current.pem")]
-    client_certificate: PathBuf,
-    /// Its key [default: in the same file]
-    #[arg(long, value_name = "FILE")]
-    client_key: Option<PathBuf>,
+    #[command(flatten)]
+    identity: Identity,
     /// The address of the ports for clients
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     bind_proxy_address: IpAddr,
-    /// The port with TLS
-    #[arg(long, value_name = "PORT", default_value_t = 10268)]
-    proxy_secure_port: u16,
-    /// The certificate that clients see on that port
-    #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
-    tls_cert_file: Option<PathBuf>,
-    /// Its key
-    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
-    tls_private_key_file: Option<PathBuf>,
+    /// The port with TLS [default: 10268; none if there is only --proxy-port]
+    #[arg(long, value_name = "PORT")]
+    proxy_secure_port: Option<u16>,
     /// A port without TLS: everyone who can connect to it, and sends no token, acts as the node
     #[arg(long, value_name = "PORT")]
     proxy_port: Option<u16>,
@@ -130,29 +123,19 @@ pub fn run(args: Args) -> Result<ExitCode> {
 }
 
 fn run_hub(args: HubArgs) -> Result<ExitCode> {
-    let read = |file: &PathBuf| std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()));
-    let secure = match (&args.tls_cert_file, &args.tls_private_key_file) {
-        (Some(certificate), Some(key)) => Some(Secure {
-            address: SocketAddr::new(args.bind_proxy_address, args.proxy_secure_port),
-            certificate: read(certificate)?,
-            key: read(key)?,
-        }),
-        _ => None,
-    };
-    if secure.is_none() && args.proxy_port.is_none() {
-        bail!("no port to listen on: give --tls-cert-file and --tls-private-key-file, or --proxy-port for a port without TLS");
-    }
+    let node_name = args.node_name.context("--node-name is missing")?;
+    let tls = args.proxy_secure_port.is_some() || args.proxy_port.is_none() || args.identity.asks_for_tls();
+    let (files, certificates, pairs) = args.identity.options(&node_name, args.bind_proxy_address, tls)?;
+    let at = |port| SocketAddr::new(args.bind_proxy_address, port);
+    let secure = tls.then(|| Secure { address: at(args.proxy_secure_port.unwrap_or(SECURE_PORT)), certificates: pairs });
     let options = Options {
         servers: args.server_addr,
         balance: args.lb_mode,
-        node_name: args.node_name.context("--node-name is missing")?,
-        files: Files {
-            certificate_authority: args.certificate_authority,
-            client_certificate: args.client_certificate,
-            client_key: args.client_key,
-        },
+        node_name,
+        files,
+        certificates,
         secure,
-        plain: args.proxy_port.map(|port| SocketAddr::new(args.bind_proxy_address, port)),
+        plain: args.proxy_port.map(at),
         key: args.place.make_key()?,
         admin_socket: args.place.admin_socket(),
         admin: args.serve_port.map(|port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)),

@@ -8,6 +8,7 @@ use std::{
 use weir_test::client::{Answer, Connection};
 
 mod access;
+mod certificates;
 mod hub;
 mod operate;
 mod servers;
@@ -154,13 +155,12 @@ fn bad_settings_are_refused_in_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("none.pem");
     let base = ["edge", "--server-addr", "https://127.0.0.1:1", "--node-name", "n"];
-    let port = ["--proxy-port", "0"];
-    let table: [(&[&str], &str); 7] = [
+    let port = ["--proxy-port", "0", "--disk-cache-path", folder.path().to_str().unwrap()];
+    let table: [(&[&str], &str); 6] = [
         (&[&base[..], &["--review-cache-ttl", "abc"]].concat(), "write it as 30s, 1m30s or 500ms"),
         (&[&base[..], &["--review-cache-ttl", "25h"]].concat(), "write at most 24h"),
         (&["edge", "--node-name", "n", "--server-addr", "http://127.0.0.1:1"], "expected https://HOST or https://HOST:PORT"),
         (&["edge", "--node-name", "Not A Node", "--server-addr", "https://127.0.0.1:1"], "expected the name of a Node"),
-        (&base, "no port to listen on: give --tls-cert-file and --tls-private-key-file, or --proxy-port"),
         (&[&base[..], &["--heartbeat-failed-retry", "0"]].concat(), "0 is not in 1.."),
         (
             &[&base[..], &port, &["--tls-cert-file", missing.to_str().unwrap(), "--tls-private-key-file", missing.to_str().unwrap()]]

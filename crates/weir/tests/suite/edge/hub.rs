@@ -144,14 +144,24 @@ impl Edge {
 
     pub fn with(kube: &Kube, link: &Link, cache: &Path, flags: &[&str]) -> Edge {
         let pki = |file: &str| kube.folder().join("pki").join(file);
-        let (output, writer) = io::pipe().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
-        command.args(["edge", "--node-name", "rig-node", "--proxy-port", "0", "--proxy-secure-port", "0"]).args(flags);
-        command.arg("--server-addr").arg(link.url()).arg("--disk-cache-path").arg(cache);
-        command.arg("--disk-cache-key-file").arg(cache.join("test.key"));
-        command.arg("--certificate-authority").arg(pki("ca.crt")).arg("--client-certificate").arg(pki("node.crt"));
+        let mut command = Edge::command_of(link, cache);
+        command.args(flags).arg("--certificate-authority").arg(pki("ca.crt")).arg("--client-certificate").arg(pki("node.crt"));
         command.arg("--client-key").arg(pki("node.key")).arg("--tls-cert-file").arg(pki("edge.crt"));
         command.arg("--tls-private-key-file").arg(pki("edge.key"));
+        Edge::run(command, cache)
+    }
+
+    /// A hub with ports of its own, and without certificates.
+    pub fn command_of(link: &Link, cache: &Path) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+        command.args(["edge", "--node-name", "rig-node", "--proxy-port", "0", "--proxy-secure-port", "0"]);
+        command.arg("--server-addr").arg(link.url()).arg("--disk-cache-path").arg(cache);
+        command.arg("--disk-cache-key-file").arg(cache.join("test.key"));
+        command
+    }
+
+    pub fn run(mut command: Command, cache: &Path) -> Edge {
+        let (output, writer) = io::pipe().unwrap();
         let child = command.stdin(Stdio::null()).stdout(writer.try_clone().unwrap()).stderr(writer).spawn().unwrap();
         drop(command);
         let printed = Arc::new(Mutex::new(Vec::new()));
