@@ -5,6 +5,7 @@ use crate::{
     cache::Cache,
     caller::{Caller, Moment, Peer},
     certificate::validity::seconds,
+    drain::Drain,
     local::Local,
     remote::{Remote, RemoteError},
     replay::Replay,
@@ -29,6 +30,7 @@ pub struct Hub {
     pub writes: Writes,
     pub replay: Arc<Replay>,
     pub requests: Requests,
+    pub drain: Arc<Drain>,
 }
 
 impl Hub {
@@ -36,7 +38,9 @@ impl Hub {
         let info = RequestInfo::read(request.method(), request.uri().path(), request.uri().query());
         let subject = Subject::of(request.method(), &info);
         let response = self.respond(&peer, &info, request).await;
-        self.requests.count(subject, response)
+        let watch = matches!(&info, RequestInfo::Resource(resource) if resource.verb == Verb::Watch);
+        let response = self.requests.count(subject, response);
+        if watch { response.map(|body| self.drain.bound(body)) } else { response }
     }
 
     async fn respond(&self, peer: &Peer, info: &RequestInfo, request: Request<Incoming>) -> Response<Body> {
@@ -144,7 +148,9 @@ impl Hub {
             return response.map(streamed);
         }
         let server = hyper::upgrade::on(&mut response);
+        let held = self.drain.hold();
         tokio::spawn(async move {
+            let _held = held;
             if let (Ok(client), Ok(server)) = (client.await, server.await) {
                 let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(server)).await;
             }

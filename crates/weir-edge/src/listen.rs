@@ -8,6 +8,7 @@ use hyper_util::{
 use std::{
     convert::Infallible,
     io,
+    pin::pin,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -37,6 +38,7 @@ pub async fn serve(listener: TcpListener, tls: Option<Arc<Serving>>, hub: Arc<Hu
         let (tls, hub) = (tls.clone(), hub.clone());
         tokio::spawn(async move {
             let _permit = permit;
+            let _held = hub.drain.hold();
             let _ = io.set_nodelay(true);
             match tls {
                 None => connection(io, Peer::Plain, hub).await,
@@ -72,6 +74,7 @@ fn common_name(subject: &str) -> &str {
 
 async fn connection(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: Peer, hub: Arc<Hub>) {
     let peer = Arc::new(peer);
+    let drain = hub.drain.clone();
     let service = service_fn(move |request: http::Request<Incoming>| {
         let (hub, peer) = (hub.clone(), peer.clone());
         async move { Ok::<_, Infallible>(hub.serve(peer, request).await) }
@@ -79,5 +82,10 @@ async fn connection(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, pe
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(1000);
-    let _ = builder.serve_connection_with_upgrades(TokioIo::new(io), service).await;
+    let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(io), service));
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = drain.leaving() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
 }

@@ -120,7 +120,7 @@ pub(crate) fn records(store: &Store, set: &str, stats: &Stats) -> Vec<(ObjectNam
     let items = match store.list(set) {
         Ok(Some(Listing { items, .. })) => return items,
         Ok(None) => Vec::new(),
-        Err(ReadError::Damaged { .. } | ReadError::Io(_)) => {
+        Err(ReadError::Damaged { .. } | ReadError::Io(_) | ReadError::Closed) => {
             stats.damaged.fetch_add(1, Relaxed);
             Vec::new()
         }

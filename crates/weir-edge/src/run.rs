@@ -8,6 +8,7 @@ use crate::{
         self_signed::SelfSignedError,
     },
     credentials::{Credentials, Files},
+    handover::Sockets,
     health::Thresholds,
     hub::Hub,
     key_file::Key,
@@ -88,13 +89,16 @@ pub struct Running {
     pub listeners: Vec<(&'static str, SocketAddr)>,
     /// Why there is no admin socket. The node can do without it.
     pub no_admin_socket: Option<io::Error>,
+    /// The same sockets as those of the listeners.
+    sockets: Sockets,
     tasks: JoinSet<()>,
     cache: Option<Runtime>,
 }
 
 impl Running {
     /// Opens the ports and the store. What the store holds can be served from now on, whether or not the API server answers.
-    pub async fn start(options: Options) -> Result<Running, StartError> {
+    /// Listeners use the sockets that another process has handed over, where there are any.
+    pub async fn start(options: Options, mut inherited: Sockets) -> Result<Running, StartError> {
         let authority = options.files.certificate_authority.clone();
         let credentials = Arc::new(Credentials::new(options.files));
         let store_options =
@@ -110,18 +114,31 @@ impl Running {
         let replay = Arc::new(Replay::new(&options.node_name, remote.clone(), outbox.clone()));
         let writes = Writes::new(&options.node_name, cache.clone(), outbox.clone(), replies);
         let local = Local { cache: cache.clone(), outbox };
-        let hub =
-            Arc::new(Hub { node, remote: remote.clone(), cache, local, writes, replay: replay.clone(), requests: Requests::default() });
+        let hub = Arc::new(Hub {
+            node,
+            remote: remote.clone(),
+            cache,
+            local,
+            writes,
+            replay: replay.clone(),
+            requests: Requests::default(),
+            drain: Arc::default(),
+        });
         let connections = Arc::new(Semaphore::new(options.max_connections));
-        let mut running =
-            Running { hub: hub.clone(), listeners: Vec::new(), no_admin_socket: None, tasks: JoinSet::new(), cache: Some(runtime) };
+        let mut running = Running {
+            hub: hub.clone(),
+            listeners: Vec::new(),
+            no_admin_socket: None,
+            sockets: Sockets::default(),
+            tasks: JoinSet::new(),
+            cache: Some(runtime),
+        };
         match admin::bind(&options.admin_socket) {
             Ok(listener) => drop(running.tasks.spawn(admin::serve_socket(listener, hub.clone()))),
             Err(e) => running.no_admin_socket = Some(e),
         }
         if let Some(address) = options.admin {
-            let (listener, bound) = bind(address).await?;
-            running.listeners.push(("admin", bound));
+            let listener = running.bind("admin", address, &mut inherited).await?;
             running.tasks.spawn(admin::serve_port(listener, hub.clone()));
         }
         if let Some(secure) = options.secure {
@@ -130,10 +147,12 @@ impl Running {
             }
             let serving = Serving::new(secure.certificates, authority);
             serving.server()?;
-            running.listen("https", secure.address, Some(Arc::new(serving)), &connections).await?;
+            let listener = running.bind("https", secure.address, &mut inherited).await?;
+            running.listen(listener, Some(Arc::new(serving)), &connections);
         }
         if let Some(address) = options.plain {
-            running.listen("http", address, None, &connections).await?;
+            let listener = running.bind("http", address, &mut inherited).await?;
+            running.listen(listener, None, &connections);
         }
         let (link, outbox) = (remote.changes(), hub.writes.outbox.clone());
         let manager = Manager::new(&options.node_name, options.certificates, api, credentials, link, move |text| outbox.notice(text));
@@ -143,26 +162,41 @@ impl Running {
         Ok(running)
     }
 
-    async fn listen(
-        &mut self,
-        scheme: &'static str,
-        at: SocketAddr,
-        tls: Option<Arc<Serving>>,
-        connections: &Arc<Semaphore>,
-    ) -> Result<(), StartError> {
-        let (listener, bound) = bind(at).await?;
-        self.listeners.push((scheme, bound));
+    /// A listening socket: one that was handed over, or else a new one.
+    async fn bind(&mut self, name: &'static str, address: SocketAddr, inherited: &mut Sockets) -> Result<TcpListener, StartError> {
+        let failed = |error| StartError::Listen { address, error };
+        let listener = match inherited.take(name) {
+            Some(listener) => {
+                listener.set_nonblocking(true).map_err(failed)?;
+                listener
+            }
+            None => TcpListener::bind(address).await.and_then(TcpListener::into_std).map_err(failed)?,
+        };
+        self.listeners.push((name, listener.local_addr().map_err(failed)?));
+        self.sockets.add(name, listener.try_clone().map_err(failed)?);
+        TcpListener::from_std(listener).map_err(failed)
+    }
+
+    fn listen(&mut self, listener: TcpListener, tls: Option<Arc<Serving>>, connections: &Arc<Semaphore>) {
         let (hub, connections) = (self.hub.clone(), connections.clone());
         self.tasks.spawn(async move { drop(listen::serve(listener, tls, hub, connections).await) });
-        Ok(())
     }
-}
 
-async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let failed = |error| StartError::Listen { address, error };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
+    /// Stops accepting, writing and sending what waits, so that another process can. What is open goes on: see [`Running::drain`].
+    pub async fn hand_over(&mut self) -> Sockets {
+        self.tasks.shutdown().await;
+        self.hub.drain.leave();
+        let cache = self.hub.cache.clone();
+        let _ = tokio::task::spawn_blocking(move || cache.store.close()).await;
+        let remote = self.hub.remote.clone();
+        self.tasks.spawn(async move { remote.probe().await });
+        std::mem::take(&mut self.sockets)
+    }
+
+    /// Waits until what is open has ended; watches end at the latest when the time is up.
+    pub async fn drain(&self, limit: Duration) {
+        self.hub.drain.finish(limit).await;
+    }
 }
 
 impl Drop for Running {

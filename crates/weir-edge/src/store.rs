@@ -47,7 +47,7 @@ use record::Meta;
 use std::{
     fmt, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
     time::Duration,
 };
@@ -126,6 +126,8 @@ pub enum OpenError {
 #[derive(Debug, Error)]
 pub enum ReadError {
     /// Something was lost, and what is left is not the truth. A complete new list makes the set readable again.
+    #[error("another process has taken over the store")]
+    Closed,
     #[error("the cached list {set:?} is damaged{}", object.as_ref().map(|o| format!(": the object {o}")).unwrap_or_default())]
     Damaged { set: String, object: Option<ObjectName> },
     #[error("the store cannot be read: {0}")]
@@ -146,6 +148,8 @@ pub enum WriteError {
     Dropped,
     #[error("what was written could not be synced")]
     Sync,
+    #[error("another process has taken over the store")]
+    Closed,
     #[error("the encryption library refuses to work")]
     Crypto,
     #[error("the store cannot be written: {0}")]
@@ -189,7 +193,7 @@ pub struct SetInfo {
 /// An open store. Reads run beside writes and never wait for the disk to sync.
 pub struct Store {
     log: Arc<Log>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl fmt::Debug for Store {
@@ -216,7 +220,7 @@ impl Store {
             move || log.run()
         });
         let thread = thread.map_err(|error| OpenError::Io { path: folder.into(), error })?;
-        Ok(Store { log, thread: Some(thread) })
+        Ok(Store { log, thread: Mutex::new(Some(thread)) })
     }
 
     /// Whether the store in a folder is encrypted; `None` if there is no store.
@@ -306,6 +310,20 @@ impl Store {
         self.log.clean_oldest()
     }
 
+    /// Syncs what was written and lets another process open the store. Nothing is read or written here any more.
+    pub fn close(&self) {
+        self.stop();
+        self.log.close();
+    }
+
+    fn stop(&self) {
+        self.log.control().stop = true;
+        self.log.work.notify_one();
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = thread.join();
+        }
+    }
+
     pub fn stats(&self) -> StoreStats {
         self.log.read_stats()
     }
@@ -313,11 +331,7 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        self.log.control().stop = true;
-        self.log.work.notify_one();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.stop();
     }
 }
 

@@ -20,6 +20,13 @@ pub struct Format {
 
 impl Drop for Format {
     fn drop(&mut self) {
+        self.unlock();
+    }
+}
+
+impl Format {
+    /// Lets another process own the store.
+    pub fn unlock(&self) {
         // A process that is being forked holds the file a little longer.
         let _ = self.lock.unlock();
     }

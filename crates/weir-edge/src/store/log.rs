@@ -18,7 +18,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -36,6 +36,8 @@ pub struct Log {
     control: Mutex<Control>,
     /// How much the log may grow: the quota, or what there was when the disk was full.
     pub limit: AtomicU64,
+    /// Another process may have the store.
+    pub closed: AtomicBool,
     /// Held by who makes room on a full disk, by who syncs, and by who cleans.
     pub reserving: Mutex<()>,
     pub syncing: Mutex<()>,
@@ -158,6 +160,7 @@ impl Log {
             index: RwLock::new(found.index),
             writer: Mutex::new(writer),
             control: Mutex::default(),
+            closed: AtomicBool::new(false),
             reserving: Mutex::default(),
             syncing: Mutex::default(),
             cleaning: Mutex::default(),
@@ -197,6 +200,9 @@ impl Log {
 
     /// Appends one record of a set (0: of none) and takes it over into the index.
     pub fn append(&self, writer: &mut Writer, set: u32, meta: Meta, value: Option<Value<'_>>) -> Result<Loc, WriteError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(WriteError::Closed);
+        }
         if writer.active.is_none() || self.encode(writer, set, &meta, value)? > self.options.segment_size as usize {
             self.rotate(writer)?;
             self.encode(writer, set, &meta, value)?;
@@ -314,6 +320,20 @@ impl Log {
             active.cut();
             writer.previous = (active.segment.id, active.at);
         }
+    }
+
+    /// The last thing that happens to the log in this process.
+    pub fn close(&self) {
+        {
+            // Whoever cleans or makes room is done, and who comes later finds the log closed.
+            let _cleaning = self.cleaning.lock().unwrap_or_else(PoisonError::into_inner);
+            let _reserving = self.reserving.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut writer = self.writer();
+            self.closed.store(true, Ordering::Release);
+            self.seal(&mut writer);
+        }
+        let _ = self.sync();
+        self.format.unlock();
     }
 
     /// Has what was written synced in a while.

@@ -14,6 +14,7 @@ use std::{
 
 impl Log {
     pub fn get(&self, set: &str, key: &str) -> Result<Option<Bytes>, ReadError> {
+        self.check_open()?;
         let (loc, segment) = {
             let index = self.index();
             let Some(state) = index.set(set) else { return Ok(None) };
@@ -25,6 +26,7 @@ impl Log {
     }
 
     pub fn list(&self, set: &str) -> Result<Option<Listing>, ReadError> {
+        self.check_open()?;
         // One look at the index: a list is never a mix of two states.
         let (head, objects, segments) = {
             let index = self.index();
@@ -43,6 +45,10 @@ impl Log {
             items.push((name(&key), value));
         }
         Ok(Some(Listing { head, items }))
+    }
+
+    fn check_open(&self) -> Result<(), ReadError> {
+        if self.closed.load(Ordering::Acquire) { Err(ReadError::Closed) } else { Ok(()) }
     }
 
     fn value(&self, set: &str, key: &str, loc: Loc, segment: Option<&Segment>) -> Result<Bytes, ReadError> {

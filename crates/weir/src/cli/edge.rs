@@ -1,6 +1,8 @@
 //! `weir edge`.
 mod identity;
 mod place;
+mod serve;
+mod service;
 mod status;
 
 use super::run::duration;
@@ -13,18 +15,13 @@ use std::{
     process::ExitCode,
     time::Duration,
 };
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::broadcast::error::RecvError,
-};
 use url::Url;
-use weir_config::text::counted;
 use weir_edge::{
     cache::Limits,
     health::Thresholds,
     outbox,
     remote::{Balance, Timeouts},
-    run::{Options, Running, Secure},
+    run::{Options, Secure},
 };
 
 /// The port with TLS, unless another one is given.
@@ -48,7 +45,8 @@ Examples:
   weir edge --server-addr https://10.0.0.1:6443 --node-name edge-1 --proxy-port 10261
                                                without TLS, for clients that are trusted with the rights of the node
 
-SIGTERM and SIGINT (Ctrl-C) stop it."
+SIGTERM and SIGINT (Ctrl-C) stop it. SIGUSR2 starts the program again, which may be a new version: the new process takes over without a
+break, and the old one ends when what is open in it has ended."
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -107,9 +105,15 @@ struct HubArgs {
     /// Time between two probes of the API server while it can be reached and nothing else is sent
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     heartbeat_interval_seconds: u64,
+    /// Seconds in which an API server has to accept a connection, or to answer a ping on one
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=300))]
+    heartbeat_timeout_seconds: u64,
     /// Most connections of clients at a time
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = connections)]
     max_connections: usize,
+    /// How long watches go on in the old process after a new one has taken over (SIGUSR2)
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = duration)]
+    drain_time: Duration,
     /// A port of 127.0.0.1 with /healthz, /readyz, /metrics and /stats, which the admin socket has too
     #[arg(long, value_name = "PORT")]
     serve_port: Option<u16>,
@@ -126,6 +130,7 @@ fn run_hub(args: HubArgs) -> Result<ExitCode> {
     let node_name = args.node_name.context("--node-name is missing")?;
     let tls = args.proxy_secure_port.is_some() || args.proxy_port.is_none() || args.identity.asks_for_tls();
     let (files, certificates, pairs) = args.identity.options(&node_name, args.bind_proxy_address, tls)?;
+    let heartbeat_timeout = Duration::from_secs(args.heartbeat_timeout_seconds);
     let at = |port| SocketAddr::new(args.bind_proxy_address, port);
     let secure = tls.then(|| Secure { address: at(args.proxy_secure_port.unwrap_or(SECURE_PORT)), certificates: pairs });
     let options = Options {
@@ -144,7 +149,7 @@ fn run_hub(args: HubArgs) -> Result<ExitCode> {
         limits: Limits::default(),
         outbox: outbox::Limits { bytes: usize::try_from(args.outbox_quota * 1024 * 1024)?, events_per_second: args.outbox_event_qps },
         review_ttl: args.review_cache_ttl,
-        timeouts: Timeouts::default(),
+        timeouts: Timeouts { connect: heartbeat_timeout, ping_timeout: heartbeat_timeout, ..Timeouts::default() },
         thresholds: Thresholds {
             failures: args.heartbeat_failed_retry,
             answers: args.heartbeat_healthy_threshold,
@@ -153,52 +158,7 @@ fn run_hub(args: HubArgs) -> Result<ExitCode> {
         },
         max_connections: args.max_connections,
     };
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(serve(options))
-}
-
-async fn serve(options: Options) -> Result<ExitCode> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let servers: Vec<String> = options.servers.iter().map(Url::to_string).collect();
-    let socket = options.admin_socket.clone();
-    let running = Running::start(options).await?;
-    let (lists, objects) = running.hub.cache.kept();
-    println!("kept: {}, {}", counted(lists, "list"), counted(objects, "object"));
-    let outbox = running.hub.writes.outbox.clone();
-    let mut notices = outbox.notices();
-    if outbox.waiting() > 0 {
-        println!("waiting to be sent: {}", counted(outbox.waiting(), "write"));
-    }
-    if let Err(e) = running.hub.remote.credentials() {
-        eprintln!("warning: {e}; until it can be read, requests of the node are answered from what was kept");
-    }
-    for (scheme, address) in &running.listeners {
-        match *scheme {
-            "admin" => println!("admin endpoints at http://{address}"),
-            scheme => println!("listening on {scheme}://{address}"),
-        }
-    }
-    match &running.no_admin_socket {
-        None => println!("admin socket at {}", socket.display()),
-        Some(e) => eprintln!("warning: no admin socket at {}: {e}", socket.display()),
-    }
-    println!("API server at {}", servers.join(", "));
-    let mut link = running.hub.remote.changes();
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
-            _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
-            notice = notices.recv() => match notice {
-                Ok(notice) => println!("{notice}"),
-                Err(RecvError::Lagged(n)) => println!("{} were not printed", counted(n as usize, "line")),
-                Err(RecvError::Closed) => return Ok(ExitCode::SUCCESS),
-            },
-            changed = link.changed() => match changed {
-                Err(_) => return Ok(ExitCode::SUCCESS),
-                Ok(()) if *link.borrow_and_update() => println!("the API server can be reached"),
-                Ok(()) => println!("the API server cannot be reached: reads are answered from what was kept, and what the node reports is kept to be sent later"),
-            },
-        }
-    }
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(serve::serve(options, args.drain_time))
 }
 
 fn server(text: &str) -> Result<Url, String> {

@@ -12,6 +12,7 @@ mod certificates;
 mod hub;
 mod operate;
 mod servers;
+mod upgrade;
 mod writes;
 
 /// A token of the service account that may read.

@@ -5,7 +5,7 @@ use std::{
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
 };
 use weir_test::client::{Answer, Connection};
@@ -153,7 +153,12 @@ impl Edge {
 
     /// A hub with ports of its own, and without certificates.
     pub fn command_of(link: &Link, cache: &Path) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+        Edge::command_as(Path::new(env!("CARGO_BIN_EXE_weir")), link, cache)
+    }
+
+    /// The same by another path of the program.
+    pub fn command_as(program: &Path, link: &Link, cache: &Path) -> Command {
+        let mut command = Command::new(program);
         command.args(["edge", "--node-name", "rig-node", "--proxy-port", "0", "--proxy-secure-port", "0"]);
         command.arg("--server-addr").arg(link.url()).arg("--disk-cache-path").arg(cache);
         command.arg("--disk-cache-key-file").arg(cache.join("test.key"));
@@ -230,6 +235,15 @@ impl Edge {
     #[track_caller]
     pub fn offline(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
         eventually(path, || Some(self.get(path, headers)).filter(|answer| answer.status == 200))
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until the process ends by itself.
+    pub fn ends(&mut self) -> ExitStatus {
+        eventually("the hub ends", || self.child.try_wait().unwrap())
     }
 
     /// As by a crash.
