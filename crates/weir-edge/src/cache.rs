@@ -1,9 +1,12 @@
 //! What is kept of what passes: lists, the events of watches, single objects, discovery. Everything here runs beside the clients, on a
 //! runtime of its own; a failure marks what was kept as old, and is never the client's.
 mod copy;
+mod difference;
+mod follows;
 pub mod head;
 pub mod key;
 mod pages;
+pub mod stale;
 #[cfg(test)]
 mod tests;
 mod users;
@@ -20,11 +23,14 @@ use crate::{
     tee::{Budget, Tee},
 };
 use bytes::Bytes;
-use copy::Copy;
+pub use copy::Outcome;
+use copy::{Copy, Source};
+use follows::Follows;
 use head::{Head, seconds};
-use http::{Response, header};
+use http::{HeaderMap, Response, header};
 use key::SetKey;
 use pages::Pages;
+use stale::{Missed, Stale};
 use std::{
     io,
     sync::{
@@ -33,6 +39,7 @@ use std::{
     },
     time::SystemTime,
 };
+use tokio::task::JoinSet;
 use users::{User, Users};
 use watchers::Watchers;
 
@@ -70,6 +77,10 @@ pub struct Stats {
     pub unreadable: AtomicU64,
     /// Writes that failed.
     pub failed_writes: AtomicU64,
+    /// Lists that the hub made again itself, because something of them was missed.
+    pub relists: AtomicU64,
+    /// The same that failed; they are tried again.
+    pub failed_relists: AtomicU64,
 }
 
 pub struct Cache {
@@ -78,6 +89,9 @@ pub struct Cache {
     pub watchers: Watchers,
     pub stats: Stats,
     pub errors: Recent,
+    /// What is to be listed again.
+    pub stale: Stale,
+    follows: Arc<Follows>,
     limits: Limits,
     budget: Arc<Budget>,
     users: Mutex<Users>,
@@ -102,9 +116,19 @@ impl Cache {
                 }
             }
         }
+        let stale = Stale::default();
+        // Lists of others need their rights: they wait for their next request.
+        for set in store.sets() {
+            let dirty = set.damaged || Head::read(&set.head).is_some_and(|head| head.dirty);
+            if let Some(key) = SetKey::read(&set.name).filter(|key| dirty && key.user == node && key.selected.is_some()) {
+                stale.add(key, Missed::default());
+            }
+        }
         Arc::new(Cache {
             node: node.to_string(),
             store,
+            stale,
+            follows: Arc::default(),
             watchers: Watchers::default(),
             stats: Stats::default(),
             errors: Recent::default(),
@@ -185,15 +209,45 @@ impl Cache {
             }
         };
         let (parts, body) = response.into_parts();
-        let gzip = parts.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding == "gzip");
         let most = match &keep {
             Keep::Watch { initial: false, .. } => self.limits.watch,
             _ => self.limits.body,
         };
         let (tee, copied) = Tee::new(body, most, &self.budget);
-        let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_string();
-        self.runtime.spawn(Copy { cache: self.clone(), copied, gzip, content_type }.run(keep));
+        let missed = Missed { token: asked.token.clone(), client: tee.client() };
+        let copy = self.copy(Source::Copied(copied), &parts.headers);
+        self.runtime.spawn(async move {
+            let (cache, list) = (copy.cache.clone(), keep.list().cloned());
+            if let (Outcome::Missed, Some(list)) = (copy.run(keep).await, list) {
+                cache.stale.add(list, missed);
+            }
+        });
         Response::from_parts(parts, streamed(tee))
+    }
+
+    /// Keeps a whole list that the hub itself has asked for.
+    pub async fn fill_list(self: &Arc<Cache>, key: SetKey, media: MediaType, response: Response<Body>) -> Outcome {
+        self.fill(Keep::List { key, media, page: String::new() }, response).await
+    }
+
+    /// Keeps what a watch from a resource version on brings, until it ends. The watch waits where the disk is slow.
+    pub async fn fill_watch(self: &Arc<Cache>, key: SetKey, media: MediaType, from: String, response: Response<Body>) -> Outcome {
+        self.fill(Keep::Watch { key, media, from, initial: false }, response).await
+    }
+
+    async fn fill(self: &Arc<Cache>, keep: Keep, response: Response<Body>) -> Outcome {
+        let (parts, body) = response.into_parts();
+        let copy = self.copy(Source::Body(body), &parts.headers);
+        // It ends with who waits for it.
+        let mut running = JoinSet::new();
+        running.spawn_on(copy.run(keep), &self.runtime);
+        running.join_next().await.and_then(Result::ok).unwrap_or(Outcome::Cut)
+    }
+
+    fn copy(self: &Arc<Cache>, source: Source, headers: &HeaderMap) -> Copy {
+        let gzip = headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding == "gzip");
+        let content_type = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_string();
+        Copy { cache: self.clone(), source, gzip, content_type }
     }
 
     /// A document that was kept: its content type and its bytes.
@@ -223,6 +277,16 @@ enum Keep {
     Object { key: SetKey, media: MediaType },
     List { key: SetKey, media: MediaType, page: String },
     Watch { key: SetKey, media: MediaType, from: String, initial: bool },
+}
+
+impl Keep {
+    /// The list that has to be made again where this is missed.
+    fn list(&self) -> Option<&SetKey> {
+        match self {
+            Keep::List { key, .. } | Keep::Watch { key, .. } => Some(key),
+            Keep::Document { .. } | Keep::Object { .. } => None,
+        }
+    }
 }
 
 /// Discovery, OpenAPI and the version: the same for a while, and needed by every client that starts.

@@ -103,6 +103,20 @@ impl MediaType {
         format!("{}{}", self.encoding.name(), Parameters(self.shape))
     }
 
+    /// Reads what [`MediaType::key`] has made.
+    pub fn of_key(key: &str) -> Option<MediaType> {
+        let (encoding, parameters) = key.split_once(';').unwrap_or((key, ""));
+        let encoding = [Encoding::Json, Encoding::Protobuf, Encoding::Cbor, Encoding::Yaml].into_iter().find(|e| e.name() == encoding)?;
+        let plain = MediaType { encoding, ..MediaType::JSON };
+        MediaType::read(&format!("{};{parameters}", plain.content_type(false)))
+    }
+
+    /// An Accept header that asks for nothing else. The metadata of a list has a kind of its own.
+    pub fn accept(&self, list: bool) -> String {
+        let accept = format!("{}{}", MediaType { shape: Shape::Object, ..*self }.content_type(false), Parameters(self.shape));
+        if list { accept.replace("as=PartialObjectMetadata;", "as=PartialObjectMetadataList;") } else { accept }
+    }
+
     /// The Content-Type that the API server gives a body of this media type.
     pub fn content_type(&self, watch: bool) -> String {
         let base = match (self.encoding, watch) {

@@ -9,12 +9,14 @@ use crate::{
     },
     credentials::{Credentials, Files},
     handover::Sockets,
+    heal::Heal,
     health::Thresholds,
     hub::Hub,
     key_file::Key,
     listen,
     local::Local,
     outbox::{self, Outbox},
+    reflect::Reflect,
     remote::{Balance, Remote, Timeouts},
     replay::Replay,
     replies::Replies,
@@ -124,6 +126,7 @@ impl Running {
             requests: Requests::default(),
             drain: Arc::default(),
         });
+        let heal = Heal::new(Reflect { cache: hub.cache.clone(), remote: remote.clone() });
         let connections = Arc::new(Semaphore::new(options.max_connections));
         let mut running = Running {
             hub: hub.clone(),
@@ -159,6 +162,7 @@ impl Running {
         running.tasks.spawn(Arc::new(manager).run());
         running.tasks.spawn(async move { remote.probe().await });
         running.tasks.spawn(async move { replay.run().await });
+        running.tasks.spawn(heal.run());
         Ok(running)
     }
 

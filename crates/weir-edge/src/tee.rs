@@ -5,7 +5,7 @@ use http_body::{Frame, SizeHint};
 use std::{
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
@@ -109,6 +109,7 @@ pub struct Tee {
     copy: Option<(mpsc::UnboundedSender<Piece>, Arc<Waiting>)>,
     budget: Arc<Budget>,
     given_up: bool,
+    client: Arc<()>,
 }
 
 impl Tee {
@@ -116,8 +117,13 @@ impl Tee {
     pub fn new(body: Body, most: usize, budget: &Arc<Budget>) -> (Tee, Copied) {
         let (send, pieces) = mpsc::unbounded_channel();
         let waiting = Arc::new(Waiting { bytes: AtomicUsize::new(0), most, budget: budget.clone() });
-        let tee = Tee { body, copy: Some((send, waiting.clone())), budget: budget.clone(), given_up: false };
+        let tee = Tee { body, copy: Some((send, waiting.clone())), budget: budget.clone(), given_up: false, client: Arc::default() };
         (tee, Copied { pieces, waiting, ended: None })
+    }
+
+    /// Can be upgraded for as long as the client reads, also once the copy was given up.
+    pub fn client(&self) -> Weak<()> {
+        Arc::downgrade(&self.client)
     }
 
     fn end(&mut self, end: End) {

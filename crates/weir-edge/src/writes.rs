@@ -268,7 +268,7 @@ impl Writes {
     fn tell(&self, kind: &'static Kind, local: &Local, name: &ObjectName) {
         for set in self.cache.watchers.sets() {
             if let Some((kind, object)) = local.changed(&set, kind, name) {
-                self.cache.watchers.tell(&set, || Changed { kind, object, local: true });
+                self.cache.watchers.tell(&set, || Changed { kind, object, before: None, version: None });
             }
         }
     }

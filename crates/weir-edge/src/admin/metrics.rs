@@ -65,11 +65,13 @@ fn cache(hub: &Hub, out: &mut Exposition) {
     gauge("weir_edge_cache_age_seconds", "Time since the oldest set was as the API server has it.", &|kept| kept.age);
     let stats = &hub.cache.stats;
     single(out, "gauge", "weir_edge_cache_lag_bytes", "Bytes that wait to be kept.", hub.cache.lag());
-    let counters: [(&str, &str, &AtomicU64); 5] = [
+    let counters: [(&str, &str, &AtomicU64); 7] = [
         ("weir_edge_cache_kept_total", "Lists, objects and documents that were kept.", &stats.kept),
         ("weir_edge_cache_events_total", "Watch events that were kept.", &stats.events),
         ("weir_edge_cache_overflows_total", "Copies that were given up because the cache was too slow.", &stats.overflows),
         ("weir_edge_cache_unreadable_total", "Copies that could not be read.", &stats.unreadable),
+        ("weir_edge_cache_relists_total", "Lists that the hub made again, because something of them was missed.", &stats.relists),
+        ("weir_edge_cache_relist_failures_total", "Such lists that failed.", &stats.failed_relists),
         ("weir_edge_cache_failed_writes_total", "Writes to the store that failed.", &stats.failed_writes),
     ];
     for (name, help, counter) in counters {

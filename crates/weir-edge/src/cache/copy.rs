@@ -1,11 +1,14 @@
 //! Works off the copy of one response: reads it as it comes, and writes what it says to the store.
 use super::{
     Cache, Keep,
+    difference::differences,
+    follows::Follow,
     head::{Head, seconds},
     key::SetKey,
     watchers::Changed,
 };
 use crate::{
+    body::Body,
     event::{Event, EventKind},
     frame::{MAX_FRAME, Splitter},
     list::{List, ListHead},
@@ -16,106 +19,161 @@ use crate::{
 };
 use bytes::{Bytes, BytesMut};
 use flate2::write::GzDecoder;
+use http_body_util::BodyExt;
 use std::{
     io::Write,
     sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
     time::SystemTime,
 };
 
+/// Where the bytes come from.
+pub(super) enum Source {
+    /// From what passes to a client, which does not wait.
+    Copied(Copied),
+    /// From the API server: nobody else reads it.
+    Body(Body),
+}
+
+impl Source {
+    async fn next(&mut self) -> Result<Bytes, End> {
+        match self {
+            Source::Copied(copied) => copied.next().await,
+            Source::Body(body) => loop {
+                match body.frame().await {
+                    None => return Err(End::Whole),
+                    Some(Err(_)) => return Err(End::Cut),
+                    Some(Ok(frame)) => {
+                        if let Ok(data) = frame.into_data() {
+                            return Ok(data);
+                        }
+                    }
+                }
+            },
+        }
+    }
+}
+
+/// What came of a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All of it is kept, up to its end.
+    Kept,
+    /// It broke off, and what was kept before stays.
+    Cut,
+    /// The API server ended the watch with an error: its resource version is too old.
+    Expired,
+    /// Something of it could not be kept.
+    Missed,
+}
+
 pub(super) struct Copy {
     pub cache: Arc<Cache>,
-    pub copied: Copied,
+    pub source: Source,
     pub gzip: bool,
     pub content_type: String,
 }
 
 impl Copy {
-    pub async fn run(mut self, keep: Keep) {
+    pub async fn run(mut self, keep: Keep) -> Outcome {
         match keep {
             Keep::Watch { key, media, from, initial } => self.watch(&key, media, &from, initial).await,
-            Keep::Document { set, name } => {
-                if let Some(body) = self.whole().await {
+            Keep::Document { set, name } => match self.whole().await {
+                Ok(body) => {
                     let bytes = [self.content_type.as_bytes(), b"\n", &body].concat();
-                    self.kept(self.cache.store.put(&set, &name, &bytes, &Head::default().to_bytes()));
+                    self.kept(self.cache.store.put(&set, &name, &bytes, &Head::default().to_bytes()))
                 }
-            }
-            Keep::Object { key, media } => {
-                if let Some(body) = self.whole().await {
-                    self.object(&key, media, body);
-                }
-            }
-            Keep::List { key, media, page } => {
-                let Some(body) = self.whole().await else { return };
-                let bytes = body.len();
-                match List::split(&body, media.encoding) {
-                    Ok(list) if is_of(media, &list.head.kind) => {
-                        let all = self.cache.pages.lock().unwrap_or_else(PoisonError::into_inner).add(&page, list, bytes);
-                        all.into_iter().for_each(|list| self.list(&key, list));
-                    }
-                    _ => self.unreadable(),
-                }
-            }
+                Err(outcome) => outcome,
+            },
+            Keep::Object { key, media } => match self.whole().await {
+                Ok(body) => self.object(&key, media, body),
+                Err(outcome) => outcome,
+            },
+            Keep::List { key, media, page } => match self.whole().await {
+                Ok(body) => self.page(&key, media, &page, &body),
+                Err(outcome) => outcome,
+            },
         }
     }
 
-    /// The whole body; `None` where it broke off, or is too large.
-    async fn whole(&mut self) -> Option<Bytes> {
+    /// The whole body.
+    async fn whole(&mut self) -> Result<Bytes, Outcome> {
         let mut body = Vec::new();
         loop {
-            match self.copied.next().await {
+            match self.source.next().await {
                 Ok(piece) => body.extend_from_slice(&piece),
                 Err(End::Whole) => break,
-                Err(end) => {
-                    self.cut(end);
-                    return None;
-                }
+                Err(End::Cut) => return Err(Outcome::Cut),
+                Err(End::Overflow) => return Err(self.overflow()),
             }
             if body.len() > self.cache.limits.body {
-                self.unreadable();
-                return None;
+                return Err(self.unreadable());
             }
         }
         if !self.gzip {
-            return Some(body.into());
+            return Ok(body.into());
         }
         let mut plain = Gunzip::new(self.cache.limits.body);
-        let read = plain.add(&body);
-        if read.is_none() {
-            self.unreadable();
+        match plain.add(&body) {
+            Some(()) => Ok(plain.take()),
+            None => Err(self.unreadable()),
         }
-        read.map(|()| plain.take())
     }
 
-    fn object(&self, key: &SetKey, media: MediaType, body: Bytes) {
+    fn object(&self, key: &SetKey, media: MediaType, body: Bytes) -> Outcome {
         match Object::read(body, media.encoding) {
             Ok(object) if is_of(media, &object.kind) => {
                 let head = Head::of_objects(now());
-                self.kept(self.cache.store.put(&key.name(), &name_of(&object.meta), object.bytes(), &head.to_bytes()));
+                self.kept(self.cache.store.put(&key.name(), &name_of(&object.meta), object.bytes(), &head.to_bytes()))
             }
             _ => self.unreadable(),
         }
     }
 
-    fn list(&self, key: &SetKey, list: List) {
-        let head = Head::of_list(&list.head, now());
-        let items = list.items.iter().map(|item| (name_of(&item.meta), list.head.whole(item)));
-        self.kept(self.cache.store.replace(&key.name(), &head.to_bytes(), items));
+    /// A list, or a page of one: `token` is that of the request.
+    fn page(&self, key: &SetKey, media: MediaType, token: &str, body: &Bytes) -> Outcome {
+        match List::split(body, media.encoding) {
+            Ok(list) if is_of(media, &list.head.kind) => {
+                let all = self.cache.pages.lock().unwrap_or_else(PoisonError::into_inner).add(token, list, body.len());
+                all.map_or(Outcome::Kept, |list| self.list(key, list))
+            }
+            _ => self.unreadable(),
+        }
+    }
+
+    fn list(&self, key: &SetKey, list: List) -> Outcome {
+        let (set, head) = (key.name(), Head::of_list(&list.head, now()));
+        let items: Vec<_> = list.items.iter().map(|item| (name_of(&item.meta), list.head.whole(item))).collect();
+        // Those who watch the set see what it changes.
+        let before = self.cache.watchers.remembers(&set).then(|| self.cache.store.list(&set).ok().flatten());
+        let outcome = self.kept(self.cache.store.replace(&set, &head.to_bytes(), items.iter().cloned()));
+        if let (Outcome::Kept, Some(before), Some(version)) = (outcome, before, head.number()) {
+            for difference in before.map(|before| differences(&before.items, &items)).unwrap_or_default() {
+                let (kind, object, before) = (difference.kind, difference.object, difference.before);
+                self.cache.watchers.tell(&set, || Changed { kind, object, before, version: Some(version) });
+            }
+            self.cache.watchers.replaced(&set, version);
+        }
+        outcome
     }
 
     /// The events of a watch, from a resource version on, or from the objects that there are (`initial`).
-    async fn watch(&mut self, key: &SetKey, media: MediaType, from: &str, initial: bool) {
+    async fn watch(&mut self, key: &SetKey, media: MediaType, from: &str, initial: bool) -> Outcome {
         let Ok(mut frames) = Splitter::new(media.encoding, MAX_FRAME) else { return self.unreadable() };
         let mut set = Following::new(self.cache.clone(), key, from, initial);
+        if !set.follows {
+            return set.gap(initial);
+        }
         let mut gunzip = self.gzip.then(|| Gunzip::new(MAX_FRAME));
         loop {
-            let piece = match self.copied.next().await {
+            let piece = match self.source.next().await {
                 Ok(piece) => piece,
+                // Where a watch ends, the next one goes on.
+                Err(End::Whole) => return Outcome::Kept,
+                Err(End::Cut) => return Outcome::Cut,
                 Err(End::Overflow) => {
-                    self.cut(End::Overflow);
+                    self.overflow();
                     return set.missed();
                 }
-                // Where a watch ends, the next one goes on.
-                Err(End::Whole | End::Cut) => return,
             };
             let piece = match &mut gunzip {
                 None => piece,
@@ -136,7 +194,7 @@ impl Copy {
                 };
                 match event.map(|event| set.event(event)) {
                     Some(Ok(())) => drop(self.cache.stats.events.fetch_add(1, Relaxed)),
-                    Some(Err(NotKept::Ended)) => return,
+                    Some(Err(NotKept::Ended)) => return Outcome::Expired,
                     Some(Err(NotKept::Failed)) => return set.missed(),
                     None => {
                         self.unreadable();
@@ -147,26 +205,28 @@ impl Copy {
         }
     }
 
-    fn kept<E: std::fmt::Display>(&self, result: Result<(), E>) {
-        if self.cache.wrote(result) {
-            self.cache.stats.kept.fetch_add(1, Relaxed);
+    fn kept<E: std::fmt::Display>(&self, result: Result<(), E>) -> Outcome {
+        if !self.cache.wrote(result) {
+            return Outcome::Missed;
         }
+        self.cache.stats.kept.fetch_add(1, Relaxed);
+        Outcome::Kept
     }
 
-    fn cut(&self, end: End) {
-        if end == End::Overflow {
-            self.cache.stats.overflows.fetch_add(1, Relaxed);
-        }
+    fn overflow(&self) -> Outcome {
+        self.cache.stats.overflows.fetch_add(1, Relaxed);
+        Outcome::Missed
     }
 
-    fn unreadable(&self) {
+    fn unreadable(&self) -> Outcome {
         self.cache.stats.unreadable.fetch_add(1, Relaxed);
+        Outcome::Missed
     }
 }
 
 /// Why a watch is not followed any further.
 enum NotKept {
-    /// The server says so, or what it continues is not known.
+    /// The API server says so.
     Ended,
     Failed,
 }
@@ -181,6 +241,8 @@ struct Following {
     /// The objects of a streaming list until all have come.
     initial: Option<Replacement>,
     follows: bool,
+    /// Held from when the set is whole.
+    follow: Option<Follow>,
 }
 
 impl Following {
@@ -189,17 +251,17 @@ impl Following {
         let head = cache.head(&set);
         let initial = initial.then(|| cache.store.begin_replace(&set).ok()).flatten();
         // A watch from a later version than that of the set would leave a gap; from 0 on, it is not known where it begins.
-        let follows = initial.is_some() || head.as_ref().is_some_and(|head| !from.is_empty() && from != "0" && !head.is_before(from));
+        let continues = head.as_ref().is_some_and(|head| !from.is_empty() && from != "0" && !head.is_before(from));
         let list = head.as_ref().filter(|_| initial.is_none()).and_then(|head| head.list().ok());
-        let mut following = Following { cache, set, head: head.unwrap_or_default(), list, initial, follows };
-        if !following.follows {
-            following.missed();
-        }
-        following
+        let follow = (continues && initial.is_none()).then(|| cache.follows.begin(&set));
+        let mut head = head.unwrap_or_default();
+        // Whatever it missed comes again.
+        head.dirty &= !continues;
+        Following { cache, set, head, list, follows: continues || initial.is_some(), initial, follow }
     }
 
     fn event(&mut self, event: Event) -> Result<(), NotKept> {
-        if !self.follows || event.kind == EventKind::Error {
+        if event.kind == EventKind::Error {
             return Err(NotKept::Ended);
         }
         let object = &event.object;
@@ -207,22 +269,26 @@ impl Following {
         if self.initial.is_some() {
             return self.initial_event(&event, &name, &version);
         }
-        self.head.at = now();
         // A watch may begin before the last event that was kept.
-        if self.head.is_before(&version) {
-            self.head.resource_version = version;
-        } else if event.kind != EventKind::Bookmark && !self.head.dirty {
+        if !self.head.is_before(&version) && event.kind != EventKind::Bookmark {
             return Ok(());
         }
-        let head = self.head.to_bytes();
-        let kept = self.whole(object)?;
+        let mut next = Head { at: now(), ..self.head.clone() };
+        if next.is_before(&version) {
+            next.resource_version = version;
+        }
+        let (head, kept) = (next.to_bytes(), self.whole(object)?);
+        let remembers = self.cache.watchers.remembers(&self.set) && event.kind != EventKind::Bookmark;
+        let before = if remembers { self.cache.store.get(&self.set, &name).ok().flatten() } else { None };
         let written = match event.kind {
             EventKind::Added | EventKind::Modified => self.cache.store.put(&self.set, &name, &kept, &head),
             EventKind::Deleted => self.cache.store.remove(&self.set, &name, &head),
-            EventKind::Bookmark | EventKind::Error => return self.wrote(self.cache.store.set_head(&self.set, &head)),
+            EventKind::Bookmark | EventKind::Error => self.cache.store.set_head(&self.set, &head),
         };
         self.wrote(written)?;
-        self.cache.watchers.tell(&self.set, || Changed { kind: event.kind, object: kept, local: false });
+        let version = next.number();
+        self.head = next;
+        self.cache.watchers.tell(&self.set, || Changed { kind: event.kind, object: kept, before, version });
         Ok(())
     }
 
@@ -243,6 +309,7 @@ impl Following {
                 self.head = Head::of_list(&list, now());
                 let head = self.head.to_bytes();
                 let committed = self.initial.take().map_or(Ok(()), |initial| initial.commit(&head));
+                self.follow = Some(self.cache.follows.begin(&self.set));
                 self.wrote(committed)
             }
             EventKind::Bookmark => Ok(()),
@@ -260,13 +327,22 @@ impl Following {
         if self.cache.wrote(result) { Ok(()) } else { Err(NotKept::Failed) }
     }
 
-    /// Something of the set was missed: it is old from now on.
-    fn missed(&mut self) {
-        self.follows = false;
-        if self.head != Head::default() && !self.head.dirty {
-            self.head.dirty = true;
-            self.cache.wrote(self.cache.store.set_head(&self.set, &self.head.to_bytes()));
+    /// It does not continue the set: another watch keeps that up to date, or it is old from now on. A set that nobody has listed is not
+    /// begun by a watch alone.
+    fn gap(&mut self, initial: bool) -> Outcome {
+        if !initial && self.cache.head(&self.set).is_none() { Outcome::Cut } else { self.missed() }
+    }
+
+    /// Something was missed: unless another watch brings it, the set is old from now on.
+    fn missed(&mut self) -> Outcome {
+        drop(self.follow.take());
+        if self.cache.follows.any(&self.set) {
+            return Outcome::Kept;
         }
+        if let Some(head) = self.cache.head(&self.set).filter(|head| !head.dirty) {
+            self.cache.wrote(self.cache.store.set_head(&self.set, &Head { dirty: true, ..head }.to_bytes()));
+        }
+        Outcome::Missed
     }
 }
 

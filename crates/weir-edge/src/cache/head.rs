@@ -33,6 +33,11 @@ impl Head {
         ListHead::load(&self.list)?.at_version(&self.resource_version)
     }
 
+    /// The resource version as a number (KEP-5504).
+    pub fn number(&self) -> Option<u64> {
+        self.resource_version.parse().ok()
+    }
+
     pub fn to_bytes(&self) -> Vec<u8> {
         let version = &self.resource_version.as_bytes()[..self.resource_version.len().min(usize::from(u8::MAX))];
         let length = u8::try_from(version.len()).unwrap_or(u8::MAX);
@@ -57,8 +62,8 @@ impl Head {
 
     /// Whether a resource version is later than that of the set. They are numbers (KEP-5504); what is not, counts as later.
     pub fn is_before(&self, resource_version: &str) -> bool {
-        match (self.resource_version.parse::<u64>(), resource_version.parse::<u64>()) {
-            (Ok(ours), Ok(theirs)) => theirs > ours,
+        match (self.number(), resource_version.parse::<u64>()) {
+            (Some(ours), Ok(theirs)) => theirs > ours,
             _ => self.resource_version != resource_version,
         }
     }

@@ -102,6 +102,30 @@ impl SetKey {
         })
     }
 
+    /// The path and the query of a request for the list, with further parameters. `None` for objects that were asked for one by one.
+    pub fn target(&self, parameters: &[(&str, &str)]) -> Option<String> {
+        let selected = self.selected.as_ref()?;
+        let mut parts = self.resource.splitn(3, '.');
+        let (resource, version) = (parts.next()?, parts.next()?);
+        let mut target = match parts.next() {
+            None => format!("/api/{version}"),
+            Some(group) => format!("/apis/{group}/{version}"),
+        };
+        if !self.namespace.is_empty() {
+            target.extend(["/namespaces/", &self.namespace]);
+        }
+        target.extend(["/", resource]);
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        let selectors = [("labelSelector", selected.labels.as_str()), ("fieldSelector", selected.fields.as_str())];
+        let all = selectors.iter().filter(|(_, value)| !value.is_empty()).chain(parameters);
+        query.extend_pairs(all);
+        let query = query.finish();
+        if !query.is_empty() {
+            target.extend(["?", &query]);
+        }
+        Some(target)
+    }
+
     /// Whether this is a whole list in which an object of a namespace has to be, if there is one.
     pub fn holds_all_of(&self, namespace: &str) -> bool {
         self.selected.as_ref().is_some_and(|s| *s == Selectors::default()) && (self.namespace.is_empty() || self.namespace == namespace)
@@ -162,6 +186,26 @@ mod tests {
             assert_ne!(key(target), key(same[0]), "{target}");
         }
         assert_eq!(key("/api/v1/pods?labelSelector=x%20in%20(b,a),c").unwrap().selected.unwrap().labels, "c,x in (b,a)");
+    }
+
+    #[test]
+    fn a_list_can_be_asked_for_again() {
+        let table = [
+            ("/api/v1/pods", "/api/v1/pods"),
+            ("/apis/apps/v1/namespaces/n/deployments?limit=5", "/apis/apps/v1/namespaces/n/deployments"),
+            (
+                "/apis/discovery.k8s.io/v1/endpointslices?labelSelector=!a,b%20in%20(c,d)&fieldSelector=metadata.namespace!%3Dx",
+                "/apis/discovery.k8s.io/v1/endpointslices?labelSelector=%21a%2Cb+in+%28c%2Cd%29&fieldSelector=metadata.namespace%21%3Dx",
+            ),
+        ];
+        for (asked, wanted) in table {
+            let made = key(asked).unwrap();
+            let target = made.target(&[]).unwrap();
+            assert_eq!(target, wanted);
+            assert_eq!(key(&target), Some(made.clone()), "{asked}");
+            assert!(made.target(&[("watch", "1")]).unwrap().ends_with("watch=1"));
+        }
+        assert_eq!(key("/api/v1/namespaces/n/pods/p").unwrap().target(&[]), None);
     }
 
     #[test]

@@ -127,7 +127,7 @@ impl Watching {
                     Ok(change) => match self.frame(&change) {
                         Some(frame) => {
                             // The object has the version of its last change in the cloud, which is before that of the list.
-                            mark = self.bookmark.clone().filter(|_| change.local);
+                            mark = self.bookmark.clone().filter(|_| change.version.is_none());
                             frame
                         }
                         None => continue,

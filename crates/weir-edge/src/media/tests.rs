@@ -47,6 +47,16 @@ fn a_list_and_a_watch_of_the_same_objects_have_one_key() {
     assert_eq!(list.key(), watch.key());
     assert!(watch.stream && !list.stream);
     assert_eq!(read(""), MediaType::PROTOBUF);
+    let json = |parameters: &str| MediaType::read(&format!("application/json{parameters}")).unwrap();
+    for media in [watch, list, read(""), json(""), json(";as=Table;g=meta.k8s.io;v=v1")] {
+        let plain = MediaType { stream: false, ..media };
+        assert_eq!(MediaType::of_key(&media.key()), Some(plain));
+        for list in [false, true] {
+            assert_eq!(MediaType::accepted([media.accept(list).as_str()]), Ok(vec![plain]));
+        }
+    }
+    assert!(list.accept(true).contains(";as=PartialObjectMetadataList;") && list.accept(false).contains(";as=PartialObjectMetadata;"));
+    assert_eq!(MediaType::of_key("text"), None);
 }
 
 #[test]
