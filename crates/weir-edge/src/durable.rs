@@ -28,6 +28,14 @@ pub fn link(target: &Path, link: &Path) -> io::Result<()> {
     sync(folder_of(link))
 }
 
+/// Removes what a kill in the middle of [`write`] or [`link`] has left.
+pub fn remove_part(file: &Path) -> io::Result<()> {
+    match fs::remove_file(beside(file)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
 /// What was done to the names in a folder survives a power cut from now on.
 pub fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()

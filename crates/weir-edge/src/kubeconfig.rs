@@ -38,38 +38,59 @@ impl Kubeconfig {
     /// `name` is for messages. Paths are relative to `folder`.
     pub fn parse(name: &str, text: &str, folder: &Path) -> Result<Kubeconfig, KubeconfigError> {
         let malformed = |message: String| KubeconfigError::Malformed { name: name.to_string(), message };
-        let documents = node::parse(&Arc::new(Source::new(name, text, 1))).map_err(|e| malformed(e.message))?;
-        let [document] = &documents[..] else { return Err(malformed("expected one YAML document".into())) };
-        let config = document.to_json();
-        let current = config["current-context"].as_str().unwrap_or_default();
-        // The kubeconfig of `cluster-info` has a cluster and no context.
-        let (cluster, user) = match named(&config["contexts"], current) {
-            Some(context) => {
-                let context = &context["context"];
-                let cluster = context["cluster"].as_str().unwrap_or_default();
-                let cluster = named(&config["clusters"], cluster).ok_or_else(|| malformed(format!("there is no cluster {cluster:?}")))?;
-                (cluster, named(&config["users"], context["user"].as_str().unwrap_or_default()))
-            }
-            None if current.is_empty() => (config["clusters"].get(0).ok_or_else(|| malformed("it has no clusters".into()))?, None),
-            None => return Err(malformed(format!("there is no context {current:?}"))),
-        };
-        let (cluster, user) = (&cluster["cluster"], user.map_or(&Value::Null, |user| &user["user"]));
+        let (cluster, user) = current(name, text)?;
         let server = cluster["server"].as_str().unwrap_or_default();
         let server = Url::parse(server).map_err(|e| malformed(format!("server {server:?}: {e}")))?;
-        let part = |of: &Value, field: &str| -> Result<Option<String>, KubeconfigError> {
-            if let Some(data) = of[format!("{field}-data")].as_str() {
-                let decoded = BASE64.decode(data.trim().as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-                return decoded.map(Some).ok_or_else(|| malformed(format!("{field}-data is not base64 of a PEM text")));
-            }
-            of[field].as_str().map(|file| text_of(&folder.join(file))).transpose()
-        };
+        let part = |of: &Value, field: &str| pem(name, of, field, |file| text_of(&folder.join(file)));
         let token = match (user["token"].as_str(), user["tokenFile"].as_str()) {
             (Some(token), _) => Some(token.to_string()),
             (None, Some(file)) => Some(text_of(&folder.join(file))?.trim().to_string()),
             (None, None) => None,
         };
-        let certificate = part(user, "client-certificate")?.zip(part(user, "client-key")?);
-        Ok(Kubeconfig { server, certificate_authority: part(cluster, "certificate-authority")?, token, certificate })
+        let certificate = part(&user, "client-certificate")?.zip(part(&user, "client-key")?);
+        Ok(Kubeconfig { server, certificate_authority: part(&cluster, "certificate-authority")?, token, certificate })
+    }
+}
+
+/// The cluster and the user of the current context.
+pub fn current(name: &str, text: &str) -> Result<(Value, Value), KubeconfigError> {
+    let malformed = |message: String| KubeconfigError::Malformed { name: name.to_string(), message };
+    let documents = node::parse(&Arc::new(Source::new(name, text, 1))).map_err(|e| malformed(e.message))?;
+    let [document] = &documents[..] else { return Err(malformed("expected one YAML document".into())) };
+    let config = document.to_json();
+    let current = config["current-context"].as_str().unwrap_or_default();
+    // The kubeconfig of `cluster-info` has a cluster and no context.
+    let (cluster, user) = match named(&config["contexts"], current) {
+        Some(context) => {
+            let context = &context["context"];
+            let cluster = context["cluster"].as_str().unwrap_or_default();
+            let cluster = named(&config["clusters"], cluster).ok_or_else(|| malformed(format!("there is no cluster {cluster:?}")))?;
+            (cluster, named(&config["users"], context["user"].as_str().unwrap_or_default()))
+        }
+        None if current.is_empty() => (config["clusters"].get(0).ok_or_else(|| malformed("it has no clusters".into()))?, None),
+        None => return Err(malformed(format!("there is no context {current:?}"))),
+    };
+    Ok((cluster["cluster"].clone(), user.map_or(Value::Null, |user| user["user"].clone())))
+}
+
+/// A PEM text that stands in the kubeconfig, or in a file that it names.
+pub fn pem<E: From<KubeconfigError>>(
+    name: &str,
+    of: &Value,
+    field: &str,
+    read: impl Fn(&str) -> Result<String, E>,
+) -> Result<Option<String>, E> {
+    if let Some(data) = of[format!("{field}-data")].as_str() {
+        let decoded = BASE64.decode(data.trim().as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        let message = format!("{field}-data is not base64 of a PEM text");
+        return decoded.map(Some).ok_or_else(|| KubeconfigError::Malformed { name: name.to_string(), message }.into());
+    }
+    of[field].as_str().map(read).transpose()
+}
+
+impl From<KubeconfigError> for String {
+    fn from(e: KubeconfigError) -> String {
+        e.to_string()
     }
 }
 

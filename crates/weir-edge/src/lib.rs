@@ -11,6 +11,7 @@ pub mod cache;
 pub mod caller;
 pub mod certificate;
 pub mod connect;
+pub mod convert;
 pub mod credentials;
 pub mod drain;
 pub mod durable;

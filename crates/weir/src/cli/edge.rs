@@ -1,4 +1,5 @@
 //! `weir edge`.
+mod convert;
 mod identity;
 mod place;
 mod serve;
@@ -58,6 +59,8 @@ pub struct Args {
 #[derive(Subcommand, Debug)]
 enum Command {
     Status(status::Args),
+    Convert(convert::ConvertArgs),
+    Revert(convert::RevertArgs),
 }
 
 #[derive(ClapArgs, Debug)]
@@ -122,6 +125,8 @@ struct HubArgs {
 pub fn run(args: Args) -> Result<ExitCode> {
     match (args.command, args.hub) {
         (Some(Command::Status(args)), _) => status::run(&args),
+        (Some(Command::Convert(args)), _) => convert::run_convert(args),
+        (Some(Command::Revert(args)), _) => convert::run_revert(&args),
         (None, args) => run_hub(args),
     }
 }

@@ -1,0 +1,207 @@
+//! Looks at a node before anything is changed, and finds all that stands against a conversion.
+use super::{
+    journal::FILE,
+    layout::{Layout, below},
+    plan::{AUTHORITY, KUBECONFIG, Node, UNIT_FILE},
+};
+use crate::{certificate::validity::is_valid, kubeconfig};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use serde_json::Value;
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+use weir_net::tls::{Certificate, Details};
+
+/// What the caller wants.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub root: PathBuf,
+    /// `None`: the one that is found.
+    pub layout: Option<Layout>,
+    /// Empty: those of kubelet's kubeconfig.
+    pub servers: Vec<String>,
+    /// The program of the hub, as a path of the node.
+    pub program: PathBuf,
+    /// Where the hub listens.
+    pub hub: SocketAddr,
+    /// Where the hub keeps its certificates.
+    pub cert_dir: String,
+    /// More arguments of the hub.
+    pub arguments: Vec<String>,
+}
+
+/// What was found; with any finding nothing is changed.
+pub fn look(wanted: &Wanted, now: SystemTime) -> Result<Node, Vec<String>> {
+    let mut found = Vec::new();
+    let layout = match layout(wanted) {
+        Ok(layout) => layout,
+        Err(finding) => return Err(vec![finding]),
+    };
+    let root = &wanted.root;
+    if below(root, layout.control_plane()).exists() {
+        found.push(format!("{} is there: this node runs an API server, and needs no hub", layout.control_plane()));
+    }
+    let identity = identity(root, layout, now).map_err(|finding| found.push(finding)).ok();
+    for path in [AUTHORITY, KUBECONFIG, UNIT_FILE, layout.switch("").0] {
+        if below(root, path).exists() {
+            found.push(format!("{path} exists already, and no journal ({FILE}) says that it was added by a conversion"));
+        }
+    }
+    if layout == Layout::Kubeadm {
+        found.extend(kubelet_unit(root));
+    }
+    let program = wanted.program.display().to_string();
+    match below(root, &program).is_file() {
+        true if wanted.program.is_absolute() => {}
+        _ => {
+            found.push(format!("the program of the hub, {program}, is not on this node: copy it there, or name another one with --program"))
+        }
+    }
+    let Some(identity) = identity.filter(|_| found.is_empty()) else { return Err(found) };
+    let servers = if wanted.servers.is_empty() { vec![identity.server.clone()] } else { wanted.servers.clone() };
+    if servers.iter().any(|server| server.ends_with(&format!("{}/", wanted.hub)) || server.ends_with(&wanted.hub.to_string())) {
+        return Err(vec![format!("{} leads to the hub itself already: name the API server with --server-addr", layout.kubeconfig())]);
+    }
+    let mut arguments = vec!["--server-addr".to_string(), servers.join(","), "--node-name".into(), identity.name.clone()];
+    arguments.extend([
+        "--bind-proxy-address".into(),
+        wanted.hub.ip().to_string(),
+        "--proxy-secure-port".into(),
+        wanted.hub.port().to_string(),
+    ]);
+    arguments.extend(["--bootstrap-mode", "kubeletcertificate", "--certificate-authority", AUTHORITY].map(String::from));
+    arguments.extend(["--client-certificate".into(), identity.certificate.clone(), "--cert-dir".into(), wanted.cert_dir.clone()]);
+    if identity.key != identity.certificate {
+        arguments.extend(["--client-key".into(), identity.key.clone()]);
+    }
+    arguments.extend(wanted.arguments.iter().cloned());
+    Ok(Node {
+        layout,
+        name: identity.name,
+        arguments,
+        program,
+        authority: identity.authority,
+        client_certificate: identity.certificate,
+        client_key: identity.key,
+        hub: format!("https://{}", wanted.hub),
+        hub_authority: format!("{}/edge-ca.crt", wanted.cert_dir),
+        folders: folders(root, layout),
+    })
+}
+
+fn layout(wanted: &Wanted) -> Result<Layout, String> {
+    let found = Layout::find(&wanted.root);
+    let names =
+        |layouts: &[Layout]| layouts.iter().map(|layout| format!("{} ({layout})", layout.kubeconfig())).collect::<Vec<_>>().join(", ");
+    match (wanted.layout, &found[..]) {
+        (Some(layout), found) if found.contains(&layout) => Ok(layout),
+        (Some(layout), _) => Err(format!("there is no {}, as {layout} has it", layout.kubeconfig())),
+        (None, [layout]) => Ok(*layout),
+        (None, []) => Err(format!("no kubeconfig of kubelet is found; looked for {}", names(&Layout::all()))),
+        (None, several) => Err(format!("there are several kubeconfigs of kubelet: {}; choose with --layout", names(several))),
+    }
+}
+
+struct Identity {
+    server: String,
+    name: String,
+    certificate: String,
+    key: String,
+    authority: String,
+}
+
+/// What kubelet's kubeconfig says, with paths of the node.
+fn identity(root: &Path, layout: Layout, now: SystemTime) -> Result<Identity, String> {
+    let place = layout.kubeconfig();
+    let text = fs::read_to_string(below(root, place)).map_err(|e| format!("cannot read {place}: {e}"))?;
+    let (cluster, user) = kubeconfig::current(place, &text).map_err(|e| e.to_string())?;
+    let server = cluster["server"].as_str().unwrap_or_default().to_string();
+    if !server.starts_with("https://") {
+        return Err(format!("{place}: the server is {server:?}; expected an https:// URL"));
+    }
+    let file = |of: &Value, field: &str| -> Result<String, String> {
+        let path =
+            of[field].as_str().ok_or_else(|| format!("{place} names no {field}: a certificate that kubelet keeps in a file is needed"))?;
+        match path.starts_with('/') {
+            true => Ok(path.into()),
+            false => Ok(Path::new(place).parent().unwrap_or(Path::new("/")).join(path).display().to_string()),
+        }
+    };
+    let (certificate, key) = (file(&user, "client-certificate")?, file(&user, "client-key")?);
+    let read = |path: &str| fs::read_to_string(below(root, path)).map_err(|e| format!("cannot read {path}: {e}"));
+    let shown = Certificate::from_pem(&read(&certificate)?, &read(&key)?).map_err(|e| format!("{certificate}: {e}"))?.details;
+    let mut authority = match kubeconfig::pem(place, &cluster, "certificate-authority", |path| read(path)) {
+        Ok(Some(pem)) => pem,
+        Ok(None) => return Err(format!("{place} names no certificate-authority")),
+        Err(e) => return Err(e),
+    };
+    if let Some(clients) = layout.client_authority() {
+        authority = [authority.trim_end(), "\n", &read(clients)?].concat();
+    }
+    check_authority(&authority).map_err(|e| format!("the certificate authority that {place} names: {e}"))?;
+    let name = node_name(&shown).ok_or_else(|| format!("{certificate} is of {}; expected CN=system:node:NAME", shown.subject))?;
+    if !is_valid(&shown, now) {
+        return Err(format!("{certificate} is not valid at this time: let kubelet renew it first"));
+    }
+    Ok(Identity { server, name, certificate, key, authority })
+}
+
+fn check_authority(pem: &str) -> Result<(), String> {
+    let mut any = false;
+    for der in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        Details::from_der(&der.map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
+        any = true;
+    }
+    if any { Ok(()) } else { Err("it has no PEM section `CERTIFICATE`".into()) }
+}
+
+fn node_name(shown: &Details) -> Option<String> {
+    let common_name = shown.subject.split(',').find_map(|part| part.strip_prefix("CN="))?;
+    common_name.strip_prefix("system:node:").filter(|name| !name.is_empty()).map(String::from)
+}
+
+/// kubeadm's drop-in gives kubelet its kubeconfig by a variable, which the switch sets again.
+fn kubelet_unit(root: &Path) -> Vec<String> {
+    const VARIABLE: &str = "KUBELET_KUBECONFIG_ARGS";
+    let mut files = BTreeSet::new();
+    for folder in ["/lib/systemd/system", "/usr/lib/systemd/system", "/etc/systemd/system"] {
+        files.insert(format!("{folder}/kubelet.service"));
+        let drop_ins = format!("{folder}/kubelet.service.d");
+        let entries = fs::read_dir(below(root, &drop_ins)).into_iter().flatten().flatten();
+        files
+            .extend(entries.filter_map(|e| Some(format!("{drop_ins}/{}", e.file_name().to_str()?))).filter(|path| path.ends_with(".conf")));
+    }
+    let read = |path: &String| fs::read_to_string(below(root, path)).ok().map(|text| (path.clone(), text));
+    let texts: Vec<(String, String)> = files.iter().filter_map(read).collect();
+    let mut found = Vec::new();
+    if !texts.iter().any(|(_, text)| text.lines().any(|line| line.starts_with("ExecStart=") && line.contains(&format!("${VARIABLE}")))) {
+        found.push(format!("no unit of kubelet uses ${VARIABLE}, as kubeadm's 10-kubeadm.conf does: kubelet could not be told of the hub"));
+    }
+    let switch = Layout::Kubeadm.switch("").0.rsplit('/').next().unwrap_or_default();
+    let sets = |text: &str| text.lines().any(|line| line.starts_with("Environment=") && line.contains(VARIABLE));
+    let later =
+        texts.iter().filter(|(path, text)| path.rsplit('/').next().is_some_and(|name| name > switch) && path.contains(".d/") && sets(text));
+    found.extend(later.map(|(path, _)| format!("{path} sets {VARIABLE} after {switch}, and would win")));
+    for path in ["/var/lib/kubelet/kubeadm-flags.env", "/etc/default/kubelet", "/etc/sysconfig/kubelet"] {
+        let text = fs::read_to_string(below(root, path)).unwrap_or_default();
+        if text.lines().any(|line| line.trim_start().starts_with(VARIABLE)) {
+            found.push(format!("{path} sets {VARIABLE}, and would win"));
+        }
+    }
+    found
+}
+
+/// Folders that the files need and that are not there, outer ones first.
+fn folders(root: &Path, layout: Layout) -> Vec<String> {
+    let mut missing = BTreeSet::new();
+    for path in [AUTHORITY, KUBECONFIG, UNIT_FILE, layout.switch("").0] {
+        let above = Path::new(path).ancestors().skip(1).map(|folder| folder.display().to_string());
+        missing.extend(above.filter(|folder| !below(root, folder).exists()));
+    }
+    // Outer folders sort before inner ones.
+    missing.into_iter().collect()
+}
