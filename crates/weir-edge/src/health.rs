@@ -48,12 +48,14 @@ pub struct Health {
     since: Instant,
     /// There was an outcome.
     known: bool,
+    /// It is up, and there was an answer since then.
+    proven: bool,
 }
 
 impl Health {
     /// Up until something else is known: the first request finds out.
     pub fn new(thresholds: Thresholds, now: Instant) -> Health {
-        Health { thresholds, up: true, failures: 0, answers: 0, last: now, since: now, known: false }
+        Health { thresholds, up: true, failures: 0, answers: 0, last: now, since: now, known: false, proven: false }
     }
 
     pub fn is_up(&self) -> bool {
@@ -63,6 +65,11 @@ impl Health {
     /// The last outcome was a failure.
     pub fn is_failing(&self) -> bool {
         self.failures > 0
+    }
+
+    /// Whether it is known to be up: it has answered, and not only is there nothing else known.
+    pub fn is_proven(&self) -> bool {
+        self.proven
     }
 
     /// Whether there was an answer or a failure at all.
@@ -85,8 +92,13 @@ impl Health {
             true => self.failures < self.thresholds.failures,
             false => self.answers >= self.thresholds.answers,
         };
-        if up == self.up {
+        let proven = up && (self.proven || outcome == Outcome::Answered);
+        if (up, proven) == (self.up, self.proven) {
             return None;
+        }
+        self.proven = proven;
+        if up == self.up {
+            return Some(Change::Up);
         }
         (self.up, self.since, self.answers, self.failures) = (up, now, 0, 0);
         Some(if up { Change::Up } else { Change::Down })
@@ -110,10 +122,11 @@ mod tests {
 
     #[test]
     fn a_link_is_down_after_failures_in_a_row_and_up_after_answers_in_a_row() {
-        let table: [(&[Outcome], &[Change]); 6] = [
+        let table: [(&[Outcome], &[Change]); 7] = [
             (&[Failed], &[]),
             (&[Failed, Failed], &[Change::Down]),
-            (&[Failed, Answered, Failed, Answered, Failed], &[]),
+            (&[Failed, Answered, Failed, Answered, Failed], &[Change::Up]),
+            (&[Answered, Answered], &[Change::Up]),
             (&[Failed, Failed, Answered, Failed, Answered], &[Change::Down]),
             (&[Failed, Failed, Answered, Answered], &[Change::Down, Change::Up]),
             (&[Failed, Failed, Answered, Answered, Failed, Failed], &[Change::Down, Change::Up, Change::Down]),

@@ -19,7 +19,14 @@ use crate::{
 use http::{Request, Response, StatusCode, header, request::Parts};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use tokio::time::timeout;
+
+/// While it is not known whether the API server can be reached, a read waits so long for it before it is answered from what was kept.
+const DOUBT: Duration = Duration::from_millis(200);
 
 pub struct Hub {
     /// The user name of the node: `system:node:NAME`.
@@ -57,10 +64,27 @@ impl Hub {
         if let Some(write) = Write::of(&asked, &self.writes.node, info, &parts) {
             return self.write(write, &asked, info, parts, body).await;
         }
-        let request = Request::from_parts(parts, body);
-        match self.remote.send(request.map(streamed), caller.shows()).await {
-            Ok(response) => self.passed(&asked, info, response),
-            Err(e) => self.answer(&asked, info, &e).await,
+        self.ask(&asked, info, Request::from_parts(parts, streamed(body))).await
+    }
+
+    async fn ask(&self, asked: &Asked, info: &RequestInfo, request: Request<Body>) -> Response<Body> {
+        let doubtful = asked.reads && !self.remote.is_proven();
+        let sent = self.remote.send(request, asked.caller.shows());
+        tokio::pin!(sent);
+        if doubtful && let Ok(sent) = timeout(DOUBT, &mut sent).await {
+            return self.answered(asked, info, sent).await;
+        }
+        if doubtful && let Ok(kept) = self.kept(asked, info).await {
+            return kept;
+        }
+        let sent = sent.await;
+        self.answered(asked, info, sent).await
+    }
+
+    async fn answered(&self, asked: &Asked, info: &RequestInfo, sent: Result<Response<Body>, RemoteError>) -> Response<Body> {
+        match sent {
+            Ok(response) => self.passed(asked, info, response),
+            Err(e) => self.answer(asked, info, &e).await,
         }
     }
 
@@ -125,16 +149,23 @@ impl Hub {
 
     /// What can be answered without the API server.
     async fn answer(&self, asked: &Asked, info: &RequestInfo, error: &RemoteError) -> Response<Body> {
+        let answered = match info {
+            RequestInfo::Resource(resource) if !asked.reads || !resource.verb.reads() => Err(unanswered(resource, error)),
+            RequestInfo::NonResource { path } if !asked.reads => Err(Failure::unavailable(format!("{path}: {error}"))),
+            _ => self.kept(asked, info).await,
+        };
+        answered.unwrap_or_else(Failure::into_response)
+    }
+
+    /// What was kept of it.
+    async fn kept(&self, asked: &Asked, info: &RequestInfo) -> Result<Response<Body>, Failure> {
         match info {
-            RequestInfo::Resource(resource) if asked.reads && resource.verb.reads() => match resource.verb {
-                Verb::Watch => self.local.watch(asked, resource, self.remote.changes()).await,
-                _ => self.local.read(asked, resource).await,
-            },
-            RequestInfo::NonResource { path } if asked.reads => self.local.non_resource(asked, path).await,
-            RequestInfo::Resource(resource) => Err(unanswered(resource, error)),
-            RequestInfo::NonResource { path } => Err(Failure::unavailable(format!("{path}: {error}"))),
+            RequestInfo::Resource(resource) if resource.verb == Verb::Watch => {
+                self.local.watch(asked, resource, self.remote.changes()).await
+            }
+            RequestInfo::Resource(resource) => self.local.read(asked, resource).await,
+            RequestInfo::NonResource { path } => self.local.non_resource(asked, path).await,
         }
-        .unwrap_or_else(Failure::into_response)
     }
 
     /// exec, attach, port-forward: bytes both ways on a connection of their own.

@@ -9,7 +9,7 @@ pub use server::{Server, ServerStatus};
 use crate::{
     body::{Body, empty},
     credentials::{CredentialError, Credentials},
-    health::{Outcome, Thresholds},
+    health::{Change, Outcome, Thresholds},
     recent::Recent,
 };
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -83,7 +83,7 @@ pub struct Remote {
     turn: AtomicUsize,
     credentials: Arc<Credentials>,
     timeouts: Timeouts,
-    /// Whether one of them is up.
+    /// Whether one of them is known to be up.
     up: watch::Sender<bool>,
     pub errors: Recent,
 }
@@ -104,7 +104,7 @@ impl Remote {
             turn: AtomicUsize::new(0),
             credentials,
             timeouts,
-            up: watch::Sender::new(true),
+            up: watch::Sender::new(false),
             errors: Recent::default(),
         })
     }
@@ -119,11 +119,20 @@ impl Remote {
         self.credentials.clients()?.not_after()
     }
 
+    /// Whether one of them is up, or nothing else is known.
     pub fn is_up(&self) -> bool {
-        *self.up.borrow()
+        self.servers.iter().any(|server| server.health().is_up())
     }
 
-    /// Tells of each change of [`Remote::is_up`].
+    /// Whether one of them has answered, and not failed since then.
+    pub fn is_proven(&self) -> bool {
+        self.servers.iter().any(|server| {
+            let health = server.health();
+            health.is_proven() && !health.is_failing()
+        })
+    }
+
+    /// Whether one of them is known to be up. It also tells when that is known not to be so for the first time.
     pub fn changes(&self) -> watch::Receiver<bool> {
         self.up.subscribe()
     }
@@ -255,11 +264,11 @@ impl Remote {
         if let Some(error) = error {
             self.errors.note(error.to_string());
         }
-        if server.record(if error.is_some() { Outcome::Failed } else { Outcome::Answered }).is_some() {
+        if let Some(change) = server.record(if error.is_some() { Outcome::Failed } else { Outcome::Answered }) {
             // Under the lock of `up`: two servers may change at a time.
             self.up.send_if_modified(|up| {
-                let now = self.servers.iter().any(|server| server.health().is_up());
-                std::mem::replace(up, now) != now
+                let now = self.servers.iter().any(|server| server.health().is_proven());
+                std::mem::replace(up, now) != now || change == Change::Down && !self.is_up()
             });
         }
     }

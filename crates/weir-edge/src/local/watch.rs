@@ -3,9 +3,10 @@ use super::{Local, bookmark::bookmark};
 use crate::{
     asked::Asked,
     body::{Body, BodyError, streamed},
-    cache::watchers::Changed,
+    cache::{Cache, watchers::Changed},
     event::{self, EventKind},
     media::MediaType,
+    random::between,
     reported::Kind,
     request::ResourceRequest,
     status::Failure,
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::StreamBody;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{broadcast, mpsc, watch},
     time::{Instant, interval_at, sleep},
@@ -24,8 +25,10 @@ use tokio::{
 const BOOKMARKS: Duration = Duration::from_secs(60);
 /// A watch without `timeoutSeconds` ends after this time, as the API server's do.
 const LONGEST: Duration = Duration::from_secs(30 * 60);
-/// When the link is back, watches end within this time, not all at once: clients go on at the API server.
+/// When the link is back, watches end within this time, and some more for each of them: clients go on at the API server, not all at once.
 const HAND_BACK: Duration = Duration::from_millis(1500);
+const HAND_BACK_EACH: Duration = Duration::from_millis(25);
+const HAND_BACK_LONGEST: Duration = Duration::from_secs(30);
 /// Frames that a client may be behind.
 const BEHIND: usize = 64;
 
@@ -70,6 +73,7 @@ impl Local {
         }
         let bookmark = options.allow_watch_bookmarks.then(|| mark(false)).transpose().map_err(|e| failed(&e))?;
         let watching = Watching {
+            cache: self.cache.clone(),
             media: kept.media,
             namespace: request.namespace.clone(),
             changes,
@@ -93,6 +97,7 @@ impl Local {
 }
 
 struct Watching {
+    cache: Arc<Cache>,
     media: MediaType,
     namespace: String,
     changes: broadcast::Receiver<Changed>,
@@ -141,9 +146,9 @@ impl Watching {
                 }
             }
         }
-        let mut random = [0; 2];
-        let _ = getrandom::fill(&mut random);
-        sleep(HAND_BACK.mul_f64(f64::from(u16::from_ne_bytes(random)) / f64::from(u16::MAX))).await;
+        let watches = u32::try_from(self.cache.watchers.count(None)).unwrap_or(u32::MAX);
+        let within = HAND_BACK.saturating_add(HAND_BACK_EACH.saturating_mul(watches)).min(HAND_BACK_LONGEST);
+        sleep(between(Duration::ZERO, within)).await;
     }
 
     fn frame(&self, change: &Changed) -> Option<Bytes> {

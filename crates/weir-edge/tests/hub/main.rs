@@ -4,4 +4,5 @@
 
 mod healing;
 mod hub;
+mod links;
 mod upstream;
