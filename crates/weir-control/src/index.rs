@@ -142,6 +142,10 @@ impl Index {
         for (key, object) in objects {
             self.set(key, object, &mut work);
         }
+        if many {
+            // Before there is more in memory between its nodes.
+            self.store.pack();
+        }
         for path in files {
             self.artifacts.forget(path);
             self.look(&Look::File(path), &mut work);
@@ -151,6 +155,7 @@ impl Index {
             translated += usize::from(self.translate(unit, &mut work));
         }
         self.drop_unneeded(&mut work);
+        self.watchers.settle();
         if work.settings {
             self.set_clusters();
         }
@@ -159,8 +164,6 @@ impl Index {
         let found = std::mem::take(&mut work.found);
         let found_on = self.build_listeners(work);
         if many {
-            self.store.pack();
-            self.watchers.pack();
             self.tables.pack();
             self.catalog.pack();
         }
@@ -230,9 +233,9 @@ impl Index {
             None => found,
         };
         let Some(state) = self.units.get_mut(id) else { return };
+        looks.deps.extend(state.deps());
         let rare = state.rare.get_or_insert_default();
         rare.panic = Some(found);
-        looks.deps.extend(state.deps.iter().copied());
         looks.files.extend(rare.files.iter().cloned());
         work.found.insert(id);
         self.watch(id, looks);
@@ -313,8 +316,8 @@ impl Index {
     /// From now on a unit depends on what it looked at.
     fn watch(&mut self, id: UnitId, looks: Looks) {
         let Some(state) = self.units.get_mut(id) else { return };
-        self.watchers.replace(id, &state.deps, &looks.deps);
-        state.deps = looks.deps.into_iter().collect();
+        self.watchers.replace(id, state.deps(), &looks.deps);
+        state.set_deps(looks.deps.into_iter());
         let old = match &mut state.rare {
             Some(rare) => std::mem::replace(&mut rare.files, looks.files.iter().cloned().collect()),
             None if looks.files.is_empty() => return,
@@ -358,8 +361,9 @@ impl Index {
         }
         let Some(state) = self.units.get_mut(id) else { return };
         let is_callable = matches!(state.unit, Unit::Callable);
-        let new = needs.clone();
-        let old = std::mem::replace(&mut state.needs, needs.into());
+        let new = needs;
+        let old: Vec<UnitId> = state.needs().collect();
+        state.set_needs(&new);
         for need in &old {
             let Some(state) = self.units.get_mut(*need) else { continue };
             state.demand -= 1;

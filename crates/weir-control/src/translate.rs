@@ -39,6 +39,7 @@ use weir_config::{
         WasmPlugin,
     },
     node::Chars,
+    recent,
 };
 
 /// What is translated as one. Copies are cheap: they share what is in it.
@@ -349,15 +350,15 @@ pub enum PortKind {
 
 /// Route table of plain text on a port: `http.8080`.
 pub fn http_table(bind: Bind) -> Name {
-    format!("http.{bind}").into()
+    recent::name(&format!("http.{bind}"))
 }
 
 /// Route table of a TLS listener: `https.8443` for all on the port that let any client in, so that a browser may reuse a
 /// connection for every host that its certificate fits; a table of its own, with `own`, for one that asks for certificates.
 pub fn https_table(bind: Bind, own: Option<&str>) -> Name {
     match own {
-        None => format!("https.{bind}").into(),
-        Some(own) => format!("https.{bind}.{own}").into(),
+        None => recent::name(&format!("https.{bind}")),
+        Some(own) => recent::name(&format!("https.{bind}.{own}")),
     }
 }
 

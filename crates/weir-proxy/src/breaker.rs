@@ -1,7 +1,7 @@
 //! Circuit breakers: the limits of one cluster over all workers, and the limit on connections of all clusters together.
 use crate::stats::SharedCounter;
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{
         AtomicU32,
         Ordering::{Relaxed, SeqCst},
@@ -118,7 +118,8 @@ pub struct Breakers {
     pub retries: AtomicU32,
     /// Requests that wait for one of the connections to be closed, and how they hear of it.
     waiting: AtomicU32,
-    freed: Notify,
+    /// Made when somebody waits: most clusters never reach their limit.
+    freed: OnceLock<Box<Notify>>,
     /// Connections of all clusters.
     all: Arc<UpstreamConnections>,
 }
@@ -184,9 +185,13 @@ impl Breakers {
         self.waiting.load(SeqCst) > 0
     }
 
+    fn freed(&self) -> &Notify {
+        self.freed.get_or_init(Box::default)
+    }
+
     fn wake(&self) {
         if self.is_waited_for() {
-            self.freed.notify_one();
+            self.freed().notify_one();
         }
     }
 }
@@ -197,7 +202,7 @@ pub struct Waiting(Arc<Breakers>);
 impl Waiting {
     /// A place may be free.
     pub async fn freed(&self) {
-        self.0.freed.notified().await;
+        self.0.freed().notified().await;
     }
 }
 

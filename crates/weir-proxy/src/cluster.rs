@@ -78,8 +78,8 @@ pub struct ClusterRt {
     pub tls: Option<Arc<tls::Client>>,
     /// Kept over all versions of a cluster.
     pub breakers: Arc<Breakers>,
-    /// Kept likewise.
-    pub outliers: Arc<Outliers>,
+    /// Kept likewise; `None` as long as no version has outlier detection.
+    pub outliers: Option<Arc<Outliers>>,
     /// Of a cluster whose endpoints the request names; its `endpoints` are empty.
     pub forward: Option<Arc<ForwardProxy>>,
     /// Of a cluster that was published without addresses for its names.

@@ -23,7 +23,7 @@ pub(crate) use link::ConnStats;
 use crate::{
     balance::{self, Balancer},
     cluster::{ClusterRt, ClusterSlot, EndpointRt},
-    outlier,
+    outlier::{self, Outliers},
     stats::ClusterStats,
 };
 use std::{
@@ -33,7 +33,7 @@ use std::{
     sync::Arc,
 };
 use tokio::sync::Notify;
-use weir_config::model::Name;
+use weir_config::model::{Name, OutlierDetection};
 use weir_net::timer::nanos;
 
 /// A cluster as one worker sees it: made anew for each version of its slot, with the hosts that stay.
@@ -155,7 +155,7 @@ impl WorkerCluster {
     /// The host for a request, another one than those `tried` where there are others.
     pub fn pick(&self, hash: Option<u64>, tried: &[Rc<Host>]) -> Option<Rc<Host>> {
         let mut balancer = self.balancer.borrow_mut();
-        let version = self.rt.outliers.version();
+        let version = self.rt.outliers.as_ref().map_or(0, |outliers| outliers.version());
         if self.ejections.replace(version) != version {
             self.refresh(&mut balancer);
         }
@@ -182,11 +182,15 @@ impl WorkerCluster {
         }
     }
 
+    fn outlier_detection(&self) -> Option<(&OutlierDetection, &Outliers)> {
+        self.rt.config.outlier_detection.as_deref().zip(self.rt.outliers.as_deref())
+    }
+
     /// Passive health: how a request to a host ended.
     pub fn report(&self, host: &Host, outcome: outlier::Outcome, now: u64) {
-        let Some(config) = &self.rt.config.outlier_detection else { return };
+        let Some((config, outliers)) = self.outlier_detection() else { return };
         let hosts = self.hosts.iter().map(|h| &h.endpoint.outlier);
-        match self.rt.outliers.report(config, &host.endpoint.outlier, hosts, outcome, now) {
+        match outliers.report(config, &host.endpoint.outlier, hosts, outcome, now) {
             outlier::Verdict::Fine => {}
             outlier::Verdict::Ejected(reason) => {
                 self.stats.outlier_detection_ejections_enforced_total.inc();
@@ -232,8 +236,8 @@ impl WorkerCluster {
         for host in &self.hosts {
             host.sweep(now, idle, &self.stats);
         }
-        if let Some(config) = &self.rt.config.outlier_detection {
-            self.rt.outliers.sweep(config, self.hosts.iter().map(|h| &h.endpoint.outlier), now);
+        if let Some((config, outliers)) = self.outlier_detection() {
+            outliers.sweep(config, self.hosts.iter().map(|h| &h.endpoint.outlier), now);
         }
         let mut named = self.named.borrow_mut();
         named.values().for_each(|h| h.sweep(now, idle, &self.stats));

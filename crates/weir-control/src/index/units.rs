@@ -23,10 +23,9 @@ pub type UnitId = u32;
 /// What is kept of a unit's last translation; its routes, ports and resources are where they are used.
 pub struct UnitState {
     pub unit: Unit,
-    pub deps: Box<[Dep]>,
+    links: Links,
     /// (table, domain)
     pub hosts: Box<[(Name, Name)]>,
-    pub needs: Box<[UnitId]>,
     pub outcome: Arc<Outcome>,
     /// How many units need this one, a cluster or secret.
     pub demand: u32,
@@ -68,23 +67,38 @@ impl Rare {
     }
 }
 
+/// What a unit looked at, and the units that it needs: numbers in one list, as there is one for each unit.
+#[derive(Default)]
+struct Links {
+    list: Box<[u32]>,
+    /// How many of them are looks.
+    deps: u32,
+}
+
 impl UnitState {
+    pub fn deps(&self) -> impl Iterator<Item = Dep> {
+        self.links.list.iter().take(self.links.deps as usize).copied().map(Dep)
+    }
+    pub fn needs(&self) -> impl Iterator<Item = UnitId> {
+        self.links.list.iter().skip(self.links.deps as usize).copied()
+    }
+    pub fn set_deps(&mut self, deps: impl Iterator<Item = Dep>) {
+        self.link(deps.collect(), self.needs().collect());
+    }
+    pub fn set_needs(&mut self, needs: &[UnitId]) {
+        self.link(self.deps().collect(), needs.to_vec());
+    }
+    fn link(&mut self, deps: Vec<Dep>, needs: Vec<UnitId>) {
+        self.links = Links { deps: deps.len() as u32, list: deps.into_iter().map(|dep| dep.0).chain(needs).collect() };
+    }
+
     /// A cluster that exists only because a plugin might call it: its findings are hidden.
     pub fn is_hidden(&self) -> bool {
         self.callable && self.demand == 1
     }
 
     fn new(unit: Unit) -> UnitState {
-        UnitState {
-            unit,
-            deps: Box::default(),
-            hosts: Box::default(),
-            needs: Box::default(),
-            outcome: Arc::default(),
-            demand: 0,
-            callable: false,
-            rare: None,
-        }
+        UnitState { unit, links: Links::default(), hosts: Box::default(), outcome: Arc::default(), demand: 0, callable: false, rare: None }
     }
 }
 
@@ -145,23 +159,36 @@ impl Units {
 
 /// Which unit looked at what: a unit for nearly every look, so the pairs have no lists of their own.
 #[derive(Default)]
-pub struct Watchers(BTreeSet<(Dep, UnitId)>);
+pub struct Watchers {
+    pairs: BTreeSet<(Dep, UnitId)>,
+    /// Those that came since the last [`Watchers::settle`].
+    new: Vec<(Dep, UnitId)>,
+}
 
 impl Watchers {
     pub fn of(&self, dep: Dep) -> impl Iterator<Item = UnitId> {
-        self.0.range((dep, 0)..=(dep, UnitId::MAX)).map(|(_, unit)| *unit)
+        self.pairs.range((dep, 0)..=(dep, UnitId::MAX)).map(|(_, unit)| *unit)
     }
 
-    /// A unit looked at `new` in place of `old`.
-    pub fn replace(&mut self, unit: UnitId, old: &[Dep], new: &HashSet<Dep>) {
-        for dep in old.iter().filter(|dep| !new.contains(dep)) {
-            self.0.remove(&(*dep, unit));
+    /// A unit looked at `new` in place of `old`. To be settled before it is asked.
+    pub fn replace(&mut self, unit: UnitId, old: impl Iterator<Item = Dep>, new: &HashSet<Dep>) {
+        for dep in old.filter(|dep| !new.contains(dep)) {
+            if !self.pairs.remove(&(dep, unit)) {
+                self.settle();
+                self.pairs.remove(&(dep, unit));
+            }
         }
-        self.0.extend(new.iter().map(|dep| (*dep, unit)));
+        self.new.extend(new.iter().map(|dep| (*dep, unit)));
     }
 
-    /// After many changes.
-    pub fn pack(&mut self) {
-        dense::pack(&mut self.0);
+    /// Takes in what is new. Many are put in order first, and make a set with full nodes; one by one they would leave half-empty ones,
+    /// and holes in memory after those were packed.
+    pub fn settle(&mut self) {
+        let new = std::mem::take(&mut self.new);
+        if dense::is_due(new.len(), self.pairs.len()) {
+            self.pairs = std::mem::take(&mut self.pairs).into_iter().chain(new).collect();
+        } else {
+            self.pairs.extend(new);
+        }
     }
 }

@@ -42,7 +42,7 @@ pub enum Look<'a> {
 /// The fingerprint of a [`Look`]. It is short, because each unit keeps several: two looks that share one by chance cost an
 /// unnecessary translation, and nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Dep(u32);
+pub struct Dep(pub u32);
 
 #[derive(Default)]
 pub struct Fingerprints(RandomState);

@@ -233,7 +233,7 @@ impl Manager {
             endpoints: ArcSwap::from_pointee(set),
             tls,
             breakers: before.as_ref().map_or_else(|| Arc::new(Breakers::new(self.connections.clone())), |b| b.breakers.clone()),
-            outliers: before.map_or_else(Arc::default, |b| b.outliers.clone()),
+            outliers: before.and_then(|b| b.outliers.clone()).or_else(|| cluster.outlier_detection.as_ref().map(|_| Arc::default())),
             forward: matches!(cluster.discovery, Discovery::DynamicForwardProxy { .. }).then(|| self.forward.clone()),
             warming: warming.clone(),
         });

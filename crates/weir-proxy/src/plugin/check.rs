@@ -2,7 +2,6 @@
 use super::{Manager, ManagerOptions};
 use crate::breaker::Breakers;
 use crate::cluster::{ClusterRegistry, ClusterRt};
-use crate::outlier::Outliers;
 use crate::verdict::state_of;
 use arc_swap::ArcSwap;
 use std::{path::PathBuf, sync::Arc};
@@ -26,7 +25,7 @@ pub async fn check(config: &Config, cache_dir: Option<PathBuf>) -> std::io::Resu
             endpoints: ArcSwap::default(),
             tls: None,
             breakers: Arc::new(Breakers::default()),
-            outliers: Arc::new(Outliers::default()),
+            outliers: None,
             forward: None,
             warming: None,
         };

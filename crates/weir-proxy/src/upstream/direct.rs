@@ -4,7 +4,6 @@ use super::{UpstreamError, WorkerCluster, clusters::WorkerClusters};
 use crate::{
     breaker::Breakers,
     cluster::{ClusterRt, ClusterSlot, EndpointSet},
-    outlier::Outliers,
 };
 use arc_swap::ArcSwap;
 use std::{
@@ -81,7 +80,7 @@ pub fn cluster(tls: bool, breakers: Breakers) -> Result<ClusterRt, UpstreamError
         endpoints: ArcSwap::from_pointee(EndpointSet::default()),
         tls: tls.map_err(|e| UpstreamError::Tls(std::io::Error::other(e)))?.map(Arc::new),
         breakers: Arc::new(breakers),
-        outliers: Arc::new(Outliers::default()),
+        outliers: None,
         forward: None,
         warming: None,
     })

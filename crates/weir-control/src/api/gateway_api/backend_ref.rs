@@ -18,8 +18,20 @@ pub enum BackendKind {
     Hostname,
     /// Higress' way to name a service of a registry. Its port may be left out.
     Registry,
-    /// `Kind of the group GROUP`
-    Other(Box<str>),
+    Other(Box<OtherKind>),
+}
+
+/// A kind that is no backend.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OtherKind {
+    group: String,
+    kind: String,
+}
+
+impl std::fmt::Display for OtherKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} of the group \"{}\"", self.kind, self.group)
+    }
 }
 
 pub fn decode(object: &Object<'_>) -> Option<BackendRef> {
@@ -28,7 +40,7 @@ pub fn decode(object: &Object<'_>) -> Option<BackendRef> {
         ("" | "core", "Service") => BackendKind::Service,
         ("networking.istio.io", "Hostname") => BackendKind::Hostname,
         (mcp_bridge::GROUP, "Service") => BackendKind::Registry,
-        _ => BackendKind::Other(format!("{kind} of the group \"{group}\"").into()),
+        _ => BackendKind::Other(Box::new(OtherKind { group: group.to_string(), kind: kind.to_string() })),
     };
     Some(BackendRef {
         kind,
