@@ -10,7 +10,7 @@
 //! names and offsets; values stay on disk and are checked at each read.
 //!
 //! The log was chosen over redb and fjall by measuring events of pods of 7.4 KB (2,000 objects, 100 events per second, a sync each
-//! 50 ms or 256 KiB, ext4 on a loop device, two cores) and opening stores of 50,000 objects from the page cache:
+//! 50 ms or 256 KiB (200 ms today), ext4 on a loop device, two cores) and opening stores of 50,000 objects from the page cache:
 //!
 //! | | this log | encrypted | redb 4 | fjall 3 |
 //! | --- | --- | --- | --- | --- |
@@ -92,7 +92,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             quota: 512 << 20,
-            commit_interval: Duration::from_millis(50),
+            commit_interval: Duration::from_millis(200),
             commit_bytes: 256 << 10,
             segment_size: 4 << 20,
             key: None,

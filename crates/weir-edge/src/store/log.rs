@@ -77,6 +77,8 @@ impl Writer {
 
 struct Active {
     segment: Arc<Segment>,
+    /// The sets that its dictionary was made from.
+    learned: Vec<u32>,
     start: u32,
     at: u32,
     /// So far the file reaches. Behind the records it is filled with zeros, so that a sync need not write its new size: that
@@ -85,6 +87,9 @@ struct Active {
 }
 
 const GROWTH: u32 = 128 << 10;
+/// Sets that a dictionary is made from, and from what size on a new one is worth a segment of its own.
+const LEARNED: usize = 8;
+const WORTH_LEARNING: u64 = 64 << 10;
 
 impl Active {
     /// Makes the file long enough for a record; if that fails, writing the record will say so.
@@ -264,7 +269,8 @@ impl Log {
         let mut salt = [0; 8];
         aws_lc_rs::rand::fill(&mut salt).map_err(|_| WriteError::Crypto)?;
         let id = writer.next_segment;
-        let words = self.dictionary();
+        let learned = self.largest();
+        let words = self.dictionary(&learned);
         let header = SegmentHeader {
             id,
             salt,
@@ -284,7 +290,7 @@ impl Log {
         })?;
         let segment = Arc::new(segment);
         self.index_mut().add_segment(segment.clone(), start);
-        writer.active = Some(Active { segment, start, at: start, grown: start });
+        writer.active = Some(Active { segment, learned, start, at: start, grown: start });
         (writer.next_segment, writer.oldest, writer.named) = (id + 1, header.oldest, true);
         self.stats.written.fetch_add(u64::from(start), Ordering::Relaxed);
         let mut control = self.control();
@@ -293,16 +299,32 @@ impl Log {
         Ok(())
     }
 
-    /// An object of each of the largest sets: what comes next resembles them.
-    fn dictionary(&self) -> Vec<u8> {
-        let mut sets: Vec<(u64, Box<str>, Box<str>)> = {
+    /// The largest sets that can be read.
+    fn largest(&self) -> Vec<u32> {
+        let index = self.index();
+        let mut sets: Vec<(u64, u32)> = index.sets.iter().filter(|(_, set)| set.readable()).map(|(id, set)| (set.bytes, *id)).collect();
+        sets.sort_by_key(|&(bytes, id)| (std::cmp::Reverse(bytes), id));
+        sets.into_iter().take(LEARNED).map(|(_, id)| id).collect()
+    }
+
+    /// Begins a new segment when a large set has come that the dictionary knows nothing of: its changes would take ten times as much.
+    pub fn learn(&self, writer: &mut Writer, set: u32) {
+        let known = writer.active.as_ref().is_none_or(|active| active.learned.contains(&set));
+        let large = || self.index().sets.get(&set).is_some_and(|set| set.bytes >= WORTH_LEARNING);
+        if !known && large() && self.largest().contains(&set) {
+            self.seal(writer);
+        }
+    }
+
+    /// An object of each of these sets: what comes next resembles them.
+    fn dictionary(&self, sets: &[u32]) -> Vec<u8> {
+        let objects: Vec<(Box<str>, Box<str>)> = {
             let index = self.index();
-            let named = index.sets.values().filter(|set| set.readable());
-            named.filter_map(|set| Some((set.bytes, set.name.clone()?, set.objects.keys().next()?.clone()))).collect()
+            let first = |id: &u32| index.sets.get(id).and_then(|set| Some((set.name.clone()?, set.objects.keys().next()?.clone())));
+            sets.iter().filter_map(first).collect()
         };
-        sets.sort_by_key(|(bytes, ..)| std::cmp::Reverse(*bytes));
         let mut dictionary = Vec::new();
-        for (_, set, key) in sets.iter().take(8) {
+        for (set, key) in &objects {
             let Ok(Some(value)) = self.get(set, key) else { continue };
             let room = codec::MAX_DICTIONARY - dictionary.len();
             // Repeating an object that is there already helps nothing, and neither does the end of one.

@@ -45,7 +45,9 @@ impl Log {
             let mut writer = self.writer();
             let (id, count) = self.pending(begin)?;
             let meta = Meta::Commit { begin, count, head: head.clone() };
-            self.append(&mut writer, id, meta, None).map(|loc| u64::from(loc.len))
+            let loc = self.append(&mut writer, id, meta, None)?;
+            self.learn(&mut writer, id);
+            Ok(u64::from(loc.len))
         })
     }
 

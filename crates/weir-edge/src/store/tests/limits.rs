@@ -18,6 +18,26 @@ fn items(n: usize) -> impl Iterator<Item = (ObjectName, Bytes)> {
     (0..n).map(|n| (name("default", &format!("object-{n:04}")), value(n)))
 }
 
+/// A list that comes first has no dictionary; what changes in it afterwards must not go without.
+#[test]
+fn changes_of_the_first_list_are_compressed_with_its_objects() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), Options::default()).unwrap();
+    let pod = |n: usize| [&value(1)[..], n.to_string().as_bytes()].concat();
+    let pods = (0..40).map(|n| (name("default", &format!("pod-{n}")), Bytes::from(pod(n))));
+    store.replace("pods", b"1", pods).unwrap();
+    let before = store.stats().written_bytes;
+    for n in 100..110 {
+        store.put("pods", &name("default", "pod-7"), &pod(n), b"2").unwrap();
+    }
+    let written = store.stats().written_bytes - before;
+    assert!(written < 10 * 1000, "{written} bytes for ten changes of 4 KB, and a segment's header");
+    assert_eq!(store.get("pods", &name("default", "pod-7")).unwrap().unwrap(), pod(109));
+    drop(store);
+    let store = Store::open(folder.path(), Options::default()).unwrap();
+    assert_eq!(store.list("pods").unwrap().unwrap().items.len(), 40);
+}
+
 /// Events give way to everything, pods to nothing.
 fn by_name(quota: u64) -> Options {
     let policy = |set: &str| Policy {
