@@ -2,6 +2,7 @@
 use crate::{
     caller::{Caller, bearer},
     media::MediaType,
+    settings::agent,
 };
 use http::{HeaderValue, Method, Request, header};
 
@@ -15,6 +16,8 @@ pub struct Asked {
     /// HEAD: the body is not wanted.
     pub head_only: bool,
     pub accept: String,
+    /// The client, as its User-Agent names it.
+    pub agent: String,
     /// The path and the query.
     pub target: String,
 }
@@ -30,6 +33,7 @@ impl Asked {
                 && !headers.keys().any(|name| name.as_str().starts_with("impersonate-")),
             head_only: *request.method() == Method::HEAD,
             accept: headers.get_all(header::ACCEPT).iter().filter_map(text).collect::<Vec<_>>().join(","),
+            agent: headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(agent).unwrap_or_default(),
             target: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
         }
     }

@@ -1,5 +1,6 @@
 //! What is kept of what passes: lists, the events of watches, single objects, discovery. Everything here runs beside the clients, on a
 //! runtime of its own; a failure marks what was kept as old, and is never the client's.
+pub mod agents;
 mod copy;
 mod difference;
 mod follows;
@@ -19,9 +20,11 @@ use crate::{
     media::MediaType,
     recent::Recent,
     request::{RequestInfo, Verb},
+    settings::AGENT,
     store::{ObjectName, ReadError, Store},
     tee::{Budget, Tee},
 };
+use agents::Agents;
 use bytes::Bytes;
 pub use copy::Outcome;
 use copy::{Copy, Source};
@@ -87,6 +90,7 @@ pub struct Cache {
     node: String,
     pub store: Arc<Store>,
     pub watchers: Watchers,
+    pub agents: Agents,
     pub stats: Stats,
     pub errors: Recent,
     /// What is to be listed again.
@@ -126,6 +130,7 @@ impl Cache {
         }
         Arc::new(Cache {
             node: node.to_string(),
+            agents: Agents::open(&store),
             store,
             stale,
             follows: Arc::default(),
@@ -188,7 +193,7 @@ impl Cache {
     /// Passes a response on and keeps a copy, where it is one to keep.
     pub fn keep(self: &Arc<Cache>, asked: &Asked, info: &RequestInfo, response: Response<Body>) -> Response<Body> {
         let Some(user) = self.user(&asked.caller).filter(|_| asked.reads && !asked.head_only) else { return response };
-        let Some(media) = media_of(&asked.accept, &response) else { return response };
+        let Some(media) = media_of(&asked.accept, &response).filter(|_| self.agents.keeps(&asked.agent)) else { return response };
         let keep = match info {
             RequestInfo::NonResource { path } if is_document(path) => {
                 Keep::Document { set: NON_RESOURCE.to_string(), name: document(&user, asked) }
@@ -208,6 +213,12 @@ impl Cache {
                 }
             }
         };
+        if let Some(set) = keep.set()
+            && self.agents.note(&set, &asked.agent)
+        {
+            let cache = self.clone();
+            self.runtime.spawn(async move { cache.agents.write(&set) });
+        }
         let (parts, body) = response.into_parts();
         let most = match &keep {
             Keep::Watch { initial: false, .. } => self.limits.watch,
@@ -215,7 +226,7 @@ impl Cache {
         };
         let (tee, copied) = Tee::new(body, most, &self.budget);
         let missed = Missed { token: asked.token.clone(), client: tee.client() };
-        let copy = self.copy(Source::Copied(copied), &parts.headers);
+        let copy = self.copy(Source::Copied(copied), &asked.agent, &parts.headers);
         self.runtime.spawn(async move {
             let (cache, list) = (copy.cache.clone(), keep.list().cloned());
             if let (Outcome::Missed, Some(list)) = (copy.run(keep).await, list) {
@@ -237,17 +248,17 @@ impl Cache {
 
     async fn fill(self: &Arc<Cache>, keep: Keep, response: Response<Body>) -> Outcome {
         let (parts, body) = response.into_parts();
-        let copy = self.copy(Source::Body(body), &parts.headers);
+        let copy = self.copy(Source::Body(body), AGENT, &parts.headers);
         // It ends with who waits for it.
         let mut running = JoinSet::new();
         running.spawn_on(copy.run(keep), &self.runtime);
         running.join_next().await.and_then(Result::ok).unwrap_or(Outcome::Cut)
     }
 
-    fn copy(self: &Arc<Cache>, source: Source, headers: &HeaderMap) -> Copy {
+    fn copy(self: &Arc<Cache>, source: Source, agent: &str, headers: &HeaderMap) -> Copy {
         let gzip = headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding == "gzip");
         let content_type = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_string();
-        Copy { cache: self.clone(), source, gzip, content_type }
+        Copy { cache: self.clone(), source, agent: agent.to_string(), gzip, content_type }
     }
 
     /// A document that was kept: its content type and its bytes.
@@ -285,6 +296,14 @@ impl Keep {
         match self {
             Keep::List { key, .. } | Keep::Watch { key, .. } => Some(key),
             Keep::Document { .. } | Keep::Object { .. } => None,
+        }
+    }
+
+    /// The name of the set; documents have none of their own.
+    fn set(&self) -> Option<String> {
+        match self {
+            Keep::Document { .. } => None,
+            Keep::Object { key, .. } | Keep::List { key, .. } | Keep::Watch { key, .. } => Some(key.name()),
         }
     }
 }

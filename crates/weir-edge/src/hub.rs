@@ -12,6 +12,7 @@ use crate::{
     replies::Key,
     request::{RequestInfo, ResourceRequest, Verb},
     requests::{Requests, Subject},
+    settings::{AGENT, Settings},
     status::Failure,
     store::ObjectName,
     writes::{MAX_BODY, Write, Writes},
@@ -23,7 +24,7 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 
 /// While it is not known whether the API server can be reached, a read waits so long for it before it is answered from what was kept.
 const DOUBT: Duration = Duration::from_millis(200);
@@ -38,6 +39,8 @@ pub struct Hub {
     pub replay: Arc<Replay>,
     pub requests: Requests,
     pub drain: Arc<Drain>,
+    /// Those that change while the hub runs.
+    pub settings: watch::Sender<Settings>,
 }
 
 impl Hub {
@@ -86,6 +89,14 @@ impl Hub {
             Ok(response) => self.passed(asked, info, response),
             Err(e) => self.answer(asked, info, &e).await,
         }
+    }
+
+    /// What the hub itself reads, as the node: kept and answered like a request of a client.
+    pub async fn get(&self, target: &str) -> Response<Body> {
+        let request = Request::get(target).header(header::ACCEPT, "application/json").header(header::USER_AGENT, AGENT).body(empty());
+        let Ok(request) = request else { return Failure::bad_request(format!("not a path: {target}")).into_response() };
+        let info = RequestInfo::read(request.method(), request.uri().path(), request.uri().query());
+        self.ask(&Asked::of(&Caller::Node, &request), &info, request).await
     }
 
     /// A request of the node that can be answered without the API server. Its body is held for that.

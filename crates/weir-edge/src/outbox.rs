@@ -4,19 +4,25 @@
 //! Every record can be sent twice without harm, because a crash may come between sending and writing down that it was sent: events have
 //! names, and a second one of a name is refused; a change of a status leads to the same status; and an older renewal of a Lease is not
 //! sent.
+pub mod aside;
 pub mod events;
+pub mod item;
 pub mod lease;
 pub mod refused;
 pub mod statuses;
 
 use crate::store::{Listing, ObjectName, ReadError, Store};
 use events::Events;
+use item::Item;
 use lease::Lease;
 use refused::Refused;
 use statuses::Statuses;
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 use tokio::sync::{Notify, broadcast};
 
@@ -48,12 +54,14 @@ pub struct Limits {
     pub bytes: usize,
     /// Events that are sent in a second, and half of those that are sent at once.
     pub events_per_second: u32,
+    /// How long something that the API server answers with an error is tried before what waits behind it.
+    pub retry_timeout: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
         // The rate is kubelet's own (eventRecordQPS).
-        Limits { bytes: 16 << 20, events_per_second: 50 }
+        Limits { bytes: 16 << 20, events_per_second: 50, retry_timeout: Duration::from_secs(30) }
     }
 }
 
@@ -92,6 +100,14 @@ impl Outbox {
     /// How many records wait.
     pub fn waiting(&self) -> usize {
         self.events.len() + self.statuses.waiting() + usize::from(self.lease.waits())
+    }
+
+    /// The next item to be sent that is wanted: the Lease, then statuses, then events.
+    pub fn next(&self, wanted: impl Fn(&Item) -> bool) -> Option<Item> {
+        let lease = self.lease.waits().then_some(Item::Lease).filter(&wanted);
+        let status = || self.statuses.next(|kind, name| wanted(&Item::Status(kind, name.clone())));
+        let event = || self.events.next(|number| wanted(&Item::Event(number)));
+        lease.or_else(|| status().map(|(kind, name)| Item::Status(kind, name))).or_else(|| event().map(Item::Event))
     }
 
     pub fn notice(&self, text: String) {

@@ -5,6 +5,7 @@ use crate::{
     media::MediaType,
     random::between,
     remote::{Remote, RemoteError, Show},
+    settings::AGENT,
 };
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use std::{sync::Arc, time::Duration};
@@ -145,7 +146,7 @@ fn is_of(response: &Response<Body>, media: MediaType) -> bool {
 
 fn request(key: &SetKey, identity: &Identity, list: bool, parameters: &[(&str, &str)]) -> Option<(Request<Body>, MediaType)> {
     let media = MediaType::of_key(&key.media)?;
-    let request = Request::get(key.target(parameters)?).header(header::ACCEPT, media.accept(list)).header(header::USER_AGENT, "weir-edge");
+    let request = Request::get(key.target(parameters)?).header(header::ACCEPT, media.accept(list)).header(header::USER_AGENT, AGENT);
     let mut request = request.body(empty()).ok()?;
     if let Identity::Token(token) = identity {
         let mut value = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;

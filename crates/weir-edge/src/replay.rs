@@ -2,9 +2,15 @@
 use crate::{
     body::{full, whole},
     object::time,
-    outbox::{Outbox, events::Waiting, refused::Letter},
+    outbox::{
+        Outbox,
+        aside::{Aside, Next, backoff},
+        item::Item,
+        refused::Letter,
+    },
     remote::{Remote, RemoteError, Show},
     reported::{Kind, NODE},
+    settings::AGENT,
     store::ObjectName,
 };
 use bytes::Bytes;
@@ -21,8 +27,10 @@ use tokio::{
 
 /// The API server may take so long for one of them.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Waits after failures in a row.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// The longest wait that the API server can ask for.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
+/// The wait for work; new work cuts it short.
+const IDLE: Duration = Duration::from_secs(3600);
 /// Of an answer.
 const MAX_ANSWER: usize = 16 << 20;
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
@@ -41,8 +49,10 @@ pub struct Replay {
 #[derive(Debug)]
 enum Sent {
     Done,
-    /// It has to be sent again: at once where the link is the reason, or after the time that the API server asks for.
-    Retry(Option<Duration>),
+    /// There was no answer: it is sent again when the link works.
+    Unanswered,
+    /// The answer was an error that may pass: it is sent again, after the time that the API server asks for.
+    Again(Option<Duration>),
 }
 
 /// An answer of the API server.
@@ -82,37 +92,64 @@ impl Replay {
     pub async fn run(&self) {
         let mut link = self.remote.changes();
         let mut tokens = Tokens::new(self.outbox.limits.events_per_second, Instant::now());
-        let (mut failures, mut done) = (0, 0);
+        let mut aside = Aside::new(self.outbox.limits.retry_timeout);
+        // Failures of the link in a row, and items that were sent since nothing waited.
+        let (mut unanswered, mut done) = (0, 0);
         loop {
             if link.wait_for(|up| *up).await.is_err() {
                 return;
             }
-            let sent = if self.outbox.lease.waits() {
-                self.lease(failures).await
-            } else if let Some((kind, name)) = self.outbox.statuses.first() {
-                self.status(kind, &name, failures).await
-            } else if let Some((number, changes, event)) = self.outbox.events.first() {
+            let now = Instant::now();
+            let Some(item) = self.outbox.next(|item| !aside.is_aside(item, now)) else {
+                if self.outbox.waiting() == 0 {
+                    if done > 0 {
+                        self.outbox.notice(format!("what was written without the API server has been sent: {done}"));
+                    }
+                    done = 0;
+                    aside.clear();
+                }
+                let wait = aside.next(now).map_or(IDLE, |at| at - now);
+                let _ = timeout(wait, self.outbox.work.notified()).await;
+                continue;
+            };
+            match self.item(&item, aside.failures(&item), &mut tokens).await {
+                Sent::Done => {
+                    aside.done(&item);
+                    (unanswered, done) = (0, done + 1);
+                }
+                Sent::Unanswered => {
+                    self.outbox.stats.retried.fetch_add(1, Relaxed);
+                    sleep(backoff(unanswered)).await;
+                    unanswered += 1;
+                }
+                Sent::Again(after) => {
+                    self.outbox.stats.retried.fetch_add(1, Relaxed);
+                    match aside.failed(&item, Instant::now()) {
+                        Next::Again(wait) => sleep(after.unwrap_or(wait)).await,
+                        Next::SetAside { first: true } => {
+                            self.outbox
+                                .notice(format!("the API server keeps answering {item} with errors: what waits behind it is sent first"));
+                        }
+                        Next::SetAside { first: false } => {}
+                    }
+                }
+            }
+        }
+    }
+
+    async fn item(&self, item: &Item, failures: u32, tokens: &mut Tokens) -> Sent {
+        match item {
+            Item::Lease => self.lease(failures).await,
+            Item::Status(kind, name) => self.status(kind, name, failures).await,
+            Item::Event(number) => {
                 let wait = tokens.take(Instant::now());
                 if !wait.is_zero() {
                     sleep(wait).await;
                 }
-                self.event(number, changes, event, failures).await
-            } else {
-                if done > 0 {
-                    self.outbox.notice(format!("what was written without the API server has been sent: {done}"));
-                }
-                done = 0;
-                self.outbox.work.notified().await;
-                continue;
-            };
-            match sent {
-                Sent::Done => (failures, done) = (0, done + 1),
-                Sent::Retry(after) => {
-                    self.outbox.stats.retried.fetch_add(1, Relaxed);
-                    sleep(after.unwrap_or((BACKOFF.0 * (1 << failures.min(6))).min(BACKOFF.1))).await;
-                    failures += 1;
-                }
+                self.event(*number, failures).await
             }
+            // It is not sent again.
+            Item::Refused(_) => Sent::Done,
         }
     }
 
@@ -127,7 +164,7 @@ impl Replay {
             .uri(path)
             .header(header::ACCEPT, "application/json")
             .header(header::CONTENT_TYPE, content_type)
-            .header(header::USER_AGENT, "weir-edge")
+            .header(header::USER_AGENT, AGENT)
             .body(full(body));
         let Ok(request) = request else { return Ok(Answer::unsendable()) };
         let answered = timeout(PATIENCE, async {
@@ -138,10 +175,10 @@ impl Replay {
         match answered.await {
             Ok(Ok((parts, Ok(body)))) => {
                 let after = parts.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-                let retry_after = after.map(|seconds| Duration::from_secs(seconds).min(BACKOFF.1));
+                let retry_after = after.map(|seconds| Duration::from_secs(seconds).min(MAX_RETRY_AFTER));
                 Ok(Answer { code: parts.status, retry_after, body })
             }
-            _ => Err(Sent::Retry(None)),
+            _ => Err(Sent::Unanswered),
         }
     }
 
@@ -154,24 +191,24 @@ impl Replay {
         };
         let path = format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{}", self.node);
         let now = match self.send(Method::GET, &path, "application/json", Bytes::new()).await {
-            Ok(answer) if answer.is_temporary(failures) => return Sent::Retry(answer.retry_after),
+            Ok(answer) if answer.is_temporary(failures) => return Sent::Again(answer.retry_after),
             // kubelet makes it again, if there is to be one.
             Ok(answer) if answer.code != StatusCode::OK => {
                 self.outbox.lease.done(Some(&spec));
                 return Sent::Done;
             }
             Ok(answer) => answer.json(),
-            Err(retry) => return retry,
+            Err(unanswered) => return unanswered,
         };
         if renewed(&now["spec"]) < renewed(&spec) {
             let patch = json!({ "metadata": { "resourceVersion": now["metadata"]["resourceVersion"] }, "spec": spec });
             match self.send(Method::PATCH, &path, MERGE, patch.to_string().into()).await {
-                Ok(answer) if answer.is_temporary(failures) => return Sent::Retry(answer.retry_after),
+                Ok(answer) if answer.is_temporary(failures) => return Sent::Again(answer.retry_after),
                 Ok(answer) if answer.code.is_success() => drop(self.outbox.stats.sent.fetch_add(1, Relaxed)),
                 // In between kubelet has renewed it itself.
                 Ok(answer) if answer.code == StatusCode::CONFLICT => {}
                 Ok(answer) => self.refuse(&Method::PATCH, &path, &answer, patch.to_string().as_bytes()),
-                Err(retry) => return retry,
+                Err(unanswered) => return unanswered,
             }
         }
         self.outbox.lease.done(Some(&spec));
@@ -192,7 +229,7 @@ impl Replay {
         let body = patch.to_string();
         let answer = match self.send(Method::PATCH, &path, STRATEGIC, body.clone().into()).await {
             Ok(answer) => answer,
-            Err(retry) => return retry,
+            Err(unanswered) => return unanswered,
         };
         match answer.code.as_u16() {
             200..300 => {
@@ -201,15 +238,15 @@ impl Replay {
                 self.outbox.stats.sent.fetch_add(1, Relaxed);
                 return Sent::Done;
             }
-            _ if answer.is_temporary(failures) => return Sent::Retry(answer.retry_after),
+            _ if answer.is_temporary(failures) => return Sent::Again(answer.retry_after),
             404 => self.gone(&object),
             409 | 422 => match self.send(Method::GET, &object, "application/json", Bytes::new()).await {
-                Ok(now) if now.is_temporary(failures) => return Sent::Retry(now.retry_after),
+                Ok(now) if now.is_temporary(failures) => return Sent::Again(now.retry_after),
                 Ok(now) if now.code == StatusCode::NOT_FOUND => self.gone(&object),
                 Ok(now) if now.code == StatusCode::OK && now.json()["metadata"]["uid"] != changed.uid.as_str() => self.gone(&object),
-                Ok(_) if answer.code == StatusCode::CONFLICT => return Sent::Retry(None),
+                Ok(_) if answer.code == StatusCode::CONFLICT => return Sent::Again(None),
                 Ok(_) => self.refuse(&Method::PATCH, &path, &answer, body.as_bytes()),
-                Err(retry) => return retry,
+                Err(unanswered) => return unanswered,
             },
             _ => self.refuse(&Method::PATCH, &path, &answer, body.as_bytes()),
         }
@@ -217,8 +254,10 @@ impl Replay {
         Sent::Done
     }
 
-    async fn event(&self, number: u64, changes: u32, event: Option<Waiting>, failures: u32) -> Sent {
+    async fn event(&self, number: u64, failures: u32) -> Sent {
         let _one = self.sending.lock().await;
+        // It may have made room meanwhile.
+        let Some((changes, event)) = self.outbox.events.get(number) else { return Sent::Done };
         let Some(event) = event else {
             self.outbox.stats.damaged.fetch_add(1, Relaxed);
             self.outbox.events.done(number, changes);
@@ -234,12 +273,12 @@ impl Replay {
         for (method, path, content_type, body) in steps {
             let answer = match self.send(method.clone(), &path, content_type, body.clone()).await {
                 Ok(answer) => answer,
-                Err(retry) => return retry,
+                Err(unanswered) => return unanswered,
             };
             // It was sent already, and then the hub ended.
             let again = method == Method::POST && answer.code == StatusCode::CONFLICT && answer.is("AlreadyExists");
             if answer.is_temporary(failures) {
-                return Sent::Retry(answer.retry_after);
+                return Sent::Again(answer.retry_after);
             }
             if !answer.code.is_success() && !again {
                 match answer.code {

@@ -22,12 +22,29 @@ use crate::{
     replies::Replies,
     requests::Requests,
     serving::{KeyPairFiles, Serving, ServingError},
+    settings::{self, Settings},
     store::{self, OpenError, Store},
     writes::Writes,
+    yurt_hub_cfg,
 };
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, runtime::Runtime, sync::Semaphore, task::JoinSet};
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use tokio::{
+    net::TcpListener,
+    runtime::Runtime,
+    sync::{Semaphore, watch},
+    task::{JoinSet, spawn_blocking},
+    time::timeout,
+};
 use url::Url;
+
+/// Time between two looks for copies that are too old.
+const SWEEP: Duration = Duration::from_secs(10);
 
 #[derive(Clone)]
 pub struct Options {
@@ -58,6 +75,10 @@ pub struct Options {
     pub timeouts: Timeouts,
     pub thresholds: Thresholds,
     pub max_connections: usize,
+    /// What its file says.
+    pub settings: settings::File,
+    /// The namespace of OpenYurt's ConfigMap; `None`: it is not read.
+    pub yurt_hub_cfg: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -116,6 +137,8 @@ impl Running {
         let replay = Arc::new(Replay::new(&options.node_name, remote.clone(), outbox.clone()));
         let writes = Writes::new(&options.node_name, cache.clone(), outbox.clone(), replies);
         let local = Local { cache: cache.clone(), outbox };
+        let settings = Settings { file: options.settings, ..Settings::default() };
+        cache.agents.set(settings.clone());
         let hub = Arc::new(Hub {
             node,
             remote: remote.clone(),
@@ -125,6 +148,7 @@ impl Running {
             replay: replay.clone(),
             requests: Requests::default(),
             drain: Arc::default(),
+            settings: watch::Sender::new(settings),
         });
         let heal = Heal::new(Reflect { cache: hub.cache.clone(), remote: remote.clone() });
         let connections = Arc::new(Semaphore::new(options.max_connections));
@@ -163,6 +187,10 @@ impl Running {
         running.tasks.spawn(async move { remote.probe().await });
         running.tasks.spawn(async move { replay.run().await });
         running.tasks.spawn(heal.run());
+        running.tasks.spawn(keep_policy(hub.cache.clone(), hub.settings.subscribe()));
+        if let Some(namespace) = options.yurt_hub_cfg {
+            running.tasks.spawn(yurt_hub_cfg::run(hub, namespace));
+        }
         Ok(running)
     }
 
@@ -200,6 +228,18 @@ impl Running {
     /// Waits until what is open has ended; watches end at the latest when the time is up.
     pub async fn drain(&self, limit: Duration) {
         self.hub.drain.finish(limit).await;
+    }
+}
+
+/// Removes what clients may not keep any more: after each change of the settings, and as it gets old.
+async fn keep_policy(cache: Arc<Cache>, mut settings: watch::Receiver<Settings>) {
+    loop {
+        cache.agents.set(settings.borrow_and_update().clone());
+        let cache = cache.clone();
+        let _ = spawn_blocking(move || cache.agents.sweep(SystemTime::now())).await;
+        if let Ok(Err(_)) = timeout(SWEEP, settings.changed()).await {
+            return;
+        }
     }
 }
 

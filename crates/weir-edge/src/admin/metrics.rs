@@ -65,7 +65,12 @@ fn cache(hub: &Hub, out: &mut Exposition) {
     gauge("weir_edge_cache_age_seconds", "Time since the oldest set was as the API server has it.", &|kept| kept.age);
     let stats = &hub.cache.stats;
     single(out, "gauge", "weir_edge_cache_lag_bytes", "Bytes that wait to be kept.", hub.cache.lag());
-    let counters: [(&str, &str, &AtomicU64); 7] = [
+    let counters: [(&str, &str, &AtomicU64); 8] = [
+        (
+            "weir_edge_cache_removed_sets_total",
+            "Sets that were removed because no client may keep them any more.",
+            &hub.cache.agents.removed,
+        ),
         ("weir_edge_cache_kept_total", "Lists, objects and documents that were kept.", &stats.kept),
         ("weir_edge_cache_events_total", "Watch events that were kept.", &stats.events),
         ("weir_edge_cache_overflows_total", "Copies that were given up because the cache was too slow.", &stats.overflows),

@@ -4,6 +4,7 @@ use crate::{
     hub::Hub,
     inspect::{self, Kept},
     recent::Noted,
+    settings::{AgentRule, Settings},
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, sync::atomic::Ordering::Relaxed};
@@ -43,8 +44,17 @@ pub fn of(hub: &Hub) -> Value {
             "failedWrites": cache.failed_writes.load(Relaxed),
         },
         "outbox": { "waiting": hub.writes.outbox.waiting() },
+        "settings": settings(&hub.settings.borrow()),
         "certificate": certificate,
         "errors": errors.iter().map(|e| json!({ "at": seconds(e.at), "text": e.text, "times": e.times })).collect::<Vec<_>>(),
+    })
+}
+
+fn settings(settings: &Settings) -> Value {
+    let rule = |rule: &AgentRule| json!({ "name": rule.name, "keep": rule.keep, "ttlSeconds": rule.ttl.map(|ttl| ttl.as_secs()) });
+    json!({
+        "agents": settings.file.agents.iter().map(rule).collect::<Vec<_>>(),
+        "cacheAgents": settings.yurt_hub.cache_agents,
     })
 }
 

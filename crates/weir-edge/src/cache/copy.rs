@@ -69,6 +69,8 @@ pub enum Outcome {
 pub(super) struct Copy {
     pub cache: Arc<Cache>,
     pub source: Source,
+    /// The client that gets the answer.
+    pub agent: String,
     pub gzip: bool,
     pub content_type: String,
 }
@@ -186,6 +188,11 @@ impl Copy {
                 },
             };
             frames.push(piece);
+            if !self.cache.agents.keeps(&self.agent) {
+                // Of others the set may be kept; nobody has to list it again for this client.
+                set.missed();
+                return Outcome::Cut;
+            }
             loop {
                 let event = match frames.next() {
                     Ok(None) => break,

@@ -1,11 +1,12 @@
 //! Events that wait, in their order. Repetitions of one event are one record: it was created, and then patched with its count.
 use super::{HEAD, NotTaken, Stats, numbered, records};
-use crate::{patch::joined, store::Store};
+use crate::{cache::head::seconds, patch::joined, store::Store};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    time::SystemTime,
 };
 
 const SET: &str = "\noutbox\nevents";
@@ -18,6 +19,8 @@ pub struct Waiting {
     /// The path of the collection.
     pub collection: String,
     pub name: String,
+    /// Since when it waits, in seconds since 1970; 0: an older version did not write it down.
+    pub at: u64,
     /// How it was created, unless the API server has it: the content type and the body.
     pub created: Option<(String, Bytes)>,
     /// What was patched since then: the content type and the patch.
@@ -31,7 +34,7 @@ impl Waiting {
 
     fn to_bytes(&self) -> Vec<u8> {
         let created = self.created.as_ref().map(|(content_type, _)| content_type);
-        let head = json!({ "collection": self.collection, "name": self.name, "created": created, "patched": self.patched });
+        let head = json!({ "collection": self.collection, "name": self.name, "at": self.at, "created": created, "patched": self.patched });
         let body = self.created.as_ref().map_or(&b""[..], |(_, body)| body);
         [head.to_string().as_bytes(), b"\n", body].concat()
     }
@@ -42,13 +45,15 @@ impl Waiting {
         let text = |value: &Value| value.as_str().map(str::to_string);
         let patched = head["patched"].as_array().and_then(|p| Some((text(p.first()?)?, p.get(1)?.clone())));
         let created = text(&head["created"]).map(|content_type| (content_type, bytes.slice(end + 1..)));
-        Some(Waiting { collection: text(&head["collection"])?, name: text(&head["name"])?, created, patched })
+        let at = head["at"].as_u64().unwrap_or_default();
+        Some(Waiting { collection: text(&head["collection"])?, name: text(&head["name"])?, at, created, patched })
     }
 }
 
 /// A record of the queue; its value is on disk.
 struct Entry {
     path: String,
+    at: u64,
     bytes: usize,
     /// How often it was changed: what was sent may be older.
     changes: u32,
@@ -75,7 +80,7 @@ impl Events {
         let mut queue = Queue::default();
         for (name, bytes) in records(store, SET, stats) {
             let (Ok(number), Some(event)) = (name.name.parse(), Waiting::read(&bytes)) else { continue };
-            queue.add(number, Entry { path: event.path(), bytes: bytes.len(), changes: 0 });
+            queue.add(number, Entry { path: event.path(), at: event.at, bytes: bytes.len(), changes: 0 });
         }
         Events { store: store.clone(), stats: stats.clone(), limit, queue: Mutex::new(queue) }
     }
@@ -105,7 +110,7 @@ impl Events {
     /// Takes a new event. `false`: one of this name waits.
     pub fn create(&self, collection: &str, name: &str, content_type: &str, body: Bytes) -> Result<bool, NotTaken> {
         let created = Some((content_type.to_string(), body));
-        let event = Waiting { collection: collection.into(), name: name.into(), created, patched: None };
+        let event = Waiting { collection: collection.into(), name: name.into(), at: now(), created, patched: None };
         let mut queue = self.queue();
         if queue.numbers.contains_key(&event.path()) {
             return Ok(false);
@@ -116,7 +121,7 @@ impl Events {
 
     /// Takes a patch of an event, whether or not it waits itself.
     pub fn patch(&self, collection: &str, name: &str, content_type: &str, patch: Value) -> Result<(), NotTaken> {
-        let mut event = Waiting { collection: collection.into(), name: name.into(), created: None, patched: None };
+        let mut event = Waiting { collection: collection.into(), name: name.into(), at: now(), created: None, patched: None };
         let mut queue = self.queue();
         let (number, changes) = match queue.numbers.get(&event.path()).copied() {
             None => (queue.next, 0),
@@ -141,7 +146,7 @@ impl Events {
             return Err(NotTaken::Full { size: value.len(), limit: MAX_EVENT.min(self.limit) });
         }
         self.store.put(SET, &numbered(number), &value, HEAD)?;
-        queue.add(number, Entry { path: event.path(), bytes: value.len(), changes });
+        queue.add(number, Entry { path: event.path(), at: event.at, bytes: value.len(), changes });
         while queue.bytes > self.limit
             && let Some(oldest) = queue.entries.keys().next().copied()
         {
@@ -151,11 +156,20 @@ impl Events {
         Ok(())
     }
 
-    /// The oldest event: its number, how often it was changed, and itself. Without the last it cannot be read.
-    pub fn first(&self) -> Option<(u64, u32, Option<Waiting>)> {
-        let queue = self.queue();
-        let (number, entry) = queue.entries.first_key_value()?;
-        Some((*number, entry.changes, self.read(*number)))
+    /// The numbers of the events that wait, the oldest first, with their paths, since when they wait, and their bytes.
+    pub fn items(&self) -> Vec<(u64, String, u64, usize)> {
+        self.queue().entries.iter().map(|(number, entry)| (*number, entry.path.clone(), entry.at, entry.bytes)).collect()
+    }
+
+    /// The number of the oldest event that is wanted.
+    pub fn next(&self, wanted: impl Fn(u64) -> bool) -> Option<u64> {
+        self.queue().entries.keys().copied().find(|number| wanted(*number))
+    }
+
+    /// How often an event was changed, and itself; without the last it cannot be read.
+    pub fn get(&self, number: u64) -> Option<(u32, Option<Waiting>)> {
+        let changes = self.queue().entries.get(&number)?.changes;
+        Some((changes, self.read(number)))
     }
 
     /// The API server has it as it was after so many changes. Later ones are still to be sent.
@@ -175,6 +189,10 @@ impl Events {
         let _ = self.store.remove(SET, &numbered(number), HEAD);
         queue.take(number);
     }
+}
+
+fn now() -> u64 {
+    seconds(SystemTime::now())
 }
 
 impl Queue {
@@ -208,6 +226,12 @@ mod tests {
         (Events::open(&store, limit, &stats), stats)
     }
 
+    /// The oldest event.
+    fn first(events: &Events) -> Option<(u64, u32, Option<Waiting>)> {
+        let number = events.next(|_| true)?;
+        events.get(number).map(|(changes, event)| (number, changes, event))
+    }
+
     #[test]
     fn events_wait_in_order_over_a_restart_and_repetitions_are_one() {
         let folder = tempfile::tempdir().unwrap();
@@ -225,7 +249,7 @@ mod tests {
         assert_eq!(events.len(), 4);
         assert!(events.holds("/api/v1/namespaces/n/events/a") && !events.holds("/api/v1/namespaces/n/events/x"));
         let (mut seen, mut bytes) = (Vec::new(), events.bytes());
-        while let Some((number, changes, Some(event))) = events.first() {
+        while let Some((number, changes, Some(event))) = first(&events) {
             seen.push((event.name, event.created.map(|(_, body)| body), event.patched.map(|(_, patch)| patch)));
             events.done(number, changes);
             assert!(events.bytes() < bytes);
@@ -246,10 +270,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (events, _) = open(folder.path(), 1 << 20);
         events.create(EVENTS, "a", JSON, Bytes::new()).unwrap();
-        let (number, changes, _) = events.first().unwrap();
+        let (number, changes, _) = first(&events).unwrap();
         events.patch(EVENTS, "a", JSON, json!({ "count": 2 })).unwrap();
         events.done(number, changes);
-        let (number, changes, event) = events.first().unwrap();
+        let (number, changes, event) = first(&events).unwrap();
         assert_eq!(event.unwrap().patched.unwrap().1, json!({ "count": 2 }));
         events.done(number, changes);
         assert!(events.is_empty());

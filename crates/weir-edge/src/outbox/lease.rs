@@ -49,6 +49,11 @@ impl Lease {
         Some(LEASE.read(&object).map(|mut report| report[LEASE.part].take()))
     }
 
+    /// It is not sent, until it is written again.
+    pub fn forget(&self) {
+        self.state().waits = false;
+    }
+
     /// What waited was sent, or need not be: unless it was written again since then.
     pub fn done(&self, spec: Option<&Value>) {
         let now = self.waiting().and_then(Result::ok);

@@ -78,9 +78,18 @@ impl Refused {
         put
     }
 
-    /// From the oldest to the newest.
-    pub fn letters(&self) -> Vec<Letter> {
-        self.letters.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(_, letter)| letter.clone()).collect()
+    /// From the oldest to the newest, with their numbers.
+    pub fn letters(&self) -> Vec<(u64, Letter)> {
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Forgets one; whether there was one.
+    pub fn remove(&self, number: u64) -> Result<bool, WriteError> {
+        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(at) = letters.iter().position(|(n, _)| *n == number) else { return Ok(false) };
+        self.store.remove(SET, &numbered(number), HEAD)?;
+        letters.remove(at);
+        Ok(true)
     }
 }
 
@@ -99,9 +108,10 @@ mod tests {
             refused.add(Letter::new("PATCH", &format!("/{i}"), 422, "no".into(), body)).unwrap();
         }
         let letters = refused.letters();
-        assert_eq!((letters.len(), letters[0].path.as_str()), (MOST, "/5"));
-        assert_eq!((&letters[0].body, &letters[1].body), (&json!("azhzAA=="), &json!({ "a": 1 })));
+        assert_eq!((letters.len(), letters[0].1.path.as_str()), (MOST, "/5"));
+        assert_eq!((&letters[0].1.body, &letters[1].1.body), (&json!("azhzAA=="), &json!({ "a": 1 })));
+        assert!(refused.remove(letters[0].0).unwrap() && !refused.remove(letters[0].0).unwrap());
         drop(refused);
-        assert_eq!(open().letters(), letters);
+        assert_eq!(open().letters(), letters[1..]);
     }
 }

@@ -3,6 +3,7 @@
 //! field by field and condition by condition, and everything else is as the cloud has it.
 use super::{HEAD, NotTaken, Stats, records};
 use crate::{
+    cache::head::seconds,
     object::Object,
     patch::{PatchError, difference, strategic},
     reported::{Kind, NODE, POD, ReportError, local_version},
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    time::SystemTime,
 };
 
 /// An object that was changed here.
@@ -21,6 +23,8 @@ pub struct Changed {
     pub uid: String,
     /// A strategic merge patch of `metadata` and `status`.
     pub patch: Value,
+    /// Since when it waits, in seconds since 1970; 0: an older version did not write it down.
+    pub at: u64,
     /// How often it was changed.
     pub changes: u64,
     /// The resource version that it got when the patch was sent. Versions that were kept before do not have it yet.
@@ -36,13 +40,14 @@ impl Changed {
     }
 
     fn to_bytes(&self) -> Vec<u8> {
-        json!({ "uid": self.uid, "patch": self.patch, "changes": self.changes, "sent": self.sent }).to_string().into_bytes()
+        json!({ "uid": self.uid, "at": self.at, "patch": self.patch, "changes": self.changes, "sent": self.sent }).to_string().into_bytes()
     }
 
     fn read(bytes: &[u8]) -> Option<Changed> {
         let mut value: Value = serde_json::from_slice(bytes).ok()?;
         Some(Changed {
             uid: value["uid"].as_str()?.to_string(),
+            at: value["at"].as_u64().unwrap_or_default(),
             changes: value["changes"].as_u64()?,
             sent: value["sent"].as_u64(),
             patch: value["patch"].take(),
@@ -131,6 +136,7 @@ impl Statuses {
             to["metadata"][field] = if entries.is_null() { json!({}) } else { entries };
         }
         to[kind.part] = wanted[kind.part].take();
+        let at = before.filter(|changed| changed.sent.is_none()).map_or_else(|| seconds(SystemTime::now()), |changed| changed.at);
         let same = to == seen;
         let changes = before.map_or(0, |changed| changed.changes) + u64::from(!same);
         if changes == 0 {
@@ -139,7 +145,7 @@ impl Statuses {
         let whole = kind.write(kept, &to, &local_version(&kept.meta.resource_version, changes))?;
         if !same {
             let patch = difference(&from, &to).unwrap_or_else(|| json!({}));
-            self.put(&mut all, key, Changed { uid: kept.meta.uid.clone(), patch, changes, sent: None, bytes: 0 })?;
+            self.put(&mut all, key, Changed { uid: kept.meta.uid.clone(), at, patch, changes, sent: None, bytes: 0 })?;
         }
         Ok((whole, !same))
     }
@@ -169,11 +175,18 @@ impl Statuses {
         all.remove(key);
     }
 
-    /// The next object to be sent.
-    pub fn first(&self) -> Option<(&'static Kind, ObjectName)> {
+    /// The objects that wait, in the order in which they are sent.
+    pub fn items(&self) -> Vec<(&'static Kind, ObjectName, Changed)> {
         let all = self.all();
-        let ((resource, name), _) = all.iter().find(|(_, changed)| changed.sent.is_none())?;
-        [&NODE, &POD].into_iter().find(|kind| kind.resource == *resource).map(|kind| (kind, name.clone()))
+        let waiting = all.iter().filter(|(_, changed)| changed.sent.is_none());
+        waiting.filter_map(|((resource, name), changed)| Some((kind(resource)?, name.clone(), changed.clone()))).collect()
+    }
+
+    /// The next object to be sent that is wanted.
+    pub fn next(&self, wanted: impl Fn(&'static Kind, &ObjectName) -> bool) -> Option<(&'static Kind, ObjectName)> {
+        let all = self.all();
+        let mut waiting = all.iter().filter(|(_, changed)| changed.sent.is_none());
+        waiting.find_map(|((resource, name), _)| kind(resource).filter(|kind| wanted(kind, name)).map(|kind| (kind, name.clone())))
     }
 
     pub fn get(&self, kind: &Kind, name: &ObjectName) -> Option<Changed> {
@@ -195,6 +208,10 @@ impl Statuses {
             self.remove(&mut all, &key);
         }
     }
+}
+
+fn kind(resource: &str) -> Option<&'static Kind> {
+    [&NODE, &POD].into_iter().find(|kind| kind.resource == resource)
 }
 
 fn set(resource: &str) -> String {
@@ -252,7 +269,7 @@ mod tests {
         assert_eq!(statuses.view(&NODE, &kept).unwrap(), whole);
         let name = name_of(&kept);
         assert!(statuses.waits(&NODE, &name) && !statuses.waits(&POD, &name));
-        assert_eq!(statuses.first().map(|(kind, name)| (kind.resource, name)), Some(("nodes.v1", name.clone())));
+        assert_eq!(statuses.next(|_, _| true).map(|(kind, name)| (kind.resource, name)), Some(("nodes.v1", name.clone())));
         let changed = statuses.get(&NODE, &name).unwrap();
         let wanted = json!({ "status": { "phase": "Running", "conditions": [{ "type": "Ready", "status": "True", "reason": null, "message": null }] } });
         assert_eq!((changed.changes, changed.patch), (2, wanted));
@@ -260,7 +277,7 @@ mod tests {
         assert_eq!(statuses.view(&NODE, &node("9", "other")), None);
         // Once it is sent, older copies still lack it, and newer ones have it.
         statuses.sent(&NODE, &name, 2, 9);
-        assert!(statuses.first().is_none() && statuses.waiting() == 0);
+        assert!(statuses.next(|_, _| true).is_none() && statuses.items().is_empty() && statuses.waiting() == 0);
         assert_eq!(statuses.view(&NODE, &kept).unwrap(), whole);
         assert_eq!(statuses.view(&NODE, &node("9", "u")), None);
         let (whole, _) = statuses.change(&NODE, &node("9", "u"), patch(json!({ "status": { "phase": "Failed" } }))).unwrap();

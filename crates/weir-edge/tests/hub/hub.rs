@@ -74,7 +74,9 @@ impl Rig {
             admin: None,
             quota: 64 << 20,
             limits: Limits::default(),
-            outbox: outbox::Limits { bytes: 1 << 20, events_per_second: 100 },
+            outbox: outbox::Limits { events_per_second: 100, ..outbox::Limits::default() },
+            settings: weir_edge::settings::File::default(),
+            yurt_hub_cfg: None,
             review_ttl: Duration::from_secs(60),
             // No pause of a busy machine is taken for the end of the link.
             timeouts: Timeouts { connect: Duration::from_secs(60), ping_timeout: Duration::from_secs(60), ..Timeouts::default() },

@@ -1,4 +1,5 @@
 //! `weir edge`.
+mod config;
 mod convert;
 mod identity;
 mod place;
@@ -9,10 +10,12 @@ mod status;
 use super::run::duration;
 use anyhow::{Context, Result};
 use clap::{Args as ClapArgs, Subcommand};
+use config::Config;
 use identity::Identity;
 use place::Place;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
@@ -23,6 +26,7 @@ use weir_edge::{
     outbox,
     remote::{Balance, Timeouts},
     run::{Options, Secure},
+    settings,
 };
 
 /// The port with TLS, unless another one is given.
@@ -96,6 +100,9 @@ struct HubArgs {
     /// Events that are sent in a second when the API server can be reached again
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     outbox_event_qps: u32,
+    /// How long a write that the API server answers with an error is tried again before what waits behind it
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    outbox_retry_timeout: Duration,
     /// How long the API server's reviews of the clients of kubelet are repeated without it; 0: not at all
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = review_ttl)]
     review_cache_ttl: Duration,
@@ -117,6 +124,15 @@ struct HubArgs {
     /// How long watches go on in the old process after a new one has taken over (SIGUSR2)
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = duration)]
     drain_time: Duration,
+    /// Settings that change while the hub runs, in YAML (docs/edge.md); it is read again when it changes
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Follow OpenYurt's ConfigMap yurt-hub-cfg, which the node must be allowed to list
+    #[arg(long)]
+    yurt_hub_cfg: bool,
+    /// The namespace of that ConfigMap
+    #[arg(long, value_name = "NAME", default_value = "kube-system", value_parser = namespace)]
+    namespace: String,
     /// A port of 127.0.0.1 with /healthz, /readyz, /metrics and /stats, which the admin socket has too
     #[arg(long, value_name = "PORT")]
     serve_port: Option<u16>,
@@ -138,6 +154,14 @@ fn run_hub(args: HubArgs) -> Result<ExitCode> {
     let heartbeat_timeout = Duration::from_secs(args.heartbeat_timeout_seconds);
     let at = |port| SocketAddr::new(args.bind_proxy_address, port);
     let secure = tls.then(|| Secure { address: at(args.proxy_secure_port.unwrap_or(SECURE_PORT)), certificates: pairs });
+    let mut config = args.config.map(Config::new);
+    let settings = match &mut config {
+        None => settings::File::default(),
+        Some(config) => {
+            let read = config.changed().with_context(|| format!("cannot read {}", config.path().display()))?;
+            read.map_err(|findings| config.bad(&findings))?
+        }
+    };
     let options = Options {
         servers: args.server_addr,
         balance: args.lb_mode,
@@ -152,7 +176,11 @@ fn run_hub(args: HubArgs) -> Result<ExitCode> {
         store: args.place.disk_cache_path,
         quota: args.disk_cache_quota * 1024 * 1024,
         limits: Limits::default(),
-        outbox: outbox::Limits { bytes: usize::try_from(args.outbox_quota * 1024 * 1024)?, events_per_second: args.outbox_event_qps },
+        outbox: outbox::Limits {
+            bytes: usize::try_from(args.outbox_quota * 1024 * 1024)?,
+            events_per_second: args.outbox_event_qps,
+            retry_timeout: args.outbox_retry_timeout,
+        },
         review_ttl: args.review_cache_ttl,
         timeouts: Timeouts { connect: heartbeat_timeout, ping_timeout: heartbeat_timeout, ..Timeouts::default() },
         thresholds: Thresholds {
@@ -162,8 +190,11 @@ fn run_hub(args: HubArgs) -> Result<ExitCode> {
             ..Thresholds::default()
         },
         max_connections: args.max_connections,
+        settings,
+        yurt_hub_cfg: args.yurt_hub_cfg.then_some(args.namespace),
     };
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(serve::serve(options, args.drain_time))
+    let serving = serve::serve(options, config, args.drain_time);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(serving)
 }
 
 fn server(text: &str) -> Result<Url, String> {
@@ -180,10 +211,18 @@ fn review_ttl(text: &str) -> Result<Duration, String> {
 }
 
 fn node(text: &str) -> Result<String, String> {
+    name(text, "a Node")
+}
+
+fn namespace(text: &str) -> Result<String, String> {
+    name(text, "a Namespace")
+}
+
+fn name(text: &str, of: &str) -> Result<String, String> {
     let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
     match !text.is_empty() && text.len() <= 253 && text.chars().all(good) {
         true => Ok(text.to_string()),
-        false => Err("expected the name of a Node: lower-case letters, digits, '-' and '.'".into()),
+        false => Err(format!("expected the name of {of}: lower-case letters, digits, '-' and '.'")),
     }
 }
 

@@ -12,6 +12,7 @@ mod certificates;
 mod convert;
 mod hub;
 mod operate;
+mod policy;
 mod servers;
 mod upgrade;
 mod writes;

@@ -1,5 +1,5 @@
 //! A hub that runs: what it prints, the signals that it gets, and how another process takes over.
-use super::service;
+use super::{config::Config, service};
 use anyhow::Result;
 use std::{process::ExitCode, time::Duration};
 use tokio::{
@@ -11,7 +11,11 @@ use weir_config::text::counted;
 use weir_edge::{
     handover::{HandoverError, Predecessor, Sockets, Successor},
     run::{Options, Running},
+    settings,
 };
+
+/// Time between two looks at the file of settings.
+const RELOAD: Duration = Duration::from_millis(500);
 
 /// What a signal asks for.
 enum Wanted {
@@ -41,7 +45,7 @@ impl Signals {
 }
 
 /// Serves until a signal ends it, or until another process has taken over and what was open has ended.
-pub async fn serve(options: Options, drain_time: Duration) -> Result<ExitCode> {
+pub async fn serve(mut options: Options, mut config: Option<Config>, drain_time: Duration) -> Result<ExitCode> {
     let mut signals = Signals {
         terminate: signal(SignalKind::terminate())?,
         interrupt: signal(SignalKind::interrupt())?,
@@ -62,7 +66,7 @@ pub async fn serve(options: Options, drain_time: Duration) -> Result<ExitCode> {
             eprintln!("warning: cannot tell the service manager: {e}");
         }
         let successor = loop {
-            match follow(&running, &mut signals).await {
+            match follow(&running, &mut config, &mut signals).await {
                 Wanted::End => return Ok(ExitCode::SUCCESS),
                 Wanted::HandOver => match successor().await {
                     Ok(successor) => break successor,
@@ -70,6 +74,7 @@ pub async fn serve(options: Options, drain_time: Duration) -> Result<ExitCode> {
                 },
             }
         };
+        options.settings = running.hub.settings.borrow().file.clone();
         match hand_over(running, successor).await {
             Ok(running) => {
                 retired.spawn(async move { running.drain(drain_time).await });
@@ -145,11 +150,13 @@ fn print(running: &Running, options: &Options) {
 }
 
 /// Prints what happens until a signal comes.
-async fn follow(running: &Running, signals: &mut Signals) -> Wanted {
+async fn follow(running: &Running, config: &mut Option<Config>, signals: &mut Signals) -> Wanted {
     let mut notices = running.hub.writes.outbox.notices();
     let mut link = running.hub.remote.changes();
+    let mut look = tokio::time::interval(RELOAD);
     loop {
         tokio::select! {
+            _ = look.tick() => reload(running, config),
             wanted = signals.next() => return wanted,
             notice = notices.recv() => match notice {
                 Ok(notice) => println!("{notice}"),
@@ -162,5 +169,18 @@ async fn follow(running: &Running, signals: &mut Signals) -> Wanted {
                 Ok(()) => println!("the API server cannot be reached: reads are answered from what was kept, and what the node reports is kept to be sent later"),
             },
         }
+    }
+}
+
+/// Reads the file of settings again if it has changed.
+fn reload(running: &Running, config: &mut Option<Config>) {
+    let Some(config) = config else { return };
+    match config.changed() {
+        None => {}
+        Some(Ok(file)) => {
+            settings::set(&running.hub.settings, |settings| &mut settings.file, file);
+            println!("{} was read again", config.path().display());
+        }
+        Some(Err(findings)) => eprintln!("warning: {}; the previous settings stay in effect", config.bad(&findings)),
     }
 }

@@ -1,0 +1,126 @@
+//! The file of a hub: settings that change while it runs.
+use anyhow::anyhow;
+use std::{
+    fs,
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use weir_config::{
+    diagnostic::{Diagnostic, Severity},
+    node::{self, Value},
+    reader::{Object, Reader},
+    source::Source,
+    text::counted,
+};
+use weir_edge::{
+    settings::{self, AgentRule},
+    stamp::Stamp,
+};
+
+/// A file, and whether it has changed since it was read.
+pub struct Config {
+    path: PathBuf,
+    stamp: Option<Stamp>,
+}
+
+impl Config {
+    pub fn new(path: PathBuf) -> Config {
+        Config { path, stamp: None }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// `None`: it is as it was when it was last read, or it cannot be read at the moment.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn changed(&mut self) -> Option<Result<settings::File, Vec<Diagnostic>>> {
+        let now = Some(Stamp::of([self.path.as_path()]));
+        if now == self.stamp {
+            return None;
+        }
+        let text = fs::read_to_string(&self.path).ok()?;
+        self.stamp = now;
+        Some(read(&self.path, text))
+    }
+
+    /// Prints what is wrong with it.
+    pub fn bad(&self, findings: &[Diagnostic]) -> anyhow::Error {
+        let colour = std::io::stderr().is_terminal();
+        findings.iter().for_each(|finding| eprintln!("{}\n", finding.snippet(colour)));
+        anyhow!("{} has {}", self.path.display(), counted(findings.len(), "error"))
+    }
+}
+
+fn read(path: &Path, text: String) -> Result<settings::File, Vec<Diagnostic>> {
+    let source = Arc::new(Source::new(path.display().to_string(), text, 1));
+    let documents = node::parse(&source).map_err(|d| vec![d])?;
+    let reader = Reader::new(source);
+    let mut found = settings::File::default();
+    for document in documents.iter().filter(|d| d.value != Value::Null) {
+        if let Some(root) = reader.root(document).object() {
+            file(&root, &mut found);
+        }
+    }
+    let findings = reader.take();
+    if findings.iter().any(|d| d.severity == Severity::Error) { Err(findings) } else { Ok(found) }
+}
+
+fn file(root: &Object<'_>, into: &mut settings::File) {
+    for field in root.distinct("agents", "name") {
+        let Some(object) = field.object() else { continue };
+        let (keep, ttl) = (object.bool("keep").unwrap_or(true), object.duration("ttl"));
+        let Some(name) = object.required("name").and_then(|name| name.str()) else { continue };
+        match settings::agent(name) {
+            agent if agent.is_empty() || name.contains('/') => {
+                field.invalid(
+                    format!("\"{name}\" is not the name of a client"),
+                    "what stands before the first slash of its User-Agent, or *",
+                );
+            }
+            agent => into.agents.push(AgentRule { name: agent, keep, ttl }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn rules_for_clients_are_read_and_mistakes_named() {
+        let read = |text: &str| read(Path::new("edge.yaml"), text.into());
+        let rule = |name: &str, keep, ttl| AgentRule { name: name.into(), keep, ttl };
+        let text = "agents:\n- name: Calico-Node\n  keep: false\n- name: '*'\n  ttl: 2h\n";
+        let wanted = vec![rule("calico-node", false, None), rule("*", true, Some(Duration::from_secs(7200)))];
+        assert_eq!(read(text).unwrap().agents, wanted);
+        assert_eq!(read("").unwrap(), settings::File::default());
+        for (text, says) in [
+            ("agents: [{ keep: false }]", "name"),
+            ("agents: [{ name: a/b }]", "is not the name of a client"),
+            ("agents: [{ name: a }, { name: a }]", "another one before has this name"),
+            ("agents: [{ name: a, ttl: 5 }]", "a duration needs a unit"),
+            ("agent: []", "agent"),
+        ] {
+            let findings = read(text).unwrap_err();
+            assert!(findings.iter().any(|d| d.message.contains(says)), "{text}: {findings:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_again_when_it_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("edge.yaml");
+        let mut config = Config::new(path.clone());
+        assert!(config.changed().is_none());
+        for (i, text) in ["agents: [{ name: a }]", "agents: [{ name: bb }]"].into_iter().enumerate() {
+            fs::write(&path, text).unwrap();
+            assert_eq!(config.changed().unwrap().unwrap().agents[0].name.len(), i + 1);
+            assert!(config.changed().is_none());
+        }
+    }
+}
