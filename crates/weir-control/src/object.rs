@@ -84,7 +84,7 @@ impl Object {
     pub fn age(&self) -> (Created, &Key) {
         (self.meta.created, &self.key)
     }
-    /// Whether it stands in for an object in error: not a version to keep.
+    /// Whether it is, or stands in for, an object in error: not a version to keep.
     pub fn is_stand_in(&self) -> bool {
         match &self.spec {
             Spec::WasmPlugin(plugin) => matches!(plugin.code, plugin::Code::Unusable(_)),
@@ -123,6 +123,7 @@ impl Object {
 
 /// What reading one object came to.
 pub enum Decoded {
+    /// As it was written, but for the rules of a route that have errors.
     Object(Box<Object>),
     /// Known, but with errors: its last good version goes on, or, where there is none, what stands in for it.
     Broken(Key, Option<Box<Object>>),
@@ -216,12 +217,12 @@ fn decode_object(reader: &Reader, root: reader::Object<'_>, info: &'static KindI
             let stand_in = object(Spec::Ingress(ingress));
             Decoded::Broken(key, Some(stand_in))
         }
-        // The other rules serve. A request for one with an error must not be left to a wider rule.
-        (Some(Spec::HttpRoute(route)), Some(_)) => {
-            let rest = reader.errors(|fields| route.without(fields));
-            let stand_in = rest.map(|rest| object(Spec::HttpRoute(Box::new(rest))));
-            Decoded::Broken(key, stand_in)
-        }
+        // The other rules serve, also where there was a version without errors: Gateway API lets a route fall back to its last good
+        // state only where a restart restores that state. A request for a rule with an error must not be left to a wider rule.
+        (Some(Spec::HttpRoute(route)), Some(_)) => match reader.errors(|fields| route.without(fields)) {
+            Some(rest) => Decoded::Object(object(Spec::HttpRoute(Box::new(rest)))),
+            None => Decoded::Broken(key, None),
+        },
         // What it guards must not be open.
         (Some(Spec::AuthorizationPolicy(mut policy)), Some(_)) => {
             policy.closed = true;

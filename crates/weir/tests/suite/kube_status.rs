@@ -153,7 +153,8 @@ fn one_of_several_gateways_writes() {
 fn a_route_serves_by_its_valid_rules() {
     let kube = Kube::shared();
     let wrong = "rules: [{matches: [{path: {value: /wrong}}, {path: {type: RegularExpression, value: '(?P<'}}]}, {filters";
-    kube.apply(&(base("partly") + &route("partly", "a", "a.test").replace("rules: [{filters", wrong)));
+    let partly = route("partly", "a", "a.test").replace("rules: [{filters", wrong);
+    kube.apply(&(base("partly") + &partly));
     let gateway = Gateway::ready(kube, 25, &["--namespace", "partly"]);
     gateway.answers("a.test", 302);
     // What the invalid rule also matches is not left to the wider one.
@@ -168,4 +169,11 @@ fn a_route_serves_by_its_valid_rules() {
     kube.apply(&route("partly", "a", "a.test"));
     eventually("the condition is gone", || (condition(&parent(), "PartiallyInvalid") == "-").then_some(()));
     gateway.says(&["error", "spec.rules[0].matches[1].path", "HTTPRoute/partly/a"]);
+    // The same rules come to the same after a version without errors.
+    assert_eq!(kube.get("10.245.0.25:80", "a.test", "/wrong").unwrap().status, 302);
+    kube.apply(&partly);
+    eventually("the rule is dropped again", || (kube.get("10.245.0.25:80", "a.test", "/wrong").ok()?.status == 500).then_some(()));
+    eventually("the status says so", || (condition(&parent(), "PartiallyInvalid") == "True/UnsupportedValue").then_some(()));
+    assert_eq!(condition(&parent(), "Accepted"), "True/Accepted");
+    gateway.answers("a.test", 302);
 }
