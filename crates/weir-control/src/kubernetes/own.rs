@@ -1,4 +1,5 @@
 //! The part of an object's `status` that is Weir's own: what to compare, and what to put in its place. All else in it stays as it is.
+use super::status::validation;
 use crate::object::Kind;
 use serde_json::{Map, Value, json};
 use std::hash::{DefaultHasher, Hasher};
@@ -10,11 +11,13 @@ enum Shape {
     Entries(&'static str),
     /// One controller has all of these fields, and the conditions whose types have no domain.
     Fields(&'static [&'static str]),
-    /// Only the condition `Accepted`: other controllers may have conditions of their own.
+    /// Only the condition `Accepted`, and the messages of Istio's kinds that Weir wrote: other controllers may have some of their own.
     Accepted,
     /// Only the addresses.
     LoadBalancer,
 }
+
+const MESSAGES: &str = "validationMessages";
 
 fn shape(kind: Kind) -> Option<Shape> {
     use Kind::*;
@@ -50,7 +53,9 @@ pub fn own(kind: Kind, controller: &str, status: &Value) -> Value {
             own.into()
         }
         Some(Shape::Accepted) => {
-            json!({ "conditions": items(status, "conditions").filter(|c| is_accepted(c)).cloned().collect::<Vec<_>>() })
+            let conditions = items(status, "conditions").filter(|c| is_accepted(c)).cloned();
+            let messages = items(status, MESSAGES).filter(|m| validation::is_own(m)).cloned();
+            json!({ "conditions": conditions.collect::<Vec<_>>(), MESSAGES: messages.collect::<Vec<_>>() })
         }
         Some(Shape::LoadBalancer) => json!({ "loadBalancer": status.get("loadBalancer").cloned().unwrap_or_else(|| json!({})) }),
         None => json!({}),
@@ -155,6 +160,14 @@ pub fn merged(kind: Kind, controller: &str, current: &Value, desired: &Value, no
             if let Some(conditions) = new.get_mut("conditions").and_then(Value::as_array_mut) {
                 conditions.extend(others);
             }
+            let others = items(current, MESSAGES).filter(|m| !validation::is_own(m)).cloned();
+            let messages: Vec<Value> = others.chain(items(desired, MESSAGES).cloned()).collect();
+            // Also where there are none any more.
+            if !messages.is_empty() || current.get(MESSAGES).is_some() {
+                new[MESSAGES] = messages.into();
+            } else if let Some(fields) = new.as_object_mut() {
+                fields.remove(MESSAGES);
+            }
         }
         Some(Shape::LoadBalancer) | None => {}
     }
@@ -211,6 +224,29 @@ mod tests {
         // Of another controller alone, nothing is ours.
         let foreign = json!({ "parents": [current["parents"][0]] });
         assert_eq!(own(Kind::HttpRoute, US, &foreign), own(Kind::HttpRoute, US, &json!({})));
+    }
+
+    #[test]
+    fn messages_of_others_stay() {
+        let message =
+            |code: &str, by: &str| json!({ "type": { "code": code }, "documentationUrl": format!("https://istio.io/{code}/?ref={by}") });
+        let (theirs, ours, new) = (message("ist0128", "istiod"), message("ist0101", "weir"), message("ist0106", "weir"));
+        let status = |messages: &[&Value]| json!({ "conditions": [condition("Accepted", "True", Some("t"))], MESSAGES: messages });
+        let none = json!({ "conditions": [condition("Accepted", "True", Some("t"))] });
+        // What is there, what is asked for, what is written.
+        let table = [
+            (none.clone(), status(&[]), none.clone()),
+            (none.clone(), status(&[&new]), status(&[&new])),
+            (status(&[&ours, &theirs]), status(&[&new]), status(&[&theirs, &new])),
+            (status(&[&ours, &theirs]), status(&[]), status(&[&theirs])),
+            (status(&[&ours]), status(&[]), status(&[])),
+        ];
+        for (current, desired, want) in table {
+            let written = merged(Kind::VirtualService, US, &current, &desired, "now");
+            assert_eq!(written, want, "{current} {desired}");
+            assert_eq!(own(Kind::VirtualService, US, &written), own(Kind::VirtualService, US, &desired));
+        }
+        assert_ne!(own(Kind::VirtualService, US, &status(&[&ours])), own(Kind::VirtualService, US, &status(&[&theirs])));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Writes the `status` of the objects of a cluster.
 //!
-//! `shape` makes the status of an object by what the board says, `queue` holds the objects to look at, `service`
+//! `shape` makes the status of an object by what the board says, `validation` the messages of Istio's kinds, `queue` holds the objects to look at, `service`
 //! knows the addresses of the Service in front, `events` says what is found about objects without conditions, `lease` decides who writes, `leader` keeps the Lease, and `writer` does it.
 pub mod events;
 mod leader;
@@ -9,6 +9,7 @@ mod queue;
 mod release;
 mod service;
 mod shape;
+pub mod validation;
 mod writer;
 
 pub use leader::Leader;

@@ -177,3 +177,35 @@ fn a_route_serves_by_its_valid_rules() {
     assert_eq!(condition(&parent(), "Accepted"), "True/Accepted");
     gateway.answers("a.test", 302);
 }
+
+#[test]
+fn istio_kinds_have_validation_messages() {
+    let kube = Kube::shared();
+    let service = "{apiVersion: v1, kind: Service, metadata: {name: s, namespace: analyzed}, spec: {ports: [{port: 80}]}}\n";
+    kube.apply(
+        "{apiVersion: v1, kind: Namespace, metadata: {name: analyzed}}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: in, namespace: analyzed}
+spec: {servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [a.test]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v, namespace: analyzed}
+spec: {hosts: [a.test], gateways: [in], http: [{route: [{destination: {host: s.analyzed.svc.cluster.local}}]}]}
+",
+    );
+    let _gateway = Gateway::ready(kube, 26, &["--namespace", "analyzed"]);
+    let path = "/apis/networking.istio.io/v1/namespaces/analyzed/virtualservices/v";
+    let status = || kube.object(path).unwrap()["status"].clone();
+    let code = || status()["validationMessages"][0]["type"]["code"].as_str().unwrap_or("-").to_string();
+    eventually("the host is not found", || (code() == "IST0101").then_some(()));
+    let message = status()["validationMessages"][0].clone();
+    assert_eq!((&message["type"]["name"], &message["level"]), (&"ReferencedResourceNotFound".into(), &"ERROR".into()));
+    // A warning: the object serves as far as it goes.
+    assert_eq!(condition(&status(), "Accepted"), "True/Accepted");
+    kube.apply(service);
+    eventually("the message goes", || (code() == "-").then_some(()));
+    assert_eq!(condition(&status(), "Accepted"), "True/Accepted");
+}

@@ -8,7 +8,7 @@ use crate::{
         },
         mcp_bridge::Registry,
     },
-    kubernetes::own,
+    kubernetes::{own, status::validation},
     object::{Key, Kind, Object, Spec},
     status::{Condition, Details, ListenerStatus, ObjectStatus, Scope},
 };
@@ -74,6 +74,10 @@ pub fn status(object: &Object, of: &ObjectStatus, facts: &Facts<'_>) -> Option<V
             let registries: Vec<Value> = bridge.registries.iter().enumerate().filter_map(registry).collect();
             json!({ "conditions": conditions(&Scope::Object), "registries": registries })
         }
+        _ if validation::has_messages(object.key.kind) => json!({
+            "conditions": conditions(&Scope::Object),
+            "validationMessages": validation::messages(of.findings.iter().map(|finding| &**finding)),
+        }),
         _ if own::is_written(object.key.kind) => json!({ "conditions": conditions(&Scope::Object) }),
         _ => return None,
     })
