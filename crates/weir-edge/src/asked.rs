@@ -7,6 +7,7 @@ use crate::{
 use http::{HeaderValue, Method, Request, header};
 
 /// What the cache has to know of a request beside its [`RequestInfo`].
+#[derive(Clone)]
 pub struct Asked {
     pub caller: Caller,
     /// Its bearer token.

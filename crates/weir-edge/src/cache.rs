@@ -21,7 +21,7 @@ use crate::{
     recent::Recent,
     request::{RequestInfo, Verb},
     settings::AGENT,
-    store::{ObjectName, ReadError, Store},
+    store::{ObjectName, ReadError, SetInfo, Store},
     tee::{Budget, Tee},
 };
 use agents::Agents;
@@ -160,6 +160,12 @@ impl Cache {
         let sets: Vec<(SetKey, usize)> =
             self.store.sets().into_iter().filter_map(|set| Some((SetKey::read(&set.name)?, set.objects))).collect();
         (sets.iter().filter(|(key, _)| key.selected.is_some()).count(), sets.iter().map(|(_, objects)| objects).sum())
+    }
+
+    /// The newest resource version of what is kept.
+    pub fn newest(&self) -> u64 {
+        let version = |set: SetInfo| Head::read(&set.head)?.resource_version.parse().ok();
+        self.store.sets().into_iter().filter_map(version).max().unwrap_or_default()
     }
 
     /// The user name of a caller, where the API server has confirmed it.
@@ -322,7 +328,7 @@ fn document(user: &str, asked: &Asked) -> ObjectName {
 }
 
 /// The media type of a response: its Content-Type does not say in which shape the objects are, the request does.
-fn media_of(accept: &str, response: &Response<Body>) -> Option<MediaType> {
+pub(crate) fn media_of(accept: &str, response: &Response<Body>) -> Option<MediaType> {
     let content_type = MediaType::read(response.headers().get(header::CONTENT_TYPE)?.to_str().ok()?)?;
     let accepted = MediaType::accepted([accept]).ok()?;
     let wanted = accepted.into_iter().find(|m| m.encoding == content_type.encoding)?;

@@ -6,6 +6,7 @@ use crate::{
     caller::{Caller, Moment, Peer},
     certificate::validity::seconds,
     drain::Drain,
+    filters::Filters,
     local::Local,
     remote::{Remote, RemoteError},
     replay::Replay,
@@ -41,6 +42,7 @@ pub struct Hub {
     pub drain: Arc<Drain>,
     /// Those that change while the hub runs.
     pub settings: watch::Sender<Settings>,
+    pub filters: Filters,
 }
 
 impl Hub {
@@ -64,10 +66,11 @@ impl Hub {
         }
         let asked = Asked::of(&caller, &request);
         let (parts, body) = request.into_parts();
-        if let Some(write) = Write::of(&asked, &self.writes.node, info, &parts) {
-            return self.write(write, &asked, info, parts, body).await;
-        }
-        self.ask(&asked, info, Request::from_parts(parts, streamed(body))).await
+        let response = match Write::of(&asked, &self.writes.node, info, &parts) {
+            Some(write) => self.write(write, &asked, info, parts, body).await,
+            None => self.ask(&asked, info, Request::from_parts(parts, streamed(body))).await,
+        };
+        self.filters.serve(&self.local, &asked, info, response).await
     }
 
     async fn ask(&self, asked: &Asked, info: &RequestInfo, request: Request<Body>) -> Response<Body> {

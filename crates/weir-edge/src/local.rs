@@ -17,12 +17,13 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use std::{sync::Arc, time::SystemTime};
 
-mod bookmark;
+pub(crate) mod bookmark;
 mod watch;
 
 /// Where an answer comes from: `hit; age=12` of one that was kept, with its age in seconds.
 pub const CACHE: HeaderName = HeaderName::from_static("weir-cache");
 
+#[derive(Clone)]
 pub struct Local {
     pub cache: Arc<Cache>,
     /// What was written here is seen in what was kept.

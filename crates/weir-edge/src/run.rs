@@ -8,6 +8,10 @@ use crate::{
         self_signed::SelfSignedError,
     },
     credentials::{Credentials, Files},
+    filters::{
+        Filters,
+        context::{self, Context},
+    },
     handover::Sockets,
     heal::Heal,
     health::Thresholds,
@@ -29,7 +33,7 @@ use crate::{
 };
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -79,6 +83,12 @@ pub struct Options {
     pub settings: settings::File,
     /// The namespace of OpenYurt's ConfigMap; `None`: it is not read.
     pub yurt_hub_cfg: Option<String>,
+    /// Which filters there are.
+    pub filters: context::Settings,
+    /// The node pool of the node; `None`: the one of its label.
+    pub pool: Option<String>,
+    /// Where pods of the node reach the port with TLS.
+    pub advertise: Option<IpAddr>,
 }
 
 #[derive(Clone, Debug)]
@@ -139,6 +149,8 @@ impl Running {
         let local = Local { cache: cache.clone(), outbox };
         let settings = Settings { file: options.settings, ..Settings::default() };
         cache.agents.set(settings.clone());
+        let context = Context { node: options.node_name.clone(), settings: options.filters, pool: options.pool, ..Context::default() };
+        let filters = Filters::new(context, cache.newest());
         let hub = Arc::new(Hub {
             node,
             remote: remote.clone(),
@@ -149,6 +161,7 @@ impl Running {
             requests: Requests::default(),
             drain: Arc::default(),
             settings: watch::Sender::new(settings),
+            filters,
         });
         let heal = Heal::new(Reflect { cache: hub.cache.clone(), remote: remote.clone() });
         let connections = Arc::new(Semaphore::new(options.max_connections));
@@ -175,6 +188,8 @@ impl Running {
             let serving = Serving::new(secure.certificates, authority);
             serving.server()?;
             let listener = running.bind("https", secure.address, &mut inherited).await?;
+            let port = listener.local_addr().map_err(|error| StartError::Listen { address: secure.address, error })?.port();
+            hub.filters.update(|context| context.hub = options.advertise.map(|ip| SocketAddr::new(ip, port)));
             running.listen(listener, Some(Arc::new(serving)), &connections);
         }
         if let Some(address) = options.plain {

@@ -7,6 +7,8 @@
 //!
 //! A field that the tables do not have, because a later version of Kubernetes added it, is left out of what is converted. That
 //! concerns only the local view of an object that was changed without the link: what is sent later is the change itself.
+mod lossless;
+mod served;
 mod tables;
 
 use crate::{
@@ -14,6 +16,7 @@ use crate::{
     wire::{Fields, WireError, put_bytes, put_varint},
 };
 use serde_json::{Map as JsonMap, Value};
+pub use served::{CONFIG_MAP, ENDPOINT_SLICE, ENDPOINTS, POD, SERVICE};
 use std::ops::Range;
 pub use tables::{LEASE_SPEC, NODE_STATUS, POD_STATUS, TOKEN_REQUEST_STATUS};
 use thiserror::Error;

@@ -11,17 +11,16 @@ use crate::{
     body::Body,
     event::{Event, EventKind},
     frame::{MAX_FRAME, Splitter},
+    gunzip::Gunzip,
     list::{List, ListHead},
     media::{MediaType, Shape},
     object::{Meta, Object},
     store::{ObjectName, Replacement},
     tee::{Copied, End},
 };
-use bytes::{Bytes, BytesMut};
-use flate2::write::GzDecoder;
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use std::{
-    io::Write,
     sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
     time::SystemTime,
 };
@@ -364,34 +363,4 @@ fn is_of(media: MediaType, kind: &str) -> bool {
 
 fn now() -> u64 {
     seconds(SystemTime::now())
-}
-
-/// A body in gzip, as it comes.
-struct Gunzip {
-    decoder: GzDecoder<Vec<u8>>,
-    max: usize,
-}
-
-impl Gunzip {
-    fn new(max: usize) -> Gunzip {
-        Gunzip { decoder: GzDecoder::new(Vec::new()), max }
-    }
-
-    /// `None` where it is no gzip, or becomes too large.
-    fn add(&mut self, piece: &[u8]) -> Option<()> {
-        // In pieces: a small one may become huge.
-        for part in piece.chunks(4096) {
-            self.decoder.write_all(part).ok()?;
-            self.decoder.flush().ok()?;
-            if self.decoder.get_ref().len() > self.max {
-                return None;
-            }
-        }
-        Some(())
-    }
-
-    /// What has come so far.
-    fn take(&mut self) -> Bytes {
-        BytesMut::from(std::mem::take(self.decoder.get_mut()).as_slice()).freeze()
-    }
 }

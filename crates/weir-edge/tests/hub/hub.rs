@@ -86,6 +86,9 @@ impl Rig {
                 ..Thresholds::default()
             },
             max_connections: 100,
+            filters: weir_edge::filters::context::Settings::default(),
+            pool: None,
+            advertise: None,
         };
         (self.change)(&mut options);
         let runtime = runtime();

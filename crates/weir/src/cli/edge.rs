@@ -1,6 +1,7 @@
 //! `weir edge`.
 mod config;
 mod convert;
+mod filters;
 mod identity;
 mod place;
 mod serve;
@@ -136,6 +137,8 @@ struct HubArgs {
     /// A port of 127.0.0.1 with /healthz, /readyz, /metrics and /stats, which the admin socket has too
     #[arg(long, value_name = "PORT")]
     serve_port: Option<u16>,
+    #[command(flatten)]
+    filters: filters::FilterArgs,
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
@@ -192,6 +195,9 @@ fn run_hub(args: HubArgs) -> Result<ExitCode> {
         max_connections: args.max_connections,
         settings,
         yurt_hub_cfg: args.yurt_hub_cfg.then_some(args.namespace),
+        filters: args.filters.settings(),
+        advertise: args.filters.advertised(args.bind_proxy_address),
+        pool: args.filters.nodepool_name,
     };
     let serving = serve::serve(options, config, args.drain_time);
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(serving)

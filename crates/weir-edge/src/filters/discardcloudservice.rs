@@ -1,0 +1,25 @@
+//! `discardcloudservice`: Services that only make sense in the cloud are hidden from kube-proxy.
+use super::{
+    context::Context,
+    draft::{Draft, FilterError},
+    outcome::Outcome,
+};
+use crate::object::Object;
+
+pub const NAME: &str = "discardcloudservice";
+const ANNOTATION: &str = "svc.openyurt.io/discard";
+/// Services without the annotation that are hidden, too.
+const CLOUD: &[(&str, &str)] = &[("kube-system", "x-tunnel-server-internal-svc")];
+
+fn is_cloud(object: &Object) -> bool {
+    CLOUD.contains(&(object.meta.namespace.as_str(), object.meta.name.as_str()))
+}
+
+pub fn concerns(object: &Object) -> bool {
+    is_cloud(object) || object.annotations().is_ok_and(|all| all.get(ANNOTATION).is_some_and(|value| value == "true"))
+}
+
+pub fn apply(draft: &mut Draft<'_>, _: &Context) -> Result<Outcome, FilterError> {
+    let discard = is_cloud(draft.object) || draft.value()?["spec"]["type"] == "LoadBalancer";
+    Ok(if discard { Outcome::Drop } else { Outcome::Keep })
+}

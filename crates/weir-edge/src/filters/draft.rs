@@ -1,0 +1,104 @@
+//! An object on its way through filters: opened when the first of them looks into it, and written again only if one has changed it.
+use super::served::Served;
+use crate::{
+    media::Encoding,
+    object::{Envelope, Object, ObjectError},
+    reported::local_version,
+    schema::SchemaError,
+    wire::WireError,
+};
+use bytes::Bytes;
+use serde_json::Value;
+use std::hash::{DefaultHasher, Hasher};
+use thiserror::Error;
+
+#[derive(Debug, Error)]
+pub enum FilterError {
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    #[error("the object is not JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl From<WireError> for FilterError {
+    fn from(error: WireError) -> FilterError {
+        FilterError::Object(error.into())
+    }
+}
+
+pub struct Draft<'a> {
+    pub object: &'a Object,
+    served: &'static Served,
+    value: Option<Value>,
+    edited: bool,
+}
+
+/// An object as it was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replaced {
+    pub bytes: Bytes,
+    /// Of its content: the same for the same content.
+    pub hash: u64,
+    /// Which of the resource versions it got that an object can have here.
+    pub mark: u64,
+}
+
+/// Resource versions that an object can have here beside that of the API server: see [`local_version`].
+const MARKS: u64 = 62;
+
+impl<'a> Draft<'a> {
+    pub fn new(object: &'a Object, served: &'static Served) -> Draft<'a> {
+        Draft { object, served, value: None, edited: false }
+    }
+
+    /// The object in JSON, or what the tables have of it.
+    pub fn value(&mut self) -> Result<&mut Value, FilterError> {
+        let value = match self.value.take() {
+            Some(value) => value,
+            None => match self.object.encoding() {
+                Encoding::Protobuf => {
+                    let buffer = self.object.bytes();
+                    self.served.message.open(buffer, Envelope::read(buffer)?.raw)?
+                }
+                _ => serde_json::from_slice(self.object.bytes())?,
+            },
+        };
+        Ok(self.value.insert(value))
+    }
+
+    /// Changes it. `change` says whether it did.
+    pub fn edit(&mut self, change: impl FnOnce(&mut Value) -> bool) -> Result<(), FilterError> {
+        let changed = change(self.value()?);
+        self.edited |= changed;
+        Ok(())
+    }
+
+    /// The object as it was changed; `None` if it was not. `before`: the mark of what the client has.
+    pub fn finish(self, before: Option<u64>) -> Result<Option<Replaced>, FilterError> {
+        let Some(mut value) = self.value.filter(|_| self.edited) else { return Ok(None) };
+        let mut hash = DefaultHasher::new();
+        hash.write(value.to_string().as_bytes());
+        let hash = hash.finish();
+        let mut mark = 0;
+        if self.served.versions {
+            mark = 1 + hash % MARKS;
+            if before == Some(mark) {
+                mark = 1 + mark % MARKS;
+            }
+            let version = local_version(&self.object.meta.resource_version, mark);
+            if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+                metadata.insert("resourceVersion".into(), version.into());
+            }
+        }
+        let bytes = match self.object.encoding() {
+            Encoding::Protobuf => {
+                let message = self.served.message.close(&value)?;
+                Envelope::wrap(&self.object.api_version, &self.object.kind, &message)
+            }
+            _ => value.to_string().into(),
+        };
+        Ok(Some(Replaced { bytes, hash, mark }))
+    }
+}
