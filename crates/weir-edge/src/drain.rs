@@ -46,6 +46,10 @@ impl Drain {
         self.reach(Phase::Leaving);
     }
 
+    pub fn is_leaving(&self) -> bool {
+        *self.phase.borrow() >= Phase::Leaving
+    }
+
     /// Waits for [`Drain::leave`].
     pub async fn leaving(&self) {
         self.reached(Phase::Leaving).await;

@@ -16,6 +16,7 @@ use crate::{
     settings::{AGENT, Settings},
     status::Failure,
     store::ObjectName,
+    tunnel::agent,
     writes::{MAX_BODY, Write, Writes},
 };
 use http::{Request, Response, StatusCode, header, request::Parts};
@@ -43,6 +44,7 @@ pub struct Hub {
     /// Those that change while the hub runs.
     pub settings: watch::Sender<Settings>,
     pub filters: Filters,
+    pub tunnel: Arc<agent::Stats>,
 }
 
 impl Hub {

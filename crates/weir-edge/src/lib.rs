@@ -52,6 +52,7 @@ pub mod stamp;
 pub mod status;
 pub mod store;
 pub mod tee;
+pub mod tunnel;
 pub mod wire;
 pub mod writes;
 pub mod yurt_hub_cfg;

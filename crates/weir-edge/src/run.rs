@@ -28,6 +28,7 @@ use crate::{
     serving::{KeyPairFiles, Serving, ServingError},
     settings::{self, Settings},
     store::{self, OpenError, Store},
+    tunnel::agent::{self, Agent},
     writes::Writes,
     yurt_hub_cfg,
 };
@@ -46,6 +47,7 @@ use tokio::{
     time::timeout,
 };
 use url::Url;
+use weir_net::dns::{self, Resolver};
 
 /// Time between two looks for copies that are too old.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -59,6 +61,8 @@ pub struct Options {
     pub files: Files,
     /// What the hub does for its certificates.
     pub certificates: manager::Options,
+    /// Servers in the cloud that lead kube-apiserver to kubelet.
+    pub tunnel: Option<agent::Options>,
     /// The port with TLS.
     pub secure: Option<Secure>,
     /// The port without TLS; everyone who can open connections on it acts as the node.
@@ -125,6 +129,8 @@ pub struct Running {
     /// The same sockets as those of the listeners.
     sockets: Sockets,
     tasks: JoinSet<()>,
+    /// What goes on until the end of what is open.
+    lasting: JoinSet<()>,
     cache: Option<Runtime>,
 }
 
@@ -162,6 +168,7 @@ impl Running {
             drain: Arc::default(),
             settings: watch::Sender::new(settings),
             filters,
+            tunnel: Arc::default(),
         });
         let heal = Heal::new(Reflect { cache: hub.cache.clone(), remote: remote.clone() });
         let connections = Arc::new(Semaphore::new(options.max_connections));
@@ -171,6 +178,7 @@ impl Running {
             no_admin_socket: None,
             sockets: Sockets::default(),
             tasks: JoinSet::new(),
+            lasting: JoinSet::new(),
             cache: Some(runtime),
         };
         match admin::bind(&options.admin_socket) {
@@ -197,9 +205,15 @@ impl Running {
             running.listen(listener, None, &connections);
         }
         let (link, outbox) = (remote.changes(), hub.writes.outbox.clone());
+        if let Some(tunnel) = options.tunnel {
+            let (resolver, outbox) = (Resolver::new(dns::Options::default())?, outbox.clone());
+            let notice = move |text| outbox.notice(text);
+            let agent = Agent::new(tunnel, credentials.clone(), resolver, hub.drain.clone(), hub.tunnel.clone(), notice);
+            running.lasting.spawn(Arc::new(agent).run());
+        }
         let manager = Manager::new(&options.node_name, options.certificates, api, credentials, link, move |text| outbox.notice(text));
         running.tasks.spawn(Arc::new(manager).run());
-        running.tasks.spawn(async move { remote.probe().await });
+        running.lasting.spawn(async move { remote.probe().await });
         running.tasks.spawn(async move { replay.run().await });
         running.tasks.spawn(heal.run());
         running.tasks.spawn(keep_policy(hub.cache.clone(), hub.settings.subscribe()));
@@ -235,8 +249,6 @@ impl Running {
         self.hub.drain.leave();
         let cache = self.hub.cache.clone();
         let _ = tokio::task::spawn_blocking(move || cache.store.close()).await;
-        let remote = self.hub.remote.clone();
-        self.tasks.spawn(async move { remote.probe().await });
         std::mem::take(&mut self.sockets)
     }
 

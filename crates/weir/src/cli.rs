@@ -10,6 +10,7 @@ mod migrate;
 mod paths;
 mod plugin;
 mod run;
+mod tunnel;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
@@ -31,6 +32,7 @@ Examples:
   weir install --image IMAGE                  install it in a Kubernetes cluster
   weir migrate --from ingress-nginx .         what becomes of Ingress objects
   weir edge --server-addr URL --node-name N   keep the Kubernetes API for a node
+  weir tunnel --uds-name FILE ...             connect kube-apiserver to nodes that it cannot dial
   weir check conf.d/                          what is wrong with it, and where
   weir plugin new greeter && cd greeter       start a plugin in Go
   weir completions bash > ~/.local/share/bash-completion/completions/weir"
@@ -47,6 +49,7 @@ pub enum Command {
     Install(install::Args),
     Migrate(migrate::Args),
     Edge(Box<edge::Args>),
+    Tunnel(tunnel::Args),
     Check(check::Args),
     Echo(echo::Args),
     #[command(subcommand)]
@@ -83,6 +86,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Install(args) => install::run(args),
         Command::Migrate(args) => migrate::run(args),
         Command::Edge(args) => edge::run(*args),
+        Command::Tunnel(args) => tunnel::run(args),
         Command::Check(args) => check::run(args),
         Command::Echo(args) => echo::run(args),
         Command::Plugin(command) => plugin::run(command),

@@ -10,12 +10,28 @@ pub fn text(hub: &Hub) -> String {
     store(hub, &mut out);
     link(hub, &mut out);
     outbox(hub, &mut out);
+    tunnel(hub, &mut out);
     out.into_text()
 }
 
 fn single(out: &mut Exposition, kind: &str, name: &str, help: &str, value: impl std::fmt::Display) {
     out.described(name, kind, help);
     out.sample(name, [], value);
+}
+
+fn tunnel(hub: &Hub, out: &mut Exposition) {
+    let stats = &hub.tunnel;
+    single(out, "gauge", "weir_edge_tunnel_servers", "Servers of tunnels that are connected.", stats.connected.load(Relaxed));
+    single(out, "gauge", "weir_edge_tunnel_streams", "Streams of tunnels that are open.", stats.open.load(Relaxed));
+    let counters: [(&str, &str, &AtomicU64); 4] = [
+        ("weir_edge_tunnel_connections_total", "Connections to servers of tunnels.", &stats.connections),
+        ("weir_edge_tunnel_streams_total", "Streams of tunnels.", &stats.streams),
+        ("weir_edge_tunnel_refused_total", "Streams of tunnels to places that are not permitted.", &stats.refused),
+        ("weir_edge_tunnel_failed_total", "Streams of tunnels to places that could not be reached.", &stats.failed),
+    ];
+    for (name, help, counter) in counters {
+        single(out, "counter", name, help, counter.load(Relaxed));
+    }
 }
 
 fn requests(hub: &Hub, out: &mut Exposition) {

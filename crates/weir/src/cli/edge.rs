@@ -7,6 +7,7 @@ mod place;
 mod serve;
 mod service;
 mod status;
+mod tunnel;
 
 use super::run::duration;
 use anyhow::{Context, Result};
@@ -81,6 +82,8 @@ struct HubArgs {
     node_name: Option<String>,
     #[command(flatten)]
     identity: Identity,
+    #[command(flatten)]
+    tunnel: tunnel::TunnelArgs,
     /// The address of the ports for clients
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     bind_proxy_address: IpAddr,
@@ -168,6 +171,7 @@ fn run_hub(args: HubArgs) -> Result<ExitCode> {
     let options = Options {
         servers: args.server_addr,
         balance: args.lb_mode,
+        tunnel: args.tunnel.options(&node_name)?,
         node_name,
         files,
         certificates,
@@ -232,7 +236,7 @@ fn name(text: &str, of: &str) -> Result<String, String> {
     }
 }
 
-fn connections(text: &str) -> Result<usize, String> {
+pub(super) fn connections(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n @ 1..=1_000_000) => Ok(n),
         _ => Err("expected a number from 1 to 1000000".into()),

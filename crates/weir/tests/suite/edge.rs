@@ -14,6 +14,7 @@ mod hub;
 mod operate;
 mod policy;
 mod servers;
+mod tunnel;
 mod upgrade;
 mod writes;
 

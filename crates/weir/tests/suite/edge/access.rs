@@ -16,7 +16,7 @@ use std::{
 use weir_test::{Ca, Signed, client::Answer};
 
 /// A certificate of the rig.
-fn identity(kube: &Kube, name: &str) -> Signed {
+pub fn identity(kube: &Kube, name: &str) -> Signed {
     let read = |end: &str| fs::read_to_string(kube.folder().join(format!("pki/{name}.{end}"))).unwrap();
     let (pem, key) = (read("crt"), read("key"));
     let mut signed = Ca::new().sign(&[]);

@@ -83,7 +83,11 @@ impl Link {
     }
 
     pub fn to_server(kube: &Kube, address: &str) -> Link {
-        let to = kube.forward(address);
+        Link::between(kube.forward(address))
+    }
+
+    /// The way to another address.
+    pub fn between(to: SocketAddr) -> Link {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(Mutex::new(State::default()));
