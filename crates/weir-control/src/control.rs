@@ -243,6 +243,7 @@ impl Control {
                 return self.only_tell(start);
             }
             changes = self.unsettled.take().unwrap_or_default();
+            self.registries.end_waiting();
             first = true;
         }
         let only_woken = self.cluster.is_some() || self.registries.follows();

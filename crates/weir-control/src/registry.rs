@@ -13,7 +13,7 @@ pub mod shared;
 pub mod stats;
 mod zookeeper;
 
-pub use shared::{Stats, Wake};
+pub use shared::{Stats, Waiting, Wake};
 
 use crate::{
     api::{
@@ -251,7 +251,8 @@ impl Registries {
         });
         self.last += 1;
         let slot = Slot(self.last);
-        let sink = servers.shared.open(slot, id.name.clone(), before.unwrap_or_default());
+        let title = title(&known.registry, server);
+        let sink = servers.shared.open(slot, id.name.clone(), title, before.unwrap_or_default());
         let task = servers.runtime.spawn(follow::run(server.clone(), credentials.clone(), servers.resolver.clone(), servers.limits, sink));
         known.followed = Some(Followed { slot, server: server.clone(), credentials, task: task.abort_handle() });
         self.slots.insert(slot, id.clone());
@@ -287,25 +288,36 @@ impl Registries {
         followed.filter_map(move |(known, followed)| Some((known, followed, servers?.shared.health(followed.slot))))
     }
 
-    /// The McpBridges with registries on servers, and the conditions of each of them.
+    /// The conditions of the McpBridges that are used. None where servers are not followed.
     pub fn conditions(&self) -> BTreeMap<Key, Arc<[Condition]>> {
         let mut all: BTreeMap<Key, Vec<Condition>> = BTreeMap::new();
-        for (known, _, health) in self.healths() {
+        let Some(servers) = &self.servers else { return BTreeMap::new() };
+        for known in self.known.values() {
             let Spec::McpBridge(bridge) = &known.bridge.spec else { continue };
             let same = |r: &Registry| (r.kind, &r.name) == (known.registry.kind, &known.registry.name);
             let Some(index) = bridge.registries.iter().position(same) else { continue };
             let conditions = all.entry(known.bridge.key.clone()).or_insert_with(|| vec![Condition::accepted()]);
-            conditions.push(connected(index, &health));
+            conditions.push(match &known.followed {
+                Some(followed) => connected(index, &servers.shared.health(followed.slot)),
+                None => condition(index, true, "Connected", "The McpBridge lists its services"),
+            });
         }
         all.into_iter().map(|(key, conditions)| (key, conditions.into())).collect()
+    }
+
+    /// The first configuration waits for no registry any more.
+    pub fn end_waiting(&self) {
+        if let Some(servers) = &self.servers {
+            servers.shared.end_waiting();
+        }
     }
 
     pub fn diagnostics(&self) -> Vec<Diagnostic> {
         let mut all = Vec::new();
         let Some(Servers { limits, .. }) = &self.servers else { return all };
         for (known, followed, health) in self.healths() {
-            let Registry { name, kind, line, .. } = &known.registry;
-            let title = format!("the registry {name} ({}) at {}:{}", kind.name(), followed.server.host, followed.server.port);
+            let line = &known.registry.line;
+            let title = title(&known.registry, &followed.server);
             let mut say = |found: Diagnostic| all.push(found.from_origin(&known.bridge.origin_at(*line)));
             if let Some(why) = &health.error {
                 let serves = if health.synced || !known.objects.is_empty() {
@@ -331,6 +343,10 @@ impl Registries {
     }
 }
 
+fn title(registry: &Registry, server: &Server) -> String {
+    format!("the registry {} ({}) at {}:{}", registry.name, registry.kind.name(), server.host, server.port)
+}
+
 /// Whether the registry with this index in the McpBridge is followed, and why not.
 fn connected(index: usize, health: &Health) -> Condition {
     let (status, reason, message) = match &health.error {
@@ -338,6 +354,10 @@ fn connected(index: usize, health: &Health) -> Condition {
         None if health.connected => (true, "Connected", "The registry is followed"),
         None => (false, PENDING, "The registry is being read"),
     };
+    condition(index, status, reason, message)
+}
+
+fn condition(index: usize, status: bool, reason: &'static str, message: &str) -> Condition {
     Condition { scope: Scope::Registry(index as u32), kind: "Connected", status, reason, message: message.into() }
 }
 

@@ -58,7 +58,7 @@ pub fn run(options: Options) -> Result<ExitCode> {
         let shown = status.clone();
         let objects = weir_proxy::Objects(Arc::new(move |wanted| shown.json(wanted)));
         let control_stats = Some(control_stats(options.control.kubernetes.clone(), options.control.registries.stats.clone()));
-        let control_state = Some(control_state(options.control.kubernetes.clone()));
+        let control_state = Some(control_state(options.control.kubernetes.clone(), options.control.registries.stats.clone()));
         let proxy = Proxy::start(weir_proxy::Options { objects: Some(objects), control_stats, control_state, ..options.proxy })
             .context("cannot start")?;
         let mut verdicts = proxy.shared().verdicts.stream();
@@ -173,11 +173,18 @@ fn control_stats(of: weir_control::kubernetes::Stats, registries: registry::Stat
 }
 
 /// What the configuration waits for, in the form of the proxy.
-fn control_state(of: weir_control::kubernetes::Stats) -> ControlState {
+fn control_state(of: weir_control::kubernetes::Stats, registries: registry::Stats) -> ControlState {
+    let of_registry = |registry::Waiting { registry, since }| Waiting {
+        resources: vec![registry],
+        reason: "NotSynced",
+        message: "its services were not read yet".to_string(),
+        since,
+    };
     let one = |weir_control::kubernetes::Waiting { resources, reason, message, since }| Waiting { resources, reason, message, since };
     ControlState(Arc::new(move || {
         let Readiness { waiting, down } = of.readiness();
-        SourceState { waiting: waiting.into_iter().map(one).collect(), stale: down }
+        let of_registries = registries.waiting().into_iter().map(of_registry);
+        SourceState { waiting: waiting.into_iter().map(one).chain(of_registries).collect(), stale: down }
     }))
 }
 

@@ -65,6 +65,7 @@ pub struct Limits {
     pub route: Option<Duration>,
     pub stream_flush: Option<Duration>,
     pub delayed_close: Option<Duration>,
+    pub udp_idle: Option<Duration>,
 }
 
 /// An access log that is no file.
@@ -200,6 +201,7 @@ impl Limits {
             ("routeTimeout", "0", "Time until the whole response has arrived, for routes that set no timeout; 0 for no limit."),
             ("streamFlushTimeout", "60", "Time for the client to read a response that Weir generated."),
             ("delayedCloseTimeout", "1", "How long data is read that a client sends after the last response of its connection; 0 closes at once."),
+            ("udpIdleTimeout", "60", "How long a UDP session may go without a datagram in either direction, in seconds or as a duration."),
         ]);
         let most = |name, bounds| from.int(name, bounds).and_then(|n| u32::try_from(n).ok());
         self.head_bytes = head_bytes(from, "maxRequestHeadersKb");
@@ -225,6 +227,13 @@ impl Limits {
         self.route = from.get("routeTimeout").and_then(|f| seconds(&f));
         self.stream_flush = from.get("streamFlushTimeout").and_then(|f| seconds(&f));
         self.delayed_close = from.get("delayedCloseTimeout").and_then(|f| seconds(&f));
+        self.udp_idle = from.get("udpIdleTimeout").and_then(|f| {
+            let time = seconds(&f)?;
+            if time.is_zero() {
+                f.invalid("is no time", "a time above 0: sessions without an end would stay for ever");
+            }
+            Some(time)
+        });
     }
 }
 

@@ -281,7 +281,7 @@ impl Draft {
             behind_rbac(NetworkFilter::TcpProxy(proxy))
         };
         let udp = |mut proxy: UdpProxy| {
-            settings.iter().for_each(|s| s.apply_to_log(&mut proxy.access_log));
+            settings.iter().for_each(|s| s.apply_to_udp_proxy(&mut proxy));
             behind_rbac(NetworkFilter::UdpProxy(proxy))
         };
         match self.kind {

@@ -9,7 +9,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use weir_config::model::Name;
 
@@ -37,11 +37,15 @@ pub struct Shared {
 struct State {
     slots: BTreeMap<Slot, Followed>,
     woken: bool,
+    /// There was a first configuration.
+    configured: bool,
 }
 
-#[derive(Default)]
 struct Followed {
     name: Name,
+    /// For messages.
+    title: String,
+    opened: Instant,
     services: BTreeMap<Name, Service>,
     /// Those that the registry listed since the connection was made.
     seen: BTreeSet<Name>,
@@ -52,6 +56,14 @@ struct Followed {
     /// For each host, so that repeated reports count once.
     refused_by: HashMap<Name, usize>,
     last_contact: Option<Instant>,
+}
+
+/// A registry that the first configuration waits for.
+#[derive(Debug)]
+pub struct Waiting {
+    /// `the registry NAME (TYPE) at HOST:PORT`
+    pub registry: String,
+    pub since: Duration,
 }
 
 /// How a registry is.
@@ -91,8 +103,22 @@ impl Shared {
         }
     }
 
-    pub fn open(self: &Arc<Shared>, slot: Slot, name: Name, services: BTreeMap<Name, Service>) -> Sink {
-        self.state().slots.insert(slot, Followed { name, services, ..Followed::default() });
+    /// `title` is for messages.
+    pub fn open(self: &Arc<Shared>, slot: Slot, name: Name, title: String, services: BTreeMap<Name, Service>) -> Sink {
+        let followed = Followed {
+            name,
+            title,
+            opened: Instant::now(),
+            services,
+            seen: BTreeSet::new(),
+            changed: BTreeSet::new(),
+            health: Health::default(),
+            errors: 0,
+            refused: 0,
+            refused_by: HashMap::new(),
+            last_contact: None,
+        };
+        self.state().slots.insert(slot, followed);
         Sink { shared: self.clone(), slot }
     }
 
@@ -113,6 +139,17 @@ impl Shared {
             }
         }
         all
+    }
+
+    pub fn end_waiting(&self) {
+        self.state().configured = true;
+    }
+
+    /// What the first configuration waits for.
+    fn waiting(&self) -> Vec<Waiting> {
+        let state = self.state();
+        let waits = state.slots.values().filter(|followed| !state.configured && !followed.health.is_settled());
+        waits.map(|followed| Waiting { registry: followed.title.clone(), since: followed.opened.elapsed() }).collect()
     }
 
     pub fn health(&self, slot: Slot) -> Health {
@@ -141,7 +178,7 @@ impl Shared {
     }
 }
 
-/// The way to the statistics from outside of the control plane.
+/// The way to the statistics, and to what is waited for, from outside of the control plane.
 #[derive(Clone, Default)]
 pub struct Stats(Arc<OnceLock<Weak<Shared>>>);
 
@@ -153,6 +190,10 @@ impl Stats {
 
     pub fn samples(&self) -> Vec<Sample> {
         self.0.get().and_then(Weak::upgrade).map(|shared| shared.samples()).unwrap_or_default()
+    }
+
+    pub fn waiting(&self) -> Vec<Waiting> {
+        self.0.get().and_then(Weak::upgrade).map(|shared| shared.waiting()).unwrap_or_default()
     }
 }
 
@@ -265,7 +306,7 @@ mod tests {
         let woken = Arc::new(AtomicUsize::new(0));
         let count = woken.clone();
         let shared = Arc::new(Shared::new(Box::new(move || _ = count.fetch_add(1, Relaxed)), Box::new(|_| false), Limits::default()));
-        let sink = shared.open(Slot(1), "r".into(), BTreeMap::new());
+        let sink = shared.open(Slot(1), "r".into(), String::new(), BTreeMap::new());
         let taken = || {
             let all = shared.take().into_iter();
             all.map(|(_, host, service)| format!("{host}={}", service.map_or(0, |s| s.endpoints.len()))).collect::<Vec<_>>().join(" ")
@@ -306,7 +347,7 @@ mod tests {
     fn services_are_bounded() {
         let limits = Limits { services: 20, ..Limits::default() };
         let shared = Arc::new(Shared::new(Box::new(|| {}), Box::new(|_| false), limits));
-        let sink = shared.open(Slot(1), "r".into(), BTreeMap::new());
+        let sink = shared.open(Slot(1), "r".into(), String::new(), BTreeMap::new());
         for n in 0..23 {
             sink.put(&format!("s{n}"), one("10.0.0.1"));
         }

@@ -9,7 +9,7 @@ use weir_config::{
     diagnostic::Diagnostic,
     model::{
         AccessLog, Compressor, EscapedSlashes, HttpConnectionManager, HttpFilter, HttpFilterConfig, Listener, LogFormat, LogSink,
-        ResponseLimits, TcpProxy,
+        ResponseLimits, TcpProxy, UdpProxy,
     },
     node::Chars,
 };
@@ -92,6 +92,11 @@ impl Settings {
 
     pub fn apply_to_tcp_proxy(&self, proxy: &mut TcpProxy) {
         put(&mut proxy.max_connect_attempts, self.max_connect_attempts);
+        self.apply_to_log(&mut proxy.access_log);
+    }
+
+    pub fn apply_to_udp_proxy(&self, proxy: &mut UdpProxy) {
+        put(&mut proxy.idle_timeout, self.limits.udp_idle);
         self.apply_to_log(&mut proxy.access_log);
     }
 

@@ -6,6 +6,7 @@ mod limits;
 mod listed;
 mod nacos;
 mod server;
+mod waiting;
 mod zookeeper;
 
 use crate::harness::{Start, Weir, eventually};

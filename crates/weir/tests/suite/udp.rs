@@ -170,3 +170,28 @@ fn the_oldest_route_has_the_port() {
     weir.remove("second.yaml");
     eventually("the other one has it", || (ask(&client(at(&weir, 0)), "1") == "a 1").then_some(()));
 }
+
+#[test]
+fn a_session_without_datagrams_ends_after_the_time_that_is_set() {
+    let settings = |time: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: higress-config, namespace: higress-system }}\ndata: {{ higress: '{{ downstream: {{ udpIdleTimeout: {time} }} }}' }}\n"
+        )
+    };
+    let weir = Start::new()
+        .upstreams(0)
+        .file("gateway.yaml", gateway(&["name: udp, port: $PORT, protocol: UDP"]))
+        .file("route.yaml", route("route", "", "{ name: a, port: 53 }"))
+        .file("a.yaml", service("a", upstream("a")))
+        .file("settings.yaml", settings("100ms"))
+        .run();
+    let stat = |name: &str| weir.stat(&format!("listener.0.0.0.0_{}.{name}", weir.ports[0]));
+    ask(&client(at(&weir, 0)), "1");
+    eventually("the session ends", || (stat("udp.idle_timeout") > 0 && stat("downstream_cx_active") == 0).then_some(()));
+    // A mistake leaves what was set.
+    weir.write("settings.yaml", &settings("0"));
+    weir.says("a time above 0");
+    let ended = stat("udp.idle_timeout");
+    ask(&client(at(&weir, 0)), "2");
+    eventually("this session ends, too", || (stat("udp.idle_timeout") > ended).then_some(()));
+}

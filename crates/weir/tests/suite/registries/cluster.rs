@@ -79,11 +79,18 @@ fn status(kube: &Kube) -> Value {
     object.unwrap_or_default()["status"].clone()
 }
 
+/// What the status says of a registry.
+fn registry(kube: &Kube, name: &str) -> Value {
+    let status = status(kube);
+    let found = status["registries"].as_array().into_iter().flatten().find(|registry| registry["name"] == name);
+    found.cloned().unwrap_or_default()
+}
+
 /// The condition of the only registry on a server, once it is as wanted.
 #[track_caller]
 fn connected(kube: &Kube, wanted: &str) -> Value {
     eventually(&format!("Connected is {wanted}"), || {
-        let condition = status(kube)["registries"][0]["conditions"][0].clone();
+        let condition = registry(kube, "apps")["conditions"][0].clone();
         (condition["type"] == "Connected" && condition["status"] == wanted).then_some(condition)
     })
 }
@@ -117,7 +124,14 @@ fn registries_of_a_cluster_are_followed() {
     gateway.answers("bridge-e.test", 301);
     let condition = connected(kube, "True");
     let said = status(kube);
-    assert_eq!((&said["registries"][0]["name"], &said["registries"][0]["type"]), (&json!("apps"), &json!("eureka")), "{said}");
+    assert_eq!(registry(kube, "apps")["type"], "eureka", "{said}");
+    // One without a server is always connected.
+    let own = registry(kube, "own");
+    let condition_of_own = &own["conditions"][0];
+    assert_eq!(
+        (&own["type"], &condition_of_own["status"], &condition_of_own["reason"]),
+        (&json!("static"), &json!("True"), &json!("Connected"))
+    );
     assert_eq!((&said["conditions"][0]["type"], &said["conditions"][0]["status"]), (&json!("Accepted"), &json!("True")), "{said}");
     assert!(condition["lastTransitionTime"].as_str().is_some_and(|time| time.ends_with('Z')), "{condition}");
     drop(started);
