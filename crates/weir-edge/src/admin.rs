@@ -1,29 +1,41 @@
 //! The admin endpoints: on a Unix socket that only its owner can use, and on a loopback port if there is one.
 mod ask;
 mod metrics;
+mod outbox;
 mod ready;
 mod stats;
 
 pub use ask::{AskError, ask};
 
-use crate::hub::Hub;
+use crate::{
+    audit::{self, Known},
+    body::{Body, BodyError, full, streamed},
+    cache::head::seconds,
+    hub::Hub,
+    inspect::{
+        self, Set,
+        objects::{self, Damage, Wanted},
+    },
+};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
-use http_body_util::Full;
+use http_body::Frame;
+use http_body_util::StreamBody;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
 use std::{
     convert::Infallible,
     fs, io,
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::Path,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
-    sync::Semaphore,
+    sync::{Semaphore, mpsc},
 };
 use weir_net::exposition;
 
@@ -31,6 +43,8 @@ use weir_net::exposition;
 const CLIENTS: usize = 16;
 /// How long a head may take to arrive.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// The one endpoint that changes something.
+const DROP: &str = "/outbox/drop";
 
 /// Where a request comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,29 +74,102 @@ impl Reply {
 }
 
 const HELP: &str = "\
-/healthz   ok while the process runs
-/readyz    whether the node can use the hub, and why not; JSON with ?format=json
-/metrics   metrics for Prometheus
-/stats     the link, what is kept, disk use and the last errors, as JSON
+/healthz            ok while the process runs
+/readyz             whether the node can use the hub, and why not; JSON with ?format=json
+/metrics            metrics for Prometheus
+/stats              the link, what is kept, disk use and the last errors, as JSON
+On the socket only:
+/audit              whether the node could restart now
+/outbox             what waits for the API server, and what it has refused
+/outbox/item?name=  one item of it; POST /outbox/drop?name= forgets it
+/cache/sets         the lists that are kept
+/cache/object       one object: ?resource=, ?namespace=, ?name=, ?user=, ?show-secrets=true
+/cache/verify       what is damaged
+/cache/export       all objects, a line of JSON each
 ";
 
-fn answer(hub: &Hub, head: &Parts, origin: Origin) -> Reply {
-    if origin == Origin::Port && !is_local(head) {
-        return Reply::error(StatusCode::FORBIDDEN, "the Host header must be 127.0.0.1, [::1] or localhost\n");
-    }
-    if !matches!(head.method, Method::GET | Method::HEAD) {
-        return Reply::error(StatusCode::METHOD_NOT_ALLOWED, format!("{} is not allowed; use GET\n", head.method));
-    }
-    let json = head.uri.query().is_some_and(|query| query.split('&').any(|field| field == "format=json"))
+/// The one endpoint whose answer may be as large as the store.
+const EXPORT: &str = "/cache/export";
+/// Pieces of it that wait for the client.
+const EXPORTED: usize = 8;
+
+fn answer(hub: &Hub, head: &Parts) -> Reply {
+    let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
+    let name =
+        || url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "name").map_or(String::new(), |(_, v)| v.into_owned());
+    let json = query.split('&').any(|field| field == "format=json")
         || head.headers.get(header::ACCEPT).is_some_and(|accept| accept == "application/json");
-    match head.uri.path() {
+    match path {
         "/" => Reply::text(HELP),
         "/healthz" => Reply::text("ok"),
         "/readyz" => ready::reply(hub, json),
         "/metrics" => Reply { kind: exposition::CONTENT_TYPE, ..Reply::text(metrics::text(hub)) },
         "/stats" => Reply::json(&stats::of(hub)),
+        "/audit" => Reply::json(&audit(hub)),
+        "/outbox" => Reply::json(&outbox::list(hub)),
+        "/outbox/item" => outbox::get(hub, &name()),
+        DROP => outbox::drop_item(hub, &name()),
+        "/cache/sets" => Reply::json(&sets(hub)),
+        "/cache/object" => match objects::newest(&hub.cache.store, &Wanted::read(query)) {
+            Some(found) => Reply::json(&found),
+            None => Reply::error(StatusCode::NOT_FOUND, "no such object is kept\n"),
+        },
+        "/cache/verify" => {
+            let (objects, damaged) = objects::verify(&hub.cache.store);
+            Reply::json(&json!({ "objects": objects, "damaged": damaged.iter().map(Damage::to_json).collect::<Vec<_>>() }))
+        }
         path => Reply::error(StatusCode::NOT_FOUND, format!("there is no {path}; there are:\n{HELP}")),
     }
+}
+
+/// Why a request gets no answer.
+fn refusal(head: &Parts, origin: Origin) -> Option<Reply> {
+    let path = head.uri.path();
+    if origin == Origin::Port {
+        if !is_local(head) {
+            return Some(Reply::error(StatusCode::FORBIDDEN, "the Host header must be 127.0.0.1, [::1] or localhost\n"));
+        }
+        if ["/audit", "/outbox", "/cache"].iter().any(|prefix| path.starts_with(prefix)) {
+            return Some(Reply::error(StatusCode::FORBIDDEN, format!("{path} is on the admin socket only\n")));
+        }
+    }
+    let allowed = if path == DROP { head.method == Method::POST } else { matches!(head.method, Method::GET | Method::HEAD) };
+    let wanted = if path == DROP { "POST" } else { "GET" };
+    (!allowed).then(|| Reply::error(StatusCode::METHOD_NOT_ALLOWED, format!("{} is not allowed; use {wanted}\n", head.method)))
+}
+
+fn sets(hub: &Hub) -> serde_json::Value {
+    let with_agents = |set: &Set| {
+        let mut value = set.to_json();
+        value["agents"] = hub.cache.agents.of(&set.name).into();
+        value
+    };
+    inspect::sets(&hub.cache.store).iter().map(with_agents).collect()
+}
+
+fn audit(hub: &Hub) -> serde_json::Value {
+    let known = Known {
+        user: &hub.node,
+        node: &hub.writes.node,
+        tokens: hub.writes.replies.account_tokens(),
+        certificate: hub.remote.certificate().map(seconds).map_err(|e| e.to_string()),
+        now: SystemTime::now(),
+    };
+    audit::report(&hub.cache, &known)
+}
+
+/// The objects line by line, as the client reads them.
+fn export(hub: Arc<Hub>, query: &str) -> Body {
+    let (send, receive) = mpsc::channel(EXPORTED);
+    let wanted = Wanted::read(query);
+    tokio::task::spawn_blocking(move || {
+        objects::each(&hub.cache.store, &wanted, |row| send.blocking_send(Bytes::from(row.to_string() + "\n")).is_ok());
+    });
+    let next = |mut receive: mpsc::Receiver<Bytes>| async move {
+        let piece = receive.recv().await?;
+        Some((Ok::<_, BodyError>(Frame::data(piece)), receive))
+    };
+    streamed(StreamBody::new(futures_util::stream::unfold(receive, next)))
 }
 
 /// A page in a browser must not read the port under a name of its own (DNS rebinding).
@@ -135,12 +222,21 @@ where
         let hub = hub.clone();
         async move {
             let (head, _) = request.into_parts();
-            // It reads the disk: not on the threads that serve clients.
-            let reply = tokio::task::spawn_blocking(move || answer(&hub, &head, origin)).await;
-            let reply = reply.unwrap_or_else(|e| Reply::error(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()));
-            let mut response = Response::new(Full::new(reply.body));
-            *response.status_mut() = reply.status;
-            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(reply.kind));
+            let (status, kind, body) = match refusal(&head, origin) {
+                Some(reply) => (reply.status, reply.kind, full(reply.body)),
+                None if head.uri.path() == EXPORT => {
+                    (StatusCode::OK, "application/x-ndjson", export(hub, head.uri.query().unwrap_or_default()))
+                }
+                None => {
+                    // It reads the disk: not on the threads that serve clients.
+                    let reply = tokio::task::spawn_blocking(move || answer(&hub, &head)).await;
+                    let reply = reply.unwrap_or_else(|e| Reply::error(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()));
+                    (reply.status, reply.kind, full(reply.body))
+                }
+            };
+            let mut response = Response::new(body);
+            *response.status_mut() = status;
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
             response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
             Ok::<_, Infallible>(response)
         }

@@ -1,4 +1,6 @@
 //! What the store keeps, as an operator asks for it.
+pub mod objects;
+
 use crate::{
     cache::{
         head::{Head, seconds},

@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod api;
 pub mod asked;
+pub mod audit;
 pub mod body;
 pub mod bootstrap;
 pub mod cache;

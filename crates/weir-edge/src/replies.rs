@@ -9,6 +9,7 @@ use crate::{
     store::{ObjectName, Store},
 };
 use bytes::Bytes;
+use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::{
@@ -89,6 +90,13 @@ impl Replies {
         Some(Token::read(&self.store.get(TOKENS, &key_name(key)).ok()??)?.reply)
     }
 
+    /// The service account tokens that are kept.
+    pub fn account_tokens(&self) -> Vec<ServiceAccountToken> {
+        let keys: Vec<Key> = lock(&self.tokens).keys().copied().collect();
+        let read = |key: &Key| ServiceAccountToken::read(&Token::read(&self.store.get(TOKENS, &key_name(key)).ok()??)?);
+        keys.iter().filter_map(read).collect()
+    }
+
     /// Remembers what the API server said of a user.
     pub fn reviewed(&self, key: &Key, reply: Reply, now: Instant) {
         if self.review_ttl.is_zero() || reply.body.len() > MAX_REPLY {
@@ -122,6 +130,34 @@ fn key_name(key: &Key) -> ObjectName {
 
 fn name_key(name: &ObjectName) -> Option<Key> {
     data_encoding::HEXLOWER.decode(name.name.as_bytes()).ok()?.try_into().ok()
+}
+
+/// What the claims of a token say, without the token.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceAccountToken {
+    pub namespace: String,
+    pub account: String,
+    /// The pod that it is bound to; empty: none.
+    pub pod: String,
+    /// Seconds since 1970.
+    pub expires: u64,
+}
+
+impl ServiceAccountToken {
+    fn read(token: &Token) -> Option<ServiceAccountToken> {
+        let object = Object::read(token.reply.body.clone(), MediaType::read(&token.reply.content_type)?.encoding).ok()?;
+        let report = TOKEN_REQUEST.read(&object).ok()?;
+        let claims = report[TOKEN_REQUEST.part]["token"].as_str()?.split('.').nth(1)?;
+        let claims: Value = serde_json::from_slice(&BASE64URL_NOPAD.decode(claims.as_bytes()).ok()?).ok()?;
+        let of = &claims["kubernetes.io"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
+        Some(ServiceAccountToken {
+            namespace: text(&of["namespace"]),
+            account: text(&of["serviceaccount"]["name"]),
+            pod: text(&of["pod"]["name"]),
+            expires: token.expires,
+        })
+    }
 }
 
 /// As it lies in the store.
@@ -176,6 +212,13 @@ mod tests {
         drop(replies);
         let replies = open(folder.path());
         assert_eq!(replies.token(&a, at(99)), Some(issued("1970-01-01T00:01:40Z")));
+        assert!(replies.account_tokens().is_empty(), "it has no claims");
+        let claims = r#"{"kubernetes.io":{"namespace":"n","pod":{"name":"p"},"serviceaccount":{"name":"s"}}}"#;
+        let bound = BASE64URL_NOPAD.encode(claims.as_bytes());
+        let text = String::from_utf8(issued("1970-01-01T00:01:40Z").body.to_vec()).unwrap().replace(r#""t""#, &format!("\"h.{bound}.s\""));
+        replies.issued(&key("/bound", "", "", b""), Reply { content_type: "application/json".into(), body: text.into() }, at(1));
+        let wanted = ServiceAccountToken { namespace: "n".into(), account: "s".into(), pod: "p".into(), expires: 100 };
+        assert_eq!(replies.account_tokens(), [wanted]);
         // What is no token, and what does not say when it expires, is not remembered.
         for body in ["{}", "[]", r#"{"kind":"TokenRequest","status":{"token":"t"}}"#] {
             replies.issued(&b, Reply { content_type: "application/json".into(), body: body.into() }, at(1));

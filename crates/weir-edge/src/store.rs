@@ -300,6 +300,11 @@ impl Store {
         sets
     }
 
+    /// The names of the objects of a set; none if there is no such set.
+    pub fn names(&self, set: &str) -> Vec<ObjectName> {
+        self.log.index().set(set).map(|set| set.objects.keys().map(|key| read::name(key)).collect()).unwrap_or_default()
+    }
+
     /// Waits until all that was written is synced.
     pub fn flush(&self) -> Result<(), WriteError> {
         self.log.flush()

@@ -43,7 +43,8 @@ impl System for Machine<'_> {
     }
 
     async fn ask(&self, path: &str) -> Result<String, String> {
-        let answer = admin::ask(self.socket, path).await.map_err(|e| e.to_string())?;
+        let mut answer = Vec::new();
+        admin::ask(self.socket, http::Method::GET, path, &mut answer).await.map_err(|e| e.to_string())?;
         Ok(String::from_utf8_lossy(&answer).into_owned())
     }
 }

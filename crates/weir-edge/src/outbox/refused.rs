@@ -33,11 +33,15 @@ pub struct Letter {
 
 impl Letter {
     pub fn new(method: &str, path: &str, code: u16, message: String, body: &[u8]) -> Letter {
-        let body = match serde_json::from_slice(body) {
+        Letter { at: seconds(SystemTime::now()), method: method.into(), path: path.into(), code, message, body: Letter::body(body) }
+    }
+
+    /// A body as it is shown.
+    pub fn body(body: &[u8]) -> Value {
+        match serde_json::from_slice(body) {
             Ok(value) if body.len() <= BODY => value,
             _ => data_encoding::BASE64.encode(&body[..body.len().min(BODY)]).into(),
-        };
-        Letter { at: seconds(SystemTime::now()), method: method.into(), path: path.into(), code, message, body }
+        }
     }
 
     pub fn to_json(&self) -> Value {

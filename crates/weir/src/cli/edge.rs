@@ -1,8 +1,12 @@
 //! `weir edge`.
+mod ask;
+mod audit;
+mod cache;
 mod config;
 mod convert;
 mod filters;
 mod identity;
+mod outbox;
 mod place;
 mod serve;
 mod service;
@@ -25,7 +29,7 @@ use url::Url;
 use weir_edge::{
     cache::Limits,
     health::Thresholds,
-    outbox,
+    outbox as edge_outbox,
     remote::{Balance, Timeouts},
     run::{Options, Secure},
     settings,
@@ -65,6 +69,9 @@ pub struct Args {
 #[derive(Subcommand, Debug)]
 enum Command {
     Status(status::Args),
+    Audit(audit::Args),
+    Cache(cache::Args),
+    Outbox(outbox::Args),
     Convert(convert::ConvertArgs),
     Revert(convert::RevertArgs),
 }
@@ -147,6 +154,9 @@ struct HubArgs {
 pub fn run(args: Args) -> Result<ExitCode> {
     match (args.command, args.hub) {
         (Some(Command::Status(args)), _) => status::run(&args),
+        (Some(Command::Audit(args)), _) => audit::run(&args),
+        (Some(Command::Cache(args)), _) => cache::run(args),
+        (Some(Command::Outbox(args)), _) => outbox::run(args),
         (Some(Command::Convert(args)), _) => convert::run_convert(args),
         (Some(Command::Revert(args)), _) => convert::run_revert(&args),
         (None, args) => run_hub(args),
@@ -183,7 +193,7 @@ fn run_hub(args: HubArgs) -> Result<ExitCode> {
         store: args.place.disk_cache_path,
         quota: args.disk_cache_quota * 1024 * 1024,
         limits: Limits::default(),
-        outbox: outbox::Limits {
+        outbox: edge_outbox::Limits {
             bytes: usize::try_from(args.outbox_quota * 1024 * 1024)?,
             events_per_second: args.outbox_event_qps,
             retry_timeout: args.outbox_retry_timeout,

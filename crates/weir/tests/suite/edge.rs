@@ -11,6 +11,7 @@ mod access;
 mod certificates;
 mod convert;
 mod hub;
+mod inspect;
 mod operate;
 mod policy;
 mod servers;

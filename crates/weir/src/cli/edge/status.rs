@@ -1,6 +1,6 @@
 //! `weir edge status`.
-use super::place::Place;
-use anyhow::{Context, Result};
+use super::{ask, place::Place};
+use anyhow::Result;
 use clap::Args as ClapArgs;
 use serde_json::Value;
 use std::{
@@ -8,7 +8,6 @@ use std::{
     process::ExitCode,
     time::{SystemTime, UNIX_EPOCH},
 };
-use weir_edge::admin::ask;
 
 /// Show the link, what is kept and how old it is, disk use and the last errors of a hub that runs
 #[derive(ClapArgs, Debug)]
@@ -26,19 +25,12 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let body = get(&args.place, "/stats").context("is the hub running?")?;
-    let stats: Value = serde_json::from_slice(&body).context("the hub's answer is not JSON")?;
+    let stats = ask::json(&args.place, "GET", "/stats")?;
     match args.json {
-        true => print!("{}", String::from_utf8_lossy(&body)),
+        true => println!("{}", serde_json::to_string_pretty(&stats)?),
         false => print!("{}", text(&stats, now())),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// An answer of the admin socket.
-pub fn get(place: &Place, path: &str) -> Result<Vec<u8>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(ask(&place.admin_socket(), path))?.to_vec())
 }
 
 pub fn now() -> u64 {
