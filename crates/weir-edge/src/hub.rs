@@ -14,6 +14,7 @@ use crate::{
     request::{RequestInfo, ResourceRequest, Verb},
     requests::{Requests, Subject},
     settings::{AGENT, Settings},
+    share::Share,
     status::Failure,
     store::ObjectName,
     tunnel::agent,
@@ -45,6 +46,7 @@ pub struct Hub {
     pub settings: watch::Sender<Settings>,
     pub filters: Filters,
     pub tunnel: Arc<agent::Stats>,
+    pub share: Share,
 }
 
 impl Hub {
@@ -76,6 +78,11 @@ impl Hub {
     }
 
     async fn ask(&self, asked: &Asked, info: &RequestInfo, request: Request<Body>) -> Response<Body> {
+        if let RequestInfo::Resource(resource) = info
+            && let Some(shared) = self.share.serve(asked, resource).await
+        {
+            return shared;
+        }
         let doubtful = asked.reads && !self.remote.is_proven();
         let sent = self.remote.send(request, asked.caller.shows());
         tokio::pin!(sent);
@@ -91,7 +98,10 @@ impl Hub {
 
     async fn answered(&self, asked: &Asked, info: &RequestInfo, sent: Result<Response<Body>, RemoteError>) -> Response<Body> {
         match sent {
-            Ok(response) => self.passed(asked, info, response),
+            Ok(response) => {
+                let response = self.passed(asked, info, response);
+                self.share.passed(asked, info, response).await
+            }
             Err(e) => self.answer(asked, info, &e).await,
         }
     }

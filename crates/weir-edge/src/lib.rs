@@ -2,6 +2,7 @@
 //! keeps what passes; without the link it answers from what it has kept.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod admin;
 pub mod api;
 pub mod asked;
@@ -47,8 +48,10 @@ pub mod request;
 pub mod requests;
 pub mod run;
 pub mod schema;
+pub mod selector;
 pub mod serving;
 pub mod settings;
+pub mod share;
 pub mod stamp;
 pub mod status;
 pub mod store;

@@ -1,5 +1,6 @@
 //! Answers without the API server: from what was kept, and never less than what is known to be whole.
 use crate::{
+    access::{Access, Question},
     asked::Asked,
     body::{Body, pieces},
     cache::{Cache, head::Head, key::SetKey},
@@ -15,9 +16,11 @@ use crate::{
 };
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+pub(crate) use selection::Selection;
 use std::{sync::Arc, time::SystemTime};
 
 pub(crate) mod bookmark;
+mod selection;
 mod watch;
 
 /// Where an answer comes from: `hit; age=12` of one that was kept, with its age in seconds.
@@ -26,6 +29,8 @@ pub const CACHE: HeaderName = HeaderName::from_static("weir-cache");
 #[derive(Clone)]
 pub struct Local {
     pub cache: Arc<Cache>,
+    /// Who may read what all share.
+    pub access: Arc<Access>,
     /// What was written here is seen in what was kept.
     pub outbox: Arc<Outbox>,
 }
@@ -44,6 +49,8 @@ pub(crate) struct Kept {
     pub head: Head,
     pub list: ListHead,
     pub listing: Listing,
+    /// What of the set the client has asked for.
+    pub selection: Selection,
 }
 
 impl Local {
@@ -53,7 +60,11 @@ impl Local {
             return self.object(asked, request);
         }
         let user = self.user(asked)?;
-        let kept = self.list(&user, asked, request)?;
+        self.answer(self.list(&user, asked, request)?)
+    }
+
+    /// A list, as it was kept.
+    pub(crate) fn answer(&self, kept: Kept) -> Result<Response<Body>, Failure> {
         let objects: Vec<Bytes> = kept.listing.items.into_iter().map(|(_, bytes)| bytes).collect();
         let pieces = kept.list.assemble(&objects).map_err(|e| unreadable(&e))?;
         Ok(answer(pieces, &kept.media.content_type(false), &kept.head))
@@ -76,24 +87,65 @@ impl Local {
             .ok_or_else(|| Failure::unavailable("the link to the API server is down, and this token was not seen before"))
     }
 
-    /// The list that a request asks for: kept as such, or part of one of all namespaces.
+    /// The list that a request asks for: kept as such, or part of one of all namespaces, or of one that all share.
     pub(crate) fn list(&self, user: &str, asked: &Asked, request: &ResourceRequest) -> Result<Kept, Failure> {
+        let shared = self.shared(user, asked, request);
         for media in asked.accepted() {
             let Some(key) = SetKey::of(user, request, media) else { break };
             let whole = (!key.namespace.is_empty()).then(|| SetKey { namespace: String::new(), ..key.clone() });
             for key in [Some(key), whole].into_iter().flatten() {
-                let set = key.name();
-                let Some(mut listing) = self.cache.store.list(&set).map_err(|e| unreadable(&e))? else { continue };
-                let Some(head) = Head::read(&listing.head) else { continue };
-                if key.namespace.is_empty() && !request.namespace.is_empty() {
-                    listing.items.retain(|(name, _)| name.namespace == request.namespace);
+                let selection = Selection { namespace: request.namespace.clone(), ..Selection::default() };
+                match self.load(&key.name(), media, request, selection) {
+                    Ok(None) => {}
+                    Ok(Some(kept)) if shared.as_ref().is_none_or(|shared| shared.head.is_before(&kept.head.resource_version)) => {
+                        return Ok(kept);
+                    }
+                    Err(e) if shared.is_none() => return Err(e),
+                    Ok(Some(_)) | Err(_) => break,
                 }
-                let list = head.list().map_err(|e| unreadable(&e))?;
-                self.overlay(request, media, &mut listing);
-                return Ok(Kept { set, media, head, list, listing });
             }
         }
-        Err(never_listed(request))
+        shared.ok_or_else(|| never_listed(request))
+    }
+
+    /// The list that all share, for one who may read it.
+    fn shared(&self, user: &str, asked: &Asked, request: &ResourceRequest) -> Option<Kept> {
+        let selection = Selection::of(request)?;
+        if !self.may_read(user, request) {
+            return None;
+        }
+        let medias = asked.accepted();
+        medias
+            .into_iter()
+            .find_map(|media| self.load(&SetKey::shared(&request.resource, media).name(), media, request, selection.clone()).ok()?)
+    }
+
+    /// Whether the API server has let a user list or watch what a request is about.
+    fn may_read(&self, user: &str, request: &ResourceRequest) -> bool {
+        let question = |verb, namespace: &str| Question {
+            user: user.into(),
+            verb,
+            resource: request.resource.to_string(),
+            namespace: namespace.into(),
+        };
+        let may = |namespace| ["list", "watch"].into_iter().any(|verb| self.access.last(&question(verb, namespace)) == Some(true));
+        may("") || may(&request.namespace)
+    }
+
+    /// A set as it is now; `None` where it was never complete.
+    pub(crate) fn load(
+        &self,
+        set: &str,
+        media: MediaType,
+        request: &ResourceRequest,
+        selection: Selection,
+    ) -> Result<Option<Kept>, Failure> {
+        let Some(mut listing) = self.cache.store.list(set).map_err(|e| unreadable(&e))? else { return Ok(None) };
+        let Some(head) = Head::read(&listing.head) else { return Ok(None) };
+        listing.items.retain(|(name, object)| selection.has(name, object, media.encoding));
+        let list = head.list().map_err(|e| unreadable(&e))?;
+        self.overlay(request, media, &mut listing);
+        Ok(Some(Kept { set: set.into(), media, head, list, listing, selection }))
     }
 
     fn object(&self, asked: &Asked, request: &ResourceRequest) -> Result<Response<Body>, Failure> {
@@ -114,7 +166,7 @@ impl Local {
         let mut absent = false;
         for media in asked.accepted() {
             let Some(wanted) = SetKey::of(&user, request, media) else { break };
-            for (set, key) in self.sets(&wanted) {
+            for (set, key) in self.sets(&wanted, self.may_read(&user, request)) {
                 let Some(head) = self.cache.head(&set) else { continue };
                 match self.cache.store.get(&set, &name).map_err(|e| unreadable(&e))? {
                     Some(bytes) => {
@@ -165,9 +217,10 @@ impl Local {
         Some((if is_selected { EventKind::Modified } else { EventKind::Deleted }, changed))
     }
 
-    /// The sets in which an object may be: with the same user, resource and media type.
-    fn sets(&self, wanted: &SetKey) -> Vec<(String, SetKey)> {
-        let same = |key: &SetKey| key.user == wanted.user && key.resource == wanted.resource && key.media == wanted.media;
+    /// The sets in which an object may be: with the same user, or shared, and the same resource and media type.
+    fn sets(&self, wanted: &SetKey, shared: bool) -> Vec<(String, SetKey)> {
+        let of_user = |key: &SetKey| key.user == wanted.user || shared && key.is_shared();
+        let same = |key: &SetKey| of_user(key) && key.resource == wanted.resource && key.media == wanted.media;
         let near = |key: &SetKey| key.namespace.is_empty() || key.namespace == wanted.namespace;
         let sets = self.cache.store.sets().into_iter().filter_map(|set| Some((SetKey::read(&set.name)?, set.name)));
         sets.filter(|(key, _)| same(key) && near(key)).map(|(key, set)| (set, key)).collect()

@@ -42,6 +42,21 @@ impl fmt::Display for GroupVersionResource {
     }
 }
 
+impl GroupVersionResource {
+    /// Reads `v1/services` or `discovery.k8s.io/v1/endpointslices`.
+    pub fn read(text: &str) -> Option<GroupVersionResource> {
+        let parts: Vec<&str> = text.split('/').map(str::trim).collect();
+        let (group, version, resource) = match parts[..] {
+            [version, resource] => ("", version, resource),
+            [group, version, resource] if !group.is_empty() => (group, version, resource),
+            _ => return None,
+        };
+        let good = |text: &str| text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        let fits = good(version) && version.starts_with('v') && !resource.is_empty() && good(resource) && group.split('.').all(good);
+        fits.then(|| GroupVersionResource { group: group.into(), version: version.into(), resource: resource.into() })
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
     Get,

@@ -1,5 +1,6 @@
 //! Puts the parts of the hub together.
 use crate::{
+    access::Access,
     admin,
     api::Api,
     cache::{self, Cache, Limits, key::policy},
@@ -24,9 +25,11 @@ use crate::{
     remote::{Balance, Remote, Timeouts},
     replay::Replay,
     replies::Replies,
+    request::GroupVersionResource,
     requests::Requests,
     serving::{KeyPairFiles, Serving, ServingError},
     settings::{self, Settings},
+    share::Share,
     store::{self, OpenError, Store},
     tunnel::agent::{self, Agent},
     writes::Writes,
@@ -93,6 +96,8 @@ pub struct Options {
     pub pool: Option<String>,
     /// Where pods of the node reach the port with TLS.
     pub advertise: Option<IpAddr>,
+    /// Kinds of which there is one list and watch for all clients.
+    pub pool_scope_resources: Vec<GroupVersionResource>,
 }
 
 #[derive(Clone, Debug)]
@@ -152,11 +157,13 @@ impl Running {
         let remote = Arc::new(Remote::new(options.servers, options.balance, credentials.clone(), options.timeouts, options.thresholds)?);
         let replay = Arc::new(Replay::new(&options.node_name, remote.clone(), outbox.clone()));
         let writes = Writes::new(&options.node_name, cache.clone(), outbox.clone(), replies);
-        let local = Local { cache: cache.clone(), outbox };
         let settings = Settings { file: options.settings, ..Settings::default() };
         cache.agents.set(settings.clone());
         let context = Context { node: options.node_name.clone(), settings: options.filters, pool: options.pool, ..Context::default() };
         let filters = Filters::new(context, cache.newest());
+        let local = Local { access: Arc::new(Access::open(&cache.store)), cache: cache.clone(), outbox };
+        let reflect = Reflect { cache: cache.clone(), remote: remote.clone() };
+        let share = Share::new(options.pool_scope_resources, local.clone(), reflect.clone());
         let hub = Arc::new(Hub {
             node,
             remote: remote.clone(),
@@ -169,8 +176,9 @@ impl Running {
             settings: watch::Sender::new(settings),
             filters,
             tunnel: Arc::default(),
+            share,
         });
-        let heal = Heal::new(Reflect { cache: hub.cache.clone(), remote: remote.clone() });
+        let heal = Heal::new(reflect);
         let connections = Arc::new(Semaphore::new(options.max_connections));
         let mut running = Running {
             hub: hub.clone(),

@@ -1,7 +1,7 @@
 //! Names of sets: one list, as one user asked for it in one media type.
 use crate::{
     media::{MediaType, Shape},
-    request::{ResourceRequest, Verb},
+    request::{GroupVersionResource, ResourceRequest, Verb},
     store::{Policy, Priority},
 };
 
@@ -18,6 +18,9 @@ pub struct SetKey {
     /// As [`MediaType::key`] prints it.
     pub media: String,
 }
+
+/// The user of lists that all share. Users of tokens have a space or a colon in their names, the node a colon.
+const SHARED: &str = "shared";
 
 /// Selectors in one spelling: terms in order, without spaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -77,6 +80,21 @@ impl SetKey {
             selected: (request.verb != Verb::Get).then(selectors),
             media: media.key(),
         })
+    }
+
+    /// The list of all objects of a resource that all who may read it share.
+    pub fn shared(resource: &GroupVersionResource, media: MediaType) -> SetKey {
+        SetKey {
+            user: SHARED.into(),
+            resource: resource.to_string(),
+            namespace: String::new(),
+            selected: Some(Selectors::default()),
+            media: media.key(),
+        }
+    }
+
+    pub fn is_shared(&self) -> bool {
+        self.user == SHARED
     }
 
     /// The name in the store. No part has a line feed: names, selectors and media types cannot have one.

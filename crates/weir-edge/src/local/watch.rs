@@ -1,10 +1,11 @@
-//! A watch without the API server: what is there, and what changes here, until the link is back.
-use super::{Local, bookmark::bookmark};
+//! A watch of what is kept: what is there, and what changes.
+use super::{Kept, Local, Selection, bookmark::bookmark};
 use crate::{
     asked::Asked,
     body::{Body, BodyError, streamed},
     cache::{Cache, watchers::Changed},
     event::{self, EventKind},
+    list::ListHead,
     media::MediaType,
     random::between,
     reported::Kind,
@@ -33,26 +34,42 @@ const HAND_BACK_LONGEST: Duration = Duration::from_secs(30);
 const BEHIND: usize = 64;
 
 impl Local {
+    /// A watch while the API server cannot be reached. It is handed back once the link is up again.
     pub async fn watch(&self, asked: &Asked, request: &ResourceRequest, link: watch::Receiver<bool>) -> Result<Response<Body>, Failure> {
         let user = self.user(asked)?;
-        let set = self.list(&user, asked, request)?;
-        let changes = self.cache.watchers.subscribe(&set.set);
-        // Once more, now that no change can be missed.
         let kept = self.list(&user, asked, request)?;
+        self.begin(kept, request, Some(link))
+    }
+
+    /// A watch of a set, or of a list that is newer than the set; `link`: until this is up. Where the changes of the set are remembered, it
+    /// may begin at any of them.
+    pub(crate) fn begin(
+        &self,
+        kept: Kept,
+        request: &ResourceRequest,
+        link: Option<watch::Receiver<bool>>,
+    ) -> Result<Response<Body>, Failure> {
         let options = &request.options;
         let from_start = options.send_initial_events || matches!(options.resource_version.as_str(), "" | "0");
-        if !from_start && kept.head.resource_version != options.resource_version {
-            // What was deleted since then is not known: the client lists again.
-            return Err(Failure {
-                code: StatusCode::GONE,
-                reason: "Expired",
-                message: "too old resource version".into(),
-                retry_after: None,
-            });
-        }
+        let version = if from_start { &kept.head.resource_version } else { &options.resource_version };
+        let (version, remembered) = (version.clone(), version.parse().ok());
+        let remembered = remembered.and_then(|version| self.cache.watchers.subscribe_after(&kept.set, version));
+        let (kept, version, earlier, changes) = match remembered {
+            Some((earlier, changes)) => (kept, version, earlier, changes),
+            None => {
+                let changes = self.cache.watchers.subscribe(&kept.set);
+                // As it is now that no change can be missed.
+                let Some(kept) = self.load(&kept.set, kept.media, request, kept.selection)? else { return Err(expired()) };
+                if !from_start && kept.head.resource_version != options.resource_version {
+                    // What was deleted since then is not known: the client lists again.
+                    return Err(expired());
+                }
+                let version = kept.head.resource_version.clone();
+                (kept, version, Vec::new(), changes)
+            }
+        };
         let encoding = kept.media.encoding;
         let failed = |e: &dyn std::error::Error| Failure::unavailable(format!("what was kept cannot be read: {e}"));
-        let mark = |ends| bookmark(&kept.list, &kept.head.resource_version, ends);
         let mut first = Vec::new();
         if from_start {
             for (i, (_, object)) in kept.listing.items.iter().enumerate() {
@@ -61,7 +78,7 @@ impl Local {
                 first.push(event::encode(EventKind::Added, &object, encoding).map_err(|e| failed(&e))?);
             }
             if options.send_initial_events {
-                first.push(mark(true).map_err(|e| failed(&e))?);
+                first.push(bookmark(&kept.list, &version, true).map_err(|e| failed(&e))?);
             }
         } else {
             // The version of the list does not say which changes that were made here the client has seen.
@@ -71,16 +88,19 @@ impl Local {
                 }
             }
         }
-        let bookmark = options.allow_watch_bookmarks.then(|| mark(false)).transpose().map_err(|e| failed(&e))?;
-        let watching = Watching {
+        let mut watching = Watching {
             cache: self.cache.clone(),
             media: kept.media,
-            namespace: request.namespace.clone(),
+            selection: kept.selection,
+            list: kept.list,
+            bookmarks: options.allow_watch_bookmarks,
             changes,
             link,
-            bookmark,
+            begun: version.parse().ok(),
+            version,
             lasts: options.timeout_seconds.map_or(LONGEST, Duration::from_secs),
         };
+        first.extend(earlier.iter().filter_map(|change| watching.frame(change)));
         let (send, receive) = mpsc::channel(BEHIND);
         tokio::spawn(watching.run(first, send));
         let frames = futures_util::stream::unfold(receive, |mut receive| async {
@@ -96,13 +116,24 @@ impl Local {
     }
 }
 
+fn expired() -> Failure {
+    Failure { code: StatusCode::GONE, reason: "Expired", message: "too old resource version".into(), retry_after: None }
+}
+
 struct Watching {
     cache: Arc<Cache>,
     media: MediaType,
-    namespace: String,
+    selection: Selection,
+    list: ListHead,
+    /// Whether the client wants them.
+    bookmarks: bool,
     changes: broadcast::Receiver<Changed>,
-    link: watch::Receiver<bool>,
-    bookmark: Option<Bytes>,
+    /// The watch ends when this is up.
+    link: Option<watch::Receiver<bool>>,
+    /// The client has seen everything up to this resource version before.
+    begun: Option<u64>,
+    /// And by now up to this one.
+    version: String,
     lasts: Duration,
 }
 
@@ -115,32 +146,27 @@ impl Watching {
         }
         let end = sleep(self.lasts);
         let mut bookmarks = interval_at(Instant::now() + BOOKMARKS, BOOKMARKS);
-        let mut link = self.link.clone();
+        let mut link = self.link.take();
         tokio::pin!(end);
         loop {
             let mut mark = None;
             let frame = tokio::select! {
                 () = &mut end => return,
                 () = send.closed() => return,
-                _ = link.wait_for(|up| *up) => break,
-                _ = bookmarks.tick() => match &self.bookmark {
-                    Some(bookmark) => bookmark.clone(),
-                    None => continue,
-                },
-                // Who is too far behind begins again.
+                () = is_up(&mut link) => break,
+                _ = bookmarks.tick() => self.bookmark(),
+                // Who is too far behind goes on where it was, or lists again.
                 change = self.changes.recv() => match change {
-                    Ok(change) => match self.frame(&change) {
-                        Some(frame) => {
-                            // The object has the version of its last change in the cloud, which is before that of the list.
-                            mark = self.bookmark.clone().filter(|_| change.version.is_none());
-                            frame
-                        }
-                        None => continue,
-                    },
+                    Ok(change) => {
+                        let frame = self.frame(&change);
+                        // The object has the version of its last change in the cloud, which is before that of the list.
+                        mark = if change.version.is_none() && frame.is_some() { self.bookmark() } else { None };
+                        frame
+                    }
                     Err(_) => return,
                 },
             };
-            for frame in std::iter::once(frame).chain(mark) {
+            for frame in frame.into_iter().chain(mark) {
                 if send.send(frame).await.is_err() {
                     return;
                 }
@@ -151,9 +177,29 @@ impl Watching {
         sleep(between(Duration::ZERO, within)).await;
     }
 
-    fn frame(&self, change: &Changed) -> Option<Bytes> {
-        let object = crate::object::Object::read(change.object.clone(), self.media.encoding).ok()?;
-        let wanted = self.namespace.is_empty() || object.meta.namespace == self.namespace;
-        wanted.then(|| event::encode(change.kind, &change.object, self.media.encoding).ok()).flatten()
+    /// What the client gets of a change.
+    fn frame(&mut self, change: &Changed) -> Option<Bytes> {
+        if let Some(version) = change.version {
+            if self.begun.is_some_and(|begun| version <= begun) {
+                return None;
+            }
+            self.version = version.to_string();
+        }
+        if change.kind == EventKind::Bookmark {
+            return self.bookmark();
+        }
+        let kind = self.selection.event(change, self.media.encoding)?;
+        event::encode(kind, &change.object, self.media.encoding).ok()
+    }
+
+    fn bookmark(&self) -> Option<Bytes> {
+        self.bookmarks.then(|| bookmark(&self.list, &self.version, false).ok()).flatten()
+    }
+}
+
+async fn is_up(link: &mut Option<watch::Receiver<bool>>) {
+    match link {
+        Some(link) => drop(link.wait_for(|up| *up).await),
+        None => std::future::pending().await,
     }
 }

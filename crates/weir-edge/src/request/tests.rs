@@ -88,3 +88,19 @@ fn options_are_read_from_queries() {
     assert_eq!(r.options, wanted);
     assert_eq!((field_value("a=b,spec.nodeName==e", "spec.nodeName"), field_value("a!=b", "a")), (Some("e"), None));
 }
+
+#[test]
+fn resources_are_read_as_flags_spell_them() {
+    for (text, wanted) in [
+        ("v1/services", Some("services.v1")),
+        ("discovery.k8s.io/v1/endpointslices", Some("endpointslices.v1.discovery.k8s.io")),
+        ("services", None),
+        ("/v1/services", None),
+        ("v1/", None),
+        ("services/v1", None),
+        ("a/b/c/d", None),
+        ("apps/v1/Deployments", None),
+    ] {
+        assert_eq!(GroupVersionResource::read(text).map(|resource| resource.to_string()).as_deref(), wanted, "{text}");
+    }
+}

@@ -90,6 +90,7 @@ impl Rig {
             filters: weir_edge::filters::context::Settings::default(),
             pool: None,
             advertise: None,
+            pool_scope_resources: Vec::new(),
         };
         (self.change)(&mut options);
         let runtime = runtime();

@@ -5,4 +5,5 @@
 mod healing;
 mod hub;
 mod links;
+mod sharing;
 mod upstream;

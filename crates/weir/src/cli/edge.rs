@@ -31,6 +31,7 @@ use weir_edge::{
     health::Thresholds,
     outbox as edge_outbox,
     remote::{Balance, Timeouts},
+    request::GroupVersionResource,
     run::{Options, Secure},
     settings,
 };
@@ -132,6 +133,9 @@ struct HubArgs {
     /// Most connections of clients at a time
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = connections)]
     max_connections: usize,
+    /// Kinds that all clients read as a whole: there is one list and one watch of them, whatever the number of clients. Empty: none
+    #[arg(long, value_name = "LIST", default_value = "v1/services,discovery.k8s.io/v1/endpointslices", value_parser = pool_scope)]
+    pool_scope_resources: PoolScope,
     /// How long watches go on in the old process after a new one has taken over (SIGUSR2)
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = duration)]
     drain_time: Duration,
@@ -212,6 +216,7 @@ fn run_hub(args: HubArgs) -> Result<ExitCode> {
         filters: args.filters.settings(),
         advertise: args.filters.advertised(args.bind_proxy_address),
         pool: args.filters.nodepool_name,
+        pool_scope_resources: args.pool_scope_resources.0,
     };
     let serving = serve::serve(options, config, args.drain_time);
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(serving)
@@ -244,6 +249,17 @@ fn name(text: &str, of: &str) -> Result<String, String> {
         true => Ok(text.to_string()),
         false => Err(format!("expected the name of {of}: lower-case letters, digits, '-' and '.'")),
     }
+}
+
+#[derive(Clone, Debug)]
+struct PoolScope(Vec<GroupVersionResource>);
+
+fn pool_scope(text: &str) -> Result<PoolScope, String> {
+    let read = |part: &str| {
+        let wrong = || format!("{part:?}: expected VERSION/RESOURCE or GROUP/VERSION/RESOURCE, as in discovery.k8s.io/v1/endpointslices");
+        GroupVersionResource::read(part).ok_or_else(wrong)
+    };
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(read).collect::<Result<_, _>>().map(PoolScope)
 }
 
 pub(super) fn connections(text: &str) -> Result<usize, String> {

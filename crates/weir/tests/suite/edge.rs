@@ -161,7 +161,11 @@ fn bad_settings_are_refused_in_one_line() {
     let missing = folder.path().join("none.pem");
     let base = ["edge", "--server-addr", "https://127.0.0.1:1", "--node-name", "n"];
     let port = ["--proxy-port", "0", "--disk-cache-path", folder.path().to_str().unwrap()];
-    let table: [(&[&str], &str); 6] = [
+    let table: [(&[&str], &str); 7] = [
+        (
+            &[&base[..], &["--pool-scope-resources", "v1/services,nodes"]].concat(),
+            "\"nodes\": expected VERSION/RESOURCE or GROUP/VERSION/RESOURCE",
+        ),
         (&[&base[..], &["--review-cache-ttl", "abc"]].concat(), "write it as 30s, 1m30s or 500ms"),
         (&[&base[..], &["--review-cache-ttl", "25h"]].concat(), "write at most 24h"),
         (&["edge", "--node-name", "n", "--server-addr", "http://127.0.0.1:1"], "expected https://HOST or https://HOST:PORT"),

@@ -1,6 +1,7 @@
 //! Lists and watches as a client with filters gets them, whatever becomes of the context.
 use super::{object, request};
 use crate::{
+    access::Access,
     asked::Asked,
     body::{Body, BodyError, full, streamed},
     cache::{Cache, Limits},
@@ -78,7 +79,8 @@ impl Node {
         let outbox = Arc::new(Outbox::open(&store, outbox::Limits::default()));
         let cache = Cache::new("system:node:node1", store, Limits::default(), tokio::runtime::Handle::current());
         let filters = Filters::new(context, cache.newest());
-        Node { filters, local: Local { cache, outbox }, _folder: folder }
+        let access = Arc::new(Access::open(&cache.store));
+        Node { filters, local: Local { access, cache, outbox }, _folder: folder }
     }
 
     /// An answer of the API server, kept and then filtered, as the hub does it.
