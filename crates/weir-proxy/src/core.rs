@@ -12,9 +12,6 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// Free buffers that a worker keeps.
 const KEEP: usize = 256;
 
-/// Where the two digits of each byte stand in a UUID's text.
-const UUID_BYTES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
-
 pub struct Core {
     /// The number of the worker.
     pub index: usize,
@@ -65,13 +62,26 @@ impl Core {
     /// A random UUID as text.
     pub fn uuid(&self) -> [u8; 36] {
         let bits = (u128::from(self.random()) << 64 | u128::from(self.random())) & !(0xf << 76) & !(3 << 62) | 4 << 76 | 2 << 62;
+        let [a, b, c, d] = [96, 64, 32, 0].map(|shift| hex((bits >> shift) as u32));
         let mut out = [b'-'; 36];
-        for (b, at) in bits.to_be_bytes().into_iter().zip(UUID_BYTES) {
-            out[at] = b"0123456789abcdef"[usize::from(b >> 4)];
-            out[at + 1] = b"0123456789abcdef"[usize::from(b & 15)];
-        }
+        out[..8].copy_from_slice(&a);
+        out[9..13].copy_from_slice(&b[..4]);
+        out[14..18].copy_from_slice(&b[4..]);
+        out[19..23].copy_from_slice(&c[..4]);
+        out[24..28].copy_from_slice(&c[4..]);
+        out[28..].copy_from_slice(&d);
         out
     }
+}
+
+/// The eight digits of a number, all at once: each gets a byte, and those above 9 are moved on to the letters.
+fn hex(number: u32) -> [u8; 8] {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let halves = (u64::from(number) | u64::from(number) << 16) & 0x0000_ffff_0000_ffff;
+    let bytes = (halves | halves << 8) & 0x00ff_00ff_00ff_00ff;
+    let digits = (bytes | bytes << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    let letters = ((digits + ONES * 6) >> 4) & ONES;
+    (digits + ONES * u64::from(b'0') + letters * u64::from(b'a' - b'0' - 10)).to_be_bytes()
 }
 
 /// The wall clock's time `elapsed` before `wall`, in nanoseconds since 1970.
@@ -103,5 +113,19 @@ impl Random {
     /// Below `n`, which is not 0.
     pub fn below(&mut self, n: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_become_their_digits() {
+        let mut random = Random::new(7);
+        let some = std::iter::repeat_with(|| random.next() as u32).take(1000);
+        for number in [0, 9, 10, 0x0a9f_f90a, 0x1234_5678, 0x9abc_def0, u32::MAX].into_iter().chain(some) {
+            assert_eq!(hex(number), format!("{number:08x}").as_bytes());
+        }
     }
 }

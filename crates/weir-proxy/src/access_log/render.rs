@@ -49,7 +49,11 @@ impl Format {
                 }
                 Op::Operator(operator, max) => {
                     if operator.write(record, *max, out) == Wrote::Missing {
-                        out.extend_from_slice(missing);
+                        // Mostly a dash: cheaper than a copy.
+                        match missing {
+                            [one] => out.push(*one),
+                            _ => out.extend_from_slice(missing),
+                        }
                     }
                 }
             }
@@ -182,8 +186,9 @@ fn field(fields: Option<&dyn Fields>, request: Option<&dyn RequestView>, name: &
         }
         (_, None) => None,
     };
-    out.extend_from_slice(value.unwrap_or_default());
-    value.is_some()
+    let Some(value) = value else { return false };
+    out.extend_from_slice(value);
+    true
 }
 
 fn either(fields: Option<&dyn Fields>, request: Option<&dyn RequestView>, of: &Asked, out: &mut Vec<u8>) -> Wrote {
