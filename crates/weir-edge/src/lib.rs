@@ -16,6 +16,7 @@ pub mod connect;
 pub mod convert;
 pub mod credentials;
 pub mod drain;
+pub mod dummy;
 pub mod durable;
 pub mod event;
 pub mod filters;

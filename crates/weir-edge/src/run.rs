@@ -9,6 +9,7 @@ use crate::{
         self_signed::SelfSignedError,
     },
     credentials::{Credentials, Files},
+    dummy::{Interface, InterfaceError},
     filters::{
         Filters,
         context::{self, Context},
@@ -68,6 +69,8 @@ pub struct Options {
     pub tunnel: Option<agent::Options>,
     /// The port with TLS.
     pub secure: Option<Secure>,
+    /// An interface on whose addresses it listens, too.
+    pub interface: Option<Interface>,
     /// The port without TLS; everyone who can open connections on it acts as the node.
     pub plain: Option<SocketAddr>,
     pub store: PathBuf,
@@ -112,6 +115,8 @@ pub enum StartError {
     #[error("cannot listen on {address}: {error}")]
     Listen { address: SocketAddr, error: io::Error },
     #[error(transparent)]
+    Interface(#[from] InterfaceError),
+    #[error(transparent)]
     Serving(#[from] ServingError),
     #[error(transparent)]
     SelfSigned(#[from] SelfSignedError),
@@ -120,6 +125,9 @@ pub enum StartError {
     #[error("cannot start: {0}")]
     Io(#[from] io::Error),
 }
+
+/// As YurtHub does.
+const LOOK_AT_INTERFACE: Duration = Duration::from_secs(60);
 
 /// For requests of the hub for its own certificates.
 const API_TIMEOUT: Duration = Duration::from_secs(10);
@@ -206,7 +214,17 @@ impl Running {
             let listener = running.bind("https", secure.address, &mut inherited).await?;
             let port = listener.local_addr().map_err(|error| StartError::Listen { address: secure.address, error })?.port();
             hub.filters.update(|context| context.hub = options.advertise.map(|ip| SocketAddr::new(ip, port)));
-            running.listen(listener, Some(Arc::new(serving)), &connections);
+            let serving = Arc::new(serving);
+            running.listen(listener, Some(serving.clone()), &connections);
+            if let Some(interface) = &options.interface {
+                ensure(interface).await?;
+                for ip in &interface.addresses {
+                    let listener = running.bind("https", SocketAddr::new(*ip, port), &mut inherited).await?;
+                    running.listen(listener, Some(serving.clone()), &connections);
+                }
+                let (interface, outbox) = (interface.clone(), hub.writes.outbox.clone());
+                running.tasks.spawn(async move { keep_interface(&interface, |text| outbox.notice(text)).await });
+            }
         }
         if let Some(address) = options.plain {
             let listener = running.bind("http", address, &mut inherited).await?;
@@ -274,6 +292,22 @@ async fn keep_policy(cache: Arc<Cache>, mut settings: watch::Receiver<Settings>)
         let _ = spawn_blocking(move || cache.agents.sweep(SystemTime::now())).await;
         if let Ok(Err(_)) = timeout(SWEEP, settings.changed()).await {
             return;
+        }
+    }
+}
+
+/// Makes what is missing of an interface, on a thread where it may wait.
+async fn ensure(interface: &Interface) -> Result<(), InterfaceError> {
+    let interface = interface.clone();
+    spawn_blocking(move || interface.ensure()).await.unwrap_or(Ok(()))
+}
+
+/// Somebody may remove the interface or its addresses.
+async fn keep_interface(interface: &Interface, notice: impl Fn(String)) {
+    loop {
+        tokio::time::sleep(LOOK_AT_INTERFACE).await;
+        if let Err(e) = ensure(interface).await {
+            notice(format!("the dummy interface: {e}"));
         }
     }
 }

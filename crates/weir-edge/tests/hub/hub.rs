@@ -67,6 +67,7 @@ impl Rig {
             files: Files { certificate_authority: file("ca.crt"), client_certificate: file("node.pem"), client_key: None },
             certificates: Default::default(),
             tunnel: None,
+            interface: None,
             secure: None,
             plain: Some(([127, 0, 0, 1], 0).into()),
             store: file("store"),

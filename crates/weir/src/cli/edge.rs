@@ -6,6 +6,7 @@ mod config;
 mod convert;
 mod filters;
 mod identity;
+mod interface;
 mod outbox;
 mod place;
 mod serve;
@@ -92,6 +93,8 @@ struct HubArgs {
     identity: Identity,
     #[command(flatten)]
     tunnel: tunnel::TunnelArgs,
+    #[command(flatten)]
+    interface: interface::InterfaceArgs,
     /// The address of the ports for clients
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     bind_proxy_address: IpAddr,
@@ -169,8 +172,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
 fn run_hub(args: HubArgs) -> Result<ExitCode> {
     let node_name = args.node_name.context("--node-name is missing")?;
-    let tls = args.proxy_secure_port.is_some() || args.proxy_port.is_none() || args.identity.asks_for_tls();
-    let (files, certificates, pairs) = args.identity.options(&node_name, args.bind_proxy_address, tls)?;
+    let tls = args.proxy_secure_port.is_some() || args.interface.is_enabled() || args.proxy_port.is_none() || args.identity.asks_for_tls();
+    let interface = args.interface.interface()?;
+    let of_interface = interface.as_ref().map_or(&[][..], |interface| &interface.addresses);
+    let (files, certificates, pairs) = args.identity.options(&node_name, &[&[args.bind_proxy_address], of_interface].concat(), tls)?;
     let heartbeat_timeout = Duration::from_secs(args.heartbeat_timeout_seconds);
     let at = |port| SocketAddr::new(args.bind_proxy_address, port);
     let secure = tls.then(|| Secure { address: at(args.proxy_secure_port.unwrap_or(SECURE_PORT)), certificates: pairs });
@@ -190,6 +195,7 @@ fn run_hub(args: HubArgs) -> Result<ExitCode> {
         files,
         certificates,
         secure,
+        interface: interface.clone(),
         plain: args.proxy_port.map(at),
         key: args.place.make_key()?,
         admin_socket: args.place.admin_socket(),
@@ -214,7 +220,7 @@ fn run_hub(args: HubArgs) -> Result<ExitCode> {
         settings,
         yurt_hub_cfg: args.yurt_hub_cfg.then_some(args.namespace),
         filters: args.filters.settings(),
-        advertise: args.filters.advertised(args.bind_proxy_address),
+        advertise: args.filters.advertised(of_interface.first().copied().unwrap_or(args.bind_proxy_address)),
         pool: args.filters.nodepool_name,
         pool_scope_resources: args.pool_scope_resources.0,
     };

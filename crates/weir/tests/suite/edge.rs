@@ -12,6 +12,7 @@ mod certificates;
 mod convert;
 mod hub;
 mod inspect;
+mod interface;
 mod operate;
 mod policy;
 mod servers;

@@ -109,7 +109,7 @@ impl Identity {
     }
 
     /// Where the certificates are, what the hub does for them, and what its clients see.
-    pub fn options(&self, node_name: &str, address: IpAddr, tls: bool) -> Result<(Files, manager::Options, Vec<KeyPairFiles>)> {
+    pub fn options(&self, node_name: &str, addresses: &[IpAddr], tls: bool) -> Result<(Files, manager::Options, Vec<KeyPairFiles>)> {
         let bootstrap = self.bootstrap()?;
         let own_authority = self.cert_dir.join("ca.crt");
         let mut options = manager::Options { folder: self.cert_dir.clone(), ..manager::Options::default() };
@@ -133,7 +133,7 @@ impl Identity {
             (Some(certificate), Some(key)) => pairs.push(KeyPairFiles { certificate: certificate.clone(), key: key.clone() }),
             _ if tls => {
                 let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1", node_name].map(String::from).to_vec();
-                names.extend(Some(address).filter(|address| !address.is_unspecified()).map(|address| address.to_string()));
+                names.extend(addresses.iter().filter(|address| !address.is_unspecified()).map(IpAddr::to_string));
                 names.extend(self.tls_san.iter().cloned());
                 names.sort();
                 names.dedup();

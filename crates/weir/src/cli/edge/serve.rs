@@ -9,6 +9,7 @@ use tokio::{
 };
 use weir_config::text::counted;
 use weir_edge::{
+    dummy::Interface,
     handover::{HandoverError, Predecessor, Sockets, Successor},
     run::{Options, Running},
     settings,
@@ -67,7 +68,10 @@ pub async fn serve(mut options: Options, mut config: Option<Config>, drain_time:
         }
         let successor = loop {
             match follow(&running, &mut config, &mut signals).await {
-                Wanted::End => return Ok(ExitCode::SUCCESS),
+                Wanted::End => {
+                    remove(options.interface.take()).await;
+                    return Ok(ExitCode::SUCCESS);
+                }
                 Wanted::HandOver => match successor().await {
                     Ok(successor) => break successor,
                     Err(e) => eprintln!("warning: {e}; this process goes on"),
@@ -90,6 +94,14 @@ pub async fn serve(mut options: Options, mut config: Option<Config>, drain_time:
                 inherited = sockets;
             }
         }
+    }
+}
+
+/// A hub that is stopped leaves no address behind at which nobody answers.
+async fn remove(interface: Option<Interface>) {
+    let Some(interface) = interface else { return };
+    if let Ok(Err(e)) = tokio::task::spawn_blocking(move || interface.remove()).await {
+        eprintln!("warning: {e}");
     }
 }
 
