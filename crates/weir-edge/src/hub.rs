@@ -8,7 +8,7 @@ use crate::{
     drain::Drain,
     filters::Filters,
     local::Local,
-    remote::{Remote, RemoteError},
+    remote::{FromServer, Remote, RemoteError},
     replay::Replay,
     replies::Key,
     request::{RequestInfo, ResourceRequest, Verb},
@@ -55,8 +55,9 @@ impl Hub {
         let subject = Subject::of(request.method(), &info);
         let response = self.respond(&peer, &info, request).await;
         let watch = matches!(&info, RequestInfo::Resource(resource) if resource.verb == Verb::Watch);
+        let passes = response.extensions().get::<FromServer>().is_some();
         let response = self.requests.count(subject, response);
-        if watch { response.map(|body| self.drain.bound(body)) } else { response }
+        if watch { response.map(|body| self.drain.bound(body, passes)) } else { response }
     }
 
     async fn respond(&self, peer: &Peer, info: &RequestInfo, request: Request<Incoming>) -> Response<Body> {

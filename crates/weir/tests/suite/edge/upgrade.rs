@@ -97,12 +97,24 @@ fn watches_go_on_when_a_new_process_takes_over() {
     });
     assert_eq!(edge.kept(MAPS, JSON).status, 200);
 
+    // A watch of a shared kind is the hub's own.
+    let services = "/api/v1/namespaces/default/services";
+    let shared = eventually("a watch of a shared kind", || {
+        let mut connection = edge.open();
+        let path = format!("{services}?watch=1&resourceVersion=0");
+        connection.send(format!("GET {path} HTTP/1.1\r\nhost: hub\r\naccept: application/json\r\n\r\n")).unwrap();
+        let head = connection.head().unwrap();
+        (head.status == 200 && head.header("weir-cache").is_some()).then_some(connection)
+    });
     real();
     signal(edge.id(), "USR2");
     let line = edge.says("has taken over from process");
     let successor = Successor(line.split(' ').nth(1).unwrap().parse().unwrap());
     assert!(line.ends_with(&format!("from process {}", edge.id())), "{line}");
     all_bring("late");
+    // It has ended, and its client goes on in the new process.
+    let mut shared = shared;
+    while shared.chunk().unwrap().is_some() {}
     // A connection that nobody used is closed; new ones are the new process's, which goes on with what was kept.
     assert!(idle.is_closed());
     edge.kept(MAPS, JSON);
