@@ -14,6 +14,7 @@ use registry::Slots;
 use crate::{breaker::Breakers, outlier::Outliers};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use std::{
+    ops::Deref,
     sync::{
         Arc, Mutex, Weak,
         atomic::{AtomicU64, Ordering},
@@ -74,16 +75,32 @@ pub struct ClusterRt {
     pub config: Arc<Cluster>,
     /// Resolved addresses; replaced as DNS or the configuration changes. May be empty: 503 with the flag `UH`.
     pub endpoints: ArcSwap<EndpointSet>,
-    /// `None` for plain text. Kept as it is as long as neither its options nor its secrets change.
-    pub tls: Option<Arc<tls::Client>>,
     /// Kept over all versions of a cluster.
     pub breakers: Arc<Breakers>,
-    /// Kept likewise; `None` as long as no version has outlier detection.
+    /// Read as fields of the cluster; `None` for one that has none of them.
+    options: Option<Box<ClusterOptions>>,
+}
+
+/// What a cluster may have beside its endpoints.
+#[derive(Default)]
+pub struct ClusterOptions {
+    /// `None` for plain text. Kept as it is as long as neither its options nor its secrets change.
+    pub tls: Option<Arc<tls::Client>>,
+    /// Kept over all versions of a cluster; `None` as long as no version has outlier detection.
     pub outliers: Option<Arc<Outliers>>,
     /// Of a cluster whose endpoints the request names; its `endpoints` are empty.
     pub forward: Option<Arc<ForwardProxy>>,
     /// Of a cluster that was published without addresses for its names.
     pub warming: Option<watch::Receiver<Resolved>>,
+}
+
+impl Deref for ClusterRt {
+    type Target = ClusterOptions;
+
+    fn deref(&self) -> &ClusterOptions {
+        static NONE: ClusterOptions = ClusterOptions { tls: None, outliers: None, forward: None, warming: None };
+        self.options.as_deref().unwrap_or(&NONE)
+    }
 }
 
 /// How far the names of a cluster have been resolved for the first time.
@@ -97,6 +114,11 @@ pub enum Resolved {
 }
 
 impl ClusterRt {
+    pub fn new(config: Arc<Cluster>, endpoints: EndpointSet, breakers: Arc<Breakers>, options: ClusterOptions) -> ClusterRt {
+        let ClusterOptions { tls, outliers, forward, warming } = &options;
+        let any = tls.is_some() || outliers.is_some() || forward.is_some() || warming.is_some();
+        ClusterRt { config, endpoints: ArcSwap::from_pointee(endpoints), breakers, options: any.then(|| Box::new(options)) }
+    }
     /// Waits until a new cluster has an address, or no name has any, or it takes too long. Without effect for other clusters.
     pub async fn warmed(&self) {
         if let Some(warming) = &self.warming {
@@ -109,5 +131,17 @@ impl ClusterRt {
         let limits = self.config.response_limits;
         let head = parse::Limits { bytes: limits.max_response_headers_bytes as usize, fields: limits.max_headers_count as usize };
         ResponseLimits { head, interim: limits.max_interim_responses }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// There are as many of these as there are clusters: what few of them have is boxed.
+    #[test]
+    fn clusters_are_small() {
+        let sizes = [size_of::<ClusterRt>(), size_of::<ClusterSlot>(), size_of::<Breakers>(), size_of::<EndpointRt>()];
+        assert!(sizes.iter().zip([32, 48, 48, 80]).all(|(size, most)| *size <= most), "{sizes:?}");
     }
 }

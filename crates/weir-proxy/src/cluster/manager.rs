@@ -1,11 +1,10 @@
 //! Clusters at configuration time: what changed is built anew and published at once; what is broken is refused alone.
-use super::{ClusterRegistry, ClusterRt, ClusterSlot, EndpointSet, ForwardProxy, Resolved, discovery, discovery::Follower};
+use super::{ClusterOptions, ClusterRegistry, ClusterRt, ClusterSlot, EndpointSet, ForwardProxy, Resolved, discovery, discovery::Follower};
 use crate::{
     breaker::{Breakers, UpstreamConnections},
     secrets::Secrets,
     verdict::Verdicts,
 };
-use arc_swap::ArcSwap;
 use hashbrown::HashTable;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -228,15 +227,14 @@ impl Manager {
         }
         let (resolved, resolving) = watch::channel(Resolved::No);
         let warming = (named.is_some() && set.endpoints.is_empty()).then_some(resolving);
-        let rt = Arc::new(ClusterRt {
-            config: cluster.clone(),
-            endpoints: ArcSwap::from_pointee(set),
+        let breakers = before.as_ref().map_or_else(|| Arc::new(Breakers::new(self.connections.clone())), |b| b.breakers.clone());
+        let options = ClusterOptions {
             tls,
-            breakers: before.as_ref().map_or_else(|| Arc::new(Breakers::new(self.connections.clone())), |b| b.breakers.clone()),
             outliers: before.and_then(|b| b.outliers.clone()).or_else(|| cluster.outlier_detection.as_ref().map(|_| Arc::default())),
             forward: matches!(cluster.discovery, Discovery::DynamicForwardProxy { .. }).then(|| self.forward.clone()),
             warming: warming.clone(),
-        });
+        };
+        let rt = Arc::new(ClusterRt::new(cluster.clone(), set, breakers, options));
         slot.publish(Some(rt.clone()));
         let follower = named.map(|assignment| {
             let following = discovery::Following {

@@ -1,9 +1,8 @@
 //! The plugins of a configuration, tried without a gateway around them (`weir check`).
 use super::{Manager, ManagerOptions};
 use crate::breaker::Breakers;
-use crate::cluster::{ClusterRegistry, ClusterRt};
+use crate::cluster::{ClusterOptions, ClusterRegistry, ClusterRt, EndpointSet};
 use crate::verdict::state_of;
-use arc_swap::ArcSwap;
 use std::{path::PathBuf, sync::Arc};
 use tokio::runtime::Handle;
 use weir_config::{
@@ -20,15 +19,8 @@ pub async fn check(config: &Config, cache_dir: Option<PathBuf>) -> std::io::Resu
     let mut slots = Vec::with_capacity(config.clusters.len());
     for (name, cluster) in &config.clusters {
         // Plugins only ask whether the cluster exists.
-        let rt = ClusterRt {
-            config: cluster.clone(),
-            endpoints: ArcSwap::default(),
-            tls: None,
-            breakers: Arc::new(Breakers::default()),
-            outliers: None,
-            forward: None,
-            warming: None,
-        };
+        let breakers = Arc::new(Breakers::default());
+        let rt = ClusterRt::new(cluster.clone(), EndpointSet::default(), breakers, ClusterOptions::default());
         let slot = clusters.slot(name);
         slot.publish(Some(Arc::new(rt)));
         slots.push(slot);

@@ -3,9 +3,8 @@
 use super::{UpstreamError, WorkerCluster, clusters::WorkerClusters};
 use crate::{
     breaker::Breakers,
-    cluster::{ClusterRt, ClusterSlot, EndpointSet},
+    cluster::{ClusterOptions, ClusterRt, ClusterSlot, EndpointSet},
 };
-use arc_swap::ArcSwap;
 use std::{
     cell::RefCell,
     collections::HashMap,
@@ -75,15 +74,9 @@ pub fn cluster(tls: bool, breakers: Breakers) -> Result<ClusterRt, UpstreamError
     let mut config = Cluster::new(DIRECT.into(), Discovery::Static(Arc::new(assignment)));
     config.protocol = UpstreamProtocol::Auto;
     let tls = tls.then(|| tls::Client::new(tls::ClientOptions::system())).transpose();
-    Ok(ClusterRt {
-        config: Arc::new(config),
-        endpoints: ArcSwap::from_pointee(EndpointSet::default()),
-        tls: tls.map_err(|e| UpstreamError::Tls(std::io::Error::other(e)))?.map(Arc::new),
-        breakers: Arc::new(breakers),
-        outliers: None,
-        forward: None,
-        warming: None,
-    })
+    let tls = tls.map_err(|e| UpstreamError::Tls(std::io::Error::other(e)))?.map(Arc::new);
+    let options = ClusterOptions { tls, ..ClusterOptions::default() };
+    Ok(ClusterRt::new(Arc::new(config), EndpointSet::default(), Arc::new(breakers), options))
 }
 
 fn worker_cluster(w: &WorkerClusters, tls: bool) -> Result<Rc<WorkerCluster>, UpstreamError> {
