@@ -1,5 +1,6 @@
 //! One request: who asks, for what, and whether the API server or the cache answers.
 use crate::{
+    access_log::{AccessLog, Line},
     asked::Asked,
     body::{Body, NotWhole, empty, full, streamed, whole},
     cache::Cache,
@@ -7,12 +8,14 @@ use crate::{
     certificate::validity::seconds,
     drain::Drain,
     filters::Filters,
+    in_flight::{Client, InFlight},
     local::Local,
     remote::{FromServer, Remote, RemoteError},
     replay::Replay,
     replies::Key,
     request::{RequestInfo, ResourceRequest, Verb},
     requests::{Requests, Subject},
+    served::Served,
     settings::{AGENT, Settings},
     share::Share,
     status::Failure,
@@ -41,6 +44,8 @@ pub struct Hub {
     pub writes: Writes,
     pub replay: Arc<Replay>,
     pub requests: Requests,
+    pub in_flight: Arc<InFlight>,
+    pub access_log: Option<Arc<AccessLog>>,
     pub drain: Arc<Drain>,
     /// Those that change while the hub runs.
     pub settings: watch::Sender<Settings>,
@@ -53,23 +58,34 @@ impl Hub {
     pub async fn serve(self: Arc<Hub>, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
         let info = RequestInfo::read(request.method(), request.uri().path(), request.uri().query());
         let subject = Subject::of(request.method(), &info);
-        let response = self.respond(&peer, &info, request).await;
+        let line = self.access_log.clone().map(|log| (Line::of(&request, &info), log));
         let watch = matches!(&info, RequestInfo::Resource(resource) if resource.verb == Verb::Watch);
-        let passes = response.extensions().get::<FromServer>().is_some();
+        // What may last is not counted once it has begun.
+        let lasts = watch || request.headers().contains_key(header::UPGRADE);
+        let at = Moment { now: seconds(SystemTime::now()), link: self.remote.is_up() };
+        let caller = Caller::of(&peer, request.headers(), &self.node, at);
+        let (response, permit) = match &caller {
+            Err(e) => (Failure::unauthorized(e.to_string()).into_response(), None),
+            Ok(caller) => match self.in_flight.acquire(Client::of(caller, self.cache.user(caller), request.headers())).await {
+                Err(busy) => (Failure::too_many_requests(busy.to_string()).into_response(), None),
+                Ok(permit) => (self.respond(caller, &info, request).await, (!lasts).then_some(permit)),
+            },
+        };
+        let line = line.map(|(mut line, log)| {
+            line.answered(caller.ok().and_then(|caller| self.cache.user(&caller)), &response);
+            (line, log)
+        });
         let response = self.requests.count(subject, response);
-        if watch { response.map(|body| self.drain.bound(body, passes)) } else { response }
+        let passes = response.extensions().get::<FromServer>().is_some();
+        let response = if watch { response.map(|body| self.drain.bound(body, passes)) } else { response };
+        Served::response(response, permit, line)
     }
 
-    async fn respond(&self, peer: &Peer, info: &RequestInfo, request: Request<Incoming>) -> Response<Body> {
-        let at = Moment { now: seconds(SystemTime::now()), link: self.remote.is_up() };
-        let caller = match Caller::of(peer, request.headers(), &self.node, at) {
-            Ok(caller) => caller,
-            Err(e) => return Failure::unauthorized(e.to_string()).into_response(),
-        };
+    async fn respond(&self, caller: &Caller, info: &RequestInfo, request: Request<Incoming>) -> Response<Body> {
         if request.headers().contains_key(header::UPGRADE) {
-            return self.upgrade(&caller, request).await;
+            return self.upgrade(caller, request).await;
         }
-        let asked = Asked::of(&caller, &request);
+        let asked = Asked::of(caller, &request);
         let (parts, body) = request.into_parts();
         let response = match Write::of(&asked, &self.writes.node, info, &parts) {
             Some(write) => self.write(write, &asked, info, parts, body).await,

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod access_log;
 pub mod admin;
 pub mod api;
 pub mod asked;
@@ -27,6 +28,7 @@ pub mod handover;
 mod heal;
 pub mod health;
 pub mod hub;
+pub mod in_flight;
 pub mod inspect;
 pub mod json;
 pub mod key_file;
@@ -50,6 +52,7 @@ pub mod requests;
 pub mod run;
 pub mod schema;
 pub mod selector;
+mod served;
 pub mod serving;
 pub mod settings;
 pub mod share;

@@ -49,6 +49,8 @@ pub enum Source {
     Remote,
     /// What was kept of its answers.
     Cache,
+    /// The hub took a write that it sends later.
+    Outbox,
     /// The hub itself.
     Local,
 }
@@ -58,15 +60,17 @@ impl Source {
         match self {
             Source::Remote => "remote",
             Source::Cache => "cache",
+            Source::Outbox => "outbox",
             Source::Local => "local",
         }
     }
 
-    fn of<B>(response: &Response<B>) -> Source {
-        let kept = || response.headers().get(CACHE).is_some_and(|value| value.as_bytes().starts_with(b"hit"));
+    pub fn of<B>(response: &Response<B>) -> Source {
+        let says = |word: &[u8]| response.headers().get(CACHE).is_some_and(|value| value.as_bytes().starts_with(word));
         match response.extensions().get::<FromServer>() {
             Some(_) => Source::Remote,
-            None if kept() => Source::Cache,
+            None if says(b"hit") => Source::Cache,
+            None if says(b"queued") => Source::Outbox,
             None => Source::Local,
         }
     }
@@ -190,7 +194,7 @@ impl Requests {
 }
 
 /// `hit; age=12`.
-fn age(text: &str) -> Option<u64> {
+pub(crate) fn age(text: &str) -> Option<u64> {
     text.split_once("age=")?.1.parse().ok()
 }
 

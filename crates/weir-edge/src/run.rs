@@ -1,6 +1,7 @@
 //! Puts the parts of the hub together.
 use crate::{
     access::Access,
+    access_log::AccessLog,
     admin,
     api::Api,
     cache::{self, Cache, Limits, key::policy},
@@ -18,6 +19,7 @@ use crate::{
     heal::Heal,
     health::Thresholds,
     hub::Hub,
+    in_flight::{self, InFlight},
     key_file::Key,
     listen,
     local::Local,
@@ -89,6 +91,10 @@ pub struct Options {
     pub timeouts: Timeouts,
     pub thresholds: Thresholds,
     pub max_connections: usize,
+    /// Of each client.
+    pub in_flight: in_flight::Limits,
+    /// Where a line for each request is written.
+    pub access_log: Option<PathBuf>,
     /// What its file says.
     pub settings: settings::File,
     /// The namespace of OpenYurt's ConfigMap; `None`: it is not read.
@@ -112,6 +118,8 @@ pub struct Secure {
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    #[error("cannot write the access log {}: {error}", file.display())]
+    AccessLog { file: PathBuf, error: io::Error },
     #[error("cannot listen on {address}: {error}")]
     Listen { address: SocketAddr, error: io::Error },
     #[error(transparent)]
@@ -172,6 +180,9 @@ impl Running {
         let local = Local { access: Arc::new(Access::open(&cache.store)), cache: cache.clone(), outbox };
         let reflect = Reflect { cache: cache.clone(), remote: remote.clone() };
         let share = Share::new(options.pool_scope_resources, local.clone(), reflect.clone());
+        let access_log =
+            options.access_log.map(|file| AccessLog::open(file.clone()).map_err(|error| StartError::AccessLog { file, error }));
+        let access_log = access_log.transpose()?.map(Arc::new);
         let hub = Arc::new(Hub {
             node,
             remote: remote.clone(),
@@ -180,6 +191,8 @@ impl Running {
             writes,
             replay: replay.clone(),
             requests: Requests::default(),
+            in_flight: InFlight::new(options.in_flight),
+            access_log,
             drain: Arc::default(),
             settings: watch::Sender::new(settings),
             filters,

@@ -43,6 +43,10 @@ impl Failure {
         let message = format!("the body of the request is larger than {limit} bytes");
         Failure { code: StatusCode::PAYLOAD_TOO_LARGE, reason: "RequestEntityTooLarge", message, retry_after: None }
     }
+    /// Of one client.
+    pub fn too_many_requests(message: impl Into<String>) -> Failure {
+        Failure { code: StatusCode::TOO_MANY_REQUESTS, reason: "TooManyRequests", message: message.into(), retry_after: Some(1) }
+    }
     /// The link is down, and nothing that was kept answers it.
     pub fn unavailable(message: impl Into<String>) -> Failure {
         Failure { code: StatusCode::SERVICE_UNAVAILABLE, reason: "ServiceUnavailable", message: message.into(), retry_after: Some(5) }

@@ -1,5 +1,5 @@
 //! `/metrics`.
-use crate::{cache::head::seconds, hub::Hub, inspect};
+use crate::{cache::head::seconds, hub::Hub, in_flight::Count, inspect};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use weir_net::exposition::Exposition;
 
@@ -37,7 +37,11 @@ fn tunnel(hub: &Hub, out: &mut Exposition) {
 fn requests(hub: &Hub, out: &mut Exposition) {
     let counts = hub.requests.counts();
     let name = "weir_edge_requests_total";
-    out.described(name, "counter", "Requests by who answered them: the API server (remote), the cache or the hub itself (local).");
+    out.described(
+        name,
+        "counter",
+        "Requests by who answered them: the API server (remote), the cache, the outbox or the hub itself (local).",
+    );
     for (resource, kinds) in &counts {
         for (kind, n) in kinds {
             let code = kind.code.to_string();
@@ -62,6 +66,16 @@ fn requests(hub: &Hub, out: &mut Exposition) {
     out.described("weir_edge_cache_hit_age_seconds", "summary", "Age of answers from the cache.");
     out.sample("weir_edge_cache_hit_age_seconds_sum", [], age);
     out.sample("weir_edge_cache_hit_age_seconds_count", [], answers);
+    let counts = hub.in_flight.counts();
+    let mut family = |kind: &str, name: &str, help: &str, value: &dyn Fn(&Count) -> u64| {
+        out.described(name, kind, help);
+        counts.iter().for_each(|(client, count)| out.sample(name, [("client", *client)], value(count)));
+    };
+    family("gauge", "weir_edge_requests_in_flight", "Requests that are being answered, without watches.", &|count| count.in_flight as u64);
+    family("gauge", "weir_edge_requests_queued", "Requests that wait for others of their client.", &|count| count.queued as u64);
+    family("counter", "weir_edge_requests_rejected_total", "Requests of clients with too many at a time (429).", &|count| count.rejected);
+    let dropped = hub.access_log.as_ref().map_or(0, |log| log.dropped.load(Relaxed));
+    single(out, "counter", "weir_edge_access_log_dropped_total", "Lines of the access log that were not written.", dropped);
     single(out, "gauge", "weir_edge_watches", "Watches of clients that are open.", hub.requests.open_watches());
 }
 

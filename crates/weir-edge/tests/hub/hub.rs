@@ -1,6 +1,6 @@
 //! A hub in this process, and clients of it.
 use super::upstream::Upstream;
-use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use weir_edge::{
@@ -88,6 +88,8 @@ impl Rig {
                 ..Thresholds::default()
             },
             max_connections: 100,
+            in_flight: Default::default(),
+            access_log: None,
             filters: weir_edge::filters::context::Settings::default(),
             pool: None,
             advertise: None,
@@ -99,6 +101,11 @@ impl Rig {
         let running = eventually("the hub starts", || runtime.block_on(Running::start(options.clone(), Sockets::default())).ok());
         let address = running.listeners.iter().find(|(scheme, _)| *scheme == "http").unwrap().1;
         self.hub = Some(Started { address, hub: running.hub.clone(), running: Some(running), runtime: Some(runtime) });
+    }
+
+    /// A file beside the store.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     pub fn stop_hub(&mut self) {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 #![allow(dead_code, reason = "the API server does what tests that follow need")]
 
+mod clients;
 mod healing;
 mod hub;
 mod links;

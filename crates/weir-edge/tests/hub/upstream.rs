@@ -39,6 +39,7 @@ pub struct Seen {
     pub token: String,
     pub agent: String,
     pub accept: String,
+    pub traceparent: String,
     pub body: Bytes,
 }
 
@@ -297,6 +298,7 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
         token: header(header::AUTHORIZATION).trim_start_matches("Bearer ").into(),
         agent: header(header::USER_AGENT),
         accept: header(header::ACCEPT),
+        traceparent: parts.headers.get("traceparent").and_then(|value| value.to_str().ok()).unwrap_or_default().into(),
         body: body.collect().await.map(|body| body.to_bytes()).unwrap_or_default(),
     };
     let mut state = state.lock().unwrap();

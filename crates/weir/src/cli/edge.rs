@@ -30,7 +30,7 @@ use url::Url;
 use weir_edge::{
     cache::Limits,
     health::Thresholds,
-    outbox as edge_outbox,
+    in_flight, outbox as edge_outbox,
     remote::{Balance, Timeouts},
     request::GroupVersionResource,
     run::{Options, Secure},
@@ -139,6 +139,18 @@ struct HubArgs {
     /// Kinds that all clients read as a whole: there is one list and one watch of them, whatever the number of clients. Empty: none
     #[arg(long, value_name = "LIST", default_value = "v1/services,discovery.k8s.io/v1/endpointslices", value_parser = pool_scope)]
     pool_scope_resources: PoolScope,
+    /// Requests of one client (a user, kubelet, kube-proxy) that are answered at a time, without watches; 0: no limit
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(..=100_000))]
+    max_requests_in_flight: u32,
+    /// Requests of one client that wait beyond these; others get 429
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(..=100_000))]
+    max_requests_queued: u32,
+    /// How long a request waits for others of its client before it gets 429
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = duration)]
+    request_queue_timeout: Duration,
+    /// Append a line of JSON for each request to this file, or to /dev/stdout
+    #[arg(long, value_name = "FILE")]
+    access_log: Option<PathBuf>,
     /// How long watches go on in the old process after a new one has taken over (SIGUSR2)
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = duration)]
     drain_time: Duration,
@@ -217,6 +229,12 @@ fn run_hub(args: HubArgs) -> Result<ExitCode> {
             ..Thresholds::default()
         },
         max_connections: args.max_connections,
+        in_flight: in_flight::Limits {
+            requests: args.max_requests_in_flight as usize,
+            queued: args.max_requests_queued as usize,
+            wait: args.request_queue_timeout,
+        },
+        access_log: args.access_log,
         settings,
         yurt_hub_cfg: args.yurt_hub_cfg.then_some(args.namespace),
         filters: args.filters.settings(),
