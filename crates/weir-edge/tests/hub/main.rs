@@ -6,5 +6,6 @@ mod clients;
 mod healing;
 mod hub;
 mod links;
+mod outbox;
 mod sharing;
 mod upstream;
