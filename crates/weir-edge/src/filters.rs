@@ -36,14 +36,20 @@ use context::Context;
 use http::{Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 use watch::{KeptList, Watched};
 
 /// Bytes of a list that is filtered; a larger one passes as it is.
 const MAX_BODY: usize = 64 << 20;
+
+/// The first list waits so long for the topology of Services. What comes later reaches the watch.
+const SETTLING: Duration = Duration::from_secs(1);
 
 type Published = Arc<Context>;
 
@@ -73,6 +79,8 @@ impl Newest {
 pub struct Filters {
     context: tokio::sync::watch::Sender<Published>,
     newest: Arc<Newest>,
+    /// A client has asked for something of which the pool of the node or the topology of Services matters.
+    wanted: tokio::sync::watch::Sender<bool>,
     pub stats: Arc<Stats>,
 }
 
@@ -83,7 +91,33 @@ impl Filters {
         Filters {
             context: tokio::sync::watch::Sender::new(context),
             newest: Arc::new(Newest(AtomicU64::new(newest))),
+            wanted: tokio::sync::watch::Sender::new(false),
             stats: Arc::default(),
+        }
+    }
+
+    pub fn subscribe(&self) -> tokio::sync::watch::Receiver<Published> {
+        self.context.subscribe()
+    }
+
+    /// Waits until the pool of the node or the topology of Services matters to a client.
+    pub async fn wanted(&self) {
+        // The sender is here: it does not end.
+        let _ = self.wanted.subscribe().wait_for(|wanted| *wanted).await;
+    }
+
+    /// Waits for what the filters of a request need, for the first request that needs it.
+    async fn settle(&self, chain: &Chain) {
+        let services = chain.has(servicetopology::NAME);
+        if services || chain.has(nodeportisolation::NAME) {
+            self.wanted.send_if_modified(|wanted| !std::mem::replace(wanted, true));
+        }
+        if services && !self.context().settled {
+            let mut contexts = self.context.subscribe();
+            let settled = tokio::time::timeout(SETTLING, contexts.wait_for(|context| context.settled)).await.is_ok();
+            if !settled {
+                self.update(|context| context.settled = true);
+            }
         }
     }
 
@@ -119,6 +153,7 @@ impl Filters {
         if coding.is_some() && !gzip {
             return response;
         }
+        self.settle(&chain).await;
         match request.verb {
             Verb::Watch => self.watch(chain, local, asked, request, media, gzip, response),
             // The version of a list is taken note of also where nothing is to be changed.

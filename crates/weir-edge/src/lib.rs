@@ -20,6 +20,7 @@ pub mod drain;
 pub mod dummy;
 pub mod durable;
 pub mod event;
+mod filter_context;
 pub mod filters;
 pub mod follow;
 pub mod frame;

@@ -190,6 +190,17 @@ impl Local {
         }
     }
 
+    /// What was kept of an object for a user, in the encodings that are read.
+    pub(crate) fn copies(&self, user: &str, resource: &str, name: &ObjectName) -> Vec<Object> {
+        let sets = self.cache.store.sets().into_iter().filter_map(|set| Some((SetKey::read(&set.name)?, set.name)));
+        let same = sets.filter(|(key, _)| key.user == user && key.resource == resource);
+        let read = |(key, set): (SetKey, String)| {
+            let encoding = [Encoding::Json, Encoding::Protobuf].into_iter().find(|encoding| encoding.name() == key.media)?;
+            Object::read(self.cache.store.get(&set, name).ok()??, encoding).ok()
+        };
+        same.filter_map(read).collect()
+    }
+
     /// Shows the objects of a list as they were changed here.
     fn overlay(&self, request: &ResourceRequest, media: MediaType, listing: &mut Listing) {
         let Some(kind) = Kind::of(&request.resource).filter(|_| media.shape == Shape::Object) else { return };

@@ -11,6 +11,7 @@ use crate::{
     },
     credentials::{Credentials, Files},
     dummy::{Interface, InterfaceError},
+    filter_context,
     filters::{
         Filters,
         context::{self, Context},
@@ -175,7 +176,12 @@ impl Running {
         let writes = Writes::new(&options.node_name, cache.clone(), outbox.clone(), replies);
         let settings = Settings { file: options.settings, ..Settings::default() };
         cache.agents.set(settings.clone());
-        let context = Context { node: options.node_name.clone(), settings: options.filters, pool: options.pool, ..Context::default() };
+        let context = Context {
+            node: options.node_name.clone(),
+            settings: options.filters.clone(),
+            pool: options.pool.clone(),
+            ..Context::default()
+        };
         let filters = Filters::new(context, cache.newest());
         let local = Local { access: Arc::new(Access::open(&cache.store)), cache: cache.clone(), outbox };
         let reflect = Reflect { cache: cache.clone(), remote: remote.clone() };
@@ -256,6 +262,7 @@ impl Running {
         running.tasks.spawn(async move { replay.run().await });
         running.tasks.spawn(heal.run());
         running.tasks.spawn(keep_policy(hub.cache.clone(), hub.settings.subscribe()));
+        running.tasks.spawn(filter_context::run(hub.clone(), options.pool));
         if let Some(namespace) = options.yurt_hub_cfg {
             running.tasks.spawn(yurt_hub_cfg::run(hub, namespace));
         }

@@ -17,6 +17,17 @@ pub struct Settings {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct File {
     pub agents: Vec<AgentRule>,
+    pub filters: Vec<FilterRule>,
+    /// The node pool of the node.
+    pub pool: Option<String>,
+}
+
+/// Whether there is a filter, and for which clients beside those of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilterRule {
+    pub name: String,
+    pub enabled: bool,
+    pub agents: Vec<String>,
 }
 
 /// What is kept of the answers to a client.
@@ -34,13 +45,17 @@ pub struct AgentRule {
 pub struct YurtHub {
     /// `cache_agents`: `None` if it names nobody.
     pub cache_agents: Option<Vec<String>>,
+    /// Clients by the name of a filter: `NAME`, or `filter_NAME` as OpenYurt wrote it up to v1.4.
+    pub filters: BTreeMap<String, Vec<String>>,
 }
 
 impl YurtHub {
     /// From the data of the ConfigMap.
     pub fn read(data: &BTreeMap<String, String>) -> YurtHub {
         let words = data.get("cache_agents").map(|text| names(text)).unwrap_or_default();
-        YurtHub { cache_agents: (!words.is_empty()).then_some(words) }
+        let others = data.iter().filter(|(key, _)| *key != "cache_agents");
+        let filters = others.map(|(key, text)| (key.strip_prefix("filter_").unwrap_or(key).to_string(), names(text)));
+        YurtHub { cache_agents: (!words.is_empty()).then_some(words), filters: filters.filter(|(_, names)| !names.is_empty()).collect() }
     }
 
     /// Whether answers to a client are kept. Without the ConfigMap they all are; where it names clients, those and OpenYurt's own are.
@@ -129,9 +144,13 @@ mod tests {
             (&[rule("*", false), rule("a", true)], "b", "b", false),
         ];
         for (rules, cache_agents, agent, keep) in table {
-            let settings = Settings { file: File { agents: rules.to_vec() }, yurt_hub: read(cache_agents) };
+            let settings = Settings { file: File { agents: rules.to_vec(), ..File::default() }, yurt_hub: read(cache_agents) };
             assert_eq!(settings.rule(agent).keep, keep, "{rules:?} {cache_agents:?} {agent}");
         }
         assert_eq!(YurtHub::read(&BTreeMap::new()), YurtHub::default());
+        let data = [("servicetopology", "foo, Bar"), ("filter_masterservice", "foo"), ("discardcloudservice", ""), ("cache_agents", "x")];
+        let read = YurtHub::read(&data.map(|(key, text)| (key.to_string(), text.to_string())).into());
+        let filters = [("masterservice", vec!["foo"]), ("servicetopology", vec!["foo", "bar"])];
+        assert_eq!(read.filters, filters.map(|(key, names)| (key.to_string(), names.into_iter().map(str::to_string).collect())).into());
     }
 }

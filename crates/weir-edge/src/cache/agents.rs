@@ -163,7 +163,7 @@ mod tests {
             (vec![rule("*", false, None)], 160, "d"),
         ];
         for (rules, now, wanted) in table {
-            agents.set(Settings { file: File { agents: rules.clone() }, ..Settings::default() });
+            agents.set(Settings { file: File { agents: rules.clone(), ..File::default() }, ..Settings::default() });
             agents.sweep(at(now));
             agents.sweep(at(now));
             assert_eq!(left(), wanted, "{rules:?}");

@@ -17,6 +17,8 @@ pub struct Context {
     pub pool_nodes: Option<BTreeSet<String>>,
     /// `openyurt.io/topologyKeys` of the Services that have it.
     pub topology: Arc<BTreeMap<ObjectName, String>>,
+    /// The Services were read once, or are not waited for any longer.
+    pub settled: bool,
     /// Where pods of this node reach the hub; `None`: they do not.
     pub hub: Option<SocketAddr>,
     /// Pods whose status was changed without the API server.

@@ -16,6 +16,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     time::SystemTime,
 };
+use tokio::sync::watch;
 
 /// An object that was changed here.
 #[derive(Clone, Debug)]
@@ -78,6 +79,7 @@ pub struct Statuses {
     stats: Arc<Stats>,
     limit: usize,
     all: Mutex<All>,
+    changes: watch::Sender<u64>,
 }
 
 impl Statuses {
@@ -88,11 +90,16 @@ impl Statuses {
                 all.extend(Changed::read(&bytes).map(|changed| ((kind.resource, name), changed)));
             }
         }
-        Statuses { store: store.clone(), stats: stats.clone(), limit, all: Mutex::new(all) }
+        Statuses { store: store.clone(), stats: stats.clone(), limit, all: Mutex::new(all), changes: watch::Sender::new(0) }
     }
 
     fn all(&self) -> MutexGuard<'_, All> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells of each change.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// How many objects have a status that waits to be sent.
@@ -166,6 +173,7 @@ impl Statuses {
         }
         self.store.put(&set(key.0), &key.1, &value, HEAD)?;
         all.insert(key, changed);
+        self.changes.send_modify(|changes| *changes += 1);
         Ok(())
     }
 
@@ -173,6 +181,7 @@ impl Statuses {
         // Where this fails it is sent again after a restart, which changes nothing.
         let _ = self.store.remove(&set(key.0), &key.1, HEAD);
         all.remove(key);
+        self.changes.send_modify(|changes| *changes += 1);
     }
 
     /// The objects that wait, in the order in which they are sent.

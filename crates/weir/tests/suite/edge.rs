@@ -10,6 +10,7 @@ use weir_test::client::{Answer, Connection};
 mod access;
 mod certificates;
 mod convert;
+mod filters;
 mod hub;
 mod inspect;
 mod interface;

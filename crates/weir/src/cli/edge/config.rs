@@ -14,7 +14,8 @@ use weir_config::{
     text::counted,
 };
 use weir_edge::{
-    settings::{self, AgentRule},
+    filters::chain::FILTERS,
+    settings::{self, AgentRule, FilterRule},
     stamp::Stamp,
 };
 
@@ -70,6 +71,20 @@ fn read(path: &Path, text: String) -> Result<settings::File, Vec<Diagnostic>> {
 }
 
 fn file(root: &Object<'_>, into: &mut settings::File) {
+    into.pool = root.str("nodePoolName").filter(|name| !name.is_empty()).map(str::to_string);
+    for field in root.distinct("filters", "name") {
+        let Some(object) = field.object() else { continue };
+        let enabled = object.bool("enabled").unwrap_or(true);
+        let agents = object.strings("agents").iter().map(|name| settings::agent(name)).collect();
+        let Some(name) = object.required("name").and_then(|name| name.str()) else { continue };
+        match FILTERS.iter().any(|filter| filter.name == name) {
+            true => into.filters.push(FilterRule { name: name.to_string(), enabled, agents }),
+            false => {
+                let names: Vec<&str> = FILTERS.iter().map(|filter| filter.name).collect();
+                field.invalid(format!("there is no filter \"{name}\""), format!("one of {}", names.join(", ")));
+            }
+        }
+    }
     for field in root.distinct("agents", "name") {
         let Some(object) = field.object() else { continue };
         let (keep, ttl) = (object.bool("keep").unwrap_or(true), object.duration("ttl"));
@@ -99,12 +114,24 @@ mod tests {
         let wanted = vec![rule("calico-node", false, None), rule("*", true, Some(Duration::from_secs(7200)))];
         assert_eq!(read(text).unwrap().agents, wanted);
         assert_eq!(read("").unwrap(), settings::File::default());
+        let text =
+            "nodePoolName: p\nfilters:\n- name: servicetopology\n  agents: [My-Proxy/v1]\n- { name: nodeportisolation, enabled: false }\n";
+        let found = read(text).unwrap();
+        let filter = |name: &str, enabled, agents: &[&str]| FilterRule {
+            name: name.into(),
+            enabled,
+            agents: agents.iter().map(ToString::to_string).collect(),
+        };
+        assert_eq!(found.filters, [filter("servicetopology", true, &["my-proxy"]), filter("nodeportisolation", false, &[])]);
+        assert_eq!(found.pool.as_deref(), Some("p"));
         for (text, says) in [
             ("agents: [{ keep: false }]", "name"),
             ("agents: [{ name: a/b }]", "is not the name of a client"),
             ("agents: [{ name: a }, { name: a }]", "another one before has this name"),
             ("agents: [{ name: a, ttl: 5 }]", "a duration needs a unit"),
             ("agent: []", "agent"),
+            ("filters: [{ name: topology }]", "there is no filter \"topology\""),
+            ("filters: [{ enabled: false }]", "name"),
         ] {
             let findings = read(text).unwrap_err();
             assert!(findings.iter().any(|d| d.message.contains(says)), "{text}: {findings:?}");

@@ -1,5 +1,6 @@
 //! A hub beside a cluster, and the link between the two, which a test can cut.
 use crate::harness::{Kube, PATIENCE, eventually};
+use serde_json::Value;
 use std::{
     io::{self, BufRead, BufReader},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
@@ -18,18 +19,42 @@ pub const TABLE: (&str, &str) = ("accept", "application/json;as=Table;v=v1;g=met
 pub struct Watch {
     hub: SocketAddr,
     path: String,
+    agent: String,
     connection: Connection<TcpStream>,
     seen: String,
 }
 
 impl Watch {
-    fn open(hub: SocketAddr, path: &str) -> Watch {
+    fn open(hub: SocketAddr, path: &str, agent: &str) -> Watch {
         let connection = eventually(path, || {
             let mut connection = open(hub);
-            connection.send(format!("GET {path} HTTP/1.1\r\nhost: hub\r\naccept: application/json\r\n\r\n")).unwrap();
+            let head = format!("GET {path} HTTP/1.1\r\nhost: hub\r\naccept: application/json\r\nuser-agent: {agent}\r\n\r\n");
+            connection.send(head).unwrap();
             (connection.head().unwrap().status == 200).then_some(connection)
         });
-        Watch { hub, path: path.into(), connection, seen: String::new() }
+        Watch { hub, path: path.into(), agent: agent.into(), connection, seen: String::new() }
+    }
+
+    /// Waits for an event. The watch begins again where it ends.
+    #[track_caller]
+    pub fn event(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) {
+        eventually(what, || {
+            loop {
+                while let Some(end) = self.seen.find('\n') {
+                    let line: String = self.seen.drain(..=end).collect();
+                    if wanted(&serde_json::from_str(&line).unwrap()) {
+                        return Some(());
+                    }
+                }
+                match self.connection.chunk() {
+                    Ok(Some(piece)) => self.seen += &String::from_utf8(piece).unwrap(),
+                    Ok(None) | Err(_) => {
+                        *self = Watch::open(self.hub, &self.path, &self.agent);
+                        return None;
+                    }
+                }
+            }
+        });
     }
 
     /// Reads to its end.
@@ -47,7 +72,7 @@ pub fn until(watch: &mut Watch, part: &str) -> String {
             match watch.connection.chunk() {
                 Ok(Some(piece)) => watch.seen += &String::from_utf8(piece).unwrap(),
                 Ok(None) | Err(_) => {
-                    *watch = Watch::open(watch.hub, &watch.path);
+                    *watch = Watch::open(watch.hub, &watch.path, &watch.agent);
                     return None;
                 }
             }
@@ -212,7 +237,11 @@ impl Edge {
     }
 
     pub fn watch(&self, path: &str) -> Watch {
-        Watch::open(self.address, path)
+        self.watch_as("test", path)
+    }
+
+    pub fn watch_as(&self, agent: &str, path: &str) -> Watch {
+        Watch::open(self.address, path, agent)
     }
 
     pub fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
