@@ -226,6 +226,27 @@ fn a_node_is_let_in_by_a_token_and_renews_its_certificate() {
     assert_eq!(trusts("edge-ca.crt"), None);
     edge.kill();
 
+    // A bootstrap kubeconfig in place of the token. The first attempt has an old token, and a new file brings a new one.
+    let (bootstrap, cache, own) = (folder.path().join("bootstrap"), folder.path().join("other"), folder.path().join("other-pki"));
+    let config = |token: &str| {
+        let authority = cluster.both();
+        let text = format!(
+            "{{current-context: x, contexts: [{{name: x, context: {{cluster: c, user: u}}}}], clusters: [{{name: c, cluster: {{server: 'https://a', certificate-authority: {}}}}}], users: [{{name: u, user: {{token: {token}}}}}]}}",
+            authority.display()
+        );
+        fs::write(&bootstrap, text).unwrap();
+    };
+    config("abcdef.0123456789abcdee");
+    let mut command = Edge::command_of(&link, &cache);
+    command.arg("--bootstrap-file").arg(&bootstrap).arg("--cert-dir").arg(&own);
+    let edge = Edge::run(command, &cache);
+    edge.says("was not issued: POST /apis/certificates.k8s.io/v1/certificatesigningrequests: 401");
+    config(TOKEN);
+    edge.says("the certificate of the node was issued");
+    edge.kept(LIST, JSON);
+    assert_eq!(eventually("the certificate is shown", || shown(&edge)), digest_of(&own.join("edge-client-current.pem")));
+    edge.kill();
+
     // A certificate that is due is renewed with itself; the token is not needed any more.
     cluster.kube.delete("{apiVersion: v1, kind: Secret, metadata: {name: bootstrap-token-abcdef, namespace: kube-system}}");
     write(&current, &cluster.node(2020, 2027));
