@@ -328,8 +328,8 @@ fn endpoint(shared: &Shared, head: &Parts, local: SocketAddr) -> Result<&'static
     let endpoint = if path == "/" { Some(&INDEX) } else { ENDPOINTS.iter().find(|e| e.path == path) };
     let guard = Guard { allowed_hosts: &shared.options.admin_allowed_hosts, local };
     if let Err(why) = guard.check(head, endpoint.is_none_or(|e| e.changes)) {
-        Logger::Admin.warning(format_args!("{} {path} refused: {}", head.method, why.trim_end()));
-        return Err(Reply::error(StatusCode::FORBIDDEN, why));
+        Logger::Admin.warning(format_args!("{} {path} refused: {}", head.method, why));
+        return Err(Reply::error(StatusCode::FORBIDDEN, format!("{why}\n")));
     }
     let endpoint = endpoint.ok_or_else(|| Reply::error(StatusCode::NOT_FOUND, format!("invalid path `{path}`; {}", help())))?;
     let method = &head.method;

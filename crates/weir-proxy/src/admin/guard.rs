@@ -43,20 +43,38 @@ impl Authority {
     }
 }
 
+/// Why a request is answered with 403.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refused {
+    #[error("more than one Host header")]
+    SeveralHosts,
+    #[error("no Host header")]
+    NoHost,
+    #[error(
+        "Host `{host}` is not accepted here: it must be localhost, a loopback address, {local} or a name given with \
+         --admin-allowed-hosts"
+    )]
+    ForeignHost { host: String, local: IpAddr },
+    #[error("Origin `{0}` is not accepted here: pages of other origins may not use the admin listener")]
+    ForeignOrigin(String),
+    #[error("Sec-Fetch-Site `{0}` is not accepted here: pages of other origins may not use the admin listener")]
+    OtherSite(String),
+}
+
 impl Guard<'_> {
-    /// `changes`: whether the request would change something. The error is the body of a 403.
-    pub fn check(&self, head: &Parts, changes: bool) -> Result<(), String> {
+    /// `changes`: whether the request would change something.
+    pub fn check(&self, head: &Parts, changes: bool) -> Result<(), Refused> {
         let host = self.host(&head.uri, &head.headers, head.version)?;
         self.origin(&head.headers, host.as_ref())?;
         fetched(&head.method, &head.headers, changes)
     }
 
     /// The host that the request names. `None` for HTTP/1.0 without a Host, which no browser sends.
-    fn host(&self, uri: &Uri, headers: &HeaderMap, version: Version) -> Result<Option<Authority>, String> {
+    fn host(&self, uri: &Uri, headers: &HeaderMap, version: Version) -> Result<Option<Authority>, Refused> {
         let mut hosts = headers.get_all(header::HOST).iter().map(|v| v.to_str().unwrap_or_default());
         let (host, second) = (hosts.next(), hosts.next());
         if second.is_some() {
-            return Err("more than one Host header\n".into());
+            return Err(Refused::SeveralHosts);
         }
         // A target in absolute form takes precedence over the header; no browser sends one to a server.
         let target = uri.authority().map(|a| a.as_str());
@@ -66,7 +84,7 @@ impl Guard<'_> {
             named.get_or_insert(authority);
         }
         match named {
-            None if version >= Version::HTTP_11 => Err("no Host header\n".into()),
+            None if version >= Version::HTTP_11 => Err(Refused::NoHost),
             named => Ok(named),
         }
     }
@@ -83,15 +101,11 @@ impl Guard<'_> {
         self.allowed_hosts.iter().any(|name| name == "*" || name.trim_end_matches('.').eq_ignore_ascii_case(host))
     }
 
-    fn foreign_host(&self, host: &str) -> String {
-        format!(
-            "Host `{host}` is not accepted here: it must be localhost, a loopback address, {} or a name given with \
-             --admin-allowed-hosts\n",
-            self.local.ip()
-        )
+    fn foreign_host(&self, host: &str) -> Refused {
+        Refused::ForeignHost { host: host.to_string(), local: self.local.ip() }
     }
 
-    fn origin(&self, headers: &HeaderMap, host: Option<&Authority>) -> Result<(), String> {
+    fn origin(&self, headers: &HeaderMap, host: Option<&Authority>) -> Result<(), Refused> {
         for origin in headers.get_all(header::ORIGIN) {
             let text = origin.to_str().unwrap_or_default();
             let own = text.split_once("://").zip(host).is_some_and(|((scheme, rest), host)| {
@@ -100,7 +114,7 @@ impl Guard<'_> {
                 speaks && Authority::parse(rest).is_some_and(|o| o.is_same(host, scheme))
             });
             if !own {
-                return Err(format!("Origin `{text}` is not accepted here: pages of other origins may not use the admin listener\n"));
+                return Err(Refused::ForeignOrigin(text.to_string()));
             }
         }
         Ok(())
@@ -108,13 +122,13 @@ impl Guard<'_> {
 }
 
 /// Checks what the browser reports about the request. Following a link is as harmless as typing its address.
-fn fetched(method: &Method, headers: &HeaderMap, changes: bool) -> Result<(), String> {
+fn fetched(method: &Method, headers: &HeaderMap, changes: bool) -> Result<(), Refused> {
     let value = |name| headers.get(name).map(|v| v.to_str().unwrap_or_default());
     let followed = value("sec-fetch-mode") == Some("navigate") && value("sec-fetch-dest") == Some("document");
     match value("sec-fetch-site") {
         None | Some("same-origin" | "none") => Ok(()),
         Some(_) if followed && !changes && matches!(*method, Method::GET | Method::HEAD) => Ok(()),
-        Some(site) => Err(format!("Sec-Fetch-Site `{site}` is not accepted here: pages of other origins may not use the admin listener\n")),
+        Some(site) => Err(Refused::OtherSite(site.to_string())),
     }
 }
 
@@ -134,7 +148,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
-        Guard { allowed_hosts: &allowed, local: LOCAL.parse().unwrap() }.check(&head, changes)
+        Guard { allowed_hosts: &allowed, local: LOCAL.parse().unwrap() }.check(&head, changes).map_err(|why| why.to_string())
     }
 
     #[test]
