@@ -28,6 +28,10 @@ impl Failure {
     pub fn conflict(message: impl Into<String>) -> Failure {
         Failure { code: StatusCode::CONFLICT, reason: "Conflict", message: message.into(), retry_after: None }
     }
+    /// A resource version or a page that is not known here: the client lists again.
+    pub fn expired(message: impl Into<String>) -> Failure {
+        Failure { code: StatusCode::GONE, reason: "Expired", message: message.into(), retry_after: None }
+    }
     pub fn bad_request(message: impl Into<String>) -> Failure {
         Failure { code: StatusCode::BAD_REQUEST, reason: "BadRequest", message: message.into(), retry_after: None }
     }

@@ -13,7 +13,7 @@ use crate::{
     status::Failure,
 };
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Response, header};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use std::{sync::Arc, time::Duration};
@@ -30,6 +30,7 @@ const LONGEST: Duration = Duration::from_secs(30 * 60);
 const HAND_BACK: Duration = Duration::from_millis(1500);
 const HAND_BACK_EACH: Duration = Duration::from_millis(25);
 const HAND_BACK_LONGEST: Duration = Duration::from_secs(30);
+const TOO_OLD: &str = "too old resource version";
 /// Frames that a client may be behind.
 const BEHIND: usize = 64;
 
@@ -59,10 +60,10 @@ impl Local {
             None => {
                 let changes = self.cache.watchers.subscribe(&kept.set);
                 // As it is now that no change can be missed.
-                let Some(kept) = self.load(&kept.set, kept.media, request, kept.selection)? else { return Err(expired()) };
+                let Some(kept) = self.load(&kept.set, kept.media, request, kept.selection)? else { return Err(Failure::expired(TOO_OLD)) };
                 if !from_start && kept.head.resource_version != options.resource_version {
                     // What was deleted since then is not known: the client lists again.
-                    return Err(expired());
+                    return Err(Failure::expired(TOO_OLD));
                 }
                 let version = kept.head.resource_version.clone();
                 (kept, version, Vec::new(), changes)
@@ -114,10 +115,6 @@ impl Local {
         response.headers_mut().insert(super::CACHE, HeaderValue::from_static("hit"));
         Ok(response)
     }
-}
-
-fn expired() -> Failure {
-    Failure { code: StatusCode::GONE, reason: "Expired", message: "too old resource version".into(), retry_after: None }
 }
 
 struct Watching {

@@ -130,7 +130,7 @@ impl Rig {
         connection.send(format!("GET {path} HTTP/1.1\r\nhost: hub\r\naccept: application/json\r\n{headers}\r\n")).unwrap();
         let head = connection.head().unwrap();
         assert_eq!(head.status, 200, "{path}: {head:?}");
-        Watch { head, connection, seen: String::new() }
+        Watch { connection, seen: String::new() }
     }
 
     /// Names of what a list of the hub has, however it comes to it.
@@ -161,7 +161,6 @@ impl Drop for Started {
 
 /// A watch of a client.
 pub struct Watch {
-    pub head: Answer,
     connection: Connection,
     seen: String,
 }

@@ -19,6 +19,7 @@ use std::{
     },
 };
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
     sync::{mpsc, watch},
     task::JoinSet,
@@ -38,7 +39,6 @@ pub struct Seen {
     /// The token; empty for the node.
     pub token: String,
     pub agent: String,
-    pub accept: String,
     pub traceparent: String,
     pub body: Bytes,
 }
@@ -192,10 +192,6 @@ impl Upstream {
         eventually(&format!("{count} watches"), || (self.watches() == count).then_some(()));
     }
 
-    pub fn version(&self) -> u64 {
-        self.state().version
-    }
-
     /// Creates or changes a service.
     pub fn put(&self, name: &str, labels: Value) -> u64 {
         let mut state = self.state();
@@ -246,11 +242,6 @@ impl Upstream {
         (state.oldest, state.watches) = (state.version + 1, Vec::new());
         state.version += 1;
     }
-
-    /// Ends all watches.
-    pub fn end_watches(&self) {
-        self.state().watches.clear();
-    }
 }
 
 /// A connection, counted for as long as it lasts.
@@ -288,7 +279,10 @@ pub fn status(code: u16, reason: &str, message: &str) -> Response<Body> {
     reply(StatusCode::from_u16(code).unwrap(), full(body.to_string()))
 }
 
-async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn answer(state: Arc<Mutex<State>>, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    if request.headers().contains_key(header::UPGRADE) {
+        return Ok(exec(&mut request));
+    }
     let (parts, body) = request.into_parts();
     let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_string();
     let seen = Seen {
@@ -297,7 +291,6 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
         query: parts.uri.query().unwrap_or_default().into(),
         token: header(header::AUTHORIZATION).trim_start_matches("Bearer ").into(),
         agent: header(header::USER_AGENT),
-        accept: header(header::ACCEPT),
         traceparent: parts.headers.get("traceparent").and_then(|value| value.to_str().ok()).unwrap_or_default().into(),
         body: body.collect().await.map(|body| body.to_bytes()).unwrap_or_default(),
     };
@@ -307,6 +300,29 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
     let scripted = script.as_mut().and_then(|script| script(&seen));
     state.script = script;
     Ok(scripted.unwrap_or_else(|| usual(&mut state, &seen)))
+}
+
+/// Sends back what comes until the client has said everything, and then how much it was.
+fn exec(request: &mut Request<Incoming>) -> Response<Body> {
+    let upgraded = hyper::upgrade::on(&mut *request);
+    tokio::spawn(async move {
+        let mut io = TokioIo::new(upgraded.await.unwrap());
+        let (mut piece, mut all) = (vec![0; 64 << 10], 0);
+        loop {
+            match io.read(&mut piece).await.unwrap() {
+                0 => break,
+                n => {
+                    all += n;
+                    io.write_all(&piece[..n]).await.unwrap();
+                }
+            }
+        }
+        io.write_all(format!("<{all}>").as_bytes()).await.unwrap();
+        io.shutdown().await.unwrap();
+    });
+    let protocol = request.headers()[header::UPGRADE].clone();
+    let switching = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
+    switching.header(header::UPGRADE, protocol).header(header::CONNECTION, "Upgrade").body(full("")).unwrap()
 }
 
 /// Tokens whose name begins with `no` may do nothing.
