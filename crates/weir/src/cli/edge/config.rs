@@ -150,4 +150,16 @@ mod tests {
             assert!(config.changed().is_none());
         }
     }
+
+    #[test]
+    fn the_files_of_the_documents_are_read() {
+        let documents = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/edge.md");
+        let text = std::fs::read_to_string(documents).unwrap();
+        let files: Vec<&str> = text.split("```yml\n").skip(1).filter_map(|part| part.split("```").next()).collect();
+        let settings: Vec<&str> = files.into_iter().filter(|file| !file.contains("apiVersion:")).collect();
+        assert_eq!(settings.len(), 2);
+        for file in settings {
+            read(Path::new("edge.yaml"), file.to_string()).unwrap_or_else(|found| panic!("{file}{found:?}"));
+        }
+    }
 }
