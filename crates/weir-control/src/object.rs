@@ -123,7 +123,7 @@ impl Object {
 
 /// What reading one object came to.
 pub enum Decoded {
-    /// As it was written, but for the rules of a route that have errors.
+    /// As it was written, but for the rules with errors of a cluster's route.
     Object(Box<Object>),
     /// Known, but with errors: its last good version goes on, or, where there is none, what stands in for it.
     Broken(Key, Option<Box<Object>>),
@@ -217,12 +217,16 @@ fn decode_object(reader: &Reader, root: reader::Object<'_>, info: &'static KindI
             let stand_in = object(Spec::Ingress(ingress));
             Decoded::Broken(key, Some(stand_in))
         }
-        // The other rules serve, also where there was a version without errors: Gateway API lets a route fall back to its last good
-        // state only where a restart restores that state. A request for a rule with an error must not be left to a wider rule.
-        (Some(Spec::HttpRoute(route)), Some(_)) => match reader.errors(|fields| route.without(fields)) {
-            Some(rest) => Decoded::Object(object(Spec::HttpRoute(Box::new(rest)))),
-            None => Decoded::Broken(key, None),
-        },
+        // Of files, the version before goes on, and without one the valid rules serve. Of a cluster they serve in any case: Gateway API
+        // lets a route fall back to its last good state only where a restart restores it. A request for a rule with an error must not
+        // be left to a wider rule.
+        (Some(Spec::HttpRoute(route)), Some(_)) => {
+            let rest = reader.errors(|fields| route.without(fields)).map(|rest| object(Spec::HttpRoute(Box::new(rest))));
+            match rest {
+                Some(rest) if document.file().is_none() => Decoded::Object(rest),
+                rest => Decoded::Broken(key, rest),
+            }
+        }
         // What it guards must not be open.
         (Some(Spec::AuthorizationPolicy(mut policy)), Some(_)) => {
             policy.closed = true;
