@@ -15,14 +15,14 @@ const MAX_ERROR: usize = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    #[error("cannot connect to {}: {error}", socket.display())]
+    #[error("cannot connect to {}: {error}; is the hub running?", socket.display())]
     Connect { socket: PathBuf, error: io::Error },
     #[error("{}: {error}", socket.display())]
     Broken { socket: PathBuf, error: String },
     #[error("cannot write the answer: {0}")]
     Write(io::Error),
-    #[error("{path}: {status}: {}", body.trim_end())]
-    Refused { path: String, status: StatusCode, body: String },
+    #[error("{} ({status})", body.trim_end())]
+    Refused { status: StatusCode, body: String },
 }
 
 /// Sends a request and writes the body of the answer; any status but 200 is an error.
@@ -37,7 +37,7 @@ pub async fn ask(socket: &Path, method: Method, path: &str, out: &mut impl Write
     let mut body = response.into_body();
     if status != StatusCode::OK {
         let body = Limited::new(body, MAX_ERROR).collect().await.map_err(|e| broken(e.to_string()))?.to_bytes();
-        return Err(AskError::Refused { path: path.into(), status, body: String::from_utf8_lossy(&body).into_owned() });
+        return Err(AskError::Refused { status, body: String::from_utf8_lossy(&body).into_owned() });
     }
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame.map_err(|e| broken(e.to_string()))?.into_data() {

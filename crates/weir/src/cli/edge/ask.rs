@@ -8,7 +8,7 @@ use weir_edge::admin::ask;
 /// Writes an answer of the admin socket.
 pub fn write(place: &Place, method: &str, path: &str, out: &mut impl Write) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(ask(&place.admin_socket(), method.parse()?, path, out)).context("is the hub running?")
+    Ok(runtime.block_on(ask(&place.admin_socket(), method.parse()?, path, out))?)
 }
 
 /// The same, read.
