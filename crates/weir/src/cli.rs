@@ -7,6 +7,7 @@ mod edge;
 mod gateway;
 mod install;
 mod migrate;
+mod output;
 mod paths;
 mod plugin;
 mod run;

@@ -1,4 +1,5 @@
 //! `weir tunnel`.
+use super::output::say;
 use anyhow::{Context, Result, bail};
 use clap::Args as ClapArgs;
 use std::{
@@ -73,19 +74,19 @@ async fn serve(args: Args) -> Result<ExitCode> {
     let tls = Arc::new(Serving::new(vec![pair], args.cluster_ca_cert));
     tls.server()?;
     let options = Options { max_agents: args.max_agents, max_connections: args.max_connections, direct: args.direct };
-    let tunnel = Tunnel::new(options, |text| println!("{text}"));
+    let tunnel = Tunnel::new(options, |text| say!("{text}"));
     let (agents, address) = bind(SocketAddr::new(args.agent_bind_address, args.agent_port)).await?;
     tokio::spawn(tunnel.clone().serve_agents(agents, tls));
-    println!("agents connect to {address}");
+    say!("agents connect to {address}");
     if let Some(file) = &args.uds_name {
         let socket = admin::bind(file).with_context(|| format!("cannot listen on {}", file.display()))?;
         tokio::spawn(tunnel.clone().serve_socket(socket));
-        println!("kube-apiserver connects to {}", file.display());
+        say!("kube-apiserver connects to {}", file.display());
     }
     if let Some(port) = args.server_port {
         let (listener, address) = bind(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)).await?;
         tokio::spawn(tunnel.serve_port(listener));
-        println!("kube-apiserver connects to http://{address}");
+        say!("kube-apiserver connects to http://{address}");
     }
     tokio::select! {
         _ = terminate.recv() => {}

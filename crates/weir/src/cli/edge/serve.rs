@@ -1,5 +1,6 @@
 //! A hub that runs: what it prints, the signals that it gets, and how another process takes over.
 use super::{config::Config, service};
+use crate::cli::output::{say, warning};
 use anyhow::Result;
 use std::{process::ExitCode, time::Duration};
 use tokio::{
@@ -60,11 +61,11 @@ pub async fn serve(mut options: Options, mut config: Option<Config>, drain_time:
         let running = Running::start(options.clone(), inherited).await?;
         print(&running, &options);
         if let Some(predecessor) = predecessor.take() {
-            println!("process {} has taken over from process {}", std::process::id(), predecessor.id);
+            say!("process {} has taken over from process {}", std::process::id(), predecessor.id);
             predecessor.serving()?;
         }
         if let Err(e) = service::ready() {
-            eprintln!("warning: cannot tell the service manager: {e}");
+            warning!("cannot tell the service manager: {e}");
         }
         let successor = loop {
             match follow(&running, &mut config, &mut signals).await {
@@ -74,7 +75,7 @@ pub async fn serve(mut options: Options, mut config: Option<Config>, drain_time:
                 }
                 Wanted::HandOver => match successor().await {
                     Ok(successor) => break successor,
-                    Err(e) => eprintln!("warning: {e}; this process goes on"),
+                    Err(e) => warning!("{e}; this process goes on"),
                 },
             }
         };
@@ -89,7 +90,7 @@ pub async fn serve(mut options: Options, mut config: Option<Config>, drain_time:
                 return Ok(ExitCode::SUCCESS);
             }
             Err((running, sockets, e)) => {
-                eprintln!("warning: {e}; this process goes on");
+                warning!("{e}; this process goes on");
                 retired.spawn(async move { running.drain(drain_time).await });
                 inherited = sockets;
             }
@@ -101,7 +102,7 @@ pub async fn serve(mut options: Options, mut config: Option<Config>, drain_time:
 async fn remove(interface: Option<Interface>) {
     let Some(interface) = interface else { return };
     if let Ok(Err(e)) = tokio::task::spawn_blocking(move || interface.remove()).await {
-        eprintln!("warning: {e}");
+        warning!("{e}");
     }
 }
 
@@ -139,26 +140,26 @@ async fn hand_over(mut running: Running, mut successor: Successor) -> Result<Run
 
 fn print(running: &Running, options: &Options) {
     let (lists, objects) = running.hub.cache.kept();
-    println!("kept: {}, {}", counted(lists, "list"), counted(objects, "object"));
+    say!("kept: {}, {}", counted(lists, "list"), counted(objects, "object"));
     let waiting = running.hub.writes.outbox.waiting();
     if waiting > 0 {
-        println!("waiting to be sent: {}", counted(waiting, "write"));
+        say!("waiting to be sent: {}", counted(waiting, "write"));
     }
     if let Err(e) = running.hub.remote.credentials() {
-        eprintln!("warning: {e}; until it can be read, requests of the node are answered from what was kept");
+        warning!("{e}; until it can be read, requests of the node are answered from what was kept");
     }
     for (scheme, address) in &running.listeners {
         match *scheme {
-            "admin" => println!("admin endpoints at http://{address}"),
-            scheme => println!("listening on {scheme}://{address}"),
+            "admin" => say!("admin endpoints at http://{address}"),
+            scheme => say!("listening on {scheme}://{address}"),
         }
     }
     match &running.no_admin_socket {
-        None => println!("admin socket at {}", options.admin_socket.display()),
-        Some(e) => eprintln!("warning: no admin socket at {}: {e}", options.admin_socket.display()),
+        None => say!("admin socket at {}", options.admin_socket.display()),
+        Some(e) => warning!("no admin socket at {}: {e}", options.admin_socket.display()),
     }
     let servers: Vec<&str> = options.servers.iter().map(url::Url::as_str).collect();
-    println!("API server at {}", servers.join(", "));
+    say!("API server at {}", servers.join(", "));
 }
 
 /// Prints what happens until a signal comes.
@@ -171,14 +172,14 @@ async fn follow(running: &Running, config: &mut Option<Config>, signals: &mut Si
             _ = look.tick() => reload(running, config),
             wanted = signals.next() => return wanted,
             notice = notices.recv() => match notice {
-                Ok(notice) => println!("{notice}"),
-                Err(RecvError::Lagged(n)) => println!("{} were not printed", counted(n as usize, "line")),
+                Ok(notice) => say!("{notice}"),
+                Err(RecvError::Lagged(n)) => say!("{} were not printed", counted(n as usize, "line")),
                 Err(RecvError::Closed) => return Wanted::End,
             },
             changed = link.changed() => match changed {
                 Err(_) => return Wanted::End,
-                Ok(()) if *link.borrow_and_update() => println!("the API server can be reached"),
-                Ok(()) => println!("the API server cannot be reached: reads are answered from what was kept, and what the node reports is kept to be sent later"),
+                Ok(()) if *link.borrow_and_update() => say!("the API server can be reached"),
+                Ok(()) => say!("the API server cannot be reached: reads are answered from what was kept, and what the node reports is kept to be sent later"),
             },
         }
     }
@@ -191,8 +192,8 @@ fn reload(running: &Running, config: &mut Option<Config>) {
         None => {}
         Some(Ok(file)) => {
             settings::set(&running.hub.settings, |settings| &mut settings.file, file);
-            println!("{} was read again", config.path().display());
+            say!("{} was read again", config.path().display());
         }
-        Some(Err(findings)) => eprintln!("warning: {}; the previous settings stay in effect", config.bad(&findings)),
+        Some(Err(findings)) => warning!("{}; the previous settings stay in effect", config.bad(&findings)),
     }
 }
