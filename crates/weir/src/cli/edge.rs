@@ -9,6 +9,7 @@ mod identity;
 mod interface;
 mod outbox;
 mod place;
+mod report;
 mod serve;
 mod service;
 mod status;

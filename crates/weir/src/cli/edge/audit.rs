@@ -1,7 +1,7 @@
 //! `weir edge audit`.
 use super::{
     ask,
-    place::Place,
+    report::Report,
     status::{age, now},
 };
 use anyhow::Result;
@@ -20,19 +20,13 @@ Examples:
   weir edge audit --json | jq '.pods[] | select(.missing != [])'")]
 pub struct Args {
     #[command(flatten)]
-    place: Place,
-    /// As JSON, for programs
-    #[arg(long)]
-    json: bool,
+    report: Report,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let report = ask::json(&args.place, "GET", "/audit")?;
-    match args.json {
-        true => println!("{}", serde_json::to_string_pretty(&report)?),
-        false => print!("{}", text(&report, now())),
-    }
-    Ok(if report["ready"] == true { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let found = ask::json(&args.report.place, "GET", "/audit")?;
+    args.report.print(&found, |found| text(found, now()))?;
+    Ok(if found["ready"] == true { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn list<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {

@@ -1,5 +1,5 @@
 //! `weir edge cache`.
-use super::{ask, place::Place, status::age};
+use super::{ask, place::Place, report::Report, status::age};
 use anyhow::{Context, Result, bail};
 use clap::{Args as ClapArgs, Subcommand};
 use serde_json::{Value, json};
@@ -38,13 +38,7 @@ pub struct Args {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// List the lists that are kept, and how old they are
-    Ls {
-        #[command(flatten)]
-        place: Place,
-        /// As JSON, for programs
-        #[arg(long)]
-        json: bool,
-    },
+    Ls(Report),
     /// Print the newest copy of an object as JSON; a copy in protobuf is in base64
     Get {
         #[command(flatten)]
@@ -57,13 +51,7 @@ enum Command {
         name: String,
     },
     /// Read everything, and name what is damaged; exits with 1 if there is any
-    Verify {
-        #[command(flatten)]
-        place: Place,
-        /// As JSON, for programs
-        #[arg(long)]
-        json: bool,
-    },
+    Verify(Report),
     /// Drop the lists that are damaged, so that they are listed again; the hub must not run
     Repair {
         #[command(flatten)]
@@ -126,15 +114,12 @@ fn open_folder(place: &Place) -> Result<Store> {
 
 pub fn run(args: Args) -> Result<ExitCode> {
     match args.command {
-        Command::Ls { place, json } => {
-            let sets = match Source::open(&place)? {
+        Command::Ls(report) => {
+            let sets = match Source::open(&report.place)? {
                 Source::Hub(place) => ask::json(place, "GET", "/cache/sets")?,
                 Source::Folder(store) => inspect::sets(&store).iter().map(Set::to_json).collect(),
             };
-            match json {
-                true => println!("{}", serde_json::to_string_pretty(&sets)?),
-                false => print!("{}", list(&sets)),
-            }
+            report.print(&sets, list)?;
         }
         Command::Get { place, shown, resource, name } => {
             let (namespace, name) = name.split_once('/').unwrap_or(("", &name));
@@ -146,18 +131,15 @@ pub fn run(args: Args) -> Result<ExitCode> {
             };
             println!("{}", serde_json::to_string_pretty(&found)?);
         }
-        Command::Verify { place, json } => {
-            let found = match Source::open(&place)? {
+        Command::Verify(report) => {
+            let found = match Source::open(&report.place)? {
                 Source::Hub(place) => ask::json(place, "GET", "/cache/verify")?,
                 Source::Folder(store) => {
                     let (objects, damaged) = objects::verify(&store);
                     json!({ "objects": objects, "damaged": damaged.iter().map(Damage::to_json).collect::<Vec<_>>() })
                 }
             };
-            match json {
-                true => println!("{}", serde_json::to_string_pretty(&found)?),
-                false => print!("{}", verified(&found)),
-            }
+            report.print(&found, verified)?;
             return Ok(if found["damaged"] == json!([]) { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Repair { place } => match Source::open(&place)? {

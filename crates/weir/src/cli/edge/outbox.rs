@@ -2,6 +2,7 @@
 use super::{
     ask,
     place::Place,
+    report::Report,
     status::{age, now},
 };
 use anyhow::Result;
@@ -26,13 +27,7 @@ pub struct Args {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// List what waits, and what the API server has refused
-    Ls {
-        #[command(flatten)]
-        place: Place,
-        /// As JSON, for programs
-        #[arg(long)]
-        json: bool,
-    },
+    Ls(Report),
     /// Print one item as JSON, with what was written
     Get(One),
     /// Forget one item: it is not sent
@@ -49,13 +44,7 @@ struct One {
 
 pub fn run(args: Args) -> Result<ExitCode> {
     match args.command {
-        Command::Ls { place, json } => {
-            let outbox = ask::json(&place, "GET", "/outbox")?;
-            match json {
-                true => println!("{}", serde_json::to_string_pretty(&outbox)?),
-                false => print!("{}", text(&outbox, now())),
-            }
-        }
+        Command::Ls(report) => report.print(&ask::json(&report.place, "GET", "/outbox")?, |outbox| text(outbox, now()))?,
         Command::Get(one) => {
             println!("{}", serde_json::to_string_pretty(&ask::json(&one.place, "GET", &path("/outbox/item", &one.item))?)?);
         }

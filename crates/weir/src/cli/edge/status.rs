@@ -1,5 +1,5 @@
 //! `weir edge status`.
-use super::{ask, place::Place};
+use super::{ask, report::Report};
 use anyhow::Result;
 use clap::Args as ClapArgs;
 use serde_json::Value;
@@ -18,18 +18,12 @@ Examples:
   weir edge status --admin-socket /run/weir/edge.sock")]
 pub struct Args {
     #[command(flatten)]
-    place: Place,
-    /// As JSON, for programs
-    #[arg(long)]
-    json: bool,
+    report: Report,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let stats = ask::json(&args.place, "GET", "/stats")?;
-    match args.json {
-        true => println!("{}", serde_json::to_string_pretty(&stats)?),
-        false => print!("{}", text(&stats, now())),
-    }
+    let stats = ask::json(&args.report.place, "GET", "/stats")?;
+    args.report.print(&stats, |stats| text(stats, now()))?;
     Ok(ExitCode::SUCCESS)
 }
 
