@@ -4,13 +4,12 @@ use crate::{
     media::Encoding,
     object::{Envelope, Object, ObjectError},
     request::GroupVersionResource,
-    schema::{LEASE_SPEC, Message, NODE_STATUS, POD_STATUS, SchemaError, TOKEN_REQUEST_STATUS},
+    schema::{ContentError, LEASE_SPEC, Message, NODE_STATUS, POD_STATUS, SchemaError, TOKEN_REQUEST_STATUS},
     wire::{Fields, WireError, put_bytes},
 };
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use std::ops::Range;
-use thiserror::Error;
 
 /// A kind of objects of which the hub writes a part.
 pub struct Kind {
@@ -29,22 +28,6 @@ pub static LEASE: Kind = Kind { resource: "leases.v1.coordination.k8s.io", part:
 /// What the API server answers when a token is asked for.
 pub static TOKEN_REQUEST: Kind = Kind { resource: "serviceaccounts.v1", part: "status", number: 3, message: &TOKEN_REQUEST_STATUS };
 
-#[derive(Debug, Error)]
-pub enum ReportError {
-    #[error(transparent)]
-    Object(#[from] ObjectError),
-    #[error(transparent)]
-    Schema(#[from] SchemaError),
-    #[error("the object is not JSON: {0}")]
-    Json(#[from] serde_json::Error),
-}
-
-impl From<WireError> for ReportError {
-    fn from(error: WireError) -> ReportError {
-        ReportError::Object(error.into())
-    }
-}
-
 /// Fields of objects, of their metadata, of the spec of a pod, and of an entry of a map.
 const METADATA: u32 = 1;
 const SPEC: u32 = 2;
@@ -62,7 +45,7 @@ impl Kind {
     }
 
     /// `{"metadata":{"labels":…,"annotations":…},"status":…}`.
-    pub fn read(&self, object: &Object) -> Result<Value, ReportError> {
+    pub fn read(&self, object: &Object) -> Result<Value, ContentError> {
         let part = match object.encoding() {
             Encoding::Protobuf => {
                 let [_, part] = self.fields(object.bytes())?;
@@ -79,7 +62,7 @@ impl Kind {
     }
 
     /// The object with another report and resource version.
-    pub fn write(&self, object: &Object, report: &Value, resource_version: &str) -> Result<Bytes, ReportError> {
+    pub fn write(&self, object: &Object, report: &Value, resource_version: &str) -> Result<Bytes, ContentError> {
         if object.encoding() == Encoding::Protobuf {
             return self.write_protobuf(object, report, resource_version);
         }
@@ -96,7 +79,7 @@ impl Kind {
         Ok(whole.to_string().into())
     }
 
-    fn write_protobuf(&self, object: &Object, report: &Value, resource_version: &str) -> Result<Bytes, ReportError> {
+    fn write_protobuf(&self, object: &Object, report: &Value, resource_version: &str) -> Result<Bytes, ContentError> {
         let buffer = object.bytes();
         let [metadata, part] = self.fields(buffer)?;
         let mut message = Vec::with_capacity(buffer.len() + 256);
@@ -152,7 +135,7 @@ fn copy(buffer: &[u8], message: Range<usize>, out: &mut Vec<u8>, wanted: impl Fn
 }
 
 /// The node on which a pod is to run.
-pub fn node_name(pod: &Object) -> Result<String, ReportError> {
+pub fn node_name(pod: &Object) -> Result<String, ContentError> {
     if pod.encoding() != Encoding::Protobuf {
         let whole: Value = serde_json::from_slice(pod.bytes())?;
         return Ok(whole["spec"]["nodeName"].as_str().unwrap_or_default().to_string());

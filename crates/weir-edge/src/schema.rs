@@ -7,6 +7,7 @@
 //!
 //! A field that the tables do not have, because a later version of Kubernetes added it, is left out of what is converted. That
 //! concerns only the local view of an object that was changed without the link: what is sent later is the change itself.
+mod error;
 mod lossless;
 mod pod;
 mod served;
@@ -16,6 +17,7 @@ use crate::{
     object::time,
     wire::{Fields, WireError, put_bytes, put_varint},
 };
+pub use error::ContentError;
 pub use pod::POD_SPEC;
 use serde_json::{Map as JsonMap, Value};
 pub use served::{CONFIG_MAP, ENDPOINT_SLICE, ENDPOINTS, POD, SERVICE};

@@ -2,8 +2,7 @@
 use crate::{
     media::Encoding,
     object::{Envelope, Object},
-    reported::ReportError,
-    schema::POD_SPEC,
+    schema::{ContentError, POD_SPEC},
     wire::Fields,
 };
 use serde_json::Value;
@@ -34,11 +33,11 @@ impl Need {
 const SPEC: u32 = 2;
 
 /// What a pod cannot start without: what is optional is left out.
-pub fn needs(pod: &Object) -> Result<BTreeSet<Need>, ReportError> {
+pub fn needs(pod: &Object) -> Result<BTreeSet<Need>, ContentError> {
     Ok(of_spec(&spec(pod)?))
 }
 
-fn spec(pod: &Object) -> Result<Value, ReportError> {
+fn spec(pod: &Object) -> Result<Value, ContentError> {
     if pod.encoding() != Encoding::Protobuf {
         return Ok(serde_json::from_slice::<Value>(pod.bytes())?["spec"].take());
     }

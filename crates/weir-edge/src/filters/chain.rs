@@ -2,7 +2,7 @@
 use super::{
     context::Context,
     discardcloudservice,
-    draft::{Draft, FilterError, Replaced},
+    draft::{Draft, Replaced},
     endpointrepair, forwardkubesvctraffic, inclusterconfig, masterservice, nodeportisolation,
     outcome::Outcome,
     served::Served,
@@ -11,6 +11,7 @@ use super::{
 use crate::{
     object::Object,
     request::{ResourceRequest, Verb},
+    schema::ContentError,
 };
 
 pub struct Filter {
@@ -23,7 +24,7 @@ pub struct Filter {
     active: fn(&Context) -> bool,
     /// Whether it may change an object, whatever the context.
     concerns: fn(&Object) -> bool,
-    apply: fn(&mut Draft<'_>, &Context) -> Result<Outcome, FilterError>,
+    apply: fn(&mut Draft<'_>, &Context) -> Result<Outcome, ContentError>,
 }
 
 const LISTS: &[Verb] = &[Verb::List, Verb::Watch];
@@ -157,7 +158,7 @@ impl Chain {
     }
 
     /// What the client sees of a whole object. `before`: the mark of what it has, if it has a changed one.
-    pub fn apply(&self, object: &Object, context: &Context, before: Option<u64>) -> Result<Verdict, FilterError> {
+    pub fn apply(&self, object: &Object, context: &Context, before: Option<u64>) -> Result<Verdict, ContentError> {
         let mut draft = Draft::new(object, self.served);
         for filter in self.filters.iter().filter(|filter| (filter.active)(context) && (filter.concerns)(object)) {
             if (filter.apply)(&mut draft, context)? == Outcome::Drop {

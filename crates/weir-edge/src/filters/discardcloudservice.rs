@@ -1,10 +1,6 @@
 //! `discardcloudservice`: Services that only make sense in the cloud are hidden from kube-proxy.
-use super::{
-    context::Context,
-    draft::{Draft, FilterError},
-    outcome::Outcome,
-};
-use crate::object::Object;
+use super::{context::Context, draft::Draft, outcome::Outcome};
+use crate::{object::Object, schema::ContentError};
 
 pub const NAME: &str = "discardcloudservice";
 const ANNOTATION: &str = "svc.openyurt.io/discard";
@@ -19,7 +15,7 @@ pub fn concerns(object: &Object) -> bool {
     is_cloud(object) || object.annotations().is_ok_and(|all| all.get(ANNOTATION).is_some_and(|value| value == "true"))
 }
 
-pub fn apply(draft: &mut Draft<'_>, _: &Context) -> Result<Outcome, FilterError> {
+pub fn apply(draft: &mut Draft<'_>, _: &Context) -> Result<Outcome, ContentError> {
     let discard = is_cloud(draft.object) || draft.value()?["spec"]["type"] == "LoadBalancer";
     Ok(if discard { Outcome::Drop } else { Outcome::Keep })
 }

@@ -2,31 +2,13 @@
 use super::served::Served;
 use crate::{
     media::Encoding,
-    object::{Envelope, Object, ObjectError},
+    object::{Envelope, Object},
     reported::local_version,
-    schema::SchemaError,
-    wire::WireError,
+    schema::ContentError,
 };
 use bytes::Bytes;
 use serde_json::Value;
 use std::hash::{DefaultHasher, Hasher};
-use thiserror::Error;
-
-#[derive(Debug, Error)]
-pub enum FilterError {
-    #[error(transparent)]
-    Object(#[from] ObjectError),
-    #[error(transparent)]
-    Schema(#[from] SchemaError),
-    #[error("the object is not JSON: {0}")]
-    Json(#[from] serde_json::Error),
-}
-
-impl From<WireError> for FilterError {
-    fn from(error: WireError) -> FilterError {
-        FilterError::Object(error.into())
-    }
-}
 
 pub struct Draft<'a> {
     pub object: &'a Object,
@@ -54,7 +36,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The object in JSON, or what the tables have of it.
-    pub fn value(&mut self) -> Result<&mut Value, FilterError> {
+    pub fn value(&mut self) -> Result<&mut Value, ContentError> {
         let value = match self.value.take() {
             Some(value) => value,
             None => match self.object.encoding() {
@@ -69,14 +51,14 @@ impl<'a> Draft<'a> {
     }
 
     /// Changes it. `change` says whether it did.
-    pub fn edit(&mut self, change: impl FnOnce(&mut Value) -> bool) -> Result<(), FilterError> {
+    pub fn edit(&mut self, change: impl FnOnce(&mut Value) -> bool) -> Result<(), ContentError> {
         let changed = change(self.value()?);
         self.edited |= changed;
         Ok(())
     }
 
     /// The object as it was changed; `None` if it was not. `before`: the mark of what the client has.
-    pub fn finish(self, before: Option<u64>) -> Result<Option<Replaced>, FilterError> {
+    pub fn finish(self, before: Option<u64>) -> Result<Option<Replaced>, ContentError> {
         let Some(mut value) = self.value.filter(|_| self.edited) else { return Ok(None) };
         let mut hash = DefaultHasher::new();
         hash.write(value.to_string().as_bytes());

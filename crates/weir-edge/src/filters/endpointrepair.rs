@@ -2,10 +2,10 @@
 //! Endpoints that clients see, as kubelet reported it. The controllers in the cloud write the same once they hear of it.
 use super::{
     context::{Context, Repair},
-    draft::{Draft, FilterError},
+    draft::Draft,
     outcome::Outcome,
 };
-use crate::{object::Object, store::ObjectName};
+use crate::{object::Object, schema::ContentError, store::ObjectName};
 use serde_json::{Value, json};
 use std::net::IpAddr;
 
@@ -32,7 +32,7 @@ impl Repair {
     }
 }
 
-pub fn apply(draft: &mut Draft<'_>, context: &Context) -> Result<Outcome, FilterError> {
+pub fn apply(draft: &mut Draft<'_>, context: &Context) -> Result<Outcome, ContentError> {
     let repairs = Repairs { context, version: version(draft.object), namespace: draft.object.meta.namespace.clone() };
     draft.edit(|object| {
         let v4 = object.get("addressType").is_some_and(|kind| kind == "IPv4");

@@ -1,10 +1,6 @@
 //! `inclusterconfig`: kube-proxy is told to find the API server as pods do, so that it connects to the hub.
-use super::{
-    context::Context,
-    draft::{Draft, FilterError},
-    outcome::Outcome,
-};
-use crate::object::Object;
+use super::{context::Context, draft::Draft, outcome::Outcome};
+use crate::{object::Object, schema::ContentError};
 use serde_json::Value;
 
 pub const NAME: &str = "inclusterconfig";
@@ -15,7 +11,7 @@ pub fn concerns(object: &Object) -> bool {
     object.meta.namespace == "kube-system" && object.meta.name == "kube-proxy"
 }
 
-pub fn apply(draft: &mut Draft<'_>, _: &Context) -> Result<Outcome, FilterError> {
+pub fn apply(draft: &mut Draft<'_>, _: &Context) -> Result<Outcome, ContentError> {
     draft.edit(|config| {
         let Some(file) = config.get_mut("data").and_then(|data| data.get_mut(FILE)) else { return false };
         let changed = file.as_str().and_then(commented_out);

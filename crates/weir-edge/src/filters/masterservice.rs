@@ -1,11 +1,7 @@
 //! `masterservice`: the Service `default/kubernetes` leads to the hub, so that kubelet gives pods the address of the hub as that of the API
 //! server.
-use super::{
-    context::Context,
-    draft::{Draft, FilterError},
-    outcome::Outcome,
-};
-use crate::object::Object;
+use super::{context::Context, draft::Draft, outcome::Outcome};
+use crate::{object::Object, schema::ContentError};
 use serde_json::{Value, json};
 
 pub const NAME: &str = "masterservice";
@@ -16,7 +12,7 @@ pub fn concerns(object: &Object) -> bool {
     object.meta.namespace == "default" && object.meta.name == "kubernetes"
 }
 
-pub fn apply(draft: &mut Draft<'_>, context: &Context) -> Result<Outcome, FilterError> {
+pub fn apply(draft: &mut Draft<'_>, context: &Context) -> Result<Outcome, ContentError> {
     let Some(hub) = context.hub else { return Ok(Outcome::Keep) };
     draft.edit(|service| {
         let Some(spec) = service.get_mut("spec").and_then(Value::as_object_mut) else { return false };

@@ -1,10 +1,6 @@
 //! `nodeportisolation`: kube-proxy opens the node ports of a Service only in the node pools that its annotation names.
-use super::{
-    context::Context,
-    draft::{Draft, FilterError},
-    outcome::Outcome,
-};
-use crate::object::Object;
+use super::{context::Context, draft::Draft, outcome::Outcome};
+use crate::{object::Object, schema::ContentError};
 use std::collections::BTreeSet;
 
 pub const NAME: &str = "nodeportisolation";
@@ -15,7 +11,7 @@ pub fn concerns(object: &Object) -> bool {
     object.annotations().is_ok_and(|all| all.contains_key(ANNOTATION))
 }
 
-pub fn apply(draft: &mut Draft<'_>, context: &Context) -> Result<Outcome, FilterError> {
+pub fn apply(draft: &mut Draft<'_>, context: &Context) -> Result<Outcome, ContentError> {
     // A node without a pool is like any node of Kubernetes.
     let Some(pool) = &context.pool else { return Ok(Outcome::Keep) };
     let annotations = draft.object.annotations()?;

@@ -1,10 +1,6 @@
 //! `serviceenvupdater`: containers that are given the address of the API server in their environment get that of the hub.
-use super::{
-    context::Context,
-    draft::{Draft, FilterError},
-    outcome::Outcome,
-};
-use crate::object::Object;
+use super::{context::Context, draft::Draft, outcome::Outcome};
+use crate::{object::Object, schema::ContentError};
 use memchr::memmem;
 use serde_json::Value;
 
@@ -17,7 +13,7 @@ pub fn concerns(object: &Object) -> bool {
     memmem::find(object.bytes(), PREFIX.as_bytes()).is_some()
 }
 
-pub fn apply(draft: &mut Draft<'_>, context: &Context) -> Result<Outcome, FilterError> {
+pub fn apply(draft: &mut Draft<'_>, context: &Context) -> Result<Outcome, ContentError> {
     let Some(hub) = context.hub else { return Ok(Outcome::Keep) };
     let (host, port) = (hub.ip().to_string(), hub.port().to_string());
     draft.edit(|pod| {

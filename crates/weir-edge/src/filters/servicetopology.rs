@@ -1,11 +1,7 @@
 //! `servicetopology`: of a Service with the annotation `openyurt.io/topologyKeys`, clients see only the endpoints on the same node, or in the
 //! same node pool.
-use super::{
-    context::Context,
-    draft::{Draft, FilterError},
-    outcome::Outcome,
-};
-use crate::{object::Object, store::ObjectName};
+use super::{context::Context, draft::Draft, outcome::Outcome};
+use crate::{object::Object, schema::ContentError, store::ObjectName};
 use serde_json::Value;
 
 pub const NAME: &str = "servicetopology";
@@ -26,7 +22,7 @@ fn service(object: &Object) -> Option<ObjectName> {
     Some(ObjectName { namespace: object.meta.namespace.clone(), name })
 }
 
-pub fn apply(draft: &mut Draft<'_>, context: &Context) -> Result<Outcome, FilterError> {
+pub fn apply(draft: &mut Draft<'_>, context: &Context) -> Result<Outcome, ContentError> {
     let Some(key) = service(draft.object).and_then(|service| context.topology.get(&service)) else { return Ok(Outcome::Keep) };
     let here = |node: &str| node == context.node;
     match (key.as_str(), &context.pool, &context.pool_nodes) {

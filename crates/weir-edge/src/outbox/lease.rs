@@ -1,8 +1,5 @@
 //! The Lease of the node while the API server cannot be reached: in memory only, as kubelet renews it every few seconds.
-use crate::{
-    object::Object,
-    reported::{LEASE, ReportError},
-};
+use crate::{object::Object, reported::LEASE, schema::ContentError};
 use serde_json::Value;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -41,7 +38,7 @@ impl Lease {
     }
 
     /// Its spec, if it is to be sent.
-    pub fn waiting(&self) -> Option<Result<Value, ReportError>> {
+    pub fn waiting(&self) -> Option<Result<Value, ContentError>> {
         let object = {
             let state = self.state();
             state.object.clone().filter(|_| state.waits)?

@@ -6,7 +6,8 @@ use crate::{
     cache::head::seconds,
     object::Object,
     patch::{PatchError, difference, strategic},
-    reported::{Kind, NODE, POD, ReportError, local_version},
+    reported::{Kind, NODE, POD, local_version},
+    schema::ContentError,
     store::{ObjectName, Store},
 };
 use bytes::Bytes;
@@ -63,7 +64,7 @@ pub enum ChangeError {
     #[error(transparent)]
     Patch(#[from] PatchError),
     #[error(transparent)]
-    Report(#[from] ReportError),
+    Report(#[from] ContentError),
     #[error(transparent)]
     NotTaken(#[from] NotTaken),
     /// The client has another object, or another version of it.
