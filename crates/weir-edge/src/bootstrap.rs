@@ -32,7 +32,7 @@ pub enum Bootstrap {
 pub enum Discovery {
     /// From the ConfigMap `cluster-info`: signed by the token, and its public key is one of these.
     Pinned(Vec<Pin>),
-    /// The same without pins: whoever knows the token can claim to be the API server.
+    /// The same without pins: anyone who knows the token can pose as the API server.
     Unpinned,
     File(PathBuf),
 }

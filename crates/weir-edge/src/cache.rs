@@ -93,7 +93,7 @@ pub struct Cache {
     pub agents: Agents,
     pub stats: Stats,
     pub errors: Recent,
-    /// What is to be listed again.
+    /// What must be listed again.
     pub stale: Stale,
     follows: Arc<Follows>,
     limits: Limits,

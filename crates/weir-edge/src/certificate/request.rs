@@ -1,4 +1,4 @@
-//! CertificateSigningRequests: how one is made, and what became of it.
+//! CertificateSigningRequests: how one is made, and its state.
 use data_encoding::BASE64;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
 use serde_json::{Value, json};
@@ -72,7 +72,7 @@ pub fn alternative(name: &str) -> Result<SanType, rcgen::Error> {
     }
 }
 
-/// What became of a request.
+/// The state of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     /// Nobody has approved it, or the signer has not come to it.

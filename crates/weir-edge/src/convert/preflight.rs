@@ -179,7 +179,9 @@ fn kubelet_unit(root: &Path) -> Vec<String> {
     let texts: Vec<(String, String)> = files.iter().filter_map(read).collect();
     let mut found = Vec::new();
     if !texts.iter().any(|(_, text)| text.lines().any(|line| line.starts_with("ExecStart=") && line.contains(&format!("${VARIABLE}")))) {
-        found.push(format!("no unit of kubelet uses ${VARIABLE}, as kubeadm's 10-kubeadm.conf does: kubelet could not be told of the hub"));
+        found.push(format!(
+            "no unit of kubelet uses ${VARIABLE}, as kubeadm's 10-kubeadm.conf does: there is no way to point kubelet at the hub"
+        ));
     }
     let switch = Layout::Kubeadm.switch("").0.rsplit('/').next().unwrap_or_default();
     let sets = |text: &str| text.lines().any(|line| line.starts_with("Environment=") && line.contains(VARIABLE));

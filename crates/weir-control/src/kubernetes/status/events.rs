@@ -114,7 +114,7 @@ struct Recorder {
 }
 
 impl Recorder {
-    /// Writes what is new about an object, and what is to be renewed; counts in `writes`. Returns when the next renewal is due.
+    /// Writes new events of an object, and renews those that are due; counts in `writes`. Returns when the next renewal is due.
     async fn record(&mut self, key: &Key, of: Option<ObjectStatus>, writes: &mut u32) -> kube::Result<Option<Instant>> {
         let findings = of.as_ref().map(noted).unwrap_or_default();
         let mut written = self.written.remove(key).unwrap_or_default();

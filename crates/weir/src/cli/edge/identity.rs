@@ -34,7 +34,7 @@ pub struct Identity {
     /// without --certificate-authority; repeat it for several
     #[arg(long, value_name = "sha256:HEX", value_delimiter = ',', requires = "join_token")]
     discovery_token_ca_cert_hash: Vec<Pin>,
-    /// Trust the certificate authority that the token alone signs: whoever knows the token can claim to be the API server
+    /// Trust the certificate authority that the token alone signs: anyone who knows the token can pose as the API server
     #[arg(long, requires = "join_token", conflicts_with = "discovery_token_ca_cert_hash")]
     discovery_token_unsafe_skip_ca_verification: bool,
     /// A kubeconfig with a bootstrap token, read again for each attempt
