@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)]
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use weir_edge::list::{List, ListHead};
-use weir_edge::media::Encoding;
+use weir_edge::apimachinery::list::{List, ListHead};
+use weir_edge::apimachinery::media::Encoding;
 
 fuzz_target!(|bytes: &[u8]| {
     let body = Bytes::copy_from_slice(bytes);

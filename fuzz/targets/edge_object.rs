@@ -2,8 +2,8 @@
 #![no_main]
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use weir_edge::media::{Encoding, MediaType};
-use weir_edge::object::Object;
+use weir_edge::apimachinery::media::{Encoding, MediaType};
+use weir_edge::apimachinery::object::Object;
 
 fuzz_target!(|bytes: &[u8]| {
     for encoding in [Encoding::Json, Encoding::Protobuf] {

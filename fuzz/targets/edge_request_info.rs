@@ -1,7 +1,7 @@
 //! Paths and queries of requests to the API server: names that are read can stand in a path again.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
-use weir_edge::request::RequestInfo;
+use weir_edge::apimachinery::request::RequestInfo;
 
 fuzz_target!(|text: &str| {
     let (path, query) = text.split_once('?').map_or((text, None), |(path, query)| (path, Some(query)));

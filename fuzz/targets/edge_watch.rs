@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used)]
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use weir_edge::event::{Event, encode};
-use weir_edge::frame::{FrameError, Splitter};
-use weir_edge::media::Encoding;
+use weir_edge::apimachinery::event::{Event, encode};
+use weir_edge::apimachinery::frame::{FrameError, Splitter};
+use weir_edge::apimachinery::media::Encoding;
 
 const MAX: usize = 4096;
 

@@ -1,5 +1,7 @@
 //! The admin endpoints: on a Unix socket that only its owner can use, and on a loopback port if there is one.
 mod ask;
+pub mod audit;
+pub mod inspect;
 mod metrics;
 mod outbox;
 mod ready;
@@ -8,21 +10,21 @@ mod stats;
 pub use ask::{AskError, ask};
 
 use crate::{
-    audit::{self, Known},
     body::{Body, BodyError, full, streamed},
     cache::head::seconds,
     hub::Hub,
-    inspect::{
-        self, Set,
-        objects::{self, Damage, Wanted},
-    },
 };
+use audit::Known;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use inspect::{
+    Set,
+    objects::{self, Damage, Wanted},
+};
 use serde_json::json;
 use std::{
     convert::Infallible,

@@ -1,7 +1,7 @@
 //! What is kept of a request while it is on its way.
 use crate::{
-    caller::{Caller, bearer},
-    media::MediaType,
+    apimachinery::media::MediaType,
+    identity::caller::{Caller, bearer},
     settings::agent,
 };
 use http::{HeaderValue, Method, Request, header};

@@ -1,28 +1,34 @@
 //! What is kept of what passes: lists, the events of watches, single objects, discovery. Everything here runs beside the clients, on a
 //! runtime of its own; a failure marks what was kept as old, and is never the client's.
+pub mod access;
 pub mod agents;
 mod copy;
 mod difference;
 mod follows;
 pub mod head;
+pub(crate) mod heal;
 pub mod key;
 mod pages;
+pub(crate) mod reflect;
 pub mod stale;
+pub mod tee;
 #[cfg(test)]
 mod tests;
 mod users;
 pub mod watchers;
 
 use crate::{
+    apimachinery::{
+        media::MediaType,
+        request::{RequestInfo, Verb},
+    },
     asked::Asked,
     body::{Body, streamed},
-    caller::Caller,
-    media::MediaType,
+    cache::tee::{Budget, Tee},
+    identity::caller::Caller,
     recent::Recent,
-    request::{RequestInfo, Verb},
     settings::AGENT,
     store::{ObjectName, ReadError, SetInfo, Store},
-    tee::{Budget, Tee},
 };
 use agents::Agents;
 use bytes::Bytes;

@@ -21,14 +21,16 @@ mod view;
 mod watch;
 
 use crate::{
+    apimachinery::{
+        gunzip::Gunzip,
+        media::{Encoding, MediaType, Shape},
+        request::{RequestInfo, ResourceRequest, Verb},
+        status::Failure,
+    },
     asked::Asked,
     body::{Body, full, pieces, streamed},
     cache::media_of,
-    gunzip::Gunzip,
-    local::Local,
-    media::{Encoding, MediaType, Shape},
-    request::{RequestInfo, ResourceRequest, Verb},
-    status::Failure,
+    offline::local::Local,
 };
 use bytes::Bytes;
 use chain::Chain;

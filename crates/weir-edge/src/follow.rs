@@ -1,11 +1,16 @@
 //! Objects that the hub itself needs. It lists and watches them as a client of the node does, so they are kept and known without the link.
+pub(crate) mod filter_context;
+pub mod yurt_hub_cfg;
+
 use crate::{
+    apimachinery::{
+        event::{Event, EventKind},
+        frame::{MAX_FRAME, Splitter},
+        media::Encoding,
+        object::Object,
+    },
     body::{Body, whole},
-    event::{Event, EventKind},
-    frame::{MAX_FRAME, Splitter},
     hub::Hub,
-    media::Encoding,
-    object::Object,
     random::between,
     store::ObjectName,
 };

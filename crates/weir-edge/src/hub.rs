@@ -1,27 +1,42 @@
 //! One request: who asks, for what, and whether the API server or the cache answers.
+pub mod access_log;
+pub mod in_flight;
+pub mod listen;
+pub mod requests;
+pub(crate) mod served;
+pub mod share;
+
 use crate::{
-    access_log::{AccessLog, Line},
+    apimachinery::{
+        request::{RequestInfo, ResourceRequest, Verb},
+        status::Failure,
+    },
     asked::Asked,
     body::{Body, NotWhole, empty, full, streamed, whole},
     cache::Cache,
-    caller::{Caller, Moment, Peer},
-    certificate::validity::seconds,
     drain::Drain,
     filters::Filters,
-    in_flight::{Client, InFlight},
-    local::Local,
-    remote::{FromServer, Remote, RemoteError},
-    replay::Replay,
-    replies::Key,
-    request::{RequestInfo, ResourceRequest, Verb},
-    requests::{Requests, Subject},
-    served::Served,
+    hub::{
+        access_log::{AccessLog, Line},
+        in_flight::{Client, InFlight},
+        requests::{Requests, Subject},
+        served::Served,
+        share::Share,
+    },
+    identity::{
+        caller::{Caller, Moment, Peer},
+        certificate::validity::seconds,
+    },
+    offline::{
+        local::Local,
+        replay::Replay,
+        replies::Key,
+        writes::{MAX_BODY, Write, Writes},
+    },
     settings::{AGENT, Settings},
-    share::Share,
-    status::Failure,
     store::ObjectName,
     tunnel::agent,
-    writes::{MAX_BODY, Write, Writes},
+    upstream::remote::{FromServer, Remote, RemoteError},
 };
 use http::{Request, Response, StatusCode, header, request::Parts};
 use hyper::{body::Incoming, upgrade::OnUpgrade};

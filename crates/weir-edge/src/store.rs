@@ -27,6 +27,7 @@ mod dictionary;
 mod format;
 mod hint;
 mod index;
+pub mod key_file;
 mod log;
 mod read;
 mod record;

@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use bytes::Bytes;
-use weir_edge::event::{Event, EventKind, encode};
-use weir_edge::frame::{MAX_FRAME, Splitter};
-use weir_edge::list::{List, ListHead};
-use weir_edge::media::Encoding;
-use weir_edge::object::Object;
-use weir_edge::reported::{LEASE, NODE, POD, node_name};
+use weir_edge::apimachinery::event::{Event, EventKind, encode};
+use weir_edge::apimachinery::frame::{MAX_FRAME, Splitter};
+use weir_edge::apimachinery::list::{List, ListHead};
+use weir_edge::apimachinery::media::Encoding;
+use weir_edge::apimachinery::object::Object;
+use weir_edge::apimachinery::reported::{LEASE, NODE, POD, node_name};
 use weir_test::kube::programs::module_folder;
 
 struct Golden {

@@ -1,5 +1,9 @@
 //! `/metrics`.
-use crate::{cache::head::seconds, hub::Hub, in_flight::Count, inspect};
+use crate::{
+    admin::inspect,
+    cache::head::seconds,
+    hub::{Hub, in_flight::Count},
+};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use weir_net::exposition::Exposition;
 

@@ -1,9 +1,9 @@
 //! `/outbox`: what waits to be sent, and what the API server has refused for good.
 use super::Reply;
 use crate::{
+    apimachinery::reported::LEASE,
     hub::Hub,
-    outbox::{Outbox, item::Item, refused::Letter},
-    reported::LEASE,
+    offline::outbox::{Outbox, item::Item, refused::Letter},
 };
 use http::StatusCode;
 use serde_json::{Value, json};

@@ -1,8 +1,8 @@
 //! `/stats`: what an operator wants to see, as one JSON object.
 use crate::{
+    admin::inspect::{self, Kept},
     cache::head::seconds,
     hub::Hub,
-    inspect::{self, Kept},
     recent::Noted,
     settings::{AgentRule, Settings},
 };

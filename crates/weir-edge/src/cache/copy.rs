@@ -8,15 +8,17 @@ use super::{
     watchers::Changed,
 };
 use crate::{
+    apimachinery::{
+        event::{Event, EventKind},
+        frame::{MAX_FRAME, Splitter},
+        gunzip::Gunzip,
+        list::{List, ListHead},
+        media::{MediaType, Shape},
+        object::{Meta, Object},
+    },
     body::Body,
-    event::{Event, EventKind},
-    frame::{MAX_FRAME, Splitter},
-    gunzip::Gunzip,
-    list::{List, ListHead},
-    media::{MediaType, Shape},
-    object::{Meta, Object},
+    cache::tee::{Copied, End},
     store::{ObjectName, Replacement},
-    tee::{Copied, End},
 };
 use bytes::Bytes;
 use http_body_util::BodyExt;

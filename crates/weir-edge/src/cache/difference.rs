@@ -1,5 +1,5 @@
 //! What a list changes in the set that it replaces.
-use crate::{event::EventKind, store::ObjectName};
+use crate::{apimachinery::event::EventKind, store::ObjectName};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 

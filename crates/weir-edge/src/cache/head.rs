@@ -1,5 +1,5 @@
 //! What is known of a whole set beside its objects.
-use crate::list::{ListError, ListHead};
+use crate::apimachinery::list::{ListError, ListHead};
 use bytes::Bytes;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

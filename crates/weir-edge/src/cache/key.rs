@@ -1,7 +1,9 @@
 //! Names of sets: one list, as one user asked for it in one media type.
 use crate::{
-    media::{MediaType, Shape},
-    request::{GroupVersionResource, ResourceRequest, Verb},
+    apimachinery::{
+        media::{MediaType, Shape},
+        request::{GroupVersionResource, ResourceRequest, Verb},
+    },
     store::{Policy, Priority},
 };
 
@@ -10,7 +12,7 @@ use crate::{
 pub struct SetKey {
     /// Who may read it: whoever the API server gave it to.
     pub user: String,
-    /// As [`crate::request::GroupVersionResource`] prints it.
+    /// As [`crate::apimachinery::request::GroupVersionResource`] prints it.
     pub resource: String,
     /// Empty: all namespaces, or a resource without namespaces.
     pub namespace: String,
@@ -175,7 +177,7 @@ fn canonical(selector: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::RequestInfo;
+    use crate::apimachinery::request::RequestInfo;
 
     fn key(target: &str) -> Option<SetKey> {
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));

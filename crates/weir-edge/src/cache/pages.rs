@@ -1,5 +1,5 @@
 //! Lists that come in pages: what has come so far, by the token of the next page.
-use crate::list::List;
+use crate::apimachinery::list::List;
 use std::collections::VecDeque;
 
 /// Lists that may be on their way at a time.

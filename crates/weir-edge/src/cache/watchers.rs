@@ -1,5 +1,5 @@
 //! Who watches a set here, and what has changed in it lately.
-use crate::event::EventKind;
+use crate::apimachinery::event::EventKind;
 use bytes::Bytes;
 use std::{
     collections::{HashMap, VecDeque},

@@ -4,7 +4,7 @@ use super::{
     layout::{Layout, below},
     plan::{AUTHORITY, KUBECONFIG, Node, UNIT_FILE},
 };
-use crate::{certificate::validity::is_valid, kubeconfig};
+use crate::{identity::certificate::validity::is_valid, upstream::kubeconfig};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde_json::Value;
 use std::{

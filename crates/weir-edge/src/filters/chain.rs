@@ -8,7 +8,7 @@ use super::{
     served::Served,
     serviceenvupdater, servicetopology,
 };
-use crate::{
+use crate::apimachinery::{
     object::Object,
     request::{ResourceRequest, Verb},
     schema::ContentError,

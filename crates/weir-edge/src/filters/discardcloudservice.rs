@@ -1,6 +1,6 @@
 //! `discardcloudservice`: Services that only make sense in the cloud are hidden from kube-proxy.
 use super::{context::Context, draft::Draft, outcome::Outcome};
-use crate::{object::Object, schema::ContentError};
+use crate::apimachinery::{object::Object, schema::ContentError};
 
 pub const NAME: &str = "discardcloudservice";
 const ANNOTATION: &str = "svc.openyurt.io/discard";

@@ -1,6 +1,6 @@
 //! An object on its way through filters: opened when the first of them looks into it, and written again only if one has changed it.
 use super::served::Served;
-use crate::{
+use crate::apimachinery::{
     media::Encoding,
     object::{Envelope, Object},
     reported::local_version,

@@ -5,7 +5,10 @@ use super::{
     draft::Draft,
     outcome::Outcome,
 };
-use crate::{object::Object, schema::ContentError, store::ObjectName};
+use crate::{
+    apimachinery::{object::Object, schema::ContentError},
+    store::ObjectName,
+};
 use serde_json::{Value, json};
 use std::net::IpAddr;
 

@@ -1,7 +1,7 @@
 //! `forwardkubesvctraffic`: the EndpointSlice of `default/kubernetes` has the hub as its only endpoint, so that pods which connect to that
 //! Service reach the hub.
 use super::{context::Context, draft::Draft, masterservice::set_port, outcome::Outcome};
-use crate::schema::ContentError;
+use crate::apimachinery::schema::ContentError;
 use serde_json::json;
 
 pub const NAME: &str = "forwardkubesvctraffic";

@@ -1,6 +1,6 @@
 //! `inclusterconfig`: kube-proxy is told to find the API server as pods do, so that it connects to the hub.
 use super::{context::Context, draft::Draft, outcome::Outcome};
-use crate::{object::Object, schema::ContentError};
+use crate::apimachinery::{object::Object, schema::ContentError};
 use serde_json::Value;
 
 pub const NAME: &str = "inclusterconfig";

@@ -4,7 +4,7 @@ use super::{
     chain::{Chain, Verdict},
     context::Context,
 };
-use crate::{
+use crate::apimachinery::{
     json::{Cursor, JsonError},
     list::{List, ListError},
     media::Encoding,

@@ -1,7 +1,7 @@
 //! `masterservice`: the Service `default/kubernetes` leads to the hub, so that kubelet gives pods the address of the hub as that of the API
 //! server.
 use super::{context::Context, draft::Draft, outcome::Outcome};
-use crate::{object::Object, schema::ContentError};
+use crate::apimachinery::{object::Object, schema::ContentError};
 use serde_json::{Value, json};
 
 pub const NAME: &str = "masterservice";

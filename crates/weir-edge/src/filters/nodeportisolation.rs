@@ -1,6 +1,6 @@
 //! `nodeportisolation`: kube-proxy opens the node ports of a Service only in the node pools that its annotation names.
 use super::{context::Context, draft::Draft, outcome::Outcome};
-use crate::{object::Object, schema::ContentError};
+use crate::apimachinery::{object::Object, schema::ContentError};
 use std::collections::BTreeSet;
 
 pub const NAME: &str = "nodeportisolation";

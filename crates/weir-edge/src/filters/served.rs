@@ -1,5 +1,5 @@
 //! The kinds of objects that filters know.
-use crate::{
+use crate::apimachinery::{
     request::GroupVersionResource,
     schema::{CONFIG_MAP, ENDPOINT_SLICE, ENDPOINTS, Message, POD, SERVICE},
 };

@@ -1,6 +1,6 @@
 //! `serviceenvupdater`: containers that are given the address of the API server in their environment get that of the hub.
 use super::{context::Context, draft::Draft, outcome::Outcome};
-use crate::{object::Object, schema::ContentError};
+use crate::apimachinery::{object::Object, schema::ContentError};
 use memchr::memmem;
 use serde_json::Value;
 

@@ -1,7 +1,10 @@
 //! `servicetopology`: of a Service with the annotation `openyurt.io/topologyKeys`, clients see only the endpoints on the same node, or in the
 //! same node pool.
 use super::{context::Context, draft::Draft, outcome::Outcome};
-use crate::{object::Object, schema::ContentError, store::ObjectName};
+use crate::{
+    apimachinery::{object::Object, schema::ContentError},
+    store::ObjectName,
+};
 use serde_json::Value;
 
 pub const NAME: &str = "servicetopology";

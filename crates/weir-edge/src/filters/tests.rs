@@ -7,7 +7,7 @@ use super::{
     context::Context,
     served::Served,
 };
-use crate::{
+use crate::apimachinery::{
     media::Encoding,
     object::{Envelope, Object},
     request::{GroupVersionResource, Options, ResourceRequest, Verb},

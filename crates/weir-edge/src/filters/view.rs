@@ -4,8 +4,10 @@ use super::{
     context::Context,
 };
 use crate::{
-    event::{Event, EventKind},
-    object::{Meta, Object},
+    apimachinery::{
+        event::{Event, EventKind},
+        object::{Meta, Object},
+    },
     store::ObjectName,
 };
 use bytes::Bytes;

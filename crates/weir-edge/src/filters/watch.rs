@@ -7,15 +7,17 @@ use super::{
     view::{Step, View},
 };
 use crate::{
+    apimachinery::{
+        event::{Event, EventKind, encode},
+        frame::{MAX_FRAME, Splitter},
+        gunzip::Gunzip,
+        list::ListHead,
+        media::Encoding,
+        object::{Envelope, Object},
+        wire::{put_bytes, put_varint},
+    },
     body::{Body, BodyError, streamed},
-    event::{Event, EventKind, encode},
-    frame::{MAX_FRAME, Splitter},
-    gunzip::Gunzip,
-    list::ListHead,
-    local::bookmark::bookmark,
-    media::Encoding,
-    object::{Envelope, Object},
-    wire::{put_bytes, put_varint},
+    offline::local::bookmark::bookmark,
 };
 use bytes::Bytes;
 use http_body::Frame;

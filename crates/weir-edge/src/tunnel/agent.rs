@@ -2,9 +2,11 @@
 use super::{CONNECTION_WINDOW, DIAL, PING_INTERVAL, PING_TIMEOUT, SEND_BUFFER, STREAM_WINDOW, STREAMS, permit::Permit};
 use crate::{
     body::{Body, empty, full},
-    connect::connect,
-    credentials::{CredentialError, Credentials},
     drain::Drain,
+    upstream::{
+        connect::connect,
+        credentials::{CredentialError, Credentials},
+    },
 };
 use http::{Method, Request, Response, StatusCode};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn, upgrade};

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     body::{Body, empty, streamed, whole},
-    serving::Serving,
+    identity::serving::Serving,
 };
 use http::{Method, Request, Response, StatusCode, Uri, uri::Authority};
 use hyper::{

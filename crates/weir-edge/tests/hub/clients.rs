@@ -11,7 +11,7 @@ use std::{fs, time::Duration};
 use tokio::sync::watch;
 use weir_edge::{
     body::{BodyError, streamed},
-    in_flight::{Count, Limits},
+    hub::in_flight::{Count, Limits},
 };
 use weir_test::eventually;
 

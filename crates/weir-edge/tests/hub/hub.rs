@@ -5,13 +5,15 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use weir_edge::{
     cache::Limits,
-    credentials::Files,
     handover::Sockets,
-    health::Thresholds,
     hub::Hub,
-    outbox,
-    remote::{Balance, Timeouts},
+    offline::outbox,
     run::{Options, Running},
+    upstream::{
+        credentials::Files,
+        health::Thresholds,
+        remote::{Balance, Timeouts},
+    },
 };
 use weir_test::{
     client::{Answer, Connection},

@@ -4,7 +4,7 @@ use super::{
     upstream::{SERVICES, Seen, status},
 };
 use serde_json::json;
-use weir_edge::request::GroupVersionResource;
+use weir_edge::apimachinery::request::GroupVersionResource;
 use weir_test::eventually;
 
 const IN_NAMESPACE: &str = "/api/v1/namespaces/default/services";

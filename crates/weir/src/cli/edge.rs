@@ -29,13 +29,16 @@ use std::{
 };
 use url::Url;
 use weir_edge::{
+    apimachinery::request::GroupVersionResource,
     cache::Limits,
-    health::Thresholds,
-    in_flight, outbox as edge_outbox,
-    remote::{Balance, Timeouts},
-    request::GroupVersionResource,
+    hub::in_flight,
+    offline::outbox as edge_outbox,
     run::{Options, Secure},
     settings,
+    upstream::{
+        health::Thresholds,
+        remote::{Balance, Timeouts},
+    },
 };
 
 /// The port with TLS, unless another one is given.

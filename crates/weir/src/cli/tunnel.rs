@@ -14,7 +14,7 @@ use tokio::{
 };
 use weir_edge::{
     admin,
-    serving::{KeyPairFiles, Serving},
+    identity::serving::{KeyPairFiles, Serving},
     tunnel::server::{Options, Tunnel},
 };
 

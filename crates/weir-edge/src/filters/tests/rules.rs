@@ -2,8 +2,8 @@
 //! (github.com/openyurtio/openyurt, pkg/yurthub/filter/*/filter_test.go, Apache License 2.0), with some of our own beside them.
 use super::{object, shown};
 use crate::{
+    apimachinery::media::Encoding,
     filters::context::{Context, Repair},
-    media::Encoding,
     store::ObjectName,
 };
 use serde_json::{Value, json};
@@ -436,14 +436,18 @@ fn ten_thousand_random_slices_panic_nowhere() {
         }
         let agent = ["kube-proxy", "kubelet", "coredns"][random.below(3) as usize];
         let context = &contexts[random.below(2) as usize];
-        let chain = crate::filters::chain::Chain::of(context, agent, &super::request(crate::request::Verb::List, super::resource_of(kind)))
-            .unwrap();
+        let chain = crate::filters::chain::Chain::of(
+            context,
+            agent,
+            &super::request(crate::apimachinery::request::Verb::List, super::resource_of(kind)),
+        )
+        .unwrap();
         let json = object(&value, Encoding::Json);
         changed += u32::from(chain.apply(&json, context, None).unwrap() != crate::filters::chain::Verdict::Keep);
         // The same on the wire, whole and cut off anywhere.
         let Some(bytes) = super::wire(&value) else { continue };
         for end in [bytes.len(), random.below(bytes.len() as u64) as usize] {
-            match crate::object::Object::read(bytes.slice(..end), Encoding::Protobuf) {
+            match crate::apimachinery::object::Object::read(bytes.slice(..end), Encoding::Protobuf) {
                 Ok(whole) => unreadable += u32::from(chain.apply(&whole, context, None).is_err()),
                 Err(_) => unreadable += 1,
             }

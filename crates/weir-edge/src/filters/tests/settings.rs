@@ -1,11 +1,11 @@
 //! Which requests pass which filters.
 use super::request;
 use crate::{
+    apimachinery::request::Verb,
     filters::{
         chain::{Chain, FILTERS},
         context::{Context, Settings},
     },
-    request::Verb,
 };
 
 fn names(context: &Context, agent: &str, verb: Verb, resource: &str) -> Option<Vec<&'static str>> {

@@ -1,17 +1,20 @@
 //! Lists and watches as a client with filters gets them, whatever becomes of the context.
 use super::{object, request};
 use crate::{
-    access::Access,
+    apimachinery::{
+        event::{EventKind, encode},
+        media::Encoding,
+        request::RequestInfo,
+    },
     asked::Asked,
     body::{Body, BodyError, full, streamed},
-    cache::{Cache, Limits},
-    caller::Caller,
-    event::{EventKind, encode},
+    cache::{Cache, Limits, access::Access},
     filters::{Filters, context::Context},
-    local::Local,
-    media::Encoding,
-    outbox::{self, Outbox},
-    request::RequestInfo,
+    identity::caller::Caller,
+    offline::{
+        local::Local,
+        outbox::{self, Outbox},
+    },
     store::{ObjectName, Options, Store},
 };
 use bytes::Bytes;
@@ -304,8 +307,12 @@ async fn a_client_that_gets_a_filter_watches_again() {
 #[test]
 fn a_changed_object_never_has_the_version_of_the_one_before() {
     let mut value = slice("a", 7, &["node1", "node2"]);
-    let chain = crate::filters::chain::Chain::of(&Context::default(), "kube-proxy", &request(crate::request::Verb::List, "endpointslices"))
-        .unwrap();
+    let chain = crate::filters::chain::Chain::of(
+        &Context::default(),
+        "kube-proxy",
+        &request(crate::apimachinery::request::Verb::List, "endpointslices"),
+    )
+    .unwrap();
     let name = ObjectName { namespace: "default".into(), name: "a".into() };
     let topology = Arc::new([(name, "kubernetes.io/hostname".to_string())].into());
     let context = Context { node: "node1".into(), topology, ..Context::default() };

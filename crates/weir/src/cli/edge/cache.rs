@@ -10,12 +10,11 @@ use std::{
     process::ExitCode,
 };
 use weir_edge::{
-    inspect::{
+    admin::inspect::{
         self, Set,
         objects::{self, Damage, Wanted},
     },
-    key_file,
-    store::{Options, Store},
+    store::{Options, Store, key_file},
 };
 
 /// Look at what is kept on disk, check and repair it

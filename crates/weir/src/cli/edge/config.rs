@@ -15,8 +15,8 @@ use weir_config::{
 };
 use weir_edge::{
     filters::chain::FILTERS,
+    identity::stamp::Stamp,
     settings::{self, AgentRule, FilterRule},
-    stamp::Stamp,
 };
 
 /// A file, and whether it has changed since it was read.

@@ -6,10 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 use weir_edge::{
-    bootstrap::{Bootstrap, Discovery, pin::Pin, token::Token},
-    certificate::{manager, self_signed},
-    credentials::Files,
-    serving::KeyPairFiles,
+    identity::{
+        bootstrap::{Bootstrap, Discovery, pin::Pin, token::Token},
+        certificate::{manager, self_signed},
+        serving::KeyPairFiles,
+    },
+    upstream::credentials::Files,
 };
 
 /// How the hub gets the certificate of the node. The names are those of YurtHub's `--bootstrap-mode`.

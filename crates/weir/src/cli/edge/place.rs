@@ -2,7 +2,7 @@
 use anyhow::Result;
 use clap::Args;
 use std::path::PathBuf;
-use weir_edge::key_file::{self, Key};
+use weir_edge::store::key_file::{self, Key};
 
 #[derive(Args, Clone, Debug)]
 pub struct Place {

@@ -3,7 +3,7 @@ use super::hub::{Edge, JSON, Link, PROTOBUF, prepare, until};
 use crate::harness::{Kube, eventually};
 use bytes::Bytes;
 use serde_json::{Value, json};
-use weir_edge::{object::Envelope, schema::LEASE_SPEC, wire::put_bytes};
+use weir_edge::apimachinery::{object::Envelope, schema::LEASE_SPEC, wire::put_bytes};
 use weir_test::client::Answer;
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";

@@ -1,0 +1,215 @@
+//! Keeps what the filters know: the pool of the node, the nodes of that pool, the topology of Services, and the pods that were changed
+//! without the API server. The hub reads it as a client of the node does, so it is known without the link, too.
+use crate::{
+    apimachinery::{object::Object, reported::POD},
+    body::whole,
+    filters::{
+        context::{self as filters, Repair},
+        servicetopology::ANNOTATION,
+    },
+    follow::{Objects, follow},
+    hub::Hub,
+    offline::local::Local,
+    settings::Settings,
+    store::ObjectName,
+};
+use http::StatusCode;
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::time::{sleep, timeout};
+
+/// The label of nodes that names their pool.
+const POOL: &str = "apps.openyurt.io/nodepool";
+const GROUP: &str = "apps.openyurt.io";
+/// Of an answer of discovery.
+const MAX_GROUP: usize = 1 << 20;
+/// The wait until the cluster is asked again whether it has node pools.
+const AGAIN: Duration = Duration::from_secs(60);
+/// Between two looks at the pods that were changed here: kubelet writes many of them at a time.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Where the pool of the node is read: what is given comes before the label of the node.
+#[derive(Default)]
+struct Pools {
+    given: Option<String>,
+    label: Option<String>,
+}
+
+/// Keeps it for as long as the future is polled. `given`: the pool of the node by its flag.
+pub async fn run(hub: Arc<Hub>, given: Option<String>) {
+    let flags = hub.filters.context().settings.clone();
+    let pools = Mutex::new(Pools::default());
+    let set_pool = |change: &dyn Fn(&mut Pools)| {
+        let mut pools = pools.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut pools);
+        let pool = pools.given.clone().or_else(|| pools.label.clone());
+        hub.filters.update(|context| context.pool = pool);
+    };
+    let settings = async {
+        let mut settings = hub.settings.subscribe();
+        loop {
+            let now = settings.borrow_and_update().clone();
+            set_pool(&|pools| pools.given = now.file.pool.clone().or_else(|| given.clone()));
+            hub.filters.update(|context| context.settings = merged(&flags, &now));
+            if settings.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    let node = async {
+        hub.filters.wanted().await;
+        let path = format!("/api/v1/nodes?fieldSelector=metadata.name%3D{}", hub.writes.node);
+        follow(&hub, &path, |objects| set_pool(&|pools| pools.label = pool(objects))).await;
+    };
+    let services = async {
+        hub.filters.wanted().await;
+        follow(&hub, "/api/v1/services", |objects| {
+            let now = topology(objects);
+            hub.filters.update(|context| {
+                if *context.topology != now {
+                    context.topology = Arc::new(now);
+                }
+                context.settled = true;
+            });
+        })
+        .await;
+    };
+    tokio::join!(settings, node, pool_nodes(&hub), services, repairs(&hub));
+}
+
+/// The settings of the flags with those of the file and of the ConfigMap.
+fn merged(flags: &filters::Settings, settings: &Settings) -> filters::Settings {
+    let mut merged = flags.clone();
+    for rule in &settings.file.filters {
+        if !rule.enabled {
+            merged.disabled.insert(rule.name.clone());
+        }
+        merged.agents.entry(rule.name.clone()).or_default().extend(rule.agents.iter().cloned());
+    }
+    for (name, agents) in &settings.yurt_hub.filters {
+        merged.agents.entry(name.clone()).or_default().extend(agents.iter().cloned());
+    }
+    merged
+}
+
+fn pool(nodes: &Objects) -> Option<String> {
+    let label = nodes.values().next()?["metadata"]["labels"][POOL].as_str()?;
+    (!label.is_empty()).then(|| label.to_string())
+}
+
+fn topology(services: &Objects) -> BTreeMap<ObjectName, String> {
+    let of = |(name, service): (&ObjectName, &Value)| {
+        Some((name.clone(), service["metadata"]["annotations"][ANNOTATION].as_str()?.trim().to_string()))
+    };
+    services.iter().filter_map(of).collect()
+}
+
+/// Follows the NodePool of the node, whichever it is.
+async fn pool_nodes(hub: &Arc<Hub>) {
+    let mut contexts = hub.filters.subscribe();
+    loop {
+        let Ok(pool) = contexts.wait_for(|context| context.pool.is_some()).await.map(|context| context.pool.clone()) else { return };
+        tokio::select! {
+            () = nodes_of(hub, pool.as_deref().unwrap_or_default()) => {}
+            _ = contexts.wait_for(|context| context.pool != pool) => {}
+        }
+        hub.filters.update(|context| context.pool_nodes = None);
+    }
+}
+
+async fn nodes_of(hub: &Arc<Hub>, pool: &str) {
+    let mut link = hub.remote.changes();
+    let version = loop {
+        if let Some(version) = version(hub).await {
+            break version;
+        }
+        link.mark_unchanged();
+        let _ = timeout(AGAIN, link.changed()).await;
+    };
+    let name: String = url::form_urlencoded::byte_serialize(pool.as_bytes()).collect();
+    let path = format!("/apis/{GROUP}/{version}/nodepools?fieldSelector=metadata.name%3D{name}");
+    follow(hub, &path, |objects| {
+        let nodes = objects.values().next().map(|pool| {
+            let nodes = pool["status"]["nodes"].as_array().into_iter().flatten();
+            nodes.filter_map(|node| node.as_str().map(str::to_string)).collect()
+        });
+        hub.filters.update(|context| context.pool_nodes = nodes);
+    })
+    .await;
+}
+
+/// The version in which the API server has node pools.
+async fn version(hub: &Hub) -> Option<String> {
+    let response = hub.get(&format!("/apis/{GROUP}")).await;
+    if response.status() != StatusCode::OK {
+        return None;
+    }
+    let group: Value = serde_json::from_slice(&whole(response.into_body(), MAX_GROUP).await.ok()?).ok()?;
+    let version = group["preferredVersion"]["version"].as_str()?;
+    version.bytes().all(|byte| byte.is_ascii_alphanumeric()).then(|| version.to_string())
+}
+
+/// Follows the pods that were changed here.
+async fn repairs(hub: &Hub) {
+    let mut changes = hub.local.outbox.statuses.changes();
+    loop {
+        changes.mark_unchanged();
+        let now = changed_pods(&hub.local, &hub.node);
+        hub.filters.update(|context| {
+            if *context.repairs != now {
+                context.repairs = Arc::new(now);
+            }
+        });
+        if changes.changed().await.is_err() {
+            return;
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+fn changed_pods(local: &Local, user: &str) -> BTreeMap<ObjectName, Repair> {
+    let statuses = &local.outbox.statuses;
+    let names = statuses.names(&POD);
+    if names.is_empty() {
+        return BTreeMap::new();
+    }
+    let repair = |name: ObjectName| {
+        let changed = statuses.get(&POD, &name)?;
+        let kept = local.copies(user, POD.resource, &name).into_iter().filter(|pod| pod.meta.uid == changed.uid);
+        let kept = kept.max_by_key(|pod| pod.meta.resource_version.parse::<u64>().unwrap_or_default())?;
+        let seen = statuses.view(&POD, &kept).and_then(|bytes| Object::read(bytes, kept.encoding()).ok()).unwrap_or(kept);
+        let repair = Repair::of(&POD.read(&seen).ok()?["status"], &changed.uid, changed.sent);
+        Some((name, repair))
+    };
+    names.into_iter().filter_map(repair).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn objects(all: &[(&str, Value)]) -> Objects {
+        let name = |name: &str| ObjectName { namespace: "n".into(), name: name.into() };
+        all.iter().map(|(n, metadata)| (name(n), json!({ "metadata": metadata }))).collect()
+    }
+
+    #[test]
+    fn pools_and_topology_are_read_from_labels_and_annotations() {
+        for (labels, wanted) in [(json!({ POOL: "p" }), Some("p")), (json!({ POOL: "" }), None), (json!({}), None), (Value::Null, None)] {
+            assert_eq!(pool(&objects(&[("node", json!({ "labels": labels }))])).as_deref(), wanted);
+        }
+        assert_eq!(pool(&objects(&[])), None);
+        let services = objects(&[
+            ("a", json!({ "annotations": { ANNOTATION: " kubernetes.io/hostname " } })),
+            ("b", json!({ "annotations": { "other": "x" } })),
+            ("c", json!({})),
+        ]);
+        let found: Vec<(String, String)> = topology(&services).into_iter().map(|(name, key)| (name.name, key)).collect();
+        assert_eq!(found, [("a".to_string(), "kubernetes.io/hostname".to_string())]);
+    }
+}

@@ -1,0 +1,249 @@
+//! Kinds that every node reads as a whole, as Services and EndpointSlices: one list and one watch of the API server, whatever the number of
+//! clients. Each of them sees what its own rights let it see: the API server is asked.
+mod stream;
+
+use crate::{
+    apimachinery::{
+        list::List,
+        media::{Encoding, MediaType, Shape},
+        request::{GroupVersionResource, RequestInfo, ResourceRequest, Verb},
+    },
+    asked::Asked,
+    body::{Body, full, whole},
+    cache::{
+        access::{MAX_REFUSAL, Question, Refusal},
+        head::Head,
+        key::SetKey,
+        reflect::Reflect,
+    },
+    identity::caller::Caller,
+    offline::local::{Kept, Local, Selection, response},
+    store::{Listing, ObjectName},
+};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use std::time::{Duration, Instant, SystemTime};
+use stream::{State, Stream, Streams};
+use tokio::time::timeout;
+
+/// A client waits so long for the shared list; then it is passed on to the API server.
+const WAIT: Duration = Duration::from_secs(10);
+/// The same while it is not known whether the API server can be reached.
+const DOUBT: Duration = Duration::from_millis(200);
+/// The API server may take so long for an answer to a question, and for a list.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Of a review.
+const MAX_REVIEW: usize = 64 << 10;
+/// Of a list.
+const MAX_LIST: usize = 64 << 20;
+const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+
+pub struct Share {
+    resources: Vec<GroupVersionResource>,
+    local: Local,
+    reflect: Reflect,
+    streams: Streams,
+}
+
+/// What the API server says of a question.
+enum Answer {
+    Allowed,
+    Denied,
+    /// It was not asked, and never before.
+    Unknown,
+}
+
+impl Share {
+    pub fn new(resources: Vec<GroupVersionResource>, local: Local, reflect: Reflect) -> Share {
+        Share { resources, local, reflect, streams: Streams::default() }
+    }
+
+    /// Lists and watches that are kept up to date for all.
+    pub fn streams(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// The answer to a request for what is shared; `None`: the API server answers, or what was kept for the client alone.
+    pub async fn serve(&self, asked: &Asked, request: &ResourceRequest) -> Option<Response<Body>> {
+        let media = self.wanted(asked, request)?;
+        let selection = Selection::of(request)?;
+        let question = self.question(asked, request).await?;
+        match self.may(asked, &question).await {
+            Answer::Allowed => {}
+            Answer::Denied if !self.reflect.remote.is_up() => return self.refusal(&question),
+            // The API server says it in its own words.
+            Answer::Denied | Answer::Unknown => return None,
+        }
+        let key = SetKey::shared(&request.resource, media);
+        let stream = self.streams.get(&key, &self.reflect);
+        if let (Some(token), true) = (&asked.token, question.namespace.is_empty()) {
+            stream.offer(token);
+        }
+        let live = self.is_live(&stream).await;
+        if !live && self.reflect.remote.is_proven() {
+            return None;
+        }
+        match request.verb {
+            Verb::List => self.list(&key, media, request, selection, live),
+            _ => self.watch(&key, media, asked, request, selection, live).await,
+        }
+    }
+
+    /// The media type of a request that may be answered from a shared list.
+    fn wanted(&self, asked: &Asked, request: &ResourceRequest) -> Option<MediaType> {
+        let options = &request.options;
+        let shared = asked.reads && !asked.head_only && request.subresource.is_empty() && self.resources.contains(&request.resource);
+        let fits = match request.verb {
+            Verb::Watch => true,
+            // A list without a version is the newest one; pages and single versions are the API server's.
+            Verb::List => {
+                let newer = !options.resource_version.is_empty() && options.resource_version_match != "Exact";
+                newer && options.continue_token.is_empty() && (options.limit == 0 || options.resource_version == "0")
+            }
+            _ => false,
+        };
+        let media = asked.accepted().into_iter().next()?;
+        let plain = media.shape == Shape::Object && matches!(media.encoding, Encoding::Json | Encoding::Protobuf);
+        (shared && fits && plain && !asked.target.contains("pretty")).then_some(media)
+    }
+
+    async fn question(&self, asked: &Asked, request: &ResourceRequest) -> Option<Question> {
+        let verb = if request.verb == Verb::Watch { "watch" } else { "list" };
+        let question = |user| Question { user, verb, resource: request.resource.to_string(), namespace: request.namespace.clone() };
+        if let Some(user) = self.local.cache.user(&asked.caller) {
+            return Some(question(user));
+        }
+        // A token that was not seen before: the API server says whether it is one.
+        let allowed = self.review(asked, &question(String::new())).await?;
+        if let Caller::Token(digest) = &asked.caller {
+            self.local.cache.remember(digest, asked.token.as_deref());
+        }
+        let question = question(self.local.cache.user(&asked.caller)?);
+        self.local.access.decided(&question, allowed, None, Instant::now());
+        Some(question)
+    }
+
+    async fn may(&self, asked: &Asked, question: &Question) -> Answer {
+        let access = &self.local.access;
+        let mut allowed = access.lately(question, Instant::now());
+        let last = access.last(question);
+        // Without proof that the API server can be reached, it is asked only what it was never asked.
+        if allowed.is_none() && (self.reflect.remote.is_proven() || last.is_none()) {
+            allowed = self.review(asked, question).await;
+            if let Some(allowed) = allowed {
+                access.decided(question, allowed, None, Instant::now());
+            }
+        }
+        match allowed.or(last) {
+            Some(true) => Answer::Allowed,
+            Some(false) => Answer::Denied,
+            None => Answer::Unknown,
+        }
+    }
+
+    /// Asks the API server in the name of the client.
+    async fn review(&self, asked: &Asked, question: &Question) -> Option<bool> {
+        let mut request = request(asked, Method::POST, REVIEWS, full(question.review()))?;
+        let json = HeaderValue::from_static("application/json");
+        request.headers_mut().insert(header::CONTENT_TYPE, json.clone());
+        request.headers_mut().insert(header::ACCEPT, json);
+        let answered = timeout(PATIENCE, async {
+            let response = self.reflect.remote.send(request, asked.caller.shows()).await.ok()?;
+            let succeeded = response.status().is_success();
+            let body = whole(response.into_body(), MAX_REVIEW).await.ok()?;
+            succeeded.then(|| serde_json::from_slice::<serde_json::Value>(&body).ok())?
+        });
+        answered.await.ok()??["status"]["allowed"].as_bool()
+    }
+
+    fn refusal(&self, question: &Question) -> Option<Response<Body>> {
+        let refusal = self.local.access.refusal(question)?;
+        Some(response(StatusCode::FORBIDDEN, &refusal.content_type, "hit", refusal.body.len(), full(refusal.body)))
+    }
+
+    /// Remembers how the API server forbids what is shared.
+    pub async fn passed(&self, asked: &Asked, info: &RequestInfo, response: Response<Body>) -> Response<Body> {
+        let RequestInfo::Resource(request) = info else { return response };
+        let forbidden = response.status() == StatusCode::FORBIDDEN && self.wanted(asked, request).is_some();
+        let Some(user) = self.local.cache.user(&asked.caller).filter(|_| forbidden) else { return response };
+        let (parts, body) = response.into_parts();
+        let Ok(body) = whole(body, MAX_REFUSAL).await else {
+            return crate::apimachinery::status::Failure::unavailable("the answer of the API server broke off").into_response();
+        };
+        let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let verb = if request.verb == Verb::Watch { "watch" } else { "list" };
+        let question = Question { user, verb, resource: request.resource.to_string(), namespace: request.namespace.clone() };
+        let refusal = Refusal { content_type: content_type.into(), body: body.clone() };
+        self.local.access.decided(&question, false, Some(refusal), Instant::now());
+        Response::from_parts(parts, full(body))
+    }
+
+    async fn is_live(&self, stream: &Stream) -> bool {
+        let remote = &self.reflect.remote;
+        if !remote.is_up() {
+            return false;
+        }
+        let patience = if remote.is_proven() { WAIT } else { DOUBT };
+        let mut state = stream.state();
+        let known = timeout(patience, state.wait_for(|state| *state != State::Waiting)).await;
+        matches!(known, Ok(Ok(state)) if *state == State::Live)
+    }
+
+    fn list(&self, key: &SetKey, media: MediaType, request: &ResourceRequest, selection: Selection, live: bool) -> Option<Response<Body>> {
+        let kept = self.local.load(&key.name(), media, request, selection).ok()??;
+        // The API server has a newer one.
+        if live && kept.head.is_before(&request.options.resource_version) {
+            return None;
+        }
+        self.local.answer(kept).ok()
+    }
+
+    async fn watch(
+        &self,
+        key: &SetKey,
+        media: MediaType,
+        asked: &Asked,
+        request: &ResourceRequest,
+        selection: Selection,
+        live: bool,
+    ) -> Option<Response<Body>> {
+        let kept = match request.options.resource_version.as_str() {
+            // From the newest state on: that is what the API server lists now.
+            "" if live => self.fresh(key, media, asked, request, selection).await?,
+            _ => self.local.load(&key.name(), media, request, selection).ok()??,
+        };
+        Some(self.local.begin(kept, request, None).unwrap_or_else(crate::apimachinery::status::Failure::into_response))
+    }
+
+    /// What the API server lists now for the client, as if the set were that new.
+    async fn fresh(&self, key: &SetKey, media: MediaType, asked: &Asked, request: &ResourceRequest, selection: Selection) -> Option<Kept> {
+        let of_client = SetKey::of(&key.user, request, media)?;
+        let mut list = self::request(asked, Method::GET, &of_client.target(&[])?, full(""))?;
+        list.headers_mut().insert(header::ACCEPT, HeaderValue::from_str(&media.accept(true)).ok()?);
+        let answered = timeout(PATIENCE, async {
+            let response = self.reflect.remote.send(list, asked.caller.shows()).await.ok()?;
+            let listed = response.status() == StatusCode::OK;
+            let body = whole(response.into_body(), MAX_LIST).await.ok()?;
+            listed.then_some(body)
+        });
+        let list = List::split(&answered.await.ok()??, media.encoding).ok()?;
+        let name = |item: &crate::apimachinery::object::Object| ObjectName {
+            namespace: item.meta.namespace.clone(),
+            name: item.meta.name.clone(),
+        };
+        let items = list.items.iter().map(|item| (name(item), list.head.whole(item))).collect();
+        let head = Head::of_list(&list.head, crate::cache::head::seconds(SystemTime::now()));
+        let listing = Listing { head: head.to_bytes().into(), items };
+        Some(Kept { set: key.name(), media, head, list: list.head, listing, selection })
+    }
+}
+
+/// A request in the name of a client.
+fn request(asked: &Asked, method: Method, target: &str, body: Body) -> Option<Request<Body>> {
+    let mut request = Request::builder().method(method).uri(target).header(header::USER_AGENT, "weir-edge").body(body).ok()?;
+    if let Some(token) = &asked.token {
+        let mut value = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
+        value.set_sensitive(true);
+        request.headers_mut().insert(header::AUTHORIZATION, value);
+    }
+    Some(request)
+}
