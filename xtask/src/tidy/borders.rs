@@ -19,7 +19,7 @@ const BORDERS: &[(&str, &[&str])] = &[
 /// Dependencies with one owner, so that one crate's rebuild pays for them and one place knows their ways.
 const OWNERS: &[(&str, &[&str])] = &[
     ("wasmtime", &["weir-wasm"]),
-    ("h2", &["weir-net", "weir-proxy", "weir"]),
+    ("h2", &["weir-net", "weir-proxy", "weir-edge", "weir"]),
     ("notify", &["weir-control"]),
     ("kube", &["weir-control"]),
     ("saphyr-parser", &["weir-config"]),

@@ -23,7 +23,7 @@ impl Default for Thresholds {
 /// What a request or a probe came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Any answer of the server, of whatever status: the link works.
+    /// Any answer of the server, of whatever status, and a stream that it has reset: the link works.
     Answered,
     /// No connection, or one that went dead.
     Failed,

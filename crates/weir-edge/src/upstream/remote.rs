@@ -78,6 +78,18 @@ pub enum RemoteError {
     Broken { server: String, error: hyper::Error },
 }
 
+impl RemoteError {
+    /// What it says of the link. A server that resets one stream is there, and so is the connection.
+    fn outcome(&self) -> Outcome {
+        let RemoteError::Broken { error, .. } = self else { return Outcome::Failed };
+        let reason = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+        match reason.is_some_and(|reason| reason.is_reset() && reason.is_remote()) {
+            true => Outcome::Answered,
+            false => Outcome::Failed,
+        }
+    }
+}
+
 /// The API servers.
 pub struct Remote {
     servers: Vec<Arc<Server>>,
@@ -248,9 +260,10 @@ impl Remote {
             }
             let Ok(request) = Request::get("/readyz").body(empty()) else { return };
             let limit = self.timeouts.connect + self.timeouts.ping_timeout;
-            // An answer of any status is one.
+            // An answer of any status is one, and so is a stream that the server resets.
             let answered = match timeout(limit, self.try_send(server, request, Show::Node)).await {
-                Ok(answer) => answer.is_ok(),
+                Ok(Ok(_)) => true,
+                Ok(Err(unanswered)) => unanswered.error.outcome() == Outcome::Answered,
                 Err(_) => {
                     let error = io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {limit:?}"));
                     self.record(server, Some(&RemoteError::Unreachable { server: server.authority.clone(), error }));
@@ -266,7 +279,7 @@ impl Remote {
         if let Some(error) = error {
             self.errors.note(error.to_string());
         }
-        if let Some(change) = server.record(if error.is_some() { Outcome::Failed } else { Outcome::Answered }) {
+        if let Some(change) = server.record(error.map_or(Outcome::Answered, RemoteError::outcome)) {
             // Under the lock of `up`: two servers may change at a time.
             self.up.send_if_modified(|up| {
                 let now = self.servers.iter().any(|server| server.health().is_proven());

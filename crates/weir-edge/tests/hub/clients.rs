@@ -63,7 +63,7 @@ fn each_request_has_a_line_in_the_access_log() {
     let trace = ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
     rig.get(SERVICES, &[JSON, trace, ("user-agent", "kubelet/v1.34.0")]);
     let seen = rig.upstream.seen().into_iter().find(|seen| seen.agent.starts_with("kubelet")).unwrap();
-    assert_eq!(seen.traceparent, trace.1, "it passes unchanged");
+    assert_eq!(seen.headers["traceparent"], trace.1, "it passes unchanged");
     rig.get(SERVICES, &[JSON, TOKEN]);
     rig.upstream.cut();
     rig.stop_hub();

@@ -29,7 +29,7 @@ pub struct Rig {
     folder: TempDir,
     change: fn(&mut Options),
     /// Of the API server; it outlives hubs.
-    _runtime: Runtime,
+    runtime: Runtime,
 }
 
 pub struct Started {
@@ -55,7 +55,7 @@ impl Rig {
         fs::write(folder.path().join("ca.crt"), upstream.ca.pem()).unwrap();
         let node = upstream.ca.sign(&["system:node:n"]);
         fs::write(folder.path().join("node.pem"), node.pem + &node.key).unwrap();
-        let mut rig = Rig { upstream, hub: None, folder, change, _runtime: runtime };
+        let mut rig = Rig { upstream, hub: None, folder, change, runtime };
         rig.start_hub();
         rig
     }
@@ -103,6 +103,11 @@ impl Rig {
         let running = eventually("the hub starts", || runtime.block_on(Running::start(options.clone(), Sockets::default())).ok());
         let address = running.listeners.iter().find(|(scheme, _)| *scheme == "http").unwrap().1;
         self.hub = Some(Started { address, hub: running.hub.clone(), running: Some(running), runtime: Some(runtime) });
+    }
+
+    /// Runs beside the API server.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
     }
 
     /// A file beside the store.

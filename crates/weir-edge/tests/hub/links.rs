@@ -1,8 +1,9 @@
 //! Links that fail in different ways.
 use super::{
     hub::{JSON, Rig, names},
-    upstream::SERVICES,
+    upstream::{Reset, SERVICES},
 };
+use http::Response;
 use serde_json::json;
 use std::time::{Duration, Instant};
 use weir_test::eventually;
@@ -34,4 +35,29 @@ fn a_hub_that_starts_in_front_of_a_black_hole_answers_what_is_kept_at_once() {
         (vec!["a".into(), "b".into()], Some(version.as_str()))
     );
     watch.rest();
+}
+
+#[test]
+fn a_stream_that_is_reset_does_not_take_the_link_down() {
+    let rig = Rig::start();
+    rig.upstream.put("a", json!({}));
+    assert_eq!(rig.names(SERVICES, &[JSON]), ["a"]);
+    // All of them, those of probes among them.
+    rig.upstream.script(|_| {
+        let mut response = Response::new(weir_edge::body::empty());
+        response.extensions_mut().insert(Reset);
+        Some(response)
+    });
+    for _ in 0..5 {
+        let answer = rig.get("/api/v1/secrets", &[JSON]);
+        assert_eq!((answer.status, answer.json()["reason"].as_str()), (503, Some("ServiceUnavailable")), "{answer:?}");
+        assert!(rig.hub().remote.is_up() && rig.hub().remote.is_proven());
+    }
+    // What was kept is answered meanwhile.
+    let kept = rig.get(SERVICES, &[JSON]);
+    assert!(kept.header("weir-cache").is_some() && names(&kept) == ["a"], "{kept:?}");
+    rig.upstream.behave();
+    let fresh = rig.get(SERVICES, &[JSON]);
+    assert!(fresh.header("weir-cache").is_none() && names(&fresh) == ["a"], "{fresh:?}");
+    assert_eq!(rig.upstream.connections(), 1);
 }

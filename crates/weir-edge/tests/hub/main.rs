@@ -8,4 +8,6 @@ mod hub;
 mod links;
 mod outbox;
 mod sharing;
+mod transparent;
+mod twin;
 mod upstream;

@@ -1,6 +1,6 @@
 //! An API server with Services in memory. Tests put, delete, list and watch them, forbid, and break what it sends.
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::{body::Incoming, service::service_fn};
@@ -11,7 +11,6 @@ use hyper_util::{
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
-    convert::Infallible,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard,
@@ -39,7 +38,7 @@ pub struct Seen {
     /// The token; empty for the node.
     pub token: String,
     pub agent: String,
-    pub traceparent: String,
+    pub headers: HeaderMap,
     pub body: Bytes,
 }
 
@@ -57,6 +56,10 @@ impl Seen {
         self.agent == "weir-edge" && self.path == SERVICES && !self.watches()
     }
 }
+
+/// In the extensions of an answer: the stream is reset in its place.
+#[derive(Clone)]
+pub struct Reset;
 
 /// An answer in place of the usual one.
 type Script = Box<dyn FnMut(&Seen) -> Option<Response<Body>> + Send>;
@@ -279,7 +282,7 @@ pub fn status(code: u16, reason: &str, message: &str) -> Response<Body> {
     reply(StatusCode::from_u16(code).unwrap(), full(body.to_string()))
 }
 
-async fn answer(state: Arc<Mutex<State>>, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn answer(state: Arc<Mutex<State>>, mut request: Request<Incoming>) -> Result<Response<Body>, BodyError> {
     if request.headers().contains_key(header::UPGRADE) {
         return Ok(exec(&mut request));
     }
@@ -291,7 +294,7 @@ async fn answer(state: Arc<Mutex<State>>, mut request: Request<Incoming>) -> Res
         query: parts.uri.query().unwrap_or_default().into(),
         token: header(header::AUTHORIZATION).trim_start_matches("Bearer ").into(),
         agent: header(header::USER_AGENT),
-        traceparent: parts.headers.get("traceparent").and_then(|value| value.to_str().ok()).unwrap_or_default().into(),
+        headers: parts.headers.clone(),
         body: body.collect().await.map(|body| body.to_bytes()).unwrap_or_default(),
     };
     let mut state = state.lock().unwrap();
@@ -299,6 +302,9 @@ async fn answer(state: Arc<Mutex<State>>, mut request: Request<Incoming>) -> Res
     let mut script = state.script.take();
     let scripted = script.as_mut().and_then(|script| script(&seen));
     state.script = script;
+    if scripted.as_ref().is_some_and(|response| response.extensions().get::<Reset>().is_some()) {
+        return Err("reset".into());
+    }
     Ok(scripted.unwrap_or_else(|| usual(&mut state, &seen)))
 }
 
