@@ -110,7 +110,9 @@ impl Hub {
     }
 
     async fn ask(&self, asked: &Asked, info: &RequestInfo, request: Request<Body>) -> Response<Body> {
+        // Another process has the store once this one is leaving, and with it what is shared.
         if let RequestInfo::Resource(resource) = info
+            && !self.drain.is_leaving()
             && let Some(shared) = self.share.serve(asked, resource).await
         {
             return shared;
@@ -139,8 +141,8 @@ impl Hub {
     }
 
     /// What the hub itself reads, as the node: kept and answered like a request of a client.
-    pub async fn get(&self, target: &str) -> Response<Body> {
-        let request = Request::get(target).header(header::ACCEPT, "application/json").header(header::USER_AGENT, AGENT).body(empty());
+    pub async fn get(&self, target: &str, accept: &str) -> Response<Body> {
+        let request = Request::get(target).header(header::ACCEPT, accept).header(header::USER_AGENT, AGENT).body(empty());
         let Ok(request) = request else { return Failure::bad_request(format!("not a path: {target}")).into_response() };
         let info = RequestInfo::read(request.method(), request.uri().path(), request.uri().query());
         self.ask(&Asked::of(&Caller::Node, &request), &info, request).await

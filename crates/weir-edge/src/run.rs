@@ -265,9 +265,10 @@ impl Running {
         running.tasks.spawn(async move { replay.run().await });
         running.tasks.spawn(heal.run());
         running.tasks.spawn(keep_policy(hub.cache.clone(), hub.settings.subscribe()));
-        running.tasks.spawn(filter_context::run(hub.clone(), options.pool));
+        // Watches that drain hear of changes, too.
+        running.lasting.spawn(filter_context::run(hub.clone(), options.pool));
         if let Some(namespace) = options.yurt_hub_cfg {
-            running.tasks.spawn(yurt_hub_cfg::run(hub, namespace));
+            running.lasting.spawn(yurt_hub_cfg::run(hub, namespace));
         }
         Ok(running)
     }
@@ -296,6 +297,7 @@ impl Running {
     pub async fn hand_over(&mut self) -> Sockets {
         self.tasks.shutdown().await;
         self.hub.drain.leave();
+        self.hub.share.end();
         let cache = self.hub.cache.clone();
         let _ = tokio::task::spawn_blocking(move || cache.store.close()).await;
         std::mem::take(&mut self.sockets)

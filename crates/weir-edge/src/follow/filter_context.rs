@@ -7,16 +7,17 @@ use crate::{
         context::{self as filters, Repair},
         servicetopology::ANNOTATION,
     },
-    follow::{Objects, follow},
+    follow::{REFUSED, follow, value},
     hub::Hub,
     offline::local::Local,
+    random::between,
     settings::Settings,
     store::ObjectName,
 };
 use http::StatusCode;
 use serde_json::Value;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -27,8 +28,6 @@ const POOL: &str = "apps.openyurt.io/nodepool";
 const GROUP: &str = "apps.openyurt.io";
 /// Of an answer of discovery.
 const MAX_GROUP: usize = 1 << 20;
-/// The wait until the cluster is asked again whether it has node pools.
-const AGAIN: Duration = Duration::from_secs(60);
 /// Between two looks at the pods that were changed here: kubelet writes many of them at a time.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -63,15 +62,14 @@ pub async fn run(hub: Arc<Hub>, given: Option<String>) {
     let node = async {
         hub.filters.wanted().await;
         let path = format!("/api/v1/nodes?fieldSelector=metadata.name%3D{}", hub.writes.node);
-        follow(&hub, &path, |objects| set_pool(&|pools| pools.label = pool(objects))).await;
+        follow(&hub, &path, pool, |nodes| set_pool(&|pools| pools.label = nodes.values().next().cloned())).await;
     };
     let services = async {
         hub.filters.wanted().await;
-        follow(&hub, "/api/v1/services", |objects| {
-            let now = topology(objects);
+        follow(&hub, "/api/v1/services", topology, |keys| {
             hub.filters.update(|context| {
-                if *context.topology != now {
-                    context.topology = Arc::new(now);
+                if *context.topology != *keys {
+                    context.topology = Arc::new(keys.clone());
                 }
                 context.settled = true;
             });
@@ -96,16 +94,21 @@ fn merged(flags: &filters::Settings, settings: &Settings) -> filters::Settings {
     merged
 }
 
-fn pool(nodes: &Objects) -> Option<String> {
-    let label = nodes.values().next()?["metadata"]["labels"][POOL].as_str()?;
-    (!label.is_empty()).then(|| label.to_string())
+/// The pool that the label of a node names.
+fn pool(node: &Object) -> Option<String> {
+    node.labels().ok()?.remove(POOL).filter(|pool| !pool.is_empty())
 }
 
-fn topology(services: &Objects) -> BTreeMap<ObjectName, String> {
-    let of = |(name, service): (&ObjectName, &Value)| {
-        Some((name.clone(), service["metadata"]["annotations"][ANNOTATION].as_str()?.trim().to_string()))
-    };
-    services.iter().filter_map(of).collect()
+/// The topology that a Service asks for.
+fn topology(service: &Object) -> Option<String> {
+    Some(service.annotations().ok()?.remove(ANNOTATION)?.trim().to_string())
+}
+
+/// The nodes of a NodePool.
+fn nodes(pool: &Object) -> Option<BTreeSet<String>> {
+    let pool = value(pool)?;
+    let nodes = pool["status"]["nodes"].as_array().into_iter().flatten();
+    Some(nodes.filter_map(|node| node.as_str().map(str::to_string)).collect())
 }
 
 /// Follows the NodePool of the node, whichever it is.
@@ -128,15 +131,12 @@ async fn nodes_of(hub: &Arc<Hub>, pool: &str) {
             break version;
         }
         link.mark_unchanged();
-        let _ = timeout(AGAIN, link.changed()).await;
+        let _ = timeout(between(REFUSED.0, REFUSED.1), link.changed()).await;
     };
     let name: String = url::form_urlencoded::byte_serialize(pool.as_bytes()).collect();
     let path = format!("/apis/{GROUP}/{version}/nodepools?fieldSelector=metadata.name%3D{name}");
-    follow(hub, &path, |objects| {
-        let nodes = objects.values().next().map(|pool| {
-            let nodes = pool["status"]["nodes"].as_array().into_iter().flatten();
-            nodes.filter_map(|node| node.as_str().map(str::to_string)).collect()
-        });
+    follow(hub, &path, nodes, |pools| {
+        let nodes = pools.values().next().cloned();
         hub.filters.update(|context| context.pool_nodes = nodes);
     })
     .await;
@@ -144,7 +144,7 @@ async fn nodes_of(hub: &Arc<Hub>, pool: &str) {
 
 /// The version in which the API server has node pools.
 async fn version(hub: &Hub) -> Option<String> {
-    let response = hub.get(&format!("/apis/{GROUP}")).await;
+    let response = hub.get(&format!("/apis/{GROUP}"), "application/json").await;
     if response.status() != StatusCode::OK {
         return None;
     }
@@ -191,25 +191,41 @@ fn changed_pods(local: &Local, user: &str) -> BTreeMap<ObjectName, Repair> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::apimachinery::{media::Encoding, object::Envelope, wire::put_bytes};
     use serde_json::json;
 
-    fn objects(all: &[(&str, Value)]) -> Objects {
-        let name = |name: &str| ObjectName { namespace: "n".into(), name: name.into() };
-        all.iter().map(|(n, metadata)| (name(n), json!({ "metadata": metadata }))).collect()
+    fn read(metadata: &Value) -> [Object; 2] {
+        let json = json!({ "kind": "Node", "apiVersion": "v1", "metadata": metadata, "status": { "nodes": ["a", 7, "b"] } });
+        let mut meta = Vec::new();
+        for (number, field) in [(11, "labels"), (12, "annotations")] {
+            for (key, value) in metadata[field].as_object().into_iter().flatten() {
+                let mut entry = Vec::new();
+                put_bytes(&mut entry, 1, key.as_bytes());
+                put_bytes(&mut entry, 2, value.as_str().unwrap().as_bytes());
+                put_bytes(&mut meta, number, &entry);
+            }
+        }
+        let mut message = Vec::new();
+        put_bytes(&mut message, 1, &meta);
+        let protobuf = Envelope::wrap("v1", "Node", &message);
+        [(json.to_string().into(), Encoding::Json), (protobuf, Encoding::Protobuf)]
+            .map(|(bytes, encoding)| Object::read(bytes, encoding).unwrap())
     }
 
     #[test]
     fn pools_and_topology_are_read_from_labels_and_annotations() {
-        for (labels, wanted) in [(json!({ POOL: "p" }), Some("p")), (json!({ POOL: "" }), None), (json!({}), None), (Value::Null, None)] {
-            assert_eq!(pool(&objects(&[("node", json!({ "labels": labels }))])).as_deref(), wanted);
+        for (metadata, found) in [
+            (json!({ "labels": { POOL: "p" } }), (Some("p"), None)),
+            (json!({ "labels": { POOL: "" }, "annotations": { "other": "x" } }), (None, None)),
+            (json!({ "annotations": { ANNOTATION: " kubernetes.io/hostname " } }), (None, Some("kubernetes.io/hostname"))),
+            (json!({}), (None, None)),
+        ] {
+            for object in read(&metadata) {
+                assert_eq!((pool(&object).as_deref(), topology(&object).as_deref()), found, "{metadata}");
+            }
         }
-        assert_eq!(pool(&objects(&[])), None);
-        let services = objects(&[
-            ("a", json!({ "annotations": { ANNOTATION: " kubernetes.io/hostname " } })),
-            ("b", json!({ "annotations": { "other": "x" } })),
-            ("c", json!({})),
-        ]);
-        let found: Vec<(String, String)> = topology(&services).into_iter().map(|(name, key)| (name.name, key)).collect();
-        assert_eq!(found, [("a".to_string(), "kubernetes.io/hostname".to_string())]);
+        let [json, protobuf] = read(&json!({}));
+        assert_eq!(nodes(&json), Some(["a".to_string(), "b".to_string()].into()));
+        assert_eq!(nodes(&protobuf), None);
     }
 }

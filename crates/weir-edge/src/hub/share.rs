@@ -62,6 +62,16 @@ impl Share {
         self.streams.len()
     }
 
+    /// Whether a list is kept up to date for all in a media type.
+    pub fn has_stream(&self, resource: &GroupVersionResource, media: MediaType) -> bool {
+        self.streams.has(&SetKey::shared(resource, media))
+    }
+
+    /// Ends all lists and watches: another process goes on with what they have kept.
+    pub fn end(&self) {
+        self.streams.end();
+    }
+
     /// The answer to a request for what is shared; `None`: the API server answers, or what was kept for the client alone.
     pub async fn serve(&self, asked: &Asked, request: &ResourceRequest) -> Option<Response<Body>> {
         let media = self.wanted(asked, request)?;

@@ -59,6 +59,14 @@ impl Streams {
         self.all.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
+    pub fn has(&self, key: &SetKey) -> bool {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
+    }
+
+    pub fn end(&self) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+    }
+
     /// The stream of a set, which begins if there is none.
     pub fn get(&self, key: &SetKey, reflect: &Reflect) -> Arc<Stream> {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
