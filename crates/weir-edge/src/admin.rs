@@ -153,7 +153,7 @@ fn audit(hub: &Hub) -> serde_json::Value {
     let known = Known {
         user: &hub.node,
         node: &hub.writes.node,
-        tokens: hub.writes.replies.account_tokens(),
+        tokens: hub.writes.replies.account_tokens().into_iter().map(|(_, token)| token).collect(),
         certificate: hub.remote.certificate().map(seconds).map_err(|e| e.to_string()),
         now: SystemTime::now(),
     };

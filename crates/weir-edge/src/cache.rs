@@ -4,7 +4,7 @@ pub mod access;
 pub mod agents;
 mod copy;
 mod difference;
-mod follows;
+pub(crate) mod follows;
 pub mod head;
 pub(crate) mod heal;
 pub mod key;
@@ -54,7 +54,7 @@ use watchers::Watchers;
 
 /// Sets that belong to no user. Those of users begin with the user's name, which is not empty.
 const USERS: &str = "\nusers";
-const NON_RESOURCE: &str = "\nnon-resource";
+pub(crate) const NON_RESOURCE: &str = "\nnon-resource";
 
 /// How much is kept, and how far the cache may fall behind.
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +101,8 @@ pub struct Cache {
     pub errors: Recent,
     /// What must be listed again.
     pub stale: Stale,
-    follows: Arc<Follows>,
+    /// Which sets a watch keeps up to date now.
+    pub(crate) follows: Arc<Follows>,
     limits: Limits,
     budget: Arc<Budget>,
     users: Mutex<Users>,
@@ -149,6 +150,11 @@ impl Cache {
             pages: Mutex::new(Pages::new(limits.body)),
             runtime,
         })
+    }
+
+    /// The user name of the node.
+    pub fn node(&self) -> &str {
+        &self.node
     }
 
     /// Bytes that wait to be kept.
@@ -200,6 +206,26 @@ impl Cache {
                 cache.wrote(cache.store.put(USERS, &name, &user.to_bytes(), &Head::default().to_bytes()));
             });
         }
+    }
+
+    /// The tokens that the API server has accepted, by their digests.
+    pub(crate) fn tokens(&self) -> Vec<([u8; 32], User)> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner).all()
+    }
+
+    /// Forgets whose token it was.
+    pub(crate) fn forget(&self, digest: &[u8; 32]) -> bool {
+        let name = ObjectName { namespace: String::new(), name: data_encoding::HEXLOWER.encode(digest) };
+        let forgotten = self.wrote(self.store.remove(USERS, &name, &Head::default().to_bytes()));
+        if forgotten {
+            self.users.lock().unwrap_or_else(PoisonError::into_inner).forget(digest);
+        }
+        forgotten
+    }
+
+    /// The namespace of what is kept of a user beside objects.
+    pub(crate) fn documents_of(user: &str) -> String {
+        user.replace('/', " ")
     }
 
     /// Passes a response on and keeps a copy, where it is one to keep.
@@ -285,7 +311,7 @@ impl Cache {
         Head::read(&self.store.head(set)?)
     }
 
-    fn wrote<E: std::fmt::Display>(&self, result: Result<(), E>) -> bool {
+    pub(crate) fn wrote<E: std::fmt::Display>(&self, result: Result<(), E>) -> bool {
         if let Err(e) = &result {
             self.errors.note(format!("cannot keep an answer: {e}"));
             self.stats.failed_writes.fetch_add(1, Relaxed);
@@ -330,7 +356,7 @@ fn is_document(path: &str) -> bool {
 }
 
 fn document(user: &str, asked: &Asked) -> ObjectName {
-    ObjectName { namespace: user.replace('/', " "), name: format!("{}\n{}", asked.target, asked.accept) }
+    ObjectName { namespace: Cache::documents_of(user), name: format!("{}\n{}", asked.target, asked.accept) }
 }
 
 /// The media type of a response: its Content-Type does not say in which shape the objects are, the request does.

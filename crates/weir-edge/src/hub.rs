@@ -28,6 +28,7 @@ use crate::{
         certificate::validity::seconds,
     },
     offline::{
+        collect::Collector,
         local::Local,
         replay::Replay,
         replies::Key,
@@ -67,6 +68,7 @@ pub struct Hub {
     pub filters: Filters,
     pub tunnel: Arc<agent::Stats>,
     pub share: Share,
+    pub collector: Collector,
 }
 
 impl Hub {

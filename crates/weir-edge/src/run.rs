@@ -2,7 +2,7 @@
 use crate::{
     admin,
     apimachinery::request::GroupVersionResource,
-    cache::{self, Cache, Limits, access::Access, heal::Heal, key::policy, reflect::Reflect},
+    cache::{self, Cache, Limits, access::Access, head::seconds, heal::Heal, key::policy, reflect::Reflect},
     dummy::{Interface, InterfaceError},
     filters::{
         Filters,
@@ -26,6 +26,7 @@ use crate::{
         serving::{KeyPairFiles, Serving, ServingError},
     },
     offline::{
+        collect::Collector,
         local::Local,
         outbox::{self, Outbox},
         replay::Replay,
@@ -47,7 +48,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::{
     net::TcpListener,
@@ -61,6 +62,8 @@ use weir_net::dns::{self, Resolver};
 
 /// Time between two looks for copies that are too old.
 const SWEEP: Duration = Duration::from_secs(10);
+/// Least and most time between two looks for copies that nobody needs.
+const COLLECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
 
 #[derive(Clone)]
 pub struct Options {
@@ -88,6 +91,8 @@ pub struct Options {
     pub admin: Option<SocketAddr>,
     /// Bytes that the store may have.
     pub quota: u64,
+    /// How long a copy stays that no pod of the node needs any more; zero: for good.
+    pub gc_grace_period: Duration,
     pub limits: Limits,
     pub outbox: outbox::Limits,
     /// How long reviews of users are given again without the link.
@@ -207,6 +212,7 @@ impl Running {
             filters,
             tunnel: Arc::default(),
             share,
+            collector: Collector::new(options.gc_grace_period),
         });
         let heal = Heal::new(reflect);
         let connections = Arc::new(Semaphore::new(options.max_connections));
@@ -265,6 +271,7 @@ impl Running {
         running.tasks.spawn(async move { replay.run().await });
         running.tasks.spawn(heal.run());
         running.tasks.spawn(keep_policy(hub.cache.clone(), hub.settings.subscribe()));
+        running.tasks.spawn(collect(hub.clone()));
         // Watches that drain hear of changes, too.
         running.lasting.spawn(filter_context::run(hub.clone(), options.pool));
         if let Some(namespace) = options.yurt_hub_cfg {
@@ -317,6 +324,26 @@ async fn keep_policy(cache: Arc<Cache>, mut settings: watch::Receiver<Settings>)
         let _ = spawn_blocking(move || cache.agents.sweep(SystemTime::now())).await;
         if let Ok(Err(_)) = timeout(SWEEP, settings.changed()).await {
             return;
+        }
+    }
+}
+
+/// Removes what pods and clients that are gone have left.
+async fn collect(hub: Arc<Hub>) {
+    let grace = hub.collector.grace;
+    if grace.is_zero() {
+        return;
+    }
+    let every = (grace / 4).clamp(COLLECT.0, COLLECT.1);
+    loop {
+        tokio::time::sleep(every).await;
+        if hub.remote.is_proven() {
+            let hub = hub.clone();
+            let _ = spawn_blocking(move || {
+                let now = (Instant::now(), seconds(SystemTime::now()));
+                hub.collector.sweep(&hub.cache, &hub.writes.replies, &hub.writes.node, now);
+            })
+            .await;
         }
     }
 }

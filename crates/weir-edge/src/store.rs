@@ -316,6 +316,17 @@ impl Store {
         self.log.clean_oldest()
     }
 
+    /// Cleans all segments that there are: what was removed is not on disk any more.
+    pub fn purge(&self) -> Result<(), WriteError> {
+        self.log.seal(&mut self.log.writer());
+        let newest = self.log.index().segments.keys().next_back().copied();
+        let is_left = || self.log.index().segments.keys().next().is_some_and(|oldest| Some(*oldest) <= newest);
+        while is_left() {
+            self.log.clean_oldest()?;
+        }
+        Ok(())
+    }
+
     /// Syncs what was written and lets another process open the store. Nothing is read or written here any more.
     pub fn close(&self) {
         self.stop();

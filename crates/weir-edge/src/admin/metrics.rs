@@ -116,6 +116,17 @@ fn cache(hub: &Hub, out: &mut Exposition) {
     for (name, help, counter) in counters {
         single(out, "counter", name, help, counter.load(Relaxed));
     }
+    let collected = &hub.collector.stats;
+    out.described(
+        "weir_edge_gc_collected_total",
+        "counter",
+        "Copies that were removed because no pod or client of the node needs them any more.",
+    );
+    for (kind, counter) in [("objects", &collected.objects), ("lists", &collected.lists), ("tokens", &collected.tokens)] {
+        out.sample("weir_edge_gc_collected_total", [("kind", kind)], counter.load(Relaxed));
+    }
+    let help = "Copies that nobody needs, and whose grace period is not over.";
+    single(out, "gauge", "weir_edge_gc_waiting", help, collected.waiting.load(Relaxed));
     single(out, "counter", "weir_edge_cache_dropped_bytes_total", "Bytes of copies that were given up.", hub.cache.dropped());
 }
 

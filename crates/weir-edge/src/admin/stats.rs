@@ -43,6 +43,11 @@ pub fn of(hub: &Hub) -> Value {
             "lagBytes": hub.cache.lag(), "overflows": cache.overflows.load(Relaxed), "unreadable": cache.unreadable.load(Relaxed),
             "failedWrites": cache.failed_writes.load(Relaxed),
         },
+        "collected": {
+            "objects": hub.collector.stats.objects.load(Relaxed), "lists": hub.collector.stats.lists.load(Relaxed),
+            "tokens": hub.collector.stats.tokens.load(Relaxed), "waiting": hub.collector.stats.waiting.load(Relaxed),
+            "podsKnown": hub.collector.stats.known.load(Relaxed), "gracePeriodSeconds": hub.collector.grace.as_secs_f64(),
+        },
         "outbox": { "waiting": hub.writes.outbox.waiting() },
         "settings": settings(&hub.settings.borrow()),
         "certificate": certificate,

@@ -61,7 +61,7 @@ impl Agents {
     }
 
     /// Takes note of a client that fills a set; whether that is news, which [`Agents::write`] writes down.
-    pub(super) fn note(&self, set: &str, agent: &str) -> bool {
+    pub(crate) fn note(&self, set: &str, agent: &str) -> bool {
         let mut all = self.all();
         match all.get_mut(set) {
             Some(agents) if agents.contains(agent) => false,
@@ -74,6 +74,13 @@ impl Agents {
     pub(super) fn write(&self, set: &str) {
         let agents = self.of(set);
         let _ = self.store.put(SET, &name(set), json!({ "set": set, "agents": agents }).to_string().as_bytes(), &[]);
+    }
+
+    /// Forgets who has filled a set that is gone.
+    pub(crate) fn forget(&self, set: &str) {
+        if self.all().remove(set).is_some() {
+            let _ = self.store.remove(SET, &name(set), &[]);
+        }
     }
 
     /// From now on these settings count.
@@ -92,8 +99,7 @@ impl Agents {
                 // A copy that is on its way may begin the set once more; the next sweep sees that.
                 self.removed.fetch_add(u64::from(self.store.drop_set(&set).is_ok()), Relaxed);
             } else {
-                let _ = self.store.remove(SET, &name(&set), &[]);
-                self.all().remove(&set);
+                self.forget(&set);
             }
         }
     }

@@ -11,6 +11,8 @@ pub struct User {
     pub name: String,
     /// Seconds since 1970; 0: never.
     pub expires: u64,
+    /// The uid of the pod that the token is bound to; empty: none.
+    pub pod: String,
 }
 
 impl User {
@@ -24,22 +26,31 @@ impl User {
             (!name.contains('\n')).then_some(name)
         };
         match claims().and_then(|claims| Some((name(&claims)?, claims))) {
-            Some((name, claims)) => User { name, expires: claims["exp"].as_u64().unwrap_or_default() },
+            Some((name, claims)) => User {
+                name,
+                expires: claims["exp"].as_u64().unwrap_or_default(),
+                pod: claims["kubernetes.io"]["pod"]["uid"].as_str().unwrap_or_default().into(),
+            },
             // A token without readable claims is a user of its own.
-            None => User { name: format!("token:{}", data_encoding::HEXLOWER.encode(&digest[..16])), expires: 0 },
+            None => User { name: format!("token:{}", data_encoding::HEXLOWER.encode(&digest[..16])), expires: 0, pod: String::new() },
         }
     }
 
     pub fn to_bytes(&self) -> Vec<u8> {
-        json!({ "user": self.name, "exp": self.expires }).to_string().into_bytes()
+        json!({ "user": self.name, "exp": self.expires, "pod": self.pod }).to_string().into_bytes()
     }
 
     pub fn read(bytes: &[u8]) -> Option<User> {
         let value: Value = serde_json::from_slice(bytes).ok()?;
-        Some(User { name: value["user"].as_str()?.to_string(), expires: value["exp"].as_u64()? })
+        Some(User {
+            name: value["user"].as_str()?.to_string(),
+            expires: value["exp"].as_u64()?,
+            // Older versions did not write it.
+            pod: value["pod"].as_str().unwrap_or_default().into(),
+        })
     }
 
-    fn is_valid(&self, now: u64) -> bool {
+    pub fn is_valid(&self, now: u64) -> bool {
         self.expires == 0 || now < self.expires
     }
 }
@@ -64,6 +75,14 @@ impl Users {
         true
     }
 
+    pub fn all(&self) -> Vec<([u8; 32], User)> {
+        self.0.iter().map(|(digest, user)| (*digest, user.clone())).collect()
+    }
+
+    pub fn forget(&mut self, digest: &[u8; 32]) {
+        self.0.remove(digest);
+    }
+
     /// `None` for a token that the API server has not confirmed, or that has expired.
     pub fn get(&self, digest: &[u8; 32], now: u64) -> Option<&User> {
         self.0.get(digest).filter(|user| user.is_valid(now))
@@ -78,8 +97,11 @@ mod tests {
     fn tokens_have_the_user_of_their_claims_until_they_expire() {
         let token = |claims: &str| format!("h.{}.s", BASE64URL_NOPAD.encode(claims.as_bytes()));
         let digest = [7; 32];
-        let account = User::of(&token(r#"{"iss":"https://k","sub":"system:serviceaccount:n:a","exp":100}"#), &digest);
-        assert_eq!(account, User { name: "https://k system:serviceaccount:n:a".into(), expires: 100 });
+        let account = User::of(
+            &token(r#"{"iss":"https://k","sub":"system:serviceaccount:n:a","exp":100,"kubernetes.io":{"pod":{"uid":"u"}}}"#),
+            &digest,
+        );
+        assert_eq!(account, User { name: "https://k system:serviceaccount:n:a".into(), expires: 100, pod: "u".into() });
         assert_eq!(User::read(&account.to_bytes()).as_ref(), Some(&account));
         for odd in ["", "abc", "a.b.c", &token("[]"), &token(r#"{"sub":"a"}"#), &token(r#"{"iss":"i","sub":"a\nb"}"#)] {
             assert_eq!(User::of(odd, &digest).name, "token:07070707070707070707070707070707", "{odd}");
@@ -97,7 +119,7 @@ mod tests {
             digest[..8].copy_from_slice(&i.to_le_bytes());
             digest
         };
-        let user = |expires| User { name: "u".into(), expires };
+        let user = |expires| User { name: "u".into(), expires, pod: String::new() };
         for i in 0..MOST {
             assert!(users.remember(digest(i), user(10), 1));
         }

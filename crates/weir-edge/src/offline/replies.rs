@@ -92,11 +92,21 @@ impl Replies {
         Some(Token::read(&self.store.get(TOKENS, &key_name(key)).ok()??)?.reply)
     }
 
-    /// The service account tokens that are kept.
-    pub fn account_tokens(&self) -> Vec<ServiceAccountToken> {
+    /// The service account tokens that are kept, by the requests that they answer.
+    pub fn account_tokens(&self) -> Vec<(Key, ServiceAccountToken)> {
         let keys: Vec<Key> = lock(&self.tokens).keys().copied().collect();
-        let read = |key: &Key| ServiceAccountToken::read(&Token::read(&self.store.get(TOKENS, &key_name(key)).ok()??)?);
-        keys.iter().filter_map(read).collect()
+        let read = |key: Key| Some((key, ServiceAccountToken::read(&Token::read(&self.store.get(TOKENS, &key_name(&key)).ok()??)?)?));
+        keys.into_iter().filter_map(read).collect()
+    }
+
+    /// Forgets a token.
+    pub fn forget(&self, key: &Key) -> bool {
+        let mut tokens = lock(&self.tokens);
+        let forgotten = self.store.remove(TOKENS, &key_name(key), HEAD).is_ok();
+        if forgotten {
+            tokens.remove(key);
+        }
+        forgotten
     }
 
     /// Remembers what the API server said of a user.
@@ -141,6 +151,7 @@ pub struct ServiceAccountToken {
     pub account: String,
     /// The pod that it is bound to; empty: none.
     pub pod: String,
+    pub pod_uid: String,
     /// Seconds since 1970.
     pub expires: u64,
 }
@@ -157,6 +168,7 @@ impl ServiceAccountToken {
             namespace: text(&of["namespace"]),
             account: text(&of["serviceaccount"]["name"]),
             pod: text(&of["pod"]["name"]),
+            pod_uid: text(&of["pod"]["uid"]),
             expires: token.expires,
         })
     }
@@ -215,12 +227,13 @@ mod tests {
         let replies = open(folder.path());
         assert_eq!(replies.token(&a, at(99)), Some(issued("1970-01-01T00:01:40Z")));
         assert!(replies.account_tokens().is_empty(), "it has no claims");
-        let claims = r#"{"kubernetes.io":{"namespace":"n","pod":{"name":"p"},"serviceaccount":{"name":"s"}}}"#;
+        let claims = r#"{"kubernetes.io":{"namespace":"n","pod":{"name":"p","uid":"u"},"serviceaccount":{"name":"s"}}}"#;
         let bound = BASE64URL_NOPAD.encode(claims.as_bytes());
         let text = String::from_utf8(issued("1970-01-01T00:01:40Z").body.to_vec()).unwrap().replace(r#""t""#, &format!("\"h.{bound}.s\""));
         replies.issued(&key("/bound", "", "", b""), Reply { content_type: "application/json".into(), body: text.into() }, at(1));
-        let wanted = ServiceAccountToken { namespace: "n".into(), account: "s".into(), pod: "p".into(), expires: 100 };
-        assert_eq!(replies.account_tokens(), [wanted]);
+        let wanted = ServiceAccountToken { namespace: "n".into(), account: "s".into(), pod: "p".into(), pod_uid: "u".into(), expires: 100 };
+        assert_eq!(replies.account_tokens(), [(key("/bound", "", "", b""), wanted)]);
+        assert!(replies.forget(&key("/bound", "", "", b"")) && replies.account_tokens().is_empty());
         // What is no token, and what does not say when it expires, is not remembered.
         for body in ["{}", "[]", r#"{"kind":"TokenRequest","status":{"token":"t"}}"#] {
             replies.issued(&b, Reply { content_type: "application/json".into(), body: body.into() }, at(1));

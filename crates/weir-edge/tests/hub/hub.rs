@@ -77,6 +77,7 @@ impl Rig {
             admin_socket: file("admin.sock"),
             admin: None,
             quota: 64 << 20,
+            gc_grace_period: Duration::ZERO,
             limits: Limits::default(),
             outbox: outbox::Limits { events_per_second: 100, ..outbox::Limits::default() },
             settings: weir_edge::settings::File::default(),

@@ -113,6 +113,9 @@ struct HubArgs {
     /// Most MiB to keep on disk; what a node needs least is evicted first
     #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u64).range(16..=1_048_576))]
     disk_cache_quota: u64,
+    /// How long copies stay that no pod or client of the node needs any more: Secrets of deleted pods, lists of clients that are gone; 0: for good
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = or_zero)]
+    gc_grace_period: Duration,
     /// Most MiB of events that wait for the API server, and as many of statuses; the oldest events make room for new ones
     #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=1024))]
     outbox_quota: u64,
@@ -218,6 +221,7 @@ fn run_hub(args: HubArgs) -> Result<ExitCode> {
         admin: args.serve_port.map(|port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)),
         store: args.place.disk_cache_path,
         quota: args.disk_cache_quota * 1024 * 1024,
+        gc_grace_period: args.gc_grace_period,
         limits: Limits::default(),
         outbox: edge_outbox::Limits {
             bytes: usize::try_from(args.outbox_quota * 1024 * 1024)?,
@@ -259,8 +263,12 @@ fn server(text: &str) -> Result<Url, String> {
 }
 
 fn review_ttl(text: &str) -> Result<Duration, String> {
-    let ttl = if text == "0" { Duration::ZERO } else { duration(text)? };
+    let ttl = or_zero(text)?;
     if ttl > Duration::from_secs(86_400) { Err("write at most 24h".into()) } else { Ok(ttl) }
+}
+
+fn or_zero(text: &str) -> Result<Duration, String> {
+    if text == "0" { Ok(Duration::ZERO) } else { duration(text) }
 }
 
 fn node(text: &str) -> Result<String, String> {

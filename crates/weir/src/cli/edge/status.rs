@@ -46,6 +46,16 @@ fn mib(bytes: &Value) -> String {
     format!("{:.1} MiB", bytes.as_f64().unwrap_or_default() / 1_048_576.0)
 }
 
+/// What pods and clients that are gone have left.
+fn collected(stats: &Value) -> String {
+    if stats["gracePeriodSeconds"] == 0.0 {
+        return "off".into();
+    }
+    let counts = ["objects", "lists", "tokens"].map(|kind| format!("{} {kind}", stats[kind]));
+    let pods = if stats["podsKnown"] == true { "" } else { "; the pods of the node are not known as a whole" };
+    format!("{}; {} waiting{pods}", counts.join(", "), stats["waiting"])
+}
+
 fn text(stats: &Value, now: u64) -> String {
     let mut out = String::new();
     let since = |at: &Value| age(now.saturating_sub(at.as_u64().unwrap_or(now)));
@@ -67,6 +77,7 @@ fn text(stats: &Value, now: u64) -> String {
     let store = &stats["store"];
     let encrypted = if store["encrypted"] == true { "encrypted" } else { "not encrypted" };
     let _ = writeln!(out, "disk         {} of {}, {encrypted}", mib(&store["bytes"]), mib(&store["quotaBytes"]));
+    let _ = writeln!(out, "collected    {}", collected(&stats["collected"]));
     let _ = writeln!(out, "watches      {}", stats["watches"]);
     let _ = writeln!(out, "outbox       {} waiting", stats["outbox"]["waiting"]);
     for (i, user) in stats["users"].as_array().into_iter().flatten().enumerate() {
@@ -104,6 +115,7 @@ mod tests {
             "servers": [{ "server": "api:6443", "up": false, "known": true, "since": 940, "connections": 0, "streams": 0 }],
             "certificate": { "notAfter": 900 },
             "store": { "bytes": 1_048_576, "quotaBytes": 2_097_152, "encrypted": true },
+            "collected": { "objects": 7, "lists": 1, "tokens": 2, "waiting": 3, "podsKnown": false, "gracePeriodSeconds": 3600.0 },
             "watches": 2, "outbox": { "waiting": 3 }, "users": ["u"],
             "kept": [{ "resource": "pods", "lists": 1, "objects": 2, "ageSeconds": 7200, "dirty": 1, "damaged": 0 }],
             "errors": [{ "at": 990, "text": "api:6443: refused", "times": 4 }],
@@ -114,7 +126,8 @@ mod tests {
             "api:6443 down for 60s",
             "expired 100s ago",
             "1.0 MiB of 2.0 MiB, encrypted",
-            "3 waiting",
+            "3 waiting\n",
+            "collected    7 objects, 1 lists, 2 tokens; 3 waiting; the pods of the node are not known as a whole\n",
             "2h0m  old",
             "10s ago: api:6443: refused (4 times)",
         ] {
