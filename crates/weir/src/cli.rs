@@ -14,7 +14,7 @@ mod run;
 mod tunnel;
 
 use anyhow::Result;
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::process::ExitCode;
 
@@ -44,6 +44,7 @@ pub struct Cli {
 }
 
 #[derive(Subcommand, Debug)]
+#[command(defer = true)]
 pub enum Command {
     Run(Box<run::Args>),
     Gateway(Box<gateway::Args>),
@@ -77,6 +78,16 @@ enum Output {
     #[default]
     Text,
     Json,
+}
+
+/// Reads the command line. The flags of the other commands are built only where help may show them: they take time and memory.
+pub fn parse() -> Cli {
+    let mut all = Cli::command();
+    let given = std::env::args_os().nth(1);
+    if !all.get_subcommands().any(|command| given.as_ref().is_some_and(|given| command.get_name() == given)) {
+        all.build();
+    }
+    Cli::from_arg_matches(&all.get_matches()).unwrap_or_else(|error| error.exit())
 }
 
 /// Runs a command to its end.

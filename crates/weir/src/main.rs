@@ -1,7 +1,6 @@
 //! `weir`: a gateway from a folder of YAML. See `weir --help`.
 #![forbid(unsafe_code)]
 
-use clap::Parser;
 use std::process::ExitCode;
 use weir::cli;
 
@@ -10,7 +9,7 @@ use weir::cli;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    match cli::run(cli::Cli::parse()) {
+    match cli::run(cli::parse()) {
         Ok(code) => code,
         Err(e) => {
             eprintln!("error: {e:#}");
