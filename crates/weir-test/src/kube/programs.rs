@@ -22,6 +22,9 @@ pub const SCALE: &[&str] = &["kube-rig", "etcd", "kube-apiserver", "kube-control
 /// What measures hubs of nodes.
 pub const EDGE: &[&str] = &["kube-rig", "etcd", "kube-apiserver", "edge-bench"];
 
+/// What `weir edge` is measured beside.
+pub const YURTHUB: &[&str] = &["yurthub"];
+
 /// What renders the chart.
 pub const HELM: &[&str] = &["helm"];
 
@@ -32,6 +35,7 @@ const PROGRAMS: &[(&str, &str, &[&str])] = &[
     ("conformance.test", "", &["test", "-c", "./suite"]),
     ("scale", "", &["build", "./scale"]),
     ("edge-bench", "edge", &["build", "."]),
+    ("yurthub", "yurthub", &["build", "github.com/openyurtio/openyurt/cmd/yurthub"]),
     ("envoy-gateway", "envoy-gateway", &["build", "github.com/envoyproxy/gateway/cmd/envoy-gateway"]),
     ("coredns", "coredns", &["build", "."]),
     ("etcd", "etcd", &["build", "go.etcd.io/etcd/server/v3"]),
