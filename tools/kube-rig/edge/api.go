@@ -37,6 +37,7 @@ type endpoint struct {
 	base  string
 	token string
 	tls   *tls.Config
+	http2 bool
 }
 
 // api is the API server itself, as the administrator.
@@ -61,12 +62,25 @@ func newAPI(state string) (*api, error) {
 	return &api{endpoint: e, client: e.connection(30 * time.Second)}, nil
 }
 
-// connection is a client with connections of its own. It speaks HTTP/1.1, and
-// asks for no compression, so that hub and API server are asked alike.
+// asNode is how an agent without a hub connects: as client-go does, with one
+// connection for all that it asks, on the link that is cut.
+func (k *api) asNode() endpoint {
+	e := k.endpoint
+	e.base, e.http2 = hubServer, true
+	return e
+}
+
+// connection is a client with connections of its own. It asks for no
+// compression, so that hub and API server are asked alike. Without HTTP/2, all
+// that is open needs a connection.
 func (e endpoint) connection(timeout time.Duration) *http.Client {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(!e.http2)
+	protocols.SetHTTP2(e.http2)
 	return &http.Client{Timeout: timeout, Transport: &http.Transport{
-		TLSClientConfig: e.tls, DisableCompression: true, MaxIdleConnsPerHost: 16,
-		TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
+		TLSClientConfig: e.tls, DisableCompression: true, MaxIdleConnsPerHost: 16, Protocols: protocols,
+		// The pings of client-go.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
 	}}
 }
 
@@ -109,13 +123,21 @@ func (e endpoint) ok(client *http.Client, path, accept string) ([]byte, error) {
 
 // write sends an object. One that exists already is fine.
 func (k *api) write(method, path string, object any) error {
+	_, err := k.send(method, path, object)
+	return err
+}
+
+// patch merges a change into an object, and returns what it is then.
+func (k *api) patch(path string, change any) ([]byte, error) { return k.send("PATCH", path, change) }
+
+func (k *api) send(method, path string, object any) ([]byte, error) {
 	text, err := json.Marshal(object)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	r, err := k.request(context.Background(), method, path, asJSON, bytes.NewReader(text))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	r.Header.Set("Content-Type", asJSON)
 	if method == "PATCH" {
@@ -123,28 +145,36 @@ func (k *api) write(method, path string, object any) error {
 	}
 	response, err := k.client.Do(r)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
 	if err == nil && response.StatusCode >= 300 && response.StatusCode != http.StatusConflict {
 		err = fmt.Errorf("%s %s: %d %.300s", method, path, response.StatusCode, body)
 	}
-	return err
+	return body, err
 }
 
 // mark writes a text into an annotation of an object.
 func (k *api) mark(path, text string) error {
-	return k.write("PATCH", path, map[string]any{"metadata": map[string]any{"annotations": map[string]any{"mark": text}}})
+	_, err := k.patch(path, marked(text))
+	return err
+}
+
+func marked(text string) any {
+	return map[string]any{"metadata": map[string]any{"annotations": map[string]any{"mark": text}}}
 }
 
 // each calls make with 0 to n-1, from 12 goroutines.
-func each(n int, make func(i int) error) error {
+func each(n int, make func(i int) error) error { return atOnce(12, n, make) }
+
+// atOnce does so from as many goroutines as it is told.
+func atOnce(goroutines, n int, make func(i int) error) error {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var failed error
 	next := 0
-	for range 12 {
+	for range goroutines {
 		wg.Go(func() {
 			for {
 				mu.Lock()

@@ -18,10 +18,7 @@ var markOf = regexp.MustCompile(markPrefix + `(\d{9})-`)
 func markText(n int) string { return fmt.Sprintf("%s%09d-", markPrefix, n) }
 
 // nextMark is greater than all before it, also than those of other hubs.
-func (b *bench) nextMark() int {
-	b.marks++
-	return b.marks
-}
+func (b *bench) nextMark() int { return int(b.marks.Add(1)) }
 
 // arrivals are the times at which a watch has brought the marks.
 type arrivals struct {
@@ -46,9 +43,21 @@ func (a *arrivals) count() int {
 	return len(a.at)
 }
 
-// events changes pods at a fixed rate, and compares when a watch through the
-// hub and one at the API server bring each change.
-func events(b *bench, h *hub, f figures) error {
+// events compares when a watch through the hub and one at the API server bring
+// each change.
+func events(b *bench, h *hub, f figures) error { return b.changes(h, f, "event") }
+
+// slowEvents does the same while fsync takes long.
+func slowEvents(b *bench, h *hub, f figures) error {
+	h.syncDelay = b.syncDelay
+	err := b.changes(h, f, "slow_event")
+	f["slow_event_syncs"] = float64(h.syncs.Load())
+	logf("%s: %.0f calls of fsync were slow", h.name, f["slow_event_syncs"])
+	return err
+}
+
+// changes changes pods at a fixed rate.
+func (b *bench) changes(h *hub, f figures, name string) error {
 	if err := h.fresh(); err != nil {
 		return err
 	}
@@ -58,7 +67,7 @@ func events(b *bench, h *hub, f figures) error {
 	var watches []*reflector
 	for i, e := range []endpoint{b.api.endpoint, h.endpoint()} {
 		both[i].at = map[int]time.Time{}
-		r := &reflector{endpoint: e, path: podsOf(nodeName), agent: agent, accept: asProtobuf, seen: both[i].seen}
+		r := &reflector{client: e.connection(0), endpoint: e, path: podsOf(nodeName), agent: agent, accept: asProtobuf, seen: both[i].seen}
 		watches = append(watches, r)
 		go r.run(ctx)
 	}
@@ -83,15 +92,15 @@ func events(b *bench, h *hub, f figures) error {
 	quiet(h.pid())
 	time.Sleep(b.settle)
 	n := float64(b.events)
-	f["event_cpu_ms"] = ms(cpu(h.pid())-cpuBefore) / n
-	f["event_written_bytes"] = (written(h.pid()) - bytesBefore) / n
-	f["event_device_bytes"] = (b.device.written() - deviceBefore) / n
+	f[name+"_cpu_ms"] = ms(cpu(h.pid())-cpuBefore) / n
+	f[name+"_written_kb"] = (written(h.pid()) - bytesBefore) / n / 1000
+	f[name+"_device_kb"] = (b.device.written() - deviceBefore) / n / 1000
 	var added []float64
 	for i, at := range both[1].at {
 		added = append(added, ms(at.Sub(both[0].at[i])))
 	}
-	f["event_added_p50_ms"], f["event_added_p99_ms"] = percentile(added, .5), percentile(added, .99)
-	logf("%s: an event: %.3f ms of CPU, %.2f and %.2f ms later (p50, p99), %.0f bytes written, %.0f at the device",
-		h.name, f["event_cpu_ms"], f["event_added_p50_ms"], f["event_added_p99_ms"], f["event_written_bytes"], f["event_device_bytes"])
+	f[name+"_added_p50_ms"], f[name+"_added_p99_ms"] = percentile(added, .5), percentile(added, .99)
+	logf("%s: %s: %.3f ms of CPU, %.2f and %.2f ms later (p50, p99), %.1f KB written, %.1f at the device",
+		h.name, name, f[name+"_cpu_ms"], f[name+"_added_p50_ms"], f[name+"_added_p99_ms"], f[name+"_written_kb"], f[name+"_device_kb"])
 	return nil
 }

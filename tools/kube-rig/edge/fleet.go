@@ -4,47 +4,73 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
 const (
 	podsOfFleetNode = 20
-	// Another hub is started only while this much memory is free.
+	// No hub is started unless this much memory is free.
 	spareMB   = 3000
 	fleetMark = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/"
+	// How many hubs start at a time.
+	starting = 4
 )
 
-// fleets runs many hubs, each with a kubelet and a kube-proxy, and counts what
-// they cost the API server: until all watches are open, at rest, and after an
-// outage of all of them at once.
-func fleets(b *bench, first *hub, f figures) error {
-	for _, size := range b.fleets {
-		if err := b.loadFleet(size); err != nil {
-			return err
+// noHub are agents that talk to the API server themselves.
+const noHub = "no hub"
+
+// fleetKinds are what is compared: agents without a hub, and each kind of hub.
+// Weir shares some kinds of objects among the agents of a node unless it is
+// told not to.
+func fleetKinds(kinds []kind) []kind {
+	all := []kind{{name: noHub}}
+	for _, k := range kinds {
+		if k.name == weirName {
+			apart := k
+			apart.name, apart.arguments = "Weir, nothing shared", []string{"--pool-scope-resources="}
+			all = append(all, apart)
 		}
-		fleet := fleet{bench: b, name: fmt.Sprintf("fleet_%d", size), figures: f}
-		err := fleet.measure(first.kind, size)
-		fleet.end()
-		if err != nil {
-			return err
-		}
+		all = append(all, k)
 	}
-	return nil
+	return all
+}
+
+// fleets counts what many nodes with five agents each cost the API server:
+// until all watches are open, at rest, and after an outage of all links at
+// once. A fleet grows from one size to the next.
+func fleets(b *bench, k kind, f figures) error {
+	if err := b.loadFleet(slices.Max(b.fleets)); err != nil {
+		return err
+	}
+	t := fleet{bench: b, kind: k, figures: f}
+	defer t.end()
+	return t.measure()
 }
 
 type fleet struct {
 	*bench
-	name    string
+	kind    kind
 	figures figures
+	name    string // of the figures of this size
+	nodes   int
 	hubs    []*hub
 	clients []*reflector
+	ctx     context.Context
 	stop    context.CancelFunc
 }
 
 func fleetNode(i int) string { return fmt.Sprintf("edge-%d", i) }
 
 func (b *bench) loadFleet(size int) error {
+	err := each(size, func(i int) error {
+		return b.api.write("POST", "/api/v1/nodes", nodeObject(fleetNode(i)))
+	})
+	if err != nil {
+		return err
+	}
 	return each(size*podsOfFleetNode, func(i int) error {
 		pod := podObject(i, fleetNode(i/podsOfFleetNode))
 		pod["metadata"] = metadata(fmt.Sprintf("edge-%05d", i))
@@ -53,73 +79,110 @@ func (b *bench) loadFleet(size int) error {
 }
 
 func (t *fleet) end() {
-	if t.stop != nil {
-		t.stop()
-	}
+	t.stop()
 	for _, h := range t.hubs {
 		h.kill()
 	}
 }
 
-func (t *fleet) measure(k kind, size int) error {
+func (t *fleet) measure() error {
+	t.ctx, t.stop = context.WithCancel(context.Background())
 	if err := t.server.count(); err != nil {
 		return err
 	}
-	var ctx context.Context
-	ctx, t.stop = context.WithCancel(context.Background())
 	watchesBefore, err := t.server.watches(t.api)
 	if err != nil {
 		return err
 	}
-	m := t.meter()
-	for i := range size {
-		if free := availableMB(); free < spareMB {
-			logf("%s: %.0f MB are free: no fleet of %d", k.name, free, size)
-			return nil
-		}
-		h := &hub{kind: k, bench: t.bench, node: fleetNode(i), address: fmt.Sprintf("10.245.%d.%d", 33+i/200, 1+i%200)}
-		t.hubs = append(t.hubs, h)
-		if err := h.fresh(); err != nil {
+	var started meter
+	for _, size := range t.fleets {
+		t.name = fmt.Sprintf("fleet_%d", size)
+		m := t.meter()
+		grown, err := t.grow(size)
+		if err != nil || !grown {
 			return err
 		}
-		clients := reflect(ctx, h.endpoint(), h.node, asProtobuf)
-		if err := watching(clients, time.Minute); err != nil {
+		quiet(t.server.pid())
+		// What the smaller fleets cost is part of the start of this one.
+		started = started.plus(t.since(m))
+		t.record("start", started)
+		watches, err := t.server.watches(t.api)
+		if err != nil {
 			return err
 		}
-		t.clients = append(t.clients, clients...)
+		t.set("watches", watches-watchesBefore)
+		m = t.meter()
+		time.Sleep(t.rest)
+		t.record("rest", t.since(m))
+		if err := t.outage(); err != nil {
+			return err
+		}
+		var memory float64
+		for _, h := range t.hubs {
+			memory += residentMB(h.pid())
+		}
+		if len(t.hubs) > 0 {
+			t.set("mb", memory/float64(size))
+		}
 	}
-	quiet(t.server.pid())
-	t.record("start", m)
-	watches, err := t.server.watches(t.api)
-	if err != nil {
-		return err
-	}
-	t.set("watches", watches-watchesBefore)
-	m = t.meter()
-	time.Sleep(t.rest)
-	t.record("rest", m)
-	if err := t.outage(); err != nil {
-		return err
-	}
-	var memory float64
-	for _, h := range t.hubs {
-		memory += residentMB(h.pid())
-	}
-	t.set("mb", memory/float64(size))
 	return nil
 }
 
-// outage cuts the link of all hubs. After its return it changes an
+// grow starts nodes until there are so many, unless there is too little memory
+// for them.
+func (t *fleet) grow(size int) (bool, error) {
+	first := t.nodes
+	t.nodes = size
+	var mu sync.Mutex
+	enough := true
+	err := atOnce(starting, size-first, func(i int) error {
+		if free := availableMB(); free < spareMB {
+			mu.Lock()
+			defer mu.Unlock()
+			if enough {
+				logf("%s: %.0f MB are free: no fleet of %d", t.kind.name, free, size)
+			}
+			enough = false
+			return nil
+		}
+		h, clients, err := t.node(first + i)
+		mu.Lock()
+		defer mu.Unlock()
+		if h != nil {
+			t.hubs = append(t.hubs, h)
+		}
+		t.clients = append(t.clients, clients...)
+		return err
+	})
+	return enough, err
+}
+
+// node starts the hub of a node, and its agents.
+func (t *fleet) node(i int) (*hub, []*reflector, error) {
+	agents := fiveAgents(fleetNode(i))
+	if t.kind.name == noHub {
+		clients := reflect(t.ctx, t.api.asNode(), agents, asProtobuf)
+		return nil, clients, watching(clients, time.Minute)
+	}
+	h := &hub{kind: t.kind, bench: t.bench, node: fleetNode(i), address: fmt.Sprintf("10.245.%d.%d", 33+i/200, 1+i%200)}
+	if err := h.fresh(); err != nil {
+		return h, nil, err
+	}
+	clients := reflect(t.ctx, h.endpoint(), agents, asProtobuf)
+	return h, clients, watching(clients, time.Minute)
+}
+
+// outage cuts the link of all nodes. After its return it changes an
 // EndpointSlice until each client has seen a change.
 func (t *fleet) outage() error {
 	if err := t.server.cut(blackHole); err != nil {
 		return err
 	}
-	time.Sleep(t.down)
+	time.Sleep(t.fleetDown)
 	lists, m := t.lists(), t.meter()
 	t.server.heal()
 	back := time.Now()
-	first := t.marks + 1
+	first := int(t.marks.Load()) + 1
 	for behind := 1; behind > 0; {
 		if time.Since(back) > 3*time.Minute {
 			return fmt.Errorf("%d clients see no change three minutes after the return of the link", behind)
@@ -137,7 +200,7 @@ func (t *fleet) outage() error {
 	}
 	t.set("return_s", time.Since(back).Seconds())
 	quiet(t.server.pid())
-	t.record("return", m)
+	t.record("return", t.since(m))
 	t.set("return_lists", float64(t.lists()-lists))
 	return nil
 }
@@ -152,24 +215,27 @@ func (t *fleet) lists() (sum int64) {
 
 func (t *fleet) set(figure string, value float64) {
 	t.figures[t.name+"_"+figure] = value
-	logf("%s: %s: %.2f", t.name, figure, value)
+	logf("%s: %s: %s: %.2f", t.kind.name, t.name, figure, value)
 }
 
-// meter is what the API server has used so far.
+// meter is what the API server has used so far, or in a while.
 type meter struct {
-	at   time.Time
 	cpu  time.Duration
 	sent float64
 }
 
-func (b *bench) meter() meter { return meter{time.Now(), cpu(b.server.pid()), b.server.sent()} }
+func (b *bench) meter() meter { return meter{cpu(b.server.pid()), b.server.sent()} }
 
-// record sets the CPU milliseconds and the MB since m, and how long that was.
+func (b *bench) since(m meter) meter {
+	now := b.meter()
+	return meter{now.cpu - m.cpu, now.sent - m.sent}
+}
+
+func (m meter) plus(o meter) meter { return meter{m.cpu + o.cpu, m.sent + o.sent} }
+
 func (t *fleet) record(phase string, m meter) {
-	now := t.meter()
-	t.set(phase+"_cpu_ms", ms(now.cpu-m.cpu))
-	t.set(phase+"_sent_mb", (now.sent-m.sent)/1e6)
-	t.set(phase+"_seconds", now.at.Sub(m.at).Seconds())
+	t.set(phase+"_cpu_s", m.cpu.Seconds())
+	t.set(phase+"_sent_mb", m.sent/1e6)
 }
 
 func availableMB() float64 {

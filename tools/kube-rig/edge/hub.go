@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -15,10 +17,13 @@ const (
 	hubPort      = "10261"
 )
 
+const weirName = "Weir"
+
 // kind is an implementation.
 type kind struct {
 	name, binary string
 	command      func(h *hub) (*exec.Cmd, error)
+	arguments    []string // after those of command
 }
 
 // hub is one process of it, with an address of its own.
@@ -28,6 +33,10 @@ type hub struct {
 	node    string
 	address string
 	process *exec.Cmd
+
+	// How long its fsync takes, and how often it was called.
+	syncDelay time.Duration
+	syncs     atomic.Int64
 }
 
 func (h *hub) dir() string        { return filepath.Join(h.bench.device.dir, h.name, h.address) }
@@ -51,8 +60,14 @@ func (h *hub) start() error {
 		return err
 	}
 	defer log.Close()
+	command.Args = append(command.Args, h.arguments...)
 	command.Stdout, command.Stderr = log, log
+	// It ends with this program, however that ends.
+	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	h.process = command
+	if h.syncDelay > 0 {
+		return startSlowly(command, h.syncDelay, &h.syncs)
+	}
 	return command.Start()
 }
 
@@ -94,11 +109,11 @@ func (h *hub) first(path string, limit time.Duration) (time.Duration, error) {
 }
 
 func (h *hub) kill() {
-	if h.process != nil {
+	if h.process != nil && h.process.Process != nil {
 		_ = h.process.Process.Kill()
 		_ = h.process.Wait()
-		h.process = nil
 	}
+	h.process = nil
 }
 
 func startWeir(h *hub) (*exec.Cmd, error) {

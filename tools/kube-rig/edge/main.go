@@ -15,15 +15,19 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
 type options struct {
 	pods, services, objects int
 	gets, lists, events     int
+	kills                   int
 	rate                    float64
 	fleets                  []int
 	down, settle, rest      time.Duration
+	fleetDown, syncDelay    time.Duration
+	limit                   time.Duration
 	only                    string
 	json                    string
 }
@@ -34,26 +38,41 @@ type bench struct {
 	api    *api
 	server server
 	device device
-	marks  int // how many were written
+	marks  atomic.Int64 // how many were written
 }
 
 // figures are what one hub was measured at, by the name of the figure.
 type figures map[string]float64
 
+// steps are measured for each kind of hub.
 var steps = []struct {
-	name, help string
-	run        func(b *bench, h *hub, f figures) error
+	name string
+	run  func(b *bench, h *hub, f figures) error
 }{
-	{"memory", "memory of an idle hub, and with a node's objects listed and watched", memory},
-	{"requests", "CPU and latency of GET and LIST", requests},
-	{"events", "CPU, latency and bytes written per watch event", events},
-	{"outage", "an API server that stands still, and comes back", outage},
-	{"restart", "a restart without the API server", restart},
-	{"fleet", "what many hubs cost the API server", fleets},
-	{"objects", "a restart without the API server, with many objects", restartWithMany},
+	{"memory", memory},
+	{"requests", requests},
+	{"events", events},
+	{"slow-disk", slowEvents},
+	{"outage", outage},
+	{"restart", restart},
+	{"kills", kills},
+	{"objects", restartWithMany},
+}
+
+// What many nodes cost comes last.
+const fleetStep = "fleet"
+
+// quick are the flags of a short run.
+var quick = map[string]string{
+	"pods": "200", "services": "100", "objects": "5000", "gets": "500", "lists": "3", "events": "500", "fleet": "3,6", "kills": "5",
+	"down": "45s", "rest": "5s", "fleet-down": "10s", "settle": "2s",
 }
 
 func main() {
+	if os.Args[0] == slowSync {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", slowSync, becomeSlow(os.Args[1:]))
+		os.Exit(1)
+	}
 	if err := run(); err != nil {
 		fmt.Fprintf(os.Stderr, "edge-bench: %v\n", err)
 		os.Exit(1)
@@ -71,28 +90,42 @@ func run() error {
 	flag.IntVar(&o.lists, "lists", 10, "LIST requests of each encoding")
 	flag.IntVar(&o.events, "events", 2000, "changes of pods")
 	flag.Float64Var(&o.rate, "rate", 100, "changes per second")
-	sizes := flag.String("fleet", "50", "numbers of hubs at a time, separated by commas")
+	flag.IntVar(&o.kills, "kills", 20, "how often the hub is killed while pods change")
+	flag.DurationVar(&o.syncDelay, "sync-delay", 100*time.Millisecond, "how long fsync takes on the slow disk")
+	flag.DurationVar(&o.fleetDown, "fleet-down", time.Minute, "how long the links of a fleet are cut")
+	flag.DurationVar(&o.limit, "limit", time.Hour, "begin nothing more after this time")
+	short := flag.Bool("quick", false, "measure less of everything, for a few minutes in all")
+	sizes := flag.String("fleet", "50,100,200", "numbers of nodes in a fleet, each larger than the one before it, separated by commas")
 	flag.DurationVar(&o.down, "down", time.Minute, "how long the API server stands still")
 	flag.DurationVar(&o.settle, "settle", 5*time.Second, "pause before a process is read")
 	flag.DurationVar(&o.rest, "rest", 30*time.Second, "how long a fleet at rest is watched")
-	flag.StringVar(&o.only, "only", "", "steps to run, separated by commas: "+stepNames())
+	flag.StringVar(&o.only, "only", "", "steps to run, separated by commas: "+strings.Join(stepNames(), ","))
 	flag.StringVar(&o.json, "json", "", "write the figures to this file too")
 	flag.Parse()
+	if *short {
+		given := map[string]bool{}
+		flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
+		for name, value := range quick {
+			if !given[name] {
+				_ = flag.Set(name, value)
+			}
+		}
+	}
 	for size := range strings.SplitSeq(*sizes, ",") {
 		n, err := strconv.Atoi(size)
-		if err != nil || n < 1 || n > 4000 {
-			return fmt.Errorf("-fleet %q: expected numbers from 1 to 4000, separated by commas", *sizes)
+		if err != nil || n < 1 || n > 4000 || len(o.fleets) > 0 && n <= slices.Max(o.fleets) {
+			return fmt.Errorf("-fleet %q: expected rising numbers from 1 to 4000, separated by commas", *sizes)
 		}
 		o.fleets = append(o.fleets, n)
 	}
 	b := &bench{options: o}
 	for _, name := range b.selected() {
-		if !strings.Contains(stepNames(), name) {
-			return fmt.Errorf("no step %q; there are %s", name, stepNames())
+		if !slices.Contains(stepNames(), name) {
+			return fmt.Errorf("no step %q; there are %s", name, strings.Join(stepNames(), ","))
 		}
 	}
 	var kinds []kind
-	for _, k := range []kind{{"YurtHub", *yurthub, startYurtHub}, {"Weir", *weir, startWeir}} {
+	for _, k := range []kind{{name: "YurtHub", binary: *yurthub, command: startYurtHub}, {name: weirName, binary: *weir, command: startWeir}} {
 		if k.binary != "" {
 			kinds = append(kinds, k)
 		}
@@ -112,28 +145,9 @@ func run() error {
 	if err := b.load(); err != nil {
 		return err
 	}
-	results := map[string]figures{}
-	var failed error
-	for _, step := range steps {
-		if selected := b.selected(); len(selected) > 0 && !slices.Contains(selected, step.name) {
-			continue
-		}
-		for _, k := range kinds {
-			if results[k.name] == nil {
-				results[k.name] = figures{}
-			}
-			logf("== %s: %s", k.name, step.name)
-			h := &hub{kind: k, bench: b, node: nodeName, address: firstAddress}
-			err := step.run(b, h, results[k.name])
-			h.kill()
-			b.server.restore()
-			// What follows does not depend on it.
-			if err != nil {
-				failed = errors.Join(failed, fmt.Errorf("%s: %s: %w", k.name, step.name, err))
-			}
-		}
-	}
-	fmt.Print(o.table(kinds, results))
+	results, failed := b.measure(kinds)
+	fmt.Println(table(o.rows(), kinds, results, true))
+	fmt.Print(table(o.fleetRows(), fleetKinds(kinds), results, false))
 	if b.json == "" {
 		return failed
 	}
@@ -144,9 +158,48 @@ func run() error {
 	return errors.Join(failed, os.WriteFile(b.json, append(text, '\n'), 0o644))
 }
 
+// measure runs the steps, for each kind in turn. What one step fails at, no
+// other depends on.
+func (b *bench) measure(kinds []kind) (map[string]figures, error) {
+	results := map[string]figures{}
+	var failed error
+	one := func(step string, k kind, run func(f figures) error) {
+		if selected := b.selected(); !slices.Contains(selected, step) {
+			return
+		}
+		if time.Since(begin) > b.limit {
+			failed = errors.Join(failed, fmt.Errorf("%s: %s: no time is left of %s", k.name, step, b.limit))
+			return
+		}
+		if results[k.name] == nil {
+			results[k.name] = figures{}
+		}
+		logf("== %s: %s", step, k.name)
+		err := run(results[k.name])
+		b.server.restore()
+		if err != nil {
+			logf("%v", err)
+			failed = errors.Join(failed, fmt.Errorf("%s: %s: %w", k.name, step, err))
+		}
+	}
+	for _, step := range steps {
+		for _, k := range kinds {
+			one(step.name, k, func(f figures) error {
+				h := &hub{kind: k, bench: b, node: nodeName, address: firstAddress}
+				defer h.kill()
+				return step.run(b, h, f)
+			})
+		}
+	}
+	for _, k := range fleetKinds(kinds) {
+		one(fleetStep, k, func(f figures) error { return fleets(b, k, f) })
+	}
+	return results, failed
+}
+
 func (o options) selected() []string {
 	if o.only == "" {
-		return nil
+		return stepNames()
 	}
 	return strings.Split(o.only, ",")
 }
@@ -154,16 +207,17 @@ func (o options) selected() []string {
 func (o options) described() map[string]any {
 	return map[string]any{
 		"pods": o.pods, "services": o.services, "objects": o.objects, "gets": o.gets, "lists": o.lists,
-		"events": o.events, "rate": o.rate, "fleet": o.fleets, "down_s": o.down.Seconds(),
+		"events": o.events, "rate": o.rate, "kills": o.kills, "fleet": o.fleets, "down_s": o.down.Seconds(),
+		"sync_delay_ms": o.syncDelay.Milliseconds(), "rest_s": o.rest.Seconds(), "fleet_down_s": o.fleetDown.Seconds(),
 	}
 }
 
-func stepNames() string {
+func stepNames() []string {
 	var names []string
 	for _, s := range steps {
 		names = append(names, s.name)
 	}
-	return strings.Join(names, ",")
+	return append(names, fleetStep)
 }
 
 var begin = time.Now()

@@ -13,14 +13,15 @@ func memory(b *bench, h *hub, f figures) error {
 	}
 	time.Sleep(b.settle)
 	f["idle_mb"], f["idle_private_mb"] = residentMB(h.pid()), privateMB(h.pid())
-	for name, accept := range encodings {
+	for _, e := range encodings {
+		name := e.name
 		if err := h.fresh(); err != nil {
 			return err
 		}
 		before := cpu(h.pid())
 		ctx, stop := context.WithCancel(context.Background())
 		defer stop()
-		if err := watching(reflect(ctx, h.endpoint(), nodeName, accept), time.Minute); err != nil {
+		if err := h.held(ctx, e.accept); err != nil {
 			return err
 		}
 		quiet(h.pid())
@@ -34,5 +35,3 @@ func memory(b *bench, h *hub, f figures) error {
 	}
 	return nil
 }
-
-var encodings = map[string]string{"json": asJSON, "protobuf": asProtobuf}

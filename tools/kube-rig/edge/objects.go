@@ -28,8 +28,7 @@ func (b *bench) load() error {
 	if err := b.api.write("POST", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding); err != nil {
 		return err
 	}
-	node := object{"apiVersion": "v1", "kind": "Node", "metadata": object{"name": nodeName, "labels": object{"kubernetes.io/hostname": nodeName, "apps.openyurt.io/nodepool": nodePool}}}
-	if err := b.api.write("POST", "/api/v1/nodes", node); err != nil {
+	if err := b.api.write("POST", "/api/v1/nodes", nodeObject(nodeName)); err != nil {
 		return err
 	}
 	if err := b.loadNodePool(); err != nil {
@@ -77,6 +76,11 @@ func (b *bench) loadMany() error {
 
 func metadata(name string) object {
 	return object{"name": name, "namespace": "default", "labels": object{"app": name, "app.kubernetes.io/part-of": "bench", "tier": "edge"}}
+}
+
+func nodeObject(name string) object {
+	labels := object{"kubernetes.io/hostname": name, "apps.openyurt.io/nodepool": nodePool}
+	return object{"apiVersion": "v1", "kind": "Node", "metadata": object{"name": name, "labels": labels}}
 }
 
 func configMapObject(i int) object {

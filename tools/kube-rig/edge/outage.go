@@ -30,7 +30,7 @@ func outage(b *bench, h *hub, f figures) error {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	if err := watching(reflect(ctx, h.endpoint(), nodeName, asProtobuf), time.Minute); err != nil {
+	if err := h.held(ctx, asProtobuf); err != nil {
 		return err
 	}
 	path := pods + "/" + podName(10%b.pods)
@@ -54,6 +54,7 @@ func outage(b *bench, h *hub, f figures) error {
 	}
 	f["outage_settled_s"] = settled.Seconds()
 	f["outage_failed"] += 0
+	f["outage_probes"] = float64(len(probes))
 	var after []float64
 	for _, p := range probes {
 		if p.sent >= settled {

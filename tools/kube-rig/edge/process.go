@@ -46,7 +46,7 @@ func peakMB(pid int) float64     { return number(pid, "status", "VmHWM") * 1024 
 func written(pid int) float64    { return number(pid, "io", "write_bytes") }
 
 // quiet waits until processes used less than 5 % of a core in each of three
-// seconds, for a minute and a half at most.
+// seconds, for 45 seconds at most.
 func quiet(pids ...int) {
 	used := func() (sum time.Duration) {
 		for _, pid := range pids {
@@ -55,7 +55,7 @@ func quiet(pids ...int) {
 		return sum
 	}
 	before := used()
-	for n, end := 0, time.Now().Add(90*time.Second); n < 3 && time.Now().Before(end); {
+	for n, end := 0, time.Now().Add(45*time.Second); n < 3 && time.Now().Before(end); {
 		time.Sleep(time.Second)
 		now := used()
 		n++

@@ -21,6 +21,7 @@ import (
 // opened again from the last resource version, and after 410 Gone it lists
 // again.
 type reflector struct {
+	client   *http.Client
 	endpoint endpoint
 	path     string // with a query
 	agent    string
@@ -33,57 +34,26 @@ type reflector struct {
 	mark  atomic.Int64 // the last one that was seen
 }
 
-// stream is what one client of a node lists and watches.
-type stream struct{ agent, path string }
-
-// streams are those of a kubelet and a kube-proxy.
-func streams(node string) []stream {
-	const proxy = "kube-proxy/v1.34.0 (linux/amd64) kubernetes/0000000"
-	const noHeadless = "?labelSelector=%21service.kubernetes.io%2Fheadless%2C%21service.kubernetes.io%2Fservice-proxy-name"
-	return []stream{
-		{agent, podsOf(node)},
-		{agent, "/api/v1/services?"},
-		{agent, "/api/v1/nodes?fieldSelector=metadata.name%3D" + node},
-		{agent, "/api/v1/namespaces/default/configmaps?"},
-		{agent, "/api/v1/namespaces/default/secrets?"},
-		{proxy, "/api/v1/services" + noHeadless},
-		{proxy, "/apis/discovery.k8s.io/v1/endpointslices" + noHeadless},
-	}
-}
-
-func podsOf(node string) string { return "/api/v1/pods?fieldSelector=spec.nodeName%3D" + node }
-
-// reflect starts a reflector for each stream of a node.
-func reflect(ctx context.Context, e endpoint, node, accept string) []*reflector {
-	var all []*reflector
-	for _, s := range streams(node) {
-		r := &reflector{endpoint: e, path: s.path, agent: s.agent, accept: accept}
-		go r.run(ctx)
-		all = append(all, r)
-	}
-	return all
-}
-
 // watching waits until all reflectors have a watch open.
 func watching(all []*reflector, limit time.Duration) error {
 	for end := time.Now().Add(limit); ; time.Sleep(5 * time.Millisecond) {
-		open := 0
+		var closed []string
 		for _, r := range all {
-			if r.open.Load() {
-				open++
+			if !r.open.Load() {
+				closed = append(closed, fmt.Sprintf("%.8s %s%s", r.agent, r.endpoint.base, r.path))
 			}
 		}
-		if open == len(all) {
+		if len(closed) == 0 {
 			return nil
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("%d of %d watches are open after %s", open, len(all), limit)
+			return fmt.Errorf("of %d watches, these are not open after %s: %s", len(all), limit, strings.Join(closed, ", "))
 		}
 	}
 }
 
 func (r *reflector) run(ctx context.Context) {
-	client := r.endpoint.connection(0)
+	client := r.client
 	defer client.CloseIdleConnections()
 	version := ""
 	for ctx.Err() == nil {

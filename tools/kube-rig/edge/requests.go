@@ -22,8 +22,8 @@ func requests(b *bench, h *hub, f figures) error {
 	if err := b.alternate(h, f, "get_json", pod, asJSON, b.gets, 0); err != nil {
 		return err
 	}
-	for name, accept := range encodings {
-		if err := b.alternate(h, f, "list_"+name, list, accept, b.lists, listGap); err != nil {
+	for _, e := range encodings {
+		if err := b.alternate(h, f, "list_"+e.name, list, e.accept, b.lists, listGap); err != nil {
 			return err
 		}
 	}

@@ -17,7 +17,7 @@ func restart(b *bench, h *hub, f figures) error {
 		return err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	err := watching(reflect(ctx, h.endpoint(), nodeName, asJSON), time.Minute)
+	err := h.held(ctx, asJSON)
 	if err != nil {
 		stop()
 		return err
