@@ -39,6 +39,13 @@ impl Body {
             Body::Relay(w) => w.done,
         }
     }
+    /// Bytes that the upstream was sent, with the head.
+    pub fn sent(&self) -> u64 {
+        match self {
+            Body::Raw(p) => p.sent,
+            Body::Relay(w) => w.sent,
+        }
+    }
 }
 
 /// What of the request may have to be sent again.

@@ -311,9 +311,10 @@ impl ActiveStream<'_> {
     fn account(&mut self, plan: &Plan<'_>, tried: &Try) -> u64 {
         let now = self.w.now();
         let mut info = self.s.info.borrow_mut();
-        (info.bytes_received, info.upstream_bytes_sent) = match &tried.up {
-            Body::Raw(p) => (p.moved, p.sent),
-            Body::Relay(w) => (self.request.reader.received, w.sent),
+        info.upstream_bytes_sent = tried.up.sent();
+        info.bytes_received = match &tried.up {
+            Body::Raw(p) => p.moved,
+            Body::Relay(_) => self.request.reader.received,
         };
         (info.upstream_rx_end, info.response_end) = (now, now);
         let stats = &plan.cluster.stats;

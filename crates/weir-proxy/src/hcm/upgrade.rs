@@ -30,7 +30,7 @@ use weir_net::{
 impl ActiveStream<'_> {
     /// The upstream has switched protocols.
     pub(super) async fn upgrade(&mut self, plan: &Plan<'_>, tried: Try) -> Result<After, End> {
-        let Try { mut peer, host, turn, ticket, place, .. } = tried;
+        let Try { mut peer, host, turn, ticket, place, up, .. } = tried;
         if !self.is_upgrade() {
             return Err(End::reply(502, Flags::UPSTREAM_PROTOCOL_ERROR, Detail::UpstreamProtocolError));
         }
@@ -58,6 +58,13 @@ impl ActiveStream<'_> {
         self.clock.arm(&self.c.deadline);
         let moved = Box::pin(self.tunnel(&mut peer)).await;
         self.hcm.stats.downstream_cx_upgrades_active.dec();
+        {
+            let (mut info, now) = (self.s.info.borrow_mut(), self.w.now());
+            info.upstream_bytes_sent += up.sent();
+            (info.upstream_rx_end, info.response_end) = (now, now);
+            plan.cluster.stats.upstream_cx_tx_bytes_total.add(info.upstream_bytes_sent);
+            plan.cluster.stats.upstream_cx_rx_bytes_total.add(info.upstream_bytes_received);
+        }
         drop((turn, host, place));
         if let Some(ticket) = ticket {
             ticket.close(&plan.cluster, false);
@@ -97,6 +104,7 @@ impl ActiveStream<'_> {
             Peer::H1(_) => Tunnel::Raw,
             Peer::H2(_) => Tunnel::message(Reader::new(Framing::NONE, u), Writer::h2(std::mem::take(&mut self.out), false)),
         };
+        let head_bytes = head.len() as u64;
         let mut copy = Copy::new(head);
         let drain = self.c.conn.drain.watch();
         let moved = poll_fn(|cx| {
@@ -132,7 +140,12 @@ impl ActiveStream<'_> {
         })
         .await;
         let mut info = self.s.info.borrow_mut();
-        [info.bytes_received, info.bytes_sent] = copy.read();
+        let ([from_client, from_upstream], [to_upstream, to_client]) = (copy.read(), copy.written());
+        (info.bytes_received, info.upstream_bytes_sent) = (from_client, to_upstream);
+        info.upstream_bytes_received += from_upstream;
+        // What HTTP/2 sends before is its own.
+        info.header_bytes_sent = head_bytes.min(to_client);
+        info.bytes_sent = to_client - info.header_bytes_sent;
         moved
     }
 }

@@ -191,3 +191,34 @@ fn a_slow_reader_makes_the_tunnel_wait() {
         });
     }
 }
+
+#[test]
+fn the_bytes_of_a_tunnel_are_counted() {
+    for (upstream, yaml) in [("HTTP/1", ToEcho::new()), ("HTTP/2", ToEcho::new().h2c())] {
+        let format = "counted %BYTES_RECEIVED% %BYTES_SENT% %UPSTREAM_WIRE_BYTES_SENT% %UPSTREAM_WIRE_BYTES_RECEIVED% %DOWNSTREAM_HEADER_BYTES_SENT% .";
+        let weir = yaml.start().arg("--access-log-format").arg(format).run();
+        let mut c = Connection::open(weir.address()).unwrap();
+        c.send(UPGRADE).unwrap();
+        let head = c.head().unwrap();
+        assert_eq!(head.status, 101, "{upstream}");
+        let mut io = c.into_inner();
+        io.write_all(&noise(100_000)).unwrap();
+        io.shutdown(Shutdown::Write).unwrap();
+        let mut back = Vec::new();
+        io.read_to_end(&mut back).unwrap();
+        assert_eq!(back.len(), 100_000, "{upstream}");
+        let line = weir.says("counted ").remove(0);
+        let of_line: Vec<u64> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
+        let [received, sent, to_upstream, from_upstream, head_sent] = of_line[..] else { panic!("{line}") };
+        assert_eq!((received, sent), (100_000, 100_000), "{upstream}: {line}");
+        // With a head each.
+        let more = |n: u64| (100_000..101_000).contains(&n);
+        assert!(more(to_upstream) && more(from_upstream) && (50..1000).contains(&head_sent), "{upstream}: {line}");
+        let counted = ["upstream_cx_tx_bytes_total", "upstream_cx_rx_bytes_total"].map(|name| {
+            let all = weir.admin("/stats?filter=^cluster.*").body;
+            let of_name = all.lines().filter(|line| line.contains(&format!(".{name}: ")));
+            of_name.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum::<u64>()
+        });
+        assert_eq!(counted, [to_upstream, from_upstream], "{upstream}");
+    }
+}
