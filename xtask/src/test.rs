@@ -99,7 +99,7 @@ fn tests(root: &Path, passed: &mut usize) -> Result<()> {
     Ok(())
 }
 
-/// Checks the sources of the cluster that the tests run, and builds it.
+/// Checks the sources of the cluster that the tests run, and builds it, with Consul.
 fn kubernetes(root: &Path) -> Result<()> {
     let rig = root.join("tools/kube-rig");
     let output = Command::new("gofmt").args(["-l", "."]).current_dir(&rig).output().context("gofmt is missing")?;
@@ -109,8 +109,8 @@ fn kubernetes(root: &Path) -> Result<()> {
     for module in [&rig, &rig.join("edge")] {
         cargo_like(module, "go", &["vet", "./..."])?;
     }
-    use weir_test::kube::programs::{HELM, SUITE, programs};
-    programs(&[SUITE, HELM].concat())?;
+    use weir_test::kube::programs::{CONSUL, HELM, SUITE, programs};
+    programs(&[SUITE, HELM, CONSUL].concat())?;
     Ok(())
 }
 

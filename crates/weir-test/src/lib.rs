@@ -5,6 +5,7 @@
 pub mod backend;
 pub mod certificates;
 pub mod client;
+pub mod consul;
 pub mod dns;
 pub mod kube;
 pub mod ports;
@@ -15,6 +16,7 @@ pub mod wait;
 pub mod zookeeper;
 
 pub use certificates::{Ca, Signed, self_signed};
+pub use consul::ConsulServer;
 pub use dns::DnsServer;
 pub use kube::Kube;
 pub use ports::free_port;

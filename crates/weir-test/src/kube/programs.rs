@@ -28,6 +28,9 @@ pub const YURTHUB: &[&str] = &["yurthub"];
 /// What renders the chart.
 pub const HELM: &[&str] = &["helm"];
 
+/// The registry of the same name.
+pub const CONSUL: &[&str] = &["consul"];
+
 /// Name, module below `tools/kube-rig`, arguments of `go`.
 const PROGRAMS: &[(&str, &str, &[&str])] = &[
     ("kube-rig", "", &["build", "."]),
@@ -41,6 +44,7 @@ const PROGRAMS: &[(&str, &str, &[&str])] = &[
     ("etcd", "etcd", &["build", "go.etcd.io/etcd/server/v3"]),
     ("kube-apiserver", "kubernetes", &["build", "k8s.io/kubernetes/cmd/kube-apiserver"]),
     ("kube-controller-manager", "kubernetes", &["build", "k8s.io/kubernetes/cmd/kube-controller-manager"]),
+    ("consul", "consul", &["build", "github.com/hashicorp/consul"]),
     ("helm", "helm", &["build", "helm.sh/helm/v3/cmd/helm"]),
     ("kubectl", "kubernetes", &["build", "k8s.io/kubernetes/cmd/kubectl"]),
 ];

@@ -1,117 +1,95 @@
-//! Consul: a server of its HTTP API for the tests, with blocking queries, by the documentation of that API. The real one takes minutes
-//! of CPU to build.
-use super::{
-    Registry, follows,
-    server::{self, Server},
-};
+//! Consul, the real server.
+use super::{Registry, becomes, bridge, follows, ingress};
+use crate::harness::Start;
 use serde_json::{Value, json};
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
-use tokio::sync::watch;
+use std::sync::Mutex;
+use weir_test::{ConsulServer, consul::TOKEN};
 
-/// The ports of the service `shop` in an index that rises.
 struct Consul {
-    server: Server,
-    state: Arc<Mutex<Option<Vec<u16>>>>,
-    index: watch::Sender<u64>,
-    asked: Arc<Mutex<Vec<String>>>,
-}
-
-fn query(uri: &http::Uri, name: &str) -> Option<String> {
-    url::form_urlencoded::parse(uri.query()?.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+    server: Mutex<Option<ConsulServer>>,
+    port: u16,
+    /// Of every instance.
+    check: Option<Value>,
 }
 
 impl Consul {
-    fn start(token: &'static str) -> Consul {
-        let state: Arc<Mutex<Option<Vec<u16>>>> = Arc::default();
-        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
-        let (index, changes) = watch::channel(1u64);
-        let (of_server, seen) = (state.clone(), asked.clone());
-        let server = server::http(move |request, _| {
-            let (state, asked, mut changes) = (of_server.clone(), seen.clone(), changes.clone());
-            async move {
-                if request.headers().get("x-consul-token").and_then(|t| t.to_str().ok()).unwrap_or_default() != token {
-                    return (403, vec![], "Permission denied".to_string());
-                }
-                asked.lock().unwrap().push(request.uri().to_string());
-                let known: u64 = query(request.uri(), "index").and_then(|index| index.parse().ok()).unwrap_or(0);
-                if known > 0 {
-                    let _ = tokio::time::timeout(Duration::from_secs(60), changes.wait_for(|index| *index > known)).await;
-                }
-                let now = *changes.borrow();
-                let body = answer(request.uri().path(), state.lock().unwrap().as_deref());
-                match body {
-                    Some(body) => (200, vec![("x-consul-index", now.to_string())], body.to_string()),
-                    None => (404, vec![], String::new()),
-                }
-            }
-        });
-        Consul { server, state, index, asked }
+    fn start(check: Option<Value>) -> Consul {
+        let server = ConsulServer::start();
+        Consul { port: server.port, server: Mutex::new(Some(server)), check }
+    }
+    fn with<T>(&self, use_it: impl FnOnce(&ConsulServer) -> T) -> T {
+        use_it(self.server.lock().unwrap().as_ref().unwrap())
+    }
+    /// Its entry in a McpBridge.
+    fn registry(&self) -> String {
+        format!(
+            "{{ type: consul, name: main, domain: localhost, port: {}, consulDatacenter: dc1, consulServiceTag: web, authSecretName: auth }}",
+            self.port
+        )
     }
 }
 
-fn answer(path: &str, shop: Option<&[u16]>) -> Option<Value> {
-    let entry = |port: &u16| {
-        json!({
-            "Node": { "Node": "n1", "Address": "127.0.0.1" },
-            "Service": { "ID": format!("shop-{port}"), "Service": "shop_app", "Address": "", "Port": port, "Meta": { "zone": "a" }, "Weights": { "Passing": 1, "Warning": 1 } },
-            "Checks": [],
-        })
-    };
-    Some(match path {
-        "/v1/catalog/services" => {
-            let mut all = json!({ "consul": [], "untagged": [] });
-            if shop.is_some() {
-                all["shop_app"] = json!(["Web"]);
-            }
-            all
-        }
-        // One check of the node, and one of each instance.
-        "/v1/health/state/any" => {
-            let mut all = vec![json!({ "Node": "n1", "CheckID": "serfHealth", "Status": "passing", "ServiceName": "" })];
-            all.extend(
-                shop.into_iter()
-                    .flatten()
-                    .map(|port| json!({ "Node": "n1", "CheckID": format!("c{port}"), "Status": "passing", "ServiceName": "shop_app" })),
-            );
-            json!(all)
-        }
-        "/v1/health/service/shop_app" => json!(shop.into_iter().flatten().map(entry).collect::<Vec<_>>()),
-        _ => return None,
-    })
+/// Passes until somebody says otherwise.
+fn ttl() -> Value {
+    json!({ "TTL": "1h", "Status": "passing" })
+}
+
+fn secret() -> String {
+    format!(
+        "---\n{{ apiVersion: v1, kind: Secret, metadata: {{ name: auth, namespace: higress-system }}, stringData: {{ consulToken: {TOKEN} }} }}\n"
+    )
 }
 
 impl Registry for Consul {
     fn set(&self, ports: &[u16]) {
-        *self.state.lock().unwrap() = Some(ports.to_vec());
-        self.index.send_modify(|index| *index += 1);
+        self.with(|server| {
+            server.register("untagged", 1, "other", None);
+            for port in ports {
+                server.register("shop_app", *port, "Web", self.check.clone());
+            }
+            for port in server.ports("shop_app").into_iter().filter(|port| !ports.contains(port)) {
+                server.deregister("shop_app", port);
+            }
+        });
     }
     fn remove(&self) {
-        *self.state.lock().unwrap() = None;
-        self.index.send_modify(|index| *index += 1);
+        self.set(&[]);
     }
     fn stop(&self) {
-        self.server.stop();
+        *self.server.lock().unwrap() = None;
     }
     fn restart(&self) {
-        // A server that lost its state counts from the beginning.
-        self.index.send_modify(|index| *index = 1);
-        self.server.restart();
+        // It has lost its state, and counts from the beginning.
+        *self.server.lock().unwrap() = Some(ConsulServer::start_at(self.port));
     }
 }
 
 #[test]
 fn services_follow_consul() {
-    let server = Consul::start("s3cr3t");
-    let registry = format!(
-        "{{ type: consul, name: main, domain: localhost, port: {}, consulDatacenter: dc1, consulServiceTag: web, authSecretName: auth }}",
-        server.server.port
-    );
-    let secret =
-        "---\n{ apiVersion: v1, kind: Secret, metadata: { name: auth, namespace: higress-system }, stringData: { consulToken: s3cr3t } }\n";
-    follows(&server, &registry, "shop-app.dc1.consul", secret);
-    let asked = server.asked.lock().unwrap();
-    assert!(asked.iter().all(|uri| uri.contains("dc=dc1")) && !asked.iter().any(|uri| uri.contains("untagged")), "{asked:?}");
+    // A service without checks passes always.
+    for check in [None, Some(ttl())] {
+        let server = Consul::start(check);
+        follows(&server, &server.registry(), "shop-app.dc1.consul", &secret());
+        let asked = server.with(ConsulServer::asked);
+        // The tests ask some things without a datacenter.
+        let by_weir = || asked.iter().filter(|url| url.contains("dc=dc1"));
+        assert!(by_weir().any(|url| url.starts_with("/v1/health/service/shop_app?")), "{asked:?}");
+        assert!(!asked.iter().any(|url| url.contains("untagged")), "{asked:?}");
+    }
+}
+
+#[test]
+fn instances_without_passing_checks_get_no_requests() {
+    let server = Consul::start(Some(ttl()));
+    let all = bridge(&[server.registry()]) + &ingress("shop.test", "shop-app.dc1.consul", "") + &secret();
+    let weir = Start::new().upstreams(2).file("all.yaml", all).arg("--http-port").arg("$PORT").run();
+    let ports = [1, 2].map(|nth| weir.echo_port(nth));
+    server.set(&ports);
+    becomes(&weir, &["echo", "echo2"]);
+    for (state, wanted) in [("fail", &["echo2"][..]), ("pass", &["echo", "echo2"]), ("warn", &["echo2"])] {
+        server.with(|server| server.check("shop_app", ports[0], state));
+        becomes(&weir, wanted);
+    }
+    server.with(|server| server.check("shop_app", ports[1], "fail"));
+    becomes(&weir, &["503"]);
 }
