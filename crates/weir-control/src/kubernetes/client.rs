@@ -13,8 +13,12 @@ use std::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-/// A connection from which nothing comes for so long is broken. Watches get a bookmark each minute.
+/// A connection from which nothing comes for so long is broken.
 const READ_TIMEOUT: Duration = Duration::from_secs(100);
+/// How long the server keeps a watch open. Before that nothing may come: a server sends bookmarks of a kind only once it has seen an
+/// event of it, or etcd tells it of its progress.
+pub const WATCH_SECONDS: u32 = 80;
+const _: () = assert!((WATCH_SECONDS as u64) < READ_TIMEOUT.as_secs());
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Which cluster, and what of it.
@@ -126,6 +130,8 @@ pub enum ConnectError {
     Unreadable { file: String, error: io::Error },
     #[error("{file} is not a kubeconfig: {error}")]
     NotAKubeconfig { file: String, error: String },
+    #[error("{file} has no contexts: it must have contexts, clusters and users, as kubectl config view shows them")]
+    NoContexts { file: String },
     #[error("{file} has no current-context: give --context, one of {}", contexts.join(", "))]
     NoContext { file: String, contexts: Vec<String> },
     #[error("{file} has no context {context}: there are {}", contexts.join(", "))]
@@ -201,6 +207,7 @@ async fn config(access: &Access) -> Result<Config, ConnectError> {
     let contexts: Vec<String> = kubeconfig.contexts.iter().map(|c| c.name.clone()).collect();
     let context = match access.context.clone().or_else(|| kubeconfig.current_context.clone()).filter(|c| !c.is_empty()) {
         Some(context) if contexts.contains(&context) => context,
+        _ if contexts.is_empty() => return Err(ConnectError::NoContexts { file }),
         Some(context) => return Err(ConnectError::UnknownContext { file, context, contexts }),
         None => return Err(ConnectError::NoContext { file, contexts }),
     };
@@ -284,6 +291,7 @@ mod tests {
         let text = |rest: &str| format!("apiVersion: v1\nkind: Config\n{contexts}{clusters}{rest}");
         for (text, context, words) in [
             ("contexts: [".to_string(), None, &["config is not a kubeconfig"][..]),
+            ("apiVersion: v1".to_string(), Some("a"), &["config has no contexts"]),
             (text(""), None, &["has no current-context", "--context, one of a, b"]),
             (text("current-context: c\n"), None, &["has no context c", "there are a, b"]),
             (text("current-context: a\n"), Some("d"), &["has no context d"]),

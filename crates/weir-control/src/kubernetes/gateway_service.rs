@@ -5,7 +5,7 @@ mod objects;
 mod ports;
 
 use super::{
-    client::{GatewayService, ServiceName, text},
+    client::{GatewayService, ServiceName, WATCH_SECONDS, text},
     reach::Reach,
     state::Shared,
     status::{Leader, Queue, addresses_of},
@@ -434,7 +434,7 @@ where
     let (store, writer) = reflector::store();
     let seen = seen.clone();
     tokio::spawn(async move {
-        let mut events = pin!(reflector::reflector(writer, watcher(api, config)));
+        let mut events = pin!(reflector::reflector(writer, watcher(api, config.timeout(WATCH_SECONDS))));
         while let Some(event) = events.next().await {
             let concerned = match event {
                 Ok(watcher::Event::Apply(object) | watcher::Event::Delete(object)) => concerns(object.meta()).map_or(Seen::All, Seen::Of),

@@ -1,6 +1,7 @@
 //! Drives the watch of one kind: from the versions that the server may have it in to events of [`Held`](super::held::Held), for as
 //! long as the process lives.
 use super::{
+    client::WATCH_SECONDS,
     fetched::{Fetched, Reader, Served},
     held::Event,
     state::{ScopeId, Shared},
@@ -27,7 +28,7 @@ const PROBE: Duration = Duration::from_secs(5);
 /// Objects that can be large and of which Weir has no use are not even sent. The `first` list may come from the server's cache, as in
 /// client-go: it is there at once, and the watch brings what is newer. Later ones must not be older than what was seen.
 fn config(info: &KindInfo, name: Option<&str>, streaming: bool, first: bool) -> watcher::Config {
-    let config = watcher::Config::default();
+    let config = watcher::Config::default().timeout(WATCH_SECONDS);
     let config = match (name, info.kind) {
         (Some(name), _) => config.fields(&format!("metadata.name={name}")),
         (None, Kind::Secret) => config.fields(
@@ -118,7 +119,7 @@ fn decode(info: &'static KindInfo, event: watcher::Event<Fetched>, reader: &Read
 /// Follows the names of CustomResourceDefinitions, so that a kind is found as soon as it is installed, and the release of Gateway API.
 pub async fn follow_definitions(client: Client, shared: Arc<Shared>) {
     let api: Api<PartialObjectMeta<CustomResourceDefinition>> = Api::all(client);
-    let mut events = pin!(watcher(api, watcher::Config::default()));
+    let mut events = pin!(watcher(api, watcher::Config::default().timeout(WATCH_SECONDS)));
     let mut delay = FIRST_DELAY;
     while let Some(event) = events.next().await {
         match event {

@@ -1,5 +1,6 @@
 //! `weir gateway`.
 use super::{
+    install::namespace,
     paths::present,
     run::{Objects, Serve, duration},
 };
@@ -42,7 +43,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     context: Option<String>,
     /// Read objects of this namespace only; may be repeated [default: all namespaces]
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(short, long, value_name = "NAME", value_parser = namespace)]
     namespace: Vec<String>,
     /// Files and folders of YAML or JSON beside the cluster; their objects come first; may be repeated
     #[arg(short, long, value_name = "PATH", num_args = 1..)]

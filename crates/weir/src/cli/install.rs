@@ -25,7 +25,7 @@ pub struct Args {
     #[arg(long)]
     dry_run: bool,
     /// The image, with its registry and tag
-    #[arg(long, value_name = "IMAGE", required_unless_present = "dry_run")]
+    #[arg(long, value_name = "IMAGE", required_unless_present = "dry_run", value_parser = image)]
     image: Option<String>,
     /// The namespace; it is created
     #[arg(short, long, value_name = "NAME", default_value = NAMESPACE, value_parser = namespace)]
@@ -59,6 +59,15 @@ fn manifests(namespace: &str, image: Option<&str>) -> String {
         _ => line.replace(NAMESPACE, namespace),
     };
     MANIFESTS.lines().map(|l| line(l) + "\n").collect()
+}
+
+/// As a container runtime takes it: `REGISTRY/NAME:TAG` or `REGISTRY/NAME@DIGEST`.
+fn image(text: &str) -> Result<String, String> {
+    let of_name = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
+    match text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(of_name) {
+        true => Ok(text.into()),
+        false => Err("write it as REGISTRY/NAME:TAG, as registry.example.com/weir:0.1.0".into()),
+    }
 }
 
 /// RFC 1123 label, as Kubernetes requires.

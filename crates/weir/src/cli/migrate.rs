@@ -1,9 +1,12 @@
 //! `weir migrate`.
-use super::{Output, paths::Paths};
+use super::{Output, install::namespace, paths::Paths};
 use anyhow::{Result, bail};
 use clap::{Args as ClapArgs, ValueEnum};
 use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, sync::Arc};
-use weir_config::{diagnostic::Diagnostic, text::counted};
+use weir_config::{
+    diagnostic::{Diagnostic, Severity},
+    text::counted,
+};
 use weir_control::{
     Control, Options,
     kubernetes::{Access, Connection},
@@ -13,7 +16,8 @@ use weir_control::{
 
 /// Say what becomes of Ingress objects of ingress-nginx or Higress
 ///
-/// Prints a verdict for each annotation. Exits with 1 if an annotation is not supported, closes a route or has a wrong value. With --to
+/// Prints a verdict for each annotation. Exits with 1 if an annotation is not supported, closes a route or has a wrong value, or if a file
+/// cannot be read. With --to
 /// gateway-api, the equivalent Gateway and HTTPRoute objects go to standard output, and the verdicts to standard error.
 #[derive(ClapArgs, Debug)]
 #[command(after_help = "\
@@ -38,7 +42,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME", requires = "from_cluster")]
     context: Option<String>,
     /// Only this namespace of the cluster; may be repeated [default: all]
-    #[arg(short, long, value_name = "NAME", requires = "from_cluster")]
+    #[arg(short, long, value_name = "NAME", requires = "from_cluster", value_parser = namespace)]
     namespace: Vec<String>,
     /// Print the equivalent objects of another API
     #[arg(long, value_enum)]
@@ -100,7 +104,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
             print!("{yaml}");
         }
     }
-    Ok(if rows.iter().any(|row| row.verdict.needs_work()) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    // What is no object at all, as a file that is not YAML.
+    let unread = || findings.iter().filter(|found| found.severity == Severity::Error && found.object.is_none());
+    unread().for_each(|found| eprintln!("{}", found.line()));
+    let is_done = unread().next().is_none() && !rows.iter().any(|row| row.verdict.needs_work());
+    Ok(if is_done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn read(paths: &[PathBuf]) -> (Vec<Arc<Object>>, Vec<Arc<Diagnostic>>) {

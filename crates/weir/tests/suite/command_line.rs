@@ -50,6 +50,10 @@ fn bad_command_lines_are_refused_in_one_line() {
         (vec!["echo", "--listen", "127.0.0.1:0", "--tls-cert", "no.pem", "--tls-key", "no.key"], "cannot read no.pem: No such file", 1),
         (vec!["echo", "--listen", "127.0.0.1:0", "--tls-cert", &empty, "--tls-key", "no.key"], "empty.pem: no certificate in PEM", 1),
         (vec!["plugin", "inspect", "no.wasm"], "no.wasm: No such file", 1),
+        (vec!["gateway", "--namespace", "Not_One"], "a name of a namespace has at most 63 lower case letters", 2),
+        (vec!["gateway", "--kubeconfig", &empty], "has no contexts: it must have contexts, clusters and users", 1),
+        (vec!["migrate", "--from", "ingress-nginx"], "nothing to migrate: give files, folders, - for standard input, or --from-cluster", 1),
+        (vec!["install", "--dry-run", "--image", "weir image"], "write it as REGISTRY/NAME:TAG", 2),
         (vec!["completions", "tcsh"], "possible values: bash", 2),
         (vec!["runn"], "unrecognized subcommand 'runn'", 2),
     ] {

@@ -1,5 +1,5 @@
 //! The addresses of the Service in front of the gateways: those that clients use.
-use crate::kubernetes::client::ServiceName;
+use crate::kubernetes::client::{ServiceName, WATCH_SECONDS};
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Service;
 use kube::{
@@ -14,7 +14,7 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Follows the Service for as long as the process lives. While it cannot be read its last addresses stay.
 pub async fn follow(client: Client, of: ServiceName, addresses: watch::Sender<Vec<String>>) {
     let api: Api<Service> = Api::namespaced(client, &of.namespace);
-    let mut events = pin!(watcher(api, watcher::Config::default().fields(&format!("metadata.name={}", of.name))));
+    let mut events = pin!(watcher(api, watcher::Config::default().timeout(WATCH_SECONDS).fields(&format!("metadata.name={}", of.name))));
     while let Some(event) = events.next().await {
         let now = match event {
             Ok(watcher::Event::Apply(service) | watcher::Event::InitApply(service)) => addresses_of(&service),

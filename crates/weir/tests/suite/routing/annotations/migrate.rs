@@ -45,6 +45,10 @@ fn every_annotation_has_a_verdict() {
         let good = ["works", "works-with-difference", "not-needed"].contains(&verdict);
         assert_eq!(out.status.code(), Some(i32::from(!good)), "{annotation}");
     }
+    // What is no YAML is said.
+    let out = migrate(&["--from", "ingress-nginx"], "spec: [\n");
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(out.status.code() == Some(1) && said.starts_with("error: ") && said.lines().count() == 1, "{said}");
     // Text, with a summary; and what ingress-nginx does without being told.
     let secured = ingress("shop", "a.test", NGINX, "app-root: /home", ROOT)
         .replace("spec:\n", "spec:\n  tls: [{ hosts: [a.test], secretName: own }]\n");
