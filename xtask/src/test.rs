@@ -26,6 +26,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("nft", "nftables"),
     ("nsenter", "util-linux"),
     ("sysctl", "procps"),
+    ("systemd-analyze", "systemd"),
     ("java", "default-jre-headless"),
     ("/usr/share/java/zookeeper.jar", "zookeeper"),
 ];

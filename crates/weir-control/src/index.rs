@@ -8,6 +8,7 @@ mod listener;
 mod shared;
 mod table;
 mod units;
+mod uses;
 
 use crate::{
     Options, Status,
@@ -35,6 +36,7 @@ use std::{
 use table::Tables;
 pub use units::UnitId;
 use units::{Outcome, Rare, Units, Watchers};
+use uses::Uses;
 use weir_config::{
     delta::Delta,
     diagnostic::Diagnostic,
@@ -68,6 +70,7 @@ pub struct Index {
     outcomes: Shared<Outcome>,
     attached: Attached,
     ancestors: Ancestors,
+    uses: Uses,
     addresses: Addresses,
 }
 
@@ -127,6 +130,7 @@ impl Index {
             outcomes: Shared::default(),
             attached: Attached::default(),
             ancestors: Ancestors::default(),
+            uses: Uses::default(),
         }
     }
 
@@ -191,6 +195,9 @@ impl Index {
         let name = if kind == Kind::ReferenceGrant { "" } else { name };
         let mut changed = |aspect: aspect::Aspect<'_>| self.look(&Look::Aspect(kind, namespace, name, aspect), work);
         aspect::compare(kind, old.as_deref(), object.as_deref(), &mut changed);
+        if self.uses.is_used(&key) {
+            work.status.insert(key.clone());
+        }
         let acts = Unit::acts(&key);
         let unit = Unit::Object(key);
         if acts && (object.is_some() || self.units.id(&unit).is_some()) {
@@ -276,6 +283,7 @@ impl Index {
         let outcome = self.outcomes.share(Outcome { conditions: part.conditions.into(), attached: part.attached.into() });
         self.put_findings(id, &mut rare, part.findings, work);
         self.ancestors.replace(id, &rare.ancestors, &part.ancestors, &mut work.status);
+        self.uses.replace(id, part.uses, &mut work.status);
         (rare.listeners, rare.attached_listener_sets, rare.ancestors) = (part.listeners, part.attached_listener_sets, part.ancestors);
         rare.service_ports = part.service_ports;
         if let Some(state) = self.units.get_mut(id) {
@@ -549,6 +557,9 @@ impl Index {
     fn translated(&self, changed: BTreeSet<Key>) -> Vec<(Key, Option<Translated>)> {
         let now = |key: &Key| {
             let object = self.store.get(key)?.clone();
+            if self.uses.is_used(key) {
+                return Some(Translated { object, conditions: Arc::default(), details: None });
+            }
             let id = self.units.id(&Unit::Object(key.clone()))?;
             let state = self.units.get(id)?;
             Some(Translated { object, conditions: state.outcome.conditions.clone(), details: self.details(key, state.rare.as_deref()) })

@@ -202,6 +202,8 @@ pub struct Part {
     pub service_ports: Vec<(u16, SocketProtocol)>,
     /// BackendTLSPolicies of what a route sends requests to, with the Gateways that do so by it.
     pub ancestors: BTreeSet<(Key, Key)>,
+    /// DestinationRules, ServiceEntries and WorkloadEntries that a cluster is made of.
+    pub uses: BTreeSet<Key>,
 }
 
 /// What the status of a Gateway or ListenerSet says of a listener beside its conditions.

@@ -1,6 +1,6 @@
 //! An object as it comes from an API server. It goes straight into the tree that the decoders read; what they have no use for is
 //! skipped while it is read.
-use super::own;
+use super::{own, status::validation};
 use crate::{
     guard::guarded,
     object::{Decoded, Document, Key, Kind, KindInfo, Object, decode_as},
@@ -11,7 +11,7 @@ use kube::{
 };
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value as Json;
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, fmt, num::NonZeroU32, sync::Arc};
 use weir_config::{
     diagnostic::Diagnostic,
     model::Name,
@@ -115,7 +115,17 @@ impl<'de> Deserialize<'de> for Fetched {
 
 fn object_meta(node: &Node) -> ObjectMeta {
     let text = |name| node.get(name).and_then(Node::as_str).map(String::from);
-    ObjectMeta { name: text("name"), namespace: text("namespace"), resource_version: text("resourceVersion"), ..ObjectMeta::default() }
+    let generation = node.get("generation").and_then(|generation| match generation.value {
+        Value::Int(generation) => Some(generation),
+        _ => None,
+    });
+    ObjectMeta {
+        name: text("name"),
+        namespace: text("namespace"),
+        resource_version: text("resourceVersion"),
+        generation,
+        ..ObjectMeta::default()
+    }
 }
 
 /// What reading an object came to.
@@ -140,12 +150,14 @@ pub struct Observed {
     pub own: u64,
     /// There is no status at all: it can be written without another look.
     pub empty: bool,
+    /// The generation of a version with errors of an Istio object that is, or may be, for this gateway.
+    pub rejected: Option<NonZeroU32>,
 }
 
 impl Observed {
     pub fn of(kind: Kind, controller: &str, version: &str, status: &Json) -> Observed {
         let empty = status.as_object().is_none_or(|map| map.is_empty());
-        Observed { version: version.into(), own: own::digest(&own::own(kind, controller, status)), empty }
+        Observed { version: version.into(), own: own::digest(&own::own(kind, controller, status)), empty, rejected: None }
     }
 }
 
@@ -169,26 +181,40 @@ impl Reader {
 
     pub fn read(&self, info: &'static KindInfo, fetched: Fetched) -> Read {
         let key = Reader::key(info, &fetched);
-        let observed = own::is_written(info.kind).then(|| {
+        let mut observed = own::is_written(info.kind).then(|| {
             let status = fetched.status.as_ref().map(Node::to_json).unwrap_or_default();
             Observed::of(info.kind, &self.controller, fetched.meta.resource_version.as_deref().unwrap_or_default(), &status)
         });
-        let read = |object, broken, findings| Read { key: key.clone(), object, broken, findings, observed: observed.clone() };
+        let generation = fetched.meta.generation.and_then(|generation| NonZeroU32::new(generation.try_into().ok()?));
         let mut entries = fetched.entries;
         // Findings about an object as a whole stand at its kind.
         let kind = Node { value: Value::String(info.name.into()), span: Chars::default() };
         entries.push((NodeKey { text: "kind".into(), span: Chars::default() }, kind));
         let root = Node { value: Value::Map(entries), span: Chars::default() };
         let mut findings = Vec::new();
-        match guarded(|| decode_as(info, &root, &self.source, &self.document, &mut findings)) {
-            Ok(Decoded::Object(object)) => read(Some(Arc::from(object)), false, findings),
-            Ok(Decoded::Broken(_, stand_in)) => read(stand_in.map(Arc::from), true, findings),
-            Ok(Decoded::Ignored) => read(None, true, findings),
+        let (object, broken) = match guarded(|| decode_as(info, &root, &self.source, &self.document, &mut findings)) {
+            Ok(Decoded::Object(object)) => (Some(Arc::from(object)), false),
+            Ok(Decoded::Broken(_, stand_in)) => (stand_in.map(Arc::from), true),
+            Ok(Decoded::Ignored) => (None, true),
             Err(panic) => {
-                let found = panic.finding("reading this object").object(&key.to_string().into());
-                read(None, true, vec![found])
+                findings = vec![panic.finding("reading this object").object(&key.to_string().into())];
+                (None, true)
             }
+        };
+        if let Some(observed) = observed.as_mut().filter(|_| broken && is_for_gateways(info.kind, &root)) {
+            observed.rejected = generation;
         }
+        Read { key, object, broken, findings, observed }
+    }
+}
+
+/// Whether an object of Istio's API may be for this gateway, whatever errors it has: not a VirtualService of the mesh alone, and not
+/// what only serves other objects.
+fn is_for_gateways(kind: Kind, root: &Node) -> bool {
+    match (kind, root.get("spec").and_then(|spec| spec.get("gateways")).map(|gateways| &gateways.value)) {
+        (Kind::VirtualService, Some(Value::List(gateways))) => gateways.iter().any(|gateway| gateway.as_str() != Some("mesh")),
+        (Kind::VirtualService, _) => false,
+        (kind, _) => validation::has_messages(kind),
     }
 }
 
@@ -217,11 +243,30 @@ mod tests {
         assert_eq!((&*found.field, found.place.is_none()), ("spec.rules[0].backendRefs[0].port", true), "{found:?}");
         assert_eq!(found.object.as_deref(), Some("HTTPRoute/a/shop"));
 
+        assert_eq!(read.observed.map(|observed| observed.rejected), Some(None), "only Istio's objects have a status in any case");
+
         let good: Fetched = serde_json::from_str(&text.replace(r#""x"}]"#, "80}]")).unwrap();
         let read = Reader::new(CONTROLLER.into()).read(Kind::HttpRoute.info(), good);
         let object = read.object.unwrap();
         assert!(matches!(object.spec, Spec::HttpRoute(_)) && !read.broken && read.findings.is_empty(), "{:?}", read.findings);
         assert_eq!(object.meta.annotations.iter().count(), 1);
         assert_eq!(object.origin().file(), None);
+    }
+
+    #[test]
+    fn a_rejected_object_may_be_for_this_gateway() {
+        // What is added to the spec, and the generation that a status would be about.
+        let table = [
+            (Kind::VirtualService, r#""gateways":["in"],"hosts":["a.test"],"http":[{"match":[{"uri":{"regex":"("}}]}]"#, 3),
+            (Kind::VirtualService, r#""gateways":["mesh"],"hosts":["a.test"],"http":[{"match":[{"uri":{"regex":"("}}]}]"#, 0),
+            (Kind::VirtualService, r#""hosts":["a.test"],"http":[{"match":[{"uri":{"regex":"("}}]}]"#, 0),
+            (Kind::DestinationRule, r#""host":"a.test","trafficPolicy":{"loadBalancer":{"simple":"X"}}"#, 3),
+            (Kind::DestinationRule, r#""host":"a.test""#, 0),
+        ];
+        for (kind, spec, wanted) in table {
+            let text = format!(r#"{{"metadata":{{"name":"a","namespace":"n","generation":3}},"spec":{{{spec}}}}}"#);
+            let read = Reader::new(CONTROLLER.into()).read(kind.info(), serde_json::from_str(&text).unwrap());
+            assert_eq!(read.observed.unwrap().rejected.map_or(0, NonZeroU32::get), wanted, "{spec}");
+        }
     }
 }

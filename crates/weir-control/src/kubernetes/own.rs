@@ -29,7 +29,8 @@ fn shape(kind: Kind) -> Option<Shape> {
         BackendTlsPolicy => Shape::Entries("ancestors"),
         Ingress => Shape::LoadBalancer,
         McpBridge => Shape::Fields(&["registries"]),
-        IstioGateway | VirtualService | AuthorizationPolicy | WasmPlugin | HigressWasmPlugin => Shape::Accepted,
+        IstioGateway | VirtualService | DestinationRule | ServiceEntry | WorkloadEntry => Shape::Accepted,
+        AuthorizationPolicy | WasmPlugin | HigressWasmPlugin => Shape::Accepted,
         _ => return None,
     })
 }
@@ -37,6 +38,11 @@ fn shape(kind: Kind) -> Option<Shape> {
 /// Whether Weir writes the status of a kind.
 pub fn is_written(kind: Kind) -> bool {
     shape(kind).is_some()
+}
+
+/// Whether the status of a kind is written only while something uses the object.
+pub fn is_written_where_used(kind: Kind) -> bool {
+    matches!(kind, Kind::DestinationRule | Kind::ServiceEntry | Kind::WorkloadEntry)
 }
 
 /// What of a status is Weir's, in a form in which equal ones are the same: without times, lists in order.

@@ -186,6 +186,29 @@ fn the_image_holds_all_that_the_program_needs() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
 }
 
+#[test]
+fn the_systemd_unit_is_valid() {
+    let unit = fs::read_to_string(root().join("deploy/systemd/weir.service")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("weir.service");
+    // It wants the program to be there.
+    let installed = unit.replace("/usr/local/bin/weir ", &format!("{} ", env!("CARGO_BIN_EXE_weir")));
+    let verify = || Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&file).output().unwrap();
+    for (unit, is_valid) in [(installed.clone(), true), (installed.replace("ProtectSystem=strict", "ProtectSystem=strictly"), false)] {
+        fs::write(&file, unit).unwrap();
+        let output = verify();
+        // What it says of units of the machine is not about this one.
+        let said = text(&output.stderr);
+        let about: Vec<&str> = said.lines().filter(|line| line.contains("weir.service")).collect();
+        assert_eq!(about.is_empty(), is_valid, "{output:?}");
+    }
+    let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/weir run ")).unwrap();
+    let help = printed(&["run", "--help"]);
+    for flag in command.split(' ').filter(|word| word.starts_with('-')) {
+        assert!(help.contains(&format!("{flag} ")), "{flag} is no flag of weir run");
+    }
+}
+
 const ROUTE: &str = "apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: web, namespace: default}
@@ -235,6 +258,20 @@ endpoints: [{addresses: [10.245.0.21]}]
         eventually(address, || {
             let web = kube.object("/apis/gateway.networking.k8s.io/v1/namespaces/default/gateways/web")?;
             (web["status"]["addresses"][0]["value"] == address).then_some(())
+        });
+    }
+    // The status of Istio's kinds, also of what clusters are made of.
+    kube.apply(
+        &(crate::kube_istio::base("istio")
+            + "{apiVersion: v1, kind: Service, metadata: {name: s, namespace: istio}, spec: {ports: [{port: 80}]}}
+---
+{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: r, namespace: istio}, spec: {host: s}}
+"),
+    );
+    for path in ["gateways/in", "virtualservices/v", "destinationrules/r"] {
+        eventually(path, || {
+            let object = kube.object(&format!("/apis/networking.istio.io/v1/namespaces/istio/{path}"))?;
+            (object["status"]["conditions"][0]["reason"] == "Accepted").then_some(())
         });
     }
     let printed = gateway.printed();

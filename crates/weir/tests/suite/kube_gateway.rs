@@ -253,6 +253,10 @@ fn the_last_configuration_serves_while_the_api_is_away() {
     assert!(ready.status == 200 && ready.body.starts_with("LIVE\nthe configuration is "), "{ready:?}");
     assert!(ready.body.contains(" s old: the Kubernetes API at https://10.244.0.1:6443 cannot be reached: "), "{ready:?}");
     let stale = gateway.admin("/ready?format=json").unwrap().json();
+    eventually("the age of the configuration", || {
+        let age = gateway.admin("/stats?filter=configuration_age_seconds")?.body;
+        age.trim_end().strip_prefix("control.kubernetes.configuration_age_seconds: ")?.parse().ok().filter(|age: &u64| *age > 0)
+    });
     assert!(stale["stale"].as_str().is_some_and(|why| why.contains("cannot be reached")) && stale["waiting"] == json!([]), "{stale}");
     // One that starts now waits for all kinds, for the same reason.
     let late = Gateway::start(&kube, 17, &[]);

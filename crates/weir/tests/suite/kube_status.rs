@@ -13,20 +13,20 @@ fn object(kube: &Kube, namespace: &str, path: &str) -> Value {
 }
 
 /// `status/reason` of a condition in a list of conditions.
-fn condition(of: &Value, kind: &str) -> String {
+pub fn condition(of: &Value, kind: &str) -> String {
     let found = of["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == kind);
     found.map_or("-".into(), |c| format!("{}/{}", c["status"].as_str().unwrap_or_default(), c["reason"].as_str().unwrap_or_default()))
 }
 
 /// Writes of statuses of objects whose path has this part, with what the requests said of them.
-fn writes(kube: &Kube, part: &str) -> usize {
+pub fn writes(kube: &Kube, part: &str) -> usize {
     let ours = |line: &&String| line.contains("/status?") && line.contains("fieldManager=weir") && line.contains(part);
     kube.audit().iter().filter(ours).count()
 }
 
 /// Waits for this number of them: a write is seen before it is logged.
 #[track_caller]
-fn wrote(kube: &Kube, part: &str, count: usize) {
+pub fn wrote(kube: &Kube, part: &str, count: usize) {
     eventually(&format!("{count} writes of {part}"), || (writes(kube, part) == count).then_some(()));
 }
 
@@ -66,7 +66,7 @@ fn statuses_say_what_became_of_objects() {
     eventually("the listener is programmed", || (condition(&listener(), "Programmed") == "True/Programmed").then_some(()));
 
     // Entries of other controllers stay, ours goes with the parent.
-    let foreign = json!({ "controllerName": "other.test/controller", "parentRef": { "name": "web" }, "conditions": [
+    let foreign = json!({ "controllerName": "other.test/controller", "parentRef": { "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "web" }, "conditions": [
         { "type": "Accepted", "status": "True", "reason": "Accepted", "message": "", "lastTransitionTime": "2020-01-01T00:00:00Z" },
     ] });
     let body = json!({ "status": { "parents": [foreign, of_route()] } }).to_string();
@@ -179,33 +179,58 @@ fn a_route_serves_by_its_valid_rules() {
 }
 
 #[test]
-fn istio_kinds_have_validation_messages() {
+fn entries_of_others_stay_while_they_are_written() {
+    const ROUNDS: usize = 25;
     let kube = Kube::shared();
-    let service = "{apiVersion: v1, kind: Service, metadata: {name: s, namespace: analyzed}, spec: {ports: [{port: 80}]}}\n";
-    kube.apply(
-        "{apiVersion: v1, kind: Namespace, metadata: {name: analyzed}}
----
-apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {name: in, namespace: analyzed}
-spec: {servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [a.test]}]}
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: v, namespace: analyzed}
-spec: {hosts: [a.test], gateways: [in], http: [{route: [{destination: {host: s.analyzed.svc.cluster.local}}]}]}
-",
-    );
-    let _gateway = Gateway::ready(kube, 26, &["--namespace", "analyzed"]);
-    let path = "/apis/networking.istio.io/v1/namespaces/analyzed/virtualservices/v";
-    let status = || kube.object(path).unwrap()["status"].clone();
-    let code = || status()["validationMessages"][0]["type"]["code"].as_str().unwrap_or("-").to_string();
-    eventually("the host is not found", || (code() == "IST0101").then_some(()));
-    let message = status()["validationMessages"][0].clone();
-    assert_eq!((&message["type"]["name"], &message["level"]), (&"ReferencedResourceNotFound".into(), &"ERROR".into()));
-    // A warning: the object serves as far as it goes.
-    assert_eq!(condition(&status(), "Accepted"), "True/Accepted");
-    kube.apply(service);
-    eventually("the message goes", || (code() == "-").then_some(()));
-    assert_eq!(condition(&status(), "Accepted"), "True/Accepted");
+    kube.apply(&(base("disputed") + &route("disputed", "a", "h.test")));
+    let _gateway = Gateway::ready(kube, 30, &["--namespace", "disputed"]);
+    let path = format!("{API}/namespaces/disputed/httproutes/a");
+    let theirs = |round: usize| {
+        json!({ "controllerName": "other.test/controller", "parentRef": { "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "web" }, "conditions": [
+            { "type": "Accepted", "status": "True", "reason": "Accepted", "message": round.to_string(), "lastTransitionTime": "2020-01-01T00:00:00Z" },
+        ] })
+    };
+    let is_theirs = |entry: &Value| entry["controllerName"] == "other.test/controller";
+    // Another controller, which writes its entry as often as it can, and loses none of its writes.
+    let other = || {
+        for round in 0..ROUNDS {
+            let done = || {
+                let object = kube.object(&path).unwrap();
+                let mut parents = object["status"]["parents"].as_array().cloned().unwrap_or_default();
+                match parents.iter_mut().find(|entry| is_theirs(entry)) {
+                    Some(entry) => {
+                        assert_eq!(*entry, theirs(round - 1), "a write is lost");
+                        *entry = theirs(round);
+                    }
+                    None => {
+                        assert_eq!(round, 0, "an entry is lost");
+                        parents.push(theirs(round));
+                    }
+                }
+                let version = &object["metadata"]["resourceVersion"];
+                let body = json!({ "metadata": { "resourceVersion": version }, "status": { "parents": parents } }).to_string();
+                let answer = kube.api("PATCH", &format!("{path}/status"), "application/merge-patch+json", body.as_bytes()).unwrap();
+                assert!(matches!(answer.status, 200 | 409), "{answer:?}");
+                (answer.status == 200).then_some(())
+            };
+            eventually("their entry is written", done);
+        }
+    };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(other);
+        for host in 0.. {
+            kube.apply(&route("disputed", "a", &format!("h{host}.test")));
+            if other.is_finished() {
+                break;
+            }
+        }
+    });
+    eventually("both entries are as they should be", || {
+        let object = kube.object(&path).unwrap();
+        let parents = object["status"]["parents"].as_array().unwrap();
+        let [first, ours] = &parents[..] else { return None };
+        let (theirs, ours) = if *first == theirs(ROUNDS - 1) { (true, ours) } else { (*ours == theirs(ROUNDS - 1), first) };
+        let generation = &ours["conditions"][0]["observedGeneration"];
+        (theirs && condition(ours, "Accepted") == "True/Accepted" && *generation == object["metadata"]["generation"]).then_some(())
+    });
 }

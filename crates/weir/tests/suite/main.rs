@@ -32,6 +32,7 @@ mod kube_events;
 mod kube_files;
 mod kube_gateway;
 mod kube_ingress;
+mod kube_istio;
 mod kube_lists;
 mod kube_migrate;
 mod kube_services;

@@ -133,8 +133,10 @@ pub fn string_match(field: &Field<'_>) -> Option<Matcher> {
 pub fn regex(field: &Field<'_>) -> Option<String> {
     let text = field.str()?;
     if let Err(e) = regex::Regex::new(text) {
-        let line = e.to_string().lines().last().unwrap_or_default().trim().to_string();
-        field.invalid(format!("is not a regular expression: {line}"), "RE2 syntax; there are no look-arounds and back-references");
+        let text = e.to_string();
+        let line = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        let message = format!("is not a regular expression: {line}");
+        field.error("InvalidRegex", message, "use RE2 syntax, which has no look-arounds and back-references");
         return None;
     }
     Some(text.to_string())

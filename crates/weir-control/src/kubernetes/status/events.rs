@@ -33,11 +33,12 @@ const CONTROLLER: &str = "weir.dev/gateway-controller";
 /// Reasons of objects that are for another controller: it is not for this gateway to say something of them.
 const NOT_OURS: [&str; 1] = ["NotAccepted"];
 
-/// Whether events are written for what is found about objects of a kind. Others have conditions, are made by controllers, or belong
-/// to no namespace; a Service without endpoints is usual while a Deployment starts.
+/// Whether events are written for what is found about objects of a kind. Others always have conditions, are made by controllers, or
+/// belong to no namespace; a Service without endpoints is usual while a Deployment starts.
 fn has_events(kind: Kind) -> bool {
     let is_passing = matches!(kind, Kind::Service | Kind::EndpointSlice | Kind::Endpoints | Kind::Pod | Kind::Namespace);
-    kind == Kind::Ingress || kind.info().namespaced && !own::is_written(kind) && !is_passing
+    let is_silent = !own::is_written(kind) || own::is_written_where_used(kind);
+    kind == Kind::Ingress || kind.info().namespaced && is_silent && !is_passing
 }
 
 /// Writes events for as long as the process lives, while it leads. `ttl`: how long the server keeps them.
@@ -116,7 +117,8 @@ struct Recorder {
 impl Recorder {
     /// Writes new events of an object, and renews those that are due; counts in `writes`. Returns when the next renewal is due.
     async fn record(&mut self, key: &Key, of: Option<ObjectStatus>, writes: &mut u32) -> kube::Result<Option<Instant>> {
-        let findings = of.as_ref().map(noted).unwrap_or_default();
+        let has_status = |of: &&ObjectStatus| own::is_written_where_used(key.kind) && of.object.is_some();
+        let findings = of.as_ref().filter(|of| !has_status(of)).map(noted).unwrap_or_default();
         let mut written = self.written.remove(key).unwrap_or_default();
         if findings.is_empty() {
             return Ok(None);
@@ -311,6 +313,8 @@ mod tests {
             (Kind::Secret, true),
             (Kind::Service, false),
             (Kind::HttpRoute, false),
+            (Kind::DestinationRule, true),
+            (Kind::VirtualService, false),
             (Kind::EndpointSlice, false),
             (Kind::IngressClass, false),
             (Kind::Namespace, false),

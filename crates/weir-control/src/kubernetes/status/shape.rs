@@ -24,6 +24,8 @@ pub struct Facts<'a> {
     pub own_service: Option<&'a [String]>,
     /// Whether a Gateway or ListenerSet is Weir's.
     pub owns: &'a dyn Fn(&Key) -> bool,
+    /// The generation on the server, if that version has errors; see [`Observed`](crate::kubernetes::fetched::Observed).
+    pub rejected: Option<i64>,
 }
 
 /// Reasons of objects that are not for this gateway, as those of a mesh: their status is not for it to write.
@@ -74,12 +76,17 @@ pub fn status(object: &Object, of: &ObjectStatus, facts: &Facts<'_>) -> Option<V
             let registries: Vec<Value> = bridge.registries.iter().enumerate().filter_map(registry).collect();
             json!({ "conditions": conditions(&Scope::Object), "registries": registries })
         }
-        _ if validation::has_messages(object.key.kind) => json!({
-            "conditions": conditions(&Scope::Object),
-            "validationMessages": validation::messages(of.findings.iter().map(|finding| &**finding)),
-        }),
+        _ if validation::has_messages(object.key.kind) => istio(object.key.kind, of, facts.rejected.unwrap_or(of.observed_generation)),
         _ if own::is_written(object.key.kind) => json!({ "conditions": conditions(&Scope::Object) }),
         _ => return None,
+    })
+}
+
+/// Of an object of Istio's API. One that never had a version without errors has a status, too.
+pub fn istio(kind: Kind, of: &ObjectStatus, generation: i64) -> Value {
+    json!({
+        "conditions": of.conditions.iter().map(|c| condition(c, generation)).collect::<Vec<_>>(),
+        "validationMessages": validation::messages(kind, of.findings.iter().map(|finding| &**finding)),
     })
 }
 

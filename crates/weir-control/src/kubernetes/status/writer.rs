@@ -30,6 +30,7 @@ use std::{
     time::Instant,
 };
 use tokio::{sync::watch, task::JoinSet, time::sleep_until};
+use weir_config::diagnostic::Severity;
 
 /// Statuses that are written at the same time.
 const MAX_WRITES: usize = 16;
@@ -236,12 +237,27 @@ impl Writer {
         if !of.is_ours {
             return own::nothing(key.kind);
         }
+        let rejected = self.shared.observed(key).and_then(|(_, observed)| observed.rejected).map(|generation| generation.get().into());
         // An object of a file hides that of the cluster.
-        let object = of.object.as_ref().filter(|object| object.document.file().is_none())?;
+        if of.object.as_ref().is_some_and(|object| object.document.file().is_some()) {
+            return None;
+        }
+        let Some(object) = &of.object else {
+            let is_possible = !own::is_written_where_used(key.kind);
+            let generation = rejected
+                .filter(|_| is_possible && of.findings.iter().any(|found| found.severity == Severity::Error && found.place.is_none()))?;
+            return Some(shape::istio(key.kind, &of, generation));
+        };
         let owns = |key: &Key| self.status.status(key).is_some_and(|of| of.is_ours && of.object.is_some());
         let addresses = self.addresses.borrow().clone();
         let own_service = if self.options.gateway_services { Some(self.own_service(key, &of)?) } else { None };
-        let facts = Facts { controller: self.shared.controller(), addresses: &addresses, own_service: own_service.as_deref(), owns: &owns };
+        let facts = Facts {
+            controller: self.shared.controller(),
+            addresses: &addresses,
+            own_service: own_service.as_deref(),
+            owns: &owns,
+            rejected,
+        };
         let mut status = shape::status(object, &of, &facts)?;
         if key.kind == Kind::GatewayClass
             && let Some(bundle) = self.shared.bundle()
@@ -270,7 +286,9 @@ impl Writer {
     fn observe(&self, key: &Key, object: &DynamicObject) -> Observed {
         let status = object.data.get("status").unwrap_or(&Value::Null);
         let version = object.metadata.resource_version.as_deref().unwrap_or_default();
-        let observed = Observed::of(key.kind, self.shared.controller(), version, status);
+        let mut observed = Observed::of(key.kind, self.shared.controller(), version, status);
+        let before = self.shared.observed(key).and_then(|(_, before)| before.rejected);
+        observed.rejected = before.filter(|generation| object.metadata.generation == Some(generation.get().into()));
         self.shared.observe(key, observed.clone());
         observed
     }

@@ -33,7 +33,11 @@ pub fn resolve(cx: &Cx<'_>, object: &Object, to: &Destination, listens: u16, htt
     } else if !ports.contains(&port) && !external {
         let list: Vec<String> = ports.iter().map(u16::to_string).collect();
         let message = format!("{} has no port {port}: requests to it are answered with 503", to.host);
-        report(part, object, &to.at, Diagnostic::warning("PortNotFound", message).help(format!("one of {}", list.join(", "))));
+        let found = match to.port {
+            Some(_) => Diagnostic::warning("PortNotFound", message).help(format!("one of {}", list.join(", "))),
+            None => Diagnostic::warning("PortRequired", message).help(format!("add port.number: one of {}", list.join(", "))),
+        };
+        report(part, object, &to.at, found);
     } else if !to.subset.is_empty() && !upstream::has_subset(cx, &key) {
         let message = format!("no DestinationRule for {} has a subset {}: requests to it are answered with 503", to.host, to.subset);
         let help = "add the subset to the DestinationRule of this host";

@@ -11,7 +11,7 @@ use crate::{
         },
         labels::{Labels, selects},
     },
-    object::{Kind, Object, Spec},
+    object::{Key, Kind, Object, Spec},
     translate::{
         ClusterKey, Cx, Part, Purpose, SecretKey, SecretUse,
         draft::{Draft, FoundBy},
@@ -40,11 +40,19 @@ pub fn entries<'a>(cx: &Cx<'a>, host: &str) -> Vec<(&'a Arc<Object>, &'a Service
 }
 
 /// The cluster of a ServiceEntry's host; `None` where there is no entry for it. Several entries for a port share it.
-pub fn service_entry(cx: &Cx<'_>, key: &ClusterKey, _: &mut Part) -> Option<Draft> {
+pub fn service_entry(cx: &Cx<'_>, key: &ClusterKey, part: &mut Part) -> Option<Draft> {
     let mut draft: Option<Draft> = None;
     for (object, entry) in entries(cx, key.host()) {
         let Some(port) = entry.ports.iter().find(|p| p.number == key.port) else { continue };
-        let (found_by, endpoints) = endpoints(cx, object, entry, key, port);
+        let selected = entry.selector.as_ref().map(|selector| workloads(cx, &object.key.namespace, selector));
+        let used: Vec<Key> = selected.iter().flatten().map(|(workload, _)| workload.key.clone()).collect();
+        let listed = selected.map(|all| all.into_iter().map(|(_, endpoint)| endpoint).collect());
+        let (found_by, endpoints) = endpoints(listed, entry, key, port);
+        if draft.as_ref().is_none_or(|first| first.found_by == found_by) {
+            part.uses.extend(used);
+            // What comes of a registry is no object of anybody.
+            part.uses.extend((!entry.registered).then(|| object.key.clone()));
+        }
         match &mut draft {
             None => {
                 let mut cluster = Cluster::new(key.name.clone(), Discovery::Eds);
@@ -63,8 +71,13 @@ pub fn service_entry(cx: &Cx<'_>, key: &ClusterKey, _: &mut Part) -> Option<Draf
     draft
 }
 
-fn endpoints(cx: &Cx<'_>, object: &Object, entry: &ServiceEntry, key: &ClusterKey, port: &Port) -> (FoundBy, Vec<Endpoint>) {
-    let selected = entry.selector.as_ref().map(|selector| workloads(cx, &object.key.namespace, selector));
+/// `selected`: the endpoints that a `workloadSelector` found.
+fn endpoints(
+    selected: Option<Vec<&service_entry::Endpoint>>,
+    entry: &ServiceEntry,
+    key: &ClusterKey,
+    port: &Port,
+) -> (FoundBy, Vec<Endpoint>) {
     let listed: Vec<&service_entry::Endpoint> = selected.unwrap_or_else(|| entry.endpoints.iter().collect());
     let names = listed.iter().any(|e| matches!(e.address, EndpointAddress::Name(_)));
     let found_by = match entry.resolution {
@@ -97,12 +110,12 @@ fn endpoints(cx: &Cx<'_>, object: &Object, entry: &ServiceEntry, key: &ClusterKe
 }
 
 /// The WorkloadEntries of a namespace that a selector means.
-fn workloads<'a>(cx: &Cx<'a>, namespace: &str, selector: &Labels) -> Vec<&'a service_entry::Endpoint> {
+fn workloads<'a>(cx: &Cx<'a>, namespace: &str, selector: &Labels) -> Vec<(&'a Arc<Object>, &'a service_entry::Endpoint)> {
     let all = cx.by_word(Kind::WorkloadEntry, namespace).filter_map(|object| match &object.spec {
-        Spec::WorkloadEntry(entry) => Some(&entry.0),
+        Spec::WorkloadEntry(entry) => Some((object, &entry.0)),
         _ => None,
     });
-    all.filter(|e| selects(selector, &e.labels)).collect()
+    all.filter(|(_, e)| selects(selector, &e.labels)).collect()
 }
 
 /// The DestinationRules of a host: all of the narrowest pattern that has any, those of the host's namespace first.
@@ -182,6 +195,7 @@ fn merged(rules: &[(&Arc<Object>, &DestinationRule)], key: &ClusterKey) -> Setti
 /// cluster's fields. A subset that no rule has leaves no endpoints; whoever refers to it reports it.
 pub fn traffic_policy(cx: &Cx<'_>, key: &ClusterKey, draft: &mut Draft, part: &mut Part) {
     let rules = rules(cx, key);
+    part.uses.extend(rules.iter().map(|(object, _)| object.key.clone()));
     if !key.subset().is_empty() {
         match subset(&rules, key.subset()) {
             Some((object, subset)) => {
