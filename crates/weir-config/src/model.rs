@@ -3,6 +3,7 @@
 mod basic_auth;
 mod cluster;
 mod compressor;
+mod file_id;
 mod filter;
 mod header_edits;
 mod listener;
@@ -16,6 +17,7 @@ mod secret;
 pub use basic_auth::*;
 pub use cluster::*;
 pub use compressor::*;
+pub use file_id::*;
 pub use filter::*;
 pub use header_edits::*;
 pub use listener::*;
@@ -69,7 +71,7 @@ impl Origin {
     }
     /// The file, as it was named on the command line; `None` for other sources.
     pub fn file(&self) -> Option<&Name> {
-        self.line.start.file.as_ref()
+        self.line.start.file()
     }
 }
 
@@ -131,15 +133,19 @@ impl Serialize for Title {
 /// Where a document starts. The versions of a document share it, and the source that follows the file keeps it up to date.
 #[derive(Debug, Default)]
 pub struct DocumentStart {
-    /// As it was named on the command line, or found in a folder; `None` for what does not come from a file.
-    pub file: Option<Name>,
+    /// `None` for what does not come from a file.
+    file: Option<Arc<FileId>>,
     /// One-based.
     line: AtomicU32,
 }
 
 impl DocumentStart {
-    pub fn new(file: Option<Name>, line: u32) -> DocumentStart {
+    pub fn new(file: Option<Arc<FileId>>, line: u32) -> DocumentStart {
         DocumentStart { file, line: line.into() }
+    }
+    /// As it was named on the command line, or found in a folder; `None` for what does not come from a file.
+    pub fn file(&self) -> Option<&Name> {
+        self.file.as_deref().map(FileId::name)
     }
     pub fn line(&self) -> u32 {
         self.line.load(Ordering::Relaxed)
@@ -175,7 +181,7 @@ impl Line {
 
 impl PartialEq for Line {
     fn eq(&self, other: &Line) -> bool {
-        (self.below, &self.start.file) == (other.below, &other.start.file)
+        (self.below, self.start.file()) == (other.below, other.start.file())
     }
 }
 

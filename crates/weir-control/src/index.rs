@@ -9,6 +9,7 @@ mod shared;
 mod table;
 mod units;
 mod uses;
+mod watchers;
 
 use crate::{
     Options, Status,
@@ -35,8 +36,9 @@ use std::{
 };
 use table::Tables;
 pub use units::UnitId;
-use units::{Outcome, Rare, Units, Watchers};
+use units::{Outcome, Rare, Units};
 use uses::Uses;
+use watchers::Watchers;
 use weir_config::{
     delta::Delta,
     diagnostic::Diagnostic,
@@ -136,7 +138,7 @@ impl Index {
 
     /// The whole configuration. Costs the work of all of it.
     pub fn config(&self) -> Config {
-        Config { routes: self.tables.route_configurations(), ..self.catalog.resources().clone() }
+        Config { routes: self.tables.route_configurations(), ..self.catalog.config() }
     }
 
     /// Takes over changed objects (`None` for removed ones) and changed files that objects name.
@@ -214,11 +216,10 @@ impl Index {
     fn translate(&mut self, unit: Unit, work: &mut Work) -> bool {
         let (id, _) = self.units.ensure(&unit);
         let is_object = matches!(unit, Unit::Object(_));
-        if !is_object && self.units.get(id).is_none_or(|state| state.demand == 0) {
+        if !is_object && self.units.get(id).is_none_or(|state| state.demand.is_none()) {
             return false;
         }
-        let cx =
-            Cx::new(&self.store, &self.artifacts, &self.fingerprints, &self.catalog.resources().secrets, &self.addresses, &self.options);
+        let cx = Cx::new(&self.store, &self.artifacts, &self.fingerprints, self.catalog.secrets(), &self.addresses, &self.options);
         let part = guarded(|| unit.translate(&cx));
         let looks = cx.into_looks();
         match part {
@@ -274,8 +275,7 @@ impl Index {
                     false => self.own_idle.remove(&name),
                 };
                 let cluster = part.cluster.map(|c| self.with_settings(c));
-                self.catalog.set_cluster(name.clone(), cluster);
-                self.catalog.set_endpoints(name, part.endpoints);
+                self.catalog.set_cluster(name, cluster, part.endpoints);
             }
             Unit::Secret(key) => self.catalog.set_secret(key.resource(), part.secret),
             Unit::Object(_) | Unit::Callable => {}
@@ -363,7 +363,7 @@ impl Index {
                 work.dirty.insert(unit);
             }
             if let Some(state) = self.units.get_mut(need) {
-                state.demand += 1;
+                state.demand.add();
             }
             needs.push(need);
         }
@@ -374,9 +374,11 @@ impl Index {
         state.set_needs(&new);
         for need in &old {
             let Some(state) = self.units.get_mut(*need) else { continue };
-            state.demand -= 1;
-            state.callable &= !is_callable;
-            if state.demand == 0 {
+            state.demand.remove();
+            if is_callable {
+                state.demand.set_callable(false);
+            }
+            if state.demand.is_none() {
                 self.unneeded.push(*need);
             }
         }
@@ -389,7 +391,7 @@ impl Index {
         }
         for need in new.iter().filter(|_| is_callable) {
             if let Some(state) = self.units.get_mut(*need) {
-                state.callable = true;
+                state.demand.set_callable(true);
             }
         }
     }
@@ -473,17 +475,17 @@ impl Index {
     }
 
     fn set_clusters(&mut self) {
-        let all: Vec<Arc<Cluster>> = self.catalog.resources().clusters.values().cloned().collect();
+        let all: Vec<Arc<Cluster>> = self.catalog.clusters().cloned().collect();
         for cluster in all {
             let new = self.with_settings(Cluster::clone(&cluster));
-            self.catalog.set_cluster(cluster.name.clone(), Some(new));
+            self.catalog.edit_cluster(new);
         }
     }
 
     /// Clusters and secrets that nothing needs any more, and what only those needed.
     fn drop_unneeded(&mut self, work: &mut Work) {
         while let Some(id) = self.unneeded.pop() {
-            let Some(state) = self.units.get(id).filter(|state| state.demand == 0) else { continue };
+            let Some(state) = self.units.get(id).filter(|state| state.demand.is_none()) else { continue };
             let unit = state.unit.clone();
             if !matches!(unit, Unit::Object(_)) {
                 self.put(id, &unit, Part::default(), Looks::default(), work);
@@ -502,7 +504,7 @@ impl Index {
                 Some(units) => {
                     let settings = self.settings.values().map(|s| &**s).collect();
                     let common = listener::Common { options: &self.options, settings, plugins: &self.plugins, policies: &self.policies };
-                    listener::build(&common, port, units, self.catalog.resources().listeners.get(&name))
+                    listener::build(&common, port, units, self.catalog.listener(&name))
                 }
                 None => (None, Vec::new()),
             };

@@ -102,7 +102,7 @@ impl Object {
     pub fn index_keys(&self) -> Vec<Name> {
         let meta = &self.meta;
         match &self.spec {
-            Spec::EndpointSlice(_) => kubernetes::slice_index_keys(meta),
+            Spec::EndpointSlice(s) => s.index_keys(meta),
             Spec::Pod(_) => kubernetes::pod_index_keys(meta),
             Spec::VirtualService(v) => v.index_keys(),
             Spec::DestinationRule(d) => d.index_keys(),
@@ -202,6 +202,7 @@ fn decode_object(reader: &Reader, root: reader::Object<'_>, info: &'static KindI
     let key = meta.key.clone();
     root.ignore(&["status"]);
     let spec = decode_spec(info.kind, &root, &meta);
+    meta.drop_unread_labels();
     meta.line = root.field().line() + 1 - document.first_line();
     drop(root);
     let object = |spec| Box::new(Object { meta, spec, document: document.clone() });

@@ -1,6 +1,5 @@
 //! Where objects come from: files and folders, read and watched.
 pub mod document;
-pub mod file_id;
 pub mod files;
 pub mod inbox;
 mod placing;

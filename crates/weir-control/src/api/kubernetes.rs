@@ -164,11 +164,22 @@ fn target_port(field: &Field<'_>) -> Option<Target> {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndpointSlice {
+    /// From its label.
+    pub service: Option<Name>,
     /// Equal lists are shared.
     pub ports: Arc<[SlicePort]>,
     pub endpoints: Box<[SliceEndpoint]>,
-    /// Addresses are names (`addressType: FQDN`).
-    pub fqdn: bool,
+}
+
+impl EndpointSlice {
+    /// Whether addresses are names (`addressType: FQDN`).
+    pub fn is_fqdn(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| matches!(endpoint.address, SliceAddress::Name(_)))
+    }
+    /// A slice is found by `namespace/service`.
+    pub fn index_keys(&self, meta: &Meta) -> Vec<Name> {
+        self.service.iter().map(|service| format!("{}/{service}", meta.key.namespace).into()).collect()
+    }
 }
 
 /// A port of TCP or UDP; within a Service their names tell them apart.
@@ -213,13 +224,9 @@ pub enum SliceAddress {
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// A slice is found by `namespace/service`.
-pub fn slice_index_keys(meta: &Meta) -> Vec<Name> {
-    meta.label(SERVICE_NAME).map(|service| format!("{}/{service}", meta.key.namespace).into()).into_iter().collect()
-}
-
 pub fn decode_endpoint_slice(root: &Object<'_>, meta: &Meta) -> Option<EndpointSlice> {
-    if meta.label(SERVICE_NAME).is_none() {
+    let service = meta.label(SERVICE_NAME).map(recent::name);
+    if service.is_none() {
         let message = format!("the label {SERVICE_NAME} is missing: these endpoints belong to no Service");
         let at = root.get("metadata").and_then(|m| m.object()).and_then(|m| {
             m.ignore_rest();
@@ -247,7 +254,7 @@ pub fn decode_endpoint_slice(root: &Object<'_>, meta: &Meta) -> Option<EndpointS
     thread_local! {
         static PORTS: RefCell<Recent<[SlicePort]>> = const { RefCell::new(Recent::new()) };
     }
-    Some(EndpointSlice { ports: PORTS.with_borrow_mut(|recent| recent.share(ports)), endpoints, fqdn })
+    Some(EndpointSlice { service, ports: PORTS.with_borrow_mut(|recent| recent.share(ports)), endpoints })
 }
 
 /// `None` for an endpoint that can take nothing.

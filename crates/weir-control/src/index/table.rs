@@ -6,6 +6,8 @@ use crate::{
     translate::{Rank, RouteEntry},
 };
 use std::{
+    borrow::Borrow,
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
@@ -13,17 +15,43 @@ use weir_config::model::{Name, Route, RouteAction, RouteConfiguration, VirtualHo
 
 #[derive(Default)]
 pub struct Tables {
-    tables: BTreeMap<Name, BTreeMap<Name, Domain>>,
+    tables: BTreeMap<Name, BTreeSet<Domain>>,
     /// (table, domain)
     changes: BTreeMap<(Name, Name), Change>,
 }
 
-#[derive(Default)]
+/// In the order of names.
 struct Domain {
-    /// In order.
+    /// In order; at least one.
     entries: Box<[Entry]>,
-    built: Option<Arc<VirtualHost>>,
+    host: Arc<VirtualHost>,
 }
+
+impl Borrow<str> for Domain {
+    fn borrow(&self) -> &str {
+        &self.host.name
+    }
+}
+
+impl Ord for Domain {
+    fn cmp(&self, other: &Domain) -> Ordering {
+        self.host.name.cmp(&other.host.name)
+    }
+}
+
+impl PartialOrd for Domain {
+    fn partial_cmp(&self, other: &Domain) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Domain {
+    fn eq(&self, other: &Domain) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Domain {}
 
 /// What units changed in a domain since it was built.
 #[derive(Default)]
@@ -82,33 +110,36 @@ impl Tables {
 
     fn shared(&self, (table, domain): (Name, Name)) -> (Name, Name) {
         let Some((table, domains)) = self.tables.get_key_value(&table) else { return (table, domain) };
-        let domain = domains.get_key_value(&domain).map_or(domain, |(name, _)| name.clone());
+        let domain = domains.get(&*domain).map_or(domain, |known| known.host.name.clone());
         (table.clone(), domain)
     }
 
     /// Builds the virtual hosts in whose domains something changed.
+    #[expect(clippy::mutable_key_type, reason = "domains are ordered by their names alone")]
     pub fn build(&mut self, catalog: &mut Catalog) {
         for ((table, name), change) in std::mem::take(&mut self.changes) {
             let domains = self.tables.entry(table.clone()).or_default();
-            let domain = domains.entry(name.clone()).or_default();
-            domain.apply(change);
-            let before = domain.built.is_some();
-            if domain.entries.is_empty() {
-                domains.remove(&name);
+            let (before, built) = domains.take(&*name).map_or((Box::default(), None), |domain| (domain.entries, Some(domain.host)));
+            let entries = change.apply(before.into_vec());
+            if entries.is_empty() {
                 if domains.is_empty() {
                     self.tables.remove(&table);
                 }
-                if before {
+                if built.is_some() {
                     catalog.set_host(table, name, None);
                 }
                 continue;
             }
-            let host = domain.host(&name);
-            if !domain.built.as_deref().is_some_and(|built| same_routes(built, &host)) {
-                let host = Arc::new(host);
-                domain.built = Some(host.clone());
-                catalog.set_host(table, name, Some(host));
-            }
+            let host = host(&name, &entries);
+            let host = match built.filter(|built| same_routes(built, &host)) {
+                Some(built) => built,
+                None => {
+                    let host = Arc::new(host);
+                    catalog.set_host(table, name, Some(host.clone()));
+                    host
+                }
+            };
+            domains.insert(Domain { entries: entries.into(), host });
         }
     }
 
@@ -119,17 +150,18 @@ impl Tables {
 
     /// The tables as route configurations. Costs the work of all domains.
     pub fn route_configurations(&self) -> BTreeMap<Name, Arc<RouteConfiguration>> {
-        let one = |(name, domains): (&Name, &BTreeMap<Name, Domain>)| {
-            let virtual_hosts = domains.values().filter_map(|d| d.built.clone()).collect();
+        let one = |(name, domains): (&Name, &BTreeSet<Domain>)| {
+            let virtual_hosts = domains.iter().map(|domain| domain.host.clone()).collect();
             (name.clone(), Arc::new(RouteConfiguration { name: name.clone(), virtual_hosts }))
         };
         self.tables.iter().map(one).collect()
     }
 }
 
-impl Domain {
-    fn apply(&mut self, Change { units, mut new }: Change) {
-        let mut entries = std::mem::take(&mut self.entries).into_vec();
+impl Change {
+    /// Makes the entries of a domain what they are now.
+    fn apply(self, mut entries: Vec<Entry>) -> Vec<Entry> {
+        let Change { units, mut new } = self;
         let before: Vec<Entry> = entries.extract_if(.., |e| units.contains(&e.unit)).collect();
         keep_routes(&before, &mut new);
         if new.len() > FEW {
@@ -141,17 +173,17 @@ impl Domain {
                 entries.insert(at, entry);
             }
         }
-        self.entries = entries.into();
+        entries
     }
+}
 
-    fn host(&self, name: &Name) -> VirtualHost {
-        let routes: Vec<_> = self.entries.iter().filter_map(|e| e.route.clone()).collect();
-        VirtualHost {
-            // As Istio has it; where nothing is tried twice there is nothing to count.
-            include_request_attempt_count: routes.iter().any(|r| tries_again(r)),
-            fall_back_to_wildcard: self.entries.iter().all(|e| e.kind == Some(Kind::Ingress)),
-            ..VirtualHost::new(name.clone(), vec![name.clone()], routes)
-        }
+fn host(name: &Name, entries: &[Entry]) -> VirtualHost {
+    let routes: Vec<_> = entries.iter().filter_map(|e| e.route.clone()).collect();
+    VirtualHost {
+        // As Istio has it; where nothing is tried twice there is nothing to count.
+        include_request_attempt_count: routes.iter().any(|r| tries_again(r)),
+        fall_back_to_wildcard: entries.iter().all(|e| e.kind == Some(Kind::Ingress)),
+        ..VirtualHost::new(name.clone(), vec![name.clone()], routes)
     }
 }
 

@@ -1,13 +1,12 @@
-//! The units that there are, by number, and who looked at what.
+//! The units that there are, by number.
 use crate::{
-    dense,
     object::{Finding, Key},
     status::Condition,
     translate::{Attachment, Bind, Dep, ListenerPart, Unit},
 };
 use hashbrown::HashTable;
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::BTreeSet,
     hash::{BuildHasher, RandomState},
     path::Path,
     sync::Arc,
@@ -23,14 +22,14 @@ pub type UnitId = u32;
 /// What is kept of a unit's last translation; its routes, ports and resources are where they are used.
 pub struct UnitState {
     pub unit: Unit,
-    links: Links,
+    /// What it looked at, and the units that it needs: numbers in one list, as there is one for each unit.
+    links: Box<[u32]>,
+    /// How many of them are looks.
+    deps: u32,
     /// (table, domain)
     pub hosts: Box<[(Name, Name)]>,
     pub outcome: Arc<Outcome>,
-    /// How many units need this one, a cluster or secret.
-    pub demand: u32,
-    /// A plugin may call it: one of those that need it is [`Unit::Callable`].
-    pub callable: bool,
+    pub demand: Demand,
     /// `None` for one without all of this, as most are.
     pub rare: Option<Box<Rare>>,
 }
@@ -67,20 +66,40 @@ impl Rare {
     }
 }
 
-/// What a unit looked at, and the units that it needs: numbers in one list, as there is one for each unit.
-#[derive(Default)]
-struct Links {
-    list: Box<[u32]>,
-    /// How many of them are looks.
-    deps: u32,
+/// How many units need one, a cluster or secret. There is one of these for each unit, so the highest bit says whether
+/// [`Unit::Callable`] is among them: a plugin may call it.
+#[derive(Clone, Copy, Default)]
+pub struct Demand(u32);
+
+impl Demand {
+    const CALLABLE: u32 = 1 << 31;
+
+    pub fn is_none(self) -> bool {
+        self.count() == 0
+    }
+    pub fn add(&mut self) {
+        self.0 += 1;
+    }
+    pub fn remove(&mut self) {
+        self.0 -= 1;
+    }
+    pub fn set_callable(&mut self, callable: bool) {
+        self.0 = if callable { self.0 | Demand::CALLABLE } else { self.count() };
+    }
+    fn count(self) -> u32 {
+        self.0 & !Demand::CALLABLE
+    }
+    fn is_callable(self) -> bool {
+        self.0 & Demand::CALLABLE != 0
+    }
 }
 
 impl UnitState {
     pub fn deps(&self) -> impl Iterator<Item = Dep> {
-        self.links.list.iter().take(self.links.deps as usize).copied().map(Dep)
+        self.links.iter().take(self.deps as usize).copied().map(Dep)
     }
     pub fn needs(&self) -> impl Iterator<Item = UnitId> {
-        self.links.list.iter().skip(self.links.deps as usize).copied()
+        self.links.iter().skip(self.deps as usize).copied()
     }
     pub fn set_deps(&mut self, deps: impl Iterator<Item = Dep>) {
         self.link(deps.collect(), self.needs().collect());
@@ -89,16 +108,18 @@ impl UnitState {
         self.link(self.deps().collect(), needs.to_vec());
     }
     fn link(&mut self, deps: Vec<Dep>, needs: Vec<UnitId>) {
-        self.links = Links { deps: deps.len() as u32, list: deps.into_iter().map(|dep| dep.0).chain(needs).collect() };
+        self.deps = deps.len() as u32;
+        self.links = deps.into_iter().map(|dep| dep.0).chain(needs).collect();
     }
 
     /// A cluster that exists only because a plugin might call it: its findings are hidden.
     pub fn is_hidden(&self) -> bool {
-        self.callable && self.demand == 1
+        self.demand.is_callable() && self.demand.count() == 1
     }
 
     fn new(unit: Unit) -> UnitState {
-        UnitState { unit, links: Links::default(), hosts: Box::default(), outcome: Arc::default(), demand: 0, callable: false, rare: None }
+        let (links, deps, hosts, outcome, demand, rare) = Default::default();
+        UnitState { unit, links, deps, hosts, outcome, demand, rare }
     }
 }
 
@@ -157,38 +178,12 @@ impl Units {
     }
 }
 
-/// Which unit looked at what: a unit for nearly every look, so the pairs have no lists of their own.
-#[derive(Default)]
-pub struct Watchers {
-    pairs: BTreeSet<(Dep, UnitId)>,
-    /// Those that came since the last [`Watchers::settle`].
-    new: Vec<(Dep, UnitId)>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Watchers {
-    pub fn of(&self, dep: Dep) -> impl Iterator<Item = UnitId> {
-        self.pairs.range((dep, 0)..=(dep, UnitId::MAX)).map(|(_, unit)| *unit)
-    }
-
-    /// A unit looked at `new` in place of `old`. To be settled before it is asked.
-    pub fn replace(&mut self, unit: UnitId, old: impl Iterator<Item = Dep>, new: &HashSet<Dep>) {
-        for dep in old.filter(|dep| !new.contains(dep)) {
-            if !self.pairs.remove(&(dep, unit)) {
-                self.settle();
-                self.pairs.remove(&(dep, unit));
-            }
-        }
-        self.new.extend(new.iter().map(|dep| (*dep, unit)));
-    }
-
-    /// Takes in what is new. Many are put in order first, and make a set with full nodes; one by one they would leave half-empty ones,
-    /// and holes in memory after those were packed.
-    pub fn settle(&mut self) {
-        let new = std::mem::take(&mut self.new);
-        if dense::is_due(new.len(), self.pairs.len()) {
-            self.pairs = std::mem::take(&mut self.pairs).into_iter().chain(new).collect();
-        } else {
-            self.pairs.extend(new);
-        }
+    #[test]
+    fn units_are_small() {
+        assert!(size_of::<Option<UnitState>>() <= 72, "{}", size_of::<Option<UnitState>>());
     }
 }

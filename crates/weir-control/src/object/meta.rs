@@ -3,7 +3,7 @@ use super::pairs::Pairs;
 use std::{cell::RefCell, cmp::Ordering, ops::Deref, path::Path, sync::Arc};
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{DocumentStart, Line, Name, Rare, Title},
+    model::{DocumentStart, FileId, Line, Name, Rare, Title},
     node::Chars,
     reader::Field,
     recent::{self, Recent},
@@ -239,7 +239,7 @@ impl PartialEq for Document {
 }
 
 impl Document {
-    pub fn new(file: Name, hash: u64, first_line: u32) -> Document {
+    pub fn new(file: Arc<FileId>, hash: u64, first_line: u32) -> Document {
         Document { start: Arc::new(DocumentStart::new(Some(file), first_line)), hash }
     }
     /// Of objects from a Kubernetes API, which stand in no file.
@@ -248,7 +248,7 @@ impl Document {
     }
     /// As it was named on the command line, or found in a folder; `None` for what came from a Kubernetes API.
     pub fn file(&self) -> Option<&Name> {
-        self.start.file.as_ref()
+        self.start.file()
     }
     /// The folder of its file, from which relative paths in it count; empty where there is no file.
     pub fn folder(&self) -> &Path {
@@ -296,6 +296,7 @@ impl Created {
 #[derive(Clone, Debug)]
 pub struct Meta {
     pub key: Key,
+    /// Those that something reads.
     pub labels: Pairs,
     /// Without `kubectl.kubernetes.io/last-applied-configuration`.
     pub annotations: Rare<Pairs>,
@@ -325,6 +326,18 @@ impl Meta {
     }
     pub fn annotation(&self, name: &str) -> Option<&str> {
         self.annotations.get(name)
+    }
+    /// Once the object is decoded: forgets the labels that nothing reads from then on.
+    pub fn drop_unread_labels(&mut self) {
+        let is_read = |label: &str| match self.key.kind {
+            Kind::Gateway | Kind::Namespace | Kind::Pod | Kind::WorkloadEntry | Kind::ConfigMap => true,
+            // Those of the endpoints, where they have no Pods.
+            Kind::EndpointSlice | Kind::Endpoints => !label.contains("kubernetes.io/"),
+            _ => false,
+        };
+        if !self.labels.iter().all(|(label, _)| is_read(label)) {
+            self.labels = self.labels.iter().filter(|(label, _)| is_read(label)).collect();
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 };
 use weir_config::{
     diagnostic::{Diagnostic, Severity},
-    model::Name,
+    model::FileId,
     node::{self, Node, Value},
     source::Source,
 };
@@ -102,8 +102,8 @@ struct Reading {
 }
 
 impl Doc {
-    pub fn read(file: &Name, chunk: &Chunk<'_>) -> Doc {
-        let source = Arc::new(Source::new(file.clone(), chunk.text, chunk.first_line));
+    pub fn read(file: &Arc<FileId>, chunk: &Chunk<'_>) -> Doc {
+        let source = Arc::new(Source::new(file.name().clone(), chunk.text, chunk.first_line));
         let document = Document::new(file.clone(), chunk.hash(), chunk.first_line);
         let mut reading = Reading { document, objects: Vec::new(), trouble: Trouble::default() };
         match node::parse(&source) {

@@ -2,7 +2,7 @@
 use super::document::{Chunk, Doc, follow};
 use crate::object::{Key, Object};
 use std::{collections::HashSet, ops::Range, sync::Arc};
-use weir_config::model::Name;
+use weir_config::model::FileId;
 
 /// What a revision of a file came to.
 pub struct Revision {
@@ -16,7 +16,7 @@ const MOST: usize = 256;
 
 /// Changes `docs` and `objects` (in the order of their keys) to what `chunks` say. `None`, with nothing changed, where the
 /// changes are too many to tell apart, or where a changed document is wrong or repeats an object.
-pub fn revise(file: &Name, chunks: &[Chunk<'_>], docs: &mut Vec<Doc>, objects: &mut Vec<Arc<Object>>) -> Option<Revision> {
+pub fn revise(file: &Arc<FileId>, chunks: &[Chunk<'_>], docs: &mut Vec<Doc>, objects: &mut Vec<Arc<Object>>) -> Option<Revision> {
     let hashes: Vec<u64> = chunks.iter().map(Chunk::hash).collect();
     let changes = changes(docs, &hashes)?;
     let read = |range: &Range<usize>| chunks[range.clone()].iter().map(|c| Doc::read(file, c)).collect::<Vec<Doc>>();

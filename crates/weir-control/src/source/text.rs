@@ -7,6 +7,7 @@ use std::{
     sync::OnceLock,
     time::{Duration, Instant},
 };
+use weir_config::diagnostic::Diagnostic;
 
 /// A larger file is refused.
 pub const MAX_FILE_BYTES: u64 = 64 << 20;
@@ -45,6 +46,10 @@ impl Unreadable {
             Unreadable::Utf16 | Unreadable::NotUtf8(_) => "save it as UTF-8",
             Unreadable::Binary => "a file of YAML or JSON text in UTF-8",
         }
+    }
+    /// About the file of this name.
+    pub fn diagnostic(&self, name: &str) -> Diagnostic {
+        Diagnostic::error("Unreadable", format!("{name} {self}")).help(self.help())
     }
 }
 

@@ -30,7 +30,7 @@ pub fn endpoints_of(cx: &Cx<'_>, object: &Arc<Object>, service: &Service, port: 
         let endpoints = listed(cx, object, port).or_else(|| selected(cx, object, service, port))?;
         return Some((endpoints, FoundBy::List));
     }
-    let found_by = if slices.iter().any(|(_, s)| s.fqdn) { FoundBy::StrictDns } else { FoundBy::List };
+    let found_by = if slices.iter().any(|(_, s)| s.is_fqdn()) { FoundBy::StrictDns } else { FoundBy::List };
     let endpoints = slices.into_iter().flat_map(|(object, slice)| slice_endpoints(cx, object, slice, port)).collect();
     Some((endpoints, found_by))
 }

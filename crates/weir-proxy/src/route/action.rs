@@ -35,13 +35,11 @@ pub struct RouteRt {
     /// In place of the configurations of the connection manager.
     pub filters: Overrides,
     condition: Condition,
-    #[expect(clippy::box_collection, reason = "most routes have none, and then it is only a pointer")]
-    findings: Option<Box<Vec<Diagnostic>>>,
 }
 
 /// What is left to check once the index has found the path.
 struct Condition {
-    /// `None` where the path decides alone.
+    /// `None` where the path decides alone, and nothing was found: most routes are so.
     rest: Option<Box<Rest>>,
     /// Where the path's prefix ends.
     prefix: Prefix,
@@ -49,10 +47,13 @@ struct Condition {
 }
 
 /// What a request has to satisfy beside the index.
+#[derive(Default)]
 struct Rest {
     regex: Option<Regex>,
     headers: Box<[Header]>,
     query: Box<[Query]>,
+    /// What compiling the route found.
+    findings: Vec<Diagnostic>,
 }
 
 /// How many bytes of the path a route's prefix matched.
@@ -161,18 +162,20 @@ impl RouteRt {
                 ActionRt::Direct(Box::new(DirectResponse { status: direct.status, body: Bytes::from(direct.body.clone()) }))
             }
         };
-        let condition = Condition::compile(&config.matches, patterns).map_err(wrong("match"))?;
+        let mut condition = Condition::compile(&config.matches, patterns).map_err(wrong("match"))?;
         let filters = Overrides::compile(&config.per_filter_config, host_filters, patterns).map_err(wrong("per_filter_config"))?;
         let request_headers = patterns.edits(&config.request_headers, &mut findings);
         let response_headers = patterns.edits(&config.response_headers, &mut findings);
-        let findings: Vec<_> = findings.into_iter().map(|f| f.from_origin(&config.origin)).collect();
-        let findings = (!findings.is_empty()).then(|| Box::new(findings));
-        Ok(RouteRt { config: config.clone(), action, request_headers, response_headers, filters, condition, findings })
+        if !findings.is_empty() {
+            let findings = findings.into_iter().map(|f| f.from_origin(&config.origin)).collect();
+            condition.rest.get_or_insert_default().findings = findings;
+        }
+        Ok(RouteRt { config: config.clone(), action, request_headers, response_headers, filters, condition })
     }
 
     /// What compiling it found.
     pub(super) fn findings(&self) -> &[Diagnostic] {
-        self.findings.as_ref().map_or(&[], |all| all)
+        self.condition.rest.as_ref().map_or(&[], |rest| &rest.findings)
     }
 
     pub fn name(&self) -> &Name {
@@ -244,7 +247,11 @@ impl Condition {
         let headers: Box<[_]> = of.headers.iter().map(|h| Header::compile(h, patterns)).collect::<Result<_, _>>()?;
         let query: Box<[_]> = of.query_parameters.iter().map(|q| Query::compile(q, patterns)).collect::<Result<_, _>>()?;
         let any = regex.is_some() || !headers.is_empty() || !query.is_empty();
-        Ok(Condition { rest: any.then(|| Box::new(Rest { regex, headers, query })), prefix, ignore_case: of.ignore_case })
+        Ok(Condition {
+            rest: any.then(|| Box::new(Rest { regex, headers, query, findings: Vec::new() })),
+            prefix,
+            ignore_case: of.ignore_case,
+        })
     }
 }
 

@@ -126,10 +126,16 @@ impl Policy {
     }
 }
 
+/// The word for rules whose host is a wildcard that every Service matches.
+pub const EVERY_SERVICE: &str = "every Service";
+
 impl DestinationRule {
     /// Its full host; wildcards as they stand.
+    /// By its host, and all that mean every Service also by one word.
     pub fn index_keys(&self) -> Vec<Name> {
-        vec![self.host.clone()]
+        let end = self.host.strip_prefix('*').filter(|end| end.is_empty() || end.starts_with('.'));
+        let means_all = end.is_some_and(|end| ".svc.cluster.local".ends_with(end));
+        means_all.then(|| EVERY_SERVICE.into()).into_iter().chain([self.host.clone()]).collect()
     }
 }
 

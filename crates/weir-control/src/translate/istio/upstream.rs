@@ -6,7 +6,7 @@ use super::{
 use crate::{
     api::{
         istio::{
-            destination_rule::{DestinationRule, Originate, Policy, Settings, Subset},
+            destination_rule::{DestinationRule, EVERY_SERVICE, Originate, Policy, Settings, Subset},
             service_entry::{self, EndpointAddress, Port, Resolution, ServiceEntry},
         },
         labels::{Labels, selects},
@@ -124,7 +124,7 @@ fn rules<'a>(cx: &Cx<'a>, key: &ClusterKey) -> Vec<(&'a Arc<Object>, &'a Destina
         Some((namespace, _)) => namespace.into(),
         None => entries(cx, key.host()).first().map(|(o, _)| o.key.namespace.clone()).unwrap_or_else(|| "default".into()),
     };
-    for word in patterns(key.host()) {
+    for word in words(key) {
         let mut found: Vec<_> = cx
             .by_word(Kind::DestinationRule, &word)
             .filter_map(|object| match &object.spec {
@@ -133,6 +133,8 @@ fn rules<'a>(cx: &Cx<'a>, key: &ClusterKey) -> Vec<(&'a Arc<Object>, &'a Destina
             })
             .collect();
         if !found.is_empty() {
+            let narrowest = found.iter().map(|(_, rule)| rule.host.len()).max();
+            found.retain(|(_, rule)| Some(rule.host.len()) == narrowest);
             found.sort_by_key(|(object, _)| (object.key.namespace != namespace, object.meta.created, &object.key));
             return found;
         }
@@ -144,6 +146,15 @@ fn rules<'a>(cx: &Cx<'a>, key: &ClusterKey) -> Vec<(&'a Arc<Object>, &'a Destina
 fn applies(cx: &Cx<'_>, object: &Object, rule: &DestinationRule, namespace: &str) -> bool {
     let here = rule.selector.as_ref().is_none_or(|(selector, _)| selects(selector, &cx.options.labels));
     here && rule.export_to.sees(&object.key.namespace, namespace)
+}
+
+/// What the DestinationRules of a host are filed under, the narrowest first. Services have one word for all patterns that each of them
+/// matches: there are many clusters, and they keep what they looked at.
+fn words(key: &ClusterKey) -> Vec<String> {
+    match key.kubernetes() {
+        Some((namespace, _)) => vec![key.host().to_string(), format!("*.{namespace}.svc.cluster.local"), EVERY_SERVICE.to_string()],
+        None => patterns(key.host()),
+    }
 }
 
 /// `a.b.c`, `*.b.c`, `*.c`, `*`
