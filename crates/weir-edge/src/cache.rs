@@ -245,8 +245,9 @@ impl Cache {
                         media,
                         from: resource.options.resource_version.clone(),
                         initial: resource.options.send_initial_events,
+                        of_peer: false,
                     },
-                    Verb::List => Keep::List { key, media, page: resource.options.continue_token.clone() },
+                    Verb::List => Keep::List { key, media, page: resource.options.continue_token.clone(), of_peer: false },
                     _ => Keep::Object { key, media },
                 }
             }
@@ -274,14 +275,21 @@ impl Cache {
         Response::from_parts(parts, streamed(tee))
     }
 
-    /// Keeps a whole list that the hub itself has asked for.
-    pub async fn fill_list(self: &Arc<Cache>, key: SetKey, media: MediaType, response: Response<Body>) -> Outcome {
-        self.fill(Keep::List { key, media, page: String::new() }, response).await
+    /// Keeps a whole list that the hub itself has asked for. `of_peer`: another hub has given it; it must not be older than what is kept.
+    pub async fn fill_list(self: &Arc<Cache>, key: SetKey, media: MediaType, of_peer: bool, response: Response<Body>) -> Outcome {
+        self.fill(Keep::List { key, media, page: String::new(), of_peer }, response).await
     }
 
     /// Keeps what a watch from a resource version on brings, until it ends. The watch waits where the disk is slow.
-    pub async fn fill_watch(self: &Arc<Cache>, key: SetKey, media: MediaType, from: String, response: Response<Body>) -> Outcome {
-        self.fill(Keep::Watch { key, media, from, initial: false }, response).await
+    pub async fn fill_watch(
+        self: &Arc<Cache>,
+        key: SetKey,
+        media: MediaType,
+        from: String,
+        of_peer: bool,
+        response: Response<Body>,
+    ) -> Outcome {
+        self.fill(Keep::Watch { key, media, from, initial: false, of_peer }, response).await
     }
 
     async fn fill(self: &Arc<Cache>, keep: Keep, response: Response<Body>) -> Outcome {
@@ -324,8 +332,8 @@ impl Cache {
 enum Keep {
     Document { set: String, name: ObjectName },
     Object { key: SetKey, media: MediaType },
-    List { key: SetKey, media: MediaType, page: String },
-    Watch { key: SetKey, media: MediaType, from: String, initial: bool },
+    List { key: SetKey, media: MediaType, page: String, of_peer: bool },
+    Watch { key: SetKey, media: MediaType, from: String, initial: bool, of_peer: bool },
 }
 
 impl Keep {

@@ -108,11 +108,16 @@ impl Filters {
         let _ = self.wanted.subscribe().wait_for(|wanted| *wanted).await;
     }
 
+    /// Makes the pool of the node known, whether or not a client needs it.
+    pub fn want(&self) {
+        self.wanted.send_if_modified(|wanted| !std::mem::replace(wanted, true));
+    }
+
     /// Waits for what the filters of a request need, for the first request that needs it.
     async fn settle(&self, chain: &Chain) {
         let services = chain.has(servicetopology::NAME);
         if services || chain.has(nodeportisolation::NAME) {
-            self.wanted.send_if_modified(|wanted| !std::mem::replace(wanted, true));
+            self.want();
         }
         if services && !self.context().settled {
             let mut contexts = self.context.subscribe();

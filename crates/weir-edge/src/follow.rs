@@ -1,5 +1,6 @@
 //! Objects that the hub itself needs. It lists and watches them as a client of the node does, so they are kept and known without the link.
 pub(crate) mod filter_context;
+pub(crate) mod pool_peers;
 pub mod yurt_hub_cfg;
 
 use crate::{

@@ -2,6 +2,7 @@
 pub mod access_log;
 pub mod in_flight;
 pub mod listen;
+pub mod pool;
 pub mod requests;
 pub(crate) mod served;
 pub mod share;

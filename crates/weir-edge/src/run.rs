@@ -8,13 +8,14 @@ use crate::{
         Filters,
         context::{self, Context},
     },
-    follow::{filter_context, yurt_hub_cfg},
+    follow::{filter_context, pool_peers, yurt_hub_cfg},
     handover::Sockets,
     hub::{
         Hub,
         access_log::AccessLog,
         in_flight::{self, InFlight},
-        listen,
+        listen::{self, Port},
+        pool::{Members, Pool},
         requests::Requests,
         share::Share,
     },
@@ -116,6 +117,16 @@ pub struct Options {
     pub advertise: Option<IpAddr>,
     /// Kinds of which there is one list and watch for all clients.
     pub pool_scope_resources: Vec<GroupVersionResource>,
+    /// How the hubs of the node pool share them; `None`: they do not.
+    pub pool_sharing: Option<PoolOptions>,
+}
+
+#[derive(Clone, Debug)]
+pub struct PoolOptions {
+    /// The port for other hubs.
+    pub address: SocketAddr,
+    /// The hubs of the pool; `None`: those of the nodes of the NodePool.
+    pub peers: Option<Members>,
 }
 
 #[derive(Clone, Debug)]
@@ -143,6 +154,9 @@ pub enum StartError {
     Io(#[from] io::Error),
 }
 
+/// Connections of other hubs at a time.
+const PEER_CONNECTIONS: usize = 1000;
+
 /// As YurtHub does.
 const LOOK_AT_INTERFACE: Duration = Duration::from_secs(60);
 
@@ -169,6 +183,10 @@ impl Running {
     /// Listeners use the sockets that another process has handed over, where there are any.
     pub async fn start(options: Options, mut inherited: Sockets) -> Result<Running, StartError> {
         let authority = options.files.certificate_authority.clone();
+        let of_node = KeyPairFiles {
+            certificate: options.files.client_certificate.clone(),
+            key: options.files.client_key.clone().unwrap_or_else(|| options.files.client_certificate.clone()),
+        };
         let credentials = Arc::new(Credentials::new(options.files));
         let store_options =
             store::Options { quota: options.quota, key: options.key, policy: Arc::new(policy), ..store::Options::default() };
@@ -193,7 +211,8 @@ impl Running {
         let filters = Filters::new(context, cache.newest());
         let local = Local { access: Arc::new(Access::open(&cache.store)), cache: cache.clone(), outbox };
         let reflect = Reflect { cache: cache.clone(), remote: remote.clone() };
-        let share = Share::new(options.pool_scope_resources, local.clone(), reflect.clone());
+        let pool = Arc::new(Pool::new(&options.node_name, options.pool_sharing.is_some(), credentials.clone(), options.timeouts)?);
+        let share = Share::new(options.pool_scope_resources, local.clone(), reflect.clone(), pool);
         let access_log =
             options.access_log.map(|file| AccessLog::open(file.clone()).map_err(|error| StartError::AccessLog { file, error }));
         let access_log = access_log.transpose()?.map(Arc::new);
@@ -237,18 +256,18 @@ impl Running {
             if let Some(names) = &options.certificates.self_signed {
                 ensure_self_signed(&options.certificates.folder, names).await?;
             }
-            let serving = Serving::new(secure.certificates, authority);
+            let serving = Serving::new(secure.certificates, authority.clone());
             serving.server()?;
             let listener = running.bind("https", secure.address, &mut inherited).await?;
             let port = listener.local_addr().map_err(|error| StartError::Listen { address: secure.address, error })?.port();
             hub.filters.update(|context| context.hub = options.advertise.map(|ip| SocketAddr::new(ip, port)));
             let serving = Arc::new(serving);
-            running.listen(listener, Some(serving.clone()), &connections);
+            running.listen(listener, Port::Clients(Some(serving.clone())), &connections);
             if let Some(interface) = &options.interface {
                 ensure(interface).await?;
                 for ip in &interface.addresses {
                     let listener = running.bind("https", SocketAddr::new(*ip, port), &mut inherited).await?;
-                    running.listen(listener, Some(serving.clone()), &connections);
+                    running.listen(listener, Port::Clients(Some(serving.clone())), &connections);
                 }
                 let (interface, outbox) = (interface.clone(), hub.writes.outbox.clone());
                 running.tasks.spawn(async move { keep_interface(&interface, |text| outbox.notice(text)).await });
@@ -256,7 +275,18 @@ impl Running {
         }
         if let Some(address) = options.plain {
             let listener = running.bind("http", address, &mut inherited).await?;
-            running.listen(listener, None, &connections);
+            running.listen(listener, Port::Clients(None), &connections);
+        }
+        if let Some(pool) = options.pool_sharing {
+            // Before the node has a certificate, connections of other hubs are closed.
+            let serving = Arc::new(Serving::new(vec![of_node], authority));
+            let listener = running.bind("pool", pool.address, &mut inherited).await?;
+            let port = listener.local_addr().map_err(|error| StartError::Listen { address: pool.address, error })?.port();
+            running.listen(listener, Port::Hubs(serving), &Arc::new(Semaphore::new(PEER_CONNECTIONS)));
+            match pool.peers {
+                Some(peers) => hub.share.pool.set(&peers),
+                None => drop(running.tasks.spawn(pool_peers::run(hub.clone(), port))),
+            }
         }
         let (link, outbox) = (remote.changes(), hub.writes.outbox.clone());
         if let Some(tunnel) = options.tunnel {
@@ -295,9 +325,9 @@ impl Running {
         TcpListener::from_std(listener).map_err(failed)
     }
 
-    fn listen(&mut self, listener: TcpListener, tls: Option<Arc<Serving>>, connections: &Arc<Semaphore>) {
+    fn listen(&mut self, listener: TcpListener, port: Port, connections: &Arc<Semaphore>) {
         let (hub, connections) = (self.hub.clone(), connections.clone());
-        self.tasks.spawn(async move { drop(listen::serve(listener, tls, hub, connections).await) });
+        self.tasks.spawn(async move { drop(listen::serve(listener, port, hub, connections).await) });
     }
 
     /// Stops accepting, writing and sending what waits, so that another process can. What is open goes on: see [`Running::drain`].

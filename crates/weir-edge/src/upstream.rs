@@ -4,4 +4,5 @@ pub mod connect;
 pub mod credentials;
 pub mod health;
 pub mod kubeconfig;
+pub mod node;
 pub mod remote;

@@ -52,14 +52,9 @@ impl Set {
         self.key.selected.is_some()
     }
 
-    /// The resource with its group and without its version: `pods`, `deployments.apps`.
+    /// See [`resource`].
     pub fn resource(&self) -> String {
-        let mut parts = self.key.resource.splitn(3, '.');
-        match (parts.next(), parts.nth(1)) {
-            (Some(resource), None) => resource.to_string(),
-            (Some(resource), Some(group)) => format!("{resource}.{group}"),
-            (None, _) => String::new(),
-        }
+        resource(&self.key)
     }
 
     pub fn age(&self) -> Option<u64> {
@@ -88,6 +83,16 @@ impl Set {
             damaged: flag("damaged"),
             complete: flag("complete"),
         })
+    }
+}
+
+/// The resource of a set with its group and without its version: `pods`, `deployments.apps`.
+pub fn resource(key: &SetKey) -> String {
+    let mut parts = key.resource.splitn(3, '.');
+    match (parts.next(), parts.nth(1)) {
+        (Some(resource), None) => resource.to_string(),
+        (Some(resource), Some(group)) => format!("{resource}.{group}"),
+        (None, _) => String::new(),
     }
 }
 

@@ -2,7 +2,7 @@
 use crate::{
     admin::inspect,
     cache::head::seconds,
-    hub::{Hub, in_flight::Count},
+    hub::{Hub, in_flight::Count, share::SERVER},
 };
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use weir_net::exposition::Exposition;
@@ -14,6 +14,7 @@ pub fn text(hub: &Hub) -> String {
     store(hub, &mut out);
     link(hub, &mut out);
     outbox(hub, &mut out);
+    pool(hub, &mut out);
     tunnel(hub, &mut out);
     out.into_text()
 }
@@ -21,6 +22,30 @@ pub fn text(hub: &Hub) -> String {
 fn single(out: &mut Exposition, kind: &str, name: &str, help: &str, value: impl std::fmt::Display) {
     out.described(name, kind, help);
     out.sample(name, [], value);
+}
+
+fn pool(hub: &Hub, out: &mut Exposition) {
+    let pool = &hub.share.pool;
+    let peers = pool.peers();
+    let up = peers.iter().filter(|peer| pool.is_up(peer)).count();
+    out.described("weir_edge_pool_peers", "gauge", "Other hubs of the node pool, by whether they are asked.");
+    out.sample("weir_edge_pool_peers", [("state", "up")], up);
+    out.sample("weir_edge_pool_peers", [("state", "left")], peers.len() - up);
+    let followed = hub.share.followed();
+    let sources = followed.iter().filter_map(|followed| followed.source.as_deref());
+    let server = sources.clone().filter(|source| *source == SERVER).count();
+    out.described("weir_edge_shared_sets", "gauge", "Lists that are followed for all clients, by where: the API server, or another hub.");
+    out.sample("weir_edge_shared_sets", [("source", "server")], server);
+    out.sample("weir_edge_shared_sets", [("source", "peer")], sources.count() - server);
+    let stats = &pool.stats;
+    let name = "weir_edge_pool_requests_total";
+    out.described(name, "counter", "Requests of other hubs: answered, refused, or for what this hub does not follow at the API server.");
+    for (result, counter) in [("served", &stats.served), ("refused", &stats.refused), ("unavailable", &stats.unavailable)] {
+        out.sample(name, [("result", result)], counter.load(Relaxed));
+    }
+    single(out, "gauge", "weir_edge_pool_watches", "Watches of other hubs that are open.", stats.watches.load(Relaxed));
+    let help = "How often another hub was left: it did not answer, did not give a kind, or had an older state.";
+    single(out, "counter", "weir_edge_pool_left_total", help, stats.left.load(Relaxed));
 }
 
 fn tunnel(hub: &Hub, out: &mut Exposition) {

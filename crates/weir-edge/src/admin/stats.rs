@@ -43,6 +43,7 @@ pub fn of(hub: &Hub) -> Value {
             "lagBytes": hub.cache.lag(), "overflows": cache.overflows.load(Relaxed), "unreadable": cache.unreadable.load(Relaxed),
             "failedWrites": cache.failed_writes.load(Relaxed),
         },
+        "pool": pool(hub),
         "collected": {
             "objects": hub.collector.stats.objects.load(Relaxed), "lists": hub.collector.stats.lists.load(Relaxed),
             "tokens": hub.collector.stats.tokens.load(Relaxed), "waiting": hub.collector.stats.waiting.load(Relaxed),
@@ -53,6 +54,23 @@ pub fn of(hub: &Hub) -> Value {
         "certificate": certificate,
         "errors": errors.iter().map(|e| json!({ "at": seconds(e.at), "text": e.text, "times": e.times })).collect::<Vec<_>>(),
     })
+}
+
+/// Who follows the kinds that are shared.
+fn pool(hub: &Hub) -> Value {
+    let pool = &hub.share.pool;
+    let peers = pool.peers().into_iter().map(|peer| {
+        let status = peer.status();
+        json!({ "node": peer.name, "address": peer.address, "up": pool.is_up(&peer), "connections": status.connections, "requests": status.streams })
+    });
+    let followed = hub.share.followed().into_iter().map(|followed| {
+        let resource = inspect::resource(&followed.key);
+        json!({
+            "resource": resource, "media": followed.key.media, "source": followed.source, "since": followed.since.map(seconds),
+            "peers": followed.peers,
+        })
+    });
+    json!({ "sharing": pool.on, "peers": peers.collect::<Vec<_>>(), "followed": followed.collect::<Vec<_>>() })
 }
 
 fn settings(settings: &Settings) -> Value {

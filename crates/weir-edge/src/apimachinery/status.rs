@@ -18,6 +18,9 @@ impl Failure {
     pub fn unauthorized(message: impl Into<String>) -> Failure {
         Failure { code: StatusCode::UNAUTHORIZED, reason: "Unauthorized", message: message.into(), retry_after: None }
     }
+    pub fn forbidden(message: impl Into<String>) -> Failure {
+        Failure { code: StatusCode::FORBIDDEN, reason: "Forbidden", message: message.into(), retry_after: None }
+    }
     pub fn not_found(message: impl Into<String>) -> Failure {
         Failure { code: StatusCode::NOT_FOUND, reason: "NotFound", message: message.into(), retry_after: None }
     }

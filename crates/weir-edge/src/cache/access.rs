@@ -122,14 +122,23 @@ impl Question {
 
     /// The body of a SelfSubjectAccessReview.
     pub fn review(&self) -> String {
+        Question::body("SelfSubjectAccessReview", json!({ "resourceAttributes": self.attributes() }))
+    }
+
+    /// The body of a SubjectAccessReview for its user, who is in these groups.
+    pub fn review_of(&self, groups: &[&str]) -> String {
+        let spec = json!({ "user": self.user, "groups": groups, "resourceAttributes": self.attributes() });
+        Question::body("SubjectAccessReview", spec)
+    }
+
+    fn attributes(&self) -> Value {
         let mut parts = self.resource.splitn(3, '.');
         let (resource, version, group) = (parts.next(), parts.next(), parts.next().unwrap_or_default());
-        let attributes =
-            json!({ "verb": self.verb, "group": group, "version": version, "resource": resource, "namespace": self.namespace });
-        json!({
-            "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": { "resourceAttributes": attributes },
-        })
-        .to_string()
+        json!({ "verb": self.verb, "group": group, "version": version, "resource": resource, "namespace": self.namespace })
+    }
+
+    fn body(kind: &str, spec: Value) -> String {
+        json!({ "apiVersion": "authorization.k8s.io/v1", "kind": kind, "spec": spec }).to_string()
     }
 }
 

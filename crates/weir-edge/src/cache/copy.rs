@@ -63,6 +63,8 @@ pub enum Outcome {
     Cut,
     /// The API server ended the watch with an error: its resource version is too old.
     Expired,
+    /// Another hub gave something older than what is kept.
+    Behind,
     /// Something of it could not be kept.
     Missed,
 }
@@ -79,7 +81,10 @@ pub(super) struct Copy {
 impl Copy {
     pub async fn run(mut self, keep: Keep) -> Outcome {
         match keep {
-            Keep::Watch { key, media, from, initial } => self.watch(&key, media, &from, initial).await,
+            Keep::Watch { key, media, from, initial, of_peer } => {
+                let following = Following { of_peer, ..Following::new(self.cache.clone(), &key, &from, initial) };
+                self.watch(following, media, initial).await
+            }
             Keep::Document { set, name } => match self.whole().await {
                 Ok(body) => {
                     let bytes = [self.content_type.as_bytes(), b"\n", &body].concat();
@@ -91,8 +96,8 @@ impl Copy {
                 Ok(body) => self.object(&key, media, body),
                 Err(outcome) => outcome,
             },
-            Keep::List { key, media, page } => match self.whole().await {
-                Ok(body) => self.page(&key, media, &page, &body),
+            Keep::List { key, media, page, of_peer } => match self.whole().await {
+                Ok(body) => self.page(&key, media, &page, of_peer, &body),
                 Err(outcome) => outcome,
             },
         }
@@ -133,18 +138,21 @@ impl Copy {
     }
 
     /// A list, or a page of one: `token` is that of the request.
-    fn page(&self, key: &SetKey, media: MediaType, token: &str, body: &Bytes) -> Outcome {
+    fn page(&self, key: &SetKey, media: MediaType, token: &str, of_peer: bool, body: &Bytes) -> Outcome {
         match List::split(body, media.encoding) {
             Ok(list) if is_of(media, &list.head.kind) => {
                 let all = self.cache.pages.lock().unwrap_or_else(PoisonError::into_inner).add(token, list, body.len());
-                all.map_or(Outcome::Kept, |list| self.list(key, list))
+                all.map_or(Outcome::Kept, |list| self.list(key, of_peer, list))
             }
             _ => self.unreadable(),
         }
     }
 
-    fn list(&self, key: &SetKey, list: List) -> Outcome {
+    fn list(&self, key: &SetKey, of_peer: bool, list: List) -> Outcome {
         let (set, head) = (key.name(), Head::of_list(&list.head, now()));
+        if of_peer && self.cache.head(&set).is_some_and(|kept| head.number() < kept.number()) {
+            return Outcome::Behind;
+        }
         let items: Vec<_> = list.items.iter().map(|item| (name_of(&item.meta), list.head.whole(item))).collect();
         // Those who watch the set see what it changes.
         let before = self.cache.watchers.remembers(&set).then(|| self.cache.store.list(&set).ok().flatten());
@@ -159,10 +167,9 @@ impl Copy {
         outcome
     }
 
-    /// The events of a watch, from a resource version on, or from the objects that there are (`initial`).
-    async fn watch(&mut self, key: &SetKey, media: MediaType, from: &str, initial: bool) -> Outcome {
+    /// The events of a watch, from where the set is, or from the objects that there are (`initial`).
+    async fn watch(&mut self, mut set: Following, media: MediaType, initial: bool) -> Outcome {
         let Ok(mut frames) = Splitter::new(media.encoding, MAX_FRAME) else { return self.unreadable() };
-        let mut set = Following::new(self.cache.clone(), key, from, initial);
         if !set.follows {
             return set.gap(initial);
         }
@@ -203,6 +210,7 @@ impl Copy {
                 match event.map(|event| set.event(event)) {
                     Some(Ok(())) => drop(self.cache.stats.events.fetch_add(1, Relaxed)),
                     Some(Err(NotKept::Ended)) => return Outcome::Expired,
+                    Some(Err(NotKept::Behind)) => return Outcome::Behind,
                     Some(Err(NotKept::Failed)) => return set.missed(),
                     None => {
                         self.unreadable();
@@ -236,6 +244,8 @@ impl Copy {
 enum NotKept {
     /// The API server says so.
     Ended,
+    /// Another hub gave what is older than the set.
+    Behind,
     Failed,
 }
 
@@ -249,6 +259,8 @@ struct Following {
     /// The objects of a streaming list until all have come.
     initial: Option<Replacement>,
     follows: bool,
+    /// Another hub gives the events. None of them may be older than the set.
+    of_peer: bool,
     /// Held from when the set is whole.
     follow: Option<Follow>,
 }
@@ -265,7 +277,7 @@ impl Following {
         let mut head = head.unwrap_or_default();
         // Whatever it missed comes again.
         head.dirty &= !continues;
-        Following { cache, set, head, list, follows: continues || initial.is_some(), initial, follow }
+        Following { cache, set, head, list, follows: continues || initial.is_some(), of_peer: false, initial, follow }
     }
 
     fn event(&mut self, event: Event) -> Result<(), NotKept> {
@@ -277,8 +289,12 @@ impl Following {
         if self.initial.is_some() {
             return self.initial_event(&event, &name, &version);
         }
-        // A watch may begin before the last event that was kept.
-        if !self.head.is_before(&version) && event.kind != EventKind::Bookmark {
+        // A watch may begin before the last event that was kept; those of other hubs do not.
+        let told = !self.head.is_before(&version) && (event.kind != EventKind::Bookmark || version != self.head.resource_version);
+        if told && self.of_peer {
+            return Err(NotKept::Behind);
+        }
+        if told && event.kind != EventKind::Bookmark {
             return Ok(());
         }
         let mut next = Head { at: now(), ..self.head.clone() };

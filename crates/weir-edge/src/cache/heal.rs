@@ -2,7 +2,7 @@
 use crate::{
     cache::{
         key::SetKey,
-        reflect::{Identity, Reflect, ReflectError, is_for_good},
+        reflect::{Identity, Reflect, ReflectError, WATCH, is_for_good},
         stale::{Missed, Stale},
     },
     random::{backoff, between},
@@ -94,7 +94,7 @@ impl Heal {
     async fn follow(&self, key: &SetKey, identity: &Identity, client: &Weak<()>) -> Result<(), ReflectError> {
         let Ok(_one) = self.followed.try_acquire() else { return Ok(()) };
         while client.strong_count() > 0 {
-            let watch = async { self.reflect.watch(key, identity).await?.follow().await };
+            let watch = async { self.reflect.watch(key, identity, WATCH).await?.follow().await };
             tokio::select! {
                 followed = watch => followed?,
                 () = ended(client) => break,

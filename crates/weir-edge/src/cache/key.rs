@@ -95,6 +95,11 @@ impl SetKey {
         }
     }
 
+    /// The resource and the media type, as the hubs of a pool name what they share.
+    pub fn kind(&self) -> String {
+        format!("{}/{}", self.resource, self.media)
+    }
+
     pub fn is_shared(&self) -> bool {
         self.user == SHARED
     }

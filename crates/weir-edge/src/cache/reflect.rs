@@ -5,7 +5,7 @@ use crate::{
     cache::{Cache, Outcome, key::SetKey},
     random::between,
     settings::AGENT,
-    upstream::remote::{Remote, RemoteError, Show},
+    upstream::remote::{Peer, Remote, RemoteError, Show},
 };
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use std::{sync::Arc, time::Duration};
@@ -14,14 +14,23 @@ use tokio::time::timeout;
 /// The API server may take so long for a whole list.
 const LIST: Duration = Duration::from_secs(120);
 /// A watch ends after a time between these, as those of client-go do.
-const WATCH: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(600));
+pub const WATCH: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(600));
 
-/// Whose rights a list or a watch of the hub has.
-#[derive(Clone, PartialEq, Eq)]
+/// Who is asked for a list or a watch of the hub, and with whose rights.
+#[derive(Clone)]
 pub enum Identity {
+    /// The API server, as the node.
     Node,
-    /// A client's token, which the client itself has sent.
+    /// The API server, with a client's token, which the client itself has sent.
     Token(String),
+    /// The hub of another node, as the node.
+    Peer(Arc<Peer>),
+}
+
+impl Identity {
+    fn is_peer(&self) -> bool {
+        matches!(self, Identity::Peer(_))
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +44,8 @@ pub enum ReflectError {
     Expired,
     #[error("the answer cannot be kept")]
     NotKept,
+    #[error("the answer of the other hub is older than what is kept")]
+    Behind,
     #[error("the answer broke off, or took too long")]
     Cut,
 }
@@ -55,7 +66,9 @@ impl Reflect {
         };
         match listed {
             // The API server does not have this version (any more): it was set up again, or is behind.
-            Err(ReflectError::Refused(code)) if kept.is_some() && !is_for_good(code) => self.list_from(key, identity, &[]).await,
+            Err(ReflectError::Refused(code)) if kept.is_some() && !is_for_good(code) && !identity.is_peer() => {
+                self.list_from(key, identity, &[]).await
+            }
             listed => listed,
         }
     }
@@ -65,17 +78,17 @@ impl Reflect {
         let all = async {
             let response = self.send(request, identity).await?;
             match is_of(&response, media) {
-                true => outcome(self.cache.fill_list(key.clone(), media, response).await),
+                true => outcome(self.cache.fill_list(key.clone(), media, identity.is_peer(), response).await),
                 false => Err(ReflectError::NotKept),
             }
         };
         timeout(LIST, all).await.unwrap_or(Err(ReflectError::Cut))
     }
 
-    /// Begins a watch from the resource version that is kept.
-    pub async fn watch(&self, key: &SetKey, identity: &Identity) -> Result<Watching, ReflectError> {
+    /// Begins a watch from the resource version that is kept. It ends after a time between these.
+    pub async fn watch(&self, key: &SetKey, identity: &Identity, lasts: (Duration, Duration)) -> Result<Watching, ReflectError> {
         let head = self.cache.head(&key.name()).ok_or(ReflectError::Expired)?;
-        let seconds = between(WATCH.0, WATCH.1).as_secs().to_string();
+        let seconds = between(lasts.0, lasts.1).as_secs().to_string();
         let version = head.resource_version;
         let parameters = [
             ("watch", "true"),
@@ -87,7 +100,7 @@ impl Reflect {
         let response = timeout(LIST, self.send(request, identity)).await.unwrap_or(Err(ReflectError::Cut));
         match response {
             Ok(response) if is_of(&response, media) => {
-                Ok(Watching { cache: self.cache.clone(), key: key.clone(), media, version, response })
+                Ok(Watching { cache: self.cache.clone(), key: key.clone(), media, version, of_peer: identity.is_peer(), response })
             }
             Ok(_) => Err(ReflectError::NotKept),
             Err(ReflectError::Refused(StatusCode::GONE)) => Err(ReflectError::Expired),
@@ -96,11 +109,11 @@ impl Reflect {
     }
 
     async fn send(&self, request: Request<Body>, identity: &Identity) -> Result<Response<Body>, ReflectError> {
-        let show = match identity {
-            Identity::Node => Show::Node,
-            Identity::Token(_) => Show::Own,
+        let response = match identity {
+            Identity::Node => self.remote.send(request, Show::Node).await?,
+            Identity::Token(_) => self.remote.send(request, Show::Own).await?,
+            Identity::Peer(peer) => peer.send(request).await?,
         };
-        let response = self.remote.send(request, show).await?;
         match response.status() {
             StatusCode::OK => Ok(response),
             code => Err(ReflectError::Refused(code)),
@@ -114,13 +127,14 @@ pub struct Watching {
     key: SetKey,
     media: MediaType,
     version: String,
+    of_peer: bool,
     response: Response<Body>,
 }
 
 impl Watching {
     /// Keeps what it brings until it ends.
     pub async fn follow(self) -> Result<(), ReflectError> {
-        outcome(self.cache.fill_watch(self.key, self.media, self.version, self.response).await)
+        outcome(self.cache.fill_watch(self.key, self.media, self.version, self.of_peer, self.response).await)
     }
 }
 
@@ -135,6 +149,7 @@ fn outcome(outcome: Outcome) -> Result<(), ReflectError> {
         Outcome::Cut => Err(ReflectError::Cut),
         Outcome::Expired => Err(ReflectError::Expired),
         Outcome::Missed => Err(ReflectError::NotKept),
+        Outcome::Behind => Err(ReflectError::Behind),
     }
 }
 

@@ -37,6 +37,8 @@ struct Watched {
 struct Recent {
     /// `None` until the set is whole for the first time.
     floor: Option<u64>,
+    /// The version of the last list: what that has changed has versions before it.
+    listed: Option<u64>,
     changes: VecDeque<Changed>,
     bytes: usize,
 }
@@ -93,11 +95,18 @@ impl Watchers {
 
     /// Remembers the changes of a set from now on; `from`: the resource version that it has, if it is whole.
     pub fn remember(&self, set: &str, from: Option<u64>) {
-        self.entry(set, |watched| watched.recent = Some(Recent { floor: from, ..Recent::default() }));
+        self.entry(set, |watched| watched.recent = Some(Recent { floor: from, listed: from, ..Recent::default() }));
     }
 
     pub fn forget(&self, set: &str) {
         self.entry(set, |watched| watched.recent = None);
+    }
+
+    /// Whether every change after a resource version was an event of a watch, with a version of its own.
+    pub fn is_told_since(&self, set: &str, version: u64) -> bool {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = all.get(set).and_then(|watched| watched.recent.as_ref());
+        recent.is_some_and(|recent| recent.listed.is_some_and(|listed| version >= listed))
     }
 
     /// Whether the changes of a set are remembered.
@@ -110,6 +119,7 @@ impl Watchers {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(recent) = all.get_mut(set).and_then(|watched| watched.recent.as_mut()) {
             recent.floor.get_or_insert(version);
+            recent.listed = Some(version);
         }
     }
 }
@@ -158,7 +168,9 @@ mod tests {
         watchers.tell("other", || panic!("nobody watches it"));
         // Listed again: two changes of one version.
         (0..2).for_each(|_| watchers.tell("s", || changed(Some(12), 1)));
+        assert!(watchers.is_told_since("s", 5) && !watchers.is_told_since("s", 4) && !watchers.is_told_since("other", 5));
         watchers.replaced("s", 12);
+        assert!(watchers.is_told_since("s", 12) && !watchers.is_told_since("s", 11));
         for (version, wanted) in [
             (4, None),
             (5, Some(vec![6, 7, 8, 12, 12])),

@@ -24,7 +24,7 @@ use std::{
 use tokio::time::{sleep, timeout};
 
 /// The label of nodes that names their pool.
-const POOL: &str = "apps.openyurt.io/nodepool";
+pub(super) const POOL: &str = "apps.openyurt.io/nodepool";
 const GROUP: &str = "apps.openyurt.io";
 /// Of an answer of discovery.
 const MAX_GROUP: usize = 1 << 20;

@@ -42,6 +42,8 @@ pub enum Client {
     User(String),
     /// All others with a token.
     Unknown,
+    /// Other hubs of the node pool.
+    Peers,
 }
 
 impl Client {
@@ -64,6 +66,7 @@ impl Client {
             Client::Node => "node",
             Client::User(_) => "token",
             Client::Unknown => "unknown",
+            Client::Peers => "peers",
         }
     }
 }

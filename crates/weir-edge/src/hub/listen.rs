@@ -1,7 +1,8 @@
 //! The ports for clients of the node: TLS, and plain where it is asked for.
 use crate::{
-    hub::Hub,
+    hub::{Hub, share::relay},
     identity::{caller::Peer, certificate::validity::seconds, serving::Serving},
+    upstream::node::node_of,
 };
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -26,8 +27,17 @@ use weir_net::tls::Details;
 /// A client may take so long for its TLS handshake, and for the head of a request.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
+/// Whom a port is for.
+#[derive(Clone)]
+pub enum Port {
+    /// Clients of the node; without TLS, they act as the node.
+    Clients(Option<Arc<Serving>>),
+    /// Other hubs of the node pool.
+    Hubs(Arc<Serving>),
+}
+
 /// Accepts connections until the listener fails for good.
-pub async fn serve(listener: TcpListener, tls: Option<Arc<Serving>>, hub: Arc<Hub>, connections: Arc<Semaphore>) -> io::Result<()> {
+pub async fn serve(listener: TcpListener, port: Port, hub: Arc<Hub>, connections: Arc<Semaphore>) -> io::Result<()> {
     loop {
         let Ok(permit) = connections.clone().acquire_owned().await else { return Ok(()) };
         let io = match listener.accept().await {
@@ -38,18 +48,18 @@ pub async fn serve(listener: TcpListener, tls: Option<Arc<Serving>>, hub: Arc<Hu
                 continue;
             }
         };
-        let (tls, hub) = (tls.clone(), hub.clone());
+        let (port, hub) = (port.clone(), hub.clone());
         tokio::spawn(async move {
             let _permit = permit;
             let _held = hub.drain.hold();
             let _ = io.set_nodelay(true);
-            match tls {
-                None => connection(io, Peer::Plain, hub).await,
-                Some(tls) => {
-                    if let Ok(Ok((io, peer))) = timeout(HANDSHAKE, accept(&tls, io)).await {
-                        connection(io, peer, hub).await;
-                    }
-                }
+            let (tls, for_hubs) = match &port {
+                Port::Clients(None) => return connection(io, Peer::Plain, hub, false).await,
+                Port::Clients(Some(tls)) => (tls, false),
+                Port::Hubs(tls) => (tls, true),
+            };
+            if let Ok(Ok((io, peer))) = timeout(HANDSHAKE, accept(tls, io)).await {
+                connection(io, peer, hub, for_hubs).await;
             }
         });
     }
@@ -63,8 +73,9 @@ async fn accept(tls: &Serving, io: TcpStream) -> io::Result<(tokio_rustls::serve
         // An expired certificate is verified as of its last second, and judged with each request.
         let at = seconds(SystemTime::now()).clamp(details.not_before, details.not_after.saturating_sub(1));
         let common_name = common_name(&details.subject).to_string();
-        let (not_before, not_after) = (details.not_before, details.not_after);
-        server.trusts_at(session, u64::try_from(at).unwrap_or_default()).then_some(Peer::Certificate { common_name, not_before, not_after })
+        let (node, not_before, not_after) = (node_of(&details).map(str::to_string), details.not_before, details.not_after);
+        let trusted = server.trusts_at(session, u64::try_from(at).unwrap_or_default());
+        trusted.then_some(Peer::Certificate { common_name, node, not_before, not_after })
     });
     let peer = peer.flatten().unwrap_or(Peer::Tls);
     Ok((io, peer))
@@ -75,12 +86,17 @@ fn common_name(subject: &str) -> &str {
     subject.split(',').find_map(|part| part.strip_prefix("CN=")).filter(|name| !name.contains('\\')).unwrap_or_default()
 }
 
-async fn connection(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: Peer, hub: Arc<Hub>) {
+async fn connection(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: Peer, hub: Arc<Hub>, for_hubs: bool) {
     let peer = Arc::new(peer);
     let drain = hub.drain.clone();
     let service = service_fn(move |request: http::Request<Incoming>| {
         let (hub, peer) = (hub.clone(), peer.clone());
-        async move { Ok::<_, Infallible>(hub.serve(peer, request).await) }
+        async move {
+            Ok::<_, Infallible>(match for_hubs {
+                false => hub.serve(peer, request).await,
+                true => relay::serve(&hub, &peer, request).await,
+            })
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);

@@ -1,11 +1,13 @@
 //! Kinds that every node reads as a whole, as Services and EndpointSlices: one list and one watch of the API server, whatever the number of
 //! clients. Each of them sees what its own rights let it see: the API server is asked.
+pub mod relay;
 mod stream;
 
 use crate::{
     apimachinery::{
         list::List,
         media::{Encoding, MediaType, Shape},
+        reported,
         request::{GroupVersionResource, RequestInfo, ResourceRequest, Verb},
     },
     asked::Asked,
@@ -16,12 +18,18 @@ use crate::{
         key::SetKey,
         reflect::Reflect,
     },
+    hub::pool::Pool,
     identity::caller::Caller,
     offline::local::{Kept, Local, Selection, response},
     store::{Listing, ObjectName},
+    upstream::remote::{Remote, Show},
 };
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+pub use stream::{Followed, SERVER};
 use stream::{State, Stream, Streams};
 use tokio::time::timeout;
 
@@ -41,6 +49,8 @@ pub struct Share {
     resources: Vec<GroupVersionResource>,
     local: Local,
     reflect: Reflect,
+    /// The hubs that follow the same kinds.
+    pub pool: Arc<Pool>,
     streams: Streams,
 }
 
@@ -53,13 +63,27 @@ enum Answer {
 }
 
 impl Share {
-    pub fn new(resources: Vec<GroupVersionResource>, local: Local, reflect: Reflect) -> Share {
-        Share { resources, local, reflect, streams: Streams::default() }
+    pub fn new(resources: Vec<GroupVersionResource>, local: Local, reflect: Reflect, pool: Arc<Pool>) -> Share {
+        Share { resources, local, reflect, pool, streams: Streams::default() }
     }
 
-    /// Lists and watches that are kept up to date for all.
-    pub fn streams(&self) -> usize {
-        self.streams.len()
+    /// The sets that are kept up to date for all.
+    pub fn followed(&self) -> Vec<Followed> {
+        self.streams.followed()
+    }
+
+    fn is_shared(&self, resource: &GroupVersionResource) -> bool {
+        self.resources.contains(resource)
+    }
+
+    /// Whether the hubs of the pool share it, too. What a node itself writes without the link is laid over its own copies.
+    fn is_pooled(&self, resource: &GroupVersionResource) -> bool {
+        self.pool.on && self.is_shared(resource) && reported::Kind::of(resource).is_none()
+    }
+
+    fn stream(&self, key: &SetKey, resource: &GroupVersionResource) -> Arc<Stream> {
+        let pool = self.is_pooled(resource).then(|| self.pool.clone());
+        self.streams.get(key, &self.reflect, pool)
     }
 
     /// Whether a list is kept up to date for all in a media type.
@@ -84,7 +108,7 @@ impl Share {
             Answer::Denied | Answer::Unknown => return None,
         }
         let key = SetKey::shared(&request.resource, media);
-        let stream = self.streams.get(&key, &self.reflect);
+        let stream = self.stream(&key, &request.resource);
         if let (Some(token), true) = (&asked.token, question.namespace.is_empty()) {
             stream.offer(token);
         }
@@ -101,7 +125,7 @@ impl Share {
     /// The media type of a request that may be answered from a shared list.
     fn wanted(&self, asked: &Asked, request: &ResourceRequest) -> Option<MediaType> {
         let options = &request.options;
-        let shared = asked.reads && !asked.head_only && request.subresource.is_empty() && self.resources.contains(&request.resource);
+        let shared = asked.reads && !asked.head_only && request.subresource.is_empty() && self.is_shared(&request.resource);
         let fits = match request.verb {
             Verb::Watch => true,
             // A list without a version is the newest one; pages and single versions are the API server's.
@@ -156,13 +180,7 @@ impl Share {
         let json = HeaderValue::from_static("application/json");
         request.headers_mut().insert(header::CONTENT_TYPE, json.clone());
         request.headers_mut().insert(header::ACCEPT, json);
-        let answered = timeout(PATIENCE, async {
-            let response = self.reflect.remote.send(request, asked.caller.shows()).await.ok()?;
-            let succeeded = response.status().is_success();
-            let body = whole(response.into_body(), MAX_REVIEW).await.ok()?;
-            succeeded.then(|| serde_json::from_slice::<serde_json::Value>(&body).ok())?
-        });
-        answered.await.ok()??["status"]["allowed"].as_bool()
+        reviewed(&self.reflect.remote, request, asked.caller.shows()).await
     }
 
     fn refusal(&self, question: &Question) -> Option<Response<Body>> {
@@ -189,13 +207,14 @@ impl Share {
 
     async fn is_live(&self, stream: &Stream) -> bool {
         let remote = &self.reflect.remote;
+        let mut state = stream.state();
         if !remote.is_up() {
-            return false;
+            // Another hub may have it.
+            return *state.borrow() == State::Relayed;
         }
         let patience = if remote.is_proven() { WAIT } else { DOUBT };
-        let mut state = stream.state();
         let known = timeout(patience, state.wait_for(|state| *state != State::Waiting)).await;
-        matches!(known, Ok(Ok(state)) if *state == State::Live)
+        matches!(known, Ok(Ok(state)) if state.is_current())
     }
 
     fn list(&self, key: &SetKey, media: MediaType, request: &ResourceRequest, selection: Selection, live: bool) -> Option<Response<Body>> {
@@ -218,7 +237,7 @@ impl Share {
     ) -> Option<Response<Body>> {
         let kept = match request.options.resource_version.as_str() {
             // From the newest state on: that is what the API server lists now.
-            "" if live => self.fresh(key, media, asked, request, selection).await?,
+            "" if live && self.reflect.remote.is_up() => self.fresh(key, media, asked, request, selection).await?,
             _ => self.local.load(&key.name(), media, request, selection).ok()??,
         };
         Some(self.local.begin(kept, request, None).unwrap_or_else(crate::apimachinery::status::Failure::into_response))
@@ -245,6 +264,17 @@ impl Share {
         let listing = Listing { head: head.to_bytes().into(), items };
         Some(Kept { set: key.name(), media, head, list: list.head, listing, selection })
     }
+}
+
+/// What the API server says to a review.
+async fn reviewed(remote: &Remote, review: Request<Body>, show: Show) -> Option<bool> {
+    let answered = timeout(PATIENCE, async {
+        let response = remote.send(review, show).await.ok()?;
+        let succeeded = response.status().is_success();
+        let body = whole(response.into_body(), MAX_REVIEW).await.ok()?;
+        succeeded.then(|| serde_json::from_slice::<serde_json::Value>(&body).ok())?
+    });
+    answered.await.ok()??["status"]["allowed"].as_bool()
 }
 
 /// A request in the name of a client.

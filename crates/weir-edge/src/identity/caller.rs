@@ -11,7 +11,13 @@ pub enum Peer {
     /// Without a certificate.
     Tls,
     /// With a certificate that the authority of the cluster signed. It may have expired: see [`Moment`].
-    Certificate { common_name: String, not_before: i64, not_after: i64 },
+    Certificate {
+        common_name: String,
+        /// The node whose certificate it is, with its group.
+        node: Option<String>,
+        not_before: i64,
+        not_after: i64,
+    },
 }
 
 /// Whose request it is.
@@ -80,7 +86,7 @@ mod tests {
 
     #[test]
     fn callers_are_the_node_or_have_a_token() {
-        let certificate = |name: &str| Peer::Certificate { common_name: name.into(), not_before: 100, not_after: 200 };
+        let certificate = |name: &str| Peer::Certificate { common_name: name.into(), node: None, not_before: 100, not_after: 200 };
         let token = || Ok(Caller::Token(Sha256::digest(b"abc").into()));
         let other = || Err(Unauthorized::Certificate("system:node:b".into()));
         let up = |now| Moment { now, link: true };

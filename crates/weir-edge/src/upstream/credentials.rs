@@ -40,6 +40,8 @@ pub struct Clients {
 #[derive(Clone)]
 struct Node {
     client: Arc<Client>,
+    /// The same for hubs of other nodes: they show the certificates of those.
+    peers: Arc<Client>,
     not_after: SystemTime,
 }
 
@@ -47,6 +49,11 @@ impl Clients {
     /// Shows the certificate of the node.
     pub fn node(&self) -> Result<Arc<Client>, CredentialError> {
         self.node.as_ref().map(|node| node.client.clone()).map_err(Clone::clone)
+    }
+
+    /// Shows the certificate of the node, and expects another one of the cluster for clients. Whose it is has to be looked at.
+    pub fn peers(&self) -> Result<Arc<Client>, CredentialError> {
+        self.node.as_ref().map(|node| node.peers.clone()).map_err(Clone::clone)
     }
 
     /// Until when the certificate of the node is valid.
@@ -97,7 +104,7 @@ impl Credentials {
             (Err(_), Some(Clients { node: Ok(node), .. })) => Ok(node.clone()),
             (node, _) => node,
         };
-        Ok(Clients { node, bare: self.client(None)? })
+        Ok(Clients { node, bare: self.client(Trust::Roots(self.roots()?), None)? })
     }
 
     fn node(&self) -> Result<Node, CredentialError> {
@@ -109,11 +116,16 @@ impl Credentials {
         };
         let certificate = Certificate::from_pem(&chain, &key).map_err(|error| CredentialError::Malformed { file: file.clone(), error })?;
         let not_after = UNIX_EPOCH + Duration::from_secs(u64::try_from(certificate.details.not_after).unwrap_or_default());
-        Ok(Node { client: self.client(Some(Arc::new(certificate)))?, not_after })
+        let (certificate, roots) = (Arc::new(certificate), self.roots()?);
+        Ok(Node {
+            client: self.client(Trust::Roots(roots.clone()), Some(certificate.clone()))?,
+            peers: self.client(Trust::ClientsOf(roots), Some(certificate))?,
+            not_after,
+        })
     }
 
-    fn client(&self, certificate: Option<Arc<Certificate>>) -> Result<Arc<Client>, CredentialError> {
-        let options = ClientOptions { trust: Trust::Roots(self.roots()?), certificate, ..ClientOptions::system() };
+    fn client(&self, trust: Trust, certificate: Option<Arc<Certificate>>) -> Result<Arc<Client>, CredentialError> {
+        let options = ClientOptions { trust, certificate, ..ClientOptions::system() };
         let refused = |error| CredentialError::Refused { file: self.files.client_certificate.clone(), error };
         Client::new(options).map(Arc::new).map_err(refused)
     }

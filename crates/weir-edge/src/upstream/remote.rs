@@ -1,9 +1,11 @@
 //! The way to the API servers: which of them gets a request, and whether the link works.
 mod balance;
+mod peer;
 mod pool;
 mod server;
 
 pub use balance::Balance;
+pub use peer::Peer;
 pub use server::{Server, ServerStatus};
 
 use crate::{

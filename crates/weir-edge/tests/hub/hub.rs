@@ -16,6 +16,7 @@ use weir_edge::{
     },
 };
 use weir_test::{
+    Ca, Signed,
     client::{Answer, Connection},
     eventually,
 };
@@ -97,6 +98,7 @@ impl Rig {
             pool: None,
             advertise: None,
             pool_scope_resources: Vec::new(),
+            pool_sharing: None,
         };
         (self.change)(&mut options);
         let runtime = runtime();
@@ -114,6 +116,14 @@ impl Rig {
     /// A file beside the store.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// Another server, in whose authority the hub trusts.
+    pub fn another(&self, certificate: impl FnOnce(&Ca) -> Signed) -> Upstream {
+        let other = self.runtime.block_on(Upstream::with(certificate));
+        let authorities = fs::read_to_string(self.path("ca.crt")).unwrap() + &other.ca.pem();
+        fs::write(self.path("ca.crt"), authorities).unwrap();
+        other
     }
 
     pub fn stop_hub(&mut self) {

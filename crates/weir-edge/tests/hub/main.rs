@@ -7,6 +7,7 @@ mod healing;
 mod hub;
 mod links;
 mod outbox;
+mod pool;
 mod sharing;
 mod transparent;
 mod twin;

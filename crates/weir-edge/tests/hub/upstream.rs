@@ -25,7 +25,7 @@ use tokio::{
 };
 use weir_edge::body::{Body, BodyError, full, streamed};
 use weir_net::tls::{Certificate, CertificateTable, Server, ServerOptions};
-use weir_test::{Ca, eventually};
+use weir_test::{Ca, Signed, eventually};
 
 pub const SERVICES: &str = "/api/v1/services";
 
@@ -96,8 +96,13 @@ enum Link {
 
 impl Upstream {
     pub async fn start() -> Upstream {
+        Upstream::with(|ca| ca.sign(&["127.0.0.1"])).await
+    }
+
+    /// With another certificate.
+    pub async fn with(certificate: impl FnOnce(&Ca) -> Signed) -> Upstream {
         let ca = Ca::new();
-        let signed = ca.sign(&["127.0.0.1"]);
+        let signed = certificate(&ca);
         let certificate = Certificate::from_pem(&signed.pem, &signed.key).unwrap();
         let options = ServerOptions { alpn: vec!["h2".into(), "http/1.1".into()], ..ServerOptions::default() };
         let tls = Arc::new(Server::new(options, CertificateTable::new(&[Arc::new(certificate)])).unwrap());

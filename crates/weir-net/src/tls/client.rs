@@ -18,6 +18,8 @@ const SESSIONS: usize = 256;
 pub enum Trust {
     /// A chain to one of these roots.
     Roots(Roots),
+    /// The same of a certificate that is made for clients, as those of nodes are. Its names are not looked at: the caller has to.
+    ClientsOf(Roots),
     /// Anyone.
     Anyone,
 }
@@ -68,6 +70,7 @@ impl Client {
                 Arc::new(verify::ServerByNames { inner: roots.server_verifier()?, demands })
             }
             Trust::Roots(roots) => roots.server_verifier()?,
+            Trust::ClientsOf(roots) => Arc::new(verify::ServerAsClient(roots.client_verifier(false)?)),
         };
         let builder = ClientConfig::builder_with_provider(provider().clone())
             .with_protocol_versions(&versions(options.min_version, None))?

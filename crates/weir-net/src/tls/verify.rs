@@ -142,6 +142,24 @@ impl ServerCertVerifier for ServerByNames {
     signatures!();
 }
 
+/// A server that shows a certificate for clients.
+#[derive(Debug)]
+pub(super) struct ServerAsClient(pub Arc<dyn ClientCertVerifier>);
+
+impl ServerCertVerifier for ServerAsClient {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.0.verify_client_cert(end_entity, intermediates, now).map(|_| ServerCertVerified::assertion())
+    }
+    signatures!();
+}
+
 /// Any certificate will do; only the handshake itself is checked.
 #[derive(Debug)]
 pub(super) struct AnyServer;

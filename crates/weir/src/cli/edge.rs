@@ -9,6 +9,7 @@ mod identity;
 mod interface;
 mod outbox;
 mod place;
+mod pool;
 mod report;
 mod serve;
 mod service;
@@ -146,6 +147,8 @@ struct HubArgs {
     /// Kinds that all clients read as a whole: there is one list and one watch of them, whatever the number of clients. Empty: none
     #[arg(long, value_name = "LIST", default_value = "v1/services,discovery.k8s.io/v1/endpointslices", value_parser = pool_scope)]
     pool_scope_resources: PoolScope,
+    #[command(flatten)]
+    pool: pool::PoolArgs,
     /// Requests of one client (a user, kubelet, kube-proxy) that are answered at a time, without watches; 0: no limit
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(..=100_000))]
     max_requests_in_flight: u32,
@@ -249,6 +252,7 @@ fn run_hub(args: HubArgs) -> Result<ExitCode> {
         advertise: args.filters.advertised(of_interface.first().copied().unwrap_or(args.bind_proxy_address)),
         pool: args.filters.nodepool_name,
         pool_scope_resources: args.pool_scope_resources.0,
+        pool_sharing: args.pool.options()?,
     };
     let serving = serve::serve(options, config, args.drain_time);
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(serving)

@@ -17,6 +17,7 @@ mod inspect;
 mod interface;
 mod operate;
 mod policy;
+mod pool;
 mod servers;
 mod tunnel;
 mod upgrade;

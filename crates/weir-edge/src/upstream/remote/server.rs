@@ -9,12 +9,14 @@ use crate::{
         connect::connect,
         credentials::Credentials,
         health::{Change, Health, Outcome, Thresholds},
+        node::node_of,
     },
 };
 use http::{Request, Response, Uri, header, uri::PathAndQuery};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::{
+    io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -26,13 +28,15 @@ use tokio_rustls::client::TlsStream;
 use url::Url;
 use weir_net::{
     dns::Resolver,
-    tls::{Alpn, Client},
+    tls::{Alpn, Client, Details},
 };
 
 pub struct Server {
     url: Url,
     /// Host and port.
     pub authority: String,
+    /// The node that it must be the hub of; `None`: it is an API server.
+    node_name: Option<String>,
     credentials: Arc<Credentials>,
     resolver: Arc<Resolver>,
     timeouts: Timeouts,
@@ -79,6 +83,7 @@ impl Server {
         let port = url.port_or_known_default().unwrap_or(443);
         Server {
             authority: format!("{}:{port}", url.host_str().unwrap_or_default()),
+            node_name: None,
             url,
             credentials,
             resolver,
@@ -89,6 +94,18 @@ impl Server {
             answered: AtomicU64::new(0),
             unanswered: AtomicU64::new(0),
         }
+    }
+
+    /// The hub of another node.
+    pub(super) fn of_node(
+        name: &str,
+        url: Url,
+        credentials: Arc<Credentials>,
+        resolver: Arc<Resolver>,
+        timeouts: Timeouts,
+        thresholds: Thresholds,
+    ) -> Server {
+        Server { node_name: Some(name.into()), ..Server::new(url, credentials, resolver, timeouts, thresholds) }
     }
 
     pub(super) fn health(&self) -> MutexGuard<'_, Health> {
@@ -181,13 +198,24 @@ impl Server {
     }
 
     async fn dial_with(&self, client: &Client, alpn: Alpn) -> Result<TlsStream<TcpStream>, RemoteError> {
-        let connected = connect(&self.url, &self.resolver, client, alpn, self.timeouts.connect).await;
-        connected.map_err(|error| RemoteError::Unreachable { server: self.authority.clone(), error })
+        let failed = |error| RemoteError::Unreachable { server: self.authority.clone(), error };
+        let io = connect(&self.url, &self.resolver, client, alpn, self.timeouts.connect).await.map_err(failed)?;
+        let Some(wanted) = &self.node_name else { return Ok(io) };
+        let shown = io.get_ref().1.peer_certificates().and_then(|chain| Details::from_der(chain.first()?).ok());
+        match shown.as_ref().and_then(node_of) {
+            Some(name) if name == wanted => Ok(io),
+            _ => {
+                let subject = shown.as_ref().map_or("nothing", |shown| shown.subject.as_str());
+                let text = format!("it shows the certificate of {subject}, not that of the node {wanted}");
+                Err(failed(io::Error::new(io::ErrorKind::PermissionDenied, text)))
+            }
+        }
     }
 
     fn client(&self, show: Show) -> Result<Arc<Client>, RemoteError> {
         let clients = self.credentials.clients()?;
         match show {
+            Show::Node if self.node_name.is_some() => Ok(clients.peers()?),
             Show::Node => Ok(clients.node()?),
             Show::Own => Ok(clients.bare),
         }

@@ -151,6 +151,7 @@ fn print(running: &Running, options: &Options) {
     for (scheme, address) in &running.listeners {
         match *scheme {
             "admin" => say!("admin endpoints at http://{address}"),
+            "pool" => say!("listening for other hubs of the node pool on https://{address}"),
             scheme => say!("listening on {scheme}://{address}"),
         }
     }

@@ -68,6 +68,17 @@ fn text(stats: &Value, now: u64) -> String {
         let _ =
             writeln!(out, "server       {name} {state} for {for_}, {} connections, {} requests", server["connections"], server["streams"]);
     }
+    let pool = &stats["pool"];
+    for peer in pool["peers"].as_array().into_iter().flatten() {
+        let (node, address) = (peer["node"].as_str().unwrap_or_default(), peer["address"].as_str().unwrap_or_default());
+        let _ = writeln!(out, "peer         {node} {address} {}", if peer["up"] == true { "up" } else { "left for now" });
+    }
+    for followed in pool["followed"].as_array().into_iter().flatten() {
+        let of = |field: &str| followed[field].as_str().unwrap_or_default();
+        let (resource, media, source) = (of("resource"), of("media"), followed["source"].as_str().unwrap_or("nowhere yet"));
+        let peers = followed["peers"].as_u64().filter(|n| *n > 0).map(|n| format!(", {n} hubs follow it here")).unwrap_or_default();
+        let _ = writeln!(out, "followed     {resource} ({media}) at {source} for {}{peers}", since(&followed["since"]));
+    }
     let certificate = &stats["certificate"];
     let _ = match (certificate["notAfter"].as_u64(), certificate["error"].as_str()) {
         (Some(until), _) if until > now => writeln!(out, "certificate  valid for {}", age(until - now)),
@@ -115,6 +126,13 @@ mod tests {
             "servers": [{ "server": "api:6443", "up": false, "known": true, "since": 940, "connections": 0, "streams": 0 }],
             "certificate": { "notAfter": 900 },
             "store": { "bytes": 1_048_576, "quotaBytes": 2_097_152, "encrypted": true },
+            "pool": {
+                "peers": [{ "node": "b", "address": "10.0.0.2:10269", "up": true }, { "node": "c", "address": "10.0.0.3:10269", "up": false }],
+                "followed": [
+                    { "resource": "services", "media": "json", "source": "API server", "since": 940, "peers": 2 },
+                    { "resource": "endpointslices.discovery.k8s.io", "media": "protobuf", "source": null, "since": null, "peers": 0 },
+                ],
+            },
             "collected": { "objects": 7, "lists": 1, "tokens": 2, "waiting": 3, "podsKnown": false, "gracePeriodSeconds": 3600.0 },
             "watches": 2, "outbox": { "waiting": 3 }, "users": ["u"],
             "kept": [{ "resource": "pods", "lists": 1, "objects": 2, "ageSeconds": 7200, "dirty": 1, "damaged": 0 }],
@@ -125,6 +143,10 @@ mod tests {
             "link         down\n",
             "api:6443 down for 60s",
             "expired 100s ago",
+            "peer         b 10.0.0.2:10269 up\n",
+            "peer         c 10.0.0.3:10269 left for now\n",
+            "followed     services (json) at API server for 60s, 2 hubs follow it here\n",
+            "followed     endpointslices.discovery.k8s.io (protobuf) at nowhere yet for 0s\n",
             "1.0 MiB of 2.0 MiB, encrypted",
             "3 waiting\n",
             "collected    7 objects, 1 lists, 2 tokens; 3 waiting; the pods of the node are not known as a whole\n",

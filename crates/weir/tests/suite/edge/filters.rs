@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
 const SERVICES: &str = "/api/v1/namespaces/default/services";
-const POOLS: &str = "/apis/apps.openyurt.io/v1beta2/nodepools";
+pub const POOLS: &str = "/apis/apps.openyurt.io/v1beta2/nodepools";
 const OF_NODE: &str = "/api/v1/pods?fieldSelector=spec.nodeName%3Drig-node";
 const STRATEGIC: (&str, &str) = ("content-type", "application/strategic-merge-patch+json");
 
-const POOL_KIND: &str = "
+pub const POOL_KIND: &str = "
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
 metadata: { name: nodepools.apps.openyurt.io }
@@ -21,7 +21,7 @@ spec:
     - { name: v1beta2, served: true, storage: true, schema: { openAPIV3Schema: { type: object, x-kubernetes-preserve-unknown-fields: true } } }
 ";
 
-fn pool(name: &str, nodes: &[&str]) -> String {
+pub fn pool(name: &str, nodes: &[&str]) -> String {
     json!({ "apiVersion": "apps.openyurt.io/v1beta2", "kind": "NodePool", "metadata": { "name": name }, "status": { "nodes": nodes } })
         .to_string()
 }

@@ -98,6 +98,8 @@ const API_SERVER: &str = "10.244.0.1:6443";
 
 #[derive(Default)]
 struct State {
+    /// `None`: connections are closed at once.
+    to: Option<SocketAddr>,
     cut: bool,
     open: Vec<TcpStream>,
 }
@@ -113,13 +115,21 @@ impl Link {
 
     /// The way to another address.
     pub fn between(to: SocketAddr) -> Link {
+        let link = Link::to_be();
+        link.lead_to(to);
+        link
+    }
+
+    /// A way that leads nowhere yet.
+    pub fn to_be() -> Link {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(Mutex::new(State::default()));
         let link = Link { port, state: state.clone() };
         std::thread::spawn(move || {
             for here in listener.incoming().map_while(Result::ok) {
-                let Ok(there) = TcpStream::connect(to) else { continue };
+                let to = state.lock().unwrap().to;
+                let Some(Ok(there)) = to.map(TcpStream::connect) else { continue };
                 [&here, &there].into_iter().for_each(|side| side.set_nodelay(true).unwrap());
                 let mut state = state.lock().unwrap();
                 if !state.cut {
@@ -134,6 +144,14 @@ impl Link {
 
     pub fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn lead_to(&self, to: SocketAddr) {
+        self.state.lock().unwrap().to = Some(to);
     }
 
     /// Closes all connections; new ones are closed at once.
@@ -187,8 +205,13 @@ impl Edge {
 
     /// The same by another path of the program.
     pub fn command_as(program: &Path, link: &Link, cache: &Path) -> Command {
+        Edge::command_of_node(program, "rig-node", link, cache)
+    }
+
+    /// The same for another node.
+    pub fn command_of_node(program: &Path, node: &str, link: &Link, cache: &Path) -> Command {
         let mut command = Command::new(program);
-        command.args(["edge", "--node-name", "rig-node", "--proxy-port", "0", "--proxy-secure-port", "0"]);
+        command.args(["edge", "--node-name", node, "--proxy-port", "0", "--proxy-secure-port", "0"]);
         command.arg("--server-addr").arg(link.url()).arg("--disk-cache-path").arg(cache);
         command.arg("--disk-cache-key-file").arg(cache.join("test.key"));
         command

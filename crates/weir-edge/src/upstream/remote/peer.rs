@@ -1,0 +1,39 @@
+//! Another hub of the node pool. Both sides show the certificates of their nodes.
+use super::{
+    RemoteError, Show, Timeouts,
+    server::{Server, ServerStatus},
+};
+use crate::{
+    body::Body,
+    upstream::{credentials::Credentials, health::Thresholds},
+};
+use http::{Request, Response};
+use std::sync::Arc;
+use url::Url;
+use weir_net::dns::Resolver;
+
+pub struct Peer {
+    /// Of its node.
+    pub name: String,
+    /// Host and port.
+    pub address: String,
+    server: Server,
+}
+
+impl Peer {
+    /// `None`: the address is not one.
+    pub fn new(name: &str, address: &str, credentials: Arc<Credentials>, resolver: Arc<Resolver>, timeouts: Timeouts) -> Option<Peer> {
+        let url = Url::parse(&format!("https://{address}")).ok()?;
+        let server = Server::of_node(name, url, credentials, resolver, timeouts, Thresholds::default());
+        Some(Peer { name: name.into(), address: address.into(), server })
+    }
+
+    /// Sends a request and waits for the head of the response.
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, RemoteError> {
+        self.server.send(request, Show::Node).await.map_err(|unanswered| unanswered.error)
+    }
+
+    pub fn status(&self) -> ServerStatus {
+        self.server.status()
+    }
+}
