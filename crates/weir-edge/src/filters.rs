@@ -3,18 +3,20 @@
 //! the node, the nodes of a pool, settings, a Service's topology) reaches open watches at once, also without the link.
 pub mod chain;
 pub mod context;
+mod contexts;
 mod discardcloudservice;
 pub mod draft;
 mod endpointrepair;
 mod forwardkubesvctraffic;
 mod inclusterconfig;
-mod list;
+mod listing;
 mod masterservice;
 mod nodeportisolation;
 mod outcome;
 mod served;
 mod serviceenvupdater;
 pub mod servicetopology;
+pub mod stats;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -22,65 +24,38 @@ mod watch;
 
 use crate::{
     apimachinery::{
+        frame::MAX_FRAME,
         gunzip::Gunzip,
         media::{Encoding, MediaType, Shape},
+        object::Object,
         request::{RequestInfo, ResourceRequest, Verb},
         status::Failure,
     },
     asked::Asked,
-    body::{Body, full, pieces, streamed},
+    body::{Body, BodyError, pieces, streamed},
     cache::media_of,
     offline::local::Local,
 };
 use bytes::Bytes;
-use chain::Chain;
+use chain::{Chain, FILTERS, Verdict};
 use context::Context;
-use http::{Response, StatusCode, header};
+use contexts::{Contexts, Published};
+use http::{Response, StatusCode, header, response::Parts};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use listing::{Judge, NotHeld, Reader};
+use stats::Stats;
+use std::{sync::Arc, time::Duration};
 use watch::{KeptList, Watched};
 
-/// Bytes of a list that is filtered; a larger one passes as it is.
+/// Bytes of a list in protobuf that is filtered; a larger one passes as it is.
 const MAX_BODY: usize = 64 << 20;
 
 /// The first list waits so long for the topology of Services. What comes later reaches the watch.
 const SETTLING: Duration = Duration::from_secs(1);
 
-type Published = Arc<Context>;
-
-/// Counters, for the metrics.
-#[derive(Debug, Default)]
-pub struct Stats {
-    /// Objects that clients were shown otherwise than they are.
-    pub changed: AtomicU64,
-    /// Objects that clients were not shown.
-    pub hidden: AtomicU64,
-    /// Answers, events and objects that could not be read, and passed as they are.
-    pub unreadable: AtomicU64,
-    /// Open watches that went over to another context.
-    pub reapplied: AtomicU64,
-}
-
-/// The newest resource version that a client has seen.
-#[derive(Debug, Default)]
-pub struct Newest(AtomicU64);
-
-impl Newest {
-    fn seen(&self, version: u64) {
-        self.0.fetch_max(version, Relaxed);
-    }
-}
-
 pub struct Filters {
-    context: tokio::sync::watch::Sender<Published>,
-    newest: Arc<Newest>,
+    contexts: Arc<Contexts>,
     /// A client has asked for something of which the pool of the node or the topology of Services matters.
     wanted: tokio::sync::watch::Sender<bool>,
     pub stats: Arc<Stats>,
@@ -89,17 +64,16 @@ pub struct Filters {
 impl Filters {
     /// `newest`: the newest resource version that was kept. What clients that have it were shown before is not known.
     pub fn new(context: Context, newest: u64) -> Filters {
-        let context = Arc::new(Context { mark: newest, ..context });
+        let counted = FILTERS.iter().flat_map(|filter| filter.resources.iter().map(|resource| (filter.name, *resource)));
         Filters {
-            context: tokio::sync::watch::Sender::new(context),
-            newest: Arc::new(Newest(AtomicU64::new(newest))),
+            contexts: Arc::new(Contexts::new(context, newest)),
             wanted: tokio::sync::watch::Sender::new(false),
-            stats: Arc::default(),
+            stats: Arc::new(Stats::new(counted)),
         }
     }
 
     pub fn subscribe(&self) -> tokio::sync::watch::Receiver<Published> {
-        self.context.subscribe()
+        self.contexts.subscribe()
     }
 
     /// Waits until the pool of the node or the topology of Services matters to a client.
@@ -120,7 +94,7 @@ impl Filters {
             self.want();
         }
         if services && !self.context().settled {
-            let mut contexts = self.context.subscribe();
+            let mut contexts = self.subscribe();
             let settled = tokio::time::timeout(SETTLING, contexts.wait_for(|context| context.settled)).await.is_ok();
             if !settled {
                 self.update(|context| context.settled = true);
@@ -128,22 +102,13 @@ impl Filters {
         }
     }
 
-    pub fn context(&self) -> Arc<Context> {
-        self.context.borrow().clone()
+    pub fn context(&self) -> Published {
+        self.contexts.now()
     }
 
     /// Changes the context; open watches hear of it.
     pub fn update(&self, change: impl FnOnce(&mut Context)) {
-        self.context.send_if_modified(|context| {
-            let mut next = Context::clone(context);
-            change(&mut next);
-            let changed = next != **context;
-            if changed {
-                next.mark = self.newest.0.load(Relaxed);
-                *context = Arc::new(next);
-            }
-            changed
-        });
+        self.contexts.update(change);
     }
 
     /// An answer as its client sees it.
@@ -161,16 +126,45 @@ impl Filters {
             return response;
         }
         self.settle(&chain).await;
+        let active = chain.is_active(&self.context());
         match request.verb {
             Verb::Watch => self.watch(chain, local, asked, request, media, gzip, response),
-            // The version of a list is taken note of also where nothing is to be changed.
-            Verb::Get | Verb::Patch if !chain.is_active(&self.context()) => response,
-            _ => self.whole(asked, request, media, gzip, response).await,
+            Verb::List => self.list(active, asked, request, media, gzip, response).await,
+            _ if active => self.object(asked, request, media, gzip, response).await,
+            _ => response,
         }
     }
 
-    /// A list, or an object.
-    async fn whole(
+    async fn list(
+        &self,
+        active: bool,
+        asked: &Asked,
+        request: &ResourceRequest,
+        media: MediaType,
+        gzip: bool,
+        response: Response<Body>,
+    ) -> Response<Body> {
+        let Some(reader) = Reader::new(media.encoding, gzip) else { return response };
+        if !active {
+            return response.map(|body| listing::noted(body, reader, self.contexts.clone()));
+        }
+        let (agent, of) = (asked.agent.clone(), request.clone());
+        let chain_of = Box::new(move |context: &Context| Chain::of(context, &agent, &of));
+        let judge = Judge::new(self.contexts.clone(), self.stats.clone(), chain_of, request, media.encoding);
+        let (mut parts, body) = response.into_parts();
+        if media.encoding == Encoding::Json {
+            parts.headers.remove(header::CONTENT_ENCODING);
+            parts.headers.remove(header::CONTENT_LENGTH);
+            return Response::from_parts(parts, listing::streaming(body, reader, judge));
+        }
+        match listing::whole(body, reader, judge, MAX_BODY).await {
+            Ok(list) => replaced(parts, list.came, list.shown),
+            Err(NotHeld::Broken(e)) => broken(&e),
+            Err(NotHeld::TooLong(body)) => Response::from_parts(parts, body),
+        }
+    }
+
+    async fn object(
         &self,
         asked: &Asked,
         request: &ResourceRequest,
@@ -178,52 +172,49 @@ impl Filters {
         gzip: bool,
         response: Response<Body>,
     ) -> Response<Body> {
-        let (mut parts, mut body) = response.into_parts();
-        let mut read: Vec<Bytes> = Vec::new();
-        let mut length = 0;
+        let (parts, mut body) = response.into_parts();
+        let mut came: Vec<Bytes> = Vec::new();
         while let Some(frame) = body.frame().await {
             match frame.map(Frame::into_data) {
-                Ok(Ok(piece)) => {
-                    length += piece.len();
-                    read.push(piece);
-                }
+                Ok(Ok(piece)) => came.push(piece),
                 Ok(Err(_)) => {}
-                Err(e) => return Failure::unavailable(format!("the answer of the API server broke off: {e}")).into_response(),
+                Err(e) => return broken(&e),
             }
-            if length > MAX_BODY {
-                self.stats.unreadable.fetch_add(1, Relaxed);
-                let begun = futures_util::stream::iter(read.into_iter().map(|piece| Ok(Frame::data(piece))));
+            if came.iter().map(Bytes::len).sum::<usize>() > MAX_FRAME {
+                self.stats.unreadable();
+                let begun = futures_util::stream::iter(came.into_iter().map(|piece| Ok(Frame::data(piece))));
                 let whole = futures_util::StreamExt::chain(begun, http_body_util::BodyStream::new(body));
                 return Response::from_parts(parts, streamed(StreamBody::new(whole)));
             }
         }
-        let joined = if let [one] = read.as_slice() { one.clone() } else { read.concat().into() };
+        let joined = if let [one] = came.as_slice() { one.clone() } else { came.concat().into() };
         let plain = match gzip {
-            false => Some(joined.clone()),
+            false => Some(joined),
             true => {
-                let mut gunzip = Gunzip::new(MAX_BODY);
+                let mut gunzip = Gunzip::new(MAX_FRAME);
                 gunzip.add(&joined).map(|()| gunzip.take())
             }
         };
-        let filtered = loop {
-            let context = self.context();
-            let Some(chain) = Chain::of(&context, &asked.agent, request) else { break None };
-            let filtered = plain.as_ref().and_then(|plain| match request.verb {
-                Verb::List => list::list(&chain, &context, plain, media.encoding, &self.newest, &self.stats),
-                _ => list::object(&chain, &context, plain, media.encoding, &self.stats),
-            });
-            // What was shown with a context is seen by the next one.
-            if Arc::ptr_eq(&context, &self.context.borrow()) {
-                break filtered;
+        let context = self.context();
+        let read = plain.and_then(|plain| Object::read(plain, media.encoding).ok());
+        let verdict = match (read, Chain::of(&context, &asked.agent, request)) {
+            (Some(object), Some(chain)) => {
+                chain.saw(&self.stats);
+                chain.count(&object, &context, None, &self.stats).ok()
+            }
+            (None, _) => None,
+            (Some(_), None) => Some(Verdict::Keep),
+        };
+        let shown = match verdict {
+            Some(Verdict::Replace(replaced)) => Some(vec![replaced.bytes]),
+            // What a client asks for by name it gets.
+            Some(Verdict::Keep | Verdict::Drop) => None,
+            None => {
+                self.stats.unreadable();
+                None
             }
         };
-        if plain.is_none() {
-            self.stats.unreadable.fetch_add(1, Relaxed);
-        }
-        let Some(filtered) = filtered else { return Response::from_parts(parts, full(joined)) };
-        parts.headers.remove(header::CONTENT_ENCODING);
-        parts.headers.insert(header::CONTENT_LENGTH, filtered.iter().map(Bytes::len).sum::<usize>().into());
-        Response::from_parts(parts, pieces(filtered))
+        replaced(parts, came, shown)
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -237,12 +228,11 @@ impl Filters {
         gzip: bool,
         response: Response<Body>,
     ) -> Response<Body> {
-        let contexts = self.context.subscribe();
         let (agent, of) = (asked.agent.clone(), request.clone());
         let chain_of = move |context: &Context| Chain::of(context, &agent, &of);
         let (mut parts, body) = response.into_parts();
         if chain.is_empty() {
-            return Response::from_parts(parts, until_filtered(body, contexts, chain_of));
+            return Response::from_parts(parts, until_filtered(body, self.subscribe(), chain_of));
         }
         parts.headers.remove(header::CONTENT_ENCODING);
         let options = &request.options;
@@ -261,8 +251,20 @@ impl Filters {
                 Some(KeptList { head: kept.list, version, objects: kept.listing.items.into_iter().map(|(_, bytes)| bytes).collect() })
             }),
         };
-        Response::from_parts(parts, watched.body(body, contexts, self.newest.clone(), self.stats.clone()))
+        Response::from_parts(parts, watched.body(body, self.contexts.clone(), self.stats.clone()))
     }
+}
+
+/// An answer with another body, or with the one with which it came.
+fn replaced(mut parts: Parts, came: Vec<Bytes>, shown: Option<Vec<Bytes>>) -> Response<Body> {
+    let Some(shown) = shown else { return Response::from_parts(parts, pieces(came)) };
+    parts.headers.remove(header::CONTENT_ENCODING);
+    parts.headers.insert(header::CONTENT_LENGTH, shown.iter().map(Bytes::len).sum::<usize>().into());
+    Response::from_parts(parts, pieces(shown))
+}
+
+fn broken(error: &BodyError) -> Response<Body> {
+    Failure::unavailable(format!("the answer of the API server broke off: {error}")).into_response()
 }
 
 /// The watch of a client that has no filter: it passes as it is. If a setting gives the client one, it ends, and the client goes on with it.

@@ -2,6 +2,7 @@
 use crate::{
     admin::inspect,
     cache::head::seconds,
+    filters::stats as filters,
     hub::{Hub, in_flight::Count, share::SERVER},
 };
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -10,6 +11,7 @@ use weir_net::exposition::Exposition;
 pub fn text(hub: &Hub) -> String {
     let mut out = Exposition::default();
     requests(hub, &mut out);
+    filters(hub, &mut out);
     cache(hub, &mut out);
     store(hub, &mut out);
     link(hub, &mut out);
@@ -106,6 +108,28 @@ fn requests(hub: &Hub, out: &mut Exposition) {
     let dropped = hub.access_log.as_ref().map_or(0, |log| log.dropped.load(Relaxed));
     single(out, "counter", "weir_edge_access_log_dropped_total", "Lines of the access log that were not written.", dropped);
     single(out, "gauge", "weir_edge_watches", "Watches of clients that are open.", hub.requests.open_watches());
+}
+
+/// A number of those that are counted of a filter.
+type Number = fn(&filters::Count) -> &AtomicU64;
+
+fn filters(hub: &Hub, out: &mut Exposition) {
+    let stats = &hub.filters.stats;
+    let families: [(&str, &str, Number); 3] = [
+        ("weir_edge_filter_objects_total", "Objects that came to a filter.", |count| &count.seen),
+        ("weir_edge_filter_changed_objects_total", "Objects that a filter has changed.", |count| &count.changed),
+        ("weir_edge_filter_dropped_objects_total", "Objects that a filter has hidden.", |count| &count.dropped),
+    ];
+    for (name, help, number) in families {
+        out.described(name, "counter", help);
+        for count in stats.counts() {
+            out.sample(name, [("filter", count.filter), ("resource", count.resource)], number(count).load(Relaxed));
+        }
+    }
+    let unreadable = "Answers, events and objects that filters could not read, and passed as they are.";
+    single(out, "counter", "weir_edge_filter_unreadable_total", unreadable, stats.unreadable.load(Relaxed));
+    let reapplied = "Times that filters were applied again to an open watch, because what they depend on has changed.";
+    single(out, "counter", "weir_edge_filter_reapplied_watches_total", reapplied, stats.reapplied.load(Relaxed));
 }
 
 fn cache(hub: &Hub, out: &mut Exposition) {

@@ -4,6 +4,7 @@
 //! list carries it as an *item*: lists of built-in kinds leave out kind and version, protobuf the envelope. A Table carries it as a row.
 //! The hub keeps whole objects, so that events and answers to GET are slices of what is kept, and lists are slices between separators.
 mod json;
+pub mod parts;
 mod protobuf;
 
 use bytes::Bytes;
@@ -27,6 +28,10 @@ pub enum ListError {
     Unnamed { at: usize },
     #[error("byte {at} of the list: more than {MAX_ITEMS} items")]
     TooMany { at: usize },
+    #[error("byte {at} of the list: a part of more than {max} bytes")]
+    TooLong { at: usize, max: usize },
+    #[error("byte {at} of the list: it ends in the middle")]
+    Truncated { at: usize },
     #[error("a Table without column definitions")]
     NoColumns,
     #[error("an object of another form than the list")]

@@ -41,6 +41,8 @@ pub enum ObjectError {
 pub struct Object {
     bytes: Bytes,
     encoding: Encoding,
+    /// Of a list: in protobuf it has no envelope.
+    item: bool,
     /// Where the metadata lies in the bytes; empty where there is none.
     metadata: Range<usize>,
     /// `v1`, `apps/v1`; empty in items of lists that do not say it.
@@ -84,7 +86,7 @@ impl Found {
     /// The object, which begins at byte `start` of the buffer in which it was found.
     pub(crate) fn into_object(self, bytes: Bytes, encoding: Encoding, start: usize) -> Object {
         let metadata = self.metadata.start.saturating_sub(start)..self.metadata.end.saturating_sub(start);
-        Object { bytes, encoding, metadata, api_version: self.api_version, kind: self.kind, meta: self.meta }
+        Object { bytes, encoding, item: false, metadata, api_version: self.api_version, kind: self.kind, meta: self.meta }
     }
 }
 
@@ -104,6 +106,36 @@ impl Object {
             Encoding::Cbor | Encoding::Yaml => return Err(ObjectError::Encoding(encoding)),
         };
         Ok(found.into_object(bytes, encoding, 0))
+    }
+
+    /// Reads an item of a list, which need not say its version and kind.
+    pub fn read_item(bytes: Bytes, encoding: Encoding, api_version: &str, kind: &str) -> Result<Object, ObjectError> {
+        let found = match encoding {
+            Encoding::Json => json::whole(&bytes)?,
+            Encoding::Protobuf => protobuf::message(&bytes, 0..bytes.len())?,
+            Encoding::Cbor | Encoding::Yaml => return Err(ObjectError::Encoding(encoding)),
+        };
+        let object = Object { item: true, ..found.into_object(bytes, encoding, 0) };
+        Ok(match object.kind.is_empty() {
+            true => Object { api_version: api_version.into(), kind: kind.into(), ..object },
+            false => object,
+        })
+    }
+
+    /// Where the object itself is in the bytes of protobuf.
+    pub fn message(&self) -> Result<Range<usize>, ObjectError> {
+        match self.item {
+            true => Ok(0..self.bytes.len()),
+            false => Ok(Envelope::read(&self.bytes)?.raw),
+        }
+    }
+
+    /// Another message of protobuf in place of the one of this object.
+    pub fn with_message(&self, message: Vec<u8>) -> Bytes {
+        match self.item {
+            true => message.into(),
+            false => Envelope::wrap(&self.api_version, &self.kind, &message),
+        }
     }
 
     pub fn bytes(&self) -> &Bytes {

@@ -43,6 +43,14 @@ impl fmt::Display for GroupVersionResource {
 }
 
 impl GroupVersionResource {
+    /// As objects say it: `v1`, `apps/v1`.
+    pub fn api_version(&self) -> String {
+        match self.group.as_str() {
+            "" => self.version.clone(),
+            group => format!("{group}/{}", self.version),
+        }
+    }
+
     /// Reads `v1/services` or `discovery.k8s.io/v1/endpointslices`.
     pub fn read(text: &str) -> Option<GroupVersionResource> {
         let parts: Vec<&str> = text.split('/').map(str::trim).collect();

@@ -7,12 +7,15 @@ use super::{
     outcome::Outcome,
     served::Served,
     serviceenvupdater, servicetopology,
+    stats::{Count, Stats},
 };
 use crate::apimachinery::{
     object::Object,
     request::{ResourceRequest, Verb},
     schema::ContentError,
 };
+use memchr::memmem;
+use std::sync::atomic::AtomicU64;
 
 pub struct Filter {
     pub name: &'static str,
@@ -20,6 +23,8 @@ pub struct Filter {
     pub agents: &'static [&'static str],
     pub resources: &'static [&'static str],
     verbs: &'static [Verb],
+    /// Texts of which an object has one in its bytes if it matters to the filter; none: any object may.
+    texts: &'static [&'static str],
     /// Whether it can change anything at the moment.
     active: fn(&Context) -> bool,
     /// Whether it may change an object, whatever the context.
@@ -37,6 +42,7 @@ pub static FILTERS: [Filter; 8] = [
         agents: &["*"],
         resources: &["endpoints", "endpointslices"],
         verbs: READS,
+        texts: &[],
         active: |context| !context.repairs.is_empty(),
         concerns: |_| true,
         apply: endpointrepair::apply,
@@ -46,6 +52,7 @@ pub static FILTERS: [Filter; 8] = [
         agents: &["kube-proxy", "coredns", "nginx-ingress-controller"],
         resources: &["endpoints", "endpointslices"],
         verbs: LISTS,
+        texts: &[],
         active: |context| !context.topology.is_empty(),
         concerns: |_| true,
         apply: servicetopology::apply,
@@ -55,6 +62,7 @@ pub static FILTERS: [Filter; 8] = [
         agents: &["kubelet"],
         resources: &["services"],
         verbs: LISTS,
+        texts: &[masterservice::SERVICE],
         active: |context| context.hub.is_some(),
         concerns: masterservice::concerns,
         apply: masterservice::apply,
@@ -64,6 +72,7 @@ pub static FILTERS: [Filter; 8] = [
         agents: &["kube-proxy"],
         resources: &["services"],
         verbs: LISTS,
+        texts: discardcloudservice::TEXTS,
         active: |_| true,
         concerns: discardcloudservice::concerns,
         apply: discardcloudservice::apply,
@@ -73,6 +82,7 @@ pub static FILTERS: [Filter; 8] = [
         agents: &["kubelet"],
         resources: &["configmaps"],
         verbs: READS,
+        texts: &[inclusterconfig::MAP],
         active: |context| context.hub.is_some(),
         concerns: inclusterconfig::concerns,
         apply: inclusterconfig::apply,
@@ -82,6 +92,7 @@ pub static FILTERS: [Filter; 8] = [
         agents: &["kube-proxy"],
         resources: &["services"],
         verbs: LISTS,
+        texts: &[nodeportisolation::ANNOTATION],
         active: |context| context.pool.is_some(),
         concerns: nodeportisolation::concerns,
         apply: nodeportisolation::apply,
@@ -91,6 +102,7 @@ pub static FILTERS: [Filter; 8] = [
         agents: &["kube-proxy"],
         resources: &["endpointslices"],
         verbs: LISTS,
+        texts: &[masterservice::SERVICE],
         active: |context| context.hub.is_some(),
         concerns: masterservice::concerns,
         apply: forwardkubesvctraffic::apply,
@@ -100,6 +112,7 @@ pub static FILTERS: [Filter; 8] = [
         agents: &["kubelet"],
         resources: &["pods"],
         verbs: &[Verb::Get, Verb::List, Verb::Watch, Verb::Patch],
+        texts: &[serviceenvupdater::PREFIX],
         active: |context| context.hub.is_some(),
         concerns: serviceenvupdater::concerns,
         apply: serviceenvupdater::apply,
@@ -113,6 +126,9 @@ pub enum Verdict {
     Replace(Replaced),
     Drop,
 }
+
+/// The filters of a request in a context.
+pub type ChainOf = Box<dyn Fn(&Context) -> Option<Chain> + Send + Sync>;
 
 /// The filters of one request.
 #[derive(Clone)]
@@ -157,12 +173,40 @@ impl Chain {
         self.filters.iter().any(|filter| (filter.concerns)(object))
     }
 
-    /// What the client sees of a whole object. `before`: the mark of what it has, if it has a changed one.
+    /// Whether any of them may change an object with these bytes. It is cheaper than a look at the object.
+    pub fn may_concern(&self, object: &[u8]) -> bool {
+        let has = |text: &&str| memmem::find(object, text.as_bytes()).is_some();
+        self.filters.iter().any(|filter| filter.texts.is_empty() || filter.texts.iter().any(has))
+    }
+
+    /// Counts an object that comes to the filters.
+    pub fn saw(&self, stats: &Stats) {
+        self.filters.iter().for_each(|filter| stats.add(filter.name, self.served.resource, |count| &count.seen));
+    }
+
+    /// What the client sees of an object. `before`: the mark of what it has, if it has a changed one.
     pub fn apply(&self, object: &Object, context: &Context, before: Option<u64>) -> Result<Verdict, ContentError> {
+        self.run(object, context, before, None)
+    }
+
+    /// The same, and counts what each filter did.
+    pub fn count(&self, object: &Object, context: &Context, before: Option<u64>, stats: &Stats) -> Result<Verdict, ContentError> {
+        self.run(object, context, before, Some(stats))
+    }
+
+    fn run(&self, object: &Object, context: &Context, before: Option<u64>, stats: Option<&Stats>) -> Result<Verdict, ContentError> {
         let mut draft = Draft::new(object, self.served);
+        let count = |filter: &Filter, number: fn(&Count) -> &AtomicU64| {
+            stats.into_iter().for_each(|stats| stats.add(filter.name, self.served.resource, number));
+        };
         for filter in self.filters.iter().filter(|filter| (filter.active)(context) && (filter.concerns)(object)) {
+            let edits = draft.edits();
             if (filter.apply)(&mut draft, context)? == Outcome::Drop {
+                count(filter, |count| &count.dropped);
                 return Ok(Verdict::Drop);
+            }
+            if draft.edits() > edits {
+                count(filter, |count| &count.changed);
             }
         }
         Ok(draft.finish(before)?.map_or(Verdict::Keep, Verdict::Replace))

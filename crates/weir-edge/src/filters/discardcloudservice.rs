@@ -5,7 +5,10 @@ use crate::apimachinery::{object::Object, schema::ContentError};
 pub const NAME: &str = "discardcloudservice";
 const ANNOTATION: &str = "svc.openyurt.io/discard";
 /// Services without the annotation that are hidden, too.
-const CLOUD: &[(&str, &str)] = &[("kube-system", "x-tunnel-server-internal-svc")];
+const CLOUD: &[(&str, &str)] = &[("kube-system", TUNNEL)];
+const TUNNEL: &str = "x-tunnel-server-internal-svc";
+/// One of these is in each Service that matters.
+pub const TEXTS: &[&str] = &[ANNOTATION, TUNNEL];
 
 fn is_cloud(object: &Object) -> bool {
     CLOUD.contains(&(object.meta.namespace.as_str(), object.meta.name.as_str()))

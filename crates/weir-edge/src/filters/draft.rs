@@ -1,11 +1,6 @@
 //! An object on its way through filters: opened when the first of them looks into it, and written again only if one has changed it.
 use super::served::Served;
-use crate::apimachinery::{
-    media::Encoding,
-    object::{Envelope, Object},
-    reported::local_version,
-    schema::ContentError,
-};
+use crate::apimachinery::{media::Encoding, object::Object, reported::local_version, schema::ContentError};
 use bytes::Bytes;
 use serde_json::Value;
 use std::hash::{DefaultHasher, Hasher};
@@ -14,7 +9,8 @@ pub struct Draft<'a> {
     pub object: &'a Object,
     served: &'static Served,
     value: Option<Value>,
-    edited: bool,
+    /// How often it was changed.
+    edits: usize,
 }
 
 /// An object as it was changed.
@@ -32,7 +28,7 @@ const MARKS: u64 = 62;
 
 impl<'a> Draft<'a> {
     pub fn new(object: &'a Object, served: &'static Served) -> Draft<'a> {
-        Draft { object, served, value: None, edited: false }
+        Draft { object, served, value: None, edits: 0 }
     }
 
     /// The object in JSON, or what the tables have of it.
@@ -40,10 +36,7 @@ impl<'a> Draft<'a> {
         let value = match self.value.take() {
             Some(value) => value,
             None => match self.object.encoding() {
-                Encoding::Protobuf => {
-                    let buffer = self.object.bytes();
-                    self.served.message.open(buffer, Envelope::read(buffer)?.raw)?
-                }
+                Encoding::Protobuf => self.served.message.open(self.object.bytes(), self.object.message()?)?,
                 _ => serde_json::from_slice(self.object.bytes())?,
             },
         };
@@ -53,16 +46,18 @@ impl<'a> Draft<'a> {
     /// Changes it. `change` says whether it did.
     pub fn edit(&mut self, change: impl FnOnce(&mut Value) -> bool) -> Result<(), ContentError> {
         let changed = change(self.value()?);
-        self.edited |= changed;
+        self.edits += usize::from(changed);
         Ok(())
+    }
+
+    pub fn edits(&self) -> usize {
+        self.edits
     }
 
     /// The object as it was changed; `None` if it was not. `before`: the mark of what the client has.
     pub fn finish(self, before: Option<u64>) -> Result<Option<Replaced>, ContentError> {
-        let Some(mut value) = self.value.filter(|_| self.edited) else { return Ok(None) };
-        let mut hash = DefaultHasher::new();
-        hash.write(value.to_string().as_bytes());
-        let hash = hash.finish();
+        let Some(mut value) = self.value.filter(|_| self.edits > 0) else { return Ok(None) };
+        let hash = hash(&value);
         let mut mark = 0;
         if self.served.versions {
             mark = 1 + hash % MARKS;
@@ -75,12 +70,19 @@ impl<'a> Draft<'a> {
             }
         }
         let bytes = match self.object.encoding() {
-            Encoding::Protobuf => {
-                let message = self.served.message.close(&value)?;
-                Envelope::wrap(&self.object.api_version, &self.object.kind, &message)
-            }
+            Encoding::Protobuf => self.object.with_message(self.served.message.close(&value)?),
             _ => value.to_string().into(),
         };
         Ok(Some(Replaced { bytes, hash, mark }))
     }
+}
+
+/// Of the content. Items of lists do not say their kind, and have the hash of the same object in a watch.
+fn hash(value: &Value) -> u64 {
+    let mut hash = DefaultHasher::new();
+    for (field, value) in value.as_object().into_iter().flatten().filter(|(field, _)| *field != "kind" && *field != "apiVersion") {
+        hash.write(field.as_bytes());
+        hash.write(value.to_string().as_bytes());
+    }
+    hash.finish()
 }

@@ -4,11 +4,13 @@ use crate::apimachinery::{object::Object, schema::ContentError};
 use serde_json::Value;
 
 pub const NAME: &str = "inclusterconfig";
+/// In the namespace `kube-system`.
+pub const MAP: &str = "kube-proxy";
 const FILE: &str = "config.conf";
 const FIELD: &str = "kubeconfig";
 
 pub fn concerns(object: &Object) -> bool {
-    object.meta.namespace == "kube-system" && object.meta.name == "kube-proxy"
+    object.meta.namespace == "kube-system" && object.meta.name == MAP
 }
 
 pub fn apply(draft: &mut Draft<'_>, _: &Context) -> Result<Outcome, ContentError> {

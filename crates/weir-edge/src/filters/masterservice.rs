@@ -5,11 +5,13 @@ use crate::apimachinery::{object::Object, schema::ContentError};
 use serde_json::{Value, json};
 
 pub const NAME: &str = "masterservice";
+/// The Service of the API server, in the namespace `default`.
+pub const SERVICE: &str = "kubernetes";
 /// The name of the port of the API server.
 pub const PORT: &str = "https";
 
 pub fn concerns(object: &Object) -> bool {
-    object.meta.namespace == "default" && object.meta.name == "kubernetes"
+    object.meta.namespace == "default" && object.meta.name == SERVICE
 }
 
 pub fn apply(draft: &mut Draft<'_>, context: &Context) -> Result<Outcome, ContentError> {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 pub const NAME: &str = "nodeportisolation";
 /// `pool`, `-pool` or `*`, with commas between them.
-const ANNOTATION: &str = "nodeport.openyurt.io/listen";
+pub const ANNOTATION: &str = "nodeport.openyurt.io/listen";
 
 pub fn concerns(object: &Object) -> bool {
     object.annotations().is_ok_and(|all| all.contains_key(ANNOTATION))

@@ -5,7 +5,7 @@ use memchr::memmem;
 use serde_json::Value;
 
 pub const NAME: &str = "serviceenvupdater";
-const PREFIX: &str = "KUBERNETES_SERVICE_";
+pub const PREFIX: &str = "KUBERNETES_SERVICE_";
 const HOST: &str = "KUBERNETES_SERVICE_HOST";
 const PORT: &str = "KUBERNETES_SERVICE_PORT";
 

@@ -1,3 +1,4 @@
+mod lists;
 mod rules;
 mod settings;
 mod watches;

@@ -2,6 +2,7 @@
 use super::{
     chain::{Chain, Verdict},
     context::Context,
+    stats::Stats,
 };
 use crate::{
     apimachinery::{
@@ -26,8 +27,7 @@ pub struct View {
     shown: BTreeMap<ObjectName, Shown>,
     /// The newest resource version that the client has seen.
     pub version: u64,
-    /// Objects that could not be filtered, and were shown as they are.
-    pub unreadable: u64,
+    stats: Arc<Stats>,
 }
 
 /// What becomes of an event.
@@ -41,8 +41,8 @@ pub enum Step {
 
 impl View {
     /// Of a client that has seen everything up to a resource version.
-    pub fn new(chain: Chain, context: Arc<Context>, version: u64) -> View {
-        View { chain, context, shown: BTreeMap::new(), version, unreadable: 0 }
+    pub fn new(chain: Chain, context: Arc<Context>, version: u64, stats: Arc<Stats>) -> View {
+        View { chain, context, shown: BTreeMap::new(), version, stats }
     }
 
     pub fn is_idle(&self) -> bool {
@@ -55,8 +55,8 @@ impl View {
     }
 
     fn verdict(&mut self, object: &Object, before: Option<u64>) -> Verdict {
-        self.chain.apply(object, &self.context, before).unwrap_or_else(|_| {
-            self.unreadable += 1;
+        self.chain.count(object, &self.context, before, &self.stats).unwrap_or_else(|_| {
+            self.stats.unreadable();
             Verdict::Keep
         })
     }
@@ -83,6 +83,7 @@ impl View {
             }
             EventKind::Added | EventKind::Modified => {}
         }
+        self.chain.saw(&self.stats);
         let name = name_of(&event.object.meta);
         let before = self.shown.get(&name).copied();
         let verdict = match self.chain.concerns(&event.object) {
@@ -109,6 +110,7 @@ impl View {
             if version(&object.meta) > self.version || !self.chain.concerns(&object) {
                 continue;
             }
+            self.chain.saw(&self.stats);
             let verdict = self.verdict(&object, None);
             if !had {
                 events.push(match &verdict {
@@ -139,6 +141,7 @@ impl View {
                     Verdict::Replace(replaced) => Shown::Changed { hash: replaced.hash, mark: replaced.mark },
                 })
             });
+            self.chain.saw(&self.stats);
             let verdict = self.verdict(&object, before.and_then(Shown::mark));
             let kind = if before == Some(Shown::Hidden) { EventKind::Added } else { EventKind::Modified };
             match (&verdict, before) {

@@ -1,9 +1,9 @@
 //! The body of a watch with the client's view of it: events pass through the filters, and when the context changes the client gets what
 //! is different now. That is read from what was kept of the same list.
 use super::{
-    Newest, Published, Stats,
-    chain::Chain,
-    context::Context,
+    chain::{Chain, ChainOf},
+    contexts::{Contexts, Published},
+    stats::Stats,
     view::{Step, View},
 };
 use crate::{
@@ -43,9 +43,6 @@ pub struct KeptList {
 
 /// Reads it; `None` if it was not kept, or is old.
 pub type Source = Box<dyn Fn() -> Option<KeptList> + Send + Sync>;
-
-/// The filters of a request in a context.
-pub type ChainOf = Box<dyn Fn(&Context) -> Option<Chain> + Send + Sync>;
 
 /// What was kept may be so far behind the client before the client has to list again, and so long a list may be on its way to the cache.
 const BEHIND: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(500));
@@ -88,16 +85,17 @@ struct Watching {
     begins: bool,
     out: VecDeque<Bytes>,
     ended: bool,
-    newest: Arc<Newest>,
+    all: Arc<Contexts>,
     stats: Arc<Stats>,
 }
 
 impl Watched {
     /// The body as the client sees it.
-    pub fn body(self, body: Body, mut contexts: watch::Receiver<Published>, newest: Arc<Newest>, stats: Arc<Stats>) -> Body {
+    pub fn body(self, body: Body, all: Arc<Contexts>, stats: Arc<Stats>) -> Body {
         let Ok(frames) = Splitter::new(self.encoding, MAX_FRAME) else { return body };
+        let mut contexts = all.subscribe();
         let context = contexts.borrow_and_update().clone();
-        let view = View::new(self.chain.clone(), context.clone(), self.from);
+        let view = View::new(self.chain.clone(), context.clone(), self.from, stats.clone());
         let had = self.from > context.mark;
         // Nothing is known of what the client has, and nothing may be otherwise than it has it.
         let begin = self.from > 0 && !(had && view.is_idle());
@@ -112,7 +110,7 @@ impl Watched {
             contexts,
             out: VecDeque::new(),
             ended: false,
-            newest,
+            all,
             stats,
         };
         let frames = futures_util::stream::unfold(watching, |mut watching| async {
@@ -179,32 +177,24 @@ impl Watching {
 
     /// The watch cannot be read: it ends, and the client goes on from what it has seen.
     fn broken(&mut self) {
-        self.stats.unreadable.fetch_add(1, Relaxed);
+        self.stats.unreadable();
         self.ended = true;
     }
 
     fn frame(&mut self, frame: Bytes) {
         let Ok(event) = Event::read(&frame, self.watched.encoding) else {
-            self.stats.unreadable.fetch_add(1, Relaxed);
+            self.stats.unreadable();
             return self.out.push_back(framed(&frame, self.watched.encoding));
         };
-        let unreadable = self.view.unreadable;
         let step = self.view.event(&event);
-        self.stats.unreadable.fetch_add(self.view.unreadable - unreadable, Relaxed);
-        self.newest.seen(self.view.version);
+        self.all.seen(self.view.version);
         if self.begins && event.ends_initial_events().is_ok_and(|ends| ends) {
             self.begins = false;
         }
         match step {
             Step::Pass => self.out.push_back(framed(&frame, self.watched.encoding)),
-            Step::Swallow => {
-                self.stats.hidden.fetch_add(1, Relaxed);
-            }
-            Step::Send(kind, object) => {
-                let counter = if kind == EventKind::Deleted { &self.stats.hidden } else { &self.stats.changed };
-                counter.fetch_add(1, Relaxed);
-                self.send(kind, &object);
-            }
+            Step::Swallow => {}
+            Step::Send(kind, object) => self.send(kind, &object),
         }
     }
 

@@ -69,6 +69,11 @@ pub(super) fn split(body: &Bytes) -> Result<List, ListError> {
     Ok(List { head, items })
 }
 
+/// The head of a list of which the items were taken out; `unfinished` closes its text.
+pub(super) fn without_items(rest: &[u8], unfinished: &[u8], bare: Option<bool>) -> Result<ListHead, ListError> {
+    read([rest, unfinished].concat().into(), bare)
+}
+
 /// Reads a list without items. `bare`: whether items leave out kind and version, if items were seen.
 fn read(text: Bytes, bare: Option<bool>) -> Result<ListHead, ListError> {
     let mut cursor = Cursor::new(&text)?;

@@ -59,6 +59,31 @@ pub(super) fn split(body: &Bytes) -> Result<List, ListError> {
     Ok(List { head: found.into_head(super::Layout::Protobuf(layout)), items })
 }
 
+/// The head of a list of which the items were taken out: the envelope before its message, the rest of the message, the envelope behind it.
+pub(super) fn without_items(before: &[u8], rest: &[u8], after: &[u8]) -> Result<ListHead, ListError> {
+    let mut body = before.to_vec();
+    put_bytes(&mut body, object::RAW, rest);
+    body.extend_from_slice(after);
+    Ok(split(&body.into())?.head)
+}
+
+/// The pieces of a list with these items.
+pub(super) fn assemble(before: &[u8], rest: &[u8], items: Vec<Bytes>, after: &[u8]) -> Vec<Bytes> {
+    let length = |item: &Bytes| 1 + varint_len(item.len() as u64) + item.len();
+    let mut opening = before.to_vec();
+    put_header(&mut opening, object::RAW, rest.len() + items.iter().map(length).sum::<usize>());
+    opening.extend_from_slice(rest);
+    let mut pieces = Vec::with_capacity(2 * items.len() + 2);
+    pieces.push(opening.into());
+    for item in items {
+        let mut header = Vec::with_capacity(6);
+        put_header(&mut header, ITEMS, item.len());
+        pieces.extend([header.into(), item]);
+    }
+    pieces.push(Bytes::copy_from_slice(after));
+    pieces
+}
+
 /// The head of a list of one page as the API server writes it.
 pub(super) fn empty(api_version: &str, kind: &str, resource_version: &str) -> Result<ListHead, ListError> {
     let mut metadata = Vec::new();

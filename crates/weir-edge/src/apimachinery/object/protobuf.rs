@@ -12,7 +12,7 @@ const MAGIC: &[u8] = b"k8s\0";
 
 /// Fields of runtime.Unknown and runtime.TypeMeta.
 const TYPE_META: u32 = 1;
-const RAW: u32 = 2;
+pub(crate) const RAW: u32 = 2;
 const CONTENT_ENCODING: u32 = 3;
 const CONTENT_TYPE: u32 = 4;
 const API_VERSION: u32 = 1;

@@ -18,7 +18,7 @@ use crate::{
     store::{ObjectName, Options, Store},
 };
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use serde_json::{Value, json};
@@ -26,8 +26,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
 /// A hub's filters beside a cache.
-struct Node {
-    filters: Filters,
+pub(super) struct Node {
+    pub(super) filters: Filters,
     local: Local,
     _folder: tempfile::TempDir,
 }
@@ -41,10 +41,10 @@ struct Watch {
 
 /// A watch that brings nothing for so long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
-const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
-const SERVICES: &str = "/api/v1/services";
+pub(super) const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
+pub(super) const SERVICES: &str = "/api/v1/services";
 
-fn slice(name: &str, version: u32, nodes: &[&str]) -> Value {
+pub(super) fn slice(name: &str, version: u32, nodes: &[&str]) -> Value {
     let endpoint = |node: &&str| json!({ "addresses": [format!("10.0.0.{}", &node[4..])], "nodeName": node });
     let endpoints: Vec<Value> = nodes.iter().map(endpoint).collect();
     json!({
@@ -53,14 +53,14 @@ fn slice(name: &str, version: u32, nodes: &[&str]) -> Value {
     })
 }
 
-fn service(name: &str, version: u32, annotations: Value) -> Value {
+pub(super) fn service(name: &str, version: u32, annotations: Value) -> Value {
     json!({
         "kind": "Service", "apiVersion": "v1", "spec": { "type": "LoadBalancer" },
         "metadata": { "name": name, "namespace": "default", "resourceVersion": version.to_string(), "annotations": annotations },
     })
 }
 
-fn list(kind: &str, version: u32, items: &[Value]) -> String {
+pub(super) fn list(kind: &str, version: u32, items: &[Value]) -> String {
     let api = if kind == "EndpointSlice" { "discovery.k8s.io/v1" } else { "v1" };
     let bare: Vec<Value> = items
         .iter()
@@ -76,7 +76,7 @@ fn list(kind: &str, version: u32, items: &[Value]) -> String {
 }
 
 impl Node {
-    fn new(context: Context) -> Node {
+    pub(super) fn new(context: Context) -> Node {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(folder.path(), Options::default()).unwrap());
         let outbox = Arc::new(Outbox::open(&store, outbox::Limits::default()));
@@ -88,12 +88,18 @@ impl Node {
 
     /// An answer of the API server, kept and then filtered, as the hub does it.
     async fn serve(&self, agent: &str, target: &str, body: Body) -> Response<Body> {
-        let request = Request::builder().method(Method::GET).uri(target).header(header::ACCEPT, "application/json");
+        self.serve_as(agent, target, &[(header::CONTENT_TYPE, "application/json")], body).await
+    }
+
+    /// The same with these headers of the answer.
+    pub(super) async fn serve_as(&self, agent: &str, target: &str, headers: &[(HeaderName, &'static str)], body: Body) -> Response<Body> {
+        let accept = "application/json,application/vnd.kubernetes.protobuf";
+        let request = Request::builder().method(Method::GET).uri(target).header(header::ACCEPT, accept);
         let request = request.header(header::USER_AGENT, format!("{agent}/v1")).body(()).unwrap();
         let info = RequestInfo::read(request.method(), request.uri().path(), request.uri().query());
         let asked = Asked::of(&Caller::Node, &request);
         let mut response = Response::new(body);
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.headers_mut().extend(headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))));
         let response = self.local.cache.keep(&asked, &info, response);
         self.filters.serve(&self.local, &asked, &info, response).await
     }
@@ -123,7 +129,7 @@ impl Node {
     }
 }
 
-async fn text(body: Body) -> String {
+pub(super) async fn text(body: Body) -> String {
     String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
 

@@ -2,6 +2,11 @@
 use super::hub::{Edge, JSON, Link, Watch, prepare};
 use crate::harness::{Kube, eventually};
 use serde_json::{Value, json};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
 const SERVICES: &str = "/api/v1/namespaces/default/services";
@@ -41,6 +46,23 @@ fn slice(here: &str, uid: &Value) -> String {
     ]);
     let metadata = json!({ "name": "web-1", "namespace": "default", "labels": { "kubernetes.io/service-name": "web" } });
     json!({ "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata, "addressType": "IPv4", "endpoints": endpoints }).to_string()
+}
+
+/// A change reaches open watches within a second. On a busy machine, and with what the test itself does, it may take so long.
+const PROMPT: Duration = Duration::from_secs(30);
+
+#[track_caller]
+fn promptly(change: impl FnOnce()) {
+    let begun = Instant::now();
+    change();
+    assert!(begun.elapsed() < PROMPT, "{:?}", begun.elapsed());
+}
+
+/// Turns a filter on or off in the file of settings.
+fn set(config: &Path, filter: &str, enabled: bool) {
+    let new = config.with_extension("new");
+    fs::write(&new, format!("filters:\n- name: {filter}\n  enabled: {enabled}\n")).unwrap();
+    fs::rename(new, config).unwrap();
 }
 
 fn watch(edge: &Edge, agent: &str) -> Watch {
@@ -86,7 +108,9 @@ fn pools_topology_and_pods_that_came_back_reach_open_watches_also_without_the_li
     };
     kube.apply(&service("{openyurt.io/topologyKeys: openyurt.io/nodepool}"));
     let (cache, link) = (tempfile::tempdir().unwrap(), Link::to(&kube));
-    let flags = ["--advertise-address", "192.0.2.9"];
+    let config = cache.path().join("edge.yaml");
+    set(&config, "servicetopology", true);
+    let flags = ["--advertise-address", "192.0.2.9", "--config", config.to_str().unwrap()];
     let edge = Edge::with(&kube, &link, cache.path(), &flags);
 
     // kubelet is given the address of the hub as that of the API server, and nobody else is.
@@ -102,10 +126,20 @@ fn pools_topology_and_pods_that_came_back_reach_open_watches_also_without_the_li
     let (mut proxy, mut other) = (watch(&edge, "kube-proxy"), watch(&edge, "other"));
     sees(&mut other, &["10.0.0.2", "10.0.0.3", "10.0.0.4"]);
     sees(&mut proxy, &["10.0.0.2", "10.0.0.3"]);
-    kube.apply(&pool("hangzhou", &["rig-node", "node3"]));
-    sees(&mut proxy, &["10.0.0.2", "10.0.0.4"]);
-    kube.apply(&node("shanghai"));
-    sees(&mut proxy, &["10.0.0.3"]);
+    promptly(|| {
+        kube.apply(&pool("hangzhou", &["rig-node", "node3"]));
+        sees(&mut proxy, &["10.0.0.2", "10.0.0.4"]);
+    });
+    promptly(|| {
+        kube.apply(&node("shanghai"));
+        sees(&mut proxy, &["10.0.0.3"]);
+    });
+    for (enabled, seen) in [(false, &["10.0.0.2", "10.0.0.3", "10.0.0.4"][..]), (true, &["10.0.0.3"])] {
+        promptly(|| {
+            set(&config, "servicetopology", enabled);
+            sees(&mut proxy, seen);
+        });
+    }
     kube.apply(&service("{openyurt.io/topologyKeys: kubernetes.io/hostname}"));
     sees(&mut proxy, &["10.0.0.2"]);
     kube.apply(&service("{}"));
@@ -129,9 +163,24 @@ fn pools_topology_and_pods_that_came_back_reach_open_watches_also_without_the_li
     let edge = Edge::with(&kube, &link, cache.path(), &flags);
     let (mut proxy, mut other) = (watch(&edge, "kube-proxy"), watch(&edge, "other"));
     sees(&mut proxy, &["10.0.0.77", "10.0.0.4"]);
-    patched(&edge, "/api/v1/nodes/rig-node", &json!({ "metadata": { "labels": { "apps.openyurt.io/nodepool": "shanghai" } } }));
-    // The nodes of that pool were kept when the node was in it before.
-    sees(&mut proxy, &["10.0.0.3"]);
+    promptly(|| {
+        patched(&edge, "/api/v1/nodes/rig-node", &json!({ "metadata": { "labels": { "apps.openyurt.io/nodepool": "shanghai" } } }));
+        // The nodes of that pool were kept when the node was in it before.
+        sees(&mut proxy, &["10.0.0.3"]);
+    });
+    for (enabled, seen) in [(false, &["10.0.0.77", "10.0.0.3", "10.0.0.4"][..]), (true, &["10.0.0.3"])] {
+        promptly(|| {
+            set(&config, "servicetopology", enabled);
+            sees(&mut proxy, seen);
+        });
+    }
+    // What the filters did is counted.
+    let metrics = edge.admin("/metrics").body;
+    let total = |name: &str| -> u64 {
+        let sample = format!("weir_edge_filter_{name}_total{{filter=\"servicetopology\",resource=\"endpointslices\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(&sample)).unwrap().parse().unwrap()
+    };
+    assert!(total("changed_objects") >= 2 && total("objects") >= total("changed_objects") && total("dropped_objects") == 0, "{metrics}");
     sees(&mut other, &["10.0.0.77", "10.0.0.3", "10.0.0.4"]);
 
     // With the link, what the API server has written since counts.
