@@ -28,6 +28,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("sysctl", "procps"),
     ("systemd-analyze", "systemd"),
     ("java", "default-jre-headless"),
+    ("javac", "default-jdk-headless"),
+    ("mvn", "maven"),
     ("/usr/share/java/zookeeper.jar", "zookeeper"),
 ];
 
@@ -100,7 +102,7 @@ fn tests(root: &Path, passed: &mut usize) -> Result<()> {
     Ok(())
 }
 
-/// Checks the sources of the cluster that the tests run, and builds it, with Consul.
+/// Checks the sources of the cluster that the tests run, and builds it, with Consul and Eureka.
 fn kubernetes(root: &Path) -> Result<()> {
     let rig = root.join("tools/kube-rig");
     let output = Command::new("gofmt").args(["-l", "."]).current_dir(&rig).output().context("gofmt is missing")?;
@@ -112,6 +114,7 @@ fn kubernetes(root: &Path) -> Result<()> {
     }
     use weir_test::kube::programs::{CONSUL, HELM, SUITE, programs};
     programs(&[SUITE, HELM, CONSUL].concat())?;
+    weir_test::eureka::classes()?;
     Ok(())
 }
 

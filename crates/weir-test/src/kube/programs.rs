@@ -114,7 +114,7 @@ fn go(command: &mut Command, module: &str) -> io::Result<String> {
 }
 
 /// The cache folder for what is made of a module: a change of its sources makes another folder.
-fn folder_of(module: &str) -> io::Result<PathBuf> {
+pub fn folder_of(module: &str) -> io::Result<PathBuf> {
     let folder = sources().join(module);
     let mut hasher = DefaultHasher::new();
     for file in source_files(&folder)? {
@@ -157,7 +157,7 @@ fn cache() -> io::Result<PathBuf> {
 }
 
 /// Makes a file or folder unless it is there. Only one process makes one at a time, and what is there is complete.
-fn made(to: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+pub fn made(to: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
     if to.exists() {
         return Ok(());
     }

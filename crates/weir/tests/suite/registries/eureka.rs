@@ -1,84 +1,68 @@
-//! Eureka: a server of its REST API for the tests, by the documentation of Netflix. The real one is an application of Spring Boot that
-//! everybody builds for themselves.
-use super::{
-    Registry, follows,
-    server::{self, Server},
-};
-use serde_json::{Value, json};
-use std::sync::{Arc, Mutex};
-
-#[derive(Default)]
-struct State {
-    /// Of the application `SHOP`.
-    ports: Vec<u16>,
-    /// What changed, with its action: a server keeps it for minutes.
-    changes: Vec<(u16, &'static str)>,
-}
+//! Eureka, the real server.
+use super::{Registry, becomes, bridge, follows, ingress};
+use crate::harness::Start;
+use std::sync::Mutex;
+use weir_test::EurekaServer;
 
 struct Eureka {
-    server: Server,
-    state: Arc<Mutex<State>>,
-}
-
-fn instance(port: u16, action: &str) -> Value {
-    json!({
-        "instanceId": format!("shop:{port}"), "hostName": "localhost", "app": "SHOP", "ipAddr": "127.0.0.1", "status": "UP",
-        "port": { "$": port, "@enabled": "true" }, "securePort": { "$": 443, "@enabled": "false" },
-        "metadata": { "management.port": "1" }, "actionType": action,
-    })
-}
-
-fn applications(instances: Vec<Value>, up: usize) -> String {
-    let all = if instances.is_empty() { json!([]) } else { json!([{ "name": "SHOP", "instance": instances }]) };
-    let hash = if up == 0 { String::new() } else { format!("UP_{up}_") };
-    json!({ "applications": { "versions__delta": "1", "apps__hashcode": hash, "application": all } }).to_string()
+    server: Mutex<Option<EurekaServer>>,
+    port: u16,
 }
 
 impl Eureka {
     fn start() -> Eureka {
-        let state: Arc<Mutex<State>> = Arc::default();
-        let of_server = state.clone();
-        let server = server::http(move |request, _| {
-            let state = of_server.clone();
-            async move {
-                let state = state.lock().unwrap();
-                let body = match request.uri().path() {
-                    "/eureka/apps" => applications(state.ports.iter().map(|port| instance(*port, "ADDED")).collect(), state.ports.len()),
-                    "/eureka/apps/delta" => {
-                        applications(state.changes.iter().map(|(port, action)| instance(*port, action)).collect(), state.ports.len())
-                    }
-                    _ => return (404, vec![], String::new()),
-                };
-                (200, vec![], body)
-            }
-        });
-        Eureka { server, state }
+        let server = EurekaServer::start();
+        Eureka { port: server.port, server: Mutex::new(Some(server)) }
+    }
+    fn with<T>(&self, use_it: impl FnOnce(&EurekaServer) -> T) -> T {
+        use_it(self.server.lock().unwrap().as_ref().unwrap())
+    }
+    /// Its entry in a McpBridge.
+    fn registry(&self) -> String {
+        format!("{{ type: eureka, name: main, domain: 127.0.0.1, port: {} }}", self.port)
     }
 }
 
 impl Registry for Eureka {
     fn set(&self, ports: &[u16]) {
-        let mut state = self.state.lock().unwrap();
-        let before = std::mem::replace(&mut state.ports, ports.to_vec());
-        state.changes.extend(before.iter().filter(|port| !ports.contains(port)).map(|port| (*port, "DELETED")));
-        state.changes.extend(ports.iter().filter(|port| !before.contains(port)).map(|port| (*port, "ADDED")));
+        self.with(|server| {
+            let before = server.ports("SHOP");
+            for port in ports.iter().filter(|port| !before.contains(port)) {
+                server.register("SHOP", *port, "UP");
+            }
+            for port in before.into_iter().filter(|port| !ports.contains(port)) {
+                server.cancel("SHOP", port);
+            }
+        });
     }
     fn remove(&self) {
         self.set(&[]);
     }
     fn stop(&self) {
-        self.server.stop();
+        *self.server.lock().unwrap() = None;
     }
     fn restart(&self) {
-        // It starts without what changed before.
-        *self.state.lock().unwrap() = State::default();
-        self.server.restart();
+        // It starts without what was registered before.
+        *self.server.lock().unwrap() = Some(EurekaServer::start_at(self.port));
     }
 }
 
 #[test]
 fn services_follow_eureka() {
     let server = Eureka::start();
-    let registry = format!("{{ type: eureka, name: main, domain: 127.0.0.1, port: {} }}", server.server.port);
-    follows(&server, &registry, "SHOP.eureka", "");
+    follows(&server, &server.registry(), "SHOP.eureka", "");
+}
+
+#[test]
+fn instances_that_are_not_up_get_no_requests() {
+    let server = Eureka::start();
+    let all = bridge(&[server.registry()]) + &ingress("shop.test", "SHOP.eureka", "");
+    let weir = Start::new().upstreams(2).file("all.yaml", all).arg("--http-port").arg("$PORT").run();
+    let ports = [1, 2].map(|nth| weir.echo_port(nth));
+    server.set(&ports);
+    becomes(&weir, &["echo", "echo2"]);
+    for (status, wanted) in [("DOWN", &["echo2"][..]), ("UP", &["echo", "echo2"]), ("OUT_OF_SERVICE", &["echo2"])] {
+        server.with(|server| server.register("SHOP", ports[0], status));
+        becomes(&weir, wanted);
+    }
 }
