@@ -11,6 +11,7 @@ pub mod key;
 mod pages;
 pub(crate) mod reflect;
 pub mod stale;
+pub(crate) mod steady;
 pub mod tee;
 #[cfg(test)]
 mod tests;

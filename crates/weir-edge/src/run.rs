@@ -2,7 +2,7 @@
 use crate::{
     admin,
     apimachinery::request::GroupVersionResource,
-    cache::{self, Cache, Limits, access::Access, head::seconds, heal::Heal, key::policy, reflect::Reflect},
+    cache::{self, Cache, Limits, access::Access, head::seconds, heal::Heal, key::policy, reflect::Reflect, steady::Steady},
     dummy::{Interface, InterfaceError},
     filters::{
         Filters,
@@ -348,10 +348,11 @@ impl Running {
 
 /// Removes what clients may not keep any more: after each change of the settings, and as it gets old.
 async fn keep_policy(cache: Arc<Cache>, mut settings: watch::Receiver<Settings>) {
+    let mut clock = Steady::new(SystemTime::now(), Instant::now());
     loop {
         cache.agents.set(settings.borrow_and_update().clone());
-        let cache = cache.clone();
-        let _ = spawn_blocking(move || cache.agents.sweep(SystemTime::now())).await;
+        let (cache, now) = (cache.clone(), clock.now(SystemTime::now(), Instant::now()));
+        let _ = spawn_blocking(move || cache.agents.sweep(now)).await;
         if let Ok(Err(_)) = timeout(SWEEP, settings.changed()).await {
             return;
         }
@@ -365,12 +366,14 @@ async fn collect(hub: Arc<Hub>) {
         return;
     }
     let every = (grace / 4).clamp(COLLECT.0, COLLECT.1);
+    let mut clock = Steady::new(SystemTime::now(), Instant::now());
     loop {
         tokio::time::sleep(every).await;
+        let at = Instant::now();
+        let now = (at, seconds(clock.now(SystemTime::now(), at)));
         if hub.remote.is_proven() {
             let hub = hub.clone();
             let _ = spawn_blocking(move || {
-                let now = (Instant::now(), seconds(SystemTime::now()));
                 hub.collector.sweep(&hub.cache, &hub.writes.replies, &hub.writes.node, now);
             })
             .await;

@@ -2,6 +2,7 @@
 use crate::harness::{Start, TO_ECHO, eventually};
 use std::{
     fs,
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, SystemTime},
 };
@@ -26,14 +27,20 @@ int clock_gettime(clockid_t id, struct timespec *t) {
 }
 "#;
 
-#[test]
-fn start_times_follow_a_step_of_the_wall_clock() {
-    let folder = tempfile::tempdir().unwrap();
-    let (source, library, step) = (folder.path().join("shim.c"), folder.path().join("shim.so"), folder.path().join("step"));
+/// The library, which reads the number of seconds from the file that `CLOCK_STEP` names.
+pub fn shim(folder: &Path) -> PathBuf {
+    let (source, library) = (folder.join("shim.c"), folder.join("shim.so"));
     fs::write(&source, SHIM).unwrap();
     // The build needs a C compiler as well.
     let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status().unwrap();
     assert!(built.success());
+    library
+}
+
+#[test]
+fn start_times_follow_a_step_of_the_wall_clock() {
+    let folder = tempfile::tempdir().unwrap();
+    let (library, step) = (shim(folder.path()), folder.path().join("step"));
     let weir = Start::new()
         .file("gateway.yaml", TO_ECHO)
         .arg("--access-log-format")

@@ -9,6 +9,7 @@ use weir_test::client::{Answer, Connection};
 
 mod access;
 mod certificates;
+mod clock;
 mod collect;
 mod convert;
 mod filters;

@@ -190,12 +190,17 @@ impl Edge {
     }
 
     pub fn with(kube: &Kube, link: &Link, cache: &Path, flags: &[&str]) -> Edge {
+        Edge::run(Edge::command_with(kube, link, cache, flags), cache)
+    }
+
+    /// A hub with the certificates of the rig.
+    pub fn command_with(kube: &Kube, link: &Link, cache: &Path, flags: &[&str]) -> Command {
         let pki = |file: &str| kube.folder().join("pki").join(file);
         let mut command = Edge::command_of(link, cache);
         command.args(flags).arg("--certificate-authority").arg(pki("ca.crt")).arg("--client-certificate").arg(pki("node.crt"));
         command.arg("--client-key").arg(pki("node.key")).arg("--tls-cert-file").arg(pki("edge.crt"));
         command.arg("--tls-private-key-file").arg(pki("edge.key"));
-        Edge::run(command, cache)
+        command
     }
 
     /// A hub with ports of its own, and without certificates.
