@@ -2,7 +2,7 @@
 mod bench;
 mod callgrind;
 mod conformance;
-mod edge_crash;
+mod edge_long;
 mod fuzz;
 mod kube_rig;
 mod test;
@@ -32,7 +32,9 @@ enum Command {
     /// Runs the fuzz targets for a while; finds stay in fuzz/artifacts
     Fuzz(fuzz::Args),
     /// Kills processes that write to the store of the edge hub, and checks what is left
-    EdgeCrash(edge_crash::Args),
+    EdgeCrash(edge_long::Crash),
+    /// Runs edge hubs behind links that are slow and lose packets, and prints how often each link went down
+    EdgeLink(edge_long::Link),
     /// Runs the conformance suite of Gateway API against `weir gateway`
     Conformance(conformance::Args),
     /// A Kubernetes API on this machine: builds tools/kube-rig and runs it
@@ -56,7 +58,8 @@ fn run(command: Command) -> Result<()> {
         Command::Bench(args) => bench::run(&root(), &args),
         Command::Callgrind(args) => callgrind::run(&root(), &args),
         Command::Fuzz(args) => fuzz::run(&root(), &args),
-        Command::EdgeCrash(args) => edge_crash::run(&root(), &args),
+        Command::EdgeCrash(args) => edge_long::crash(&root(), &args),
+        Command::EdgeLink(args) => edge_long::link(&root(), &args),
         Command::Conformance(args) => conformance::run(&root(), &args),
         Command::KubeRig(args) => kube_rig::run(&args),
     }

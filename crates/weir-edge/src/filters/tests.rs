@@ -1,4 +1,5 @@
 mod lists;
+mod random_topology;
 mod rules;
 mod settings;
 mod watches;

@@ -1,5 +1,8 @@
 //! A hub in this process, and clients of it.
-use super::upstream::Upstream;
+use super::{
+    line::{Conditions, Line},
+    upstream::Upstream,
+};
 use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -23,12 +26,16 @@ use weir_test::{
 
 pub const JSON: (&str, &str) = ("accept", "application/json");
 
+type Change = Box<dyn Fn(&mut Options) + Send + Sync>;
+
 /// An API server and a hub in front of it.
 pub struct Rig {
     pub upstream: Upstream,
     pub hub: Option<Started>,
     folder: TempDir,
-    change: fn(&mut Options),
+    change: Change,
+    /// Between the hub and the API server, where there is one.
+    pub line: Option<Line>,
     /// Of the API server; it outlives hubs.
     runtime: Runtime,
 }
@@ -49,22 +56,33 @@ impl Rig {
         Rig::with(|_| {})
     }
 
-    pub fn with(change: fn(&mut Options)) -> Rig {
+    pub fn with(change: impl Fn(&mut Options) + Send + Sync + 'static) -> Rig {
+        Rig::build(Box::new(change), None)
+    }
+
+    /// With a line between the two.
+    pub fn behind(conditions: Conditions, change: impl Fn(&mut Options) + Send + Sync + 'static) -> Rig {
+        Rig::build(Box::new(change), Some(conditions))
+    }
+
+    fn build(change: Change, conditions: Option<Conditions>) -> Rig {
         let runtime = runtime();
         let upstream = runtime.block_on(Upstream::start());
+        let line = conditions.map(|conditions| runtime.block_on(Line::to(upstream.address, conditions)));
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("ca.crt"), upstream.ca.pem()).unwrap();
         let node = upstream.ca.sign(&["system:node:n"]);
         fs::write(folder.path().join("node.pem"), node.pem + &node.key).unwrap();
-        let mut rig = Rig { upstream, hub: None, folder, change, runtime };
+        let mut rig = Rig { upstream, hub: None, folder, change, line, runtime };
         rig.start_hub();
         rig
     }
 
     pub fn start_hub(&mut self) {
         let file = |name: &str| self.folder.path().join(name);
+        let server = self.line.as_ref().map_or(self.upstream.address, |line| line.address);
         let mut options = Options {
-            servers: vec![format!("https://{}", self.upstream.address).parse().unwrap()],
+            servers: vec![format!("https://{server}").parse().unwrap()],
             balance: Balance::RoundRobin,
             node_name: "n".into(),
             files: Files { certificate_authority: file("ca.crt"), client_certificate: file("node.pem"), client_key: None },
@@ -111,6 +129,10 @@ impl Rig {
     /// Runs beside the API server.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         self.runtime.block_on(future)
+    }
+
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task);
     }
 
     /// A file beside the store.

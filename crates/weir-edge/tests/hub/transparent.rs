@@ -94,7 +94,7 @@ fn ten_thousand_events_come_in_their_order_and_each_once() {
     assert_eq!(rig.names(SERVICES, &[JSON]), ["first"]);
     let read = async |to, protocol| {
         let mut twin = Twin::connect(&rig, to, protocol).await;
-        let mut body = twin.open(&path, &[JSON]).await.into_body();
+        let mut body = twin.open(&path, &[JSON]).await.unwrap().into_body();
         let mut seen = Vec::new();
         while !seen.ends_with(b"}\n") || !seen[seen.len().saturating_sub(1000)..].windows(6).any(|part| part == b"\"last\"") {
             seen.extend(body.frame().await.unwrap().unwrap().into_data().unwrap());

@@ -70,27 +70,27 @@ impl Twin {
         }
     }
 
-    pub async fn open(&mut self, path: &str, headers: &[(&str, &str)]) -> Response<Incoming> {
+    pub async fn open(&mut self, path: &str, headers: &[(&str, &str)]) -> hyper::Result<Response<Incoming>> {
         let mut request = Request::get(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         match self {
             Twin::Http1(sender) => {
-                sender.ready().await.unwrap();
-                sender.send_request(request.header(header::HOST, "kube").body(empty()).unwrap()).await.unwrap()
+                sender.ready().await?;
+                sender.send_request(request.header(header::HOST, "kube").body(empty()).unwrap()).await
             }
             Twin::Http2(sender) => {
-                sender.ready().await.unwrap();
+                sender.ready().await?;
                 let mut request = request.body(empty()).unwrap();
                 *request.uri_mut() = format!("http://kube{path}").parse().unwrap();
-                sender.send_request(request).await.unwrap()
+                sender.send_request(request).await
             }
         }
     }
 
     pub async fn ask(&mut self, path: &str, headers: &[(&str, &str)]) -> Whole {
-        let (parts, body) = self.open(path, headers).await.into_parts();
+        let (parts, body) = self.open(path, headers).await.unwrap().into_parts();
         let body = body.collect().await.unwrap();
         let trailers = body.trailers().map(fields).unwrap_or_default();
         Whole { status: parts.status, headers: fields(&parts.headers), body: body.to_bytes(), trailers }

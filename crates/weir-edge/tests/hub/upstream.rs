@@ -16,6 +16,7 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
+    time::Instant,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -40,6 +41,7 @@ pub struct Seen {
     pub agent: String,
     pub headers: HeaderMap,
     pub body: Bytes,
+    pub at: Instant,
 }
 
 impl Seen {
@@ -301,6 +303,7 @@ async fn answer(state: Arc<Mutex<State>>, mut request: Request<Incoming>) -> Res
         agent: header(header::USER_AGENT),
         headers: parts.headers.clone(),
         body: body.collect().await.map(|body| body.to_bytes()).unwrap_or_default(),
+        at: Instant::now(),
     };
     let mut state = state.lock().unwrap();
     state.seen.push(seen.clone());

@@ -192,7 +192,7 @@ fn serviceenvupdater() {
 }
 
 /// Node of each endpoint of a slice; `None`: it is not known.
-fn slice(nodes: &[Option<&str>]) -> Value {
+pub fn slice(nodes: &[Option<&str>]) -> Value {
     let endpoint = |(i, node): (usize, &Option<&str>)| {
         let mut endpoint = json!({ "addresses": [format!("10.244.1.{}", i + 2)] });
         node.iter().for_each(|node| endpoint["nodeName"] = (*node).into());
@@ -205,7 +205,7 @@ fn slice(nodes: &[Option<&str>]) -> Value {
 }
 
 /// The same endpoints as those of an EndpointSlice of `discovery.k8s.io/v1beta1` and as Endpoints.
-fn older(slice: &Value) -> [Value; 2] {
+pub fn older(slice: &Value) -> [Value; 2] {
     let mut beta = slice.clone();
     beta["apiVersion"] = "discovery.k8s.io/v1beta1".into();
     let mut addresses = Vec::new();
@@ -232,7 +232,7 @@ fn older(slice: &Value) -> [Value; 2] {
 }
 
 /// The addresses of an object.
-fn addresses(object: &Value) -> Vec<String> {
+pub fn addresses(object: &Value) -> Vec<String> {
     let all = |object: &Value, field: &str| object[field].as_array().cloned().unwrap_or_default();
     let mut found: Vec<String> = all(object, "endpoints").iter().map(|e| e["addresses"][0].as_str().unwrap().into()).collect();
     for subset in all(object, "subsets") {
@@ -374,10 +374,10 @@ fn endpoints_are_repaired_from_what_kubelet_reported() {
 }
 
 /// Random numbers from a seed.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn below(&mut self, n: u64) -> u64 {
+    pub fn below(&mut self, n: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % n
     }
