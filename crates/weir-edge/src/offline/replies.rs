@@ -60,25 +60,20 @@ impl Replies {
         Replies { store: store.clone(), tokens: Mutex::new(tokens), reviews: Mutex::default(), review_ttl }
     }
 
-    /// Remembers a token that the API server has issued.
-    pub fn issued(&self, key: &Key, reply: Reply, now: SystemTime) {
+    /// Remembers a token that the API server has issued. One that has expired makes room first, and not before that: the clock may be wrong.
+    pub fn issued(&self, key: &Key, reply: Reply) {
         let encoding = MediaType::read(&reply.content_type).map(|media| media.encoding);
         let object = encoding.and_then(|encoding| Object::read(reply.body.clone(), encoding).ok());
         let status = object.and_then(|object| TOKEN_REQUEST.read(&object).ok()).map(|mut report| report[TOKEN_REQUEST.part].take());
         let expires = status.and_then(|status| time::seconds(status["expirationTimestamp"].as_str()?));
         let Some(expires) = expires.and_then(|at| u64::try_from(at).ok()).filter(|_| reply.body.len() <= MAX_REPLY) else { return };
         let mut tokens = lock(&self.tokens);
-        let drop_token = |tokens: &mut HashMap<Key, u64>, key: &Key| {
-            let _ = self.store.remove(TOKENS, &key_name(key), HEAD);
-            tokens.remove(key);
-        };
-        let old: Vec<Key> = tokens.iter().filter(|(_, at)| **at <= seconds(now)).map(|(key, _)| *key).collect();
-        old.iter().for_each(|key| drop_token(&mut tokens, key));
         if tokens.len() >= MOST
             && !tokens.contains_key(key)
             && let Some(first) = tokens.iter().min_by_key(|(_, at)| **at).map(|(key, _)| *key)
         {
-            drop_token(&mut tokens, &first);
+            let _ = self.store.remove(TOKENS, &key_name(&first), HEAD);
+            tokens.remove(&first);
         }
         // Without room it is asked for again.
         if self.store.put(TOKENS, &key_name(key), &Token { expires, reply }.to_bytes(), HEAD).is_ok() {
@@ -218,7 +213,7 @@ mod tests {
         let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
         let replies = open(folder.path());
         let (a, b) = (key("/a", "", "", b"x"), key("/a", "", "", b"y"));
-        replies.issued(&a, issued("1970-01-01T00:01:40Z"), at(1));
+        replies.issued(&a, issued("1970-01-01T00:01:40Z"));
         assert_eq!(
             (replies.token(&a, at(99)), replies.token(&a, at(100)), replies.token(&b, at(1))),
             (Some(issued("1970-01-01T00:01:40Z")), None, None)
@@ -230,21 +225,21 @@ mod tests {
         let claims = r#"{"kubernetes.io":{"namespace":"n","pod":{"name":"p","uid":"u"},"serviceaccount":{"name":"s"}}}"#;
         let bound = BASE64URL_NOPAD.encode(claims.as_bytes());
         let text = String::from_utf8(issued("1970-01-01T00:01:40Z").body.to_vec()).unwrap().replace(r#""t""#, &format!("\"h.{bound}.s\""));
-        replies.issued(&key("/bound", "", "", b""), Reply { content_type: "application/json".into(), body: text.into() }, at(1));
+        replies.issued(&key("/bound", "", "", b""), Reply { content_type: "application/json".into(), body: text.into() });
         let wanted = ServiceAccountToken { namespace: "n".into(), account: "s".into(), pod: "p".into(), pod_uid: "u".into(), expires: 100 };
         assert_eq!(replies.account_tokens(), [(key("/bound", "", "", b""), wanted)]);
         assert!(replies.forget(&key("/bound", "", "", b"")) && replies.account_tokens().is_empty());
         // What is no token, and what does not say when it expires, is not remembered.
         for body in ["{}", "[]", r#"{"kind":"TokenRequest","status":{"token":"t"}}"#] {
-            replies.issued(&b, Reply { content_type: "application/json".into(), body: body.into() }, at(1));
+            replies.issued(&b, Reply { content_type: "application/json".into(), body: body.into() });
             assert_eq!(replies.token(&b, at(1)), None, "{body}");
         }
         // Those that have expired make room, and then the ones that expire first.
         for i in 0..MOST as u64 {
-            replies.issued(&key("/", "", "", &i.to_le_bytes()), issued(&time::text(1000 + i as i64, None)), at(1));
+            replies.issued(&key("/", "", "", &i.to_le_bytes()), issued(&time::text(1000 + i as i64, None)));
         }
         assert_eq!(replies.token(&a, at(1)), None);
-        replies.issued(&b, issued("1970-01-01T01:00:00Z"), at(1));
+        replies.issued(&b, issued("1970-01-01T01:00:00Z"));
         assert_eq!(replies.token(&key("/", "", "", &0u64.to_le_bytes()), at(1)), None);
         assert!(replies.token(&key("/", "", "", &1u64.to_le_bytes()), at(1)).is_some() && replies.token(&b, at(1)).is_some());
         assert_eq!(lock(&replies.tokens).len(), MOST);

@@ -113,7 +113,7 @@ impl Writes {
                     self.outbox.lease.is(lease);
                 }
             }
-            Write::Token => self.replies.issued(key, reply(), SystemTime::now()),
+            Write::Token => self.replies.issued(key, reply()),
             Write::Review => self.replies.reviewed(key, reply(), Instant::now()),
             Write::Event | Write::Status(_) | Write::Node => {}
         }

@@ -1,4 +1,4 @@
-//! A disk that is full, has become read-only, or is broken while the hub runs: clients are answered, the hub says what is wrong, and lists again by itself
+//! A disk that is full, has become read-only, is broken, or takes for ever while the hub runs: clients are answered, the hub says what is wrong, and lists again by itself
 //! once the disk works.
 use super::{
     hub::{JSON, Rig, Watch},
@@ -12,7 +12,7 @@ const DISK: &str = "WEIR_EDGE_TEST_DISK";
 const BROKEN: &str = "WEIR_EDGE_TEST_DISK_BROKEN";
 const TEST: &str = "disk::a_disk_that_fails_costs_no_answer_and_heals";
 
-/// Writes below the folder fail with the number that a file has, while there is one.
+/// Writes below the folder fail with the number that a file has, while there is one; with 0 they wait until there is none.
 const SHIM: &str = r#"
 #define _GNU_SOURCE
 #include <errno.h>
@@ -22,20 +22,25 @@ const SHIM: &str = r#"
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+static int number(void) {
+    const char *flag = getenv("WEIR_EDGE_TEST_DISK_BROKEN");
+    char text[16] = {0};
+    int file = flag ? open(flag, O_RDONLY | O_CLOEXEC) : -1;
+    ssize_t length = file < 0 ? 0 : read(file, text, sizeof text - 1);
+    if (file >= 0) close(file);
+    return length > 0 ? atoi(text) : -1;
+}
 static int broken(int fd) {
-    const char *flag = getenv("WEIR_EDGE_TEST_DISK_BROKEN"), *disk = getenv("WEIR_EDGE_TEST_DISK");
+    const char *disk = getenv("WEIR_EDGE_TEST_DISK");
     char link[64], path[4096];
-    char number[16] = {0};
-    int file = flag && disk ? open(flag, O_RDONLY | O_CLOEXEC) : -1;
-    if (file < 0) return 0;
-    ssize_t length = read(file, number, sizeof number - 1);
-    close(file);
-    if (length <= 0) return 0;
+    if (!disk || number() < 0) return 0;
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t n = readlink(link, path, sizeof path - 1);
     if (n < 0) return 0;
     path[n] = 0;
-    return strncmp(path, disk, strlen(disk)) == 0 && (errno = atoi(number));
+    if (strncmp(path, disk, strlen(disk)) != 0) return 0;
+    while (number() == 0) usleep(1000);
+    return number() > 0 && (errno = number());
 }
 ssize_t pwrite64(int fd, const void *b, size_t n, off_t at) { return broken(fd) ? -1 : syscall(SYS_pwrite64, fd, b, n, at); }
 ssize_t pwrite(int fd, const void *b, size_t n, off_t at) { return pwrite64(fd, b, n, at); }
@@ -139,6 +144,23 @@ fn a_disk_that_fails_costs_no_answer_and_heals() {
         drop(watch);
         before = what;
     }
+    // A disk that takes for ever: no client waits for it.
+    let list = rig.get(SERVICES, &[JSON]);
+    assert_eq!(rounds(&list.json()), [before]);
+    let cache = || &rig.hub().cache;
+    eventually("the list is kept", || (cache().newest() == version && cache().lag() == 0).then_some(()));
+    let mut watch = rig.watch(&format!("{SERVICES}?watch=1&resourceVersion={version}"), &[]);
+    rig.upstream.has_watches(1);
+    fs::write(&broken, "0").unwrap();
+    before = "stuck";
+    version = change(&rig, before);
+    assert_eq!(watch.until("\"s19\"").len(), 20);
+    for _ in 0..20 {
+        assert_eq!(rounds(&rig.get(SERVICES, &[JSON]).json()), [before]);
+    }
+    assert!(cache().lag() > 0);
+    fs::remove_file(&broken).unwrap();
+    eventually("it is kept", || (cache().newest() == version && cache().lag() == 0 && cache().stale.is_empty()).then_some(()));
     rig.upstream.cut();
     rig.stop_hub();
     rig.start_hub();

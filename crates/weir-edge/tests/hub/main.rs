@@ -8,6 +8,7 @@ mod faults;
 mod healing;
 mod herd;
 mod hub;
+mod kinds;
 mod labels;
 mod line;
 mod links;

@@ -31,6 +31,9 @@ pub const HELM: &[&str] = &["helm"];
 /// The registry of the same name.
 pub const CONSUL: &[&str] = &["consul"];
 
+/// What operators use.
+pub const KUBECTL: &[&str] = &["kubectl"];
+
 /// Name, module below `tools/kube-rig`, arguments of `go`.
 const PROGRAMS: &[(&str, &str, &[&str])] = &[
     ("kube-rig", "", &["build", "."]),

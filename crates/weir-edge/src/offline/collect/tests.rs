@@ -130,7 +130,7 @@ fn copies_of_pods_and_clients_that_are_gone_are_collected() {
         let status = json!({ "token": token, "expirationTimestamp": "2100-01-01T00:00:00Z" });
         let body = json!({ "kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "status": status }).to_string();
         let reply = Reply { content_type: "application/json".into(), body: body.into() };
-        node.replies.issued(&crate::offline::replies::key(pod, "", "", b""), reply, std::time::SystemTime::now());
+        node.replies.issued(&crate::offline::replies::key(pod, "", "", b""), reply);
     };
     ["web", "gone"].into_iter().for_each(issued);
 
