@@ -79,6 +79,11 @@ async fn relay(hub: &Hub, node: &str, asked: &Asked, request: &ResourceRequest) 
     Ok(Served::response(response, permit, None))
 }
 
+/// Whether a connection may be kept.
+pub fn is_of_pool(hub: &Hub, peer: &Peer) -> bool {
+    admitted(hub, peer).is_ok()
+}
+
 /// The node of a peer.
 fn admitted<'a>(hub: &Hub, peer: &'a Peer) -> Result<&'a str, Failure> {
     let now = seconds(SystemTime::now());
@@ -116,13 +121,13 @@ impl Share {
         let mut state = stream.state();
         let version = request.options.resource_version.parse::<u64>().unwrap_or_default();
         match self.begins(&key, &mut state).await && self.reaches(&key, version).await {
-            true => Ok(Ready { key, media, version, state, asking }),
+            true => Ok(Ready { node: node.to_string(), key, media, version, state, asking }),
             false => Err(Failure::unavailable(format!("{} is not followed at the API server here", request.resource))),
         }
     }
 
     fn give(&self, ready: Ready, request: &ResourceRequest) -> Result<Response<Body>, Failure> {
-        let Ready { key, media, version, mut state, asking } = ready;
+        let Ready { node, key, media, version, mut state, asking } = ready;
         let kept = self.local.load(&key.name(), media, request, Selection::default())?;
         let kept = kept.ok_or_else(|| Failure::unavailable(format!("{} is not kept", request.resource)))?;
         if request.verb == Verb::List {
@@ -134,10 +139,15 @@ impl Share {
         }
         let response = self.local.begin(kept, request, None)?;
         let watch = Watch::new(self.pool.clone(), asking);
-        // As soon as it is not what the API server has any more, the peer goes elsewhere.
+        let mut members = self.pool.changes();
         let ended = Box::pin(async move {
             let _watch = watch;
-            let _ = state.changed().await;
+            tokio::select! {
+                // It is not what the API server has any more: the peer goes elsewhere.
+                _ = state.changed() => {}
+                // It is no peer any more.
+                _ = members.wait_for(|members| !members.contains_key(&node)) => {}
+            }
         });
         Ok(response.map(|body| streamed(StreamBody::new(BodyStream::new(body).take_until(ended)))))
     }
@@ -203,6 +213,8 @@ impl Share {
 
 /// What a peer has asked for, and can be given.
 struct Ready {
+    /// Of the peer.
+    node: String,
     key: SetKey,
     media: MediaType,
     /// The resource version that the peer has.
