@@ -6,13 +6,30 @@ use std::{
     cell::RefCell,
     collections::HashMap,
     fs,
-    io::Read,
+    io::{self, Read},
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
 /// The lower case hexadecimal SHA-256 of a file's content, or why there is none.
-pub type Artifact = Result<String, String>;
+pub type Artifact = Result<String, ArtifactError>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactError {
+    #[error(transparent)]
+    Io(io::Error),
+    #[error(transparent)]
+    Unreadable(Unreadable),
+}
+
+impl From<Unreadable> for ArtifactError {
+    fn from(e: Unreadable) -> ArtifactError {
+        match e {
+            Unreadable::Io(e) => ArtifactError::Io(e),
+            other => ArtifactError::Unreadable(other),
+        }
+    }
+}
 
 #[derive(Default)]
 pub struct Artifacts {
@@ -27,10 +44,7 @@ struct Stamp {
 
 impl Artifacts {
     pub fn read(&self, path: &Path) -> Artifact {
-        self.digest(path).map_err(|e| match e {
-            Unreadable::Io(e) => e.to_string(),
-            other => other.to_string(),
-        })
+        Ok(self.digest(path)?)
     }
 
     fn digest(&self, path: &Path) -> Result<String, Unreadable> {

@@ -72,7 +72,7 @@ pub struct Options {
     /// The labels of this workload, which Istio's selectors ask for: `selector` of Gateways, `workloadSelector` of
     /// DestinationRules, `sourceLabels` of VirtualServices. Empty opens every Gateway.
     pub labels: BTreeMap<String, String>,
-    /// Where to write what became of the objects.
+    /// Where the status of objects is written.
     pub status: Status,
     /// Tells how the connection to a cluster is.
     pub kubernetes: kubernetes::Stats,

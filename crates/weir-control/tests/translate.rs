@@ -1,5 +1,5 @@
 //! YAML in, the model as text out. `cases/GROUP.yaml` holds cases that begin with `#### NAME` lines; what stands before the
-//! first of them belongs to every case. `cases/GROUP.txt` holds what must come of them; `UPDATE=1` writes it anew.
+//! first of them belongs to every case. `cases/GROUP.txt` holds what must come of them; `UPDATE=1` rewrites it.
 #![allow(clippy::unwrap_used)]
 mod dump;
 

@@ -154,7 +154,7 @@ fn audit(hub: &Hub) -> serde_json::Value {
         user: &hub.node,
         node: &hub.writes.node,
         tokens: hub.writes.replies.account_tokens().into_iter().map(|(_, token)| token).collect(),
-        certificate: hub.remote.certificate().map(seconds).map_err(|e| e.to_string()),
+        certificate: hub.remote.certificate().map(seconds),
         now: SystemTime::now(),
     };
     audit::report(&hub.cache, &known)

@@ -1,4 +1,4 @@
-//! Chooses an endpoint: facts about endpoints in, an index out. One balancer per worker and cluster, made anew when the
+//! Chooses an endpoint: facts about endpoints in, an index out. One balancer per worker and cluster, rebuilt when the
 //! endpoints change and refreshed when ejections do.
 mod hash;
 mod maglev;

@@ -36,7 +36,7 @@ use tokio::sync::Notify;
 use weir_config::model::{Name, OutlierDetection};
 use weir_net::timer::nanos;
 
-/// A cluster as one worker sees it: made anew for each version of its slot, with the hosts that stay.
+/// A cluster as one worker sees it: rebuilt for each version of its slot, with the hosts that stay.
 pub struct WorkerCluster {
     pub name: Name,
     /// Of the cluster's slot.

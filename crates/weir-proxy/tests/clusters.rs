@@ -137,7 +137,7 @@ async fn upstreams_speak_tls_and_are_verified() {
     });
     proxy.apply(conf.delta()).await;
     assert!(std::sync::Arc::ptr_eq(&before, &client("good")));
-    // A cluster whose roots are gone is refused; what it was serves on.
+    // A cluster whose roots are gone is refused; the previous version keeps serving.
     conf.0.secrets.remove("ca");
     let report = proxy.apply(conf.delta()).await;
     let diagnostics = report.diagnostics();

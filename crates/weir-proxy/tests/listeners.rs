@@ -84,7 +84,7 @@ async fn certificates_change_under_open_connections() {
     for io in &mut open {
         ping(io, "still here").await;
     }
-    // A broken one is refused alone: the last good one serves on.
+    // A broken one is refused alone: the last good one keeps serving.
     let mut broken = new.clone();
     broken.key = old.key.clone();
     let report = proxy.apply(conf.certificate("cert", &broken).delta()).await;
@@ -272,7 +272,7 @@ async fn client_certificates_are_asked_for() {
     }
     ping(&mut open, "still").await;
     assert!(!proxy.shared().listeners.load()[0].current.load().chains()[0].drain_group.has_ended());
-    // Without roots nothing could be verified: refused, and the version before serves on.
+    // Without roots nothing could be verified: refused, and the previous version keeps serving.
     let report = proxy.apply(conf.listener("l", loopback(), vec![tcp_with("c", &[], Some(tls(&[], None)), "a")]).delta()).await;
     assert_eq!(report.diagnostics().len(), 1, "{:?}", report.diagnostics());
     assert!(connect_tls(&with(Some(other.sign(&["me.test"]))), address, "a.test").await.is_ok());

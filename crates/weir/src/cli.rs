@@ -31,7 +31,7 @@ Examples:
   weir run --to http://127.0.0.1:3000         send everything to one URL
   weir gateway                                serve the objects of a Kubernetes cluster
   weir install --image IMAGE                  install it in a Kubernetes cluster
-  weir migrate --from ingress-nginx .         what becomes of Ingress objects
+  weir migrate --from ingress-nginx .         how Weir handles Ingress objects
   weir edge --server-addr URL --node-name N   keep the Kubernetes API for a node
   weir tunnel --uds-name FILE ...             connect kube-apiserver to nodes that it cannot dial
   weir check conf.d/                          what is wrong with it, and where

@@ -206,7 +206,7 @@ fn updates(source: Source, options: weir_control::Options) -> Result<Receiver<Up
     }
 }
 
-/// Tells people what became of the configuration; each finding once, for as long as it stands.
+/// Prints what happens to the configuration; each finding once, while it lasts.
 #[derive(Default)]
 struct Printer {
     greeted: bool,

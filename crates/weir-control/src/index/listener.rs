@@ -110,6 +110,17 @@ struct Draft {
     grown: bool,
 }
 
+/// Why a part cannot share a port with the parts before it.
+#[derive(Debug, thiserror::Error)]
+enum Conflict {
+    #[error("already speaks {protocol} for {object}")]
+    Protocol { protocol: &'static str, object: Name },
+    #[error("already has {name} from {object}")]
+    ServerName { name: String, object: Name },
+    #[error("has TLS with other options for {names} from {object}")]
+    TlsOptions { names: String, object: Name },
+}
+
 /// The chains of a port so far, and what they are found by.
 #[derive(Default)]
 struct Drafts {
@@ -124,7 +135,7 @@ struct Drafts {
 
 impl Drafts {
     /// Adds a part to a chain that it can share, or as a new one.
-    fn add(&mut self, part: &PortPart) -> Result<(), String> {
+    fn add(&mut self, part: &PortPart) -> Result<(), Conflict> {
         let gateway = Some(part.gateway.clone());
         if let Some(first) = self.chains.first_mut() {
             match (&first.kind, &part.kind) {
@@ -133,7 +144,7 @@ impl Drafts {
                     return Ok(());
                 }
                 (old, new) if by_name(old) && by_name(new) => {}
-                _ => return Err(format!("already speaks {} for {}", protocol(&first.kind), first.object)),
+                _ => return Err(Conflict::Protocol { protocol: protocol(&first.kind), object: first.object.clone() }),
             }
         }
         let names = server_names(&part.kind).unwrap_or_default();
@@ -150,7 +161,7 @@ impl Drafts {
             }
         }
         if let Some((other, name)) = shared {
-            return Err(format!("already has {name} from {}", self.chains[other].object));
+            return Err(Conflict::ServerName { name, object: self.chains[other].object.clone() });
         }
         let at = self.chains.len();
         self.chains.push(Draft {
@@ -192,11 +203,11 @@ impl Drafts {
     }
 
     /// Adds certificates and server names to an HTTPS chain.
-    fn join(&mut self, at: usize, theirs: &DownstreamTls, their_table: &Name, names: &[String]) -> Result<(), String> {
+    fn join(&mut self, at: usize, theirs: &DownstreamTls, their_table: &Name, names: &[String]) -> Result<(), Conflict> {
         let Draft { kind, object, grown, .. } = &mut self.chains[at];
         let PortKind::Https { server_names, tls, table } = kind else { return Ok(()) };
         if !compatible(tls, theirs) || table != their_table {
-            return Err(format!("has TLS with other options for {} from {object}", words(names)));
+            return Err(Conflict::TlsOptions { names: words(names), object: object.clone() });
         }
         let new: Vec<String> = names.iter().filter(|name| self.by_name.get(*name) != Some(&at)).cloned().collect();
         if !new.is_empty() && !std::mem::replace(grown, true) {

@@ -156,7 +156,7 @@ impl Watch {
     }
 }
 
-/// A file that was just made gets its content from whoever made it; a link has it already.
+/// A file that was just made gets its content from its writer; a link has it already.
 fn being_written(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|m| m.is_file() && m.nlink() == 1)
 }

@@ -4,7 +4,7 @@ use crate::{
     Options,
     addresses::Addresses,
     api::kubernetes,
-    artifact::{Artifact, Artifacts},
+    artifact::{Artifact, ArtifactError, Artifacts},
     aspect::Aspect,
     object::{Key, Kind, Object, Spec},
     store::Store,
@@ -160,9 +160,9 @@ impl<'a> Cx<'a> {
         self.artifacts.read(path)
     }
     /// As [`Cx::artifact`], its text.
-    pub fn text(&self, path: &Path) -> Result<String, String> {
+    pub fn text(&self, path: &Path) -> Result<String, ArtifactError> {
         self.artifact(path)?;
-        std::fs::read_to_string(path).map_err(|e| e.to_string())
+        std::fs::read_to_string(path).map_err(ArtifactError::Io)
     }
     /// A secret as it is served now: what goes on where the files that it is made of are in error.
     pub fn served(&self, secret: &str) -> Option<&'a Arc<Secret>> {

@@ -2,6 +2,7 @@
 use super::{Cx, Part, SecretKey, SecretUse};
 use crate::{
     api::kubernetes::pem::{is_certificates, is_private_key, is_revocation_lists},
+    artifact::ArtifactError,
     aspect::Aspect,
     object::{Object, Spec},
 };
@@ -13,6 +14,19 @@ use weir_config::model::{Secret, SecretContent};
 pub enum Lacks {
     Object,
     Content,
+}
+
+/// What is wrong with files that a secret is made of.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    #[error("cannot read {path}: {why}")]
+    Unreadable { path: String, why: ArtifactError },
+    #[error("{0} holds no certificate that can be read")]
+    NoCertificate(String),
+    #[error("{0} holds no revocation list that can be read")]
+    NoRevocationList(String),
+    #[error("{0} holds no private key that can be read")]
+    NoPrivateKey(String),
 }
 
 /// Whether the secret is there and holds what it is asked for.
@@ -50,25 +64,25 @@ fn content(object: &Object, asked: SecretUse) -> Option<SecretContent> {
 }
 
 /// Whether a secret made of files can be served, now or from their last good content; and the error in the files, if any.
-pub fn files(cx: &Cx<'_>, key: &SecretKey) -> (bool, Option<String>) {
+pub fn files(cx: &Cx<'_>, key: &SecretKey) -> (bool, Option<FileError>) {
     match read_files(cx, key) {
         Ok(_) => (true, None),
         Err(why) => (cx.served(&key.resource()).is_some(), Some(why)),
     }
 }
 
-fn read_files(cx: &Cx<'_>, key: &SecretKey) -> Result<SecretContent, String> {
-    let read = |path: &str| cx.text(Path::new(path)).map_err(|why| format!("cannot read {path}: {why}"));
+fn read_files(cx: &Cx<'_>, key: &SecretKey) -> Result<SecretContent, FileError> {
+    let read = |path: &str| cx.text(Path::new(path)).map_err(|why| FileError::Unreadable { path: path.into(), why });
     let certificates = |path: &str| match read(path)? {
         pem if is_certificates(&pem) => Ok(pem),
-        _ => Err(format!("{path} holds no certificate that can be read")),
+        _ => Err(FileError::NoCertificate(path.into())),
     };
     let two = key.name.split_once('~');
     if key.content == SecretUse::RootsFile {
         let (ca, crl) = two.map_or((&*key.name, None), |(ca, crl)| (ca, Some(crl)));
         let revoked = |path: &str| match read(path)? {
             pem if is_revocation_lists(&pem) => Ok(pem),
-            _ => Err(format!("{path} holds no revocation list that can be read")),
+            _ => Err(FileError::NoRevocationList(path.into())),
         };
         let (ca, crl) = (certificates(ca), crl.map(revoked).transpose());
         return Ok(SecretContent::ValidationContext { trusted_ca: ca?, crl: crl? });
@@ -78,7 +92,7 @@ fn read_files(cx: &Cx<'_>, key: &SecretKey) -> Result<SecretContent, String> {
     let (chain, private_key) = (certificates(chain), read(private));
     let private_key = private_key?;
     if !is_private_key(&private_key) {
-        return Err(format!("{private} holds no private key that can be read"));
+        return Err(FileError::NoPrivateKey(private.into()));
     }
     Ok(SecretContent::TlsCertificate { certificate_chain: chain?, private_key })
 }

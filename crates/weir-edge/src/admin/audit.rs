@@ -7,6 +7,7 @@ use crate::{
     cache::{Cache, head::seconds},
     offline::replies::ServiceAccountToken,
     store::ObjectName,
+    upstream::credentials::CredentialError,
 };
 use pod::Need;
 use serde_json::{Value, json};
@@ -46,7 +47,7 @@ pub struct Known<'a> {
     pub node: &'a str,
     pub tokens: Vec<ServiceAccountToken>,
     /// When the certificate of the node expires, in seconds since 1970, or why that is not known.
-    pub certificate: Result<u64, String>,
+    pub certificate: Result<u64, CredentialError>,
     pub now: SystemTime,
 }
 
@@ -71,7 +72,7 @@ pub fn report(cache: &Cache, known: &Known<'_>) -> Value {
     let certificate = match &known.certificate {
         Err(e) => {
             findings.warnings.push(format!("the certificate of the node: {e}"));
-            json!({ "error": e })
+            json!({ "error": e.to_string() })
         }
         Ok(at) => {
             if *at <= now {

@@ -20,12 +20,16 @@ impl fmt::Display for Layout {
     }
 }
 
-impl FromStr for Layout {
-    type Err = String;
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("expected kubeadm, k3s or rke2")]
+pub struct UnknownLayout;
 
-    fn from_str(text: &str) -> Result<Layout, String> {
+impl FromStr for Layout {
+    type Err = UnknownLayout;
+
+    fn from_str(text: &str) -> Result<Layout, UnknownLayout> {
         let found = ALL.into_iter().find(|layout| layout.to_string() == text);
-        found.ok_or_else(|| "expected kubeadm, k3s or rke2".into())
+        found.ok_or(UnknownLayout)
     }
 }
 

@@ -4,17 +4,23 @@ use super::{
     layout::{Layout, below},
     plan::{AUTHORITY, KUBECONFIG, Node, UNIT_FILE},
 };
-use crate::{identity::certificate::validity::is_valid, upstream::kubeconfig};
-use rustls_pki_types::{CertificateDer, pem::PemObject};
+use crate::{
+    identity::certificate::validity::is_valid,
+    upstream::kubeconfig::{self, KubeconfigError},
+};
+use rustls_pki_types::{
+    CertificateDer,
+    pem::{self, PemObject},
+};
 use serde_json::Value;
 use std::{
     collections::BTreeSet,
-    fs,
+    fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::SystemTime,
 };
-use weir_net::tls::{Certificate, Details};
+use weir_net::tls::{Certificate, CertificateError, Details};
 
 /// What the caller wants.
 #[derive(Clone, Debug)]
@@ -34,8 +40,68 @@ pub struct Wanted {
     pub arguments: Vec<String>,
 }
 
+/// What stands against a conversion.
+#[derive(Debug, thiserror::Error)]
+pub enum Finding {
+    #[error("{0} is there: this node runs an API server, and needs no hub")]
+    ControlPlane(&'static str),
+    #[error("{0} exists already, and no journal ({FILE}) says that it was added by a conversion")]
+    Exists(String),
+    #[error("the program of the hub, {0}, is not on this node: copy it there, or name another one with --program")]
+    NoProgram(String),
+    #[error("{0} leads to the hub itself already: name the API server with --server-addr")]
+    LeadsToHub(&'static str),
+    #[error("there is no {}, as {layout} has it", layout.kubeconfig())]
+    NoLayout { layout: Layout },
+    #[error("no kubeconfig of kubelet is found; looked for {}", names(&Layout::all()))]
+    NoKubeconfig,
+    #[error("there are several kubeconfigs of kubelet: {}; choose with --layout", names(.0))]
+    SeveralKubeconfigs(Vec<Layout>),
+    #[error("cannot read {path}: {error}")]
+    Unreadable { path: String, error: io::Error },
+    #[error(transparent)]
+    Kubeconfig(#[from] KubeconfigError),
+    #[error("{place}: the server is {server:?}; expected an https:// URL")]
+    Server { place: &'static str, server: String },
+    #[error("{place} names no {field}: a certificate that kubelet keeps in a file is needed")]
+    NoFile { place: &'static str, field: &'static str },
+    #[error("{place} names no certificate-authority")]
+    NoAuthority { place: &'static str },
+    #[error("{file}: {error}")]
+    Certificate { file: String, error: CertificateError },
+    #[error("the certificate authority that {place} names: {error}")]
+    Authority { place: &'static str, error: AuthorityError },
+    #[error("{file} is of {subject}; expected CN=system:node:NAME")]
+    NotANode { file: String, subject: String },
+    #[error("{0} is not valid at this time: let kubelet renew it first")]
+    Expired(String),
+    #[error("no unit of kubelet uses ${VARIABLE}, as kubeadm's 10-kubeadm.conf does: there is no way to point kubelet at the hub")]
+    NoVariable,
+    #[error("{path} sets {VARIABLE} after {switch}, and would win")]
+    SetsLater { path: String, switch: &'static str },
+    #[error("{0} sets {VARIABLE}, and would win")]
+    Sets(&'static str),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    #[error(transparent)]
+    Pem(#[from] pem::Error),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    #[error("it has no PEM section `CERTIFICATE`")]
+    Empty,
+}
+
+/// What kubeadm's drop-in gives kubelet its kubeconfig by.
+const VARIABLE: &str = "KUBELET_KUBECONFIG_ARGS";
+
+fn names(layouts: &[Layout]) -> String {
+    layouts.iter().map(|layout| format!("{} ({layout})", layout.kubeconfig())).collect::<Vec<_>>().join(", ")
+}
+
 /// What was found; with any finding nothing is changed.
-pub fn look(wanted: &Wanted, now: SystemTime) -> Result<Node, Vec<String>> {
+pub fn look(wanted: &Wanted, now: SystemTime) -> Result<Node, Vec<Finding>> {
     let mut found = Vec::new();
     let layout = match layout(wanted) {
         Ok(layout) => layout,
@@ -43,12 +109,12 @@ pub fn look(wanted: &Wanted, now: SystemTime) -> Result<Node, Vec<String>> {
     };
     let root = &wanted.root;
     if below(root, layout.control_plane()).exists() {
-        found.push(format!("{} is there: this node runs an API server, and needs no hub", layout.control_plane()));
+        found.push(Finding::ControlPlane(layout.control_plane()));
     }
     let identity = identity(root, layout, now).map_err(|finding| found.push(finding)).ok();
     for path in [AUTHORITY, KUBECONFIG, UNIT_FILE, layout.switch("").0] {
         if below(root, path).exists() {
-            found.push(format!("{path} exists already, and no journal ({FILE}) says that it was added by a conversion"));
+            found.push(Finding::Exists(path.into()));
         }
     }
     if layout == Layout::Kubeadm {
@@ -57,14 +123,12 @@ pub fn look(wanted: &Wanted, now: SystemTime) -> Result<Node, Vec<String>> {
     let program = wanted.program.display().to_string();
     match below(root, &program).is_file() {
         true if wanted.program.is_absolute() => {}
-        _ => {
-            found.push(format!("the program of the hub, {program}, is not on this node: copy it there, or name another one with --program"))
-        }
+        _ => found.push(Finding::NoProgram(program.clone())),
     }
     let Some(identity) = identity.filter(|_| found.is_empty()) else { return Err(found) };
     let servers = if wanted.servers.is_empty() { vec![identity.server.clone()] } else { wanted.servers.clone() };
     if servers.iter().any(|server| server.ends_with(&format!("{}/", wanted.hub)) || server.ends_with(&wanted.hub.to_string())) {
-        return Err(vec![format!("{} leads to the hub itself already: name the API server with --server-addr", layout.kubeconfig())]);
+        return Err(vec![Finding::LeadsToHub(layout.kubeconfig())]);
     }
     let mut arguments = vec!["--server-addr".to_string(), servers.join(","), "--node-name".into(), identity.name.clone()];
     arguments.extend([
@@ -93,16 +157,14 @@ pub fn look(wanted: &Wanted, now: SystemTime) -> Result<Node, Vec<String>> {
     })
 }
 
-fn layout(wanted: &Wanted) -> Result<Layout, String> {
+fn layout(wanted: &Wanted) -> Result<Layout, Finding> {
     let found = Layout::find(&wanted.root);
-    let names =
-        |layouts: &[Layout]| layouts.iter().map(|layout| format!("{} ({layout})", layout.kubeconfig())).collect::<Vec<_>>().join(", ");
     match (wanted.layout, &found[..]) {
         (Some(layout), found) if found.contains(&layout) => Ok(layout),
-        (Some(layout), _) => Err(format!("there is no {}, as {layout} has it", layout.kubeconfig())),
+        (Some(layout), _) => Err(Finding::NoLayout { layout }),
         (None, [layout]) => Ok(*layout),
-        (None, []) => Err(format!("no kubeconfig of kubelet is found; looked for {}", names(&Layout::all()))),
-        (None, several) => Err(format!("there are several kubeconfigs of kubelet: {}; choose with --layout", names(several))),
+        (None, []) => Err(Finding::NoKubeconfig),
+        (None, several) => Err(Finding::SeveralKubeconfigs(several.to_vec())),
     }
 }
 
@@ -115,48 +177,45 @@ struct Identity {
 }
 
 /// What kubelet's kubeconfig says, with paths of the node.
-fn identity(root: &Path, layout: Layout, now: SystemTime) -> Result<Identity, String> {
+fn identity(root: &Path, layout: Layout, now: SystemTime) -> Result<Identity, Finding> {
     let place = layout.kubeconfig();
-    let text = fs::read_to_string(below(root, place)).map_err(|e| format!("cannot read {place}: {e}"))?;
-    let (cluster, user) = kubeconfig::current(place, &text).map_err(|e| e.to_string())?;
+    let read = |path: &str| fs::read_to_string(below(root, path)).map_err(|error| Finding::Unreadable { path: path.into(), error });
+    let (cluster, user) = kubeconfig::current(place, &read(place)?)?;
     let server = cluster["server"].as_str().unwrap_or_default().to_string();
     if !server.starts_with("https://") {
-        return Err(format!("{place}: the server is {server:?}; expected an https:// URL"));
+        return Err(Finding::Server { place, server });
     }
-    let file = |of: &Value, field: &str| -> Result<String, String> {
-        let path =
-            of[field].as_str().ok_or_else(|| format!("{place} names no {field}: a certificate that kubelet keeps in a file is needed"))?;
+    let file = |of: &Value, field: &'static str| -> Result<String, Finding> {
+        let path = of[field].as_str().ok_or(Finding::NoFile { place, field })?;
         match path.starts_with('/') {
             true => Ok(path.into()),
             false => Ok(Path::new(place).parent().unwrap_or(Path::new("/")).join(path).display().to_string()),
         }
     };
     let (certificate, key) = (file(&user, "client-certificate")?, file(&user, "client-key")?);
-    let read = |path: &str| fs::read_to_string(below(root, path)).map_err(|e| format!("cannot read {path}: {e}"));
-    let shown = Certificate::from_pem(&read(&certificate)?, &read(&key)?).map_err(|e| format!("{certificate}: {e}"))?.details;
-    let mut authority = match kubeconfig::pem(place, &cluster, "certificate-authority", |path| read(path)) {
-        Ok(Some(pem)) => pem,
-        Ok(None) => return Err(format!("{place} names no certificate-authority")),
-        Err(e) => return Err(e),
-    };
+    let shown = Certificate::from_pem(&read(&certificate)?, &read(&key)?);
+    let shown = shown.map_err(|error| Finding::Certificate { file: certificate.clone(), error })?.details;
+    let authority = kubeconfig::pem(place, &cluster, "certificate-authority", read)?;
+    let mut authority = authority.ok_or(Finding::NoAuthority { place })?;
     if let Some(clients) = layout.client_authority() {
         authority = [authority.trim_end(), "\n", &read(clients)?].concat();
     }
-    check_authority(&authority).map_err(|e| format!("the certificate authority that {place} names: {e}"))?;
-    let name = node_name(&shown).ok_or_else(|| format!("{certificate} is of {}; expected CN=system:node:NAME", shown.subject))?;
+    check_authority(&authority).map_err(|error| Finding::Authority { place, error })?;
+    let not_a_node = || Finding::NotANode { file: certificate.clone(), subject: shown.subject.clone() };
+    let name = node_name(&shown).ok_or_else(not_a_node)?;
     if !is_valid(&shown, now) {
-        return Err(format!("{certificate} is not valid at this time: let kubelet renew it first"));
+        return Err(Finding::Expired(certificate));
     }
     Ok(Identity { server, name, certificate, key, authority })
 }
 
-fn check_authority(pem: &str) -> Result<(), String> {
+fn check_authority(pem: &str) -> Result<(), AuthorityError> {
     let mut any = false;
     for der in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        Details::from_der(&der.map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
+        Details::from_der(&der?)?;
         any = true;
     }
-    if any { Ok(()) } else { Err("it has no PEM section `CERTIFICATE`".into()) }
+    if any { Ok(()) } else { Err(AuthorityError::Empty) }
 }
 
 fn node_name(shown: &Details) -> Option<String> {
@@ -165,8 +224,7 @@ fn node_name(shown: &Details) -> Option<String> {
 }
 
 /// kubeadm's drop-in gives kubelet its kubeconfig by a variable, which the switch sets again.
-fn kubelet_unit(root: &Path) -> Vec<String> {
-    const VARIABLE: &str = "KUBELET_KUBECONFIG_ARGS";
+fn kubelet_unit(root: &Path) -> Vec<Finding> {
     let mut files = BTreeSet::new();
     for folder in ["/lib/systemd/system", "/usr/lib/systemd/system", "/etc/systemd/system"] {
         files.insert(format!("{folder}/kubelet.service"));
@@ -179,19 +237,17 @@ fn kubelet_unit(root: &Path) -> Vec<String> {
     let texts: Vec<(String, String)> = files.iter().filter_map(read).collect();
     let mut found = Vec::new();
     if !texts.iter().any(|(_, text)| text.lines().any(|line| line.starts_with("ExecStart=") && line.contains(&format!("${VARIABLE}")))) {
-        found.push(format!(
-            "no unit of kubelet uses ${VARIABLE}, as kubeadm's 10-kubeadm.conf does: there is no way to point kubelet at the hub"
-        ));
+        found.push(Finding::NoVariable);
     }
     let switch = Layout::Kubeadm.switch("").0.rsplit('/').next().unwrap_or_default();
     let sets = |text: &str| text.lines().any(|line| line.starts_with("Environment=") && line.contains(VARIABLE));
     let later =
         texts.iter().filter(|(path, text)| path.rsplit('/').next().is_some_and(|name| name > switch) && path.contains(".d/") && sets(text));
-    found.extend(later.map(|(path, _)| format!("{path} sets {VARIABLE} after {switch}, and would win")));
+    found.extend(later.map(|(path, _)| Finding::SetsLater { path: path.clone(), switch }));
     for path in ["/var/lib/kubelet/kubeadm-flags.env", "/etc/default/kubelet", "/etc/sysconfig/kubelet"] {
         let text = fs::read_to_string(below(root, path)).unwrap_or_default();
         if text.lines().any(|line| line.trim_start().starts_with(VARIABLE)) {
-            found.push(format!("{path} sets {VARIABLE}, and would win"));
+            found.push(Finding::Sets(path));
         }
     }
     found

@@ -1,6 +1,9 @@
 //! Does the steps of a plan.
 use super::{journal::FILE, layout::below, plan::Step};
-use crate::{admin, durable};
+use crate::{
+    admin::{self, AskError},
+    durable,
+};
 use std::{
     fs::{self, DirBuilder},
     future::Future,
@@ -28,7 +31,7 @@ pub enum StepError {
 pub trait System {
     fn systemctl(&self, arguments: &[String]) -> impl Future<Output = io::Result<Output>>;
     /// An answer of the hub's admin socket.
-    fn ask(&self, path: &str) -> impl Future<Output = Result<String, String>>;
+    fn ask(&self, path: &str) -> impl Future<Output = Result<String, AskError>>;
 }
 
 /// The node itself.
@@ -42,9 +45,9 @@ impl System for Machine<'_> {
         tokio::process::Command::new("systemctl").args(arguments).stdin(Stdio::null()).output().await
     }
 
-    async fn ask(&self, path: &str) -> Result<String, String> {
+    async fn ask(&self, path: &str) -> Result<String, AskError> {
         let mut answer = Vec::new();
-        admin::ask(self.socket, http::Method::GET, path, &mut answer).await.map_err(|e| e.to_string())?;
+        admin::ask(self.socket, http::Method::GET, path, &mut answer).await?;
         Ok(String::from_utf8_lossy(&answer).into_owned())
     }
 }
@@ -107,7 +110,7 @@ async fn wait(step: &Step, system: &impl System, path: &str, limit: Duration, go
         let why = match system.ask(path).await {
             Ok(answer) if good(&answer) => return Ok(()),
             Ok(_) => "it has not come".into(),
-            Err(e) => e,
+            Err(e) => e.to_string(),
         };
         if begun.elapsed() > limit {
             return Err(StepError::Late { step: step.to_string(), limit, why });
@@ -138,6 +141,7 @@ mod tests {
         plan::{Node, convert, undo},
     };
     use super::*;
+    use http::StatusCode;
     use std::{cell::RefCell, collections::BTreeMap, os::unix::process::ExitStatusExt, path::PathBuf, process::ExitStatus};
 
     /// A node without systemd, and a hub that is ready as soon as it is started.
@@ -157,11 +161,11 @@ mod tests {
             self.called.borrow_mut().push(called);
             Ok(Output { status: ExitStatus::from_raw(code), stdout: Vec::new(), stderr: b"no such unit".to_vec() })
         }
-        async fn ask(&self, path: &str) -> Result<String, String> {
+        async fn ask(&self, path: &str) -> Result<String, AskError> {
             let lease =
                 "weir_edge_requests_total{verb=\"update\",resource=\"leases.coordination.k8s.io\",code=\"200\",source=\"remote\"} 1\n";
             match (self.dead, path) {
-                (true, _) => Err("503".into()),
+                (true, _) => Err(AskError::Refused { status: StatusCode::SERVICE_UNAVAILABLE, body: "down".into() }),
                 (_, "/metrics") => Ok(lease.into()),
                 _ => Ok("ok".into()),
             }
@@ -256,7 +260,10 @@ mod tests {
         let layout = Layout::Kubeadm;
         let table = [
             (Pretended { fails: "enable --now weir-edge.service", ..Pretended::default() }, "no such unit"),
-            (Pretended { dead: true, ..Pretended::default() }, "wait until the hub is ready: not within 0ns: 503"),
+            (
+                Pretended { dead: true, ..Pretended::default() },
+                "wait until the hub is ready: not within 0ns: down (503 Service Unavailable)",
+            ),
         ];
         for (system, says) in table {
             let root = prepared(layout);

@@ -6,8 +6,8 @@ use super::{
     routes::{Connected, Routes, Way},
 };
 use crate::{
-    body::{Body, empty, streamed, whole},
-    identity::serving::Serving,
+    body::{Body, NotWhole, empty, streamed, whole},
+    identity::serving::{Serving, ServingError},
 };
 use http::{Method, Request, Response, StatusCode, Uri, uri::Authority};
 use hyper::{
@@ -61,6 +61,31 @@ pub struct Stats {
     pub failed: AtomicU64,
 }
 
+/// Why an agent is not let in.
+#[derive(Debug, thiserror::Error)]
+enum AgentError {
+    #[error(transparent)]
+    Serving(#[from] ServingError),
+    #[error("no TLS handshake in time")]
+    Handshake,
+    #[error(transparent)]
+    Tls(io::Error),
+    #[error("it shows no certificate of the cluster")]
+    NoCertificate,
+    #[error("{0} is not a node")]
+    NotANode(String),
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+    #[error(transparent)]
+    Request(#[from] http::Error),
+    #[error("it does not say who it is")]
+    Silent,
+    #[error(transparent)]
+    Answer(#[from] NotWhole),
+    #[error("what it says of itself: {0}")]
+    About(#[from] serde_json::Error),
+}
+
 pub struct Tunnel {
     options: Options,
     routes: Routes,
@@ -104,15 +129,14 @@ impl Tunnel {
     }
 
     /// One agent, until its connection ends.
-    async fn agent(&self, io: TcpStream, tls: &Serving) -> Result<(), String> {
-        let server = tls.server().map_err(|e| e.to_string())?;
-        let io = timeout(HANDSHAKE, server.accept(io)).await.map_err(|_| "no TLS handshake in time".to_string())?;
-        let io = io.map_err(|e| e.to_string())?;
+    async fn agent(&self, io: TcpStream, tls: &Serving) -> Result<(), AgentError> {
+        let server = tls.server()?;
+        let io = timeout(HANDSHAKE, server.accept(io)).await.map_err(|_| AgentError::Handshake)?.map_err(AgentError::Tls)?;
         let session = io.get_ref().1;
         let shown = session.peer_certificates().and_then(|chain| Details::from_der(chain.first()?).ok());
-        let shown = shown.filter(|_| server.trusts(session)).ok_or("it shows no certificate of the cluster")?;
+        let shown = shown.filter(|_| server.trusts(session)).ok_or(AgentError::NoCertificate)?;
         let name = shown.subject.split(',').find_map(|part| part.strip_prefix("CN=system:node:"));
-        let node = name.ok_or_else(|| format!("{} is not a node", shown.subject))?.to_ascii_lowercase();
+        let node = name.ok_or_else(|| AgentError::NotANode(shown.subject.clone()))?.to_ascii_lowercase();
         let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
@@ -122,10 +146,9 @@ impl Tunnel {
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true)
             .handshake::<_, Body>(TokioIo::new(io))
-            .await
-            .map_err(|e| e.to_string())?;
+            .await?;
         let connection = tokio::spawn(connection);
-        let addresses = timeout(HANDSHAKE, about(&mut sender)).await.map_err(|_| "it does not say who it is".to_string())??;
+        let addresses = timeout(HANDSHAKE, about(&mut sender)).await.map_err(|_| AgentError::Silent)??;
         let agent = Arc::new(Connected { node, sender, streams: Arc::new(Semaphore::new(STREAMS as usize)) });
         for address in self.routes.add(&agent, &addresses) {
             (self.notice)(format!("node {}: {address} belongs to another node, and is left with it", agent.node));
@@ -263,11 +286,11 @@ async fn stream(agent: &Connected, authority: &str) -> Result<Opened, Refused> {
 }
 
 /// The addresses that an agent claims.
-async fn about(sender: &mut http2::SendRequest<Body>) -> Result<Vec<String>, String> {
-    let request = Request::get("http://agent/").body(empty()).map_err(|e| e.to_string())?;
-    let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
-    let body = whole(streamed(response.into_body()), MAX_ABOUT).await.map_err(|e| e.to_string())?;
-    let about: Value = serde_json::from_slice(&body).map_err(|e| format!("what it says of itself: {e}"))?;
+async fn about(sender: &mut http2::SendRequest<Body>) -> Result<Vec<String>, AgentError> {
+    let request = Request::get("http://agent/").body(empty())?;
+    let response = sender.send_request(request).await?;
+    let body = whole(streamed(response.into_body()), MAX_ABOUT).await?;
+    let about: Value = serde_json::from_slice(&body)?;
     let addresses = about["addresses"].as_array().into_iter().flatten();
     Ok(addresses.filter_map(|address| address.as_str().map(str::to_string)).collect())
 }

@@ -88,12 +88,6 @@ pub fn pem<E: From<KubeconfigError>>(
     of[field].as_str().map(read).transpose()
 }
 
-impl From<KubeconfigError> for String {
-    fn from(e: KubeconfigError) -> String {
-        e.to_string()
-    }
-}
-
 fn named<'a>(list: &'a Value, name: &str) -> Option<&'a Value> {
     list.as_array()?.iter().find(|entry| entry["name"].as_str() == Some(name))
 }

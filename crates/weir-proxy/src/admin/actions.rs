@@ -48,7 +48,7 @@ pub(super) fn reopen_logs(shared: &Arc<Shared>, _: &Query) -> Reply {
 /// All or nothing: one wrong word changes no level.
 pub(super) fn logging(_: &Arc<Shared>, query: &Query) -> Reply {
     match wanted(&query.0) {
-        Err(why) => return Reply::error(StatusCode::BAD_REQUEST, why + "\n"),
+        Err(why) => return Reply::error(StatusCode::BAD_REQUEST, format!("{why}\n")),
         Ok(wanted) => wanted.into_iter().for_each(|(logger, level)| logger.set_level(level)),
     }
     let mut out = "active loggers:\n".to_string();
@@ -58,15 +58,20 @@ pub(super) fn logging(_: &Arc<Shared>, query: &Query) -> Reply {
     Reply::text(out)
 }
 
-fn wanted(query: &[(String, String)]) -> Result<Vec<(Logger, Level)>, String> {
-    let level = |word: &str| {
-        let names = Level::ALL.map(Level::name).join(", ");
-        Level::parse(word).ok_or_else(|| format!("unknown level `{word}`; accepted are {names}"))
-    };
-    let logger = |word: &str| {
-        let names = Logger::ALL.iter().map(|l| l.name()).collect::<Vec<_>>().join(", ");
-        Logger::ALL.iter().copied().find(|l| l.name() == word).ok_or_else(|| format!("unknown logger `{word}`; there are {names}"))
-    };
+/// A word of `/logging` that means nothing.
+#[derive(Debug, thiserror::Error)]
+enum LoggingError {
+    #[error("unknown level `{0}`; accepted are {names}", names = Level::ALL.map(Level::name).join(", "))]
+    Level(String),
+    #[error("unknown logger `{0}`; there are {names}", names = Logger::ALL.iter().map(|l| l.name()).collect::<Vec<_>>().join(", "))]
+    Logger(String),
+    #[error("`{0}` is not of the form LOGGER:LEVEL")]
+    Pair(String),
+}
+
+fn wanted(query: &[(String, String)]) -> Result<Vec<(Logger, Level)>, LoggingError> {
+    let level = |word: &str| Level::parse(word).ok_or_else(|| LoggingError::Level(word.into()));
+    let logger = |word: &str| Logger::ALL.iter().copied().find(|l| l.name() == word).ok_or_else(|| LoggingError::Logger(word.into()));
     let mut out = Vec::new();
     for (name, value) in query.iter().filter(|(_, value)| !value.is_empty()) {
         match name.as_str() {
@@ -76,7 +81,7 @@ fn wanted(query: &[(String, String)]) -> Result<Vec<(Logger, Level)>, String> {
             }
             "paths" => {
                 for pair in value.split(',') {
-                    let (name, word) = pair.split_once(':').ok_or_else(|| format!("`{pair}` is not of the form LOGGER:LEVEL"))?;
+                    let (name, word) = pair.split_once(':').ok_or_else(|| LoggingError::Pair(pair.into()))?;
                     out.push((logger(name)?, level(word)?));
                 }
             }

@@ -393,7 +393,7 @@ impl Listeners {
                 slot.iter().flat_map(|s| s.current.load().chains().to_vec()).filter(|c| c.config.http_connection_manager().is_some());
             let keys: Vec<_> = keys.map(|c| HcmKey { listener: name.clone(), chain: c.config.name.clone() }).collect();
             if replaced_by.is_some() {
-                // It serves on with the routes that it has.
+                // It keeps serving with the routes that it has.
                 changes.hcms.extend(keys.into_iter().map(|key| (key, HcmChange::Freeze)));
                 if let Some(entry) = self.entries.get_mut(&name) {
                     (entry.replaced_by, entry.frozen) = (replaced_by, true);

@@ -1,4 +1,4 @@
-//! Clusters at configuration time: what changed is built anew and published at once; what is broken is refused alone.
+//! Clusters at configuration time: what changed is rebuilt and published at once; only what is broken is refused.
 use super::{ClusterOptions, ClusterRegistry, ClusterRt, ClusterSlot, EndpointSet, ForwardProxy, Resolved, discovery, discovery::Follower};
 use crate::{
     breaker::{Breakers, UpstreamConnections},
@@ -208,7 +208,7 @@ impl Manager {
             }
         };
         let previous = before.as_ref().map(|b| b.endpoints.load_full()).unwrap_or_default();
-        // Until names are resolved anew, the addresses that they had serve on.
+        // Until names are resolved again, their previous addresses keep serving.
         let known = |name: &str| previous.endpoints.iter().filter(|e| e.hostname() == Some(name)).map(|e| e.address.ip()).collect();
         let assignment = match &cluster.discovery {
             Discovery::Static(a) | Discovery::StrictDns(a) | Discovery::LogicalDns(a) => Some(a),

@@ -283,7 +283,7 @@ impl ActiveStream<'_> {
             Poll::Pending => {}
             ready => return ready,
         }
-        // Asked anew: the last of the request may have left just now, and nobody else looks at the client then.
+        // Asked again: the last of the request may have left just now, and nobody else looks at the client then.
         let gone = match &tried.up {
             up if !is_active(up) => self.poll_client_gone(cx, true),
             Body::Relay(_) if self.chain.is_some() => self.poll_client(cx, self.request.reader.is_done()),

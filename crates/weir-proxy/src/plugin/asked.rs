@@ -96,7 +96,7 @@ impl Asked {
 /// One `redis_init` call.
 pub(super) struct RedisWish {
     pub name: String,
-    pub to: Result<(Upstream, Options), String>,
+    pub to: Result<(Upstream, Options), super::redis::InitError>,
 }
 
 /// From other threads.

@@ -25,7 +25,7 @@ use weir_net::{
 /// Bytes of a module, also after unpacking, unless something else is asked for.
 pub const MAX_BYTES: usize = 256 << 20;
 
-/// How remote code is fetched; the defaults are those of Istio's agent. A failure is tried again by whoever asked.
+/// How remote code is fetched; the defaults are those of Istio's agent. The caller retries a failure.
 #[derive(Clone)]
 pub struct FetchOptions {
     /// From the connection to the last byte.
@@ -79,6 +79,28 @@ impl fmt::Display for CodeError {
     }
 }
 
+/// A text module with an error.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{place}: {message}")]
+pub struct AssembleError {
+    /// The file, with line and column where they are known.
+    pub place: String,
+    pub message: String,
+}
+
+/// What there is instead of a module.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    #[error("larger than {0} bytes")]
+    TooLarge(usize),
+    #[error("gzip: {0}")]
+    Gzip(io::Error),
+    #[error("a tar archive without plugin.wasm in it")]
+    Archive,
+    #[error("no WebAssembly module (nor gzip or tar of one): it begins with \"{0}\"")]
+    Other(String),
+}
+
 fn lasting(message: impl Into<String>) -> CodeError {
     CodeError { message: message.into(), transient: false, mismatch: false }
 }
@@ -110,24 +132,21 @@ async fn file(path: &str, sha256: &str, options: &FetchOptions) -> Result<Code, 
         return Err(transient(format!("{path} is not the file whose SHA-256 is {sha256}: it was changed since, or the digest is wrong")));
     }
     if path.ends_with(".wat") {
-        return Ok(code(assemble(Path::new(path), &bytes).map_err(lasting)?.into(), From::File));
+        return Ok(code(assemble(Path::new(path), &bytes).map_err(|e| lasting(e.to_string()))?.into(), From::File));
     }
     unpack(bytes.into(), options.max_bytes).map(|wasm| code(wasm, From::File)).map_err(|e| lasting(format!("{path}: {e}")))
 }
 
 /// Assembles the text module in `path`.
-///
-/// # Errors
-/// The error in the text, and its line.
-pub fn assemble(path: &Path, text: &[u8]) -> Result<Vec<u8>, String> {
+pub fn assemble(path: &Path, text: &[u8]) -> Result<Vec<u8>, AssembleError> {
     let parsed = wat::parse_bytes(text).map_err(|mut e| {
         e.set_path(path);
         // One line: the place and the problem.
         let said = e.to_string();
-        let message = said.lines().next().unwrap_or_default();
+        let message = said.lines().next().unwrap_or_default().to_string();
         let place =
             said.lines().find_map(|line| line.trim().strip_prefix("--> ")).map_or_else(|| path.display().to_string(), str::to_string);
-        format!("{place}: {message}")
+        AssembleError { place, message }
     });
     parsed.map(std::borrow::Cow::into_owned)
 }
@@ -204,27 +223,24 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 /// The module in what was fetched: gzip and tar are taken off.
-///
-/// # Errors
-/// What it is instead.
-pub fn unpack(bytes: Bytes, max: usize) -> Result<Bytes, String> {
+pub fn unpack(bytes: Bytes, max: usize) -> Result<Bytes, UnpackError> {
     if bytes.len() > max {
-        return Err(format!("larger than {max} bytes"));
+        return Err(UnpackError::TooLarge(max));
     }
     if bytes.starts_with(&[0x1f, 0x8b]) {
         let mut out = Vec::new();
         let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
-        flate2::read::GzDecoder::new(&bytes[..]).take(limit).read_to_end(&mut out).map_err(|e| format!("gzip: {e}"))?;
+        flate2::read::GzDecoder::new(&bytes[..]).take(limit).read_to_end(&mut out).map_err(UnpackError::Gzip)?;
         return unpack(out.into(), max);
     }
     if bytes.get(257..262) == Some(b"ustar") {
-        return untar(&bytes).ok_or_else(|| "a tar archive without plugin.wasm in it".to_string());
+        return untar(&bytes).ok_or(UnpackError::Archive);
     }
     if bytes.starts_with(b"\0asm") {
         return Ok(bytes);
     }
     let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(16)]).escape_debug().to_string();
-    Err(format!("no WebAssembly module (nor gzip or tar of one): it begins with \"{shown}\""))
+    Err(UnpackError::Other(shown))
 }
 
 /// `plugin.wasm` of an archive, or its first `.wasm`.

@@ -24,7 +24,7 @@ use weir_wasm::{
 /// Said of streams that a plugin should have seen but cannot; [`PluginSlot::failure`] names the plugin too.
 pub const FAILED: &str = "wasm_fail_stream";
 
-/// What becomes of a stream at one plugin.
+/// The state of a stream at one plugin.
 pub enum PluginEntry {
     Run(PluginStream),
     /// The plugin has nothing to do with it: it exports no callback, or cannot run and `failStrategy` is `FAIL_OPEN`.

@@ -6,7 +6,7 @@ use super::{
     metrics::{Custom, Fetches},
     redis,
     rollback::{Probation, WINDOW},
-    startup::{For, Outcome, Startup},
+    startup::{For, NotStarted, Outcome, Startup},
     upstream::Own,
 };
 use crate::{
@@ -60,7 +60,7 @@ pub struct ManagerOptions {
     pub redis_check: Duration,
     /// Versions are tried but never published, and no connections are made.
     pub only_try: bool,
-    /// Where it is said what became of plugins.
+    /// Where the status of plugins is reported.
     pub verdicts: Arc<Verdicts>,
 }
 
@@ -336,7 +336,7 @@ impl Manager {
         Loading(loads)
     }
 
-    /// Says what became of a plugin.
+    /// Reports the status of a plugin.
     fn report(&self, slot: &Arc<PluginSlot>) {
         if self.slot(&slot.name).is_some_and(|known| Arc::ptr_eq(&known, slot)) {
             self.options.verdicts.set(slot.verdict());
@@ -428,7 +428,7 @@ impl Manager {
         }
         if let Err(why) = started.map(drop) {
             // The same code with the same configuration says the same again, unless what it asked for comes to be.
-            return Err(Refusal { reason: "PluginNotStarted", message: why, transient: asked.unknown });
+            return Err(Refusal { reason: "PluginNotStarted", message: why.to_string(), transient: asked.unknown });
         }
         if self.options.only_try {
             return Ok(findings);
@@ -611,7 +611,7 @@ impl Manager {
             startup.run(&module, &spec)
         });
         let done = done.await;
-        done.unwrap_or_else(|e| Outcome { started: Err(e.message), asked: Default::default() })
+        done.unwrap_or_else(|e| Outcome { started: Err(NotStarted::Host(e.message)), asked: Default::default() })
     }
 
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
@@ -636,10 +636,10 @@ async fn check_redis(resolver: &GuardedResolver, wishes: &[RedisWish]) -> Vec<Up
     for wish in wishes {
         let verdict = match &wish.to {
             Ok((to, options)) => redis::check(resolver, to, options).await,
-            Err(e) => Err(e.clone()),
+            Err(e) => Err(redis::RedisError::Init(e.clone())),
         };
         out.retain(|o| o.name != wish.name);
-        out.push(UpstreamStatus { name: wish.name.clone(), error: verdict.err() });
+        out.push(UpstreamStatus { name: wish.name.clone(), error: verdict.err().map(|e| e.to_string()) });
     }
     out
 }

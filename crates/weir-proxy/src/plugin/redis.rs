@@ -1,5 +1,5 @@
 //! Redis for plugins: from the name in `redis_init` to a connection, and the clients of one worker.
-use super::upstream::{self, Own, Speaks, Upstream};
+use super::upstream::{self, Own, Speaks, UnknownUpstream, Upstream};
 use crate::{
     breaker::{Breakers, Place},
     cluster::{ClusterRegistry, ClusterRt, ClusterSlot, Unresolved},
@@ -18,11 +18,12 @@ use std::{
     net::SocketAddr,
     rc::{Rc, Weak},
     sync::Arc,
+    time::Duration,
 };
 use tokio::time::timeout;
 use weir_net::{
     dial::GuardedResolver,
-    redis::{self, Client, Dialing, Duplex, Options, Query, Target},
+    redis::{self, CheckError, Client, Dialing, Duplex, Options, Query, Target},
     tls::Alpn,
 };
 use weir_wasm::RedisInit;
@@ -30,15 +31,38 @@ use weir_wasm::RedisInit;
 /// Endpoints that are tried for one connection.
 const MAX_ATTEMPTS: u32 = 3;
 
+/// What is wrong with a `redis_init`.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum InitError {
+    #[error(transparent)]
+    Upstream(#[from] UnknownUpstream),
+    #[error("`db={0}` is no number")]
+    Database(String),
+}
+
+/// Why a server does not work.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RedisError {
+    #[error(transparent)]
+    Init(InitError),
+    #[error("no connection within {0:?}")]
+    Late(Duration),
+    #[error(transparent)]
+    Connect(UpstreamError),
+    #[error(transparent)]
+    Check(#[from] CheckError),
+}
+
 /// The server and the options that an init means. What the call says goes before what a URL says.
-pub(super) fn resolve(init: &RedisInit<'_>, own: &Own, clusters: &ClusterRegistry) -> Result<(Upstream, Options), String> {
+pub(super) fn resolve(init: &RedisInit<'_>, own: &Own, clusters: &ClusterRegistry) -> Result<(Upstream, Options), InitError> {
     let (name, query) = split(init.cluster);
     let to = upstream::resolve(name, Speaks::Redis, own, clusters)?;
     let mut options = Options { user: init.user.into(), password: init.password.into(), ..Options::default() };
     if !init.timeout.is_zero() {
         options.timeout = init.timeout;
     }
-    let asked = query.split('&').find_map(|p| p.strip_prefix("db=")).map(|db| db.parse().map_err(|_| format!("`db={db}` is no number")));
+    let number = |db: &str| db.parse().map_err(|_| InitError::Database(db.into()));
+    let asked = query.split('&').find_map(|p| p.strip_prefix("db=")).map(number);
     options.database = asked.transpose()?.unwrap_or_default();
     if let Upstream::Direct(target) = &to {
         if options.password.is_empty() {
@@ -102,10 +126,10 @@ fn authority(redirect: &str) -> Option<(&str, u16)> {
 }
 
 /// The check at load time, off the workers: can it be reached, does it know us?
-pub(super) async fn check(resolver: &GuardedResolver, to: &Upstream, options: &Options) -> Result<(), String> {
+pub(super) async fn check(resolver: &GuardedResolver, to: &Upstream, options: &Options) -> Result<(), RedisError> {
     let opened = timeout(options.timeout, check_connection(resolver, to)).await;
-    let (io, _place) = opened.map_err(|_| format!("no connection within {:?}", options.timeout))?.map_err(|e| e.to_string())?;
-    redis::check(io, options).await.map_err(|e| e.to_string())
+    let (io, _place) = opened.map_err(|_| RedisError::Late(options.timeout))?.map_err(RedisError::Connect)?;
+    Ok(redis::check(io, options).await?)
 }
 
 async fn check_connection(resolver: &GuardedResolver, to: &Upstream) -> Result<(weir_net::io::Io, Place), UpstreamError> {

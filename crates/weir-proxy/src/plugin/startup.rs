@@ -42,9 +42,24 @@ pub(super) struct Startup {
     pub whose: For,
 }
 
+/// Why an instance did not start, without the values of Secrets.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotStarted {
+    /// With the trap as text.
+    #[error("{0}")]
+    Trap(String),
+    #[error("{error}; it said: {}", said.join("; "))]
+    Said { error: StartError, said: Vec<String> },
+    #[error(transparent)]
+    Start(StartError),
+    /// A bug, or the process ends.
+    #[error("{0}")]
+    Host(String),
+}
+
 /// The result of a start.
 pub(super) struct Outcome {
-    pub started: Result<Started, String>,
+    pub started: Result<Started, NotStarted>,
     pub asked: Asked,
 }
 
@@ -73,10 +88,11 @@ impl Startup {
         let mut asked = std::mem::take(&mut *services.asked());
         let plugin = &services.startup.plugin;
         let started = started.map_err(|e| reason(e, plugin, &asked.said));
+        let quoted = started.as_ref().err().map(NotStarted::to_string).unwrap_or_default();
         for (level, line) in std::mem::take(&mut asked.held) {
             // The reason quotes these lines already.
             let shown = plugin.configuration.redacted(&line);
-            if !started.as_ref().is_err_and(|why| why.contains(shown.trim())) {
+            if started.is_ok() || !quoted.contains(shown.trim()) {
                 super::host_services::log(plugin, level, &line);
             }
         }
@@ -85,18 +101,18 @@ impl Startup {
 }
 
 /// Why the start failed, with the guest's own log lines where there are some; a trap carries its own.
-fn reason(error: StartError, plugin: &weir_config::model::WasmPlugin, said: &[String]) -> String {
+fn reason(error: StartError, plugin: &weir_config::model::WasmPlugin, said: &[String]) -> NotStarted {
     match error {
         StartError::Trap(trap) => {
             // In Go `main` never runs, so a plugin that registers its contexts there fails at the first one.
             let in_main = trap.callback == "proxy_on_context_create" && trap.said.contains("panic: ");
             let hint = if in_main { "; is everything set up in init()? main() of a plugin in Go does not run" } else { "" };
-            explain(trap, plugin, "start-deadline") + hint
+            NotStarted::Trap(explain(trap, plugin, "start-deadline") + hint)
         }
         StartError::VmStart | StartError::Validate | StartError::Configure if !said.is_empty() => {
-            format!("{error}; it said: {}", said.join("; "))
+            NotStarted::Said { error, said: said.to_vec() }
         }
-        _ => error.to_string(),
+        _ => NotStarted::Start(error),
     }
 }
 

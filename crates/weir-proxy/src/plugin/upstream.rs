@@ -1,7 +1,7 @@
 //! Whom a plugin means by the name of an upstream: a cluster, a name from its own configuration, or a host and a port.
 use crate::cluster::{ClusterRegistry, ClusterSlot};
-use std::{collections::HashMap, sync::Arc};
-use weir_net::redis::Target;
+use std::{collections::HashMap, fmt, sync::Arc};
+use weir_net::redis::{Target, TargetError};
 
 /// Where calls go.
 #[derive(Clone)]
@@ -46,14 +46,39 @@ impl Own {
     }
 }
 
+/// A name that means no upstream.
+#[derive(Clone, Debug)]
+pub struct UnknownUpstream {
+    name: String,
+    host: String,
+    speaks: Speaks,
+    /// As in the name, or the usual one of Redis.
+    port: u16,
+}
+
+impl std::error::Error for UnknownUpstream {}
+
+/// With what is accepted.
+impl fmt::Display for UnknownUpstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let UnknownUpstream { name, host, speaks, port } = self;
+        let urls = match speaks {
+            Speaks::Redis => "redis://host:port, rediss://host:port",
+            Speaks::Http => "http://host:port, https://host:port",
+        };
+        write!(
+            f,
+            "there is no upstream `{name}`; accepted: the name of a cluster, host:port, {urls}, or a name that the plugin's configuration \
+             gives an address under `upstreams` (upstreams: {{ \"{host}\": \"127.0.0.1:{port}\" }})"
+        )
+    }
+}
+
 /// Services that some registry outside of this gateway would have to know.
 const REGISTRIES: [&str; 6] = [".static", ".dns", ".nacos", ".consul", ".zookeeper", ".eureka"];
 
 /// Resolves `name` (its query string, if any, already cut off).
-///
-/// # Errors
-/// Why it names nothing, and what is accepted.
-pub fn resolve(name: &str, speaks: Speaks, own: &Own, clusters: &ClusterRegistry) -> Result<Upstream, String> {
+pub fn resolve(name: &str, speaks: Speaks, own: &Own, clusters: &ClusterRegistry) -> Result<Upstream, UnknownUpstream> {
     let parts = Outbound::parse(name);
     let host = parts.as_ref().map_or(name, |p| p.host);
     if let Some(target) = own.0.get(name).or_else(|| own.0.get(host)) {
@@ -90,13 +115,8 @@ pub fn resolve(name: &str, speaks: Speaks, own: &Own, clusters: &ClusterRegistry
         return Ok(Upstream::Direct(target));
     }
     // A guest may ask for anything.
-    let (name, host) = (cut(name), cut(host));
-    Err(format!(
-        "there is no upstream `{name}`; accepted: the name of a cluster, host:port, {}, or a name that the plugin's configuration \
-         gives an address under `upstreams` (upstreams: {{ \"{host}\": \"127.0.0.1:{}\" }})",
-        if speaks == Speaks::Redis { "redis://host:port, rediss://host:port" } else { "http://host:port, https://host:port" },
-        parts.as_ref().map_or(6379, |p| p.port),
-    ))
+    let port = parts.as_ref().map_or(6379, |p| p.port);
+    Err(UnknownUpstream { name: cut(name).into(), host: cut(host).into(), speaks, port })
 }
 
 /// How many characters of a name a message quotes.
@@ -157,17 +177,17 @@ fn another_port(parts: &Outbound<'_>, clusters: &ClusterRegistry) -> Option<Arc<
 }
 
 /// `host:port` and URLs; HTTP's schemes give their own ports.
-fn target(text: &str) -> Result<Target, String> {
+fn target(text: &str) -> Result<Target, TargetError> {
     let http = |rest: &str, scheme: &str, port: u16, tls: bool| {
         let authority = rest.split(['/', '?']).next().unwrap_or_default();
-        let target = Target::parse(&format!("redis://{authority}")).map_err(|e| e.to_string())?;
+        let target = Target::parse(&format!("redis://{authority}"))?;
         let given = url::Url::parse(&format!("{scheme}://{authority}")).ok().and_then(|u| u.port());
         Ok(Target { tls, port: given.unwrap_or(port), ..target })
     };
     match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
         (Some(rest), _) => http(rest, "http", 80, false),
         (_, Some(rest)) => http(rest, "https", 443, true),
-        _ => Target::parse(text).map_err(|e| e.to_string()),
+        _ => Target::parse(text),
     }
 }
 
@@ -212,7 +232,7 @@ mod tests {
         ] {
             assert_eq!(direct(name, speaks, &own).as_deref(), want, "{name}");
         }
-        let said = resolve("outbound|6379||other.static", Redis, &own, &ClusterRegistry::default()).err().unwrap();
+        let said = resolve("outbound|6379||other.static", Redis, &own, &ClusterRegistry::default()).err().unwrap().to_string();
         assert!(said.contains("no upstream `outbound|6379||other.static`") && said.contains("\"other.static\""), "{said}");
     }
 }

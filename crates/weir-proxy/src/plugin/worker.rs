@@ -5,7 +5,7 @@ use super::{
     host_services::{Common, HostServices},
     instance::{Hosted, Owner},
     redis::Pool,
-    startup::{For, Outcome},
+    startup::{For, NotStarted, Outcome},
 };
 use crate::{app_log::Logger, stats::PluginStats, upstream::direct::DirectClusters, worker::Worker};
 use std::{
@@ -346,7 +346,7 @@ impl Entry {
         self.trapped_at.get().is_some_and(|at| at.elapsed() < FORGIVEN_AFTER)
     }
 
-    fn not_started(self: &Rc<Entry>, generation: &Arc<Generation>, why: &str) {
+    fn not_started(self: &Rc<Entry>, generation: &Arc<Generation>, why: &NotStarted) {
         let first = self.failures.get() == 0;
         if !first || self.has_trapped() {
             self.stats.vm_reload_failure.inc();

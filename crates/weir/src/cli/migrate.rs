@@ -14,7 +14,7 @@ use weir_control::{
     object::{Kind, Object},
 };
 
-/// Say what becomes of Ingress objects of ingress-nginx or Higress
+/// Report how Weir handles the annotations of Ingress objects for ingress-nginx or Higress
 ///
 /// Prints a verdict for each annotation. Exits with 1 if an annotation is not supported, closes a route or has a wrong value, or if a file
 /// cannot be read. With --to

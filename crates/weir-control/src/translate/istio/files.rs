@@ -31,7 +31,7 @@ fn from_files(cx: &Cx<'_>, object: &Object, key: SecretKey, at: &At, part: &mut 
     let (usable, trouble) = secret::files(cx, &key);
     if let Some(why) = trouble {
         let help = "a PEM file; a relative path starts at the folder of this file";
-        part.report(object, at.span, &*at.field, Diagnostic::error("InvalidCertificateRef", why).help(help));
+        part.report(object, at.span, &*at.field, Diagnostic::error("InvalidCertificateRef", why.to_string()).help(help));
     }
     if usable { Ok(part.use_secret(key)) } else { Err(key) }
 }

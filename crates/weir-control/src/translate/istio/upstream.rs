@@ -203,7 +203,7 @@ fn merged(rules: &[(&Arc<Object>, &DestinationRule)], key: &ClusterKey) -> Setti
 }
 
 /// Applies the DestinationRules for the host: the subset's labels select among the endpoints, the traffic policy sets the
-/// cluster's fields. A subset that no rule has leaves no endpoints; whoever refers to it reports it.
+/// cluster's fields. A subset that no rule has leaves no endpoints; the objects that refer to it report it.
 pub fn traffic_policy(cx: &Cx<'_>, key: &ClusterKey, draft: &mut Draft, part: &mut Part) {
     let rules = rules(cx, key);
     part.uses.extend(rules.iter().map(|(object, _)| object.key.clone()));

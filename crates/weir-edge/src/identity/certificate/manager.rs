@@ -16,7 +16,7 @@ use crate::{
 use http::{Method, StatusCode};
 use serde_json::Value;
 use std::{
-    io,
+    fmt, io,
     path::PathBuf,
     sync::{
         Arc,
@@ -93,6 +93,32 @@ pub enum RequestError {
     Write { file: PathBuf, error: io::Error },
 }
 
+/// A certificate that the manager asks for.
+enum Wanted {
+    /// That of the node, and how to get the first one.
+    Client(Bootstrap),
+    /// With these names.
+    Serving(Vec<String>),
+}
+
+impl Wanted {
+    fn purpose(&self) -> Purpose {
+        match self {
+            Wanted::Client(_) => Purpose::Client,
+            Wanted::Serving(names) => Purpose::Serving(names.clone()),
+        }
+    }
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Wanted::Client(_) => "the certificate of the node",
+            Wanted::Serving(_) => "the serving certificate",
+        })
+    }
+}
+
 pub struct Manager {
     node_name: String,
     options: Options,
@@ -119,13 +145,13 @@ impl Manager {
 
     pub async fn run(self: Arc<Manager>) {
         let mut jobs = JoinSet::new();
-        if self.options.bootstrap.is_some() {
+        if let Some(bootstrap) = self.options.bootstrap.clone() {
             let manager = self.clone();
-            jobs.spawn(async move { manager.keep(Purpose::Client, &manager.options.client()).await });
+            jobs.spawn(async move { manager.keep(&Wanted::Client(bootstrap), &manager.options.client()).await });
         }
         if let Some(names) = self.options.rotate_server.clone() {
             let manager = self.clone();
-            jobs.spawn(async move { manager.keep(Purpose::Serving(names), &manager.options.server()).await });
+            jobs.spawn(async move { manager.keep(&Wanted::Serving(names), &manager.options.server()).await });
         }
         if let Some(names) = self.options.self_signed.clone() {
             let manager = self.clone();
@@ -135,22 +161,22 @@ impl Manager {
     }
 
     /// Keeps one certificate good.
-    async fn keep(&self, purpose: Purpose, pair: &Pair) {
+    async fn keep(&self, wanted: &Wanted, pair: &Pair) {
         let (mut backoff, mut said) = (BACKOFF, String::new());
         loop {
             let now = next(pair.read().map(|c| c.details).as_ref(), SystemTime::now());
             let wait = match now {
                 Next::Wait(wait) => wait,
-                Next::Renew | Next::Request => match self.obtain(&purpose, pair, now).await {
+                Next::Renew | Next::Request => match self.obtain(wanted, pair, now).await {
                     Ok(()) => {
                         self.stats.issued.fetch_add(1, Relaxed);
                         (backoff, said) = (BACKOFF, String::new());
-                        (self.notice)(format!("{} was issued: {}", describe(&purpose), pair.current().display()));
+                        (self.notice)(format!("{wanted} was issued: {}", pair.current().display()));
                         LEAST
                     }
                     Err(e) => {
                         self.stats.failed.fetch_add(1, Relaxed);
-                        let text = format!("{} was not issued: {e}", describe(&purpose));
+                        let text = format!("{wanted} was not issued: {e}");
                         if text != said {
                             (self.notice)(text.clone());
                             said = text;
@@ -170,31 +196,29 @@ impl Manager {
         }
     }
 
-    async fn obtain(&self, purpose: &Purpose, pair: &Pair, state: Next) -> Result<(), RequestError> {
-        let shown = self.shown(purpose, state).await?;
-        let made = Request::new(purpose, &self.node_name)?;
-        let chain = match self.issued(&shown, &made).await {
-            // A certificate that the API server does not know any more: the bootstrap begins from the front.
-            Err(RequestError::Api(e)) if e.is(StatusCode::UNAUTHORIZED) && state == Next::Renew && *purpose == Purpose::Client => {
-                self.issued(&self.admitted().await?, &made).await?
+    async fn obtain(&self, wanted: &Wanted, pair: &Pair, state: Next) -> Result<(), RequestError> {
+        let made = Request::new(&wanted.purpose(), &self.node_name)?;
+        let chain = match (wanted, state) {
+            // There is no certificate to ask with.
+            (Wanted::Client(bootstrap), Next::Request) => self.issued(&self.admitted(bootstrap).await?, &made).await?,
+            _ => {
+                let shown = Shown { client: self.credentials.clients()?.node()?, token: None };
+                match (self.issued(&shown, &made).await, wanted) {
+                    // The API server does not know the certificate any more: the bootstrap starts over.
+                    (Err(RequestError::Api(e)), Wanted::Client(bootstrap)) if e.is(StatusCode::UNAUTHORIZED) => {
+                        self.issued(&self.admitted(bootstrap).await?, &made).await?
+                    }
+                    (issued, _) => issued?,
+                }
             }
-            issued => issued?,
         };
         Certificate::from_pem(&chain, &made.key)?;
         let written = pair.write(&chain, &made.key, SystemTime::now());
         written.map_err(|error| RequestError::Write { file: pair.current(), error })
     }
 
-    /// With what to ask: with the certificate of the node, or with that of the bootstrap for the first one.
-    async fn shown(&self, purpose: &Purpose, state: Next) -> Result<Shown, RequestError> {
-        match (purpose, state) {
-            (Purpose::Client, Next::Request) => self.admitted().await,
-            _ => Ok(Shown { client: self.credentials.clients()?.node()?, token: None }),
-        }
-    }
-
-    async fn admitted(&self) -> Result<Shown, RequestError> {
-        let Some(bootstrap) = &self.options.bootstrap else { return Err(RequestError::Nameless) };
+    /// What the bootstrap gives to ask with.
+    async fn admitted(&self, bootstrap: &Bootstrap) -> Result<Shown, RequestError> {
         let admission = bootstrap.admission(&self.api).await?;
         if let Some(file) = &self.options.write_authority {
             let written = durable::write(file, 0o644, admission.authority.as_bytes());
@@ -261,12 +285,5 @@ async fn is_up_again(link: &mut watch::Receiver<bool>) {
             Ok(()) => {}
             Err(_) => std::future::pending().await,
         }
-    }
-}
-
-fn describe(purpose: &Purpose) -> &'static str {
-    match purpose {
-        Purpose::Client => "the certificate of the node",
-        Purpose::Serving(_) => "the serving certificate",
     }
 }

@@ -17,11 +17,15 @@ pub enum Balance {
 const NAMES: [(&str, Balance); 3] =
     [("rr", Balance::RoundRobin), ("priority", Balance::Priority), ("consistent-hashing", Balance::ConsistentHashing)];
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected {}", NAMES.map(|(name, _)| name).join(", "))]
+pub struct UnknownBalance;
+
 impl FromStr for Balance {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Balance, String> {
+    type Err = UnknownBalance;
+    fn from_str(text: &str) -> Result<Balance, UnknownBalance> {
         let found = NAMES.iter().find(|(name, _)| *name == text).map(|(_, balance)| *balance);
-        found.ok_or_else(|| format!("expected {}", NAMES.map(|(name, _)| name).join(", ")))
+        found.ok_or(UnknownBalance)
     }
 }
 
@@ -63,7 +67,8 @@ mod tests {
         for (name, balance) in NAMES {
             assert_eq!((name.parse(), balance.to_string()), (Ok(balance), name.to_string()));
         }
-        assert_eq!("random".parse::<Balance>(), Err("expected rr, priority, consistent-hashing".to_string()));
+        assert_eq!(UnknownBalance.to_string(), "expected rr, priority, consistent-hashing");
+        assert_eq!("random".parse::<Balance>(), Err(UnknownBalance));
     }
 
     #[test]

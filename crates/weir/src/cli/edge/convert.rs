@@ -109,7 +109,10 @@ pub fn run_convert(args: ConvertArgs) -> Result<ExitCode> {
     };
     let node = match look(&wanted, SystemTime::now()) {
         Ok(node) => node,
-        Err(findings) => bail!("this node cannot be converted, and nothing was changed:\n- {}", findings.join("\n- ")),
+        Err(findings) => {
+            let findings: Vec<String> = findings.iter().map(|finding| format!("\n- {finding}")).collect();
+            bail!("this node cannot be converted, and nothing was changed:{}", findings.concat())
+        }
     };
     println!("node {}, installed by {}", node.name, node.layout);
     if let Err(error) = run(&convert(&node), place) {
