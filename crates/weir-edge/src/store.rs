@@ -24,6 +24,7 @@ mod codec;
 mod commit;
 mod crypt;
 mod dictionary;
+mod digest;
 mod format;
 mod hint;
 mod index;
@@ -46,6 +47,7 @@ use bytes::Bytes;
 use log::{Log, Value, check_value, head as check_head, key as check_key};
 use record::Meta;
 use std::{
+    collections::HashMap,
     fmt, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -253,6 +255,17 @@ impl Store {
             replacement.add(&name, &value)?;
         }
         replacement.commit(head)
+    }
+
+    /// Whether a list is the one that this process has written last: then it need not be written again.
+    pub fn is(&self, set: &str, items: &[(ObjectName, Bytes)]) -> bool {
+        let digests = items.iter().map(|(name, value)| Some((check_key(name).ok()?, self.log.digester.digest(value))));
+        let Some(digests) = digests.collect::<Option<HashMap<Box<str>, digest::Digest>>>() else { return false };
+        let index = self.log.index();
+        index.set(set).is_some_and(|set| {
+            let complete = set.readable() && set.whole && set.objects.len() == items.len();
+            complete && set.objects.iter().all(|(key, loc)| loc.digest != digest::UNKNOWN && digests.get(key) == Some(&loc.digest))
+        })
     }
 
     /// A complete list that arrives bit by bit. Until it is committed the set stays as it is, and events go on changing it.

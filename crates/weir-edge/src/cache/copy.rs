@@ -154,6 +154,14 @@ impl Copy {
             return Outcome::Behind;
         }
         let items: Vec<_> = list.items.iter().map(|item| (name_of(&item.meta), list.head.whole(item))).collect();
+        if self.cache.store.is(&set, &items) {
+            // Nothing of it is written again but how new it is.
+            let outcome = self.kept(self.cache.store.set_head(&set, &head.to_bytes()));
+            if let (Outcome::Kept, Some(version)) = (outcome, head.number()) {
+                self.cache.watchers.replaced(&set, version);
+            }
+            return outcome;
+        }
         // Those who watch the set see what it changes.
         let before = self.cache.watchers.remembers(&set).then(|| self.cache.store.list(&set).ok().flatten());
         let outcome = self.kept(self.cache.store.replace(&set, &head.to_bytes(), items.iter().cloned()));

@@ -131,7 +131,9 @@ impl Recent {
             return;
         }
         self.bytes += change.bytes();
-        self.changes.push_back(change.clone());
+        // Copies: what came in one piece with it is not held.
+        let owned = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+        self.changes.push_back(Changed { object: owned(&change.object), before: change.before.as_ref().map(owned), ..*change });
         while self.changes.len() > RECENT || self.bytes > RECENT_BYTES {
             let Some(oldest) = self.changes.pop_front() else { break };
             self.bytes -= oldest.bytes();

@@ -1,7 +1,7 @@
 //! Cleaning: what the oldest segment holds of current values is appended to the log again, and then the segment is removed. As it is
 //! always the oldest one, nothing that was removed can come back, and the log is at every step the same list of states.
 use super::{
-    WriteError, hint,
+    WriteError, digest, hint,
     index::{Index, Loc},
     log::{Log, Value, Writer},
     record::{self, HEAD, Header, Meta},
@@ -60,7 +60,7 @@ impl Log {
     /// Appends a record again, if it holds a current value.
     fn carry(&self, segment: &Segment, offset: u32, bytes: &[u8]) -> Result<(), WriteError> {
         let Some((header, stored)) = Header::read(bytes, &segment.salt) else { return Ok(()) };
-        let loc = Loc { segment: segment.id, offset, len: header.len() as u32 };
+        let loc = Loc { segment: segment.id, offset, len: header.len() as u32, digest: digest::UNKNOWN };
         let (key, begin) = match header.meta(stored, self.cipher()) {
             Ok(Meta::Put { key, .. } | Meta::Moved { key }) => (key, None),
             Ok(Meta::Item { key, begin }) => (key, Some(begin)),
@@ -149,11 +149,11 @@ fn hint_of(segment: &Segment, start: u32, end: u32) -> std::io::Result<()> {
 /// The records that the readable ones of a segment become: one for each place where the value is current.
 fn uses(index: &Index, set: u32, key: &str, begin: Option<u64>, loc: Loc) -> Vec<Meta> {
     let mut metas = Vec::new();
-    if index.sets.get(&set).and_then(|state| state.objects.get(key)) == Some(&loc) {
+    if index.sets.get(&set).and_then(|state| state.objects.get(key)).is_some_and(|current| current.is_at(&loc)) {
         metas.push(Meta::Moved { key: key.into() });
     }
     if let Some(begin) = begin
-        && index.pending.get(&begin).and_then(|pending| pending.objects.get(key)) == Some(&loc)
+        && index.pending.get(&begin).and_then(|pending| pending.objects.get(key)).is_some_and(|current| current.is_at(&loc))
     {
         metas.push(Meta::Item { begin, key: key.into() });
     }

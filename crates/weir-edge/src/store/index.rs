@@ -1,6 +1,7 @@
 //! What the store knows in memory: the sets, and where the values of their objects lie. Recovery and writing change it by the same
 //! function, so that a store that was opened again knows what it knew.
 use super::{
+    digest::{self, Digest},
     record::Meta,
     segment::{RollCall, Segment},
 };
@@ -16,11 +17,17 @@ pub struct Loc {
     pub segment: u32,
     pub offset: u32,
     pub len: u32,
+    /// Of its value, if this process has written it.
+    pub digest: Digest,
 }
 
 impl Loc {
     /// Of a value that is known to be lost.
-    pub const LOST: Loc = Loc { segment: 0, offset: 0, len: 0 };
+    pub const LOST: Loc = Loc { segment: 0, offset: 0, len: 0, digest: digest::UNKNOWN };
+
+    pub fn is_at(&self, other: &Loc) -> bool {
+        (self.segment, self.offset) == (other.segment, other.offset)
+    }
 }
 
 /// What is known of records that a set may have lost.
@@ -102,6 +109,13 @@ impl Index {
     pub fn set(&self, name: &str) -> Option<&SetState> {
         self.sets.get(&self.id(name)?)
     }
+    /// The value of an object is not what was written.
+    pub fn doubt(&mut self, set: &str, key: &str) {
+        let id = self.id(set);
+        let found = id.and_then(|id| self.sets.get_mut(&id)?.objects.get_mut(key));
+        found.into_iter().for_each(|loc| loc.digest = digest::UNKNOWN);
+    }
+
     /// All bytes of the log.
     pub fn total(&self) -> u64 {
         self.segments.values().map(|segment| u64::from(segment.end)).sum()

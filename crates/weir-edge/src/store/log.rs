@@ -4,6 +4,7 @@ use super::{
     codec::{self, Encoder},
     crypt::Cipher,
     dictionary,
+    digest::{self, Digester},
     format::Format,
     index::{Index, Loc},
     record::{self, MAX_HEAD, MAX_NAME, MAX_VALUE, Meta, Place, Stored},
@@ -29,6 +30,7 @@ pub struct Log {
     pub options: Options,
     pub format: Format,
     pub stats: Stats,
+    pub digester: Digester,
     /// All records up to this one are synced.
     pub durable: AtomicU64,
     index: RwLock<Index>,
@@ -161,6 +163,7 @@ impl Log {
             options,
             format,
             stats: Stats::default(),
+            digester: Digester::new(),
             durable: AtomicU64::new(found.durable),
             index: RwLock::new(found.index),
             writer: Mutex::new(writer),
@@ -221,7 +224,8 @@ impl Log {
             active.cut();
             return Err(WriteError::Io(e));
         }
-        let loc = Loc { segment: active.segment.id, offset: active.at, len: writer.buffer.len() as u32 };
+        let digest = value.map_or(digest::UNKNOWN, |value| self.digester.digest(value.bytes));
+        let loc = Loc { segment: active.segment.id, offset: active.at, len: writer.buffer.len() as u32, digest };
         active.at += loc.len;
         (writer.seq, writer.before) = (seq, set);
         if writer.unsynced.last().is_none_or(|last| last.id != loc.segment) {

@@ -54,6 +54,8 @@ impl Log {
     fn value(&self, set: &str, key: &str, loc: Loc, segment: Option<&Segment>) -> Result<Bytes, ReadError> {
         let damaged = || {
             self.stats.damaged_reads.fetch_add(1, Ordering::Relaxed);
+            // The next list writes it again, also if it is the same.
+            self.index_mut().doubt(set, key);
             ReadError::Damaged { set: set.into(), object: Some(name(key)) }
         };
         let segment = segment.ok_or_else(damaged)?;

@@ -6,7 +6,7 @@
 use super::{
     OpenError,
     crypt::Cipher,
-    dictionary, hint,
+    dictionary, digest, hint,
     index::{Index, Loc},
     record::{self, Header, Meta, RecordError},
     segment::{Segment, SegmentHeader},
@@ -253,7 +253,7 @@ impl Replay<'_> {
     }
 
     fn record(&mut self, opened: &Opened, offset: u32, header: Header, stored: &[u8]) {
-        let loc = Loc { segment: opened.header.id, offset, len: header.len() as u32 };
+        let loc = Loc { segment: opened.header.id, offset, len: header.len() as u32, digest: digest::UNKNOWN };
         let meta = match header.meta(stored, self.cipher) {
             Ok(meta) => meta,
             // A later version that this one can read wrote it: what it says does not matter to this one.
