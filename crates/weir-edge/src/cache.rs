@@ -232,13 +232,17 @@ impl Cache {
     /// Passes a response on and keeps a copy, where it is one to keep.
     pub fn keep(self: &Arc<Cache>, asked: &Asked, info: &RequestInfo, response: Response<Body>) -> Response<Body> {
         let Some(user) = self.user(&asked.caller).filter(|_| asked.reads && !asked.head_only) else { return response };
-        let Some(media) = media_of(&asked.accept, &response).filter(|_| self.agents.keeps(&asked.agent)) else { return response };
+        if !self.agents.keeps(&asked.agent) {
+            return response;
+        }
         let keep = match info {
+            // In any media type: OpenAPI has its own.
             RequestInfo::NonResource { path } if is_document(path) => {
                 Keep::Document { set: NON_RESOURCE.to_string(), name: document(&user, asked) }
             }
             RequestInfo::NonResource { .. } => return response,
             RequestInfo::Resource(resource) => {
+                let Some(media) = media_of(&asked.accept, &response) else { return response };
                 let Some(key) = SetKey::of(&user, resource, media) else { return response };
                 match resource.verb {
                     Verb::Watch => Keep::Watch {

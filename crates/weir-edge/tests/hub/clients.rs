@@ -65,6 +65,7 @@ fn each_request_has_a_line_in_the_access_log() {
     let seen = rig.upstream.seen().into_iter().find(|seen| seen.agent.starts_with("kubelet")).unwrap();
     assert_eq!(seen.headers["traceparent"], trace.1, "it passes unchanged");
     rig.get(SERVICES, &[JSON, TOKEN]);
+    eventually("both lists are kept", || (rig.hub().cache.kept().0 == 2).then_some(()));
     rig.upstream.cut();
     rig.stop_hub();
     rig.start_hub();

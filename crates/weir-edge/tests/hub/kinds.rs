@@ -10,6 +10,7 @@ use http::{HeaderValue, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use serde_json::json;
+use std::sync::atomic::Ordering::Relaxed;
 use weir_edge::{
     apimachinery::{
         event::{EventKind, encode},
@@ -119,4 +120,32 @@ fn an_object_of_fifteen_megabytes_is_watched_and_kept() {
     rig.is_down();
     let kept = rig.get("/api/v1/namespaces/default/services/big", &[JSON]);
     assert!(kept.header("weir-cache").is_some() && kept.json() == event["object"], "{}", kept.status);
+}
+
+#[test]
+fn openapi_is_kept_in_its_own_media_type() {
+    const MEDIA: &str = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
+    let rig = Rig::start();
+    let document = Bytes::from_static(b"\x0a\x00\xff");
+    rig.upstream.script({
+        let document = document.clone();
+        move |seen| {
+            (seen.path == "/openapi/v3/api/v1").then(|| {
+                let mut response = reply(StatusCode::OK, full(document.clone()));
+                response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA));
+                response
+            })
+        }
+    });
+    let ask = || {
+        let path = "/openapi/v3/api/v1?hash=1";
+        rig.block_on(async { Twin::connect(&rig, To::Hub, Protocol::Http1).await.ask(path, &[("accept", MEDIA)]).await })
+    };
+    assert_eq!(ask().body, document);
+    eventually("it is kept", || (rig.hub().cache.stats.kept.load(Relaxed) == 1).then_some(()));
+    rig.upstream.cut();
+    rig.is_down();
+    let kept = ask();
+    assert_eq!((kept.status, kept.body), (StatusCode::OK, document));
+    assert!(kept.headers.contains(&("content-type".to_string(), MEDIA.into())), "{:?}", kept.headers);
 }
