@@ -17,7 +17,7 @@ import (
 // writePKI makes one certificate authority and the certificates that the rig
 // and programs in it need, plus the RSA key that signs service account tokens.
 //
-//	ca              signs the others; clients and pods trust it
+//	ca              signs the others, and what edge-bench adds; clients and pods trust it
 //	apiserver       serving certificate of kube-apiserver
 //	kubelet         serving certificate of the stand-in kubelet
 //	kubelet-client  what kube-apiserver shows to the kubelet (logs, exec)
@@ -43,6 +43,14 @@ func (r *rig) writePKI() error {
 		return err
 	}
 	if err := r.writePEM("ca.crt", "CERTIFICATE", der); err != nil {
+		return err
+	}
+
+	keyBytes, err := x509.MarshalECPrivateKey(caKey)
+	if err != nil {
+		return err
+	}
+	if err := r.writePEM("ca.key", "EC PRIVATE KEY", keyBytes); err != nil {
 		return err
 	}
 

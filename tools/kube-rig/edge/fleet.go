@@ -17,6 +17,8 @@ const (
 	fleetMark = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/"
 	// How many hubs start at a time.
 	starting = 4
+	poolSize = 50
+	poolPort = "10269"
 )
 
 // noHub are agents that talk to the API server themselves.
@@ -24,14 +26,18 @@ const noHub = "no hub"
 
 // fleetKinds are what is compared: agents without a hub, and each kind of hub.
 // Weir shares some kinds of objects among the agents of a node unless it is
-// told not to.
+// told not to, and among the nodes of a pool where it is told so.
 func fleetKinds(kinds []kind) []kind {
 	all := []kind{{name: noHub}}
 	for _, k := range kinds {
 		if k.name == weirName {
 			apart := k
-			apart.name, apart.arguments = "Weir, nothing shared", []string{"--pool-scope-resources="}
-			all = append(all, apart)
+			apart.name = "Weir, nothing shared"
+			apart.arguments = func(*hub) []string { return []string{"--pool-scope-resources="} }
+			pool := k
+			pool.name, pool.arguments = "Weir, shared in pools", poolArguments
+			all = append(all, apart, k, pool)
+			continue
 		}
 		all = append(all, k)
 	}
@@ -62,7 +68,20 @@ type fleet struct {
 	stop    context.CancelFunc
 }
 
-func fleetNode(i int) string { return fmt.Sprintf("edge-%d", i) }
+func fleetNode(i int) string    { return fmt.Sprintf("edge-%d", i) }
+func fleetAddress(i int) string { return fmt.Sprintf("10.245.%d.%d", 33+i/200, 1+i%200) }
+
+// poolArguments makes pools of 50 nodes.
+func poolArguments(h *hub) []string {
+	var number int
+	_, _ = fmt.Sscanf(h.node, "edge-%d", &number)
+	first := number / poolSize * poolSize
+	var peers []string
+	for i := first; i < first+poolSize; i++ {
+		peers = append(peers, fmt.Sprintf("%s=%s:%s", fleetNode(i), fleetAddress(i), poolPort))
+	}
+	return []string{"--pool-sharing", "--node-ip", h.address, "--multiplexer-port", poolPort, "--pool-peers", strings.Join(peers, ",")}
+}
 
 func (b *bench) loadFleet(size int) error {
 	err := each(size, func(i int) error {
@@ -164,7 +183,7 @@ func (t *fleet) node(i int) (*hub, []*reflector, error) {
 		clients := reflect(t.ctx, t.api.asNode(), agents, asProtobuf)
 		return nil, clients, watching(clients, time.Minute)
 	}
-	h := &hub{kind: t.kind, bench: t.bench, node: fleetNode(i), address: fmt.Sprintf("10.245.%d.%d", 33+i/200, 1+i%200)}
+	h := &hub{kind: t.kind, bench: t.bench, node: fleetNode(i), address: fleetAddress(i)}
 	if err := h.fresh(); err != nil {
 		return h, nil, err
 	}

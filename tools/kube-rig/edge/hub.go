@@ -23,7 +23,8 @@ const weirName = "Weir"
 type kind struct {
 	name, binary string
 	command      func(h *hub) (*exec.Cmd, error)
-	arguments    []string // after those of command
+	// What comes after the arguments of command.
+	arguments func(h *hub) []string
 }
 
 // hub is one process of it, with an address of its own.
@@ -51,6 +52,11 @@ func (h *hub) start() error {
 	if err := os.MkdirAll(h.dir(), 0o755); err != nil {
 		return err
 	}
+	if _, err := os.Stat(h.pki(h.node + ".crt")); err != nil {
+		if err := h.bench.certify(h.node, h.address); err != nil {
+			return err
+		}
+	}
 	command, err := h.command(h)
 	if err != nil {
 		return err
@@ -60,7 +66,9 @@ func (h *hub) start() error {
 		return err
 	}
 	defer log.Close()
-	command.Args = append(command.Args, h.arguments...)
+	if h.arguments != nil {
+		command.Args = append(command.Args, h.arguments(h)...)
+	}
 	command.Stdout, command.Stderr = log, log
 	// It ends with this program, however that ends.
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -118,7 +126,7 @@ func (h *hub) kill() {
 
 func startWeir(h *hub) (*exec.Cmd, error) {
 	return exec.Command(h.binary, "edge", "--server-addr", hubServer, "--node-name", h.node,
-		"--certificate-authority", h.pki("ca.crt"), "--client-certificate", h.pki("node.crt"), "--client-key", h.pki("node.key"),
+		"--certificate-authority", h.pki("ca.crt"), "--client-certificate", h.pki(h.node+".crt"), "--client-key", h.pki(h.node+".key"),
 		"--bind-proxy-address", h.address, "--proxy-port", hubPort, "--disk-cache-path", filepath.Join(h.dir(), "cache")), nil
 }
 
@@ -154,7 +162,7 @@ contexts: [{name: default-context, context: {cluster: default-cluster, user: def
 current-context: default-context
 `, hubServer, base64.StdEncoding.EncodeToString(ca), client, client)
 	for path, content := range map[string][]byte{
-		client: read("node.crt", "node.key"), filepath.Join(root, "pki", "yurthub-server-current.pem"): read("edge.crt", "edge.key"),
+		client: read(h.node+".crt", h.node+".key"), filepath.Join(root, "pki", "yurthub-server-current.pem"): read("edge.crt", "edge.key"),
 		filepath.Join(root, "pki", "ca.crt"): ca, conf: []byte(kubeconfig),
 	} {
 		if err := os.WriteFile(path, content, 0o600); err != nil {
