@@ -16,9 +16,9 @@ const (
 	spareMB   = 3000
 	fleetMark = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/"
 	// How many hubs start at a time.
-	starting = 4
-	poolSize = 50
-	poolPort = "10269"
+	starting    = 4
+	largestPool = 50
+	poolPort    = "10269"
 )
 
 // noHub are agents that talk to the API server themselves.
@@ -71,8 +71,10 @@ type fleet struct {
 func fleetNode(i int) string    { return fmt.Sprintf("edge-%d", i) }
 func fleetAddress(i int) string { return fmt.Sprintf("10.245.%d.%d", 33+i/200, 1+i%200) }
 
-// poolArguments makes pools of 50 nodes.
+// poolArguments makes pools of 50 nodes, or of fewer where the first fleet has
+// fewer.
 func poolArguments(h *hub) []string {
+	poolSize := min(largestPool, h.bench.fleets[0])
 	var number int
 	_, _ = fmt.Sscanf(h.node, "edge-%d", &number)
 	first := number / poolSize * poolSize
@@ -125,14 +127,14 @@ func (t *fleet) measure() error {
 		// What the smaller fleets cost is part of the start of this one.
 		started = started.plus(t.since(m))
 		t.record("start", started)
+		m = t.meter()
+		time.Sleep(t.rest)
+		t.record("rest", t.since(m))
 		watches, err := t.server.watches(t.api)
 		if err != nil {
 			return err
 		}
 		t.set("watches", watches-watchesBefore)
-		m = t.meter()
-		time.Sleep(t.rest)
-		t.record("rest", t.since(m))
 		if err := t.outage(); err != nil {
 			return err
 		}
