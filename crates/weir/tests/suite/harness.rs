@@ -42,6 +42,7 @@ pub struct Start<'a> {
     environment: Vec<(&'static str, PathBuf)>,
     descriptors: Option<(u64, u64)>,
     cluster: Option<&'a Kube>,
+    kubeconfig: Option<PathBuf>,
 }
 
 impl<'a> Start<'a> {
@@ -57,6 +58,7 @@ impl<'a> Start<'a> {
             environment: Vec::new(),
             descriptors: None,
             cluster: None,
+            kubeconfig: None,
         }
     }
     /// A file in its folder.
@@ -101,6 +103,11 @@ impl<'a> Start<'a> {
     /// `weir gateway` in a cluster, with the files beside its objects.
     pub fn cluster(mut self, kube: &'a Kube) -> Self {
         self.cluster = Some(kube);
+        self.gateway(kube.kubeconfig())
+    }
+    /// `weir gateway` with this kubeconfig, and the files beside the objects of that API server.
+    pub fn gateway(mut self, kubeconfig: PathBuf) -> Self {
+        self.kubeconfig = Some(kubeconfig);
         self
     }
     /// With these limits of file descriptors, soft and hard.
@@ -177,9 +184,9 @@ impl Weir {
             }
         };
         let cache = start.cache.unwrap_or_else(|| cache_in(folder.path()));
-        match start.cluster {
+        match start.kubeconfig {
             None => command.arg("run"),
-            Some(kube) => command.args(["gateway", "--kubeconfig"]).arg(kube.kubeconfig()),
+            Some(kubeconfig) => command.args(["gateway", "--kubeconfig"]).arg(kubeconfig),
         };
         command.args(["--workers", &start.workers.to_string(), "--admin", "127.0.0.1:0", "--cache-dir"]).arg(cache);
         command.envs(start.environment);
