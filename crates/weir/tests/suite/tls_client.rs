@@ -1,6 +1,7 @@
 //! TLS clients, with a certificate of their own or without.
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedCipherSuite, SupportedProtocolVersion,
+    crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
 use std::{
@@ -23,6 +24,8 @@ pub struct Client<'a> {
     pub trust: Option<&'a str>,
     pub identity: Option<&'a Signed>,
     pub versions: Option<&'static [&'static SupportedProtocolVersion]>,
+    /// The cipher suites that it offers; without them, all.
+    pub suites: Option<&'static [SupportedCipherSuite]>,
     /// Sent before the handshake.
     pub first: &'a [u8],
 }
@@ -38,7 +41,9 @@ impl Client<'_> {
         if let Some(pem) = self.trust {
             roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
         }
-        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        let known = rustls::crypto::aws_lc_rs::default_provider();
+        let cipher_suites = self.suites.map_or(known.cipher_suites, <[_]>::to_vec);
+        let config = ClientConfig::builder_with_provider(Arc::new(CryptoProvider { cipher_suites, ..known }))
             .with_protocol_versions(self.versions.unwrap_or(rustls::ALL_VERSIONS))
             .unwrap()
             .with_root_certificates(roots);

@@ -1,5 +1,6 @@
 //! Annotations of Ingress objects: each under both of its prefixes, wrong values, and what is refused.
 mod auth;
+mod connection;
 mod errors;
 mod migrate;
 
@@ -7,11 +8,8 @@ use super::{ask, came_to, check, no_findings, seen, services};
 use crate::{
     client::{Answer, Connection},
     harness::{Start, eventually},
-    tls_client::Client,
-    yaml::holder,
 };
 use std::{fmt::Write, net::SocketAddr};
-use weir_test::Ca;
 
 const PREFIXES: [(&str, &str); 2] = [("nginx", "nginx.ingress.kubernetes.io"), ("higress", "higress.io")];
 
@@ -162,6 +160,8 @@ const ROWS: &[Row] = &[
     row("whitelist-source-range: 192.0.2.0/24, 2001:db8::/32", ROOT, &[("GET /", "403")]),
     row("whitelist-source-range: 192.0.2.1,127.0.0.0/8", ROOT, &[("GET /", "echo")]),
     row("whitelist-source-range: \"*\"", ROOT, &[("GET /", "echo")]),
+    row("allowlist-source-range: 192.0.2.0/24", ROOT, &[("GET /", "403")]),
+    row("allowlist-source-range: 192.0.2.1, 127.0.0.1", ROOT, &[("GET /", "echo")]),
     row("denylist-source-range: 127.0.0.1", ROOT, &[("GET /", "403")]),
     row("blacklist-source-range: 192.0.2.1", ROOT, &[("GET /", "echo")]),
     row(
@@ -172,6 +172,10 @@ const ROWS: &[Row] = &[
     // On the way to the upstream.
     row("timeout: 1", ROOT, &[("GET /?delay=20s", "504"), ("GET /", "echo")]),
     row("proxy-read-timeout: 1", ROOT, &[("GET /?delay=20s", "504"), ("GET /", "echo")]),
+    row("proxy-send-timeout: 1", ROOT, &[("GET /?delay=20s", "504"), ("GET /", "echo")]),
+    // The longer one counts.
+    row("proxy-read-timeout: 1\nproxy-send-timeout: 60", ROOT, &[("GET /?delay=2s", "echo")]),
+    row("proxy-next-upstream-timeout: 1\nproxy-next-upstream-tries: 1", ROOT, &[("GET /?delay=20s", "504"), ("GET /", "echo")]),
     row(
         "proxy-next-upstream: http_503\nproxy-next-upstream-tries: 2",
         &["Prefix /flaky echo"],
@@ -251,7 +255,7 @@ fn each_means_the_same_under_both_prefixes() {
     weir.says("[403 - rbac_access_denied_matched_policy[none]]");
     weir.says("[429 RL local_rate_limited]");
     let stat = |name: &str| weir.stat(&format!("http.0.0.0.0_{}.{name}", weir.ports[0]));
-    assert_eq!(["rbac.denied", "rbac.allowed", "http_local_rate_limit.ok", "http_local_rate_limit.rate_limited"].map(stat), [4, 6, 4, 4],);
+    assert_eq!(["rbac.denied", "rbac.allowed", "http_local_rate_limit.ok", "http_local_rate_limit.rate_limited"].map(stat), [6, 8, 4, 4],);
 }
 
 /// Requests of one route share its limit, on all workers.
@@ -266,39 +270,6 @@ fn a_rate_limit_holds_over_all_workers() {
     weir.write("more.yaml", &ingress("more", "b.test", "higress.io", "timeout: 5", ROOT));
     weir.get_until("b.test", "/", |a| a.status == 200);
     assert_eq!(weir.get("a.test", "/").status, 429);
-}
-
-/// By Ingress objects of the Services, for all who lead there.
-#[test]
-fn services_are_spoken_to_as_said() {
-    let mut all = String::new();
-    for (i, (short, prefix)) in PREFIXES.into_iter().enumerate() {
-        let name = |n: usize| format!("Prefix /{n} echo{}", 2 + i * 2 + n);
-        let of = |n: usize, annotations: &str| ingress(&format!("{short}-{n}"), &format!("{short}.test"), prefix, annotations, &[&name(n)]);
-        all += &of(0, "backend-protocol: grpc");
-        all += &of(1, "affinity: cookie\nsession-cookie-name: sticky\nsession-cookie-max-age: 60");
-    }
-    let weir = start(5, &all).run();
-    no_findings(&weir);
-    for (short, _) in PREFIXES {
-        let host = format!("{short}.test");
-        assert_eq!(weir.get(&host, "/0").json()["protocol"], "HTTP/2.0");
-        let cookie = weir.get(&host, "/1").header("set-cookie").unwrap().to_string();
-        assert!(cookie.starts_with("sticky=") && cookie.contains("Max-Age=60") && cookie.contains("Path=/"), "{cookie}");
-    }
-    let policies = [
-        ("load-balance: round_robin", "ROUND_ROBIN", ""),
-        ("upstream-hash-by: $remote_addr", "RING_HASH", "source_ip"),
-        ("upstream-hash-by: $http_x_user", "RING_HASH", "x-user"),
-        ("upstream-hash-by: $arg_user", "RING_HASH", "query_parameter"),
-    ];
-    for (annotation, policy, hash) in policies {
-        weir.write("more.yaml", &ingress("more", "a.test", "higress.io", annotation, ROOT));
-        eventually(annotation, || {
-            let dump = weir.admin("/config_dump").body;
-            (dump.contains(policy) && dump.contains(hash)).then_some(())
-        });
-    }
 }
 
 #[test]
@@ -535,59 +506,4 @@ fn wrong_values_are_told() {
         weir.says(told);
         assert!(weir.printed().contains(&format!("Ingress/default/w{i}")), "{annotations}: {}", weir.printed());
     }
-}
-
-#[test]
-fn clients_show_a_certificate_where_it_is_asked_for() {
-    let (ca, other) = (Ca::new(), Ca::new());
-    let own = ca.sign(&["a.test", "b.test", "c.test", "d.test"]);
-    let (known, stranger) = (ca.sign(&["client.test"]), other.sign(&["client.test"]));
-    let of_host = |name: &str, host: &str, annotations: &str, path: &str| {
-        ingress(name, host, "nginx.ingress.kubernetes.io", annotations, &[path])
-            .replace("spec:\n", &format!("spec:\n  tls: [{{ hosts: [{host}], secretName: own }}]\n"))
-    };
-    let host = |name: &str, annotations: &str| of_host(name, &format!("{name}.test"), annotations, "Prefix / echo");
-    let all = [
-        host("a", "auth-tls-secret: default/ca"),
-        host("b", "ssl-cipher: ECDHE-ECDSA-AES128-GCM-SHA256\ntls-min-protocol-version: TLSv1.2"),
-        // Each setting counts by itself.
-        host("c", "tls-min-protocol-version: TLSv1.3"),
-        of_host("c-client", "c.test", "auth-tls-secret: default/ca\ntls-min-protocol-version: TLSv1.2", "Prefix /more echo2"),
-        // Another Ingress of the host, without the annotation, opens no other way in.
-        ingress("second", "a.test", "higress.io", "timeout: 5", &["Prefix /second echo2"]),
-    ];
-    let secrets =
-        [holder("Secret", "own", &[("tls.crt", &own.pem), ("tls.key", &own.key)]), holder("Secret", "ca", &[("ca.crt", &ca.pem())])];
-    let weir = start(2, &all.concat()).file("secrets.yaml", secrets.concat()).arg("--https-port").arg("$PORT2").run();
-    no_findings(&weir);
-    let https = SocketAddr::from(([127, 0, 0, 1], weir.ports[1]));
-    let pem = ca.pem();
-    let ask = |name: &str, path: &str, identity| {
-        let mut c = Client { trust: Some(&pem), identity, ..Client::default() }.connect(https, name).ok()?.0;
-        Some(came_to(&c.request("GET", name, path, &[], b"").ok()?))
-    };
-    assert_eq!(ask("a.test", "/", Some(&known)).as_deref(), Some("echo"));
-    assert_eq!(ask("a.test", "/second", Some(&known)).as_deref(), Some("echo2"));
-    assert_eq!(ask("a.test", "/", None), None);
-    assert_eq!(ask("a.test", "/", Some(&stranger)), None);
-    assert_eq!(ask("b.test", "/", None).as_deref(), Some("echo"));
-    // Plain HTTP is no other way in, and neither is a connection for another host.
-    let to = |path: &str| format!("308 https://a.test:{}{path}", weir.ports[1]);
-    check(weir.address(), came_to, &[("GET a.test/", &to("/")), ("GET a.test/second", &to("/second")), ("GET b.test/", "echo")]);
-    let mut c = Client { trust: Some(&pem), ..Client::default() }.connect(https, "b.test").unwrap().0;
-    let answer = c.request("GET", "a.test", "/", &[], b"").unwrap();
-    assert!([404, 421].contains(&answer.status), "{answer:?}");
-    assert_eq!(ask("c.test", "/more", Some(&known)).as_deref(), Some("echo2"));
-    assert_eq!(ask("c.test", "/", None), None);
-    // Of two that say how clients are verified the oldest counts, and is named.
-    let optional = host("d", "auth-tls-secret: default/ca\nauth-tls-verify-client: optional");
-    weir.write("d.yaml", &(optional + &of_host("d-client", "d.test", "auth-tls-secret: default/ca", "Prefix /more echo2")));
-    weir.says("Ingress/default/d is older and makes certificates optional for d.test: requests are answered with 503");
-    weir.get_until("d.test", "/", |a| a.status == 200);
-    assert_eq!(weir.get("d.test", "/more").status, 503);
-    weir.write(
-        "d.yaml",
-        &(host("d", "auth-tls-secret: default/ca") + &of_host("d-client", "d.test", "auth-tls-secret: default/own", ROOT[0])),
-    );
-    weir.says("has no effect for d.test: Ingress/default/d is older and says how its clients are verified");
 }
