@@ -70,17 +70,21 @@ pub async fn follow(id: ScopeId, client: Client, shared: Arc<Shared>) {
                     let begins = matches!(event, watcher::Event::Init);
                     first &= !matches!(event, watcher::Event::InitDone);
                     listing = streaming && (begins || listing && !matches!(event, watcher::Event::InitDone));
-                    shared.event(id, decode(info, event, shared.reader()));
-                    if !begins {
+                    // A list that breaks off each time is not asked for at once each time.
+                    if !matches!(event, watcher::Event::Init | watcher::Event::InitApply(_)) {
                         (delay, absent_delay) = (FIRST_DELAY, FIRST_DELAY);
                     }
+                    shared.event(id, decode(info, event, shared.reader()));
                     continue;
                 }
                 Err(error) => Trouble::of(&error, listing),
             };
             match trouble {
                 // A new list begins.
-                Trouble::Gone => break,
+                Trouble::Gone => {
+                    sleep(longer(&mut delay, MAX_DELAY)).await;
+                    break;
+                }
                 Trouble::NoStreamingList => {
                     streaming = false;
                     break;

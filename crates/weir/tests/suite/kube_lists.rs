@@ -5,7 +5,10 @@ use crate::{
     kube_gateway::{Gateway, base, route},
 };
 use serde_json::{Value, json};
-use std::sync::{Arc, Condvar, Mutex};
+use std::{
+    sync::{Arc, Condvar, Mutex},
+    time::{Duration, Instant},
+};
 use weir_test::kube::programs::{API, programs};
 
 /// The sum of a counter of kube-apiserver over the series with these labels.
@@ -73,6 +76,10 @@ impl Script {
         let mut state = self.state.lock().unwrap();
         (state.lists, state.times) = (lists, 0);
         self.changed.notify_all();
+    }
+
+    fn listed(&self, times: usize) {
+        eventually(&format!("{times} lists"), || (self.state.lock().unwrap().times >= times).then_some(()));
     }
 
     /// A watch of HTTPRoutes says nothing until the lists are others than the one that it follows, and ends as one that is too old.
@@ -178,11 +185,16 @@ fn a_list_that_is_not_complete_removes_nothing() {
     answers("a.test", 302);
     answers("b.test", 302);
     for lists in [Lists::Refused(500), Lists::Cut, Lists::Refused(410), Lists::CutFirst] {
+        let began = Instant::now();
         script.set(lists);
         // Before the third list, all of the first two was taken in.
-        eventually(&format!("three lists: {lists:?}"), || (script.state.lock().unwrap().times >= 3).then_some(()));
+        script.listed(3);
+        assert!(began.elapsed() >= Duration::from_millis(250), "{lists:?}: it is listed again at once");
         let statuses = ["a.test", "b.test", "changed.test"].map(|host| weir.get(host, "/").status);
         assert_eq!(statuses, [302, 302, 404], "{lists:?}");
+        // After a complete one, the waits begin again.
+        script.set(Lists::Both);
+        script.listed(1);
     }
     // A complete one counts.
     script.set(Lists::One);
