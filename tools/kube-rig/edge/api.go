@@ -78,7 +78,8 @@ func (e endpoint) connection(timeout time.Duration) *http.Client {
 	protocols.SetHTTP1(!e.http2)
 	protocols.SetHTTP2(e.http2)
 	return &http.Client{Timeout: timeout, Transport: &http.Transport{
-		TLSClientConfig: e.tls, DisableCompression: true, MaxIdleConnsPerHost: 16, Protocols: protocols,
+		// A transport writes its protocols into the configuration: each has its own.
+		TLSClientConfig: e.tls.Clone(), DisableCompression: true, MaxIdleConnsPerHost: 16, Protocols: protocols,
 		// The pings of client-go.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
 	}}
