@@ -27,6 +27,7 @@ type options struct {
 	fleets                  []int
 	down, settle, rest      time.Duration
 	fleetDown, syncDelay    time.Duration
+	memorySettle            time.Duration
 	limit                   time.Duration
 	only                    string
 	json                    string
@@ -65,7 +66,7 @@ const fleetStep = "fleet"
 // quick are the flags of a short run.
 var quick = map[string]string{
 	"pods": "200", "services": "100", "objects": "5000", "gets": "500", "lists": "3", "events": "500", "fleet": "3,6", "kills": "5",
-	"down": "45s", "rest": "5s", "fleet-down": "10s", "settle": "2s",
+	"down": "45s", "rest": "5s", "fleet-down": "10s", "settle": "2s", "memory-settle": "10s",
 }
 
 func main() {
@@ -98,6 +99,7 @@ func run() error {
 	sizes := flag.String("fleet", "50,100,200", "numbers of nodes in a fleet, each larger than the one before it, separated by commas")
 	flag.DurationVar(&o.down, "down", time.Minute, "how long the API server stands still")
 	flag.DurationVar(&o.settle, "settle", 5*time.Second, "pause before a process is read")
+	flag.DurationVar(&o.memorySettle, "memory-settle", 30*time.Second, "the same before its memory is read: what lists needed for a moment goes back to the system")
 	flag.DurationVar(&o.rest, "rest", 30*time.Second, "how long a fleet at rest is watched")
 	flag.StringVar(&o.only, "only", "", "steps to run, separated by commas: "+strings.Join(stepNames(), ","))
 	flag.StringVar(&o.json, "json", "", "write the figures to this file too")

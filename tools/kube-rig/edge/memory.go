@@ -11,7 +11,7 @@ func memory(b *bench, h *hub, f figures) error {
 	if err := h.fresh(); err != nil {
 		return err
 	}
-	time.Sleep(b.settle)
+	time.Sleep(b.memorySettle)
 	f["idle_mb"], f["idle_private_mb"] = residentMB(h.pid()), privateMB(h.pid())
 	for _, e := range encodings {
 		name := e.name
@@ -25,7 +25,7 @@ func memory(b *bench, h *hub, f figures) error {
 			return err
 		}
 		quiet(h.pid())
-		time.Sleep(b.settle)
+		time.Sleep(b.memorySettle)
 		f["held_"+name+"_mb"] = residentMB(h.pid())
 		f["held_"+name+"_private_mb"] = privateMB(h.pid())
 		f["held_"+name+"_peak_mb"] = peakMB(h.pid())
