@@ -173,14 +173,17 @@ impl Filters {
         response: Response<Body>,
     ) -> Response<Body> {
         let (parts, mut body) = response.into_parts();
-        let mut came: Vec<Bytes> = Vec::new();
+        let (mut came, mut length) = (Vec::<Bytes>::new(), 0);
         while let Some(frame) = body.frame().await {
             match frame.map(Frame::into_data) {
-                Ok(Ok(piece)) => came.push(piece),
+                Ok(Ok(piece)) => {
+                    length += piece.len();
+                    came.push(piece);
+                }
                 Ok(Err(_)) => {}
                 Err(e) => return broken(&e),
             }
-            if came.iter().map(Bytes::len).sum::<usize>() > MAX_FRAME {
+            if length > MAX_FRAME {
                 self.stats.unreadable();
                 let begun = futures_util::stream::iter(came.into_iter().map(|piece| Ok(Frame::data(piece))));
                 let whole = futures_util::StreamExt::chain(begun, http_body_util::BodyStream::new(body));

@@ -16,7 +16,7 @@ pub enum Lacks {
     Content,
 }
 
-/// What is wrong with files that a secret is made of.
+/// Why a secret cannot be made of its files.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     #[error("cannot read {path}: {why}")]

@@ -103,7 +103,7 @@ impl Watchers {
     }
 
     /// Whether every change after a resource version was an event of a watch, with a version of its own.
-    pub fn is_told_since(&self, set: &str, version: u64) -> bool {
+    pub fn has_events_since(&self, set: &str, version: u64) -> bool {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let recent = all.get(set).and_then(|watched| watched.recent.as_ref());
         recent.is_some_and(|recent| recent.listed.is_some_and(|listed| version >= listed))
@@ -170,9 +170,9 @@ mod tests {
         watchers.tell("other", || panic!("nobody watches it"));
         // Listed again: two changes of one version.
         (0..2).for_each(|_| watchers.tell("s", || changed(Some(12), 1)));
-        assert!(watchers.is_told_since("s", 5) && !watchers.is_told_since("s", 4) && !watchers.is_told_since("other", 5));
+        assert!(watchers.has_events_since("s", 5) && !watchers.has_events_since("s", 4) && !watchers.has_events_since("other", 5));
         watchers.replaced("s", 12);
-        assert!(watchers.is_told_since("s", 12) && !watchers.is_told_since("s", 11));
+        assert!(watchers.has_events_since("s", 12) && !watchers.has_events_since("s", 11));
         for (version, wanted) in [
             (4, None),
             (5, Some(vec![6, 7, 8, 12, 12])),

@@ -61,7 +61,7 @@ pub async fn serve(listener: TcpListener, port: Port, hub: Arc<Hub>, connections
             if let Ok(Ok((io, peer))) = timeout(HANDSHAKE, accept(tls, io)).await {
                 match for_hubs && !relay::is_of_pool(&hub, &peer) {
                     false => connection(io, peer, hub, for_hubs).await,
-                    // It is told so, and takes no place away from peers.
+                    // It gets an answer that says so, and takes no place away from peers.
                     true => {
                         let _ = timeout(HANDSHAKE, connection(io, peer, hub, for_hubs)).await;
                     }

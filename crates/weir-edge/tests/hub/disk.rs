@@ -1,5 +1,5 @@
-//! A disk that is full, has become read-only, is broken, or takes for ever while the hub runs: clients are answered, the hub says what is wrong, and lists again by itself
-//! once the disk works.
+//! A disk that is full, read-only, broken, or blocks while the hub runs: clients are answered, the hub reports the error, and it lists
+//! again by itself once the disk works.
 use super::{
     hub::{JSON, Rig, Watch},
     upstream::SERVICES,

@@ -20,7 +20,7 @@ pub struct Conditions {
 
 pub struct Line {
     pub address: SocketAddr,
-    /// Nothing passes any more, and nobody is told.
+    /// Nothing passes any more, and neither side gets an error.
     dead: watch::Sender<bool>,
 }
 

@@ -31,7 +31,7 @@ use weir_wasm::RedisInit;
 /// Endpoints that are tried for one connection.
 const MAX_ATTEMPTS: u32 = 3;
 
-/// What is wrong with a `redis_init`.
+/// Why a `redis_init` is refused.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum InitError {
     #[error(transparent)]

@@ -133,8 +133,8 @@ impl Share {
         if request.verb == Verb::List {
             return self.local.answer(kept);
         }
-        // What a list has changed since then was not told event by event.
-        if !self.local.cache.watchers.is_told_since(&kept.set, version) {
+        // Changes that came with a list since then were no events.
+        if !self.local.cache.watchers.has_events_since(&kept.set, version) {
             return Err(Failure::expired("too old resource version"));
         }
         let response = self.local.begin(kept, request, None)?;

@@ -300,7 +300,7 @@ impl Stream {
         let mut lists = !*whole;
         loop {
             if lists {
-                // What a list changes is told with its version, and not event by event: other hubs begin again.
+                // A list brings its changes with one version, not event by event: other hubs begin again.
                 self.is_not_current();
                 reflect.list(&self.key, identity).await?;
                 *whole = true;
@@ -317,7 +317,7 @@ impl Stream {
             self.is_followed(from);
             return tokio::select! {
                 ended = watch.follow() => ended,
-                // Whoever ends no watch in time: the best place is tried again.
+                // A peer may not end the watch in time: the best place is tried again.
                 () = sleep(time.1), if !best => Ok(()),
             };
         }

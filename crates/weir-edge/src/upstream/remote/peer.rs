@@ -24,7 +24,7 @@ impl Peer {
     /// `None`: the address is not one.
     pub fn new(name: &str, address: &str, credentials: Arc<Credentials>, resolver: Arc<Resolver>, timeouts: Timeouts) -> Option<Peer> {
         let url = Url::parse(&format!("https://{address}")).ok()?;
-        let server = Server::of_node(name, url, credentials, resolver, timeouts, Thresholds::default());
+        let server = Server::new(url, credentials, resolver, timeouts, Thresholds::default()).of_node(name);
         Some(Peer { name: name.into(), address: address.into(), server })
     }
 

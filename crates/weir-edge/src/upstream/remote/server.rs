@@ -96,16 +96,9 @@ impl Server {
         }
     }
 
-    /// The hub of another node.
-    pub(super) fn of_node(
-        name: &str,
-        url: Url,
-        credentials: Arc<Credentials>,
-        resolver: Arc<Resolver>,
-        timeouts: Timeouts,
-        thresholds: Thresholds,
-    ) -> Server {
-        Server { node_name: Some(name.into()), ..Server::new(url, credentials, resolver, timeouts, thresholds) }
+    /// It must show the certificate of this node.
+    pub(super) fn of_node(self, name: &str) -> Server {
+        Server { node_name: Some(name.into()), ..self }
     }
 
     pub(super) fn health(&self) -> MutexGuard<'_, Health> {

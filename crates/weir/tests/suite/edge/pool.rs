@@ -1,4 +1,4 @@
-//! Hubs of a node pool that share what they follow: one of them watches each kind at the API server, whoever fails.
+//! Hubs of a node pool that share what they follow: one of them watches each kind at the API server, also when some of them fail.
 use super::{
     filters::{POOL_KIND, POOLS, pool},
     hub::{Edge, JSON, Link, prepare},
