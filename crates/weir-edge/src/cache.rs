@@ -368,8 +368,13 @@ fn is_document(path: &str) -> bool {
         || ["/api/", "/apis/", "/openapi/"].iter().any(|prefix| path.starts_with(prefix))
 }
 
+/// What a document is kept as. How long a client waits for it is no part of that, nor is its digest: of each document only the last
+/// version is kept.
 fn document(user: &str, asked: &Asked) -> ObjectName {
-    ObjectName { namespace: Cache::documents_of(user), name: format!("{}\n{}", asked.target, asked.accept) }
+    let (path, query) = asked.target.split_once('?').unwrap_or((&asked.target, ""));
+    let is_part = |term: &&str| !term.is_empty() && !["timeout=", "hash="].iter().any(|name| term.starts_with(name));
+    let target = [path].into_iter().chain(query.split('&').filter(is_part)).collect::<Vec<_>>().join("&");
+    ObjectName { namespace: Cache::documents_of(user), name: format!("{target}\n{}", asked.accept) }
 }
 
 /// The media type of a response: its Content-Type does not say in which shape the objects are, the request does.

@@ -1,7 +1,7 @@
 //! A copy of what passes, for the cache. The client never waits for it: a copy that falls behind is given up.
 use crate::body::{Body, BodyError};
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use std::{
     pin::Pin,
     sync::{
@@ -107,6 +107,8 @@ impl Drop for Waiting {
 pub struct Tee {
     body: Body,
     copy: Option<(mpsc::UnboundedSender<Piece>, Arc<Waiting>)>,
+    /// Bytes that are still to come, where that is known.
+    remaining: Option<u64>,
     budget: Arc<Budget>,
     given_up: bool,
     client: Arc<()>,
@@ -117,13 +119,22 @@ impl Tee {
     pub fn new(body: Body, most: usize, budget: &Arc<Budget>) -> (Tee, Copied) {
         let (send, pieces) = mpsc::unbounded_channel();
         let waiting = Arc::new(Waiting { bytes: AtomicUsize::new(0), most, budget: budget.clone() });
-        let tee = Tee { body, copy: Some((send, waiting.clone())), budget: budget.clone(), given_up: false, client: Arc::default() };
+        let (copy, remaining) = (Some((send, waiting.clone())), body.size_hint().exact());
+        let mut tee = Tee { body, copy, remaining, budget: budget.clone(), given_up: false, client: Arc::default() };
+        tee.end_if_whole();
         (tee, Copied { pieces, waiting, ended: None })
     }
 
     /// Can be upgraded for as long as the client reads, also once the copy was given up.
     pub fn client(&self) -> Weak<()> {
         Arc::downgrade(&self.client)
+    }
+
+    /// Nobody reads further once a body of a known length is complete, not even to learn that it has ended.
+    fn end_if_whole(&mut self) {
+        if self.remaining == Some(0) || self.body.is_end_stream() {
+            self.end(End::Whole);
+        }
     }
 
     fn end(&mut self, end: End) {
@@ -155,9 +166,10 @@ impl http_body::Body for Tee {
                 if let Some(data) = frame.data_ref().filter(|_| self.given_up) {
                     self.budget.dropped.fetch_add(data.len() as u64, Ordering::Relaxed);
                 }
-                if self.body.is_end_stream() {
-                    self.end(End::Whole);
+                if let (Some(remaining), Some(data)) = (&mut self.remaining, frame.data_ref()) {
+                    *remaining = remaining.saturating_sub(data.len() as u64);
                 }
+                self.end_if_whole();
             }
         }
         Poll::Ready(frame)
@@ -203,6 +215,39 @@ mod tests {
         assert_eq!(copied(&mut copy).await, (b"".to_vec(), End::Cut));
         drop(copy);
         assert_eq!(budget.used(), 0);
+    }
+
+    /// Says how long it is, and that it has ended only when it is asked for more.
+    struct Long(Vec<&'static str>);
+
+    impl http_body::Body for Long {
+        type Data = Bytes;
+        type Error = BodyError;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+            Poll::Ready((!self.0.is_empty()).then(|| Ok(Frame::data(Bytes::from_static(self.0.remove(0).as_bytes())))))
+        }
+        fn is_end_stream(&self) -> bool {
+            false
+        }
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(self.0.iter().map(|piece| piece.len() as u64).sum())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_of_a_known_length_is_whole_with_its_last_byte() {
+        let budget = Budget::new(100);
+        for (pieces, read, wanted) in
+            [(vec!["ab", "c"], 2, ("abc", End::Whole)), (vec!["ab", "c"], 1, ("ab", End::Cut)), (vec![], 0, ("", End::Whole))]
+        {
+            let (mut tee, mut copy) = Tee::new(streamed(Long(pieces)), 100, &budget);
+            for _ in 0..read {
+                tee.frame().await.unwrap().unwrap();
+            }
+            drop(tee);
+            assert_eq!(copied(&mut copy).await, (wanted.0.as_bytes().to_vec(), wanted.1));
+        }
     }
 
     #[tokio::test]

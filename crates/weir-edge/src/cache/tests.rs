@@ -57,3 +57,20 @@ fn a_list_may_wait_as_a_whole_for_a_cache_that_is_busy_and_a_watch_may_not() {
         assert_eq!(cache.stats.kept.load(Relaxed), 1, "{query}");
     }
 }
+
+#[test]
+fn a_document_is_kept_once_whatever_its_digest_and_however_long_a_client_waits() {
+    let name = |target: &str| {
+        let request = Request::builder().uri(target).header(header::ACCEPT, "application/json").body(()).unwrap();
+        document("u", &Asked::of(&Caller::Node, &request))
+    };
+    for (target, same) in [
+        ("/openapi/v3?timeout=32s", "/openapi/v3"),
+        ("/openapi/v3/api/v1?hash=A1", "/openapi/v3/api/v1?hash=B2&timeout=1s"),
+        ("/apis?x=1&timeout=32s&y=2", "/apis?x=1&y=2"),
+    ] {
+        assert_eq!(name(target), name(same), "{target}");
+    }
+    assert_ne!(name("/apis?x=1"), name("/apis"));
+    assert_ne!(name("/openapi/v3"), name("/openapi/v2"));
+}

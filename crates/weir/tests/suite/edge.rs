@@ -16,6 +16,7 @@ mod filters;
 mod hub;
 mod inspect;
 mod interface;
+mod kubectl;
 mod operate;
 mod policy;
 mod pool;
