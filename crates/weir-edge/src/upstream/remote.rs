@@ -173,7 +173,7 @@ impl Remote {
                     return Err(error);
                 }
                 Ok(response) => return Ok(response),
-                Err(Unanswered { error, unsent }) => (last, next) = (error, unsent.map(|request| *request).or(again)),
+                Err(Unanswered { error, unsent, .. }) => (last, next) = (error, unsent.map(|request| *request).or(again)),
             }
         }
         Err(last)
@@ -187,7 +187,9 @@ impl Remote {
                 Ok(response)
             }
             Err(unanswered) => {
-                self.record(server, Some(&unanswered.error));
+                if !unanswered.counted {
+                    self.record(server, Some(&unanswered.error));
+                }
                 Err(unanswered)
             }
         }
