@@ -11,6 +11,7 @@ mod local_rate_limit;
 mod plugin;
 mod rare;
 mod rbac;
+mod rollout;
 mod route;
 mod secret;
 
@@ -25,6 +26,7 @@ pub use local_rate_limit::*;
 pub use plugin::*;
 pub use rare::*;
 pub use rbac::*;
+pub use rollout::*;
 pub use route::*;
 pub use secret::*;
 
@@ -95,6 +97,21 @@ pub struct Title(Arc<dyn Display + Send + Sync>);
 impl Title {
     pub fn new<T: Display + Send + Sync + 'static>(of: Arc<T>) -> Title {
         Title(of)
+    }
+}
+
+impl Title {
+    /// Whether this is the text; writes nothing down.
+    pub fn is(&self, text: &str) -> bool {
+        struct Rest<'a>(&'a str);
+        impl fmt::Write for Rest<'_> {
+            fn write_str(&mut self, part: &str) -> fmt::Result {
+                self.0 = self.0.strip_prefix(part).ok_or(fmt::Error)?;
+                Ok(())
+            }
+        }
+        let mut rest = Rest(text);
+        fmt::write(&mut rest, format_args!("{self}")).is_ok() && rest.0.is_empty()
     }
 }
 

@@ -111,6 +111,7 @@ impl Object {
             Spec::ListenerSet(s) => s.index_keys(meta),
             Spec::HttpRoute(r) if self.key.kind == Kind::GrpcRoute => r.index_keys(meta),
             Spec::BackendTlsPolicy(p) => p.index_keys(meta),
+            Spec::WasmPlugin(p) => p.index_keys(),
             // By the namespace that it opens, or is looked for in.
             Spec::ReferenceGrant(_) | Spec::WorkloadEntry(_) => vec![meta.key.namespace.clone()],
             _ => Vec::new(),

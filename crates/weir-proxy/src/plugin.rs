@@ -3,6 +3,7 @@
 //! streams to that, while old streams finish where they began. A version that fails never replaces a good one.
 mod asked;
 mod callout;
+mod canary;
 pub mod check;
 pub mod code;
 mod grpc;
@@ -26,8 +27,9 @@ pub use status::{PluginState, Status, UpstreamStatus};
 pub use view::View;
 pub use worker::{Waiting, WorkerPlugins};
 
-use crate::stats::PluginStats;
+use crate::{head_access::Fields, stats::PluginStats};
 use arc_swap::{ArcSwap, ArcSwapOption};
+use canary::Canary;
 use metrics::Shards;
 use rollback::Probation;
 use std::{
@@ -38,7 +40,7 @@ use std::{
     },
     time::SystemTime,
 };
-use weir_config::model::{FailStrategy, Name, WasmPlugin};
+use weir_config::model::{FailStrategy, Name, Title, WasmPlugin};
 
 /// One version of a plugin that was started and configured once already: code, configuration and limits.
 pub struct Generation {
@@ -71,6 +73,8 @@ pub struct PluginSlot {
     wanted: ArcSwap<WasmPlugin>,
     /// Raised with each change of `wanted`: a load that is overtaken publishes nothing.
     epoch: AtomicU64,
+    /// Of its newest generation.
+    number: AtomicU64,
     /// Of the delta that brought `wanted`.
     revision: AtomicU64,
     /// It was tried once: connection managers may use it.
@@ -78,6 +82,8 @@ pub struct PluginSlot {
     /// Code is on its way.
     fetching: AtomicBool,
     current: ArcSwapOption<Generation>,
+    /// Takes a part of its streams.
+    canary: ArcSwapOption<Canary>,
     status: Mutex<Status>,
     refused_versions: AtomicU64,
     rollbacks: AtomicU64,
@@ -105,10 +111,12 @@ impl PluginSlot {
             status: Mutex::new(Status::new(&plugin)),
             wanted: ArcSwap::new(plugin),
             epoch: AtomicU64::new(0),
+            number: AtomicU64::new(0),
             revision: AtomicU64::new(0),
             tried: AtomicBool::new(false),
             fetching: AtomicBool::new(false),
             current: ArcSwapOption::empty(),
+            canary: ArcSwapOption::empty(),
             shards: Shards::default(),
             resizes: Default::default(),
             reached: Mutex::default(),
@@ -119,6 +127,12 @@ impl PluginSlot {
     /// The generation that new instances are started from.
     pub fn current(&self) -> Option<Arc<Generation>> {
         self.current.load_full()
+    }
+
+    /// The canary that takes this stream; `route` is the object of its route.
+    pub(crate) fn canary(&self, request: &dyn Fields, route: Option<&Title>, random: impl FnOnce() -> u64) -> Option<Arc<PluginSlot>> {
+        let canary = self.canary.load();
+        canary.as_ref().filter(|canary| canary::takes(&canary.takes, request, route, random)).map(|canary| canary.slot.clone())
     }
 
     pub fn status(&self) -> Status {
@@ -170,6 +184,10 @@ impl PluginSlot {
 
     fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
+    }
+
+    fn next_number(&self) -> u64 {
+        self.number.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     fn add_stats(&self) -> Arc<PluginStats> {

@@ -1,5 +1,5 @@
 //! Wasm plugins (`extensions.istio.io` and `extensions.higress.io` WasmPlugin).
-use super::{Name, Origin, seconds};
+use super::{Name, Origin, PluginCanary, seconds};
 use serde::{Serialize, Serializer};
 use std::{borrow::Cow, fmt, ops::Deref, sync::Arc, time::Duration};
 
@@ -21,6 +21,9 @@ pub struct WasmPlugin {
     /// Higher runs first within its phase; `None` runs last. Equal ones run in the order of their names.
     pub priority: Option<i32>,
     pub limits: WasmLimits,
+    /// It takes streams of another plugin in place of being listed itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Arc<PluginCanary>>,
     pub origin: Origin,
 }
 
@@ -38,6 +41,7 @@ impl WasmPlugin {
             phase: PluginPhase::UnspecifiedPhase,
             priority: None,
             limits: WasmLimits::default(),
+            canary: None,
             origin,
         }
     }

@@ -1,13 +1,18 @@
 //! WasmPlugin of `extensions.istio.io` and `extensions.higress.io`.
+pub mod canary;
 pub mod limits;
 pub(crate) mod rules;
 
 use crate::object::meta::{Key, Kind, Meta};
+use canary::Canary;
 use weir_config::{
-    model::{FailStrategy, PluginPhase, WasmLimits},
+    model::{FailStrategy, Name, PluginPhase, WasmLimits},
     node::Chars,
     reader::{self, Field},
 };
+
+/// Of the annotations.
+const PREFIX: &str = "weir.dev/";
 
 /// A plugin as it was read; where its code is a file, that file is looked at in translation.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -30,6 +35,7 @@ pub struct Plugin {
     pub ports: Vec<u16>,
     /// The Ingresses that its rules name.
     pub ingresses: Vec<(Key, Chars)>,
+    pub canary: Option<Box<Canary>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +54,11 @@ impl Default for Code {
 }
 
 impl Plugin {
+    /// What the object is found by, beside its name.
+    pub fn index_keys(&self) -> Vec<Name> {
+        self.canary.iter().map(|canary| canary::index_key(&canary.of)).collect()
+    }
+
     /// What stands in for a plugin in error that has no good version: it runs nowhere, and its failStrategy decides.
     pub fn unusable(self, why: &str) -> Plugin {
         Plugin { code: Code::Unusable(why.into()), ..self }
@@ -57,7 +68,8 @@ impl Plugin {
 /// `higress` says of which API group it is.
 pub fn decode(root: &reader::Object<'_>, meta: &Meta, higress: bool) -> Plugin {
     let Some(spec) = root.required("spec").and_then(|f| f.object()) else {
-        return Plugin { configuration: Some(String::new()), ..Plugin::default() };
+        let canary = canary::read(root, meta).map(Box::new);
+        return Plugin { configuration: Some(String::new()), canary, ..Plugin::default() };
     };
     // There is one gateway, which every selector means; when to pull is a matter of images.
     spec.ignore(&["selector", "imagePullPolicy"]);
@@ -100,6 +112,7 @@ pub fn decode(root: &reader::Object<'_>, meta: &Meta, higress: bool) -> Plugin {
     let ports = ports(&spec);
     let ingresses = if higress { rules::ingresses(&spec) } else { Vec::new() };
     let limits = limits::read(root);
+    let canary = canary::read(root, meta).map(Box::new);
     let sha256 = spec.get("sha256").and_then(|f| digest(&f));
     let root_id = spec.str("pluginName").unwrap_or_default().into();
     if spec.choice("type", &[("UNSPECIFIED_PLUGIN_TYPE", false), ("HTTP", false), ("NETWORK", true)]) == Some(true)
@@ -131,6 +144,7 @@ pub fn decode(root: &reader::Object<'_>, meta: &Meta, higress: bool) -> Plugin {
         gateways,
         ports,
         ingresses,
+        canary,
     }
 }
 

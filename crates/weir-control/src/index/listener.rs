@@ -328,7 +328,9 @@ fn chain_name(protocol: &str, port: u16, server_names: &[String]) -> Name {
 fn chain_plugins(gateways: &HashSet<Key>, port: u16, plugins: &BTreeMap<Unit, Vec<PluginPart>>) -> Vec<(PluginPhase, Name)> {
     let here = |part: &&PluginPart| part.gateways.as_ref().is_none_or(|only| only.iter().any(|g| gateways.contains(g)));
     let listed = |part: &&PluginPart| part.ports.is_empty() || part.ports.contains(&port);
-    let mut found: Vec<&PluginPart> = plugins.values().flatten().filter(here).filter(listed).collect();
+    // A canary runs where the plugin does that it takes streams of.
+    let alone = |part: &&PluginPart| part.plugin.canary.is_none();
+    let mut found: Vec<&PluginPart> = plugins.values().flatten().filter(here).filter(listed).filter(alone).collect();
     found.sort_by_key(|p| (p.plugin.phase, p.plugin.priority.is_none(), std::cmp::Reverse(p.plugin.priority), p.plugin.name.clone()));
     found.into_iter().map(|p| (p.plugin.phase, p.plugin.name.clone())).collect()
 }

@@ -1,5 +1,6 @@
 //! WasmPlugin of `extensions.istio.io` and `extensions.higress.io`.
 mod canaries;
+mod canary;
 mod secrets;
 
 use super::{Cx, Part, PluginPart, file_reference, ingress};
@@ -15,6 +16,7 @@ use weir_config::{
 
 pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, plugin: &Plugin, part: &mut Part) {
     let Some(configuration) = plugin.configuration.clone() else { return };
+    let Ok(canary) = canary::translate(cx, object, plugin, part) else { return };
     let configuration = canaries::with_canaries(configuration, || ingress::canary_names(cx));
     let resolved = secrets::resolve(cx, &object.key.namespace, &configuration);
     for problem in resolved.as_ref().err().into_iter().flatten() {
@@ -54,7 +56,8 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, plugin: &Plugin, part: &mut 
     let plugin = Arc::new(WasmPlugin {
         name: format!("{}/{}", object.key.namespace, object.key.name).into(),
         root_id: plugin.root_id.to_string(),
-        vm_id: String::new(),
+        // What the other plugin keeps is there for its canary, as for its next version.
+        vm_id: canary.as_ref().map(|canary| canary.of.to_string()).unwrap_or_default(),
         code,
         configuration: resolved.unwrap_or_else(|_| configuration.into()),
         environment: plugin.environment.clone(),
@@ -62,6 +65,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, plugin: &Plugin, part: &mut 
         phase: plugin.phase,
         priority: plugin.priority,
         limits: plugin.limits.clone(),
+        canary: canary.map(Arc::new),
         origin: object.origin(),
     });
     part.calls = true;

@@ -3,6 +3,7 @@ use super::{FilterContext, Flow, Part, Stop};
 use crate::{
     detail::Detail,
     plugin::{PluginEntry, PluginSlot, PluginStream, View, WorkerPlugins},
+    route::RouteRt,
     stream::Direction,
 };
 use std::{rc::Rc, sync::Arc};
@@ -23,8 +24,14 @@ impl Wasm {
         &self.slot
     }
 
-    /// Enters the plugin as filter number `position`. The error is the detail of a plugin that must run and cannot.
-    pub fn start(&mut self, cx: &FilterContext, plugins: &WorkerPlugins, position: usize) -> Result<(), Detail> {
+    /// Enters the plugin, or its canary, as filter number `position`. The error is the detail of a plugin that must run and cannot.
+    pub fn start(&mut self, cx: &FilterContext, plugins: &WorkerPlugins, position: usize, route: Option<&RouteRt>) -> Result<(), Detail> {
+        let route = route.map(|route| &route.config.origin.object);
+        let canary = self.slot.canary(&cx.stream.req.borrow().headers, route, || cx.core.random());
+        // One that cannot run leaves its streams to the plugin.
+        if let Some(canary) = canary.filter(|canary| plugins.runs(canary)) {
+            self.slot = canary;
+        }
         let view = Rc::new(View::new(cx.stream.clone(), position, self.slot.clone()));
         match plugins.stream(&self.slot, view) {
             PluginEntry::Run(stream) => self.stream = Some(stream),

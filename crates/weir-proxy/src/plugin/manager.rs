@@ -2,6 +2,7 @@
 use super::{
     Generation, PluginSlot, PluginState, Status, UpstreamStatus,
     asked::RedisWish,
+    canary::{Canaries, Canary},
     code::{self, CodeError, FetchOptions},
     metrics::{Custom, Fetches},
     redis,
@@ -103,6 +104,7 @@ pub struct Manager {
     clusters: Arc<ClusterRegistry>,
     custom: Arc<Custom>,
     slots: Mutex<BTreeMap<Name, Arc<PluginSlot>>>,
+    canaries: Mutex<Canaries>,
     next_id: AtomicUsize,
     workers: AtomicUsize,
     /// Whether there was a configuration with plugins before.
@@ -211,6 +213,7 @@ impl Manager {
             clusters,
             custom: Arc::default(),
             slots: Mutex::default(),
+            canaries: Mutex::default(),
             next_id: AtomicUsize::new(0),
             workers: AtomicUsize::new(0),
             began: AtomicBool::new(false),
@@ -295,7 +298,7 @@ impl Manager {
     /// Takes over plugins that are new or have changed, and those that are gone. Returns at once, with the loads that it started. What is
     /// gone takes no new streams.
     pub fn apply(self: &Arc<Manager>, set: &[Arc<WasmPlugin>], gone: &[Name], revision: u64) -> Loading {
-        let mut loads = Vec::new();
+        let (mut loads, mut shared) = (Vec::new(), Vec::new());
         let mut slots = self.lock();
         for name in gone {
             if let Some(slot) = slots.remove(name) {
@@ -313,6 +316,12 @@ impl Manager {
                         continue;
                     }
                     slot.wanted.store(plugin.clone());
+                    if is_same_version(&wanted, plugin) {
+                        slot.revision.store(revision, Ordering::Relaxed);
+                        slot.lock_status().describe(plugin);
+                        shared.push(slot.clone());
+                        continue;
+                    }
                     slot.clone()
                 }
                 None => {
@@ -331,9 +340,23 @@ impl Manager {
             let grace = if first { self.options.warm_timeout } else { self.options.fetch_grace };
             loads.push(Load { first: FirstTry { slot, manager: self.clone(), epoch, task: task.abort_handle(), grace }, task });
         }
+        self.link(&slots, set, gone);
         drop(slots);
+        shared.iter().for_each(|slot| self.report(slot));
         loads.iter().for_each(|load| self.report(&load.first.slot));
         Loading(loads)
+    }
+
+    /// Gives the plugins that this change touches their canaries.
+    fn link(&self, slots: &BTreeMap<Name, Arc<PluginSlot>>, set: &[Arc<WasmPlugin>], gone: &[Name]) {
+        let mut canaries = self.canaries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut touched: Vec<Name> = gone.iter().flat_map(|name| canaries.set(name, None)).collect();
+        touched.extend(set.iter().flat_map(|plugin| canaries.set(&plugin.name, plugin.canary.as_ref().map(|canary| &canary.of))));
+        for base in touched.iter().filter_map(|name| slots.get(name)) {
+            let canary = canaries.of(&base.name).and_then(|name| slots.get(name));
+            let takes = canary.and_then(|slot| Some(Canary { slot: slot.clone(), takes: slot.wanted.load().canary.clone()? }));
+            base.canary.store(takes.map(Arc::new));
+        }
     }
 
     /// Reports the status of a plugin.
@@ -484,17 +507,21 @@ impl Manager {
                 return;
             }
             let previous = slot.current();
-            generation.number = previous.as_ref().map_or(0, |g| g.number) + 1;
+            generation.number = slot.next_number();
             generation.streams_before = slot.streams();
             let limit = plugin.limits.rollback_traps;
-            let probation = previous.and_then(|p| Probation::of(&p, limit, generation.streams_before));
-            if probation.is_some() {
+            let probation = match (&plugin.canary, &previous) {
+                (Some(_), _) => Probation::of_canary(limit, generation.streams_before),
+                (None, Some(previous)) => Probation::of(previous, limit, generation.streams_before),
+                (None, None) => None,
+            };
+            if probation.as_ref().is_some_and(|p| p.previous.is_some()) {
                 self.options.runtime.spawn(end_probation(Arc::downgrade(slot), generation.number));
             }
             *slot.lock_probation() = probation;
             // It may be the one that corrects them.
             slot.resizes.iter().for_each(|r| r.store(false, Ordering::Relaxed));
-            status.serves(&generation);
+            status.serves(Some(&generation));
             status.become_state(PluginState::Active, None);
             slot.current.store(Some(Arc::new(generation)));
         }
@@ -513,9 +540,9 @@ impl Manager {
             let traps = current.traps.fetch_add(1, Ordering::Relaxed) + 1;
             let streams = slot.streams();
             let Some(why) = probation.as_ref().and_then(|p| p.failed(streams, traps)) else { return };
-            let Some(good) = probation.take().map(|p| p.previous) else { return };
-            let back = Generation {
-                number: current.number + 1,
+            let Some(previous) = probation.take().map(|p| p.previous) else { return };
+            let back = previous.map(|good| Generation {
+                number: slot.next_number(),
                 plugin: good.plugin.clone(),
                 module: good.module.clone(),
                 spec: good.spec.clone(),
@@ -525,19 +552,23 @@ impl Manager {
                 traps: AtomicU64::new(0),
                 upstreams: good.upstreams.clone(),
                 lines: good.lines.clone(),
+            });
+            let (state, serves) = match (&back, &current.plugin.canary) {
+                (None, Some(canary)) => (PluginState::Failed, format!("{} serves all requests", canary.of)),
+                _ => (PluginState::Stale, "the version before it serves again".into()),
             };
-            status.serves(&back);
+            status.serves(back.as_ref());
             // While a newer version is on its way, that is what is said.
             if status.state == PluginState::Active {
+                let what = if back.is_some() { "the new version" } else { "the canary" };
                 let trap = status.last_trap.as_deref().unwrap_or_default();
-                let reason = format!("the new version was taken back: {why}; the last trap: {trap}");
-                status.become_state(PluginState::Stale, Some(reason));
+                let reason = format!("{what} was taken back: {why}; the last trap: {trap}");
+                status.become_state(state, Some(reason));
                 status.cause = "PluginRolledBack";
             }
             slot.rollbacks.fetch_add(1, Ordering::Relaxed);
-            let message = format_args!("{}: generation {number} is taken back: {why}; generation {} serves again", slot.name, good.number);
-            Logger::Wasm.write(Level::Error, message);
-            slot.current.store(Some(Arc::new(back)));
+            Logger::Wasm.write(Level::Error, format_args!("{}: generation {number} is taken back: {why}; {serves}", slot.name));
+            slot.current.store(back.map(Arc::new));
         }
         self.report(slot);
         self.ring();
@@ -652,6 +683,13 @@ fn unavailable<'a>(redis: &'a [UpstreamStatus], origin: &'a Origin) -> impl Iter
     })
 }
 
+/// Whether only the share of a canary differs: nothing needs to be started.
+fn is_same_version(a: &WasmPlugin, b: &WasmPlugin) -> bool {
+    a.canary != b.canary && a.canary.as_ref().map(|c| &c.of) == b.canary.as_ref().map(|c| &c.of) && {
+        WasmPlugin { canary: b.canary.clone(), ..a.clone() } == *b
+    }
+}
+
 /// What an instance is started from.
 fn spec(plugin: &WasmPlugin) -> PluginSpec {
     let vm_id = if plugin.vm_id.is_empty() { plugin.name.to_string() } else { plugin.vm_id.clone() };
@@ -686,7 +724,7 @@ impl PluginSlot {
 
     fn updating(&self, plugin: &WasmPlugin) {
         let mut status = self.lock_status();
-        (status.fail_strategy, status.origin) = (plugin.fail_strategy, plugin.origin.clone());
+        status.describe(plugin);
         let state = if status.generation > 0 { PluginState::Updating } else { PluginState::Loading };
         status.become_state(state, None);
     }

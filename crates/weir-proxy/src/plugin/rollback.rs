@@ -12,8 +12,8 @@ const STREAMS_PER_TRAP: u64 = 100;
 
 /// Of the version that serves.
 pub(super) struct Probation {
-    /// What to go back to.
-    pub previous: Arc<Generation>,
+    /// What to go back to; `None` for a canary, whose streams go back to the plugin that it takes them of.
+    pub previous: Option<Arc<Generation>>,
     began: Instant,
     /// Of the plugin when this version took over.
     streams: u64,
@@ -25,13 +25,18 @@ impl Probation {
     /// was at fault as well, or nobody wants it.
     pub fn of(previous: &Arc<Generation>, limit: u32, streams: u64) -> Option<Probation> {
         let good = !too_many(streams.saturating_sub(previous.streams_before), previous.traps.load(Ordering::Relaxed), 1);
-        (limit > 0 && good).then(|| Probation { previous: previous.clone(), began: Instant::now(), streams, limit: limit.into() })
+        (limit > 0 && good).then(|| Probation { previous: Some(previous.clone()), began: Instant::now(), streams, limit: limit.into() })
+    }
+
+    /// A canary is watched for as long as it is one.
+    pub fn of_canary(limit: u32, streams: u64) -> Option<Probation> {
+        (limit > 0).then(|| Probation { previous: None, began: Instant::now(), streams, limit: limit.into() })
     }
 
     /// Whether the version has failed with so many traps of its own and streams of the plugin; what is said of it.
     pub fn failed(&self, streams: u64, traps: u64) -> Option<String> {
         let (served, age) = (streams.saturating_sub(self.streams), self.began.elapsed());
-        let failed = age <= WINDOW && too_many(served, traps, self.limit);
+        let failed = (age <= WINDOW || self.previous.is_none()) && too_many(served, traps, self.limit);
         failed.then(|| format!("it trapped {traps} times within its first {served} streams and {} s", age.as_secs().max(1)))
     }
 }

@@ -1,10 +1,10 @@
 //! What is said of a plugin on the admin listener and in conditions.
 use super::Generation;
 use serde::{Serialize, Serializer};
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 use weir_config::{
     diagnostic::Diagnostic,
-    model::{FailStrategy, Name, Origin, WasmPlugin},
+    model::{FailStrategy, Name, Origin, PluginCanary, WasmPlugin},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -42,6 +42,9 @@ pub struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub abi: Option<weir_wasm::Abi>,
     pub fail_strategy: FailStrategy,
+    /// What it takes of which plugin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Arc<PluginCanary>>,
     /// When `state` became what it is, in seconds since 1970.
     #[serde(serialize_with = "unix")]
     pub since: SystemTime,
@@ -78,6 +81,7 @@ impl Status {
             digest: String::new(),
             abi: None,
             fail_strategy: plugin.fail_strategy,
+            canary: plugin.canary.clone(),
             since: SystemTime::now(),
             redis: Vec::new(),
             warnings: Vec::new(),
@@ -85,26 +89,34 @@ impl Status {
         }
     }
 
+    /// What the configuration says of it.
+    pub(super) fn describe(&mut self, plugin: &WasmPlugin) {
+        (self.fail_strategy, self.origin, self.canary) = (plugin.fail_strategy, plugin.origin.clone(), plugin.canary.clone());
+    }
+
     /// The diagnostic for a version that does not serve.
     pub fn refusal(&self) -> Option<Diagnostic> {
         let (why, name) = (self.reason.as_deref()?, &self.name);
-        let kept = match (self.state, self.fail_strategy) {
-            (PluginState::Stale, _) => "the version before it still serves",
-            (PluginState::Failed, FailStrategy::FailOpen) => "requests pass without it (failStrategy FAIL_OPEN)",
-            (PluginState::Failed, FailStrategy::FailClose) => "requests that it should see are answered with 503 (failStrategy FAIL_CLOSE)",
-            (PluginState::Failed, FailStrategy::FailReload) => {
-                "requests that it should see are answered with 503 (failStrategy FAIL_RELOAD)"
+        let kept = match (self.state, self.fail_strategy, &self.canary) {
+            (PluginState::Stale, ..) => "the version before it still serves".into(),
+            (PluginState::Failed, _, Some(canary)) => format!("this canary takes no requests: {} serves all", canary.of),
+            (PluginState::Failed, FailStrategy::FailOpen, None) => "requests pass without it (failStrategy FAIL_OPEN)".into(),
+            (PluginState::Failed, FailStrategy::FailClose, None) => {
+                "requests that it should see are answered with 503 (failStrategy FAIL_CLOSE)".into()
+            }
+            (PluginState::Failed, FailStrategy::FailReload, None) => {
+                "requests that it should see are answered with 503 (failStrategy FAIL_RELOAD)".into()
             }
             _ => return None,
         };
         Some(Diagnostic::error(self.cause, format!("plugin `{name}`: {why}")).help(kept).from_origin(&self.origin))
     }
 
-    /// This generation is what new streams get.
-    pub(super) fn serves(&mut self, generation: &Generation) {
-        self.generation = generation.number;
-        self.digest = generation.digest.clone();
-        self.abi = Some(generation.module.abi());
+    /// This generation is what new streams get; `None`: they get none.
+    pub(super) fn serves(&mut self, generation: Option<&Generation>) {
+        self.generation = generation.map_or(0, |g| g.number);
+        self.digest = generation.map(|g| g.digest.clone()).unwrap_or_default();
+        self.abi = generation.map(|g| g.module.abi());
     }
 
     pub(super) fn become_state(&mut self, state: PluginState, reason: Option<String>) {

@@ -107,6 +107,11 @@ impl WorkerPlugins {
         slots.into_iter().find_map(starts)
     }
 
+    /// Whether an instance takes new streams.
+    pub fn runs(&self, slot: &Arc<PluginSlot>) -> bool {
+        self.entry(slot).active.borrow().is_some()
+    }
+
     /// The way of a new stream into the plugin. `view` is what the guest sees of it.
     pub fn stream(&self, slot: &Arc<PluginSlot>, view: Rc<dyn Stream>) -> PluginEntry {
         let entry = self.entry(slot);
@@ -263,7 +268,7 @@ impl Entry {
 
     /// Starts the newest generation, which takes new streams once its instance is ready.
     fn catch_up(self: &Rc<Entry>) {
-        let Some(newest) = self.slot.current() else { return };
+        let Some(newest) = self.slot.current() else { return self.stop() };
         let serving = self.active.borrow().as_ref().map(|a| a.hosted.generation.number);
         if serving == Some(newest.number) || self.starting.get() == Some(newest.number) {
             return;
@@ -374,12 +379,17 @@ impl Entry {
         self.retiring.borrow_mut().push(Retiring { hosted, idle_since: None, shutting_down: false });
     }
 
-    /// For a plugin that is gone; whether nothing of it is left.
-    fn let_go(&self) -> bool {
+    /// No version takes new streams any more.
+    fn stop(&self) {
         self.spare.take();
         if let Some(active) = self.active.take() {
             self.retire(active.hosted);
         }
+    }
+
+    /// For a plugin that is gone; whether nothing of it is left.
+    fn let_go(&self) -> bool {
+        self.stop();
         self.tidy();
         self.retiring.borrow().is_empty()
     }

@@ -1,4 +1,5 @@
 //! Bounds on a plugin, by annotations: no API has fields for them.
+use super::{PREFIX, canary};
 use weir_config::{
     model::WasmLimits,
     reader::{Object, duration},
@@ -22,16 +23,19 @@ pub fn read(root: &Object<'_>) -> WasmLimits {
     let Some(meta) = root.object("metadata") else { return limits };
     meta.ignore_rest();
     if let Some(annotations) = meta.get("annotations") {
-        NAMES.iter().for_each(|name| annotations.asks_for(&format!("weir.dev/{name}"), &[]));
+        NAMES.iter().chain(&canary::NAMES).for_each(|name| annotations.asks_for(&format!("{PREFIX}{name}"), &[]));
     }
     for (name, value) in meta.entries("annotations") {
-        let Some(limit) = name.strip_prefix("weir.dev/") else { continue };
+        let Some(limit) = name.strip_prefix(PREFIX).filter(|name| !canary::NAMES.contains(name)) else { continue };
         let text = value.str();
         match set(&mut limits, limit, text.unwrap_or_default()) {
             None => value.warning(
                 "UnknownField",
                 format!("there is no annotation weir.dev/{limit} here"),
-                format!("one of {}", NAMES.map(|name| format!("weir.dev/{name}")).join(", ")),
+                format!(
+                    "one of {}",
+                    NAMES.iter().chain(&canary::NAMES).map(|name| format!("{PREFIX}{name}")).collect::<Vec<_>>().join(", ")
+                ),
             ),
             Some(Err(wrong)) if text.is_some() => value.invalid(wrong.problem, wrong.help),
             Some(_) => {}

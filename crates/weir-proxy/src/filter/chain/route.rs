@@ -53,7 +53,7 @@ impl Chain {
         self.plugins_entered = true;
         for Active { position, filter, .. } in &mut self.filters {
             let Filter::Wasm(plugin) = filter else { continue };
-            if let Err(details) = plugin.start(&self.cx, plugins, *position) {
+            if let Err(details) = plugin.start(&self.cx, plugins, *position, self.route.as_deref()) {
                 self.reply = Some((Reply::new(503, details), Flags::default()));
                 return false;
             }
