@@ -43,14 +43,8 @@ use crate::{
 use http::{Request, Response, StatusCode, header, request::Parts};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::SystemTime};
 use tokio::{sync::watch, time::timeout};
-
-/// While it is not known whether the API server can be reached, a read waits so long for it before it is answered from what was kept.
-const DOUBT: Duration = Duration::from_millis(200);
 
 pub struct Hub {
     /// The user name of the node: `system:node:NAME`.
@@ -120,14 +114,16 @@ impl Hub {
         {
             return shared;
         }
-        let doubtful = asked.reads && !self.remote.is_proven();
+        let doubt = self.remote.doubt().filter(|_| asked.reads);
         let sent = self.remote.send(request, asked.caller.shows());
         tokio::pin!(sent);
-        if doubtful && let Ok(sent) = timeout(DOUBT, &mut sent).await {
-            return self.answered(asked, info, sent).await;
-        }
-        if doubtful && let Ok(kept) = self.kept(asked, info).await {
-            return kept;
+        if let Some(doubt) = doubt {
+            if let Ok(sent) = timeout(doubt, &mut sent).await {
+                return self.answered(asked, info, sent).await;
+            }
+            if let Ok(kept) = self.kept(asked, info).await {
+                return kept;
+            }
         }
         let sent = sent.await;
         self.answered(asked, info, sent).await

@@ -13,7 +13,7 @@ const (
 	probeEvery = 250 * time.Millisecond
 	probeLimit = 90 * time.Second
 	// A probe that takes longer has waited for the API server.
-	slow = 500 * time.Millisecond
+	slow = 100 * time.Millisecond
 )
 
 // probe is one GET on a connection of its own.

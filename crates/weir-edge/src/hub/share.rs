@@ -35,8 +35,6 @@ use tokio::time::timeout;
 
 /// A client waits so long for the shared list; then it is passed on to the API server.
 const WAIT: Duration = Duration::from_secs(10);
-/// The same while it is not known whether the API server can be reached.
-const DOUBT: Duration = Duration::from_millis(200);
 /// The API server may take so long for an answer to a question, and for a list.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Of a review.
@@ -212,7 +210,7 @@ impl Share {
             // Another hub may have it.
             return *state.borrow() == State::Relayed;
         }
-        let patience = if remote.is_proven() { WAIT } else { DOUBT };
+        let patience = remote.doubt().unwrap_or(WAIT);
         let known = timeout(patience, state.wait_for(|state| *state != State::Waiting)).await;
         matches!(known, Ok(Ok(state)) if state.is_current())
     }

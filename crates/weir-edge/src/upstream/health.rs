@@ -20,6 +20,10 @@ impl Default for Thresholds {
     }
 }
 
+/// How long a read waits for a server of which it is not known whether it answers, before it is answered from what was kept: after a start,
+/// and after a failure of a server that has answered before.
+const DOUBT: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(40));
+
 /// What a request or a probe came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -70,6 +74,15 @@ impl Health {
     /// Whether it is known to be up: it has answered, and not only is there nothing else known.
     pub fn is_proven(&self) -> bool {
         self.proven
+    }
+
+    /// How long a read waits for the server before it is answered from what was kept; `None`: as long as it takes, since the server answers.
+    pub fn doubt(&self) -> Option<Duration> {
+        match (self.proven, self.is_failing()) {
+            (true, false) => None,
+            (true, true) => Some(DOUBT.1),
+            (false, _) => Some(DOUBT.0),
+        }
     }
 
     /// Whether there was an answer or a failure at all.
@@ -136,6 +149,24 @@ mod tests {
             let mut health = Health::new(Thresholds::default(), now);
             let found: Vec<Change> = outcomes.iter().filter_map(|outcome| health.record(*outcome, now)).collect();
             assert_eq!(found, changes, "{outcomes:?}");
+        }
+    }
+
+    #[test]
+    fn reads_wait_less_for_a_server_that_has_just_failed() {
+        let table: [(&[Outcome], Option<Duration>); 6] = [
+            (&[], Some(DOUBT.0)),
+            (&[Failed], Some(DOUBT.0)),
+            (&[Answered], None),
+            (&[Answered, Failed], Some(DOUBT.1)),
+            (&[Answered, Failed, Answered], None),
+            (&[Answered, Failed, Failed, Answered], Some(DOUBT.0)),
+        ];
+        let now = Instant::now();
+        for (outcomes, wanted) in table {
+            let mut health = Health::new(Thresholds::default(), now);
+            outcomes.iter().for_each(|outcome| _ = health.record(*outcome, now));
+            assert_eq!(health.doubt(), wanted, "{outcomes:?}");
         }
     }
 

@@ -148,6 +148,15 @@ impl Remote {
         })
     }
 
+    /// How long a read waits for them before it is answered from what was kept; `None`: as long as it takes, since one of them answers.
+    pub fn doubt(&self) -> Option<Duration> {
+        let mut least = Some(Duration::MAX);
+        for server in &self.servers {
+            least = least.min(server.health().doubt());
+        }
+        least
+    }
+
     /// Whether one of them is known to be up. It also tells when that is known not to be so for the first time.
     pub fn changes(&self) -> watch::Receiver<bool> {
         self.up.subscribe()
@@ -173,7 +182,7 @@ impl Remote {
                     return Err(error);
                 }
                 Ok(response) => return Ok(response),
-                Err(Unanswered { error, unsent, .. }) => (last, next) = (error, unsent.map(|request| *request).or(again)),
+                Err(Unanswered { error, unsent }) => (last, next) = (error, unsent.map(|request| *request).or(again)),
             }
         }
         Err(last)
@@ -187,9 +196,7 @@ impl Remote {
                 Ok(response)
             }
             Err(unanswered) => {
-                if !unanswered.counted {
-                    self.record(server, Some(&unanswered.error));
-                }
+                self.record(server, Some(&unanswered.error));
                 Err(unanswered)
             }
         }
