@@ -4,7 +4,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use weir_net::tls::{Certificate, CertificateError, Client, ClientOptions, Roots, Trust};
 
@@ -62,10 +62,20 @@ impl Clients {
     }
 }
 
+/// Time between two looks at the files for connections that there are: a look costs a dozen system calls, and each request needs one.
+const LOOK: Duration = Duration::from_millis(200);
+
 /// The credentials as they are now.
 pub struct Credentials {
     files: Files,
-    read: Mutex<Option<(Stamp, Clients)>>,
+    read: Mutex<Option<Read>>,
+}
+
+struct Read {
+    stamp: Stamp,
+    /// When the files were last looked at.
+    looked: Instant,
+    clients: Clients,
 }
 
 impl Credentials {
@@ -79,21 +89,32 @@ impl Credentials {
         Roots::from_pem(&read(file)?, None).map_err(|error| CredentialError::Malformed { file: file.clone(), error })
     }
 
+    /// For a connection that there is: as the files were a moment ago.
+    pub fn recent(&self) -> Result<Clients, CredentialError> {
+        let recent = match &*self.read.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(read) if read.looked.elapsed() < LOOK => Some(read.clients.clone()),
+            _ => None,
+        };
+        recent.map_or_else(|| self.clients(), Ok)
+    }
+
     /// For the next connection. Where new files are no good, the old ones go on.
     pub fn clients(&self) -> Result<Clients, CredentialError> {
         let stamp = self.stamp();
         let mut held = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((of, clients)) = &*held
-            && *of == stamp
-        {
-            return Ok(clients.clone());
+        let looked = Instant::now();
+        if let Some(read) = &mut *held {
+            read.looked = looked;
+            if read.stamp == stamp {
+                return Ok(read.clients.clone());
+            }
         }
-        match (self.make(held.as_ref().map(|(_, clients)| clients)), &*held) {
+        match (self.make(held.as_ref().map(|read| &read.clients)), &*held) {
             (Ok(clients), _) => {
-                *held = Some((stamp, clients.clone()));
+                *held = Some(Read { stamp, looked, clients: clients.clone() });
                 Ok(clients)
             }
-            (Err(_), Some((_, clients))) => Ok(clients.clone()),
+            (Err(_), Some(read)) => Ok(read.clients.clone()),
             (Err(e), None) => Err(e),
         }
     }

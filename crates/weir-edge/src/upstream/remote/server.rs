@@ -7,7 +7,7 @@ use crate::{
     body::{Body, streamed},
     upstream::{
         connect::connect,
-        credentials::Credentials,
+        credentials::{Clients, Credentials},
         health::{Change, Health, Outcome, Thresholds},
         node::node_of,
     },
@@ -70,21 +70,6 @@ pub(super) struct Unanswered {
     pub error: RemoteError,
     /// The request, where nothing of it was sent.
     pub unsent: Option<Box<Request<Body>>>,
-    /// Another request made the connection attempt that failed. That one is counted.
-    pub counted: bool,
-}
-
-/// Why there is no connection for a request.
-struct NotConnected {
-    error: RemoteError,
-    /// See [`Unanswered::counted`].
-    counted: bool,
-}
-
-impl<E: Into<RemoteError>> From<E> for NotConnected {
-    fn from(error: E) -> NotConnected {
-        NotConnected { error: error.into(), counted: false }
-    }
 }
 
 impl Server {
@@ -151,7 +136,7 @@ impl Server {
     pub(super) async fn send(&self, mut request: Request<Body>, show: Show) -> Result<Response<Body>, Unanswered> {
         let (mut sender, streams) = match self.connection(show).await {
             Ok(found) => found,
-            Err(NotConnected { error, counted }) => return Err(Unanswered { error, unsent: Some(Box::new(request)), counted }),
+            Err(error) => return Err(Unanswered { error, unsent: Some(Box::new(request)) }),
         };
         request.headers_mut().remove(header::HOST);
         *request.uri_mut() = self.absolute(request.uri());
@@ -161,13 +146,9 @@ impl Server {
             Ok(response) => Ok(response.map(|body| streamed(Counted::new(body, streams)))),
             Err(mut error) => {
                 let unsent = error.take_message().map(Box::new);
-                Err(Unanswered { error: self.broken(error.into_error()), unsent, counted: false })
+                Err(Unanswered { error: self.broken(error.into_error()), unsent })
             }
         }
-    }
-
-    fn unreachable(&self, error: io::Error) -> RemoteError {
-        RemoteError::Unreachable { server: self.authority.clone(), error }
     }
 
     pub(super) fn broken(&self, error: hyper::Error) -> RemoteError {
@@ -175,26 +156,21 @@ impl Server {
     }
 
     /// A connection with room for a stream.
-    async fn connection(&self, show: Show) -> Result<(http2::SendRequest<Body>, Streams), NotConnected> {
+    async fn connection(&self, show: Show) -> Result<(http2::SendRequest<Body>, Streams), RemoteError> {
         let pool = match show {
             Show::Node => &self.node,
             Show::Own => &self.bare,
         };
-        let client = self.client(show)?;
+        if let Some(found) = pool.pick(&self.client(show, self.credentials.recent()?)?) {
+            return Ok(found);
+        }
+        // One dials; the others use what it brings.
+        let _dialing = pool.dialing.lock().await;
+        let client = self.client(show, self.credentials.clients()?)?;
         if let Some(found) = pool.pick(&client) {
             return Ok(found);
         }
-        // One request opens a connection; the others wait for it, and use it or fail with it.
-        let asked = Instant::now();
-        let mut dialing = pool.dialing.lock().await;
-        if let Some(found) = pool.pick(&client) {
-            return Ok(found);
-        }
-        if let Some(error) = dialing.failed_since(&client, asked) {
-            return Err(NotConnected { error: self.unreachable(error), counted: true });
-        }
-        let io = self.dial_with(&client, Alpn::Http2).await.inspect_err(|error| dialing.failed(&client, error));
-        let io = io.map_err(|error| self.unreachable(error))?;
+        let io = self.dial_with(&client, Alpn::Http2).await?;
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(self.timeouts.ping_interval)
@@ -210,12 +186,13 @@ impl Server {
     }
 
     pub(super) async fn dial(&self, show: Show, alpn: Alpn) -> Result<TlsStream<TcpStream>, RemoteError> {
-        let client = self.client(show)?;
-        self.dial_with(&client, alpn).await.map_err(|error| self.unreachable(error))
+        let client = self.client(show, self.credentials.clients()?)?;
+        self.dial_with(&client, alpn).await
     }
 
-    async fn dial_with(&self, client: &Client, alpn: Alpn) -> io::Result<TlsStream<TcpStream>> {
-        let io = connect(&self.url, &self.resolver, client, alpn, self.timeouts.connect).await?;
+    async fn dial_with(&self, client: &Client, alpn: Alpn) -> Result<TlsStream<TcpStream>, RemoteError> {
+        let failed = |error| RemoteError::Unreachable { server: self.authority.clone(), error };
+        let io = connect(&self.url, &self.resolver, client, alpn, self.timeouts.connect).await.map_err(failed)?;
         let Some(wanted) = &self.node_name else { return Ok(io) };
         let shown = io.get_ref().1.peer_certificates().and_then(|chain| Details::from_der(chain.first()?).ok());
         match shown.as_ref().and_then(node_of) {
@@ -223,13 +200,12 @@ impl Server {
             _ => {
                 let subject = shown.as_ref().map_or("nothing", |shown| shown.subject.as_str());
                 let text = format!("it shows the certificate of {subject}, not that of the node {wanted}");
-                Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
+                Err(failed(io::Error::new(io::ErrorKind::PermissionDenied, text)))
             }
         }
     }
 
-    fn client(&self, show: Show) -> Result<Arc<Client>, RemoteError> {
-        let clients = self.credentials.clients()?;
+    fn client(&self, show: Show, clients: Clients) -> Result<Arc<Client>, RemoteError> {
         match show {
             Show::Node if self.node_name.is_some() => Ok(clients.peers()?),
             Show::Node => Ok(clients.node()?),
