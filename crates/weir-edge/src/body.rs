@@ -1,4 +1,6 @@
 //! Bodies of messages, whatever they are made of.
+pub mod gathered;
+
 use bytes::{Bytes, BytesMut};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::UnsyncBoxBody};

@@ -13,7 +13,7 @@ use crate::{
         status::Failure,
     },
     asked::Asked,
-    body::{Body, NotWhole, empty, full, streamed, whole},
+    body::{Body, NotWhole, empty, full, gathered::Gathered, streamed, whole},
     cache::Cache,
     drain::Drain,
     filters::Filters,
@@ -203,6 +203,10 @@ impl Hub {
         if response.status() != StatusCode::OK {
             return response;
         }
+        let response = match info {
+            RequestInfo::Resource(resource) if resource.verb == Verb::List => response.map(|body| streamed(Gathered::new(body))),
+            _ => response,
+        };
         self.cache.keep(asked, info, response)
     }
 

@@ -1,7 +1,7 @@
 //! Lists and watches that the hub makes itself, to keep a list up to date without a client.
 use crate::{
     apimachinery::media::MediaType,
-    body::{Body, empty},
+    body::{Body, empty, gathered::Gathered, streamed},
     cache::{Cache, Outcome, key::SetKey},
     random::between,
     settings::AGENT,
@@ -78,7 +78,10 @@ impl Reflect {
         let all = async {
             let response = self.send(request, identity).await?;
             match is_of(&response, media) {
-                true => outcome(self.cache.fill_list(key.clone(), media, identity.is_peer(), response).await),
+                true => {
+                    let response = response.map(|body| streamed(Gathered::new(body)));
+                    outcome(self.cache.fill_list(key.clone(), media, identity.is_peer(), response).await)
+                }
                 false => Err(ReflectError::NotKept),
             }
         };
