@@ -25,11 +25,11 @@ use crate::{
     },
     asked::Asked,
     body::{Body, streamed},
-    cache::tee::{Budget, Tee},
+    cache::tee::{Budget, TOGETHER, Tee},
     identity::caller::Caller,
     recent::Recent,
     settings::AGENT,
-    store::{ObjectName, ReadError, SetInfo, Store},
+    store::{ObjectName, ReadError, SetInfo, Store, yield_to_clients},
 };
 use agents::Agents;
 use bytes::Bytes;
@@ -264,19 +264,24 @@ impl Cache {
             self.runtime.spawn(async move { cache.agents.write(&set) });
         }
         let (parts, body) = response.into_parts();
-        let most = match &keep {
-            Keep::Watch { initial: false, .. } => self.limits.watch,
-            _ => self.limits.body,
+        let (most, together) = match &keep {
+            Keep::Watch { initial: false, .. } => (self.limits.watch, 0),
+            Keep::Watch { .. } => (self.limits.body, 0),
+            _ => (self.limits.body, TOGETHER),
         };
-        let (tee, copied) = Tee::new(body, most, &self.budget);
-        let missed = Missed { token: asked.token.clone(), client: tee.client() };
-        let copy = self.copy(Source::Copied(copied), &asked.agent, &parts.headers);
-        self.runtime.spawn(async move {
-            let (cache, list) = (copy.cache.clone(), keep.list().cloned());
-            if let (Outcome::Missed, Some(list)) = (copy.run(keep).await, list) {
-                cache.stale.add(list, missed);
-            }
-        });
+        let client = Arc::new(());
+        let missed = Missed { token: asked.token.clone(), client: Arc::downgrade(&client) };
+        let copy = self.copy(&asked.agent, &parts.headers);
+        let start = move |copied| {
+            let (copy, list) = (copy(Source::Copied(copied)), keep.list().cloned());
+            let cache = copy.cache.clone();
+            cache.runtime.clone().spawn(async move {
+                if let (Outcome::Missed, Some(list)) = (copy.run(keep).await, list) {
+                    cache.stale.add(list, missed);
+                }
+            });
+        };
+        let tee = Tee::new(body, client, most, together, &self.budget, Box::new(start));
         Response::from_parts(parts, streamed(tee))
     }
 
@@ -299,17 +304,19 @@ impl Cache {
 
     async fn fill(self: &Arc<Cache>, keep: Keep, response: Response<Body>) -> Outcome {
         let (parts, body) = response.into_parts();
-        let copy = self.copy(Source::Body(body), AGENT, &parts.headers);
+        let copy = self.copy(AGENT, &parts.headers)(Source::Body(body));
         // It ends with who waits for it.
         let mut running = JoinSet::new();
         running.spawn_on(copy.run(keep), &self.runtime);
         running.join_next().await.and_then(Result::ok).unwrap_or(Outcome::Cut)
     }
 
-    fn copy(self: &Arc<Cache>, source: Source, agent: &str, headers: &HeaderMap) -> Copy {
+    /// The copy of an answer with these headers, once it is known where its bytes come from.
+    fn copy(self: &Arc<Cache>, agent: &str, headers: &HeaderMap) -> impl FnOnce(Source) -> Copy + use<> {
         let gzip = headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding == "gzip");
         let content_type = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_string();
-        Copy { cache: self.clone(), source, agent: agent.to_string(), gzip, content_type }
+        let (cache, agent) = (self.clone(), agent.to_string());
+        move |source| Copy { cache, source, agent, gzip, content_type }
     }
 
     /// A document that was kept: its content type and its bytes.
@@ -385,7 +392,9 @@ pub(crate) fn media_of(accept: &str, response: &Response<Body>) -> Option<MediaT
     Some(MediaType { stream: false, pretty: false, ..wanted })
 }
 
-/// A thread for all copies, so that a slow disk holds up no client.
+/// A thread for all copies, so that a slow disk holds up no client. Threads that serve clients go first.
 pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("weir-edge-cache").enable_time().build()
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(1).thread_name("weir-edge-cache").on_thread_start(yield_to_clients);
+    builder.enable_time().build()
 }

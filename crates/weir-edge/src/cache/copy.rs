@@ -27,6 +27,9 @@ use std::{
     time::SystemTime,
 };
 
+/// How new a set of single objects is, is written so many seconds apart where none of them has changed.
+const REFRESH: u64 = 10;
+
 /// Where the bytes come from.
 pub(super) enum Source {
     /// From what passes to a client, which does not wait.
@@ -130,8 +133,13 @@ impl Copy {
     fn object(&self, key: &SetKey, media: MediaType, body: Bytes) -> Outcome {
         match Object::read(body, media.encoding) {
             Ok(object) if is_of(media, &object.kind) => {
-                let head = Head::of_objects(now());
-                self.kept(self.cache.store.put(&key.name(), &name_of(&object.meta), object.bytes(), &head.to_bytes()))
+                let (set, name, head) = (key.name(), name_of(&object.meta), Head::of_objects(now()));
+                let fresh = || self.cache.head(&set).is_some_and(|kept| kept.at.abs_diff(head.at) < REFRESH);
+                self.kept(match self.cache.store.holds(&set, &name, object.bytes()) {
+                    true if fresh() => Ok(()),
+                    true => self.cache.store.set_head(&set, &head.to_bytes()),
+                    false => self.cache.store.put(&set, &name, object.bytes(), &head.to_bytes()),
+                })
             }
             _ => self.unreadable(),
         }

@@ -5,7 +5,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use std::{
     pin::Pin,
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
@@ -103,31 +103,76 @@ impl Drop for Waiting {
     }
 }
 
+/// Bytes of a copy that are handed over together: the cache is woken for each hand-over.
+pub const TOGETHER: usize = 64 << 10;
+
 /// Passes a body on and copies it.
 pub struct Tee {
     body: Body,
-    copy: Option<(mpsc::UnboundedSender<Piece>, Arc<Waiting>)>,
+    copy: Option<Copying>,
     /// Bytes that are still to come, where that is known.
     remaining: Option<u64>,
     budget: Arc<Budget>,
     given_up: bool,
-    client: Arc<()>,
+    _client: Arc<()>,
+}
+
+struct Copying {
+    send: mpsc::UnboundedSender<Piece>,
+    waiting: Arc<Waiting>,
+    /// What was not handed over yet.
+    held: Vec<Bytes>,
+    bytes: usize,
+    /// So many bytes are handed over together.
+    together: usize,
+    /// Has the copy worked off, once there is something.
+    start: Option<(Copied, Start)>,
+}
+
+pub type Start = Box<dyn FnOnce(Copied) + Send>;
+
+impl Copying {
+    fn hand_over(&mut self) {
+        self.bytes = 0;
+        for data in self.held.drain(..) {
+            let _ = self.send.send(Piece::Data(data));
+        }
+        if let Some((copied, start)) = self.start.take() {
+            start(copied);
+        }
+    }
 }
 
 impl Tee {
-    /// `most`: bytes of this copy that may wait for the cache.
-    pub fn new(body: Body, most: usize, budget: &Arc<Budget>) -> (Tee, Copied) {
+    /// `most`: bytes of this copy that may wait for the cache. `together`: bytes of it that are handed over together, with its end at the
+    /// latest; 0: each piece for itself. `start` has it worked off. `client` lasts for as long as the client reads, also once the copy was
+    /// given up.
+    pub fn new(body: Body, client: Arc<()>, most: usize, together: usize, budget: &Arc<Budget>, start: Start) -> Tee {
         let (send, pieces) = mpsc::unbounded_channel();
         let waiting = Arc::new(Waiting { bytes: AtomicUsize::new(0), most, budget: budget.clone() });
-        let (copy, remaining) = (Some((send, waiting.clone())), body.size_hint().exact());
-        let mut tee = Tee { body, copy, remaining, budget: budget.clone(), given_up: false, client: Arc::default() };
+        let copied = Copied { pieces, waiting: waiting.clone(), ended: None };
+        let mut copy = Copying { send, waiting, held: Vec::new(), bytes: 0, together, start: Some((copied, start)) };
+        if together == 0 {
+            copy.hand_over();
+        }
+        let remaining = body.size_hint().exact();
+        let mut tee = Tee { body, copy: Some(copy), remaining, budget: budget.clone(), given_up: false, _client: client };
         tee.end_if_whole();
-        (tee, Copied { pieces, waiting, ended: None })
+        tee
     }
 
-    /// Can be upgraded for as long as the client reads, also once the copy was given up.
-    pub fn client(&self) -> Weak<()> {
-        Arc::downgrade(&self.client)
+    fn copy(&mut self, data: &Bytes) {
+        let Some(copy) = &mut self.copy else { return };
+        if !copy.waiting.take(data.len()) {
+            self.end(End::Overflow);
+            self.given_up = true;
+            return;
+        }
+        copy.held.push(data.clone());
+        copy.bytes += data.len();
+        if copy.bytes > copy.together {
+            copy.hand_over();
+        }
     }
 
     /// Nobody reads further once a body of a known length is complete, not even to learn that it has ended.
@@ -138,8 +183,11 @@ impl Tee {
     }
 
     fn end(&mut self, end: End) {
-        if let Some((send, _)) = self.copy.take() {
-            let _ = send.send(Piece::End(end));
+        let Some(mut copy) = self.copy.take() else { return };
+        // A copy of which nothing was handed over, and which is not whole, is nothing.
+        if end != End::Cut || copy.start.is_none() {
+            copy.hand_over();
+            let _ = copy.send.send(Piece::End(end));
         }
     }
 }
@@ -154,14 +202,8 @@ impl http_body::Body for Tee {
             None => self.end(End::Whole),
             Some(Err(_)) => self.end(End::Cut),
             Some(Ok(frame)) => {
-                if let (Some(data), Some((send, waiting))) = (frame.data_ref(), &self.copy) {
-                    match waiting.take(data.len()) {
-                        true => drop(send.send(Piece::Data(data.clone()))),
-                        false => {
-                            self.end(End::Overflow);
-                            self.given_up = true;
-                        }
-                    }
+                if let Some(data) = frame.data_ref() {
+                    self.copy(data);
                 }
                 if let Some(data) = frame.data_ref().filter(|_| self.given_up) {
                     self.budget.dropped.fetch_add(data.len() as u64, Ordering::Relaxed);
@@ -198,23 +240,36 @@ mod tests {
         }
     }
 
+    /// A tee, and its copy once that is worked off.
+    fn tee(body: Body, most: usize, together: usize, budget: &Arc<Budget>) -> (Tee, std::sync::mpsc::Receiver<Copied>) {
+        let (send, receive) = std::sync::mpsc::channel();
+        (Tee::new(body, Arc::default(), most, together, budget, Box::new(move |copied| send.send(copied).unwrap())), receive)
+    }
+
     #[tokio::test]
     async fn a_copy_has_every_byte_and_says_how_it_ended() {
         let budget = Budget::new(100);
-        let (tee, mut copy) = Tee::new(full("abc"), 100, &budget);
-        assert_eq!(tee.collect().await.unwrap().to_bytes(), "abc");
-        assert_eq!(copied(&mut copy).await, (b"abc".to_vec(), End::Whole));
+        for together in [0, 2, 3, 50] {
+            let (tee, copy) = self::tee(full("abc"), 100, together, &budget);
+            assert_eq!(tee.collect().await.unwrap().to_bytes(), "abc");
+            assert_eq!(copied(&mut copy.recv().unwrap()).await, (b"abc".to_vec(), End::Whole));
 
-        let pieces = [Ok(Frame::data(Bytes::from_static(b"ab"))), Err(BodyError::from("cut"))];
-        let (tee, mut copy) = Tee::new(streamed(StreamBody::new(futures_util::stream::iter(pieces))), 100, &budget);
-        assert!(tee.collect().await.is_err());
-        assert_eq!(copied(&mut copy).await, (b"ab".to_vec(), End::Cut));
+            let pieces = [Ok(Frame::data(Bytes::from_static(b"ab"))), Err(BodyError::from("cut"))];
+            let (tee, copy) = self::tee(streamed(StreamBody::new(futures_util::stream::iter(pieces))), 100, together, &budget);
+            assert!(tee.collect().await.is_err());
+            match copy.recv() {
+                Ok(mut copy) => assert_eq!(copied(&mut copy).await, (b"ab".to_vec(), End::Cut), "{together}"),
+                Err(_) => assert!(together > 1, "{together}"),
+            }
 
-        let (tee, mut copy) = Tee::new(full("abc"), 100, &budget);
-        drop(tee);
-        assert_eq!(copied(&mut copy).await, (b"".to_vec(), End::Cut));
-        drop(copy);
-        assert_eq!(budget.used(), 0);
+            let (tee, copy) = self::tee(full("abc"), 100, together, &budget);
+            drop(tee);
+            match copy.recv() {
+                Ok(mut copy) => assert_eq!(copied(&mut copy).await, (b"".to_vec(), End::Cut), "{together}"),
+                Err(_) => assert!(together > 0, "{together}"),
+            }
+            assert_eq!(budget.used(), 0);
+        }
     }
 
     /// Says how long it is, and that it has ended only when it is asked for more.
@@ -238,15 +293,18 @@ mod tests {
     #[tokio::test]
     async fn a_body_of_a_known_length_is_whole_with_its_last_byte() {
         let budget = Budget::new(100);
-        for (pieces, read, wanted) in
-            [(vec!["ab", "c"], 2, ("abc", End::Whole)), (vec!["ab", "c"], 1, ("ab", End::Cut)), (vec![], 0, ("", End::Whole))]
-        {
-            let (mut tee, mut copy) = Tee::new(streamed(Long(pieces)), 100, &budget);
+        for (pieces, together, read, wanted) in [
+            (vec!["ab", "c"], 0, 2, ("abc", End::Whole)),
+            (vec!["ab", "c"], 50, 2, ("abc", End::Whole)),
+            (vec!["ab", "c"], 0, 1, ("ab", End::Cut)),
+            (vec![], 50, 0, ("", End::Whole)),
+        ] {
+            let (mut tee, copy) = tee(streamed(Long(pieces)), 100, together, &budget);
             for _ in 0..read {
                 tee.frame().await.unwrap().unwrap();
             }
             drop(tee);
-            assert_eq!(copied(&mut copy).await, (wanted.0.as_bytes().to_vec(), wanted.1));
+            assert_eq!(copied(&mut copy.recv().unwrap()).await, (wanted.0.as_bytes().to_vec(), wanted.1));
         }
     }
 
@@ -256,15 +314,16 @@ mod tests {
             let data = |s: &'static str| Ok::<_, BodyError>(Frame::data(Bytes::from_static(s.as_bytes())));
             streamed(StreamBody::new(futures_util::stream::iter([data("aaaa"), data("bbbb"), data("cccc")])))
         };
-        for (stream, all, kept) in [(8, 100, "aaaabbbb"), (100, 4, "aaaa"), (2, 100, "aaaa"), (12, 12, "aaaabbbbcccc")] {
-            let budget = Budget::new(all);
-            let (tee, mut copy) = Tee::new(pieces(), stream, &budget);
-            assert_eq!(tee.collect().await.unwrap().to_bytes(), "aaaabbbbcccc");
-            let end = if kept.len() == 12 { End::Whole } else { End::Overflow };
-            assert_eq!(copied(&mut copy).await, (kept.as_bytes().to_vec(), end), "{stream} {all}");
-            drop(copy);
-            assert_eq!(budget.used(), 0, "{stream} {all}");
-            assert_eq!(budget.dropped(), 12 - kept.len() as u64, "{stream} {all}");
+        for together in [0, 5, 100] {
+            for (stream, all, kept) in [(8, 100, "aaaabbbb"), (100, 4, "aaaa"), (2, 100, "aaaa"), (12, 12, "aaaabbbbcccc")] {
+                let budget = Budget::new(all);
+                let (tee, copy) = tee(pieces(), stream, together, &budget);
+                assert_eq!(tee.collect().await.unwrap().to_bytes(), "aaaabbbbcccc");
+                let end = if kept.len() == 12 { End::Whole } else { End::Overflow };
+                assert_eq!(copied(&mut copy.recv().unwrap()).await, (kept.as_bytes().to_vec(), end), "{stream} {all} {together}");
+                assert_eq!(budget.used(), 0, "{stream} {all} {together}");
+                assert_eq!(budget.dropped(), 12 - kept.len() as u64, "{stream} {all} {together}");
+            }
         }
     }
 }

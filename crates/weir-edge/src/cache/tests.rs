@@ -74,3 +74,42 @@ fn a_document_is_kept_once_whatever_its_digest_and_however_long_a_client_waits()
     assert_ne!(name("/apis?x=1"), name("/apis"));
     assert_ne!(name("/openapi/v3"), name("/openapi/v2"));
 }
+
+#[test]
+fn an_object_that_has_not_changed_is_not_written_again() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    // Nothing is written but what is kept.
+    let options = Options { commit_interval: std::time::Duration::from_secs(3600), ..Options::default() };
+    let store = Arc::new(Store::open(folder.path(), options).unwrap());
+    let cache = Cache::new("system:node:n", store.clone(), Limits::default(), runtime.handle().clone());
+    let pod = |name: &str, version: u64| {
+        format!(
+            r#"{{"kind":"Pod","apiVersion":"v1","metadata":{{"name":"{name}","namespace":"default","resourceVersion":"{version}"}},"x":"{}"}}"#,
+            // It does not compress to nothing.
+            (0..200u64).map(|i| format!("{:x}", (i + version).wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect::<String>()
+        )
+    };
+    let mut kept = 0;
+    for (name, version, written) in [("a", 1, true), ("a", 1, false), ("b", 1, true), ("a", 1, false), ("a", 2, true), ("a", 2, false)] {
+        let request = Request::builder().uri(format!("{PODS}/{name}")).header(header::ACCEPT, "application/json").body(()).unwrap();
+        let (asked, info) = (Asked::of(&Caller::Node, &request), RequestInfo::read(request.method(), request.uri().path(), None));
+        let body = pod(name, version);
+        let mut response = Response::new(crate::body::full(body.clone()));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        // By less than an object takes, the time at which the set was as new as the API server may be written.
+        let before = store.stats().written_bytes;
+        runtime.block_on(async {
+            let read = cache.keep(&asked, &info, response).into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(read, body);
+            kept += 1;
+            while cache.stats.kept.load(Relaxed) < kept {
+                tokio::task::yield_now().await;
+            }
+        });
+        assert_eq!(store.stats().written_bytes > before + 1000, written, "{name} {version}");
+        let set = store.sets().into_iter().find(|set| set.name.contains("pods")).unwrap();
+        let object = ObjectName { namespace: "default".into(), name: name.into() };
+        assert_eq!(store.get(&set.name, &object).unwrap().unwrap(), body);
+    }
+}
