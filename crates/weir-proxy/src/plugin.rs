@@ -6,6 +6,7 @@ mod callout;
 mod canary;
 pub mod check;
 pub mod code;
+mod compile;
 mod grpc;
 mod host_services;
 mod instance;
@@ -47,7 +48,7 @@ pub struct Generation {
     /// Counts up from 1 per plugin.
     pub number: u64,
     pub plugin: Arc<WasmPlugin>,
-    pub module: weir_wasm::Module,
+    pub(crate) compiled: Arc<compile::Compiled>,
     pub spec: weir_wasm::PluginSpec,
     /// SHA-256 of the module.
     pub digest: String,
@@ -136,7 +137,8 @@ impl PluginSlot {
     }
 
     pub fn status(&self) -> Status {
-        self.lock_status().clone()
+        let compiler = self.current().map(|g| g.compiled.compiler());
+        Status { compiler, ..self.lock_status().clone() }
     }
 
     /// What happens to streams while the plugin cannot run.

@@ -3,7 +3,11 @@
 //! An artifact is machine code that will run in this process, so the folder must belong to this user alone. Each file is named by the
 //! digest of the code and the engine's settings and version, and beside it lies the digest of its content. One that does not match
 //! (torn, a failing disk) is compiled again, and so is anything that the engine refuses.
-use crate::{declared::ModuleError, engine::Engine, module::Module};
+use crate::{
+    declared::ModuleError,
+    engine::{Compiler, Engine},
+    module::Module,
+};
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use std::{
@@ -42,24 +46,39 @@ impl Cache {
         Ok(Cache { folder, max_bytes, hits: AtomicU64::new(0), misses: AtomicU64::new(0) })
     }
 
-    /// Loads the code's artifact, or compiles it and leaves one. Blocking. That nothing can be kept is no error.
+    /// Loads the code's artifact, or compiles and optimizes it and leaves one. Blocking.
     pub fn load(&self, engine: &Engine, wasm: &[u8]) -> Result<Module, ModuleError> {
-        let path = self.folder.join(format!("{}.{SUFFIX}", key(engine, wasm)));
-        if let Some(compiled) = read(engine, &path) {
-            self.hits.fetch_add(1, Relaxed);
-            return Module::link(engine, &compiled);
+        match self.find(engine, wasm) {
+            Some(module) => module,
+            None => self.compile(engine, wasm),
         }
-        self.misses.fetch_add(1, Relaxed);
-        let compiled = Module::compile_raw(engine, wasm)?;
-        // Refused code leaves nothing behind.
-        let module = Module::link(engine, &compiled)?;
-        if let Ok(artifact) = compiled.serialize() {
-            let _ = self.write(&path, &artifact);
-        }
-        Ok(module)
     }
 
-    /// Modules loaded from disk, and compiled, since the start.
+    /// Loads the code's artifact if there is one. Blocking.
+    pub fn find(&self, engine: &Engine, wasm: &[u8]) -> Option<Result<Module, ModuleError>> {
+        let found = read(engine, &self.path(engine, wasm));
+        let count = if found.is_some() { &self.hits } else { &self.misses };
+        count.fetch_add(1, Relaxed);
+        Some(Module::link(engine, &found?, Compiler::Cranelift))
+    }
+
+    /// Compiles and optimizes code and leaves an artifact. Blocking. That nothing can be kept is no error.
+    pub fn compile(&self, engine: &Engine, wasm: &[u8]) -> Result<Module, ModuleError> {
+        let compiled = Module::compile_raw(&engine.wasmtime, wasm)?;
+        // Refused code leaves nothing behind.
+        let module = Module::link(engine, &compiled, Compiler::Cranelift)?;
+        let path = self.path(engine, wasm);
+        let kept = compiled.serialize().is_ok_and(|artifact| self.write(&path, &artifact).is_ok());
+        // Mapped from the file, the code counts less: the kernel can drop it and read it again.
+        let mapped = if kept { deserialize(engine, &path) } else { None };
+        Ok(mapped.and_then(|mapped| Module::link(engine, &mapped, Compiler::Cranelift).ok()).unwrap_or(module))
+    }
+
+    fn path(&self, engine: &Engine, wasm: &[u8]) -> PathBuf {
+        self.folder.join(format!("{}.{SUFFIX}", key(engine, wasm)))
+    }
+
+    /// Modules found on disk, and not found, since the start.
     pub fn counts(&self) -> (u64, u64) {
         (self.hits.load(Relaxed), self.misses.load(Relaxed))
     }

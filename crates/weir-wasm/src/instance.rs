@@ -3,6 +3,7 @@ mod exports;
 
 use crate::{
     declared::Abi,
+    engine::Compiler,
     host::{Action, ContextId, HttpAnswer, PeerType, PluginSpec, RedisAnswer, Services, Status, Stream, StreamType},
     module::Module,
     state::{Answer, Host, ROOT, on_tick},
@@ -10,7 +11,7 @@ use crate::{
 };
 use bytes::Bytes;
 use exports::Exports;
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, time::Duration};
 use wasmtime::{Memory, Store};
 
 /// One guest for one plugin configuration on one thread. After a [`Trap`] every call answers [`TrapKind::Dead`](crate::TrapKind::Dead).
@@ -20,6 +21,7 @@ pub struct Instance {
     store: Store<Host>,
     exports: Exports,
     memory: Memory,
+    compiler: Compiler,
     dead: bool,
     root_done: bool,
 }
@@ -37,6 +39,14 @@ impl Started {
 }
 
 type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// Baseline code is slower, so that it gets more time.
+fn scaled(deadline: Duration, compiler: Compiler) -> Duration {
+    match compiler {
+        Compiler::Winch => deadline.saturating_mul(3),
+        Compiler::Cranelift => deadline,
+    }
+}
 
 fn count(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
@@ -56,11 +66,14 @@ impl Instance {
     }
 
     fn run(module: &Module, spec: &PluginSpec, host: Host) -> Result<Instance, StartError> {
-        let mut store = Store::new(module.engine().running()?, host);
+        module.engine().run_clock(module.compiler())?;
+        let mut store = Store::new(module.pre().module().engine(), host);
         store.limiter(|host| &mut host.bounds);
         store.epoch_deadline_callback(on_tick);
         store.set_epoch_deadline(1);
-        store.data_mut().enter(0);
+        let host = store.data_mut();
+        host.deadline = scaled(spec.limits.start_deadline, module.compiler());
+        host.enter(0);
 
         let instance = module.pre().instantiate(&mut store).map_err(|e| trap(&mut store, "start", &e))?;
         let wrong = |e: wasmtime::Error| StartError::Export { name: "memory", message: e.to_string() };
@@ -69,10 +82,10 @@ impl Instance {
         let exports = Exports::find(&mut store, &instance)?;
         let allocate = exports::find(&mut store, &instance, module.allocator())?.map(Arc::new);
 
-        let mut started = Instance { store, exports, memory, dead: false, root_done: false };
+        let mut started = Instance { store, exports, memory, compiler: module.compiler(), dead: false, root_done: false };
         started.initialize(&instance, allocate)?;
         started.configure()?;
-        started.store.data_mut().deadline = spec.limits.call_deadline;
+        started.store.data_mut().deadline = scaled(spec.limits.call_deadline, module.compiler());
         Ok(started)
     }
 
@@ -438,6 +451,11 @@ impl Instance {
 
     pub fn on_queue_ready(&mut self, queue: u32) -> Result<(), Trap> {
         self.call("proxy_on_queue_ready", ROOT, |s, e| exports::event(s, &e.queue_ready, (ROOT, queue)))
+    }
+
+    /// What has compiled the code that it runs.
+    pub fn compiler(&self) -> Compiler {
+        self.compiler
     }
 
     /// Linear memory now; it never shrinks.

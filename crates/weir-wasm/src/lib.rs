@@ -1,8 +1,9 @@
 //! The proxy-wasm host: ABI 0.1.0, 0.2.0, 0.2.1 and Higress' 0.2.100 on wasmtime.
 //!
-//! Knows no other crate of Weir: the proxy side is the two traits of [`host`]. One [`Engine`] per process, one [`Module`] per code, one
+//! Knows no other crate of Weir: the proxy side is the two traits of [`host`]. One [`Engine`] per process, one [`Module`] per code and compiler, one
 //! [`Instance`] per plugin configuration and worker; an instance may start on any thread, then stays on one, as does all that it calls.
 mod abi;
+pub mod background;
 pub mod cache;
 mod declared;
 pub mod engine;
@@ -20,7 +21,7 @@ pub mod trap;
 mod wasi;
 
 pub use declared::{Abi, Callbacks, ModuleError};
-pub use engine::{Engine, EngineError, EngineOptions};
+pub use engine::{Compiler, Engine, EngineError, EngineOptions};
 pub use host::*;
 pub use instance::{Instance, Started};
 pub use module::Module;

@@ -2,7 +2,7 @@
 use crate::{
     abi,
     declared::{Abi, Callbacks, ModuleError},
-    engine::Engine,
+    engine::{Compiler, Engine},
     functions::Functions,
     state::Host,
     wasi,
@@ -32,26 +32,34 @@ pub(crate) fn begins_as_module(wasm: &[u8]) -> Result<(), ModuleError> {
 struct Inner {
     engine: Engine,
     pre: InstancePre<Host>,
+    compiler: Compiler,
     abi: Abi,
     callbacks: Callbacks,
     allocator: &'static str,
 }
 
 impl Module {
-    /// Compiles code; takes seconds for a large plugin, so it is called on a thread that serves nobody.
+    /// Compiles code and optimizes it; takes seconds for a large plugin, so it is called on a thread that serves nobody.
     pub fn compile(engine: &Engine, wasm: &[u8]) -> Result<Module, ModuleError> {
-        Module::link(engine, &Module::compile_raw(engine, wasm)?)
+        Module::link(engine, &Module::compile_raw(&engine.wasmtime, wasm)?, Compiler::Cranelift)
     }
 
-    pub(crate) fn compile_raw(engine: &Engine, wasm: &[u8]) -> Result<wasmtime::Module, ModuleError> {
+    /// Compiles code in one pass, so that it can serve until optimized code is there. `None` where that is not possible: Winch does not
+    /// know the processor or an instruction, or the code is no module; [`Module::compile`] says which.
+    pub fn compile_baseline(engine: &Engine, wasm: &[u8]) -> Option<Result<Module, ModuleError>> {
+        let compiled = Module::compile_raw(&engine.baseline()?, wasm).ok()?;
+        Some(Module::link(engine, &compiled, Compiler::Winch))
+    }
+
+    pub(crate) fn compile_raw(engine: &wasmtime::Engine, wasm: &[u8]) -> Result<wasmtime::Module, ModuleError> {
         begins_as_module(wasm)?;
-        wasmtime::Module::from_binary(&engine.wasmtime, wasm).map_err(|e| ModuleError::Invalid(format!("{e:#}")))
+        wasmtime::Module::from_binary(engine, wasm).map_err(|e| ModuleError::Invalid(format!("{e:#}")))
     }
 
-    pub(crate) fn link(engine: &Engine, compiled: &wasmtime::Module) -> Result<Module, ModuleError> {
+    pub(crate) fn link(engine: &Engine, compiled: &wasmtime::Module, compiler: Compiler) -> Result<Module, ModuleError> {
         let names = || compiled.exports().map(|e| e.name());
         let abi = Abi::of_exports(names())?;
-        let pre = host_functions(&engine.wasmtime).linker().instantiate_pre(compiled).map_err(|e| {
+        let pre = host_functions(compiled.engine()).linker().instantiate_pre(compiled).map_err(|e| {
             match e.downcast_ref::<UnknownImportError>() {
                 Some(unknown) => ModuleError::MissingImport { module: unknown.module().to_owned(), name: unknown.name().to_owned() },
                 None => ModuleError::ImportType(format!("{e:#}")),
@@ -64,7 +72,11 @@ impl Module {
         let allocator = ["malloc", "proxy_on_memory_allocate"].into_iter().find(|name| is_allocator(compiled.get_export(name)));
         let allocator = allocator.ok_or(ModuleError::NoAllocator)?;
         let callbacks = Callbacks::of_exports(names());
-        Ok(Module { inner: Arc::new(Inner { engine: engine.clone(), pre, abi, callbacks, allocator }) })
+        Ok(Module { inner: Arc::new(Inner { engine: engine.clone(), pre, compiler, abi, callbacks, allocator }) })
+    }
+
+    pub fn compiler(&self) -> Compiler {
+        self.inner.compiler
     }
 
     pub fn abi(&self) -> Abi {
@@ -90,7 +102,7 @@ impl Module {
 
 impl fmt::Debug for Module {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Module").field("abi", &self.inner.abi).finish_non_exhaustive()
+        f.debug_struct("Module").field("abi", &self.inner.abi).field("compiler", &self.inner.compiler).finish_non_exhaustive()
     }
 }
 

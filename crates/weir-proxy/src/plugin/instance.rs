@@ -51,6 +51,15 @@ pub(super) struct Hosted {
     pub memory: Cell<i64>,
 }
 
+/// Why an instance is replaced by one of the same version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Replace {
+    /// The guest asked for it (`wasm_need_rebuild`).
+    Asked,
+    /// Its code is that of the baseline compiler, and there is optimized code.
+    Optimized,
+}
+
 /// What keeps the instances of one plugin on one worker.
 pub(super) trait Owner {
     fn slot(&self) -> &Arc<PluginSlot>;
@@ -150,8 +159,14 @@ impl Hosted {
         self.open.get() > 0 || self.services.outstanding.get() > 0
     }
 
-    pub fn wants_rebuild(&self) -> bool {
-        self.instance.try_borrow().is_ok_and(|i| i.as_ref().is_some_and(Instance::wants_rebuild))
+    /// Why another instance of the same version should take over, if one should.
+    pub fn to_replace(&self) -> Option<Replace> {
+        let instance = self.instance.try_borrow().ok()?;
+        let instance = instance.as_ref()?;
+        if instance.wants_rebuild() {
+            return Some(Replace::Asked);
+        }
+        (instance.compiler() != self.generation.compiled.compiler()).then_some(Replace::Optimized)
     }
 
     /// The end of the root context, for an instance that nothing needs any more.
@@ -190,7 +205,7 @@ impl Hosted {
             Err(trap) => {
                 let gone = place.take();
                 drop(place);
-                let callbacks = self.generation.module.callbacks();
+                let callbacks = &self.generation.compiled.callbacks;
                 let waits = |context: ContextId| gone.as_ref().is_some_and(|i| i.holds(context));
                 let waiting: Vec<_> =
                     self.streams.borrow_mut().drain().filter(|(c, s)| waits(*c) || s.is_needed(callbacks)).map(|(_, s)| s).collect();
@@ -233,7 +248,7 @@ impl Hosted {
 
     /// One that has seen nothing of a stream is still told of its end.
     fn end_stream(self: &Rc<Hosted>, context: Option<ContextId>, attached: &Rc<Attached>) {
-        let callbacks = self.generation.module.callbacks();
+        let callbacks = &self.generation.compiled.callbacks;
         let wanted = callbacks.log || callbacks.done;
         if let Some(context) = context.or_else(|| if wanted { self.context(attached) } else { None }) {
             // First: a trap in these callbacks must not fail a stream that is over.
@@ -323,7 +338,7 @@ impl PluginStream {
 
     /// What the module exports: a direction without a body callback streams by.
     pub fn callbacks(&self) -> &Callbacks {
-        self.generation.module.callbacks()
+        &self.generation.compiled.callbacks
     }
 
     pub fn limits(&self) -> &WasmLimits {

@@ -4,6 +4,7 @@ use super::{
     asked::RedisWish,
     canary::{Canaries, Canary},
     code::{self, CodeError, FetchOptions},
+    compile::{Compiled, Compilers},
     metrics::{Custom, Fetches},
     redis,
     rollback::{Probation, WINDOW},
@@ -16,8 +17,9 @@ use crate::{
     stats::{PluginStats, Table, Total},
     verdict::Verdicts,
 };
+use bytes::Bytes;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     sync::{
@@ -99,8 +101,7 @@ fn opened(dir: &Path) -> Option<Cache> {
 /// Loads plugins. One per process.
 pub struct Manager {
     options: ManagerOptions,
-    engine: Engine,
-    cache: Option<Cache>,
+    pub(super) compilers: Arc<Compilers>,
     clusters: Arc<ClusterRegistry>,
     custom: Arc<Custom>,
     slots: Mutex<BTreeMap<Name, Arc<PluginSlot>>>,
@@ -109,10 +110,6 @@ pub struct Manager {
     workers: AtomicUsize,
     /// Whether there was a configuration with plugins before.
     began: AtomicBool,
-    /// Compiled modules by digest, as long as a generation uses them: a change of configuration compiles nothing.
-    modules: tokio::sync::Mutex<HashMap<String, Module>>,
-    /// Compiling takes all cores as it is: one after the other.
-    compiling: Semaphore,
     /// Bounds the instances that start at once, trials too: slow starts take at most half of the CPUs.
     starts: Arc<Semaphore>,
     changed: watch::Sender<u64>,
@@ -206,10 +203,10 @@ impl Manager {
         // A folder that cannot keep compiled code cannot keep fetched code either.
         let fetched = options.cache_dir.as_ref().filter(|_| cache.is_some()).map(|dir| dir.join("fetched"));
         let options = ManagerOptions { fetch: FetchOptions { cache_dir: fetched, ..options.fetch }, ..options };
+        let compilers = Arc::new(Compilers::new(engine, cache, options.runtime.clone()));
         Ok(Arc::new(Manager {
             options,
-            engine,
-            cache,
+            compilers,
             clusters,
             custom: Arc::default(),
             slots: Mutex::default(),
@@ -217,8 +214,6 @@ impl Manager {
             next_id: AtomicUsize::new(0),
             workers: AtomicUsize::new(0),
             began: AtomicBool::new(false),
-            modules: Default::default(),
-            compiling: Semaphore::new(1),
             starts: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from).div_euclid(2).max(1))),
             changed: watch::Sender::new(0),
             fetches: Fetches::default(),
@@ -252,7 +247,7 @@ impl Manager {
         }
         let of = |n: &AtomicU64| n.load(Ordering::Relaxed);
         let fetches = &self.fetches;
-        let (loaded, compiled) = self.cache.as_ref().map_or((0, 0), Cache::counts);
+        let (loaded, compiled) = self.compilers.lookups();
         for (name, label, value) in [
             ("wasm_remote_fetch_count", Some(("result", "success")), of(&fetches.success)),
             ("wasm_remote_fetch_count", Some(("result", "download_failure")), of(&fetches.download_failure)),
@@ -263,6 +258,11 @@ impl Manager {
             ("weir_wasm_artifacts_loaded", None, loaded),
         ] {
             each(name, label.as_slice(), Total::Counter(value));
+        }
+        for (compiler, count, nanoseconds) in self.compilers.compilations.each() {
+            let label = [("compiler", compiler.as_str())];
+            each("weir_wasm_compilations", &label, Total::Counter(count));
+            each("weir_wasm_compilation_nanoseconds", &label, Total::Counter(nanoseconds));
         }
         self.custom.each(&mut |name, kind, value| {
             let name = format!("wasmcustom.{name}");
@@ -424,11 +424,12 @@ impl Manager {
         slot.fetching.store(false, Ordering::Relaxed);
         let code = code?;
         let digest = code.digest.clone();
-        let module = self.module(code).await?;
+        let wasm = code.wasm.clone();
+        let compiled = self.compiled(code).await?;
         let (own, upstream_findings) = Own::of(&plugin.configuration);
         let spec = spec(plugin);
         // Held from before the first instance on: shared data must not die between the trial and the workers.
-        let vm = self.engine.shared().vm(&spec.vm_id);
+        let vm = self.compilers.engine.shared().vm(&spec.vm_id);
         let trial = Startup {
             plugin: plugin.clone(),
             own: own.clone(),
@@ -437,7 +438,7 @@ impl Manager {
             whose: For::Trial,
         };
         let turn = self.turn().await;
-        let mut outcome = self.run(turn, trial, module.clone(), spec.clone()).await;
+        let mut outcome = self.run(turn, trial, compiled.module(), spec.clone()).await;
         let lines = outcome.lines();
         let Outcome { started, asked } = outcome;
         let warnings: Vec<_> =
@@ -459,6 +460,7 @@ impl Manager {
         if !asked.redis.is_empty() {
             self.options.runtime.spawn(self.clone().watch_redis(slot.clone(), asked.redis, epoch));
         }
+        self.optimize(&compiled, plugin.name.clone(), wasm);
         self.publish(
             slot,
             plugin,
@@ -466,7 +468,7 @@ impl Manager {
             Generation {
                 number: 0,
                 plugin: plugin.clone(),
-                module,
+                compiled,
                 spec,
                 digest,
                 since: SystemTime::now(),
@@ -544,7 +546,7 @@ impl Manager {
             let back = previous.map(|good| Generation {
                 number: slot.next_number(),
                 plugin: good.plugin.clone(),
-                module: good.module.clone(),
+                compiled: good.compiled.clone(),
                 spec: good.spec.clone(),
                 digest: good.digest.clone(),
                 since: SystemTime::now(),
@@ -594,25 +596,23 @@ impl Manager {
     }
 
     /// Compiled, from memory or disk where it is known.
-    async fn module(self: &Arc<Manager>, code: code::Code) -> Result<Module, Refusal> {
-        if let Some(module) = self.modules.lock().await.get(&code.digest) {
-            return Ok(module.clone());
-        }
-        let _turn = self.compiling.acquire().await;
-        if let Some(module) = self.modules.lock().await.get(&code.digest) {
-            return Ok(module.clone());
-        }
-        let (manager, wasm) = (self.clone(), code.wasm);
-        let compiled = self.blocking(move || match &manager.cache {
-            Some(cache) => cache.load(&manager.engine, &wasm),
-            None => Module::compile(&manager.engine, &wasm),
+    async fn compiled(&self, code: code::Code) -> Result<Arc<Compiled>, Refusal> {
+        let refused = |message, transient| Refusal { reason: "InvalidPlugin", message, transient };
+        let compiled = self.compilers.get(&code.digest, code.wasm).await.map_err(|e| refused(format!("the host failed: {e}"), true))?;
+        let used: Vec<_> = self.slots().iter().filter_map(|s| s.current()).map(|g| g.digest.clone()).chain([code.digest]).collect();
+        self.compilers.keep(&used).await;
+        compiled.map_err(|e| refused(e.to_string(), false))
+    }
+
+    /// Has code that is not optimized yet optimized, and the workers told.
+    fn optimize(self: &Arc<Manager>, compiled: &Arc<Compiled>, name: Name, wasm: Bytes) {
+        let (manager, compiled) = (self.clone(), Arc::downgrade(compiled));
+        self.options.runtime.spawn(async move {
+            if manager.compilers.clone().improve(compiled, &name, wasm).await {
+                Logger::Wasm.info(format_args!("{name}: its code is optimized now"));
+                manager.ring();
+            }
         });
-        let module = compiled.await?.map_err(|e| Refusal { reason: "InvalidPlugin", message: e.to_string(), transient: false })?;
-        let mut modules = self.modules.lock().await;
-        let used: Vec<_> = self.slots().iter().filter_map(|s| s.current()).map(|g| g.digest.clone()).collect();
-        modules.retain(|digest, _| used.contains(digest));
-        modules.insert(code.digest, module.clone());
-        Ok(module)
     }
 
     /// Registers a worker and returns its number.
@@ -627,7 +627,7 @@ impl Manager {
             return None;
         }
         let startup = Startup::of(&generation, &self.clusters, &self.custom, whose);
-        Some(self.run(turn, startup, generation.module.clone(), generation.spec.clone()).await)
+        Some(self.run(turn, startup, generation.compiled.module(), generation.spec.clone()).await)
     }
 
     /// Waits until one more instance may start. The holder of a turn waits for nothing else.

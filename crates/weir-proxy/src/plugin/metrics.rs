@@ -6,8 +6,9 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
-use weir_wasm::{MetricType, Status};
+use weir_wasm::{Compiler, MetricType, Status};
 
 /// Results of fetches and cache lookups.
 #[derive(Debug, Default)]
@@ -17,6 +18,24 @@ pub(super) struct Fetches {
     pub checksum_mismatched: AtomicU64,
     pub disk_hit: AtomicU64,
     pub disk_miss: AtomicU64,
+}
+
+/// Compilations, and the time they took, by compiler.
+#[derive(Debug, Default)]
+pub(super) struct Compilations([(AtomicU64, AtomicU64); 2]);
+
+impl Compilations {
+    pub fn add(&self, compiler: Compiler, took: Duration) {
+        let (count, nanoseconds) = &self.0[compiler as usize];
+        count.fetch_add(1, Relaxed);
+        nanoseconds.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// Compiler, compilations, nanoseconds.
+    pub fn each(&self) -> impl Iterator<Item = (Compiler, u64, u64)> {
+        let of = |compiler: Compiler| &self.0[compiler as usize];
+        Compiler::ALL.into_iter().map(move |c| (c, of(c).0.load(Relaxed), of(c).1.load(Relaxed)))
+    }
 }
 
 /// All shards of a plugin.

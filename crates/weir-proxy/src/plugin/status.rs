@@ -41,6 +41,9 @@ pub struct Status {
     pub digest: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub abi: Option<weir_wasm::Abi>,
+    /// What has compiled the code that new instances get.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compiler: Option<weir_wasm::Compiler>,
     pub fail_strategy: FailStrategy,
     /// What it takes of which plugin.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,6 +83,7 @@ impl Status {
             generation: 0,
             digest: String::new(),
             abi: None,
+            compiler: None,
             fail_strategy: plugin.fail_strategy,
             canary: plugin.canary.clone(),
             since: SystemTime::now(),
@@ -116,7 +120,7 @@ impl Status {
     pub(super) fn serves(&mut self, generation: Option<&Generation>) {
         self.generation = generation.map_or(0, |g| g.number);
         self.digest = generation.map(|g| g.digest.clone()).unwrap_or_default();
-        self.abi = generation.map(|g| g.module.abi());
+        self.abi = generation.map(|g| g.compiled.abi);
     }
 
     pub(super) fn become_state(&mut self, state: PluginState, reason: Option<String>) {

@@ -12,7 +12,7 @@ use std::{
 use tokio::{runtime::Handle, task::LocalSet};
 use weir_config::model::{Origin, WasmCode};
 use weir_test::{RedisServer, free_port};
-use weir_wasm::{Action, BufferEdit, BufferType, LocalResponse, MapType, PropertyPath, Stream, StreamType, pairs::Pairs};
+use weir_wasm::{Action, BufferEdit, BufferType, Compiler, LocalResponse, MapType, PropertyPath, Stream, StreamType, pairs::Pairs};
 
 /// Notes what a plugin does.
 #[derive(Default)]
@@ -215,6 +215,40 @@ fn new_streams_take_the_new_generation_and_old_ones_finish() {
             assert!(Instant::now() < deadline, "a plugin that is gone is still held");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    });
+}
+
+/// A large module serves as soon as the baseline compiler is done; instances of optimized code take over, and open streams finish.
+#[test]
+fn optimized_code_takes_over_and_open_streams_finish() {
+    run(async || {
+        let mut rig = Rig::new();
+        let compilers = rig.manager.compilers.clone();
+        let held = compilers.optimizing.acquire().await.unwrap();
+        let large = guest(&format!("{PASS} (@custom \"padding\" \"{}\")", "x".repeat(70_000)), &[]);
+        assert_eq!(rig.apply(&large, |_| ()).await, [""; 0]);
+        rig.serves(1).await;
+        assert_eq!(rig.slot().status().compiler, Some(Compiler::Winch));
+        let (old, _) = rig.running();
+        assert_eq!(old.on_request_headers(false), Action::Continue);
+        assert_eq!(rig.metric("weir_wasm_optimized"), 0);
+
+        drop(held);
+        rig.until("an instance of optimized code serves", |rig| rig.metric("weir_wasm_optimized") == 1).await;
+        assert_eq!(rig.slot().status().compiler, Some(Compiler::Cranelift));
+        let (new, _) = rig.running();
+        assert_eq!((new.on_request_headers(true), new.generation()), (Action::Continue, 1), "it is the same version");
+        assert_eq!(old.on_response_headers(true), Action::Continue, "served by the old code to the end");
+        assert_eq!((rig.metric("weir_wasm_traps"), rig.metric("weir_wasm_failed_streams")), (0, 0));
+        new.end();
+        old.end();
+        drop((old, new));
+        rig.until("the old code is freed", |rig| rig.metric("weir_wasm_instances") == 2).await;
+
+        assert_eq!(rig.apply(&large, |p| p.configuration = "{}".into()).await, [""; 0]);
+        rig.serves(2).await;
+        let counts: Vec<_> = compilers.compilations.each().map(|(_, count, _)| count).collect();
+        assert_eq!(counts, [1, 1], "a new configuration compiles nothing");
     });
 }
 

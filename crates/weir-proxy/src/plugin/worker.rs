@@ -3,7 +3,7 @@ use super::{
     Generation, Manager, PluginEntry, PluginSlot, PluginStream,
     asked::{Asked, Posted},
     host_services::{Common, HostServices},
-    instance::{Hosted, Owner},
+    instance::{Hosted, Owner, Replace},
     redis::Pool,
     startup::{For, NotStarted, Outcome},
 };
@@ -127,7 +127,7 @@ impl WorkerPlugins {
                 }
             };
         };
-        let callbacks = hosted.generation.module.callbacks();
+        let callbacks = &hosted.generation.compiled.callbacks;
         let sees_streams = callbacks.request_headers
             || callbacks.request_body
             || callbacks.request_trailers
@@ -270,7 +270,13 @@ impl Entry {
     fn catch_up(self: &Rc<Entry>) {
         let Some(newest) = self.slot.current() else { return self.stop() };
         let serving = self.active.borrow().as_ref().map(|a| a.hosted.generation.number);
-        if serving == Some(newest.number) || self.starting.get() == Some(newest.number) {
+        if serving == Some(newest.number) {
+            if let Some(active) = self.active().filter(|a| a.to_replace().is_some()) {
+                self.replace(&active);
+            }
+            return;
+        }
+        if self.starting.get() == Some(newest.number) {
             return;
         }
         if self.failed.get() != newest.number {
@@ -330,12 +336,16 @@ impl Entry {
     /// Makes an instance of the newest generation the active one or the spare.
     fn place(self: &Rc<Entry>, hosted: Rc<Hosted>) {
         let serves = self.active().filter(|a| a.generation.number == hosted.generation.number);
-        if serves.as_ref().is_some_and(|a| !a.wants_rebuild()) {
+        let replaces = serves.as_ref().map(|a| a.to_replace());
+        if replaces == Some(None) {
             *self.spare.borrow_mut() = Some(hosted);
             return;
         }
-        if serves.is_some() {
-            self.stats.rebuilds.inc();
+        if let Some(Some(why)) = replaces {
+            match why {
+                Replace::Asked => self.stats.rebuilds.inc(),
+                Replace::Optimized => self.stats.optimized.inc(),
+            }
         } else if self.failures.get() > 0 || self.has_trapped() {
             self.stats.vm_reload_success.inc();
         }
@@ -427,8 +437,8 @@ impl Entry {
                 if since.elapsed() > FORGIVEN_AFTER {
                     self.failures.set(0);
                 }
-                if hosted.wants_rebuild() {
-                    self.rebuild(&hosted);
+                if hosted.to_replace().is_some() {
+                    self.replace(&hosted);
                 } else if since.elapsed() > SPARE_AFTER && self.spare.borrow().is_none() && !self.pauses() {
                     self.start(&hosted.generation);
                 }
@@ -436,10 +446,12 @@ impl Entry {
         }
     }
 
-    /// The guest asked for a fresh instance of the same version (`wasm_need_rebuild`).
-    fn rebuild(self: &Rc<Entry>, hosted: &Rc<Hosted>) {
-        match self.spare.take().filter(|s| s.generation.number == hosted.generation.number) {
+    /// Another instance of the same version takes over, once it has started.
+    fn replace(self: &Rc<Entry>, hosted: &Rc<Hosted>) {
+        let fits = |spare: &Rc<Hosted>| spare.generation.number == hosted.generation.number && spare.to_replace().is_none();
+        match self.spare.take().filter(fits) {
             Some(spare) => self.place(spare),
+            None if self.pauses() => {}
             None => self.start(&hosted.generation),
         }
     }

@@ -20,6 +20,7 @@ table! {
     start_failures: Counter = "start_failures" "instances that failed to start",
     waited_streams: Counter = "waited_streams" "streams that waited for an instance to start",
     rebuilds: Counter = "rebuilds" "instances replaced because the guest asked for it",
+    optimized: Counter = "optimized" "instances replaced because optimized code was ready",
     vm_reload_success: Counter = "vm_reload_success" "instances started after a trap",
     vm_reload_failure: Counter = "vm_reload_failure" "instances that failed to start after a trap",
     vm_reload_backoff: Counter = "vm_reload_backoff" "times that an instance was needed during the pause after a failed start",
@@ -68,5 +69,11 @@ pub const PLUGIN_CODE: &[Declared] = &[
     declared("wasm_remote_fetch_count", Kind::Counter, "fetches of code, by `result`: success, download_failure, checksum_mismatched"),
     declared("wasm_cache_lookup_count", Kind::Counter, "lookups of remote code on disk, by `hit`: true, false"),
     declared("weir_wasm_compiled", Kind::Counter, "modules compiled because no artifact was on disk"),
+    declared(
+        "weir_wasm_compilations",
+        Kind::Counter,
+        "compilations, by `compiler`: winch (fast, the first code of a large module), cranelift (optimized)",
+    ),
+    declared("weir_wasm_compilation_nanoseconds", Kind::Counter, "time spent in compilations, by `compiler`"),
     declared("weir_wasm_artifacts_loaded", Kind::Counter, "modules loaded from compiled artifacts on disk"),
 ];

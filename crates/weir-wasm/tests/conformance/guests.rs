@@ -15,6 +15,19 @@ pub fn engine() -> &'static Engine {
     ENGINE.get_or_init(|| Engine::new(EngineOptions::default()).unwrap())
 }
 
+/// Compiled by the compiler of this run.
+pub fn compile(wasm: &[u8]) -> Result<Module, ModuleError> {
+    let optimized = || Module::compile(engine(), wasm);
+    match crate::COMPILER {
+        Compiler::Cranelift => optimized(),
+        Compiler::Winch => Module::compile_baseline(engine(), wasm).unwrap_or_else(|| {
+            let result = optimized();
+            assert!(result.is_err(), "only Winch refuses it");
+            result
+        }),
+    }
+}
+
 /// A plugin of that ABI around `body`: memory, an allocator that counts its calls and their smallest size, and every host function that
 /// `body` calls as `$name`, imported from the given signatures.
 pub fn guest(abi: &str, body: &str) -> Vec<u8> {
@@ -279,7 +292,7 @@ pub struct Running {
 }
 
 pub fn start_with(abi: &str, body: &str, spec: &PluginSpec) -> Result<Running, StartError> {
-    let module = Module::compile(engine(), &guest(abi, body)).unwrap();
+    let module = compile(&guest(abi, body)).unwrap();
     let proxy = Rc::new(Proxy::default());
     Instance::start(&module, spec, proxy.clone()).map(|instance| Running { proxy, instance })
 }

@@ -10,7 +10,7 @@ fn a_trap_ends_this_instance_only() {
         (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (call $outer) i32.const 0)
         (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32) i32.const 0)
         (func (export "proxy_on_delete") (param i32) (call $say (i32.const 1)))"#;
-    let module = Module::compile(engine(), &guest("0.2.1", body)).unwrap();
+    let module = compile(&guest("0.2.1", body)).unwrap();
     let proxy = std::rc::Rc::new(Proxy::default());
     let start = || Instance::start(&module, &PluginSpec::new("p"), proxy.clone()).unwrap();
     let (mut first, mut second) = (start(), start());
@@ -116,7 +116,7 @@ fn waiting_is_no_runaway() {
     }
     let limits = Limits { call_deadline: Duration::from_millis(50), ..Limits::default() };
     let body = "(func (export \"proxy_on_tick\") (param i32) (call $say (i32.const 1)) (call $say (i32.const 1)) (loop $l))";
-    let module = Module::compile(engine(), &guest("0.2.1", body)).unwrap();
+    let module = compile(&guest("0.2.1", body)).unwrap();
     let mut instance = Instance::start(&module, &PluginSpec { limits, ..PluginSpec::new("p") }, std::rc::Rc::new(Slow)).unwrap();
     instance.on_tick().unwrap();
 }
@@ -187,7 +187,7 @@ fn the_allocator_may_poll_log_and_grow() {
           (drop (call $get (i32.const 0) (i32.const 0) (i32.const 100) (i32.const 20) (i32.const 24)))
           (drop (call $log (i32.const 2) (i32.load (i32.const 20)) (i32.load (i32.const 24))))
           (call $pairs (i32.const 0) (i32.const 20) (i32.const 24))))"#;
-    let module = Module::compile(engine(), &wat::parse_str(body).unwrap()).unwrap();
+    let module = compile(&wat::parse_str(body).unwrap()).unwrap();
     let proxy = std::rc::Rc::new(Proxy::default());
     let mut instance = Instance::start(&module, &PluginSpec::new("p"), proxy.clone()).unwrap();
     let stream = instance.create_stream(Request::new(&[("a", b"1")], b"body")).unwrap();
@@ -208,7 +208,7 @@ fn bad_allocators() {
                 (if (i32.ne (call $get (i32.const 0) (i32.const 0) (i32.const 100) (i32.const 20) (i32.const 24)) (i32.const {expected}))
                   (then unreachable)) i32.const 0))"#
         );
-        let module = Module::compile(engine(), &wat::parse_str(wat).unwrap()).unwrap();
+        let module = compile(&wat::parse_str(wat).unwrap()).unwrap();
         let mut instance = Instance::start(&module, &PluginSpec::new("p"), std::rc::Rc::new(Proxy::default())).unwrap();
         let stream = instance.create_stream(Request::new(&[], b"body")).unwrap();
         instance.on_request_body(stream, 4, true).unwrap_or_else(|t| panic!("{allocator}: {t}"));

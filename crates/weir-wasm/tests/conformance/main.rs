@@ -1,4 +1,6 @@
 //! The host against guests written by hand: what the ABI says, and what a hostile or broken guest may try.
+const COMPILER: weir_wasm::Compiler = weir_wasm::Compiler::Cranelift;
+
 mod actions;
 mod guests;
 mod limits;

@@ -30,7 +30,7 @@ fn compare_and_set_across_workers() {
             (i32.store (i32.const 40) (i32.add (i32.load (i32.const 40)) (i32.const 1)))
             (global.set $next (i32.const 32768))
             (br_if $again (call $set_shared (i32.const 100) (i32.const 1) (i32.const 40) (i32.const 4) (i32.load (i32.const 28)))))))"#;
-    let module = Module::compile(engine(), &guest("0.2.1", body)).unwrap();
+    let module = compile(&guest("0.2.1", body)).unwrap();
     let vm = engine().shared().vm("count");
     vm.set(b"n", &0u32.to_le_bytes(), 0);
     std::thread::scope(|scope| {

@@ -5,8 +5,8 @@ use weir_wasm::{inspect::inspect, *};
 
 const MALLOC: &str = r#"(memory (export "memory") 1) (func (export "malloc") (param i32) (result i32) i32.const 8)"#;
 
-fn compile(wat: &str) -> Result<Module, ModuleError> {
-    Module::compile(engine(), &wat::parse_str(wat).unwrap())
+fn compile_text(wat: &str) -> Result<Module, ModuleError> {
+    compile(&wat::parse_str(wat).unwrap())
 }
 
 #[test]
@@ -21,7 +21,7 @@ fn versions() {
         // The first known one counts.
         ("(func (export \"proxy_abi_version_0_3_0\")) (func (export \"proxy_abi_version_0_2_0\"))", Ok(Abi::V0_2_0)),
     ] {
-        assert_eq!(compile(&format!("(module {MALLOC} {marker})")).map(|m| m.abi()), expected, "{marker}");
+        assert_eq!(compile_text(&format!("(module {MALLOC} {marker})")).map(|m| m.abi()), expected, "{marker}");
     }
 }
 
@@ -42,10 +42,10 @@ fn what_is_missing_is_named() {
         (format!(r#"(module (func (export "malloc") (param i32) (result i32) i32.const 0) {marker})"#), "exports no linear memory"),
         (format!(r#"(module (import "env" "proxy_log" (func (param i32))) {MALLOC} {marker})"#), "proxy_log"),
     ] {
-        let error = compile(&wat).unwrap_err().to_string();
+        let error = compile_text(&wat).unwrap_err().to_string();
         assert!(error.contains(expected), "{error} does not say: {expected}");
     }
-    let error = Module::compile(engine(), b"not wasm").unwrap_err();
+    let error = compile(b"not wasm").unwrap_err();
     assert!(matches!(error, ModuleError::Invalid(_)), "{error}");
 }
 
@@ -75,7 +75,7 @@ fn allocators() {
     {
         let proxy = std::rc::Rc::new(Proxy::default());
         let spec = PluginSpec { configuration: b"x".to_vec(), ..PluginSpec::new("p") };
-        Instance::start(&compile(&body(&exports)).unwrap(), &spec, proxy.clone()).unwrap();
+        Instance::start(&compile_text(&body(&exports)).unwrap(), &spec, proxy.clone()).unwrap();
         assert_eq!(proxy.messages(), [expected]);
     }
 }
