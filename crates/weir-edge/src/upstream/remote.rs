@@ -182,7 +182,7 @@ impl Remote {
                     return Err(error);
                 }
                 Ok(response) => return Ok(response),
-                Err(Unanswered { error, unsent }) => (last, next) = (error, unsent.map(|request| *request).or(again)),
+                Err(Unanswered { error, unsent, .. }) => (last, next) = (error, unsent.map(|request| *request).or(again)),
             }
         }
         Err(last)
@@ -196,7 +196,9 @@ impl Remote {
                 Ok(response)
             }
             Err(unanswered) => {
-                self.record(server, Some(&unanswered.error));
+                if !unanswered.counted {
+                    self.record(server, Some(&unanswered.error));
+                }
                 Err(unanswered)
             }
         }

@@ -4,15 +4,27 @@ use super::{
     line::Conditions,
     upstream::{Reset, SERVICES},
 };
-use http::Response;
+use futures_util::future::join_all;
+use http::{Request, Response};
 use serde_json::json;
 use std::{
     fs,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::{Duration, Instant},
 };
-use weir_edge::upstream::{health::Thresholds, remote::Timeouts};
+use tokio::net::TcpListener;
+use weir_edge::{
+    body::empty,
+    upstream::{
+        credentials::{Credentials, Files},
+        health::Thresholds,
+        remote::{Balance, Remote, Show, Timeouts},
+    },
+};
 use weir_test::eventually;
 
 #[test]
@@ -51,7 +63,7 @@ fn a_stream_that_is_reset_does_not_take_the_link_down() {
     assert_eq!(rig.names(SERVICES, &[JSON]), ["a"]);
     // All of them, those of probes among them.
     rig.upstream.script(|_| {
-        let mut response = Response::new(weir_edge::body::empty());
+        let mut response = Response::new(empty());
         response.extensions_mut().insert(Reset);
         Some(response)
     });
@@ -174,4 +186,31 @@ fn a_link_that_takes_two_seconds_and_loses_a_third_does_not_flap() {
     // Ten times faster.
     let (changes, text) = fares(lossy(2000, 30, 10), 10, |probes| probes >= 16);
     assert!(changes.len() <= 2, "{text}");
+}
+
+#[test]
+fn requests_that_wait_for_one_connection_attempt_fail_with_it() {
+    // It takes connections, and never says anything.
+    let rig = Rig::start();
+    let silent = rig.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+    let server = format!("https://{}", silent.local_addr().unwrap()).parse().unwrap();
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let counted = attempts.clone();
+    rig.spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((io, _)) = silent.accept().await {
+            counted.fetch_add(1, SeqCst);
+            open.push(io);
+        }
+    });
+    let files = Files { certificate_authority: rig.path("ca.crt"), client_certificate: rig.path("node.pem"), client_key: None };
+    let timeouts = Timeouts { connect: Duration::from_millis(300), ..Timeouts::default() };
+    let credentials = Arc::new(Credentials::new(files));
+    let remote = Remote::new(vec![server], Balance::RoundRobin, credentials, timeouts, Thresholds::default()).unwrap();
+    let ask = || remote.send(Request::get("/api/v1/pods").body(empty()).unwrap(), Show::Own);
+    for attempt in 1..=2 {
+        let answers = rig.block_on(join_all((0..50).map(|_| ask())));
+        assert!(answers.iter().all(Result::is_err));
+        assert_eq!(attempts.load(SeqCst), attempt);
+    }
 }

@@ -4,12 +4,14 @@ use bytes::Bytes;
 use http_body::Frame;
 use hyper::{body::Incoming, client::conn::http2};
 use std::{
+    io,
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
+    time::Instant,
 };
 use weir_net::tls::Client;
 
@@ -20,8 +22,32 @@ const STREAMS: usize = 100;
 #[derive(Default)]
 pub struct Pool {
     open: Mutex<Vec<Open>>,
-    /// Held by who dials.
-    pub dialing: tokio::sync::Mutex<()>,
+    /// Held while a connection is opened.
+    pub dialing: tokio::sync::Mutex<Dialing>,
+}
+
+/// How the last connection attempt failed, if it did.
+#[derive(Default)]
+pub struct Dialing(Option<Failed>);
+
+struct Failed {
+    client: Arc<Client>,
+    at: Instant,
+    kind: io::ErrorKind,
+    message: String,
+}
+
+impl Dialing {
+    pub fn failed(&mut self, client: &Arc<Client>, error: &io::Error) {
+        self.0 = Some(Failed { client: client.clone(), at: Instant::now(), kind: error.kind(), message: error.to_string() });
+    }
+
+    /// Why an attempt with the same credentials failed that ended after this moment. Requests that waited for it fail with it: if each
+    /// made an attempt of its own, the last of them would wait for all the timeouts of the others.
+    pub fn failed_since(&self, client: &Arc<Client>, moment: Instant) -> Option<io::Error> {
+        let failed = self.0.as_ref().filter(|failed| Arc::ptr_eq(&failed.client, client) && failed.at >= moment)?;
+        Some(io::Error::new(failed.kind, failed.message.clone()))
+    }
 }
 
 struct Open {

@@ -70,6 +70,21 @@ pub(super) struct Unanswered {
     pub error: RemoteError,
     /// The request, where nothing of it was sent.
     pub unsent: Option<Box<Request<Body>>>,
+    /// Another request made the connection attempt that failed. That one is counted.
+    pub counted: bool,
+}
+
+/// Why there is no connection for a request.
+struct NotConnected {
+    error: RemoteError,
+    /// See [`Unanswered::counted`].
+    counted: bool,
+}
+
+impl<E: Into<RemoteError>> From<E> for NotConnected {
+    fn from(error: E) -> NotConnected {
+        NotConnected { error: error.into(), counted: false }
+    }
 }
 
 impl Server {
@@ -136,7 +151,7 @@ impl Server {
     pub(super) async fn send(&self, mut request: Request<Body>, show: Show) -> Result<Response<Body>, Unanswered> {
         let (mut sender, streams) = match self.connection(show).await {
             Ok(found) => found,
-            Err(error) => return Err(Unanswered { error, unsent: Some(Box::new(request)) }),
+            Err(NotConnected { error, counted }) => return Err(Unanswered { error, unsent: Some(Box::new(request)), counted }),
         };
         request.headers_mut().remove(header::HOST);
         *request.uri_mut() = self.absolute(request.uri());
@@ -146,9 +161,13 @@ impl Server {
             Ok(response) => Ok(response.map(|body| streamed(Counted::new(body, streams)))),
             Err(mut error) => {
                 let unsent = error.take_message().map(Box::new);
-                Err(Unanswered { error: self.broken(error.into_error()), unsent })
+                Err(Unanswered { error: self.broken(error.into_error()), unsent, counted: false })
             }
         }
+    }
+
+    fn unreachable(&self, error: io::Error) -> RemoteError {
+        RemoteError::Unreachable { server: self.authority.clone(), error }
     }
 
     pub(super) fn broken(&self, error: hyper::Error) -> RemoteError {
@@ -156,7 +175,7 @@ impl Server {
     }
 
     /// A connection with room for a stream.
-    async fn connection(&self, show: Show) -> Result<(http2::SendRequest<Body>, Streams), RemoteError> {
+    async fn connection(&self, show: Show) -> Result<(http2::SendRequest<Body>, Streams), NotConnected> {
         let pool = match show {
             Show::Node => &self.node,
             Show::Own => &self.bare,
@@ -164,13 +183,18 @@ impl Server {
         if let Some(found) = pool.pick(&self.client(show, self.credentials.recent()?)?) {
             return Ok(found);
         }
-        // One dials; the others use what it brings.
-        let _dialing = pool.dialing.lock().await;
+        // One request opens a connection; the others wait for it, and use it or fail with it.
+        let asked = Instant::now();
+        let mut dialing = pool.dialing.lock().await;
         let client = self.client(show, self.credentials.clients()?)?;
         if let Some(found) = pool.pick(&client) {
             return Ok(found);
         }
-        let io = self.dial_with(&client, Alpn::Http2).await?;
+        if let Some(error) = dialing.failed_since(&client, asked) {
+            return Err(NotConnected { error: self.unreachable(error), counted: true });
+        }
+        let io = self.dial_with(&client, Alpn::Http2).await.inspect_err(|error| dialing.failed(&client, error));
+        let io = io.map_err(|error| self.unreachable(error))?;
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(self.timeouts.ping_interval)
@@ -187,12 +211,11 @@ impl Server {
 
     pub(super) async fn dial(&self, show: Show, alpn: Alpn) -> Result<TlsStream<TcpStream>, RemoteError> {
         let client = self.client(show, self.credentials.clients()?)?;
-        self.dial_with(&client, alpn).await
+        self.dial_with(&client, alpn).await.map_err(|error| self.unreachable(error))
     }
 
-    async fn dial_with(&self, client: &Client, alpn: Alpn) -> Result<TlsStream<TcpStream>, RemoteError> {
-        let failed = |error| RemoteError::Unreachable { server: self.authority.clone(), error };
-        let io = connect(&self.url, &self.resolver, client, alpn, self.timeouts.connect).await.map_err(failed)?;
+    async fn dial_with(&self, client: &Client, alpn: Alpn) -> io::Result<TlsStream<TcpStream>> {
+        let io = connect(&self.url, &self.resolver, client, alpn, self.timeouts.connect).await?;
         let Some(wanted) = &self.node_name else { return Ok(io) };
         let shown = io.get_ref().1.peer_certificates().and_then(|chain| Details::from_der(chain.first()?).ok());
         match shown.as_ref().and_then(node_of) {
@@ -200,7 +223,7 @@ impl Server {
             _ => {
                 let subject = shown.as_ref().map_or("nothing", |shown| shown.subject.as_str());
                 let text = format!("it shows the certificate of {subject}, not that of the node {wanted}");
-                Err(failed(io::Error::new(io::ErrorKind::PermissionDenied, text)))
+                Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
             }
         }
     }
