@@ -19,6 +19,7 @@ pub struct Args {
 const PROGRAMS: &[(&str, &str)] = &[
     ("redis-server", "redis-server"),
     ("redis-cli", "redis-tools"),
+    ("docker-registry", "docker-registry"),
     ("valgrind", "valgrind"),
     ("g++", "g++"),
     ("openssl", "openssl"),

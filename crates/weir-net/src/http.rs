@@ -5,6 +5,7 @@ pub mod body;
 pub mod buf;
 pub mod chunk;
 pub mod client;
+pub mod fetch;
 pub mod h2;
 pub mod head;
 pub mod names;

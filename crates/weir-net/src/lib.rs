@@ -9,6 +9,7 @@ pub mod exposition;
 pub mod http;
 pub mod io;
 pub mod listen;
+pub mod oci;
 pub mod peek;
 pub mod proxy_protocol;
 pub mod redis;

@@ -52,6 +52,10 @@ pub struct Generation {
     pub spec: weir_wasm::PluginSpec,
     /// SHA-256 of the module.
     pub digest: String,
+    /// The image that it is of, with its digest.
+    pub image: Option<Arc<str>>,
+    /// The files on disk that it is found by.
+    pub(crate) kept: Vec<String>,
     pub since: SystemTime,
     /// That the plugin had seen when it took over.
     pub(crate) streams_before: u64,
@@ -82,6 +86,8 @@ pub struct PluginSlot {
     tried: AtomicBool,
     /// Code is on its way.
     fetching: AtomicBool,
+    /// The server that it is fetched from has answered.
+    answered: AtomicBool,
     current: ArcSwapOption<Generation>,
     /// Takes a part of its streams.
     canary: ArcSwapOption<Canary>,
@@ -97,6 +103,12 @@ pub struct PluginSlot {
     reached: Mutex<HashMap<usize, u64>>,
     /// Keeps shared data and queues while no instance lives.
     vm: Mutex<Option<Arc<weir_wasm::shared::Vm>>>,
+}
+
+impl weir_net::http::fetch::Watch for PluginSlot {
+    fn answered(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
 }
 
 impl PluginSlot {
@@ -116,6 +128,7 @@ impl PluginSlot {
             revision: AtomicU64::new(0),
             tried: AtomicBool::new(false),
             fetching: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
             current: ArcSwapOption::empty(),
             canary: ArcSwapOption::empty(),
             shards: Shards::default(),

@@ -161,11 +161,58 @@ pub enum WasmCode {
         url: String,
         sha256: Option<String>,
     },
+    Image(Box<WasmImage>),
     /// None can be had: the object is in error and has no good version to go on with. The plugin cannot run, and what that
     /// means for requests is its `fail_strategy`'s to say.
     Unusable {
         why: String,
     },
+}
+
+impl WasmCode {
+    /// It is fetched.
+    pub fn is_remote(&self) -> bool {
+        matches!(self, WasmCode::Http { .. } | WasmCode::Image(_))
+    }
+}
+
+/// An image of a registry (`oci://`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct WasmImage {
+    /// `REGISTRY/REPOSITORY:TAG@DIGEST`.
+    pub reference: String,
+    /// Of the image's manifest, or of the module in it.
+    pub sha256: Option<String>,
+    pub pull_policy: PullPolicy,
+    pub pull_secret: Option<PullSecret>,
+    /// Whose object names it: what one namespace may pull, another need not.
+    pub namespace: Name,
+    /// Differs between versions of the object, where each of them looks the tag up again (`Always`).
+    pub version: u64,
+}
+
+/// When a registry is asked what a tag names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum PullPolicy {
+    /// Only if it was never asked.
+    IfNotPresent,
+    /// For each version of the object, and when the gateway starts.
+    Always,
+}
+
+/// A Secret with credentials of registries.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct PullSecret {
+    pub name: String,
+    /// As `config.json` of Docker.
+    #[serde(skip)]
+    pub docker_config: String,
+}
+
+impl fmt::Debug for PullSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.fmt(f)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

@@ -6,13 +6,14 @@ pub(crate) mod rules;
 use crate::object::meta::{Key, Kind, Meta};
 use canary::Canary;
 use weir_config::{
-    model::{FailStrategy, Name, PluginPhase, WasmLimits},
+    model::{FailStrategy, Name, PluginPhase, PullPolicy, WasmLimits},
     node::Chars,
     reader::{self, Field},
 };
+use weir_net::oci::Reference;
 
 /// Of the annotations.
-const PREFIX: &str = "weir.dev/";
+pub(crate) const PREFIX: &str = "weir.dev/";
 
 /// A plugin as it was read; where its code is a file, that file is looked at in translation.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,6 +21,9 @@ pub struct Plugin {
     pub code: Code,
     pub code_at: Chars,
     pub sha256: Option<String>,
+    pub pull_policy: Option<PullPolicy>,
+    /// The Secret with the credentials of the registry.
+    pub pull_secret: Option<(Box<str>, Chars)>,
     pub root_id: Box<str>,
     /// JSON, Higress' rules folded in; `None` where Higress would leave the plugin out.
     pub configuration: Option<String>,
@@ -43,6 +47,7 @@ pub enum Code {
     /// As it was written: relative to the folder of its file.
     File(Box<str>),
     Url(Box<str>),
+    Image(Box<Reference>),
     /// The object is in error: why.
     Unusable(Box<str>),
 }
@@ -71,12 +76,18 @@ pub fn decode(root: &reader::Object<'_>, meta: &Meta, higress: bool) -> Plugin {
         let canary = canary::read(root, meta).map(Box::new);
         return Plugin { configuration: Some(String::new()), canary, ..Plugin::default() };
     };
-    // There is one gateway, which every selector means; when to pull is a matter of images.
-    spec.ignore(&["selector", "imagePullPolicy"]);
-    spec.unsupported(&["imagePullSecret", "verificationKey"]);
+    // There is one gateway, which every selector means.
+    spec.ignore(&["selector"]);
+    spec.unsupported(&["verificationKey"]);
     spec.describe(&[
-        ("url", "", "The code: `http://`, `https://`, or `file://` (relative to this file; in a cluster, see `--allow-file-references`)."),
-        ("sha256", "", "The SHA-256 of the code, which is checked."),
+        (
+            "url",
+            "",
+            "The code: an image (`oci://`, or without a scheme), `http://`, `https://`, or `file://` (relative to this file; in a cluster, see `--allow-file-references`).",
+        ),
+        ("sha256", "", "The SHA-256 of the code, or of the image's manifest, which is checked."),
+        ("imagePullPolicy", "IfNotPresent, or Always for the tag latest", "When the registry is asked what the tag names."),
+        ("imagePullSecret", "", "The Secret with the credentials of the registry (`kubernetes.io/dockerconfigjson`), in the same namespace."),
         ("phase", "UNSPECIFIED_PHASE", "Where in the list of filters the plugin runs."),
         ("priority", "", "Plugins of one phase run from the highest priority to the lowest."),
         ("failStrategy", "FAIL_CLOSE", "What happens to requests when the plugin fails."),
@@ -127,11 +138,24 @@ pub fn decode(root: &reader::Object<'_>, meta: &Meta, higress: bool) -> Plugin {
     {
         url.warning("Unverified", "code over plain HTTP without sha256 can be anybody's", "add sha256, or use https://");
     }
+    let policies = [("UNSPECIFIED_POLICY", None), ("IfNotPresent", Some(PullPolicy::IfNotPresent)), ("Always", Some(PullPolicy::Always))];
+    let pull_policy = spec.choice("imagePullPolicy", &policies).flatten();
+    let pull_secret = spec
+        .get("imagePullSecret")
+        .and_then(|f| Some((f.str()?.into(), f.node().span)))
+        .filter(|(name, _): &(Box<str>, _)| !name.is_empty());
+    if let (Code::Image(image), Some(wanted), Some(field)) = (&code, &sha256, spec.get("sha256"))
+        && image.digest.as_ref().is_some_and(|digest| digest.hex() != wanted)
+    {
+        field.invalid("is not the digest in url", "the same digest, or leave it out");
+    }
     let code_at = url.map_or(spec.field().node().span, |url| url.node().span);
     Plugin {
         code,
         code_at,
         sha256,
+        pull_policy,
+        pull_secret,
         root_id,
         // Where it is in error the plugin is not switched off.
         configuration: configuration.unwrap_or_else(|| Some(String::new())),
@@ -148,7 +172,7 @@ pub fn decode(root: &reader::Object<'_>, meta: &Meta, higress: bool) -> Plugin {
     }
 }
 
-/// `file://` with an absolute path or one relative to the folder of the file that says it; `http://` and `https://`.
+/// An image; `file://` with an absolute path or one relative to the folder of the file that says it; `http://` and `https://`.
 fn code(field: &Field<'_>) -> Option<Code> {
     let text = field.str()?;
     if let Some(path) = text.strip_prefix("file://") {
@@ -160,13 +184,21 @@ fn code(field: &Field<'_>) -> Option<Code> {
     if ["/", "./", "../"].iter().any(|start| text.starts_with(start)) {
         return Some(Code::File(text.into()));
     }
-    let help = "file:// with a path (relative ones start at this file's folder), or http(s):// with sha256";
+    let help = "oci:// with REGISTRY/REPOSITORY:TAG, http(s)://, or file:// with a path (relative ones start at this file's folder)";
     match text.split_once("://") {
-        Some((scheme, _)) if scheme != "oci" => field.invalid(format!("the scheme {scheme} is unknown"), help),
-        // As Istio: without a scheme it is an image.
-        _ => field.error("UnsupportedValue", format!("images (oci://) are not supported yet: \"{text}\" is not fetched"), help),
+        Some((scheme, _)) if scheme != "oci" => {
+            field.invalid(format!("the scheme {scheme} is unknown"), help);
+            None
+        }
+        // As with Istio: without a scheme it is an image.
+        _ => match text.parse::<Reference>() {
+            Ok(reference) => Some(Code::Image(Box::new(reference))),
+            Err(e) => {
+                field.invalid(e.to_string(), help);
+                None
+            }
+        },
     }
-    None
 }
 
 /// 64 hexadecimal digits, lower case from here on.

@@ -1,6 +1,7 @@
 //! WasmPlugin of `extensions.istio.io` and `extensions.higress.io`.
 mod canaries;
 mod canary;
+mod image;
 mod secrets;
 
 use super::{Cx, Part, PluginPart, file_reference, ingress};
@@ -33,6 +34,14 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, plugin: &Plugin, part: &mut 
             Err(why) => {
                 part.report(object, plugin.code_at, "spec.url", why.diagnostic());
                 WasmCode::Unusable { why: why.to_string() }
+            }
+        },
+        Code::Image(reference) => match image::resolve(cx, object, plugin, reference) {
+            Ok(image) => WasmCode::Image(Box::new(image)),
+            Err(e) => {
+                let (why, at, path) = (e.to_string(), e.place(plugin), e.path());
+                part.report(object, at, path, e.diagnostic());
+                WasmCode::Unusable { why }
             }
         },
         Code::Unusable(why) => WasmCode::Unusable { why: why.to_string() },

@@ -3,14 +3,13 @@
 //! [`ResponseHeads`] reads the heads and nothing else: the router drives it beside the client's body. [`Exchange`] is one whole
 //! request on one connection, for everything that the gateway asks itself.
 use super::{
-    Headers, Method, RequestHead, ResponseHead,
+    Headers, Method, ResponseHead,
     body::{self, Framing},
     buf::BufPool,
     parse,
     relay::{Got, Peer, Reader, Writer},
     wire::Wire,
 };
-use crate::io::Io;
 use std::{
     fmt,
     future::poll_fn,
@@ -237,57 +236,11 @@ impl Exchange {
     }
 }
 
-/// One request without a body on a connection of its own. It may move between threads, unlike everything that borrows from a
-/// worker.
-struct Fetch {
-    exchange: Exchange,
-    writer: Writer,
-    pool: BufPool,
-    head: ResponseHead,
-    body: Vec<u8>,
-    collect: Option<Collect>,
-    max: usize,
-}
-
-/// Sends a request without a body and returns the whole response. Responses that are no success keep no body.
-///
-/// # Errors
-/// Why there is no response.
-pub async fn fetch(io: Io, request: &RequestHead, max: usize) -> Result<(ResponseHead, Vec<u8>), ClientError> {
-    let mut writer = super::relay::request_h1(request, Vec::new(), false);
-    writer.end(None);
-    let mut fetch = Fetch {
-        exchange: Exchange::new(Wire::new(io), request.method, ResponseLimits::default()),
-        writer,
-        pool: BufPool::new(64 * 1024, 1),
-        head: ResponseHead::default(),
-        body: Vec::new(),
-        collect: None,
-        max,
-    };
-    poll_fn(|cx| fetch.poll(cx)).await?;
-    Ok((fetch.head, fetch.body))
-}
-
-impl Fetch {
-    fn poll(&mut self, cx: &mut Context) -> Poll<Result<(), ClientError>> {
-        let Fetch { exchange, writer, pool, head, body, collect, max } = self;
-        if collect.is_none() {
-            let framing = ready!(exchange.poll_response(cx, writer, pool, head))?;
-            if !(200..300).contains(&head.status) {
-                return Poll::Ready(Ok(()));
-            }
-            *collect = Some(Collect::new(Reader::new(framing, exchange.peer()), Body::Keep { max: *max }));
-        }
-        let Some(collect) = collect else { return Poll::Pending };
-        collect.poll(cx, exchange.peer(), pool, body, &mut Headers::default())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::*;
+    use super::{super::RequestHead, *};
+    use crate::io::Io;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::{TcpListener, TcpStream},

@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use weir_config::{
     delta::{Id, PLUGIN_CODE_UNAVAILABLE, ResourceKind, Verdict},
     diagnostic::{Diagnostic, Severity},
-    model::{Config, Name, WasmCode},
+    model::{Config, Name},
 };
 use weir_net::dial::GuardedResolver;
 
@@ -32,7 +32,7 @@ pub async fn check(config: &Config, cache_dir: Option<PathBuf>) -> std::io::Resu
     let found = manager.apply(&plugins, &[], 0).finished().await;
     drop(slots);
     let verdict = |(name, mut findings): (Name, Vec<Diagnostic>)| {
-        let remote = config.plugins.get(&name).is_some_and(|p| matches!(p.code, WasmCode::Http { .. }));
+        let remote = config.plugins.get(&name).is_some_and(|p| p.code.is_remote());
         for finding in findings.iter_mut().filter(|d| remote && d.reason == PLUGIN_CODE_UNAVAILABLE) {
             // The gateway may be able to reach the server even if this machine cannot.
             finding.severity = Severity::Warning;

@@ -3,7 +3,7 @@ use super::{
     Generation, PluginSlot, PluginState, Status, UpstreamStatus,
     asked::RedisWish,
     canary::{Canaries, Canary},
-    code::{self, CodeError, FetchOptions},
+    code::{self, CodeError, FetchOptions, store::Store},
     compile::{Compiled, Compilers},
     metrics::{Custom, Fetches},
     redis,
@@ -19,7 +19,7 @@ use crate::{
 };
 use bytes::Bytes;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     io,
     path::{Path, PathBuf},
     sync::{
@@ -57,8 +57,12 @@ pub struct ManagerOptions {
     pub retry: (Duration, Duration),
     /// A configuration is not published before its new plugins were tried, or this time has passed.
     pub warm_timeout: Duration,
-    /// So long it waits for code that is still on its way; the first one waits for `warm_timeout`.
+    /// So long it waits for code that is still on its way; the first one waits for `warm_timeout` where the server answers.
     pub fetch_grace: Duration,
+    /// Bytes of fetched code on disk; what nobody uses goes beyond that.
+    pub max_fetched_bytes: u64,
+    /// How often unused code on disk is collected.
+    pub collect: Duration,
     /// How often the Redis servers that plugins use are asked whether they work.
     pub redis_check: Duration,
     /// Versions are tried but never published, and no connections are made.
@@ -76,12 +80,17 @@ impl ManagerOptions {
             retry: (Duration::from_millis(500), Duration::from_secs(60)),
             warm_timeout: Duration::from_secs(60),
             fetch_grace: Duration::from_secs(1),
+            max_fetched_bytes: MAX_FETCHED_BYTES,
+            collect: Duration::from_secs(60 * 60),
             redis_check: Duration::from_secs(10),
             only_try: false,
             verdicts: Arc::default(),
         }
     }
 }
+
+/// As with Envoy Gateway.
+pub const MAX_FETCHED_BYTES: u64 = 1 << 30;
 
 /// Takes one metric: name, labels, kind, value.
 pub type EachMetric<'a> = dyn FnMut(&str, &[(&'static str, &str)], Total) + 'a;
@@ -132,18 +141,20 @@ pub(crate) struct FirstTry {
     manager: Arc<Manager>,
     epoch: u64,
     task: AbortHandle,
-    /// So long it waits for code that is on its way.
-    grace: Duration,
+    /// It is of the first configuration: while a server answers, there is nothing yet that could serve.
+    first: bool,
 }
 
 impl FirstTry {
     /// Waits until the plugin has been tried once and has its instances on the workers, for at most [`ManagerOptions::warm_timeout`],
-    /// or [`ManagerOptions::fetch_grace`] while its code is being fetched. Does not wait for a plugin that has a good generation.
+    /// or [`ManagerOptions::fetch_grace`] while its code is being fetched (the first: while no server answers). Does not wait for a plugin that has a good generation.
     pub async fn ended(&self) {
         let (slot, begun) = (&self.slot, Instant::now());
         let tried = async {
             let workers = self.manager.workers.load(Ordering::Relaxed);
-            let waits = || !(slot.fetching.load(Ordering::Relaxed) && begun.elapsed() > self.grace);
+            let grace = self.manager.options.fetch_grace;
+            let answered = || self.first && slot.answered.load(Ordering::Relaxed);
+            let waits = || !slot.fetching.load(Ordering::Relaxed) || answered() || begun.elapsed() <= grace;
             let refused = || slot.current().is_none() && (self.task.is_finished() || !waits());
             while !slot.is_tried() && !slot.reached(workers) && !refused() && slot.epoch() == self.epoch {
                 sleep(Duration::from_millis(2)).await;
@@ -201,10 +212,14 @@ impl Manager {
         let engine = Engine::new(EngineOptions::default()).map_err(io::Error::other)?;
         let cache = options.cache_dir.as_ref().and_then(|dir| opened(dir));
         // A folder that cannot keep compiled code cannot keep fetched code either.
-        let fetched = options.cache_dir.as_ref().filter(|_| cache.is_some()).map(|dir| dir.join("fetched"));
-        let options = ManagerOptions { fetch: FetchOptions { cache_dir: fetched, ..options.fetch }, ..options };
+        let fetched = options.cache_dir.as_ref().filter(|_| cache.is_some()).map(|dir| Store::open(dir.join("fetched")));
+        let store = fetched.and_then(|opened| {
+            let refused = |e| Logger::Wasm.warning(format_args!("fetched code is not kept on disk: {e}"));
+            opened.map_err(refused).ok().map(Arc::new)
+        });
+        let options = ManagerOptions { fetch: FetchOptions { store, ..options.fetch }, ..options };
         let compilers = Arc::new(Compilers::new(engine, cache, options.runtime.clone()));
-        Ok(Arc::new(Manager {
+        let manager = Arc::new(Manager {
             options,
             compilers,
             clusters,
@@ -217,7 +232,11 @@ impl Manager {
             starts: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from).div_euclid(2).max(1))),
             changed: watch::Sender::new(0),
             fetches: Fetches::default(),
-        }))
+        });
+        if manager.options.fetch.store.is_some() && !manager.options.only_try {
+            manager.options.runtime.spawn(collect(Arc::downgrade(&manager), manager.options.collect));
+        }
+        Ok(manager)
     }
 
     /// The place of a plugin of the configuration.
@@ -247,6 +266,9 @@ impl Manager {
         }
         let of = |n: &AtomicU64| n.load(Ordering::Relaxed);
         let fetches = &self.fetches;
+        if let Some(store) = &self.options.fetch.store {
+            each("wasm_cache_entries", &[], Total::Gauge(i64::try_from(store.modules()).unwrap_or(i64::MAX)));
+        }
         let (loaded, compiled) = self.compilers.lookups();
         for (name, label, value) in [
             ("wasm_remote_fetch_count", Some(("result", "success")), of(&fetches.success)),
@@ -337,8 +359,7 @@ impl Manager {
             slot.updating(plugin);
             let (manager, of, plugin) = (self.clone(), slot.clone(), plugin.clone());
             let task = self.options.runtime.spawn(async move { manager.load(of, plugin, epoch).await });
-            let grace = if first { self.options.warm_timeout } else { self.options.fetch_grace };
-            loads.push(Load { first: FirstTry { slot, manager: self.clone(), epoch, task: task.abort_handle(), grace }, task });
+            loads.push(Load { first: FirstTry { slot, manager: self.clone(), epoch, task: task.abort_handle(), first }, task });
         }
         self.link(&slots, set, gone);
         drop(slots);
@@ -419,11 +440,12 @@ impl Manager {
         plugin: &Arc<WasmPlugin>,
         epoch: u64,
     ) -> Result<Vec<Diagnostic>, Refusal> {
+        slot.answered.store(false, Ordering::Relaxed);
         slot.fetching.store(true, Ordering::Relaxed);
-        let code = self.code(&plugin.code).await;
+        let code = self.code(&plugin.code, slot.clone()).await;
         slot.fetching.store(false, Ordering::Relaxed);
         let code = code?;
-        let digest = code.digest.clone();
+        let (digest, image, kept) = (code.digest.clone(), code.image.clone(), code.kept.clone());
         let wasm = code.wasm.clone();
         let compiled = self.compiled(code).await?;
         let (own, upstream_findings) = Own::of(&plugin.configuration);
@@ -471,6 +493,8 @@ impl Manager {
                 compiled,
                 spec,
                 digest,
+                image,
+                kept,
                 since: SystemTime::now(),
                 streams_before: 0,
                 traps: AtomicU64::new(0),
@@ -486,9 +510,9 @@ impl Manager {
         &self.options.fetch.resolver
     }
 
-    async fn code(&self, from: &WasmCode) -> Result<code::Code, CodeError> {
-        let code = code::load(from, &self.options.fetch).await;
-        if matches!(from, WasmCode::Http { .. }) {
+    async fn code(&self, from: &WasmCode, slot: Arc<PluginSlot>) -> Result<code::Code, CodeError> {
+        let code = code::load(from, &self.options.fetch, slot).await;
+        if from.is_remote() {
             let (count, on_disk) = match &code {
                 Ok(code) if code.from == code::From::Disk => (None, true),
                 Ok(_) => (Some(&self.fetches.success), false),
@@ -549,6 +573,8 @@ impl Manager {
                 compiled: good.compiled.clone(),
                 spec: good.spec.clone(),
                 digest: good.digest.clone(),
+                image: good.image.clone(),
+                kept: good.kept.clone(),
                 since: SystemTime::now(),
                 streams_before: streams,
                 traps: AtomicU64::new(0),
@@ -648,6 +674,25 @@ impl Manager {
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
         let done = self.options.runtime.spawn_blocking(work).await;
         done.map_err(|e| Refusal { reason: "InvalidPlugin", message: format!("the host failed: {e}"), transient: true })
+    }
+}
+
+/// Removes fetched code that nobody uses any more from the disk.
+async fn collect(manager: Weak<Manager>, every: Duration) {
+    loop {
+        sleep(every).await;
+        let Some(manager) = manager.upgrade() else { return };
+        let Some(store) = manager.options.fetch.store.clone() else { return };
+        let max = manager.options.max_fetched_bytes;
+        let in_use: HashSet<String> = manager.slots().iter().filter_map(|s| s.current()).flat_map(|g| g.kept.clone()).collect();
+        let done = manager.options.runtime.spawn_blocking(move || {
+            // Other processes with this folder see it, too.
+            in_use.iter().for_each(|name| store.touch(name));
+            store.collect(&in_use, max, SystemTime::now())
+        });
+        if let Ok(Err(e)) = done.await {
+            Logger::Wasm.warning(format_args!("fetched code on disk cannot be collected: {e}"));
+        }
     }
 }
 

@@ -39,6 +39,9 @@ pub struct Status {
     /// SHA-256 of its code.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub digest: String,
+    /// The image that it is of, with the digest that its tag named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<Arc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub abi: Option<weir_wasm::Abi>,
     /// What has compiled the code that new instances get.
@@ -82,6 +85,7 @@ impl Status {
             cause: "",
             generation: 0,
             digest: String::new(),
+            image: None,
             abi: None,
             compiler: None,
             fail_strategy: plugin.fail_strategy,
@@ -120,6 +124,7 @@ impl Status {
     pub(super) fn serves(&mut self, generation: Option<&Generation>) {
         self.generation = generation.map_or(0, |g| g.number);
         self.digest = generation.map(|g| g.digest.clone()).unwrap_or_default();
+        self.image = generation.and_then(|g| g.image.clone());
         self.abi = generation.map(|g| g.compiled.abi);
     }
 

@@ -58,6 +58,7 @@ mod plugin_abi;
 mod plugin_callout;
 mod plugin_code;
 mod plugin_holds;
+mod plugin_images;
 mod plugin_kit;
 mod plugin_lines;
 mod plugin_messages;

@@ -107,7 +107,7 @@ fn what_cannot_run_follows_its_fail_strategy() {
         .run();
     let nobody = free_port();
     for (name, spec, says) in [
-        ("image", "url: oci://hub.test/a:1", "images (oci://) are not supported yet"),
+        ("image", "url: oci://hub.test/A:1", "\"A\" is not a repository"),
         ("undecodable", "url: file://good.wat\nphase: LATE", "LATE"),
         ("without-url", "priority: 1", "url"),
         ("not-there", "url: file://nobody.wasm", "nobody.wasm"),

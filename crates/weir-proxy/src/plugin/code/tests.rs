@@ -69,7 +69,8 @@ async fn files() {
         std::fs::write(&path, content).unwrap();
         path.to_str().unwrap().to_string()
     };
-    let get = async |path: &str, sha256: &str| load(&WasmCode::File { path: path.into(), sha256: sha256.into() }, &plain()).await;
+    let get =
+        async |path: &str, sha256: &str| load(&WasmCode::File { path: path.into(), sha256: sha256.into() }, &plain(), Arc::new(())).await;
     let path = write("a.wasm", WASM);
     let digest = hex_digest(WASM);
     assert_eq!(get(&path, "").await.unwrap().digest, digest);
@@ -86,42 +87,48 @@ async fn files() {
 fn what_is_packed_is_unpacked() {
     let other: &[u8] = b"\0asm\x01\0\0\0\0\0";
     let archive = tar(&[("./README", b"text"), ("x/other.wasm", other), ("./x/plugin.wasm", WASM)]);
-    for packed in [gzip(WASM), archive.clone(), gzip(&archive), tar(&[("a.wasm", WASM)])] {
+    let zstd = |bytes: &[u8]| ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest);
+    for packed in [gzip(WASM), archive.clone(), gzip(&archive), tar(&[("a.wasm", WASM)]), zstd(WASM), zstd(&archive), zstd(&gzip(WASM))] {
         assert_eq!(unpack(packed.into(), 1 << 20).unwrap(), WASM);
     }
     assert!(unpack(tar(&[("a", WASM)]).into(), 1 << 20).unwrap_err().to_string().contains("plugin.wasm"));
     assert!(unpack(gzip(&vec![0; 1 << 20]).into(), 1 << 10).unwrap_err().to_string().contains("larger"));
+    assert!(unpack(zstd(&vec![0; 1 << 20]).into(), 1 << 10).unwrap_err().to_string().contains("larger"));
+    assert!(unpack(zstd(WASM)[..8].to_vec().into(), 1 << 10).unwrap_err().to_string().starts_with("zstd: "));
+    assert!(
+        unpack((0..9).fold(WASM.to_vec(), |inner, _| gzip(&inner)).into(), 1 << 20).unwrap_err().to_string().contains("compressed more")
+    );
     assert!(unpack(archive[..700].to_vec().into(), 1 << 20).is_err());
 }
 
 #[tokio::test]
 async fn remote_code_is_fetched_and_kept() {
     let dir = tempfile::tempdir().unwrap();
-    let options = FetchOptions { cache_dir: Some(dir.path().join("fetched")), ..plain() };
+    let options = FetchOptions { store: Some(Arc::new(Store::open(dir.path().join("fetched")).unwrap())), ..plain() };
     let (url, seen) = server(vec![answer("503 Busy", b""), answer("200 OK", WASM), answer("404 Gone", b"")]).await;
     let digest = hex_digest(WASM);
     let pinned = WasmCode::Http { url: url.clone(), sha256: Some(digest.clone()) };
     let free = WasmCode::Http { url, sha256: None };
-    assert!(load(&pinned, &options).await.unwrap_err().transient, "a 503 may be over soon");
-    assert_eq!(load(&pinned, &options).await.unwrap().digest, digest);
+    assert!(load(&pinned, &options, Arc::new(())).await.unwrap_err().transient, "a 503 may be over soon");
+    assert_eq!(load(&pinned, &options, Arc::new(())).await.unwrap().digest, digest);
     assert_eq!(seen.load(Ordering::SeqCst), 2);
-    assert_eq!(load(&pinned, &options).await.unwrap().digest, digest);
+    assert_eq!(load(&pinned, &options, Arc::new(())).await.unwrap().digest, digest);
     assert_eq!(seen.load(Ordering::SeqCst), 2, "the digest is on disk");
-    assert_eq!(load(&free, &options).await.unwrap().digest, digest, "the last good content, as the server fails now");
+    assert_eq!(load(&free, &options, Arc::new(())).await.unwrap().digest, digest, "the last good content, as the server fails now");
     assert_eq!(seen.load(Ordering::SeqCst), 3);
-    let e = load(&free, &plain()).await.unwrap_err();
+    let e = load(&free, &plain(), Arc::new(())).await.unwrap_err();
     assert!(e.message.contains("404"), "{e}");
 }
 
 #[tokio::test]
 async fn a_packed_module_is_known_by_either_digest() {
     let dir = tempfile::tempdir().unwrap();
-    let options = FetchOptions { cache_dir: Some(dir.path().into()), ..plain() };
+    let options = FetchOptions { store: Some(Arc::new(Store::open(dir.path().into()).unwrap())), ..plain() };
     let packed = gzip(WASM);
     let (url, seen) = server(vec![answer("200 OK", &packed)]).await;
     for digest in [hex_digest(&packed), hex_digest(WASM), hex_digest(&packed)] {
         let from = WasmCode::Http { url: url.clone(), sha256: Some(digest.to_uppercase()) };
-        assert_eq!(load(&from, &options).await.unwrap().wasm, WASM);
+        assert_eq!(load(&from, &options, Arc::new(())).await.unwrap().wasm, WASM);
     }
     assert_eq!(seen.load(Ordering::SeqCst), 1);
 }
@@ -130,18 +137,18 @@ async fn a_packed_module_is_known_by_either_digest() {
 async fn what_is_not_wanted_is_refused() {
     let (url, seen) = server(vec![answer("200 OK", WASM)]).await;
     let wrong = WasmCode::Http { url, sha256: Some("0".repeat(64)) };
-    let e = load(&wrong, &plain()).await.unwrap_err();
+    let e = load(&wrong, &plain(), Arc::new(())).await.unwrap_err();
     assert!(e.message.contains("SHA-256") && e.message.contains(&hex_digest(WASM)), "{e}");
     assert_eq!(seen.load(Ordering::SeqCst), 1);
     let (url, _) = server(vec![answer("200 OK", &vec![7; 4096])]).await;
     let small = FetchOptions { max_bytes: 1024, ..plain() };
-    let e = load(&WasmCode::Http { url, sha256: None }, &small).await.unwrap_err();
+    let e = load(&WasmCode::Http { url, sha256: None }, &small, Arc::new(())).await.unwrap_err();
     assert!(e.message.contains("larger than 1024"), "{e}");
     for url in ["http://169.254.169.254/latest", "http://[fe80::1]/x", "http://[::ffff:169.254.1.1]/x"] {
-        let e = load(&WasmCode::Http { url: url.into(), sha256: None }, &plain()).await.unwrap_err();
+        let e = load(&WasmCode::Http { url: url.into(), sha256: None }, &plain(), Arc::new(())).await.unwrap_err();
         assert!(e.message.contains("is not reached") && !e.transient, "{e}");
     }
     let (url, seen) = server(vec![b"HTTP/1.1 302 Found\r\nlocation: /again\r\ncontent-length: 0\r\n\r\n".to_vec()]).await;
-    assert!(load(&WasmCode::Http { url, sha256: None }, &plain()).await.unwrap_err().message.contains("redirects"));
+    assert!(load(&WasmCode::Http { url, sha256: None }, &plain(), Arc::new(())).await.unwrap_err().message.contains("redirects"));
     assert_eq!(seen.load(Ordering::SeqCst), 6);
 }
