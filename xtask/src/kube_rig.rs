@@ -2,7 +2,7 @@
 use anyhow::{Context, Result, bail};
 use clap::Args as ClapArgs;
 use std::{os::unix::process::CommandExt, process::Command};
-use weir_test::kube::programs::{KUBECTL, SUITE, programs};
+use weir_test::kube::programs::{INFORMER, KUBECTL, SUITE, programs};
 
 #[derive(ClapArgs)]
 pub struct Args {
@@ -13,7 +13,7 @@ pub struct Args {
 
 /// Becomes kube-rig, with all its programs on PATH and, for `up`, with the kinds that Weir reads.
 pub fn run(args: &Args) -> Result<()> {
-    let programs = programs(&[SUITE, KUBECTL].concat()).context("tools/kube-rig does not build")?;
+    let programs = programs(&[SUITE, KUBECTL, INFORMER].concat()).context("tools/kube-rig does not build")?;
     let mut command = Command::new("kube-rig");
     command.args(&args.arguments).env("PATH", &programs.path);
     if args.arguments.first().is_some_and(|a| a == "up") {

@@ -34,12 +34,16 @@ pub const CONSUL: &[&str] = &["consul"];
 /// What operators use.
 pub const KUBECTL: &[&str] = &["kubectl"];
 
+/// A client of client-go.
+pub const INFORMER: &[&str] = &["informer"];
+
 /// Name, module below `tools/kube-rig`, arguments of `go`.
 const PROGRAMS: &[(&str, &str, &[&str])] = &[
     ("kube-rig", "", &["build", "."]),
     ("echo-basic", "", &["build", "sigs.k8s.io/gateway-api/conformance/echo-basic"]),
     ("conformance.test", "", &["test", "-c", "./suite"]),
     ("scale", "", &["build", "./scale"]),
+    ("informer", "informer", &["build", "."]),
     ("edge-bench", "edge", &["build", "."]),
     ("yurthub", "yurthub", &["build", "github.com/openyurtio/openyurt/cmd/yurthub"]),
     ("envoy-gateway", "envoy-gateway", &["build", "github.com/envoyproxy/gateway/cmd/envoy-gateway"]),

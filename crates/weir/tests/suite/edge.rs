@@ -21,6 +21,7 @@ mod operate;
 mod policy;
 mod pool;
 mod servers;
+mod streaming_lists;
 mod tunnel;
 mod upgrade;
 mod writes;
