@@ -180,7 +180,10 @@ fn a_link_that_takes_two_seconds_and_loses_a_third_does_not_flap() {
         let runs = links.map(|link| std::thread::spawn(move || fares(link, 1, |_| Instant::now() >= until)));
         let runs = runs.map(|run| run.join().unwrap());
         runs.iter().for_each(|(_, text)| println!("{text}"));
+        let downs = |changes: &[bool]| changes.iter().filter(|up| !**up).count();
         assert!(runs[0].0.len() <= 2, "{:?}", runs[0].0);
+        // Down, up once more, and down for good.
+        assert!(runs.iter().all(|(changes, _)| downs(changes) <= 2));
         return;
     }
     // Ten times faster.
