@@ -34,9 +34,11 @@ const WAIT: (Duration, Duration) = (Duration::from_millis(200), Duration::from_s
 pub const REFUSED: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(30));
 
 /// Why a list was not read.
-enum Failed {
-    /// The node may not read it, or there is no such resource.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(crate) enum Failed {
+    #[error("the node may not read it, or there is no such resource")]
     Refused,
+    #[error("the API server does not answer, and nothing was kept")]
     Unavailable,
 }
 
@@ -87,6 +89,11 @@ fn media(hub: &Hub, path: &str) -> MediaType {
 fn with(path: &str, parameters: &str) -> String {
     let separator = if path.contains('?') { '&' } else { '?' };
     format!("{path}{separator}{parameters}")
+}
+
+/// Reads a collection in JSON once.
+pub(crate) async fn read<T>(hub: &Hub, path: &str, read: impl Fn(&Object) -> Option<T>) -> Result<Objects<T>, Failed> {
+    list(hub, path, MediaType::JSON, &read).await.map(|(objects, _)| objects)
 }
 
 async fn list<T>(hub: &Hub, path: &str, media: MediaType, read: &impl Fn(&Object) -> Option<T>) -> Result<(Objects<T>, String), Failed> {

@@ -283,6 +283,7 @@ impl Running {
             let listener = running.bind("pool", pool.address, &mut inherited).await?;
             let port = listener.local_addr().map_err(|error| StartError::Listen { address: pool.address, error })?.port();
             running.listen(listener, Port::Hubs(serving), &Arc::new(Semaphore::new(PEER_CONNECTIONS)));
+            running.tasks.spawn(hub.share.pool.clone().look());
             match pool.peers {
                 Some(peers) => hub.share.pool.set(&peers),
                 None => drop(running.tasks.spawn(pool_peers::run(hub.clone(), port))),

@@ -1,15 +1,14 @@
 //! Keeps the hubs of the node pool known: the nodes of the NodePool, and the addresses in their Node objects. Both are kept, so that they
 //! are known without the link, too.
 use crate::{
-    body::whole,
-    follow::{MAX_LIST, filter_context::POOL},
+    apimachinery::object::Object,
+    follow::{self, Failed, filter_context::POOL, value},
     hub::{
         Hub,
         pool::{MOST, Members},
     },
     random::between,
 };
-use http::StatusCode;
 use serde_json::Value;
 use std::{
     collections::BTreeSet,
@@ -61,28 +60,19 @@ pub async fn run(hub: Arc<Hub>, port: u16) {
     }
 }
 
-async fn addresses(hub: &Hub, pool: &str, nodes: &BTreeSet<String>, port: u16) -> Result<Members, String> {
+async fn addresses(hub: &Hub, pool: &str, nodes: &BTreeSet<String>, port: u16) -> Result<Members, Failed> {
     let selector: String = url::form_urlencoded::byte_serialize(format!("{POOL}={pool}").as_bytes()).collect();
-    let response = hub.get(&format!("/api/v1/nodes?labelSelector={selector}&resourceVersion=0"), "application/json").await;
-    if response.status() != StatusCode::OK {
-        return Err(format!("the list of Nodes is answered with {}", response.status()));
-    }
-    let body = whole(response.into_body(), MAX_LIST).await.map_err(|e| e.to_string())?;
-    let list: Value = serde_json::from_slice(&body).map_err(|e| e.to_string())?;
-    Ok(members(&list, nodes, port))
+    let path = format!("/api/v1/nodes?labelSelector={selector}");
+    let is_member = |node: &Object| nodes.contains(&node.meta.name);
+    let ips = follow::read(hub, &path, |node| is_member(node).then(|| internal_ip(&value(node)?)).flatten()).await?;
+    let members = ips.into_iter().take(MOST).map(|(node, ip)| (node.name, SocketAddr::new(ip, port).to_string()));
+    Ok(members.collect())
 }
 
-/// The first InternalIP of each node of the pool.
-fn members(list: &Value, nodes: &BTreeSet<String>, port: u16) -> Members {
-    let address = |node: &Value| {
-        let addresses = node["status"]["addresses"].as_array().into_iter().flatten();
-        let ip = addresses
-            .filter(|address| address["type"] == "InternalIP")
-            .find_map(|address| address["address"].as_str()?.parse::<IpAddr>().ok());
-        let name = node["metadata"]["name"].as_str().filter(|name| nodes.contains(*name))?;
-        Some((name.to_string(), SocketAddr::new(ip?, port).to_string()))
-    };
-    list["items"].as_array().into_iter().flatten().filter_map(address).take(MOST).collect()
+/// The first InternalIP of a node.
+fn internal_ip(node: &Value) -> Option<IpAddr> {
+    let addresses = node["status"]["addresses"].as_array().into_iter().flatten();
+    addresses.filter(|address| address["type"] == "InternalIP").find_map(|address| address["address"].as_str()?.parse().ok())
 }
 
 #[cfg(test)]
@@ -91,21 +81,17 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn members_are_nodes_of_the_pool_with_an_address() {
-        let node = |name: &str, addresses: Value| json!({ "metadata": { "name": name }, "status": { "addresses": addresses } });
+    fn the_address_of_a_node_is_its_first_internal_ip() {
         let ip = |ip: &str| json!({ "type": "InternalIP", "address": ip });
-        let list = json!({ "items": [
-            node("a", json!([{ "type": "Hostname", "address": "a" }, ip("10.0.0.1"), ip("10.0.0.9")])),
-            node("b", json!([ip("fd00::2")])),
-            node("c", json!([{ "type": "Hostname", "address": "c" }])),
-            node("d", Value::Null),
-            node("e", json!([ip("not an address")])),
-            node("other", json!([ip("10.0.0.5")])),
-        ] });
-        let nodes = ["a", "b", "c", "d", "e"].map(str::to_string).into();
-        let found = members(&list, &nodes, 10269);
-        let wanted = [("a", "10.0.0.1:10269"), ("b", "[fd00::2]:10269")].map(|(name, address)| (name.to_string(), address.to_string()));
-        assert_eq!(found, Members::from(wanted));
-        assert!(members(&Value::Null, &nodes, 1).is_empty());
+        for (addresses, wanted) in [
+            (json!([{ "type": "Hostname", "address": "a" }, ip("10.0.0.1"), ip("10.0.0.9")]), Some("10.0.0.1")),
+            (json!([ip("not an address"), ip("fd00::2")]), Some("fd00::2")),
+            (json!([{ "type": "Hostname", "address": "c" }]), None),
+            (Value::Null, None),
+        ] {
+            let node = json!({ "status": { "addresses": addresses } });
+            assert_eq!(internal_ip(&node), wanted.map(|ip| ip.parse().unwrap()), "{node}");
+        }
+        assert_eq!(internal_ip(&Value::Null), None);
     }
 }

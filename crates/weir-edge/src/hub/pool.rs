@@ -1,5 +1,6 @@
 //! The hubs of a node pool share what they follow: each kind is followed at the API server by one of them, and the others follow it there.
-//! Nobody elects that one: each hub comes to the same order of its peers, and skips those that do not answer.
+//! Nobody elects that one: each hub comes to the same order of its peers, and skips those that do not answer. Peers that cannot be reached
+//! are looked for beside that, so that no list waits for one of them twice.
 mod left;
 pub mod order;
 
@@ -14,15 +15,19 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet, time::sleep};
 use weir_net::dns::{self, Resolver};
 
 /// Most nodes of a pool whose hubs are peers; of more, the first by name.
 pub const MOST: usize = 1000;
+
+/// Peers that are looked for at a time, and how often it is seen whether it is time for one.
+const LOOKS: usize = 8;
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The hubs of the pool by the names of their nodes: host and port.
 pub type Members = BTreeMap<String, String>;
@@ -46,6 +51,8 @@ pub struct Pool {
     pub on: bool,
     members: watch::Sender<Arc<BTreeMap<String, Arc<Peer>>>>,
     left: Mutex<Left>,
+    /// Changes when a peer was found that could not be reached.
+    found: watch::Sender<()>,
     credentials: Arc<Credentials>,
     resolver: Arc<Resolver>,
     timeouts: Timeouts,
@@ -66,6 +73,7 @@ impl Pool {
             on,
             members: watch::Sender::new(Arc::default()),
             left: Mutex::default(),
+            found: watch::Sender::new(()),
             credentials,
             resolver: Arc::new(Resolver::new(dns::Options::default())?),
             timeouts,
@@ -82,7 +90,7 @@ impl Pool {
             Some((name.clone(), same.or_else(new)?))
         };
         let peers: BTreeMap<_, _> = members.iter().filter(|(name, _)| **name != self.this).take(MOST).filter_map(peer).collect();
-        self.left().retain(|peer| peers.contains_key(peer));
+        self.left().set(peers.keys());
         self.members.send_if_modified(|now| {
             let same = now.len() == peers.len() && now.iter().zip(&peers).all(|(a, b)| a.0 == b.0 && Arc::ptr_eq(a.1, b.1));
             *now = Arc::new(peers);
@@ -100,6 +108,48 @@ impl Pool {
 
     pub fn changes(&self) -> watch::Receiver<Arc<BTreeMap<String, Arc<Peer>>>> {
         self.members.subscribe()
+    }
+
+    /// Changes when a peer was found that could not be reached.
+    pub fn found(&self) -> watch::Receiver<()> {
+        self.found.subscribe()
+    }
+
+    /// Looks for peers for as long as the future is polled.
+    pub async fn look(self: Arc<Pool>) {
+        let (mut looks, mut members) = (JoinSet::new(), self.changes());
+        loop {
+            while looks.len() < LOOKS
+                && let Some(name) = self.next()
+            {
+                let (pool, peer) = (self.clone(), self.members.borrow().get(&name).cloned());
+                looks.spawn(async move {
+                    let reached = match peer {
+                        Some(peer) => peer.is_reached().await,
+                        None => false,
+                    };
+                    pool.looked_for(&name, reached);
+                });
+            }
+            tokio::select! {
+                Some(_) = looks.join_next() => {}
+                () = sleep(LOOK) => {}
+                changed = members.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    fn next(&self) -> Option<String> {
+        self.left().next(Instant::now())
+    }
+
+    fn looked_for(&self, peer: &str, reached: bool) {
+        if !reached {
+            self.stats.left.fetch_add(1, Relaxed);
+        }
+        if self.left().looked_for(peer, reached, Instant::now()) {
+            self.found.send_replace(());
+        }
     }
 
     pub fn has(&self, node: &str) -> bool {
@@ -120,11 +170,12 @@ impl Pool {
         order.into_iter().filter_map(from).collect()
     }
 
-    /// Whether it is the best place of all, if all could be reached.
+    /// Whether it is the best place of those that can be reached.
     pub fn is_best(&self, kind: &str, from: &Source) -> bool {
         let members = self.members.borrow().clone();
         let peers: Vec<&str> = members.keys().map(String::as_str).collect();
-        let best = order::order(kind, &self.this, &peers, false, |_| false);
+        let left = self.left();
+        let best = order::order(kind, &self.this, &peers, false, |peer| left.is_unreachable(peer));
         match (best.first(), from) {
             (Some(Candidate::Peer(name)), Source::Peer(peer)) => *name == peer.name,
             (Some(Candidate::Server), Source::Server) => true,
@@ -134,8 +185,22 @@ impl Pool {
 
     /// `kind`: what the peer does not give; `None`: it cannot be reached.
     pub fn leave(&self, peer: &Peer, kind: Option<&str>) {
-        self.stats.left.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        self.left().leave(&peer.name, kind, Instant::now());
+        self.stats.left.fetch_add(1, Relaxed);
+        let now = Instant::now();
+        match kind {
+            Some(kind) => self.left().refuse(&peer.name, kind, now),
+            None => self.left().leave(&peer.name, now),
+        }
+    }
+
+    /// A peer has asked this hub.
+    pub fn heard(&self, node: &str) {
+        self.left().heard(node, Instant::now());
+    }
+
+    /// The API server can be reached again, by the peers, too.
+    pub fn forget_refusals(&self) {
+        self.left().forget_refusals();
     }
 
     pub fn answered(&self, peer: &Peer, kind: &str) {
@@ -144,6 +209,6 @@ impl Pool {
 
     /// Whether a peer is asked now, at least for some kinds.
     pub fn is_up(&self, peer: &Peer) -> bool {
-        !self.left().is_left(&peer.name, "", Instant::now())
+        !self.left().is_unreachable(&peer.name)
     }
 }

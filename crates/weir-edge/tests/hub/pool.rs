@@ -102,6 +102,42 @@ fn a_peer_is_followed_until_it_is_gone_or_behind() {
 }
 
 #[test]
+fn a_live_peer_is_found_behind_many_that_do_not_run() {
+    let rig = rig();
+    // The order of the pool for this kind: the live peer comes right before the hub of the rig, and all others before that.
+    let names: Vec<String> = (0..60).map(|i| format!("node-{i}")).collect();
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    let rank = |name: &str| {
+        let others: Vec<&str> = all.iter().copied().filter(|other| *other != name).collect();
+        let ahead = |other: &&str| order("services.v1/json", name, &[other], false, |_| false)[0] != Candidate::Server;
+        others.into_iter().filter(ahead).count()
+    };
+    let ahead = |name: &str| order("services.v1/json", "n", &[name], false, |_| false)[0] != Candidate::Server;
+    let mut before: Vec<&str> = all.iter().copied().filter(|name| ahead(name)).collect();
+    before.sort_by_key(|name| rank(name));
+    let (live, dead) = before.split_last().unwrap();
+    assert!(dead.len() >= 10, "{before:?}");
+    let peer = rig.another(|ca| of_node(ca, live));
+    peer.put("a", json!({}));
+    // A port that nobody listens on any more.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut members: Members = dead.iter().map(|name| (name.to_string(), nobody.to_string())).collect();
+    members.insert(live.to_string(), peer.address.to_string());
+    rig.hub().share.pool.set(&members);
+    let mut watch = rig.watch(&format!("{SERVICES}?watch=1&resourceVersion=0"), &[]);
+    follows(&rig, live);
+    watch.until("\"a\"");
+    // Those that do not run are not asked again: the watch at the live one is at the best place that there is.
+    let up = rig.hub().share.pool.peers().into_iter().filter(|peer| rig.hub().share.pool.is_up(peer)).count();
+    assert_eq!(up, 1);
+    // The live one goes, and comes back.
+    peer.cut();
+    follows(&rig, "API server");
+    peer.mend();
+    follows(&rig, live);
+}
+
+#[test]
 fn an_older_list_of_a_peer_is_not_taken() {
     let rig = rig();
     let name = before();

@@ -115,6 +115,7 @@ impl Share {
         if request.verb == Verb::Watch && self.pool.stats.watches.load(Relaxed) >= WATCHES {
             return Err(Failure::too_many_requests(format!("there are {WATCHES} watches of peers")));
         }
+        self.pool.heard(node);
         let key = SetKey::shared(&request.resource, media);
         let stream = self.stream(&key, &request.resource);
         let asking = stream.ask();

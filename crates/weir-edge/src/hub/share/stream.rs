@@ -189,7 +189,9 @@ impl Stream {
     async fn run(self: Arc<Stream>, reflect: Reflect, all: All, mut whole: bool) {
         let set = self.key.name();
         let mut failures = 0;
+        let mut link = reflect.remote.changes();
         loop {
+            link.mark_unchanged();
             tokio::select! {
                 () = self.reachable(&reflect) => {}
                 () = self.idle(&reflect) => break,
@@ -209,6 +211,12 @@ impl Stream {
                 () = sleep(backoff(BACKOFF.0, BACKOFF.1, failures)) => {}
                 // Somebody has another token.
                 _ = changed.wait_for(|state| *state == State::Waiting), if state == State::Refused => {}
+                () = returns(&mut link) => {
+                    // What failed without the link says nothing any more.
+                    failures = 0;
+                    self.pool.iter().for_each(|pool| pool.forget_refusals());
+                    continue;
+                }
             }
             failures += 1;
         }
@@ -350,19 +358,25 @@ impl Stream {
         });
     }
 
-    /// Waits until the set should be followed elsewhere: another hub needs it from here, or the pool has changed. `tried`: the API server
+    /// Waits until the set should be followed elsewhere: another hub needs it from here, the pool has changed, or a peer was found. `tried`: the API server
     /// has just been asked in vain.
     async fn is_better_elsewhere(&self, from: &Source, tried: bool) {
         let Some(pool) = &self.pool else { return pending().await };
         let (mut asking, mut members, kind) = (self.asking.subscribe(), pool.changes(), self.key.kind());
+        let mut found = pool.found();
         members.mark_unchanged();
         let changed = async {
-            while members.changed().await.is_ok() {
-                if !pool.is_best(&kind, from) {
-                    return;
+            loop {
+                let changed = tokio::select! {
+                    changed = members.changed() => changed,
+                    changed = found.changed() => changed,
+                };
+                match changed {
+                    Ok(()) if pool.is_best(&kind, from) => {}
+                    Ok(()) => return,
+                    Err(_) => return pending().await,
                 }
             }
-            pending().await
         };
         tokio::select! {
             _ = asking.wait_for(|asking| *asking > 0), if matches!(from, Source::Peer(_)) && !tried => {}
@@ -400,4 +414,14 @@ impl Stream {
             }
         }
     }
+}
+
+/// Waits until the link comes back.
+async fn returns(link: &mut watch::Receiver<bool>) {
+    while link.changed().await.is_ok() {
+        if *link.borrow_and_update() {
+            return;
+        }
+    }
+    pending().await
 }

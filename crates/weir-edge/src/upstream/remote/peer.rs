@@ -10,7 +10,7 @@ use crate::{
 use http::{Request, Response};
 use std::sync::Arc;
 use url::Url;
-use weir_net::dns::Resolver;
+use weir_net::{dns::Resolver, tls::Alpn};
 
 pub struct Peer {
     /// Of its node.
@@ -31,6 +31,11 @@ impl Peer {
     /// Sends a request and waits for the head of the response.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, RemoteError> {
         self.server.send(request, Show::Node).await.map_err(|unanswered| unanswered.error)
+    }
+
+    /// Whether its hub listens, and shows the certificate of its node.
+    pub async fn is_reached(&self) -> bool {
+        self.server.dial(Show::Node, Alpn::Http2).await.is_ok()
     }
 
     pub fn status(&self) -> ServerStatus {
