@@ -144,7 +144,9 @@ impl Rig {
     pub fn another(&self, certificate: impl FnOnce(&Ca) -> Signed) -> Upstream {
         let other = self.runtime.block_on(Upstream::with(certificate));
         let authorities = fs::read_to_string(self.path("ca.crt")).unwrap() + &other.ca.pem();
-        fs::write(self.path("ca.crt"), authorities).unwrap();
+        // The hub may read it at any time.
+        fs::write(self.path("ca.new"), authorities).unwrap();
+        fs::rename(self.path("ca.new"), self.path("ca.crt")).unwrap();
         other
     }
 
@@ -169,8 +171,11 @@ impl Rig {
         let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         connection.send(format!("GET {path} HTTP/1.1\r\nhost: hub\r\naccept: application/json\r\n{headers}\r\n")).unwrap();
         let head = connection.head().unwrap();
-        assert_eq!(head.status, 200, "{path}: {head:?}");
-        Watch { connection, seen: String::new() }
+        let watch = Watch { connection, seen: String::new() };
+        if head.status != 200 {
+            panic!("{path}: {head:?}: {}: {:?}", watch.rest(), self.hub().remote.errors.all());
+        }
+        watch
     }
 
     /// Names of what a list of the hub has, however it comes to it.
