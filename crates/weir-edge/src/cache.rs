@@ -3,11 +3,11 @@
 pub mod access;
 pub mod agents;
 mod copy;
-mod difference;
 pub(crate) mod follows;
 pub mod head;
 pub(crate) mod heal;
 pub mod key;
+mod listed;
 mod pages;
 pub(crate) mod reflect;
 pub mod stale;
@@ -148,7 +148,7 @@ impl Cache {
             limits,
             budget: Budget::new(limits.waiting),
             users: Mutex::new(users),
-            pages: Mutex::new(Pages::new(limits.body)),
+            pages: Mutex::default(),
             runtime,
         })
     }

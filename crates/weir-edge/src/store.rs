@@ -47,7 +47,7 @@ use bytes::Bytes;
 use log::{Log, Value, check_value, head as check_head, key as check_key};
 use record::Meta;
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fmt, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -266,23 +266,33 @@ impl Store {
         replacement.commit(head)
     }
 
+    /// A short digest of a value, of this process.
+    pub fn digest(&self, value: &[u8]) -> u64 {
+        self.log.digester.digest(value)
+    }
+
     /// Whether an object is the one that this process has written last: then it need not be written again.
-    pub fn holds(&self, set: &str, name: &ObjectName, value: &[u8]) -> bool {
+    pub fn holds(&self, set: &str, name: &ObjectName, digest: u64) -> bool {
         let Ok(key) = check_key(name) else { return false };
-        let digest = self.log.digester.digest(value);
         let index = self.log.index();
         index.set(set).is_some_and(|set| set.readable() && set.objects.get(&key).is_some_and(|loc| loc.digest == digest))
     }
 
     /// Whether a list is the one that this process has written last: then it need not be written again.
-    pub fn is(&self, set: &str, items: &[(ObjectName, Bytes)]) -> bool {
-        let digests = items.iter().map(|(name, value)| Some((check_key(name).ok()?, self.log.digester.digest(value))));
-        let Some(digests) = digests.collect::<Option<HashMap<Box<str>, digest::Digest>>>() else { return false };
+    pub fn is(&self, set: &str, digests: &BTreeMap<ObjectName, u64>) -> bool {
         let index = self.log.index();
         index.set(set).is_some_and(|set| {
-            let complete = set.readable() && set.whole && set.objects.len() == items.len();
-            complete && set.objects.iter().all(|(key, loc)| loc.digest != digest::UNKNOWN && digests.get(key) == Some(&loc.digest))
+            let complete = set.readable() && set.whole && set.objects.len() == digests.len();
+            let same = |(name, digest): (&ObjectName, &u64)| {
+                check_key(name).is_ok_and(|key| set.objects.get(&key).is_some_and(|loc| loc.digest == *digest))
+            };
+            complete && digests.iter().all(same)
         })
+    }
+
+    /// Whether there is a complete list that can be read.
+    pub fn is_complete(&self, set: &str) -> bool {
+        self.log.index().set(set).is_some_and(|set| set.readable() && set.whole)
     }
 
     /// A complete list that arrives bit by bit. Until it is committed the set stays as it is, and events go on changing it.

@@ -128,6 +128,18 @@ impl ListHead {
         self.kind.strip_suffix("List").unwrap_or(&self.kind)
     }
 
+    pub fn is_table(&self) -> bool {
+        matches!(&self.layout, Layout::Json(layout) if layout.is_table())
+    }
+
+    /// Reads an item of a list, or a row of a Table.
+    pub fn item(bytes: Bytes, encoding: Encoding, of_table: bool) -> Result<Object, ListError> {
+        match of_table {
+            true => json::row(bytes),
+            false => Ok(Object::read_item(bytes, encoding, "", "")?),
+        }
+    }
+
     /// The head in a form to be kept; [`ListHead::load`] reads it.
     pub fn save(&self) -> Bytes {
         match &self.layout {

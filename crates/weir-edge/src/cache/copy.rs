@@ -1,10 +1,11 @@
 //! Works off the copy of one response: reads it as it comes, and writes what it says to the store.
 use super::{
     Cache, Keep,
-    difference::differences,
     follows::Follow,
     head::{Head, seconds},
     key::SetKey,
+    listed::{Listed, NotListed, Page},
+    pages::Pages,
     watchers::Changed,
 };
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
         event::{Event, EventKind},
         frame::{MAX_FRAME, Splitter},
         gunzip::Gunzip,
-        list::{List, ListHead},
+        list::ListHead,
         media::{MediaType, Shape},
         object::{Meta, Object},
     },
@@ -23,7 +24,7 @@ use crate::{
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use std::{
-    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     time::SystemTime,
 };
 
@@ -99,10 +100,7 @@ impl Copy {
                 Ok(body) => self.object(&key, media, body),
                 Err(outcome) => outcome,
             },
-            Keep::List { key, media, page, of_peer } => match self.whole().await {
-                Ok(body) => self.page(&key, media, &page, of_peer, &body),
-                Err(outcome) => outcome,
-            },
+            Keep::List { key, media, page, of_peer } => self.list(&key, media, &page, of_peer).await,
         }
     }
 
@@ -135,7 +133,8 @@ impl Copy {
             Ok(object) if is_of(media, &object.kind) => {
                 let (set, name, head) = (key.name(), name_of(&object.meta), Head::of_objects(now()));
                 let fresh = || self.cache.head(&set).is_some_and(|kept| kept.at.abs_diff(head.at) < REFRESH);
-                self.kept(match self.cache.store.holds(&set, &name, object.bytes()) {
+                let digest = self.cache.store.digest(object.bytes());
+                self.kept(match self.cache.store.holds(&set, &name, digest) {
                     true if fresh() => Ok(()),
                     true => self.cache.store.set_head(&set, &head.to_bytes()),
                     false => self.cache.store.put(&set, &name, object.bytes(), &head.to_bytes()),
@@ -146,41 +145,72 @@ impl Copy {
     }
 
     /// A list, or a page of one: `token` is that of the request.
-    fn page(&self, key: &SetKey, media: MediaType, token: &str, of_peer: bool, body: &Bytes) -> Outcome {
-        match List::split(body, media.encoding) {
-            Ok(list) if is_of(media, &list.head.kind) => {
-                let all = self.cache.pages.lock().unwrap_or_else(PoisonError::into_inner).add(token, list, body.len());
-                all.map_or(Outcome::Kept, |list| self.list(key, of_peer, list))
+    async fn list(&mut self, key: &SetKey, media: MediaType, token: &str, of_peer: bool) -> Outcome {
+        let set = key.name();
+        let listed = match token {
+            "" => Some(Listed::new(&self.cache, set)),
+            _ => self.pages().take(token, &set),
+        };
+        // The pages before were not kept.
+        let Some(mut listed) = listed else { return Outcome::Cut };
+        let list = match self.page(media, &mut listed).await {
+            Ok(list) => list,
+            Err(outcome) => {
+                // The client may ask for the page again.
+                if outcome == Outcome::Cut && !token.is_empty() {
+                    self.pages().put(token.to_string(), listed);
+                }
+                return outcome;
             }
-            _ => self.unreadable(),
+        };
+        match list.continue_token.is_empty() {
+            true => self.outcome(listed.commit(&self.cache, &list, of_peer)),
+            false => {
+                self.pages().put(list.continue_token, listed);
+                Outcome::Kept
+            }
         }
     }
 
-    fn list(&self, key: &SetKey, of_peer: bool, list: List) -> Outcome {
-        let (set, head) = (key.name(), Head::of_list(&list.head, now()));
-        if of_peer && self.cache.head(&set).is_some_and(|kept| head.number() < kept.number()) {
-            return Outcome::Behind;
-        }
-        let items: Vec<_> = list.items.iter().map(|item| (name_of(&item.meta), list.head.whole(item))).collect();
-        if self.cache.store.is(&set, &items) {
-            // Nothing of it is written again but how new it is.
-            let outcome = self.kept(self.cache.store.set_head(&set, &head.to_bytes()));
-            if let (Outcome::Kept, Some(version)) = (outcome, head.number()) {
-                self.cache.watchers.replaced(&set, version);
+    fn pages(&self) -> MutexGuard<'_, Pages> {
+        self.cache.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn page(&mut self, media: MediaType, listed: &mut Listed) -> Result<ListHead, Outcome> {
+        let Ok(mut page) = Page::new(media.encoding) else { return Err(self.unreadable()) };
+        let mut gunzip = self.gzip.then(|| Gunzip::new(self.cache.limits.body));
+        let mut length = 0;
+        loop {
+            let piece = match self.source.next().await {
+                Ok(piece) => piece,
+                Err(End::Whole) => break,
+                Err(End::Cut) => return Err(Outcome::Cut),
+                Err(End::Overflow) => return Err(self.overflow()),
+            };
+            let piece = match &mut gunzip {
+                None => piece,
+                Some(gunzip) => match gunzip.add(&piece) {
+                    Some(()) => gunzip.take(),
+                    None => return Err(self.unreadable()),
+                },
+            };
+            length += piece.len();
+            if length > self.cache.limits.body {
+                return Err(self.unreadable());
             }
-            return outcome;
-        }
-        // Those who watch the set see what it changes.
-        let before = self.cache.watchers.remembers(&set).then(|| self.cache.store.list(&set).ok().flatten());
-        let outcome = self.kept(self.cache.store.replace(&set, &head.to_bytes(), items.iter().cloned()));
-        if let (Outcome::Kept, Some(before), Some(version)) = (outcome, before, head.number()) {
-            for difference in before.map(|before| differences(&before.items, &items)).unwrap_or_default() {
-                let (kind, object, before) = (difference.kind, difference.object, difference.before);
-                self.cache.watchers.tell(&set, || Changed { kind, object, before, version: Some(version) });
+            if let Err(e) = page.push(piece, &self.cache, listed) {
+                return Err(self.outcome(Err(e)));
             }
-            self.cache.watchers.replaced(&set, version);
         }
-        outcome
+        page.finish(media).map_err(|e| self.outcome(Err(e)))
+    }
+
+    fn outcome(&self, listed: Result<(), NotListed>) -> Outcome {
+        match listed {
+            Err(NotListed::List(_) | NotListed::Unnamed | NotListed::Kind(_)) => self.unreadable(),
+            Err(NotListed::Behind) => Outcome::Behind,
+            kept => self.kept(kept),
+        }
     }
 
     /// The events of a watch, from where the set is, or from the objects that there are (`initial`).

@@ -111,6 +111,9 @@ fn read(text: Bytes, bare: Option<bool>) -> Result<ListHead, ListError> {
     let table = object::is_table(&found.kind, &found.api_version);
     let items = if table { rows } else { items.filter(|_| found.kind.ends_with("List")) };
     let (Some(items), Some(metadata)) = (items, metadata) else { return Err(ListError::NotAList { kind: found.kind }) };
+    if !matches!(text[items.start], b'[' | b'n') {
+        return Err(JsonError::Expected { at: items.start, expected: "an array" }.into());
+    }
     always_continue &= !kind_first;
     let bare = !table && bare.unwrap_or(kind_first && found.kind != "PartialObjectMetadataList");
     let columns = match table {
@@ -179,6 +182,14 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
+/// Reads a row of a Table.
+pub(super) fn row(bytes: Bytes) -> Result<Object, ListError> {
+    let mut cursor = Cursor::new(&bytes)?;
+    let found = object::row(&mut cursor)?;
+    cursor.end()?;
+    Ok(found.into_object(bytes, Encoding::Json, 0))
+}
+
 /// Where the only row of a Table lies.
 fn only_row(table: &[u8]) -> Result<Range<usize>, ListError> {
     let mut rows = Vec::new();
@@ -210,6 +221,10 @@ fn without_rows(table: &[u8]) -> Result<Bytes, ListError> {
 }
 
 impl Layout {
+    pub(super) fn is_table(&self) -> bool {
+        self.columns.is_some()
+    }
+
     pub(super) fn save(&self) -> Bytes {
         [&[if self.bare { SAVED_BARE } else { SAVED }], self.text.as_ref()].concat().into()
     }
