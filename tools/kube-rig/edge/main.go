@@ -52,6 +52,7 @@ var steps = []struct {
 }{
 	{"memory", memory},
 	{"requests", requests},
+	{"noisy", noisy},
 	{"events", events},
 	{"slow-disk", slowEvents},
 	{"outage", outage},

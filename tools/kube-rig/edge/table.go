@@ -26,6 +26,7 @@ func (o options) rows() []row {
 		{fmt.Sprintf("CPU per LIST of %d pods (protobuf / JSON)", o.pods), "%.0f / %.0f ms", "≤ 60 ms", []string{"list_protobuf_cpu_ms", "list_json_cpu_ms"}},
 		{"GET, p50: direct → through the hub", "%.2f → %.2f ms", "", []string{"get_json_direct_p50_ms", "get_json_p50_ms"}},
 		{"LIST of the pods in JSON, p50: direct → through the hub", "%.0f → %.0f ms", "", []string{"list_json_direct_p50_ms", "list_json_p50_ms"}},
+		{fmt.Sprintf("GET of kubelet beside a pod that asks %d times per second, p50 / p99 (requests of the pod per second)", noisyPerSecond), "%.2f / %.2f ms (%.0f)", "p99 ≤ 20 ms", []string{"noisy_p50_ms", "noisy_p99_ms", "noisy_rate"}},
 		{"added latency of a watch event, quiet disk, p50 / p99", "%.2f / %.2f ms", "p99 ≤ 0.5 ms", []string{"event_added_p50_ms", "event_added_p99_ms"}},
 		{fmt.Sprintf("… fsync taking %d ms, p50 / p99 (calls of fsync)", o.syncDelay.Milliseconds()), "%.2f / %.2f ms (%.0f)", "p99 ≤ 1 ms", []string{"slow_event_added_p50_ms", "slow_event_added_p99_ms", "slow_event_syncs"}},
 		{"half-open link: longest wait of a request without timeout", "%.1f s", "≤ 3 s", []string{"outage_longest_wait_s"}},
