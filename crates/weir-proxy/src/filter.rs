@@ -238,10 +238,10 @@ impl Filter {
         matches!(self, Filter::BasicAuth(_) | Filter::Rbac(_) | Filter::LocalRateLimit(_))
     }
 
-    /// The stream is over; called once.
-    pub fn end(&mut self) {
+    /// The stream is over, and was answered with this status, or 0; called once.
+    pub fn end(&mut self, status: u16) {
         if let Filter::Wasm(f) = self {
-            f.end();
+            f.end(status);
         }
     }
 }

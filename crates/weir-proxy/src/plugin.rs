@@ -8,6 +8,7 @@ pub mod check;
 pub mod code;
 mod compile;
 mod grpc;
+mod history;
 mod host_services;
 mod instance;
 mod manager;
@@ -17,6 +18,7 @@ mod redis;
 mod rollback;
 mod startup;
 mod status;
+mod tally;
 pub mod upstream;
 mod view;
 mod worker;
@@ -32,15 +34,16 @@ use crate::{head_access::Fields, stats::PluginStats};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use canary::Canary;
 use metrics::Shards;
-use rollback::Probation;
+use rollback::{Recent, Watch};
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::SystemTime,
 };
+use tally::{Tally, Totals};
 use weir_config::model::{FailStrategy, Name, Title, WasmPlugin};
 
 /// One version of a plugin that was started and configured once already: code, configuration and limits.
@@ -57,14 +60,47 @@ pub struct Generation {
     /// The files on disk that it is found by.
     pub(crate) kept: Vec<String>,
     pub since: SystemTime,
-    /// That the plugin had seen when it took over.
-    pub(crate) streams_before: u64,
     /// Of its instances, while it is the one that serves.
-    pub(crate) traps: AtomicU64,
+    traps: AtomicU64,
+    /// By worker.
+    tallies: Mutex<BTreeMap<usize, Arc<Tally>>>,
+    recent: Recent,
     /// Names that the configuration itself gives an address.
     pub(crate) upstreams: upstream::Own,
     /// What the trial logged, since each instance logs the same.
     pub(crate) lines: Arc<[String]>,
+}
+
+impl Generation {
+    /// The same version once more.
+    fn again(&self, number: u64) -> Generation {
+        Generation {
+            number,
+            plugin: self.plugin.clone(),
+            compiled: self.compiled.clone(),
+            spec: self.spec.clone(),
+            digest: self.digest.clone(),
+            image: self.image.clone(),
+            kept: self.kept.clone(),
+            since: SystemTime::now(),
+            traps: AtomicU64::default(),
+            tallies: Mutex::default(),
+            recent: Recent::default(),
+            upstreams: self.upstreams.clone(),
+            lines: self.lines.clone(),
+        }
+    }
+
+    /// Of a worker.
+    fn tally(&self, worker: usize) -> Arc<Tally> {
+        self.tallies.lock().unwrap_or_else(PoisonError::into_inner).entry(worker).or_default().clone()
+    }
+
+    /// What it has done so far.
+    fn totals(&self) -> Totals {
+        let tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        Totals::of(tallies.values().map(|tally| &**tally), self.traps.load(Ordering::Relaxed))
+    }
 }
 
 /// The place of one plugin, by name; stays while generations come and go.
@@ -95,7 +131,7 @@ pub struct PluginSlot {
     refused_versions: AtomicU64,
     rollbacks: AtomicU64,
     stream_overflows: AtomicU64,
-    probation: Mutex<Option<Probation>>,
+    watch: Mutex<Option<Watch>>,
     shards: Shards,
     /// By direction: it has changed the length of a body whose `content-length` was sent already.
     resizes: [AtomicBool; 2],
@@ -120,7 +156,7 @@ impl PluginSlot {
             refused_versions: AtomicU64::new(0),
             rollbacks: AtomicU64::new(0),
             stream_overflows: AtomicU64::new(0),
-            probation: Mutex::default(),
+            watch: Mutex::default(),
             status: Mutex::new(Status::new(&plugin)),
             wanted: ArcSwap::new(plugin),
             epoch: AtomicU64::new(0),
@@ -172,13 +208,8 @@ impl PluginSlot {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_probation(&self) -> MutexGuard<'_, Option<Probation>> {
-        self.probation.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// That all workers have seen so far.
-    fn streams(&self) -> u64 {
-        self.shards.streams()
+    fn lock_watch(&self) -> MutexGuard<'_, Option<Watch>> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Records that a worker has started this generation, or failed to.

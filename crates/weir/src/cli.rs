@@ -1,5 +1,6 @@
 //! The command line: every flag is declared here once, and its help is the reference.
 mod address;
+mod age;
 mod check;
 pub mod docs;
 mod echo;

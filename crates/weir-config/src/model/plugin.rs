@@ -1,5 +1,5 @@
 //! Wasm plugins (`extensions.istio.io` and `extensions.higress.io` WasmPlugin).
-use super::{Name, Origin, PluginCanary, seconds};
+use super::{Name, Origin, PluginCanary, Rollback, seconds};
 use serde::{Serialize, Serializer};
 use std::{borrow::Cow, fmt, ops::Deref, sync::Arc, time::Duration};
 
@@ -254,8 +254,7 @@ pub struct WasmLimits {
     pub log_bytes: u32,
     /// What a plugin may add to one stream beyond what it was given: bodies, injected data, filter state, header fields.
     pub stream_bytes: u32,
-    /// So many traps of a new version, soon after it took streams, bring back the one before; 0: never.
-    pub rollback_traps: u32,
+    pub rollback: Rollback,
 }
 
 impl Default for WasmLimits {
@@ -268,7 +267,7 @@ impl Default for WasmLimits {
             max_callouts: 10_000,
             log_bytes: 256 << 10,
             stream_bytes: 64 << 20,
-            rollback_traps: 3,
+            rollback: Rollback::default(),
         }
     }
 }

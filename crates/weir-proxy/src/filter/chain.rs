@@ -523,7 +523,8 @@ impl Chain {
 
     /// Every filter learns that the stream is over.
     pub fn end(&mut self) {
-        self.filters.iter_mut().for_each(|a| a.filter.end());
+        let status = self.cx.stream.info.borrow().status;
+        self.filters.iter_mut().for_each(|a| a.filter.end(status));
     }
 }
 

@@ -113,7 +113,11 @@ impl Wasm {
         self.stream.iter().for_each(|s| s.has_resized(direction));
     }
 
-    pub fn end(&self) {
-        self.stream.iter().for_each(PluginStream::end);
+    /// `status` is that of the answer; 0 for none.
+    pub fn end(&self, status: u16) {
+        if let Some(stream) = &self.stream {
+            stream.answered(status);
+            stream.end();
+        }
     }
 }

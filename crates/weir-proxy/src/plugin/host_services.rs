@@ -7,6 +7,7 @@ use super::{
     metrics::{Custom, Defined},
     property,
     redis::{self, Pool, Server},
+    tally::Tally,
     upstream::{self, Speaks},
 };
 use crate::{
@@ -66,6 +67,7 @@ pub(super) struct HostServices {
     generation: Arc<Generation>,
     common: Rc<Common>,
     pub stats: Arc<PluginStats>,
+    pub tally: Arc<Tally>,
     pub link: Link,
     defined: RefCell<Defined>,
     redis: RefCell<HashMap<String, Rc<Server>>>,
@@ -81,6 +83,7 @@ impl HostServices {
     pub fn new(slot: usize, generation: Arc<Generation>, common: Rc<Common>, stats: Arc<PluginStats>, asked: &mut Asked) -> HostServices {
         HostServices {
             slot,
+            tally: generation.tally(common.number),
             generation,
             common,
             stats,

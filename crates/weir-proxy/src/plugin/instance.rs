@@ -199,7 +199,9 @@ impl Hosted {
         let result = call(instance);
         let stats = &self.services.stats;
         stats.calls.inc();
-        stats.call_nanoseconds.add_time(begun.elapsed());
+        let time = begun.elapsed();
+        stats.call_nanoseconds.add_time(time);
+        self.services.tally.ran(time);
         match result {
             Ok(value) => Some(value),
             Err(trap) => {
@@ -399,6 +401,11 @@ impl PluginStream {
     }
     pub fn on_response_trailers(&self) -> Action {
         self.run(Action::StopIteration, |i, c| i.on_response_trailers(c))
+    }
+
+    /// Counts the stream by the status of its answer; 0 for none.
+    pub fn answered(&self, status: u16) {
+        self.hosted.borrow().services.tally.ended(status);
     }
 
     /// `on_log`, `on_done`, `on_delete`: once, when the stream is over. Not from within a callback.

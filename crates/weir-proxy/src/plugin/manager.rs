@@ -1,13 +1,16 @@
 //! The way of a plugin's version to the workers: fetched, compiled, tried, then published; a failure changes nothing.
+mod serving;
+
 use super::{
     Generation, PluginSlot, PluginState, Status, UpstreamStatus,
     asked::RedisWish,
     canary::{Canaries, Canary},
     code::{self, CodeError, FetchOptions, store::Store},
     compile::{Compiled, Compilers},
+    history::Usage,
     metrics::{Custom, Fetches},
     redis,
-    rollback::{Probation, WINDOW},
+    rollback::Recent,
     startup::{For, NotStarted, Outcome, Startup},
     upstream::Own,
 };
@@ -250,7 +253,16 @@ impl Manager {
     }
 
     pub fn statuses(&self) -> Vec<Status> {
-        self.slots().iter().map(|s| s.status()).collect()
+        let status = |slot: &Arc<PluginSlot>| {
+            let (mut status, current) = (slot.status(), slot.current());
+            if let Some(current) = &current {
+                status.history.measure(current);
+            }
+            status.usage = current.map(|current| Usage::of(&current.totals()));
+            (status.instances, status.memory_bytes) = slot.shards.instances();
+            status
+        };
+        self.slots().iter().map(status).collect()
     }
 
     /// Every metric of plugins: name, labels, kind, value. Custom ones are named `wasmcustom.NAME`; a histogram is shown
@@ -330,6 +342,9 @@ impl Manager {
             }
         }
         let first = !self.began.swap(true, Ordering::Relaxed);
+        if first && !self.options.only_try {
+            self.options.runtime.spawn(serving::watch(Arc::downgrade(self)));
+        }
         for plugin in set {
             let slot = match slots.get(&plugin.name) {
                 Some(slot) => {
@@ -496,8 +511,9 @@ impl Manager {
                 image,
                 kept,
                 since: SystemTime::now(),
-                streams_before: 0,
-                traps: AtomicU64::new(0),
+                traps: AtomicU64::default(),
+                tallies: Mutex::default(),
+                recent: Recent::default(),
                 upstreams: own,
                 lines,
             },
@@ -524,82 +540,6 @@ impl Manager {
             looked.fetch_add(1, Ordering::Relaxed);
         }
         code
-    }
-
-    fn publish(&self, slot: &Arc<PluginSlot>, plugin: &WasmPlugin, epoch: u64, mut generation: Generation) {
-        {
-            let mut status = slot.lock_status();
-            if slot.epoch() != epoch {
-                return;
-            }
-            let previous = slot.current();
-            generation.number = slot.next_number();
-            generation.streams_before = slot.streams();
-            let limit = plugin.limits.rollback_traps;
-            let probation = match (&plugin.canary, &previous) {
-                (Some(_), _) => Probation::of_canary(limit, generation.streams_before),
-                (None, Some(previous)) => Probation::of(previous, limit, generation.streams_before),
-                (None, None) => None,
-            };
-            if probation.as_ref().is_some_and(|p| p.previous.is_some()) {
-                self.options.runtime.spawn(end_probation(Arc::downgrade(slot), generation.number));
-            }
-            *slot.lock_probation() = probation;
-            // It may be the one that corrects them.
-            slot.resizes.iter().for_each(|r| r.store(false, Ordering::Relaxed));
-            status.serves(Some(&generation));
-            status.become_state(PluginState::Active, None);
-            slot.current.store(Some(Arc::new(generation)));
-        }
-        self.report(slot);
-        Logger::Wasm.info(format_args!("{}: generation {} serves", plugin.name, slot.current().map_or(0, |g| g.number)));
-        self.ring();
-    }
-
-    /// An instance of this generation has trapped: where it is new and that happens too often, the one before takes over
-    /// again. What the configuration wants stays refused until it changes.
-    pub(super) fn trapped(&self, slot: &Arc<PluginSlot>, number: u64) {
-        {
-            let mut status = slot.lock_status();
-            let mut probation = slot.lock_probation();
-            let Some(current) = slot.current().filter(|g| g.number == number) else { return };
-            let traps = current.traps.fetch_add(1, Ordering::Relaxed) + 1;
-            let streams = slot.streams();
-            let Some(why) = probation.as_ref().and_then(|p| p.failed(streams, traps)) else { return };
-            let Some(previous) = probation.take().map(|p| p.previous) else { return };
-            let back = previous.map(|good| Generation {
-                number: slot.next_number(),
-                plugin: good.plugin.clone(),
-                compiled: good.compiled.clone(),
-                spec: good.spec.clone(),
-                digest: good.digest.clone(),
-                image: good.image.clone(),
-                kept: good.kept.clone(),
-                since: SystemTime::now(),
-                streams_before: streams,
-                traps: AtomicU64::new(0),
-                upstreams: good.upstreams.clone(),
-                lines: good.lines.clone(),
-            });
-            let (state, serves) = match (&back, &current.plugin.canary) {
-                (None, Some(canary)) => (PluginState::Failed, format!("{} serves all requests", canary.of)),
-                _ => (PluginState::Stale, "the version before it serves again".into()),
-            };
-            status.serves(back.as_ref());
-            // While a newer version is on its way, that is what is said.
-            if status.state == PluginState::Active {
-                let what = if back.is_some() { "the new version" } else { "the canary" };
-                let trap = status.last_trap.as_deref().unwrap_or_default();
-                let reason = format!("{what} was taken back: {why}; the last trap: {trap}");
-                status.become_state(state, Some(reason));
-                status.cause = "PluginRolledBack";
-            }
-            slot.rollbacks.fetch_add(1, Ordering::Relaxed);
-            Logger::Wasm.write(Level::Error, format_args!("{}: generation {number} is taken back: {why}; {serves}", slot.name));
-            slot.current.store(back.map(Arc::new));
-        }
-        self.report(slot);
-        self.ring();
     }
 
     /// Keeps the status true for as long as this version is the wanted one; says what changes.
@@ -696,17 +636,6 @@ async fn collect(manager: Weak<Manager>, every: Duration) {
     }
 }
 
-/// Lets go of the version before, when this one has stood its time.
-async fn end_probation(slot: Weak<PluginSlot>, number: u64) {
-    sleep(WINDOW).await;
-    // A plugin that is gone is not held for it.
-    let Some(slot) = slot.upgrade() else { return };
-    let mut probation = slot.lock_probation();
-    if slot.current().is_some_and(|g| g.number == number) {
-        *probation = None;
-    }
-}
-
 async fn check_redis(resolver: &GuardedResolver, wishes: &[RedisWish]) -> Vec<UpstreamStatus> {
     let mut out: Vec<UpstreamStatus> = Vec::new();
     for wish in wishes {
@@ -783,6 +712,7 @@ impl PluginSlot {
         self.refused_versions.fetch_add(1, Ordering::Relaxed);
         let state = if status.generation > 0 { PluginState::Stale } else { PluginState::Failed };
         let news = status.reason.as_deref() != Some(&refusal.message);
+        status.history.refused(&refusal.message);
         status.become_state(state, Some(refusal.message.clone()));
         status.cause = refusal.reason;
         news

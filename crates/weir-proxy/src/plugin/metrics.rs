@@ -48,8 +48,10 @@ impl Shards {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(shard.clone());
         shard
     }
-    pub fn streams(&self) -> u64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|shard| shard.streams.get()).sum()
+    /// Of the instances of all workers now: how many, and their memory.
+    pub fn instances(&self) -> (i64, i64) {
+        let shards = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shards.iter().fold((0, 0), |(n, bytes), shard| (n + shard.instances.get(), bytes + shard.memory_bytes.get()))
     }
     pub fn each(&self, each: &mut dyn FnMut(&'static Declared, Total)) {
         let shards = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,9 @@
 //! What is said of a plugin on the admin listener and in conditions.
-use super::Generation;
-use serde::{Serialize, Serializer};
+use super::{
+    Generation,
+    history::{History, Usage, unix},
+};
+use serde::Serialize;
 use std::{sync::Arc, time::SystemTime};
 use weir_config::{
     diagnostic::Diagnostic,
@@ -54,6 +57,13 @@ pub struct Status {
     /// When `state` became what it is, in seconds since 1970.
     #[serde(serialize_with = "unix")]
     pub since: SystemTime,
+    /// Of the generation that serves.
+    #[serde(flatten)]
+    pub usage: Option<Usage>,
+    /// Of all workers, spare and retiring ones included.
+    pub instances: i64,
+    pub memory_bytes: i64,
+    pub history: History,
     /// Redis servers that the plugin named when it was configured.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub redis: Vec<UpstreamStatus>,
@@ -91,6 +101,10 @@ impl Status {
             fail_strategy: plugin.fail_strategy,
             canary: plugin.canary.clone(),
             since: SystemTime::now(),
+            usage: None,
+            instances: 0,
+            memory_bytes: 0,
+            history: History::default(),
             redis: Vec::new(),
             warnings: Vec::new(),
             last_trap: None,
@@ -134,8 +148,4 @@ impl Status {
         }
         (self.state, self.reason) = (state, reason);
     }
-}
-
-fn unix<S: Serializer>(time: &SystemTime, s: S) -> Result<S::Ok, S::Error> {
-    s.serialize_u64(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs())
 }

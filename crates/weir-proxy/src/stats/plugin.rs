@@ -60,7 +60,7 @@ pub const PLUGIN: &[Declared] = &[
     declared(
         "weir_wasm_rollbacks",
         Kind::Counter,
-        "versions that trapped soon after they took streams and were replaced by the previous one",
+        "versions that did worse than the previous one, which replaced them, and canaries that did worse than their plugin",
     ),
 ];
 

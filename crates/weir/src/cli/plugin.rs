@@ -1,9 +1,9 @@
 //! `weir plugin`.
 use super::{
-    Output, address,
+    Output, address, age,
     run::{self as gateway, Serve},
 };
-use crate::plugin::{BUILT, build, create, inspect, test};
+use crate::plugin::{BUILT, build, create, inspect, status, test};
 use anyhow::{Context, Result};
 use clap::{Args as ClapArgs, Subcommand};
 use std::{
@@ -27,6 +27,7 @@ pub enum Command {
     Test(Test),
     Run(Box<Run>),
     Inspect(Inspect),
+    Status(Status),
 }
 
 /// Create a plugin: a folder with working code, its tests and a README
@@ -105,6 +106,27 @@ pub struct Inspect {
     output: Output,
 }
 
+/// Show the plugins of a gateway that runs: versions, canaries, streams, traps, 5xx, time in callbacks, memory
+///
+/// With a name, the versions that the plugin has had, and why each one was replaced. Exits with 1 if there is no such plugin.
+#[derive(ClapArgs, Debug)]
+#[command(after_help = "\
+Examples:
+  weir plugin status
+  weir plugin status blacklist
+  weir plugin status default/blacklist -o json | jq .history
+  kubectl exec deploy/weir -- weir plugin status")]
+pub struct Status {
+    /// A plugin, as NAME or NAMESPACE/NAME
+    name: Option<String>,
+    /// The admin listener of the gateway
+    #[arg(long, value_name = "ADDR", default_value = gateway::ADMIN, value_parser = address::listen)]
+    admin: SocketAddr,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
 pub fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::New(args) => new(&args),
@@ -112,6 +134,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Test(args) => test_cases(args),
         Command::Run(args) => serve(*args),
         Command::Inspect(args) => inspect_file(&args),
+        Command::Status(args) => show_status(&args),
     }
 }
 
@@ -154,6 +177,29 @@ fn serve(args: Run) -> Result<ExitCode> {
     };
     let source = gateway::direct(args.to, args.listen, Some(plugin), args.config, &args.plugin_limit)?;
     args.serve.run(source, weir_control::Options::default())
+}
+
+fn show_status(args: &Status) -> Result<ExitCode> {
+    let all = status::ask(args.admin)?;
+    let Some(name) = &args.name else {
+        match args.output {
+            Output::Json => println!("{}", serde_json::to_string_pretty(&all)?),
+            Output::Text => print!("{}", status::table(&all, &age::age, age::now())),
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    let found: Vec<_> = status::named(&all, name).collect();
+    if found.is_empty() {
+        eprintln!("error: the gateway at {} has no plugin {name}", args.admin);
+        return Ok(ExitCode::FAILURE);
+    }
+    for plugin in found {
+        match args.output {
+            Output::Json => println!("{}", serde_json::to_string_pretty(plugin)?),
+            Output::Text => print!("{}", status::details(plugin, &age::age, age::now())),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Exits with 1 for a module that would not run.

@@ -133,11 +133,14 @@ impl Objects {
     }
 }
 
+/// Where the admin listener is unless a flag says otherwise.
+pub const ADMIN: &str = "127.0.0.1:15000";
+
 /// What every gateway has, wherever its configuration comes from.
 #[derive(ClapArgs, Debug)]
 pub struct Serve {
     /// The address of the admin listener; port 0 takes any free port
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15000", value_parser = address::listen)]
+    #[arg(long, value_name = "ADDR", default_value = ADMIN, value_parser = address::listen)]
     admin: SocketAddr,
     /// Host names that the admin listener answers to, beside localhost and its own addresses; * for any
     #[arg(long, value_name = "HOST", value_delimiter = ',')]

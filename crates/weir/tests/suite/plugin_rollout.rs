@@ -255,3 +255,83 @@ fn canaries_that_cannot_be_are_refused() {
         assert!(text.contains(wanted) && text.contains("plugins.yaml"), "{wanted}\n{objects}\n{text}");
     }
 }
+
+/// Asks both versions in turn until one was taken back; returns what its status says then.
+fn until_taken_back(weir: &Weir, name: &str) -> serde_json::Value {
+    eventually("the rollback", || {
+        for headers in [&[("x-canary", "always")][..], &[]] {
+            client::request(weir.address(), "GET", "h", "/", headers, b"").unwrap();
+        }
+        (weir.stat(&format!("weir_wasm_rollbacks.default/{name}")) == 1).then_some(())
+    });
+    let status = status(weir, name).unwrap();
+    assert!(matches!(status["state"].as_str(), Some("failed" | "stale")), "{status}");
+    status
+}
+
+const ANSWERS_500: &str = "(call $answer (i32.const 500) [broken]) (return (i32.const 1))";
+/// Uses some 40 ms of a CPU.
+const SLOW: &str = "(local $start i64) (drop (call $now (i32.const 64))) (local.set $start (i64.load (i32.const 64)))
+    (loop $again (drop (call $now (i32.const 64)))
+      (br_if $again (i64.lt_u (i64.sub (i64.load (i32.const 64)) (local.get $start)) (i64.const 40000000))))";
+
+#[test]
+fn a_canary_that_does_worse_gives_its_requests_back() {
+    let by_header = [("canary-of", "stable"), ("canary-by-header", "x-canary"), ("rollback-min-streams", "20")];
+    for (also, rules, wanted) in [
+        (ANSWERS_500, &[][..], "100% of its"),
+        (SLOW, &[("rollback-latency", "10ms"), ("call-deadline", "10s"), ("rollback-5xx", "0")], "the 99th percentile of its callbacks is"),
+    ] {
+        let annotations: Vec<_> = by_header.iter().chain(rules).copied().collect();
+        let weir = with_canary("");
+        weir.write("bad.wat", &version("v2", also));
+        weir.write("canary.yaml", &object("canary", "bad.wat", &annotations));
+        let said = until_taken_back(&weir, "canary");
+        assert!(said["reason"].as_str().unwrap().contains(wanted), "{said}");
+        assert_eq!((&said["history"][0]["outcome"], &said["generation"]), (&"rolled_back".into(), &0.into()), "{said}");
+        let mut row = 0;
+        eventually("the plugin serves all", || {
+            row = if met(&weir, "/", &[("x-canary", "always")]) == "v1" { row + 1 } else { 0 };
+            (row >= 20).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_changed_plugin_that_does_worse_gives_way_to_the_one_before() {
+    let weir = with_canary("");
+    let rules = |code: &str| object("stable", code, &[("rollback-5xx", "10"), ("rollback-min-streams", "20")]);
+    weir.write("stable.yaml", &rules("v1.wat"));
+    eventually("streams of the version before", || {
+        met(&weir, "/", &[]);
+        let status = status(&weir, "stable")?;
+        (status["generation"] == 2 && status["streams"].as_u64()? >= 40).then_some(())
+    });
+    weir.write("bad.wat", &version("v3", ANSWERS_500));
+    weir.write("stable.yaml", &rules("bad.wat"));
+    let said = until_taken_back(&weir, "stable");
+    assert!(said["state"] == "stale" && said["reason"].as_str().unwrap().contains("100% of its"), "{said}");
+    let outcomes: Vec<_> = said["history"].as_array().unwrap().iter().map(|v| v["outcome"].as_str().unwrap()).collect();
+    assert_eq!(outcomes[..3], ["serving", "rolled_back", "replaced"], "{said}");
+    let mut row = 0;
+    eventually("the version before serves", || {
+        let answer = weir.get("h", "/");
+        row = if answer.header("x-version") == Some("v1") { row + 1 } else { 0 };
+        (row >= 20).then_some(())
+    });
+    // What the command shows.
+    let shown = |args: &[&str]| {
+        let output = crate::harness::weir().args(["plugin", "status", "--admin", &weir.admin.to_string()]).args(args).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr))
+    };
+    let (code, text) = shown(&[]);
+    assert!(code == Some(0) && text.contains("default/stable  stale") && text.contains("the new version was taken back"), "{text}");
+    let (code, text) = shown(&["stable"]);
+    assert!(code == Some(0) && text.contains("rolled back") && text.contains("100% of its"), "{text}");
+    let (_, json) = shown(&["default/stable", "-o", "json"]);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap()["state"], "stale", "{json}");
+    let (code, text) = shown(&["absent"]);
+    assert!(code == Some(1) && text.contains("has no plugin absent"), "{text}");
+    let output = crate::harness::weir().args(["plugin", "status", "--admin", "127.0.0.1:1"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot reach the admin listener at 127.0.0.1:1"));
+}

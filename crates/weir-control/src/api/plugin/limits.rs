@@ -6,7 +6,7 @@ use weir_config::{
 };
 
 /// The names that [`set`] knows.
-pub const NAMES: [&str; 8] = [
+pub const NAMES: [&str; 12] = [
     "memory-limit",
     "call-deadline",
     "start-deadline",
@@ -15,6 +15,10 @@ pub const NAMES: [&str; 8] = [
     "callout-limit",
     "log-limit",
     "rollback-traps",
+    "rollback-5xx",
+    "rollback-latency",
+    "rollback-window",
+    "rollback-min-streams",
 ];
 
 /// Reads `weir.dev/*` of the object's annotations.
@@ -62,7 +66,11 @@ pub fn set(limits: &mut WasmLimits, name: &str, value: &str) -> Option<Result<()
         "callout-limit" => count(value).map(|n| limits.max_callouts = n),
         "call-deadline" => time(value).map(|t| limits.call_deadline = t),
         "start-deadline" => time(value).map(|t| limits.start_deadline = t),
-        "rollback-traps" => count_or_none(value).map(|n| limits.rollback_traps = n),
+        "rollback-traps" => count_or_none(value).map(|n| limits.rollback.traps = n),
+        "rollback-5xx" => points(value).map(|n| limits.rollback.share_5xx = Some(n)),
+        "rollback-latency" => time_or_none(value).map(|t| limits.rollback.latency = t),
+        "rollback-window" => time(value).map(|t| limits.rollback.window = t),
+        "rollback-min-streams" => count(value).map(|n| limits.rollback.min_streams = n),
         _ => return None,
     };
     Some(done)
@@ -71,6 +79,17 @@ pub fn set(limits: &mut WasmLimits, name: &str, value: &str) -> Option<Result<()
 fn time(text: &str) -> Result<std::time::Duration, Wrong> {
     let wrong = || Wrong { problem: format!("\"{text}\" is not a duration above 0"), help: "30s, 1m30s or 500ms" };
     duration(text).filter(|t| !t.is_zero()).ok_or_else(wrong)
+}
+
+fn time_or_none(text: &str) -> Result<std::time::Duration, Wrong> {
+    duration(text).ok_or_else(|| Wrong { problem: format!("\"{text}\" is not a duration"), help: "2ms or 1s; 0s for never" })
+}
+
+/// A percentage of which others are subtracted.
+fn points(text: &str) -> Result<u32, Wrong> {
+    let wrong =
+        || Wrong { problem: format!("\"{text}\" is not a percentage"), help: "a whole number from 0 to 100, in quotes; 0 for never" };
+    text.parse().ok().filter(|n| *n <= 100).ok_or_else(wrong)
 }
 
 fn count(text: &str) -> Result<u32, Wrong> {

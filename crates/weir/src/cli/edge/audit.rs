@@ -1,9 +1,6 @@
 //! `weir edge audit`.
-use super::{
-    ask,
-    report::Report,
-    status::{age, now},
-};
+use super::{ask, report::Report};
+use crate::cli::age::{age, now};
 use anyhow::Result;
 use clap::Args as ClapArgs;
 use serde_json::Value;

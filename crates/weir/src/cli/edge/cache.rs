@@ -1,5 +1,6 @@
 //! `weir edge cache`.
-use super::{ask, place::Place, report::Report, status::age};
+use super::{ask, place::Place, report::Report};
+use crate::cli::age::age;
 use anyhow::{Context, Result, bail};
 use clap::{Args as ClapArgs, Subcommand};
 use serde_json::{Value, json};

@@ -1,10 +1,6 @@
 //! `weir edge outbox`.
-use super::{
-    ask,
-    place::Place,
-    report::Report,
-    status::{age, now},
-};
+use super::{ask, place::Place, report::Report};
+use crate::cli::age::{age, now};
 use anyhow::Result;
 use clap::{Args as ClapArgs, Subcommand};
 use serde_json::Value;

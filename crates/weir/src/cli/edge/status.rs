@@ -1,13 +1,10 @@
 //! `weir edge status`.
 use super::{ask, report::Report};
+use crate::cli::age::{age, now};
 use anyhow::Result;
 use clap::Args as ClapArgs;
 use serde_json::Value;
-use std::{
-    fmt::Write,
-    process::ExitCode,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{fmt::Write, process::ExitCode};
 
 /// Show the link, what is kept and how old it is, disk use and the last errors of a hub that runs
 #[derive(ClapArgs, Debug)]
@@ -25,21 +22,6 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let stats = ask::json(&args.report.place, "GET", "/stats")?;
     args.report.print(&stats, |stats| text(stats, now()))?;
     Ok(ExitCode::SUCCESS)
-}
-
-pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
-}
-
-/// `3d4h`, `2h5m`, `12s`, as kubectl prints ages.
-pub fn age(seconds: u64) -> String {
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
-    match seconds {
-        0..120 => format!("{seconds}s"),
-        120..3600 => format!("{minutes}m{}s", seconds % 60),
-        3600..86_400 => format!("{hours}h{minutes}m"),
-        _ => format!("{days}d{hours}h"),
-    }
 }
 
 fn mib(bytes: &Value) -> String {
