@@ -143,6 +143,13 @@ impl Filter {
         }
     }
 
+    /// A head is about to reach the filter.
+    pub fn before_head(&mut self, cx: &FilterContext) {
+        if let Filter::Wasm(f) = self {
+            f.before_head(cx);
+        }
+    }
+
     /// The request's head; `end`: there is no body.
     pub fn decode_headers(&mut self, cx: &FilterContext, end: bool) -> Flow {
         match self {

@@ -7,6 +7,7 @@ mod canary;
 pub mod check;
 pub mod code;
 mod compile;
+mod decisions;
 mod grpc;
 mod history;
 mod host_services;
@@ -16,6 +17,7 @@ pub mod metrics;
 pub mod property;
 mod redis;
 mod rollback;
+mod scope;
 mod startup;
 mod status;
 mod tally;
@@ -30,7 +32,7 @@ pub use status::{PluginState, Status, UpstreamStatus};
 pub use view::View;
 pub use worker::{Waiting, WorkerPlugins};
 
-use crate::{head_access::Fields, stats::PluginStats};
+use crate::{head_access::Fields, stats::PluginStats, stream::Stream};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use canary::Canary;
 use metrics::Shards;
@@ -177,6 +179,16 @@ impl PluginSlot {
     /// The generation that new instances are started from.
     pub fn current(&self) -> Option<Arc<Generation>> {
         self.current.load_full()
+    }
+
+    /// Whether the plugin is for this stream only if a rule matches.
+    pub(crate) fn is_scoped(&self) -> bool {
+        self.wanted.load().scope.is_some()
+    }
+
+    /// Whether the stream, with the route that it has now, is the plugin's.
+    pub(crate) fn covers(&self, stream: &Stream) -> bool {
+        self.wanted.load().scope.as_ref().is_none_or(|scope| scope::covers(scope, stream))
     }
 
     /// The canary that takes this stream; `route` is the object of its route.

@@ -221,6 +221,7 @@ pub fn route_info(host: Option<&HostRt>, route: Option<&RouteRt>) -> RouteInfo {
     RouteInfo {
         virtual_host: host.map(|h| h.config().name.clone()),
         route_name: route.map(|r| r.name().clone()),
+        object: route.map(|r| r.config.origin.object.clone()),
         cluster: match route.map(|r| &r.action) {
             Some(ActionRt::Forward(f)) => f.targets().first().and_then(|t| t.cluster.clone()),
             _ => None,

@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
     task::{Context, Waker},
 };
-use weir_config::model::Name;
+use weir_config::model::{Name, Title};
 use weir_net::http::{Headers, RequestHead, ResponseHead};
 
 /// The two directions of an exchange.
@@ -54,6 +54,8 @@ pub enum Reached {
 pub struct RouteInfo {
     pub virtual_host: Option<Name>,
     pub route_name: Option<Name>,
+    /// The object that the route is of.
+    pub object: Option<Title>,
     /// The cluster of the route's first target.
     pub cluster: Option<Arc<ClusterSlot>>,
 }
@@ -90,6 +92,8 @@ pub struct Stream {
     /// The routes to look in, if there are plugins.
     pub routes: RefCell<Option<Arc<dyn RouteLookup>>>,
     pub route_name: RefCell<Option<Name>>,
+    /// The object that the route is of.
+    pub route_object: RefCell<Option<Title>>,
     /// The cluster of the route's first target.
     pub cluster: RefCell<Option<Arc<ClusterSlot>>>,
     pub virtual_host: RefCell<Option<Name>>,
@@ -132,6 +136,7 @@ impl Stream {
         self.override_host.set(None);
         *self.routes.borrow_mut() = None;
         *self.route_name.borrow_mut() = None;
+        *self.route_object.borrow_mut() = None;
         *self.cluster.borrow_mut() = None;
         *self.virtual_host.borrow_mut() = None;
         let (mut out, mut back) = self.buffers.take();
@@ -163,6 +168,7 @@ impl Stream {
         self.names_stale.set(false);
         *self.virtual_host.borrow_mut() = route.virtual_host;
         *self.route_name.borrow_mut() = route.route_name;
+        *self.route_object.borrow_mut() = route.object;
         *self.cluster.borrow_mut() = route.cluster;
     }
     /// Looks for the route again if a plugin has changed what it depends on, so that the next plugin that asks gets the new one.

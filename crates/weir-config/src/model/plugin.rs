@@ -1,5 +1,5 @@
 //! Wasm plugins (`extensions.istio.io` and `extensions.higress.io` WasmPlugin).
-use super::{Name, Origin, PluginCanary, Rollback, seconds};
+use super::{Name, Origin, PluginCanary, PluginScope, Rollback, seconds};
 use serde::{Serialize, Serializer};
 use std::{borrow::Cow, fmt, ops::Deref, sync::Arc, time::Duration};
 
@@ -21,6 +21,9 @@ pub struct WasmPlugin {
     /// Higher runs first within its phase; `None` runs last. Equal ones run in the order of their names.
     pub priority: Option<i32>,
     pub limits: WasmLimits,
+    /// The streams that reach it; `None` for all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Arc<PluginScope>>,
     /// It takes streams of another plugin in place of being listed itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub canary: Option<Arc<PluginCanary>>,
@@ -41,6 +44,7 @@ impl WasmPlugin {
             phase: PluginPhase::UnspecifiedPhase,
             priority: None,
             limits: WasmLimits::default(),
+            scope: None,
             canary: None,
             origin,
         }
@@ -87,6 +91,11 @@ impl PluginConfiguration {
         values.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         values.dedup();
         PluginConfiguration { text, hidden: Some(Arc::new(Hidden { shown, values })) }
+    }
+
+    /// Whether values of Secrets stand in it.
+    pub fn has_secrets(&self) -> bool {
+        self.hidden.is_some()
     }
 
     /// What may be shown.

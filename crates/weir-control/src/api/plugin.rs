@@ -35,6 +35,12 @@ pub struct Plugin {
     pub limits: WasmLimits,
     /// `None` for all gateways.
     pub gateways: Option<Vec<(Key, Chars)>>,
+    /// The listener of the one gateway, by `sectionName`.
+    pub section: Option<(Box<str>, Chars)>,
+    /// Routes and Services that it runs for in place of gateways.
+    pub routes: Vec<(Key, Chars)>,
+    /// Its configuration is made of `defaultConfig` and `matchRules`.
+    pub by_rules: bool,
     /// Ports of the listeners; empty for all.
     pub ports: Vec<u16>,
     /// The Ingresses that its rules name.
@@ -94,8 +100,8 @@ pub fn decode(root: &reader::Object<'_>, meta: &Meta, higress: bool) -> Plugin {
         ("pluginConfig", "", "The configuration that the plugin reads."),
         ("pluginName", "", "The root id of the plugin, for code with several."),
         ("type", "HTTP", "What the plugin handles."),
-        ("targetRef", "", "The gateway that the plugin runs for. By default all."),
-        ("targetRefs", "", "The gateways that the plugin runs for. By default all."),
+        ("targetRef", "", "What the plugin runs for. By default all gateways."),
+        ("targetRefs", "", "What the plugin runs for: gateways, one listener of a Gateway (`sectionName`), or HTTPRoutes, GRPCRoutes and Services. By default all gateways."),
     ]);
     let words = [
         ("UNSPECIFIED_PHASE", PluginPhase::UnspecifiedPhase),
@@ -119,7 +125,8 @@ pub fn decode(root: &reader::Object<'_>, meta: &Meta, higress: bool) -> Plugin {
     let configured = names.iter().find_map(|name| spec.get(name));
     let configuration_at = configured.map_or(spec.field().node().span, |f| f.node().span);
     let environment = spec.object("vmConfig").map(|vm| vm.list("env").iter().filter_map(variable).collect()).unwrap_or_default();
-    let gateways = targets(&spec, meta);
+    let Targets { gateways, section, routes } = targets(&spec, meta);
+    let by_rules = higress && !spec.has("pluginConfig");
     let ports = ports(&spec);
     let ingresses = if higress { rules::ingresses(&spec) } else { Vec::new() };
     let limits = limits::read(root);
@@ -166,6 +173,9 @@ pub fn decode(root: &reader::Object<'_>, meta: &Meta, higress: bool) -> Plugin {
         priority,
         limits,
         gateways,
+        section,
+        routes,
+        by_rules,
         ports,
         ingresses,
         canary,
@@ -231,20 +241,48 @@ fn variable(field: &Field<'_>) -> Option<(String, String)> {
     Some((name.into(), found?))
 }
 
-/// The gateways named by `targetRef` and `targetRefs`; `None` where neither is there.
-fn targets(spec: &reader::Object<'_>, meta: &Meta) -> Option<Vec<(Key, Chars)>> {
-    let mut refs: Vec<Field<'_>> = spec.get("targetRef").into_iter().collect();
-    refs.extend(spec.list("targetRefs"));
-    if refs.is_empty() {
-        return None;
-    }
-    Some(refs.iter().filter_map(|f| target(f, meta)).collect())
+/// What `targetRef` and `targetRefs` name.
+#[derive(Default)]
+struct Targets {
+    /// `None` for all.
+    gateways: Option<Vec<(Key, Chars)>>,
+    section: Option<(Box<str>, Chars)>,
+    routes: Vec<(Key, Chars)>,
 }
 
-fn target(field: &Field<'_>, meta: &Meta) -> Option<(Key, Chars)> {
+fn targets(spec: &reader::Object<'_>, meta: &Meta) -> Targets {
+    let mut refs: Vec<Field<'_>> = spec.get("targetRef").into_iter().collect();
+    refs.extend(spec.list("targetRefs"));
+    let mut targets = Targets::default();
+    let mut gateways = Vec::new();
+    for field in &refs {
+        let Some((key, section)) = target(field, meta) else { continue };
+        let place = field.node().span;
+        match key.kind {
+            Kind::Gateway | Kind::IstioGateway => gateways.push((key, place)),
+            _ => targets.routes.push((key, place)),
+        }
+        targets.section = targets.section.or(section.map(|section| (section, place)));
+    }
+    if let Some(last) = refs.last() {
+        if !gateways.is_empty() && !targets.routes.is_empty() {
+            last.invalid("targets are gateways, or routes and Services", "write one WasmPlugin for each");
+        }
+        if targets.section.is_some() && gateways.len() > 1 {
+            last.invalid("a target with sectionName is the only one", "write one WasmPlugin for each");
+        }
+    }
+    // Where all targets are in error it runs nowhere.
+    targets.gateways = (!refs.is_empty() && targets.routes.is_empty()).then_some(gateways);
+    targets
+}
+
+/// With the name of the listener.
+fn target(field: &Field<'_>, meta: &Meta) -> Option<(Key, Option<Box<str>>)> {
     let object = field.object()?;
     let (group, kind) = (object.str("group").unwrap_or_default(), object.required("kind")?.str()?);
     let name = object.required("name")?.str()?;
+    let section = object.get("sectionName");
     if let Some(other) = object.get("namespace")
         && other.str().is_some_and(|n| n != &*meta.key.namespace)
     {
@@ -253,13 +291,23 @@ fn target(field: &Field<'_>, meta: &Meta) -> Option<(Key, Chars)> {
     let kind = match (group, kind) {
         ("gateway.networking.k8s.io", "Gateway") => Kind::Gateway,
         ("networking.istio.io", "Gateway") => Kind::IstioGateway,
+        ("gateway.networking.k8s.io", "HTTPRoute") => Kind::HttpRoute,
+        ("gateway.networking.k8s.io", "GRPCRoute") => Kind::GrpcRoute,
+        ("" | "core", "Service") => Kind::Service,
         _ => {
             let message = format!("{kind} of the group \"{group}\" is not supported as a target yet: the plugin does not run for it");
-            field.warning("UnsupportedValue", message, "a Gateway of gateway.networking.k8s.io or networking.istio.io");
+            let help = "a Gateway, HTTPRoute or GRPCRoute of gateway.networking.k8s.io, a Service, or a Gateway of networking.istio.io";
+            field.warning("UnsupportedValue", message, help);
             return None;
         }
     };
-    Some((Key::new(kind, &meta.key.namespace, name), field.node().span))
+    let section = section.and_then(|section| {
+        if kind != Kind::Gateway {
+            section.invalid("only a Gateway of gateway.networking.k8s.io has sections", "leave it out");
+        }
+        section.str().map(Into::into)
+    });
+    Some((Key::new(kind, &meta.key.namespace, name), section))
 }
 
 /// Ports of `match`; empty for all. A gateway is a client in Istio's words.

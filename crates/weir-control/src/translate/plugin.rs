@@ -2,6 +2,7 @@
 mod canaries;
 mod canary;
 mod image;
+mod scope;
 mod secrets;
 
 use super::{Cx, Part, PluginPart, file_reference, ingress};
@@ -46,6 +47,7 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, plugin: &Plugin, part: &mut 
         },
         Code::Unusable(why) => WasmCode::Unusable { why: why.to_string() },
     };
+    let scope = scope::of(cx, object, plugin, plugin.canary.as_deref(), &configuration, part);
     let gateways = plugin.gateways.as_ref().map(|targets| targets.iter().map(|(key, _)| key.clone()).collect());
     for (key, span) in plugin.gateways.iter().flatten() {
         if cx.find(key).is_none() {
@@ -61,19 +63,20 @@ pub fn translate(cx: &Cx<'_>, object: &Arc<Object>, plugin: &Plugin, part: &mut 
             part.report(object, *span, "spec.matchRules", found);
         }
     }
-    let ports = plugin.ports.clone();
+    let ports = scope.ports.unwrap_or_else(|| plugin.ports.clone());
     let plugin = Arc::new(WasmPlugin {
         name: format!("{}/{}", object.key.namespace, object.key.name).into(),
         root_id: plugin.root_id.to_string(),
         // What the other plugin keeps is there for its canary, as for its next version.
         vm_id: canary.as_ref().map(|canary| canary.of.to_string()).unwrap_or_default(),
         code,
-        configuration: resolved.unwrap_or_else(|_| configuration.into()),
+        configuration: resolved.unwrap_or_else(|_| configuration.clone().into()),
         environment: plugin.environment.clone(),
         fail_strategy: plugin.fail_strategy,
         phase: plugin.phase,
         priority: plugin.priority,
         limits: plugin.limits.clone(),
+        scope: scope.scope.map(Arc::new),
         canary: canary.map(Arc::new),
         origin: object.origin(),
     });

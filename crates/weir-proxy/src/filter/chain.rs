@@ -314,6 +314,8 @@ impl Chain {
             st.head_came = true;
             st.end_came |= end;
             st.end_passed |= end;
+            let number = self.index(d, k);
+            self.filters[number].filter.before_head(&self.cx);
             let flow = self.call(d, k, Part::Headers, end);
             let Some(flow) = self.accept(flow) else {
                 self.state(d, k).hold = Hold::All;
@@ -447,6 +449,7 @@ impl Chain {
                     }
                     let Some(plugins) = self.cx.plugins.upgrade() else { return };
                     if self.enter_plugins(&plugins) {
+                        self.filters[k].filter.before_head(&self.cx);
                         let flow = self.call(Direction::Request, k, Part::Headers, end);
                         self.decide(k, flow);
                     }

@@ -10,14 +10,17 @@ use std::{rc::Rc, sync::Arc};
 use weir_wasm::Action;
 
 pub struct Wasm {
+    /// The plugin of the list, or its canary.
     slot: Arc<PluginSlot>,
     /// `None` until the chain has reached its first plugin, and for a plugin that the stream skips.
     stream: Option<PluginStream>,
+    /// Whether the plugin is for this stream is not known before a head reaches it.
+    unmatched: bool,
 }
 
 impl Wasm {
     pub fn new(slot: Arc<PluginSlot>) -> Wasm {
-        Wasm { slot, stream: None }
+        Wasm { slot, stream: None, unmatched: false }
     }
 
     pub fn slot(&self) -> &Arc<PluginSlot> {
@@ -32,10 +35,18 @@ impl Wasm {
         if let Some(canary) = canary.filter(|canary| plugins.runs(canary)) {
             self.slot = canary;
         }
+        self.unmatched = self.slot.is_scoped();
         let view = Rc::new(View::new(cx.stream.clone(), position, self.slot.clone()));
         match plugins.stream(&self.slot, view) {
-            PluginEntry::Run(stream) => self.stream = Some(stream),
+            PluginEntry::Run(stream) => {
+                if !self.unmatched {
+                    stream.begin();
+                }
+                self.stream = Some(stream);
+            }
             PluginEntry::Skip => {}
+            // Rules match the host and the route of the request; both are known as far as they can be for a plugin that cannot run.
+            PluginEntry::Fail if self.unmatched && !self.slot.covers(&cx.stream) => {}
             PluginEntry::Fail => return Err(Detail::Other(self.slot.failure.clone())),
         }
         Ok(())
@@ -51,6 +62,20 @@ impl Wasm {
             (Direction::Response, Part::Headers) => c.response_headers,
             (Direction::Response, Part::Body) => c.response_body,
             (Direction::Response, Part::Trailers) => c.response_trailers,
+        }
+    }
+
+    /// Before the first head: keeps the stream from a plugin that it does not match.
+    pub fn before_head(&mut self, cx: &FilterContext) {
+        if !std::mem::take(&mut self.unmatched) {
+            return;
+        }
+        let covered = self.slot.covers(&cx.stream);
+        if let Some(stream) = &self.stream {
+            if covered { stream.begin() } else { stream.leave() }
+        }
+        if !covered {
+            self.stream = None;
         }
     }
 
@@ -116,6 +141,9 @@ impl Wasm {
     /// `status` is that of the answer; 0 for none.
     pub fn end(&self, status: u16) {
         if let Some(stream) = &self.stream {
+            if self.unmatched {
+                return stream.leave();
+            }
             stream.answered(status);
             stream.end();
         }

@@ -332,7 +332,6 @@ pub struct PluginStream {
 impl PluginStream {
     pub(super) fn new(hosted: Rc<Hosted>, stream: Rc<dyn Stream>) -> PluginStream {
         hosted.enter();
-        hosted.services.stats.streams.inc();
         let (slot, generation) = (hosted.slot.clone(), hosted.generation.clone());
         let attached = Rc::new(Attached { stream, failed: Cell::new(false), responded: Cell::new(false) });
         PluginStream { slot, generation, hosted: RefCell::new(hosted), attached, context: Cell::new(None), ended: Cell::new(false) }
@@ -401,6 +400,20 @@ impl PluginStream {
     }
     pub fn on_response_trailers(&self) -> Action {
         self.run(Action::StopIteration, |i, c| i.on_response_trailers(c))
+    }
+
+    /// Counts a stream that the plugin is for.
+    pub fn begin(&self) {
+        self.hosted.borrow().services.stats.streams.inc();
+    }
+
+    /// The plugin is not for this stream: the guest never learns of it.
+    pub fn leave(&self) {
+        if !self.ended.replace(true) {
+            let hosted = self.hosted.borrow();
+            hosted.services.stats.unmatched_streams.inc();
+            hosted.leave();
+        }
     }
 
     /// Counts the stream by the status of its answer; 0 for none.

@@ -1,4 +1,5 @@
 //! The way of a plugin's version to the workers: fetched, compiled, tried, then published; a failure changes nothing.
+mod restore;
 mod serving;
 
 use super::{
@@ -7,6 +8,7 @@ use super::{
     canary::{Canaries, Canary},
     code::{self, CodeError, FetchOptions, store::Store},
     compile::{Compiled, Compilers},
+    decisions::Decisions,
     history::Usage,
     metrics::{Custom, Fetches},
     redis,
@@ -114,6 +116,8 @@ fn opened(dir: &Path) -> Option<Cache> {
 pub struct Manager {
     options: ManagerOptions,
     pub(super) compilers: Arc<Compilers>,
+    /// `None` where nothing is kept on disk.
+    decisions: Option<Arc<Decisions>>,
     clusters: Arc<ClusterRegistry>,
     custom: Arc<Custom>,
     slots: Mutex<BTreeMap<Name, Arc<PluginSlot>>>,
@@ -220,11 +224,14 @@ impl Manager {
             let refused = |e| Logger::Wasm.warning(format_args!("fetched code is not kept on disk: {e}"));
             opened.map_err(refused).ok().map(Arc::new)
         });
+        let decisions = options.cache_dir.as_ref().filter(|_| cache.is_some() && !options.only_try);
+        let decisions = decisions.and_then(|dir| Decisions::open(dir.join("versions"))).map(Arc::new);
         let options = ManagerOptions { fetch: FetchOptions { store, ..options.fetch }, ..options };
         let compilers = Arc::new(Compilers::new(engine, cache, options.runtime.clone()));
         let manager = Arc::new(Manager {
             options,
             compilers,
+            decisions,
             clusters,
             custom: Arc::default(),
             slots: Mutex::default(),
@@ -460,6 +467,22 @@ impl Manager {
         let code = self.code(&plugin.code, slot.clone()).await;
         slot.fetching.store(false, Ordering::Relaxed);
         let code = code?;
+        match self.decisions.as_ref().and_then(|decisions| decisions.find(plugin, &code.digest)) {
+            Some(decision) if self.stand_by(slot, plugin, epoch, &decision).await => {
+                Err(Refusal { reason: "PluginRolledBack", message: decision.reason, transient: false })
+            }
+            _ => self.begin(slot, plugin, epoch, code).await,
+        }
+    }
+
+    /// From the code to the publication.
+    async fn begin(
+        self: &Arc<Manager>,
+        slot: &Arc<PluginSlot>,
+        plugin: &Arc<WasmPlugin>,
+        epoch: u64,
+        code: code::Code,
+    ) -> Result<Vec<Diagnostic>, Refusal> {
         let (digest, image, kept) = (code.digest.clone(), code.image.clone(), code.kept.clone());
         let wasm = code.wasm.clone();
         let compiled = self.compiled(code).await?;
@@ -497,6 +520,7 @@ impl Manager {
         if !asked.redis.is_empty() {
             self.options.runtime.spawn(self.clone().watch_redis(slot.clone(), asked.redis, epoch));
         }
+        self.keep_code(plugin, &digest, &wasm).await;
         self.optimize(&compiled, plugin.name.clone(), wasm);
         self.publish(
             slot,

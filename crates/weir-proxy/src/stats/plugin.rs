@@ -8,6 +8,7 @@ table! {
     /// Statistics of a plugin, `weir_wasm_….<plugin>`.
     PluginStats, "weir_wasm", "plugin";
     streams: Counter = "streams" "streams that the plugin has seen",
+    unmatched_streams: Counter = "unmatched_streams" "streams that did not reach the guest because no rule or target of the plugin matched",
     calls: Counter = "calls" "callbacks run in the guest",
     call_nanoseconds: Counter = "call_nanoseconds" "time spent in callbacks",
     traps: Counter = "traps" "instances that trapped",

@@ -67,6 +67,7 @@ mod plugin_redis;
 mod plugin_replies;
 mod plugin_rollout;
 mod plugin_rules;
+mod plugin_scope;
 mod plugin_shared;
 mod plugin_stream;
 mod plugin_tools;

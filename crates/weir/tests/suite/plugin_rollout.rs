@@ -335,3 +335,51 @@ fn a_changed_plugin_that_does_worse_gives_way_to_the_one_before() {
     let output = crate::harness::weir().args(["plugin", "status", "--admin", "127.0.0.1:1"]).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("cannot reach the admin listener at 127.0.0.1:1"));
 }
+
+#[test]
+fn a_rollback_outlives_the_gateway() {
+    let cache = tempfile::tempdir().unwrap();
+    let traps = version("v2", "unreachable");
+    let start = |code: &str, canary: &str| {
+        Start::new()
+            .file("gateway.yaml", TO_ECHO)
+            .file("stable.wat", code)
+            .file("canary.wat", version("v3", "unreachable"))
+            .file("stable.yaml", object("stable", "stable.wat", &[]))
+            .file("canary.yaml", canary)
+            .cache(cache.path())
+            .run()
+    };
+    let serves = |weir: &Weir, wanted: &str| {
+        let mut row = 0;
+        eventually(wanted, || {
+            row = if weir.get("h", "/").header("x-version") == Some(wanted) { row + 1 } else { 0 };
+            (row >= 20).then_some(())
+        });
+    };
+    let canary = object("canary", "canary.wat", &[("canary-of", "stable"), ("canary-by-header", "x-canary")]);
+    {
+        let weir = start(&version("v1", ""), "");
+        serves(&weir, "v1");
+        weir.write("stable.wat", &traps);
+        until_taken_back(&weir, "stable");
+        serves(&weir, "v1");
+        weir.write("canary.yaml", &canary);
+        until_taken_back(&weir, "canary");
+    }
+    // The same objects: the version before serves from the first request on, and the canary takes none.
+    let weir = start(&traps, &canary);
+    assert_eq!(met(&weir, "/", &[]), "v1");
+    let said = eventually("the decision", || status(&weir, "stable").filter(|status| status["state"] == "stale"));
+    assert!(said["reason"].as_str().unwrap().contains("the new version was taken back: it trapped 3 times"), "{said}");
+    let said = eventually("the canary's", || status(&weir, "canary").filter(|status| status["state"] == "failed"));
+    assert!(said["reason"].as_str().unwrap().contains("the canary was taken back"), "{said}");
+    assert_eq!(met(&weir, "/", &[("x-canary", "always")]), "v1");
+    assert_eq!(weir.stat("weir_wasm_traps.default/stable"), 0);
+    // Another limit is another version of the object, which gets its chance; mended code serves.
+    weir.write("stable.yaml", &object("stable", "stable.wat", &[("rollback-traps", "4")]));
+    until_taken_back(&weir, "stable");
+    weir.write("stable.wat", &version("v4", ""));
+    serves(&weir, "v4");
+    assert_eq!(tried(&weir, "stable"), "active");
+}

@@ -88,6 +88,7 @@ impl Manager {
                 Look::Failed(why) => {
                     let previous = watch.take().and_then(|watched| watched.previous);
                     take_back(slot, &mut status, &current, previous.as_deref(), &why);
+                    self.remember(&current, previous.as_deref(), status.reason.as_deref().unwrap_or_default());
                     true
                 }
             }
