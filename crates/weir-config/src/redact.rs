@@ -22,6 +22,8 @@ const ANYWHERE: [&str; 7] = ["password", "passwd", "passphrase", "pwd", "secret"
 const AT_END: [&str; 9] = ["token", "password", "passwd", "secret", "credential", "apikey", "accesskey", "secretkey", "privatekey"];
 /// Words that make a name secret as its last one.
 const LAST: [&str; 7] = ["key", "pass", "authorization", "cookie", "signature", "sig", "jwt"];
+/// Fields of a WasmPlugin: the name of a Secret, and a public key.
+const OPEN: [&str; 2] = ["imagepullsecret", "verificationkey"];
 /// A name that ends with one of these only speaks about a secret: `secretName`, `token_url`, `passwordFile`.
 const ABOUT: [&str; 24] = [
     "name",
@@ -83,7 +85,7 @@ pub fn is_secret_name(name: &str) -> bool {
     }
     let words = words(name);
     let Some(last) = words.last().map(String::as_str) else { return false };
-    if ABOUT.contains(&last) {
+    if ABOUT.contains(&last) || OPEN.contains(&words.concat().as_str()) {
         return false;
     }
     words.iter().any(|w| ANYWHERE.contains(&w.as_str())) || AT_END.iter().any(|end| last.ends_with(end)) || LAST.contains(&last)

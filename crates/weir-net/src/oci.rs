@@ -4,6 +4,7 @@
 //! Every host that a registry names (redirects, token services) passes the guard of the resolver, as the registry itself does.
 mod auth;
 mod challenge;
+pub mod cosign;
 mod docker_config;
 mod error;
 mod manifest;

@@ -65,6 +65,10 @@ pub struct Options {
     pub admin_show_secrets: bool,
     /// Where compiled plugins are kept; `None` keeps none.
     pub cache_dir: Option<PathBuf>,
+    /// Bytes of fetched code there that nobody uses.
+    pub max_plugin_cache: u64,
+    /// How the images of plugins are pulled.
+    pub registry: plugin::code::RegistrySettings,
     /// At shutdown, new connections are still accepted for this long, and closed after their requests.
     pub drain_time: Duration,
     /// After that, streams under way are waited for at most this long, then their connections are closed.
@@ -167,6 +171,8 @@ impl Default for Options {
             admin_allowed_hosts: Vec::new(),
             admin_show_secrets: false,
             cache_dir: None,
+            max_plugin_cache: plugin::MAX_FETCHED_BYTES,
+            registry: Default::default(),
             drain_time: Duration::from_secs(5),
             shutdown_timeout: Duration::from_secs(20),
             dns_resolvers: Vec::new(),

@@ -27,7 +27,7 @@ mod worker;
 
 pub use instance::{FAILED, PluginEntry, PluginStream};
 pub(crate) use manager::FirstTry;
-pub use manager::{Loading, Manager, ManagerOptions};
+pub use manager::{Loading, MAX_FETCHED_BYTES, Manager, ManagerOptions};
 pub use status::{PluginState, Status, UpstreamStatus};
 pub use view::View;
 pub use worker::{Waiting, WorkerPlugins};

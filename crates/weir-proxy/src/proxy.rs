@@ -11,7 +11,7 @@ use crate::{
     drain::Phase,
     listener::{self, ListenerSlot},
     overload::{self, Overload},
-    plugin::{self, ManagerOptions},
+    plugin::{self, ManagerOptions, code::FetchOptions},
     snapshot::ConnectionManagers,
     stats::{Registry, Total},
     verdict::Verdicts,
@@ -275,6 +275,8 @@ impl Proxy {
         let verdicts: Arc<Verdicts> = Arc::default();
         let plugins = ManagerOptions {
             cache_dir: options.cache_dir.clone(),
+            max_fetched_bytes: options.max_plugin_cache,
+            fetch: FetchOptions { registry: options.registry.clone(), ..FetchOptions::new(guarded.clone()) },
             verdicts: verdicts.clone(),
             ..ManagerOptions::new(main.handle().clone(), guarded.clone())
         };

@@ -11,6 +11,7 @@ mod migrate;
 mod output;
 mod paths;
 mod plugin;
+mod registry;
 mod run;
 mod tunnel;
 

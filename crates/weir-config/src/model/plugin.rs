@@ -194,6 +194,8 @@ pub struct WasmImage {
     pub sha256: Option<String>,
     pub pull_policy: PullPolicy,
     pub pull_secret: Option<PullSecret>,
+    /// PEM; with it, an image that this key has not signed is refused.
+    pub verification_key: Option<String>,
     /// Whose object names it: what one namespace may pull, another need not.
     pub namespace: Name,
     /// Differs between versions of the object, where each of them looks the tag up again (`Always`).

@@ -10,7 +10,7 @@ fn names_say_what_is_secret() {
                   privateKey private_key private authorization Authorization Proxy-Authorization cookie Set-Cookie awsSecretKey \
                   AWS_SECRET_ACCESS_KEY X-Amz-Signature X-Amz-Credential X-Amz-Security-Token sig jwt redisPassword OPENAI_API_KEY key1 \
                   minimaxApiToken tls.key";
-    let open = "name secretName secret_name credentialName tokenUrl token_url secretRef keyPrefix cache_key_prefix passwordFile path host \
+    let open = "imagePullSecret verificationKey name secretName secret_name credentialName tokenUrl token_url secretRef keyPrefix cache_key_prefix passwordFile path host \
                 url port tokenize monkey keyboard keepalive timeout user username bypass value header key_header token_per_minute \
                 private_ip compass nginx.ingress.kubernetes.io/auth-secret";
     for name in secret.split_whitespace() {

@@ -10,7 +10,7 @@ use weir_config::{
     node::Chars,
     reader::{self, Field},
 };
-use weir_net::oci::Reference;
+use weir_net::oci::{Reference, cosign::PublicKey};
 
 /// Of the annotations.
 pub(crate) const PREFIX: &str = "weir.dev/";
@@ -22,6 +22,7 @@ pub struct Plugin {
     pub code_at: Chars,
     pub sha256: Option<String>,
     pub pull_policy: Option<PullPolicy>,
+    pub verification_key: Option<(VerificationKey, Chars)>,
     /// The Secret with the credentials of the registry.
     pub pull_secret: Option<(Box<str>, Chars)>,
     pub root_id: Box<str>,
@@ -46,6 +47,16 @@ pub struct Plugin {
     /// The Ingresses that its rules name.
     pub ingresses: Vec<(Key, Chars)>,
     pub canary: Option<Box<Canary>>,
+}
+
+/// Who must have signed the image.
+#[derive(Clone, Debug, PartialEq)]
+pub enum VerificationKey {
+    Pem(Box<str>),
+    /// The name of a Secret of the plugin's namespace.
+    Secret(Box<str>),
+    /// It is in error, and nothing is signed by it.
+    Invalid,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -84,7 +95,6 @@ pub fn decode(root: &reader::Object<'_>, meta: &Meta, higress: bool) -> Plugin {
     };
     // There is one gateway, which every selector means.
     spec.ignore(&["selector"]);
-    spec.unsupported(&["verificationKey"]);
     spec.describe(&[
         (
             "url",
@@ -93,6 +103,11 @@ pub fn decode(root: &reader::Object<'_>, meta: &Meta, higress: bool) -> Plugin {
         ),
         ("sha256", "", "The SHA-256 of the code, or of the image's manifest, which is checked."),
         ("imagePullPolicy", "IfNotPresent, or Always for the tag latest", "When the registry is asked what the tag names."),
+        (
+            "verificationKey",
+            "",
+            "The public key that has signed the image with cosign: PEM, or `k8s://NAME` for the key `cosign.pub` of a Secret in the same namespace.",
+        ),
         ("imagePullSecret", "", "The Secret with the credentials of the registry (`kubernetes.io/dockerconfigjson`), in the same namespace."),
         ("phase", "UNSPECIFIED_PHASE", "Where in the list of filters the plugin runs."),
         ("priority", "", "Plugins of one phase run from the highest priority to the lowest."),
@@ -139,7 +154,7 @@ pub fn decode(root: &reader::Object<'_>, meta: &Meta, higress: bool) -> Plugin {
         field.error("UnsupportedValue", "plugins of connections (NETWORK) are not supported yet", "HTTP");
     }
     let url = spec.required("url");
-    let code = url.as_ref().and_then(code).unwrap_or_default();
+    let mut code = url.as_ref().and_then(code_of).unwrap_or_default();
     if let (Some(url), Code::Url(text), None) = (&url, &code, &sha256)
         && text.starts_with("http://")
     {
@@ -156,12 +171,19 @@ pub fn decode(root: &reader::Object<'_>, meta: &Meta, higress: bool) -> Plugin {
     {
         field.invalid("is not the digest in url", "the same digest, or leave it out");
     }
+    let verification_key =
+        spec.get("verificationKey").filter(|f| f.node().as_str() != Some("")).map(|f| (verification_key(&f, meta), f.node().span));
+    if let (Code::Url(_) | Code::File(_), Some(field)) = (&code, spec.get("verificationKey").filter(|_| verification_key.is_some())) {
+        field.error("UnsupportedValue", "only images can be verified by a key", "an image (oci://), or sha256 in place of verificationKey");
+        code = Code::Unusable("verificationKey is for images".into());
+    }
     let code_at = url.map_or(spec.field().node().span, |url| url.node().span);
     Plugin {
         code,
         code_at,
         sha256,
         pull_policy,
+        verification_key,
         pull_secret,
         root_id,
         // Where it is in error the plugin is not switched off.
@@ -183,7 +205,7 @@ pub fn decode(root: &reader::Object<'_>, meta: &Meta, higress: bool) -> Plugin {
 }
 
 /// An image; `file://` with an absolute path or one relative to the folder of the file that says it; `http://` and `https://`.
-fn code(field: &Field<'_>) -> Option<Code> {
+fn code_of(field: &Field<'_>) -> Option<Code> {
     let text = field.str()?;
     if let Some(path) = text.strip_prefix("file://") {
         return Some(Code::File(path.into()));
@@ -208,6 +230,31 @@ fn code(field: &Field<'_>) -> Option<Code> {
                 None
             }
         },
+    }
+}
+
+/// PEM, or `k8s://` with the name of a Secret, as cosign writes it.
+fn verification_key(field: &Field<'_>, meta: &Meta) -> VerificationKey {
+    let help = "a public key in PEM, or k8s://NAME: a Secret of the same namespace with the key cosign.pub";
+    let Some(text) = field.str() else { return VerificationKey::Invalid };
+    let Some(secret) = text.strip_prefix("k8s://") else {
+        return match PublicKey::from_pem(text) {
+            Ok(_) => VerificationKey::Pem(text.into()),
+            Err(e) => {
+                field.invalid(e.to_string(), help);
+                VerificationKey::Invalid
+            }
+        };
+    };
+    match secret.split_once('/') {
+        None if !secret.is_empty() => VerificationKey::Secret(secret.into()),
+        Some((namespace, name)) if namespace == &*meta.key.namespace && !name.is_empty() && !name.contains('/') => {
+            VerificationKey::Secret(name.into())
+        }
+        _ => {
+            field.invalid("does not name a Secret of the same namespace", help);
+            VerificationKey::Invalid
+        }
     }
 }
 

@@ -69,6 +69,17 @@ impl FetchError {
     }
 }
 
+impl FetchError {
+    /// The server does not speak TLS at all.
+    pub fn is_without_tls(&self) -> bool {
+        let FetchError::Tls { error, .. } = self else { return false };
+        match error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
+            Some(error) => matches!(error, rustls::Error::InvalidMessage(_)),
+            None => matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset),
+        }
+    }
+}
+
 /// Sends requests.
 #[derive(Clone)]
 pub struct Fetcher {

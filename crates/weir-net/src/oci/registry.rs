@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     dial::GuardedResolver,
-    http::fetch::{FetchError, Fetcher, Request, Response, Watch},
+    http::fetch::{Fetcher, Request, Response, Watch},
     tls,
 };
 use bytes::Bytes;
@@ -24,7 +24,7 @@ const MAX_REDIRECTS: usize = 5;
 pub struct RegistryOptions {
     pub resolver: Arc<GuardedResolver>,
     pub trust: tls::Trust,
-    /// Hosts whose certificate is not verified, and that may speak plain HTTP; `*` for all. Registries of this machine always may.
+    /// Hosts whose certificate is not verified, and that may speak plain HTTP; `*` for all. Registries of this machine may always speak HTTP.
     pub insecure: Vec<String>,
     /// For each step in which nothing happens.
     pub idle: Duration,
@@ -70,11 +70,11 @@ impl Registries {
         Ok(Registries { verified: fetcher(options.trust)?, unverified: fetcher(tls::Trust::Anyone)?, insecure: options.insecure })
     }
 
-    fn may_be_insecure(&self, reference: &Reference) -> bool {
-        reference.is_local() || self.insecure.iter().any(|host| host == "*" || host.eq_ignore_ascii_case(&reference.registry))
+    fn is_insecure(&self, reference: &Reference) -> bool {
+        self.insecure.iter().any(|host| host == "*" || host.eq_ignore_ascii_case(&reference.registry))
     }
 
-    /// For the repository of `reference`. Asks an insecure registry whether it speaks TLS.
+    /// For the repository of `reference`. Asks a registry that need not speak TLS whether it does.
     ///
     /// # Errors
     /// It cannot be reached.
@@ -85,7 +85,8 @@ impl Registries {
         action: Action,
         watch: Arc<dyn Watch + Send>,
     ) -> Result<Session, OciError> {
-        let insecure = self.may_be_insecure(reference);
+        let insecure = self.is_insecure(reference);
+        let may_be_plain = insecure || reference.is_local();
         let fetcher = if insecure { &self.unverified } else { &self.verified };
         let base = |scheme: &str| {
             let text = format!("{scheme}://{}/v2/", reference.api_host());
@@ -102,10 +103,10 @@ impl Registries {
             insecure,
             watch,
         };
-        if insecure {
+        if may_be_plain {
             let ping = session.base.clone();
             match session.once("GET", &ping, &[], &[], MAX_TOKEN).await {
-                Err(OciError::Fetch(FetchError::Tls { .. })) => session.base = base("http")?,
+                Err(OciError::Fetch(e)) if e.is_without_tls() => session.base = base("http")?,
                 other => _ = other?,
             }
         }

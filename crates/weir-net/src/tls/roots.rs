@@ -54,6 +54,18 @@ impl Roots {
         Roots { store: ROOTS.get_or_init(load).clone(), revoked: [].into(), next_update: None }
     }
 
+    /// With more certificates, from a PEM text.
+    ///
+    /// # Errors
+    /// It has none, or one that cannot be used.
+    pub fn and(&self, trusted_ca: &str) -> Result<Roots, CertificateError> {
+        let mut store = RootCertStore::clone(&self.store);
+        for cert in certificates(trusted_ca, "the list of roots")? {
+            store.add(cert).map_err(|e| CertificateError::Malformed(e.to_string()))?;
+        }
+        Ok(Roots { store: Arc::new(store), ..self.clone() })
+    }
+
     /// Of servers' certificates.
     pub(super) fn server_verifier(&self) -> Result<Arc<WebPkiServerVerifier>, Error> {
         let builder = WebPkiServerVerifier::builder_with_provider(self.store.clone(), provider().clone());

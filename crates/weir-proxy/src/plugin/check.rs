@@ -1,5 +1,8 @@
 //! The plugins of a configuration, tried without a gateway around them (`weir check`).
-use super::{Manager, ManagerOptions};
+use super::{
+    Manager, ManagerOptions,
+    code::{FetchOptions, RegistrySettings},
+};
 use crate::breaker::Breakers;
 use crate::cluster::{ClusterOptions, ClusterRegistry, ClusterRt, EndpointSet};
 use crate::verdict::state_of;
@@ -14,7 +17,7 @@ use weir_net::dial::GuardedResolver;
 
 /// Compiles, starts and configures each plugin once. Opens no listener and connects to no upstream, but
 /// fetches code that has a URL. If `cache_dir` is unusable, code is compiled without it.
-pub async fn check(config: &Config, cache_dir: Option<PathBuf>) -> std::io::Result<Vec<Verdict>> {
+pub async fn check(config: &Config, cache_dir: Option<PathBuf>, registry: RegistrySettings) -> std::io::Result<Vec<Verdict>> {
     let clusters = Arc::new(ClusterRegistry::default());
     let mut slots = Vec::with_capacity(config.clusters.len());
     for (name, cluster) in &config.clusters {
@@ -26,7 +29,8 @@ pub async fn check(config: &Config, cache_dir: Option<PathBuf>) -> std::io::Resu
         slots.push(slot);
     }
     let resolver = Arc::new(GuardedResolver::system()?);
-    let options = ManagerOptions { cache_dir, only_try: true, ..ManagerOptions::new(Handle::current(), resolver) };
+    let fetch = FetchOptions { registry, ..FetchOptions::new(resolver.clone()) };
+    let options = ManagerOptions { cache_dir, fetch, only_try: true, ..ManagerOptions::new(Handle::current(), resolver) };
     let manager = Manager::new(options, clusters)?;
     let plugins: Vec<_> = config.plugins.values().cloned().collect();
     let found = manager.apply(&plugins, &[], 0).finished().await;

@@ -23,7 +23,7 @@ use weir_net::{
         fetch::{Fetcher, Request, Response, Watch},
         head::reason,
     },
-    tls::{self, Roots, Trust, hex_digest},
+    tls::{self, Roots, hex_digest},
 };
 
 /// Bytes of a module, also after unpacking, unless something else is asked for.
@@ -40,12 +40,30 @@ pub struct FetchOptions {
     pub store: Option<Arc<Store>>,
     /// URLs, images and redirects name hosts.
     pub resolver: Arc<GuardedResolver>,
-    /// Whose certificates registries show.
-    pub trust: Trust,
-    /// Registries whose certificate is not verified, and that may speak plain HTTP; `*` for all.
-    pub insecure_registries: Vec<String>,
+    pub registry: RegistrySettings,
+}
+
+/// How registries are reached.
+#[derive(Clone)]
+pub struct RegistrySettings {
+    /// Whose certificates they show.
+    pub roots: Roots,
+    /// Those whose certificate is not verified, and that may speak plain HTTP; `*` for all.
+    pub insecure: Vec<String>,
     /// Docker's `config.json`, for images without a pull secret.
-    pub registry_config: Option<PathBuf>,
+    pub config: Option<PathBuf>,
+}
+
+impl fmt::Debug for RegistrySettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistrySettings").field("insecure", &self.insecure).field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Default for RegistrySettings {
+    fn default() -> RegistrySettings {
+        RegistrySettings { roots: Roots::system(), insecure: Vec::new(), config: None }
+    }
 }
 
 impl FetchOptions {
@@ -55,9 +73,7 @@ impl FetchOptions {
             max_bytes: MAX_BYTES,
             store: None,
             resolver,
-            trust: Trust::Roots(Roots::system()),
-            insecure_registries: Vec::new(),
-            registry_config: None,
+            registry: RegistrySettings::default(),
         }
     }
 }

@@ -69,6 +69,7 @@ pub const PLUGIN: &[Declared] = &[
 pub const PLUGIN_CODE: &[Declared] = &[
     declared("wasm_remote_fetch_count", Kind::Counter, "fetches of code, by `result`: success, download_failure, checksum_mismatched"),
     declared("wasm_cache_lookup_count", Kind::Counter, "lookups of remote code on disk, by `hit`: true, false"),
+    declared("wasm_cache_entries", Kind::Gauge, "modules on disk that were fetched"),
     declared("weir_wasm_compiled", Kind::Counter, "modules compiled because no artifact was on disk"),
     declared(
         "weir_wasm_compilations",

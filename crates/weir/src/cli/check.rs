@@ -1,5 +1,5 @@
 //! `weir check`.
-use super::{Output, paths::Paths, run::cache_dir};
+use super::{Output, paths::Paths, registry::Registry, run::cache_dir};
 use anyhow::{Result, bail};
 use clap::Args as ClapArgs;
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
@@ -35,6 +35,8 @@ pub struct Args {
     /// The folder for compiled plugins [default: the user's cache folder]
     #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
+    #[command(flatten)]
+    registry: Registry,
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
@@ -52,7 +54,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         // What plugins log is not a finding.
         weir_proxy::app_log::divert(|_| ());
         let cache_dir = args.cache_dir.or_else(cache_dir);
-        let plugins = runtime.block_on(weir_proxy::plugin::check::check(&config, cache_dir))?;
+        let plugins = runtime.block_on(weir_proxy::plugin::check::check(&config, cache_dir, args.registry.settings(true)?))?;
         runtime.shutdown_background();
         let verdicts = plugins.into_iter().map(Arc::new).collect();
         status.apply_verdicts(VerdictChanges { verdicts, ..VerdictChanges::default() });

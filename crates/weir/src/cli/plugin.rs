@@ -1,10 +1,15 @@
 //! `weir plugin`.
 use super::{
     Output, address, age,
+    registry::Registry,
     run::{self as gateway, Serve},
 };
-use crate::plugin::{BUILT, build, create, inspect, status, test};
-use anyhow::{Context, Result};
+use crate::plugin::{
+    BUILT, build, create,
+    image::{self, Layout},
+    inspect, status, test,
+};
+use anyhow::{Context, Result, bail};
 use clap::{Args as ClapArgs, Subcommand};
 use std::{
     io,
@@ -13,6 +18,7 @@ use std::{
     process::ExitCode,
 };
 use url::Url;
+use weir_net::oci::Reference;
 
 /// Write, build, test and run plugins (proxy-wasm)
 #[derive(Subcommand, Debug)]
@@ -20,13 +26,16 @@ use url::Url;
 Examples:
   weir plugin new blacklist && cd blacklist
   weir plugin build && weir plugin test
-  weir plugin run . --to http://127.0.0.1:3000 --config '{\"greeting\": \"hello\"}'")]
+  weir plugin run . --to http://127.0.0.1:3000 --config '{\"greeting\": \"hello\"}'
+  weir plugin push registry.example.com/team/blacklist:1.2.0")]
 pub enum Command {
     New(New),
     Build(Build),
     Test(Test),
     Run(Box<Run>),
     Inspect(Inspect),
+    Push(Push),
+    Pull(Pull),
     Status(Status),
 }
 
@@ -99,11 +108,68 @@ pub struct Run {
 /// Inspect a module: ABI, callbacks, imports, memory, and what it needs that Weir lacks
 #[derive(ClapArgs, Debug)]
 pub struct Inspect {
-    /// A module (.wasm, gzip or tar of one, text as .wat), or the folder where one was built
+    /// A module (.wasm, gzip, zstd or tar of one, text as .wat), the folder where one was built, or an image (oci://...)
     file: PathBuf,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
+    #[command(flatten)]
+    registry: Registry,
+}
+
+/// Push a plugin to a registry, as an image that Weir, Istio, Envoy Gateway and Higress can pull
+///
+/// The same module gives the same digest. Builds the plugin first if plugin.wasm is missing or older than its sources.
+#[derive(ClapArgs, Debug)]
+#[command(after_help = "\
+Examples:
+  weir plugin push registry.example.com/team/blacklist:1.2.0
+  weir plugin push localhost:5000/blacklist:dev ./blacklist.wasm
+  weir plugin push ghcr.io/team/blacklist:1.2.0 --annotation org.opencontainers.image.source=https://github.com/team/blacklist")]
+pub struct Push {
+    /// REGISTRY/REPOSITORY:TAG
+    #[arg(value_parser = reference)]
+    image: Reference,
+    /// The module, or the folder of the plugin
+    #[arg(default_value = ".")]
+    plugin: PathBuf,
+    /// Push an OCI artifact with the module as it is, not an image
+    #[arg(long)]
+    artifact: bool,
+    /// An annotation of the manifest; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = annotation)]
+    annotation: Vec<(String, String)>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    registry: Registry,
+}
+
+/// Pull the module of an image into a file
+#[derive(ClapArgs, Debug)]
+#[command(after_help = "\
+Examples:
+  weir plugin pull registry.example.com/team/blacklist:1.2.0
+  weir plugin pull registry.example.com/team/blacklist@sha256:93a4... -o blacklist.wasm")]
+pub struct Pull {
+    /// REGISTRY/REPOSITORY:TAG, or with @sha256:DIGEST
+    #[arg(value_parser = reference)]
+    image: Reference,
+    /// Where to write the module [default: the last part of the repository, with .wasm]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    registry: Registry,
+}
+
+fn reference(text: &str) -> Result<Reference, String> {
+    text.parse().map_err(|e| format!("{e}; write it as REGISTRY/REPOSITORY:TAG"))
+}
+
+fn annotation(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("write it as NAME=VALUE")?;
+    Ok((name.into(), value.into()))
 }
 
 /// Show the plugins of a gateway that runs: versions, canaries, streams, traps, 5xx, time in callbacks, memory
@@ -133,8 +199,10 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Build(args) => build_in(&args.dir),
         Command::Test(args) => test_cases(args),
         Command::Run(args) => serve(*args),
-        Command::Inspect(args) => inspect_file(&args),
+        Command::Inspect(args) => inspect_file(args),
         Command::Status(args) => show_status(&args),
+        Command::Push(args) => push(args),
+        Command::Pull(args) => pull(args),
     }
 }
 
@@ -203,11 +271,50 @@ fn show_status(args: &Status) -> Result<ExitCode> {
 }
 
 /// Exits with 1 for a module that would not run.
-fn inspect_file(args: &Inspect) -> Result<ExitCode> {
-    let facts = inspect::facts(&args.file)?;
+fn inspect_file(args: Inspect) -> Result<ExitCode> {
+    let shown = args.file.to_string_lossy().into_owned();
+    let facts = match shown.strip_prefix("oci://") {
+        Some(name) => {
+            let image = reference(name).map_err(anyhow::Error::msg)?;
+            let code = image::pull(&image, &args.registry.settings(true)?)?;
+            if matches!(args.output, Output::Text) {
+                println!("image      {}", code.image.as_deref().unwrap_or_default());
+            }
+            inspect::inspect(&code.wasm).context(shown)?
+        }
+        None => inspect::facts(&args.file)?,
+    };
     match args.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&facts)?),
         Output::Text => inspect::print(&facts, &mut io::stdout().lock())?,
     }
     Ok(if facts.missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn push(args: Push) -> Result<ExitCode> {
+    let module = match args.plugin.is_dir() {
+        true => build::up_to_date(&args.plugin)?,
+        false => args.plugin,
+    };
+    let wasm = inspect::module(&module)?;
+    let missing = inspect::inspect(&wasm).with_context(|| module.display().to_string())?.missing;
+    if !missing.is_empty() {
+        bail!("{}: no gateway can run it:\n  {}", module.display(), missing.join("\n  "));
+    }
+    let layout = if args.artifact { Layout::Artifact } else { Layout::Compat };
+    let pushed = image::push(&args.image, &wasm, layout, &args.annotation, &args.registry.settings(true)?)?;
+    match args.json {
+        true => println!("{}", serde_json::to_string_pretty(&pushed)?),
+        false => println!("{} ({:.1} MB)", pushed.reference, pushed.size as f64 / 1e6),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn pull(args: Pull) -> Result<ExitCode> {
+    let code = image::pull(&args.image, &args.registry.settings(true)?)?;
+    let name = args.image.repository.rsplit('/').next().unwrap_or_default();
+    let file = args.output.unwrap_or_else(|| PathBuf::from(format!("{name}.wasm")));
+    std::fs::write(&file, &code.wasm).with_context(|| file.display().to_string())?;
+    println!("{} from {}", file.display(), code.image.as_deref().unwrap_or_default());
+    Ok(ExitCode::SUCCESS)
 }

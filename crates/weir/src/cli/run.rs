@@ -2,6 +2,7 @@
 use super::{
     address,
     paths::{Paths, present},
+    registry::Registry,
 };
 use crate::run::{self, EchoAt, Source};
 use anyhow::{Context, Result, bail};
@@ -199,6 +200,12 @@ pub struct Serve {
     /// The folder for compiled plugins [default: the user's cache folder]
     #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
+    /// Bytes of fetched plugins in this folder, as 2Gi: beyond that, those that are not in use are removed. Those that were not used for 24
+    /// hours are removed anyway
+    #[arg(long, value_name = "SIZE", default_value = "1Gi", value_parser = size)]
+    max_plugin_cache: u64,
+    #[command(flatten)]
+    registry: Registry,
     /// An echo upstream in the same process (see `weir echo`); may be repeated
     #[arg(long, value_name = "NAME=ADDR", value_parser = echo_at)]
     echo: Vec<EchoAt>,
@@ -269,6 +276,9 @@ impl Serve {
             allowed_addresses: self.allow_upstream_address.clone(),
             ..control.registries
         };
+        // In a cluster every namespace would pull with the credentials of whoever started the gateway.
+        let in_cluster = matches!(&source, Source::Objects(sources) if sources.cluster.is_some());
+        let registry = self.registry.settings(!in_cluster)?;
         run::run(run::Options {
             source,
             control: weir_control::Options { access_log, registries, ..control },
@@ -279,6 +289,8 @@ impl Serve {
                 admin_allowed_hosts: self.admin_allowed_hosts,
                 admin_show_secrets: self.admin_show_secrets,
                 cache_dir: self.cache_dir.or_else(cache_dir),
+                max_plugin_cache: self.max_plugin_cache,
+                registry,
                 drain_time: self.drain_time,
                 shutdown_timeout: self.shutdown_timeout,
                 dns_resolvers: self.dns_resolver,

@@ -1,29 +1,32 @@
 //! `weir plugin inspect`: what a module is, and whether it would run here.
 use super::BUILT;
 use anyhow::{Context, Result, anyhow};
+use bytes::Bytes;
 use std::{
     fs,
     io::{self, Write},
     path::Path,
 };
 use weir_proxy::plugin::code;
-use weir_wasm::inspect::{Facts, inspect};
+pub use weir_wasm::inspect::{Facts, inspect};
 
-/// The facts of a module in a file, binary, text or packed, or of the one that was built in a folder.
-pub fn facts(file: &Path) -> Result<Facts> {
+/// The module in a file, binary, text or packed, or the one that was built in a folder.
+pub fn module(file: &Path) -> Result<Bytes> {
     let built = file.join(BUILT);
     let file = if file.is_dir() { &built } else { file };
-    let shown = || file.display().to_string();
-    let bytes = fs::read(file).with_context(shown)?;
-    let packed = bytes.starts_with(&[0x1f, 0x8b]) || bytes.get(257..262) == Some(b"ustar");
-    let wasm = if file.extension().is_some_and(|e| e == "wat") {
-        code::assemble(file, &bytes).map_err(|e| anyhow!(e))?
-    } else if packed {
-        code::unpack(bytes.into(), code::MAX_BYTES).map_err(|e| anyhow!("{}: {e}", file.display()))?.into()
-    } else {
-        bytes
-    };
-    inspect(&wasm).with_context(shown)
+    let bytes = fs::read(file).with_context(|| file.display().to_string())?;
+    if file.extension().is_some_and(|e| e == "wat") {
+        return Ok(code::assemble(file, &bytes).map_err(|e| anyhow!(e))?.into());
+    }
+    match code::is_packed(&bytes) {
+        true => code::unpack(bytes.into(), code::MAX_BYTES).map_err(|e| anyhow!("{}: {e}", file.display())),
+        false => Ok(bytes.into()),
+    }
+}
+
+/// The facts of a module as [`module`] finds it.
+pub fn facts(file: &Path) -> Result<Facts> {
+    inspect(&module(file)?).with_context(|| file.display().to_string())
 }
 
 /// For people.

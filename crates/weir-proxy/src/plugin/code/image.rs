@@ -14,8 +14,9 @@ use weir_net::{
     oci::{
         Action, Credentials, Descriptor, Digest, DockerConfig, Index, Manifest, OciError, Received, Reference, Registries, RegistryOptions,
         Session,
+        cosign::{self, CosignError, PublicKey},
     },
-    tls::hex_digest,
+    tls::{Trust, hex_digest},
 };
 
 /// For all of a pull, as with Envoy Gateway.
@@ -42,6 +43,8 @@ enum ImageError {
     NoModule(String),
     #[error("not pulled within {PULL_TIMEOUT:?}")]
     Timeout,
+    #[error(transparent)]
+    Signature(#[from] CosignError),
     #[error("the image is {found}, not {wanted} as sha256 says")]
     Checksum { found: Digest, wanted: Digest },
 }
@@ -51,18 +54,22 @@ impl ImageError {
         match self {
             ImageError::Oci(e) => e.is_transient(),
             ImageError::Timeout => true,
-            // A tag may be moved to another image.
-            ImageError::Platform(_) | ImageError::NoModule(_) => true,
+            // A tag may be moved to another image, and an image may be signed later.
+            ImageError::Platform(_) | ImageError::NoModule(_) | ImageError::Signature(_) => true,
             ImageError::Checksum { .. } => false,
         }
     }
 
     /// The registry, or the way to it, does not work: what was pulled before is better than nothing.
     fn is_outage(&self) -> bool {
-        match self {
-            ImageError::Oci(OciError::Fetch(e)) => e.is_transient() && !matches!(e, FetchError::Tls { .. }),
-            ImageError::Oci(OciError::Status { status, .. }) => *status == 429 || *status >= 500,
-            ImageError::Timeout => true,
+        let oci = match self {
+            ImageError::Oci(e) => Some(e),
+            ImageError::Signature(e) => e.oci(),
+            _ => return matches!(self, ImageError::Timeout),
+        };
+        match oci {
+            Some(OciError::Fetch(e)) => e.is_transient() && !matches!(e, FetchError::Tls { .. }),
+            Some(&OciError::Status { status, .. }) => status == 429 || status >= 500,
             _ => false,
         }
     }
@@ -92,7 +99,7 @@ fn credentials(image: &WasmImage, reference: &Reference, options: &FetchOptions)
         let found = DockerConfig::parse(&secret.docker_config).and_then(|config| config.credentials(reference));
         return found.map_err(|e| format!("imagePullSecret {}: {e}", secret.name));
     }
-    let Some(path) = &options.registry_config else { return Ok(None) };
+    let Some(path) = &options.registry.config else { return Ok(None) };
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         // The default one need not be there.
@@ -119,7 +126,7 @@ impl Pull<'_> {
         let looks_up = self.image.pull_policy == PullPolicy::Always && pinned.is_none();
         let digest = pinned.or_else(|| self.tagged());
         let kept = digest.and_then(|digest| self.on_disk(&digest).map(|code| (digest, code)));
-        let granted = kept.as_ref().is_some_and(|(digest, _)| self.is_granted(digest));
+        let granted = kept.as_ref().is_some_and(|(digest, _)| self.is_granted(digest) && self.is_signed(digest));
         let kept = match kept {
             Some((_, code)) if granted && !looks_up => return Ok(code),
             kept => kept,
@@ -169,6 +176,27 @@ impl Pull<'_> {
         store.link(Link::Grant, &key, &mut self.used).is_some()
     }
 
+    fn signed_key(&self, digest: &Digest) -> Option<String> {
+        Some(self.store()?.key(&["signed", digest.hex(), self.image.verification_key.as_deref()?]))
+    }
+
+    /// No signature is wanted, or it was verified before.
+    fn is_signed(&mut self, digest: &Digest) -> bool {
+        if self.image.verification_key.is_none() {
+            return true;
+        }
+        let (Some(key), Some(store)) = (self.signed_key(digest), self.options.store.as_ref()) else { return false };
+        store.link(Link::Signed, &key, &mut self.used).is_some()
+    }
+
+    /// With a key, only what it has signed goes on.
+    async fn verify(&mut self, session: &mut Session, digest: &Digest) -> Result<(), ImageError> {
+        match &self.image.verification_key {
+            Some(pem) if !self.is_signed(digest) => Ok(cosign::verify(session, digest, &PublicKey::from_pem(pem)?).await?),
+            _ => Ok(()),
+        }
+    }
+
     fn on_disk(&mut self, digest: &Digest) -> Option<Code> {
         let store = self.options.store.as_ref()?;
         let module = store.link(Link::Image, digest.hex(), &mut self.used)?;
@@ -193,17 +221,15 @@ impl Pull<'_> {
     async fn ask(&mut self, known: Option<Digest>) -> Result<Code, ImageError> {
         let registries = Registries::new(RegistryOptions {
             resolver: self.options.resolver.clone(),
-            trust: self.options.trust.clone(),
-            insecure: self.options.insecure_registries.clone(),
+            trust: Trust::Roots(self.options.registry.roots.clone()),
+            insecure: self.options.registry.insecure.clone(),
             idle: self.options.timeout,
         });
         let registries = registries.map_err(|e| OciError::Manifest(e.to_string()))?;
         let mut session = registries.session(&self.reference, self.credentials.clone(), Action::Pull, self.watch.clone()).await?;
-        if session.is_plain() {
-            Logger::Wasm.warning(format_args!("{}: the registry speaks HTTP without TLS", self.reference));
-        }
         let target = known.map_or_else(|| self.reference.target(), |digest| digest.to_string());
         let digest = session.resolve(&target).await?;
+        self.verify(&mut session, &digest).await?;
         if let Some(code) = self.on_disk(&digest) {
             self.keep(&digest, None).await;
             return Ok(code);
@@ -212,6 +238,9 @@ impl Pull<'_> {
         let wasm = module_of(&mut session, &manifest, self.options.max_bytes).await?;
         let module = hex_digest(&wasm);
         self.checked(&digest, Some(&child), &module)?;
+        if session.is_plain() {
+            Logger::Wasm.warning(format_args!("{} was pulled over HTTP without TLS", self.reference));
+        }
         self.keep(&digest, Some((module.clone(), wasm.clone()))).await;
         Ok(self.code(&digest, wasm, module, From::Server))
     }
@@ -219,6 +248,7 @@ impl Pull<'_> {
     /// Writes down what the registry has said.
     async fn keep(&mut self, digest: &Digest, module: Option<(String, Bytes)>) {
         let (Some(store), Some(tag), Some(grant)) = (self.store().cloned(), self.tag_key(), self.grant_key(digest)) else { return };
+        let signed = self.signed_key(digest);
         let (digest, by_tag) = (digest.hex().to_string(), self.reference.digest.is_none());
         let mut used = std::mem::take(&mut self.used);
         let written = tokio::task::spawn_blocking(move || {
@@ -228,6 +258,7 @@ impl Pull<'_> {
                     store.put_link(Link::Image, &digest, module, used)?;
                 }
                 store.put_link(Link::Grant, &grant, &digest, used)?;
+                signed.iter().try_for_each(|key| store.put_link(Link::Signed, key, &digest, used))?;
                 if by_tag { store.put_link(Link::Tag, &tag, &digest, used) } else { Ok(()) }
             };
             let done = write(&mut used);

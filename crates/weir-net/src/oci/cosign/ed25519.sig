@@ -1,0 +1,1 @@
+4d/xQRuXW1ymaoM+GHIGBMrue3T+9iL4rK9UUq+mEf3m2mo2HgFjIJaoLRg00OuTvYVTUhpM2PpyySahBSx2BQ==
