@@ -7,6 +7,7 @@ mod canary;
 pub mod check;
 pub mod code;
 mod compile;
+mod cpu;
 mod decisions;
 mod grpc;
 mod history;
@@ -135,6 +136,7 @@ pub struct PluginSlot {
     stream_overflows: AtomicU64,
     watch: Mutex<Option<Watch>>,
     shards: Shards,
+    cpu: cpu::CpuBudget,
     /// By direction: it has changed the length of a body whose `content-length` was sent already.
     resizes: [AtomicBool; 2],
     /// By worker: the newest generation that has started there or failed to.
@@ -170,6 +172,7 @@ impl PluginSlot {
             current: ArcSwapOption::empty(),
             canary: ArcSwapOption::empty(),
             shards: Shards::default(),
+            cpu: Default::default(),
             resizes: Default::default(),
             reached: Mutex::default(),
             vm: Mutex::default(),

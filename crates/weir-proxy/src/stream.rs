@@ -38,6 +38,9 @@ pub enum Event {
     Reset,
 }
 
+/// What each injection takes beside its bytes.
+pub const INJECT_COST: usize = 64;
+
 /// How far a direction has come, for what plugins may still change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reached {
@@ -183,7 +186,7 @@ impl Stream {
     /// Bytes that wait behind this plugin in the response: injected ones that were not processed yet, those that other plugins hold,
     /// and those that wait for the client.
     pub fn injected(&self, plugin: usize) -> usize {
-        let of = |event: &Event| if let Event::Inject { data, .. } = event { data.len() } else { 0 };
+        let of = |event: &Event| if let Event::Inject { data, .. } = event { data.len() + INJECT_COST } else { 0 };
         let queued: usize = self.events.borrow().iter().map(of).sum();
         let held = self.held[Direction::Response as usize].borrow();
         let held: usize = held.iter().enumerate().filter(|(p, _)| *p != plugin).map(|(_, b)| b.len()).sum();
@@ -197,6 +200,18 @@ impl Stream {
             if self.replied.replace(true) {
                 return;
             }
+        }
+        // A guest may ask for the same again and again within one callback.
+        let repeats = match event {
+            Event::Resume { plugin, direction } => {
+                let same = |e: &Event| matches!(e, Event::Resume { plugin: p, direction: d } if *p == plugin && *d == direction);
+                self.events.borrow().iter().rev().take_while(|e| matches!(e, Event::Resume { .. })).any(same)
+            }
+            Event::Reset => self.events.borrow().iter().any(|e| matches!(e, Event::Reset)),
+            Event::Reply(_) | Event::Inject { .. } => false,
+        };
+        if repeats {
+            return;
         }
         self.events.borrow_mut().push_back(event);
         if let Some(w) = &*self.waker.borrow() {

@@ -302,6 +302,8 @@ pub trait Services {
     fn log_dropped(&self, records: u64) {
         let _ = records;
     }
+    /// Counts a context that never called `proxy_done` and was ended because too many waited.
+    fn context_dropped(&self) {}
     /// Records below it are dropped before they reach [`Services::log`].
     fn log_level(&self) -> LogLevel;
     /// Properties on the root context (node, listener…); see [`Stream::property`].

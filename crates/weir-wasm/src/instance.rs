@@ -6,7 +6,7 @@ use crate::{
     engine::Compiler,
     host::{Action, ContextId, HttpAnswer, PeerType, PluginSpec, RedisAnswer, Services, Status, Stream, StreamType},
     module::Module,
-    state::{Answer, Host, ROOT, on_tick},
+    state::{Answer, Host, PENDING_DONE, ROOT, on_tick},
     trap::{Circumstances, StartError, Stop, Trap},
 };
 use bytes::Bytes;
@@ -203,7 +203,7 @@ impl Instance {
     }
 
     /// Ends a stream's context: `proxy_on_log`, `proxy_on_done`, `proxy_on_delete`, in Envoy's order for HTTP. When the guest says
-    /// "not yet", the context and its [`Stream`] stay until it calls `proxy_done`.
+    /// "not yet", the context and its [`Stream`] stay until it calls `proxy_done`, or too many wait.
     pub fn end_stream(&mut self, context: ContextId) -> Result<(), Trap> {
         let id = context.0;
         if !self.store.data().has_stream(id) || self.store.data().pending_done.contains(&id) {
@@ -212,7 +212,18 @@ impl Instance {
         if self.exports.has_log() {
             self.call("proxy_on_log", id, |store, exports| exports.log(store, id))?;
         }
-        if self.is_done_now(id)? { self.delete(id) } else { Ok(()) }
+        if self.is_done_now(id)? {
+            return self.delete(id);
+        }
+        let host = self.store.data();
+        let oldest = host.pending_done.range(ROOT + 1..).next().copied();
+        match oldest.filter(|_| host.pending_done.len() > PENDING_DONE) {
+            Some(oldest) => {
+                host.services().context_dropped();
+                self.delete(oldest)
+            }
+            None => Ok(()),
+        }
     }
 
     /// `proxy_on_done`; a guest may call `proxy_done` from within it and still say "not yet".

@@ -4,23 +4,24 @@
 use crate::host::QueueWaker;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-/// Bounds of each `vm_id` and each queue. Beyond them the entry written longest ago goes.
+/// Bounds of each `vm_id`. Beyond them the entry written longest ago goes; of a queue, its own oldest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SharedLimits {
-    /// Keys and values of one `vm_id`.
+    /// Keys and values.
     pub data_bytes: usize,
     pub data_entries: usize,
-    /// Queues of one `vm_id`; one more is refused.
+    /// Queues; one more is refused.
     pub queues: usize,
+    /// Of all its queues together.
     pub queue_bytes: usize,
     pub queue_entries: usize,
 }
+
+/// The longest name of a queue.
+const QUEUE_NAME: usize = 1024;
 
 impl Default for SharedLimits {
     fn default() -> Self {
@@ -41,9 +42,18 @@ pub enum Stored {
 pub struct SharedStats {
     pub vms: usize,
     pub queues: usize,
-    /// Entries of shared data that were pushed out by a bound.
+}
+
+/// What one `vm_id` holds, and what its bounds have cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VmStats {
+    pub data_entries: usize,
+    pub data_bytes: usize,
+    pub queue_entries: usize,
+    pub queue_bytes: usize,
+    /// Entries of shared data that were pushed out by a bound, and values that were refused.
     pub evicted: u64,
-    /// Queue entries that were pushed out by a bound.
+    /// Queue entries that were pushed out by a bound, and queues that were refused.
     pub queue_dropped: u64,
 }
 
@@ -52,21 +62,28 @@ pub struct Shared {
     limits: SharedLimits,
     vms: Mutex<HashMap<String, Weak<Vm>>>,
     queues: Mutex<Queues>,
-    evicted: AtomicU64,
-    queue_dropped: AtomicU64,
 }
 
 #[derive(Default)]
 struct Queues {
     last: u32,
     by_id: HashMap<u32, Queue>,
+    by_vm: HashMap<String, Space>,
+}
+
+/// The queues of one `vm_id`.
+#[derive(Default)]
+struct Space {
+    ids: HashMap<Vec<u8>, u32>,
+    entries: usize,
+    bytes: usize,
+    max_bytes: usize,
+    dropped: u64,
 }
 
 struct Queue {
     vm_id: String,
-    name: Vec<u8>,
     entries: VecDeque<Vec<u8>>,
-    bytes: usize,
     waker: QueueWaker,
 }
 
@@ -79,6 +96,8 @@ pub struct Vm {
 
 #[derive(Default)]
 struct Data {
+    max_bytes: usize,
+    evicted: u64,
     entries: HashMap<Arc<[u8]>, Entry>,
     /// By the time of the last write, for eviction.
     order: BTreeMap<u64, Arc<[u8]>>,
@@ -99,13 +118,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Shared {
     pub(crate) fn new(limits: SharedLimits) -> Arc<Shared> {
-        Arc::new(Shared {
-            limits,
-            vms: Mutex::default(),
-            queues: Mutex::default(),
-            evicted: AtomicU64::new(0),
-            queue_dropped: AtomicU64::new(0),
-        })
+        Arc::new(Shared { limits, vms: Mutex::default(), queues: Mutex::default() })
     }
 
     /// The space of a `vm_id`, made when nobody holds it yet.
@@ -114,18 +127,15 @@ impl Shared {
         if let Some(vm) = vms.get(id).and_then(Weak::upgrade) {
             return vm;
         }
-        let vm = Arc::new(Vm { id: id.to_owned(), shared: self.clone(), data: Mutex::default() });
+        let data = Data { max_bytes: self.limits.data_bytes, ..Data::default() };
+        let vm = Arc::new(Vm { id: id.to_owned(), shared: self.clone(), data: Mutex::new(data) });
+        lock(&self.queues).by_vm.entry(id.to_owned()).or_default().max_bytes = self.limits.queue_bytes;
         vms.insert(id.to_owned(), Arc::downgrade(&vm));
         vm
     }
 
     pub fn stats(&self) -> SharedStats {
-        SharedStats {
-            vms: lock(&self.vms).len(),
-            queues: lock(&self.queues).by_id.len(),
-            evicted: self.evicted.load(Relaxed),
-            queue_dropped: self.queue_dropped.load(Relaxed),
-        }
+        SharedStats { vms: lock(&self.vms).len(), queues: lock(&self.queues).by_id.len() }
     }
 
     pub(crate) fn resolve_queue(&self, vm_id: &str, name: &[u8]) -> Option<u32> {
@@ -136,13 +146,17 @@ impl Shared {
     pub(crate) fn enqueue(&self, id: u32, entry: &[u8]) -> bool {
         let waker = {
             let mut queues = lock(&self.queues);
-            let Some(queue) = queues.by_id.get_mut(&id) else { return false };
-            queue.bytes += entry.len();
+            let Queues { by_id, by_vm, .. } = &mut *queues;
+            let Some(queue) = by_id.get_mut(&id) else { return false };
+            let Some(space) = by_vm.get_mut(&queue.vm_id) else { return false };
+            space.bytes += entry.len();
+            space.entries += 1;
             queue.entries.push_back(entry.to_vec());
-            while queue.entries.len() > self.limits.queue_entries || queue.bytes > self.limits.queue_bytes {
+            while space.entries > self.limits.queue_entries || space.bytes > space.max_bytes {
                 let Some(oldest) = queue.entries.pop_front() else { break };
-                queue.bytes -= oldest.len();
-                self.queue_dropped.fetch_add(1, Relaxed);
+                space.bytes -= oldest.len();
+                space.entries -= 1;
+                space.dropped += 1;
             }
             queue.waker.clone()
         };
@@ -153,16 +167,20 @@ impl Shared {
     /// `None`: no such queue; `Some(None)`: empty.
     pub(crate) fn dequeue(&self, id: u32) -> Option<Option<Vec<u8>>> {
         let mut queues = lock(&self.queues);
-        let queue = queues.by_id.get_mut(&id)?;
+        let Queues { by_id, by_vm, .. } = &mut *queues;
+        let queue = by_id.get_mut(&id)?;
         let entry = queue.entries.pop_front();
-        queue.bytes -= entry.as_ref().map_or(0, Vec::len);
+        if let (Some(entry), Some(space)) = (&entry, by_vm.get_mut(&queue.vm_id)) {
+            space.bytes -= entry.len();
+            space.entries -= 1;
+        }
         Some(entry)
     }
 }
 
 impl Queues {
     fn find(&self, vm_id: &str, name: &[u8]) -> Option<u32> {
-        self.by_id.iter().find(|(_, q)| q.vm_id == vm_id && q.name == name).map(|(id, _)| *id)
+        self.by_vm.get(vm_id)?.ids.get(name).copied()
     }
 }
 
@@ -181,12 +199,12 @@ impl Vm {
 
     /// `cas` 0 writes in any case; a key that does not exist ignores it.
     pub fn set(&self, key: &[u8], value: &[u8], cas: u32) -> Stored {
-        let limits = &self.shared.limits;
-        if key.len().saturating_add(value.len()) > limits.data_bytes {
-            return Stored::TooLarge;
-        }
         let mut guard = lock(&self.data);
         let data = &mut *guard;
+        if key.len().saturating_add(value.len()) > data.max_bytes {
+            data.evicted += 1;
+            return Stored::TooLarge;
+        }
         data.clock += 1;
         let now = data.clock;
         let name = match data.entries.get_mut(key) {
@@ -207,20 +225,32 @@ impl Vm {
             }
         };
         data.order.insert(now, name);
-        while data.bytes > limits.data_bytes || data.entries.len() > limits.data_entries {
+        while data.bytes > data.max_bytes || data.entries.len() > self.shared.limits.data_entries {
             let Some((_, oldest)) = data.order.pop_first() else { break };
             if let Some(entry) = data.entries.remove(&oldest) {
                 data.bytes -= oldest.len() + entry.value.len();
-                self.shared.evicted.fetch_add(1, Relaxed);
+                data.evicted += 1;
             }
         }
         Stored::Ok
     }
 
-    /// Entries and bytes of shared data.
-    pub fn size(&self) -> (usize, usize) {
+    /// Bounds of its own, in place of the process': bytes of shared data, and of all its queues. What is held stays until the next write.
+    pub fn limit(&self, data_bytes: usize, queue_bytes: usize) {
+        lock(&self.data).max_bytes = data_bytes;
+        if let Some(space) = lock(&self.shared.queues).by_vm.get_mut(&self.id) {
+            space.max_bytes = queue_bytes;
+        }
+    }
+
+    pub fn stats(&self) -> VmStats {
+        let queues = lock(&self.shared.queues);
+        let (queue_entries, queue_bytes, queue_dropped) =
+            queues.by_vm.get(&self.id).map_or((0, 0, 0), |space| (space.entries, space.bytes, space.dropped));
+        drop(queues);
         let data = lock(&self.data);
-        (data.entries.len(), data.bytes)
+        let (data_entries, data_bytes) = (data.entries.len(), data.bytes);
+        VmStats { data_entries, data_bytes, queue_entries, queue_bytes, evicted: data.evicted, queue_dropped }
     }
 
     /// The id of that queue; the caller is woken from now on. `None` when there are too many.
@@ -232,14 +262,16 @@ impl Vm {
             }
             return Some(id);
         }
-        if queues.by_id.values().filter(|q| q.vm_id == self.id).count() >= self.shared.limits.queues {
+        let next = queues.last + 1;
+        let space = queues.by_vm.get_mut(&self.id)?;
+        if space.ids.len() >= self.shared.limits.queues || name.len() > QUEUE_NAME {
+            space.dropped += 1;
             return None;
         }
-        queues.last += 1;
-        let id = queues.last;
-        let queue = Queue { vm_id: self.id.clone(), name: name.to_vec(), entries: VecDeque::new(), bytes: 0, waker };
-        queues.by_id.insert(id, queue);
-        Some(id)
+        space.ids.insert(name.to_vec(), next);
+        queues.last = next;
+        queues.by_id.insert(next, Queue { vm_id: self.id.clone(), entries: VecDeque::new(), waker });
+        Some(next)
     }
 }
 
@@ -249,7 +281,9 @@ impl Drop for Vm {
         // Somebody may have made a new one of this id since the last holder let go.
         if vms.get(&self.id).is_some_and(|vm| vm.strong_count() == 0) {
             vms.remove(&self.id);
-            lock(&self.shared.queues).by_id.retain(|_, q| q.vm_id != self.id);
+            let mut queues = lock(&self.shared.queues);
+            queues.by_vm.remove(&self.id);
+            queues.by_id.retain(|_, q| q.vm_id != self.id);
         }
     }
 }
@@ -275,9 +309,12 @@ mod tests {
         assert_eq!(vm.set(b"4", b"v", 0), Stored::Ok);
         assert_eq!((get(b"1"), get(b"2"), get(b"3"), get(b"4")), (Some(2), None, Some(1), Some(1)));
         assert_eq!(vm.set(b"5", &[0; 30], 0), Stored::Ok);
-        assert_eq!(vm.size(), (1, 31));
+        assert_eq!((vm.stats().data_entries, vm.stats().data_bytes), (1, 31));
         assert_eq!(vm.set(b"6", &[0; 32], 0), Stored::TooLarge);
-        assert_eq!(shared.stats().evicted, 4);
+        assert_eq!(vm.stats().evicted, 5);
+        vm.limit(64, 8);
+        assert_eq!(vm.set(b"6", &[0; 32], 0), Stored::Ok);
+        assert_eq!((vm.stats().data_entries, vm.stats().data_bytes), (2, 64));
     }
 
     #[test]
@@ -311,8 +348,15 @@ mod tests {
             left.push(entry);
         }
         assert_eq!(left, [&b"3"[..], b"4", b"567890"]);
-        assert_eq!(shared.stats().queue_dropped, 2);
+        assert_eq!(vm.stats().queue_dropped, 3, "two entries and a queue");
         assert_eq!(shared.dequeue(99), None);
+        // The bounds are those of all queues together, and no name is long.
+        let other = vm.register_queue(b"r", Arc::new(|_| ())).unwrap();
+        for queue in [queue, other, queue, other] {
+            assert!(shared.enqueue(queue, b"12345678"));
+        }
+        assert_eq!((vm.stats().queue_entries, vm.stats().queue_bytes), (1, 8));
+        assert_eq!(shared.vm("b").register_queue(&[0; QUEUE_NAME + 1], Arc::new(|_| ())), None);
     }
 
     #[test]

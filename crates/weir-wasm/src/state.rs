@@ -11,7 +11,7 @@ use bytes::Bytes;
 use send_wrapper::SendWrapper;
 use std::{
     cell::Cell,
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     hash::{BuildHasherDefault, Hasher},
     rc::Rc,
     sync::Arc,
@@ -21,6 +21,8 @@ use wasmtime::{Memory, ResourceLimiter, StoreContextMut, TypedFunc, UpdateDeadli
 
 /// The root context's id; stream contexts count up from it.
 pub(crate) const ROOT: u32 = 1;
+/// Contexts that may wait for `proxy_done` after their streams have ended; each holds its stream.
+pub(crate) const PENDING_DONE: usize = 1000;
 /// Entries of one table; Go's function tables hold tens of thousands.
 const TABLE_ELEMENTS: usize = 1 << 20;
 /// Characters kept of what the guest wrote to standard error during a call, for the trap's message. That shows fewer: the rest is there
@@ -117,7 +119,7 @@ pub(crate) struct Host {
     held: ById<u8>,
     resumed: u8,
     /// Contexts whose `proxy_on_done` said "not yet", and those for which `proxy_done` was called since.
-    pub pending_done: HashSet<u32>,
+    pub pending_done: BTreeSet<u32>,
     pub now_done: Vec<u32>,
     pub answer: Answer,
     /// For `proxy_get_status`.
@@ -171,7 +173,7 @@ impl Host {
             replied: false,
             held: HashMap::default(),
             resumed: 0,
-            pending_done: HashSet::new(),
+            pending_done: BTreeSet::new(),
             now_done: Vec::new(),
             answer: Answer::default(),
             status: (0, Bytes::new()),

@@ -265,6 +265,20 @@ pub struct WasmLimits {
     pub log_bytes: u32,
     /// What a plugin may add to one stream beyond what it was given: bodies, injected data, filter state, header fields.
     pub stream_bytes: u32,
+    /// Bytes of callouts, messages and commands of one instance that are under way.
+    pub callout_bytes: u32,
+    /// Metrics that the plugin may define.
+    pub max_metrics: u32,
+    /// Keys and values of its shared data.
+    pub shared_data_bytes: u32,
+    /// Entries of all its queues.
+    pub queue_bytes: u32,
+    /// Thousandths of a CPU that all its instances together may use; 0: no limit.
+    pub cpu_millis: u32,
+    /// An instance is replaced after so many requests; 0: never.
+    pub retire_after_requests: u32,
+    /// An instance is replaced when its memory is larger; 0: never.
+    pub retire_above_bytes: u64,
     pub rollback: Rollback,
 }
 
@@ -278,6 +292,13 @@ impl Default for WasmLimits {
             max_callouts: 10_000,
             log_bytes: 256 << 10,
             stream_bytes: 64 << 20,
+            callout_bytes: 64 << 20,
+            max_metrics: 1000,
+            shared_data_bytes: 64 << 20,
+            queue_bytes: 16 << 20,
+            cpu_millis: 0,
+            retire_after_requests: 0,
+            retire_above_bytes: 0,
             rollback: Rollback::default(),
         }
     }

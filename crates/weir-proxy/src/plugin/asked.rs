@@ -1,6 +1,9 @@
 //! What instances ask for while they start on another thread, and what other threads post to a worker.
 use super::{PluginSlot, metrics::Defined, upstream::Upstream};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 use weir_net::redis::Options;
 use weir_wasm::{LogLevel, Status};
 
@@ -102,7 +105,8 @@ pub(super) struct RedisWish {
 /// From other threads.
 pub(super) enum Posted {
     /// A queue that a plugin of this slot has registered got an entry.
-    Queue { slot: usize, queue: u32 },
+    /// `waiting`: how many of these are on their way.
+    Queue { slot: usize, queue: u32, waiting: Arc<AtomicUsize> },
     /// An instance of this generation has trapped on this worker.
     Trapped { slot: Arc<PluginSlot>, generation: u64 },
 }

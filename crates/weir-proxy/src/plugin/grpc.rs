@@ -36,6 +36,8 @@ use weir_net::http::{
 };
 use weir_wasm::GrpcCall;
 
+/// What a message takes beside its bytes.
+const MESSAGE_COST: usize = 64;
 /// Bytes of messages that may wait to be sent on one stream.
 const MAX_QUEUED: usize = 16 << 20;
 
@@ -61,6 +63,7 @@ pub(super) struct Handle {
     /// `None` ends the plugin's side.
     out: UnboundedSender<Option<Bytes>>,
     queued: Rc<Cell<usize>>,
+    ended: Cell<bool>,
     pub task: Option<AbortHandle>,
 }
 
@@ -82,27 +85,37 @@ pub(super) struct Outgoing {
 pub(super) fn queue() -> (Handle, Outgoing) {
     let (out, messages) = unbounded_channel();
     let queued = Rc::new(Cell::new(0));
-    (Handle { out, queued: queued.clone(), task: None }, Outgoing { messages, queued })
+    (Handle { out, queued: queued.clone(), ended: Cell::new(false), task: None }, Outgoing { messages, queued })
 }
 
 impl Handle {
-    /// False when too much waits already.
+    /// False when too much waits already, or the plugin has ended its side.
     pub fn send(&self, message: &[u8], end: bool) -> bool {
+        if self.ended.get() {
+            return end && message.is_empty();
+        }
         if !message.is_empty() || !end {
-            if self.queued.get() + message.len() > MAX_QUEUED {
+            let queued = self.queued.get().saturating_add(message.len() + MESSAGE_COST);
+            if queued > MAX_QUEUED {
                 return false;
             }
-            self.queued.set(self.queued.get() + message.len());
+            self.queued.set(queued);
             let mut framed = BytesMut::with_capacity(message.len() + 5);
             framed.extend_from_slice(&[0]);
             framed.extend_from_slice(&(message.len() as u32).to_be_bytes());
             framed.extend_from_slice(message);
             let _ = self.out.send(Some(framed.freeze()));
         }
+        self.ended.set(end);
         if end {
             let _ = self.out.send(None);
         }
         true
+    }
+
+    /// Bytes that wait to be sent.
+    pub fn queued(&self) -> usize {
+        self.queued.get()
     }
 }
 
@@ -252,7 +265,7 @@ impl Exchange {
         {
             match next {
                 Some(message) => {
-                    self.out.queued.set(self.out.queued.get().saturating_sub(message.len() - 5));
+                    self.out.queued.set(self.out.queued.get().saturating_sub(message.len() - 5 + MESSAGE_COST));
                     self.writer.push(&message);
                 }
                 None => self.writer.end(None),

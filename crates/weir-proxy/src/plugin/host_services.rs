@@ -22,7 +22,10 @@ use std::{
     cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
     rc::{Rc, Weak},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::{
@@ -76,7 +79,14 @@ pub(super) struct HostServices {
     pub tick: Cell<Option<Duration>>,
     pub tick_changed: Notify,
     pub outstanding: Cell<usize>,
+    /// Bytes of the HTTP calls and commands that are under way.
+    outstanding_bytes: Cell<usize>,
 }
+
+/// Redis servers of one instance.
+const MAX_REDIS: usize = 256;
+/// Entries of queues that an instance has not been told of yet.
+const MAX_WAKES: usize = 1 << 14;
 
 impl HostServices {
     /// For an instance that has started, with what it has asked for. [`HostServices::carry_out`] then makes its calls.
@@ -94,6 +104,7 @@ impl HostServices {
             tick: Cell::new(asked.tick),
             tick_changed: Notify::new(),
             outstanding: Cell::new(0),
+            outstanding_bytes: Cell::new(0),
         }
     }
 
@@ -148,23 +159,32 @@ impl HostServices {
     }
 
     /// Takes a place among what may be under way.
-    fn begin(&self) -> Result<Rc<Worker>, Status> {
+    fn begin(&self, bytes: usize) -> Result<Rc<Worker>, Status> {
         let worker = self.common.worker.upgrade().ok_or(Status::InternalFailure)?;
-        self.take_place()?;
+        self.take_place(bytes)?;
         Ok(worker)
     }
 
-    fn take_place(&self) -> Result<(), Status> {
-        if self.outstanding.get() >= self.generation.plugin.limits.max_callouts as usize {
+    fn take_place(&self, bytes: usize) -> Result<(), Status> {
+        if self.outstanding.get() >= self.generation.plugin.limits.max_callouts as usize || !self.has_room(bytes) {
             self.stats.callout_overflows.inc();
             return Err(Status::InternalFailure);
         }
         self.outstanding.set(self.outstanding.get() + 1);
+        self.outstanding_bytes.set(self.outstanding_bytes.get() + bytes);
         Ok(())
     }
 
-    fn free_place(&self) {
+    /// Whether the instance may have so many bytes more under way.
+    fn has_room(&self, bytes: usize) -> bool {
+        let queued: usize = self.grpc.borrow().values().map(grpc::Handle::queued).sum();
+        let all = self.outstanding_bytes.get().saturating_add(queued).saturating_add(bytes);
+        all <= self.generation.plugin.limits.callout_bytes as usize
+    }
+
+    fn free_place(&self, bytes: usize) {
         self.outstanding.set(self.outstanding.get().saturating_sub(1));
+        self.outstanding_bytes.set(self.outstanding_bytes.get().saturating_sub(bytes));
     }
 
     /// Starts a call or a stream; what comes of it is told to the instance.
@@ -175,7 +195,12 @@ impl HostServices {
             Status::ParseFailure
         })?;
         let head = grpc::request(call).ok_or(Status::ParseFailure)?;
-        let worker = self.begin()?;
+        let worker = self.begin(0)?;
+        if !self.has_room(call.message.len()) {
+            self.free_place(0);
+            self.stats.callout_overflows.inc();
+            return Err(Status::InternalFailure);
+        }
         self.stats.grpc_calls.inc();
         let (mut handle, out) = grpc::queue();
         if unary {
@@ -215,7 +240,7 @@ impl HostServices {
         if let Some(mut handle) = self.grpc.borrow_mut().remove(&token) {
             // It is this very task that says so.
             handle.task = None;
-            self.free_place();
+            self.free_place(0);
         }
         if !well {
             self.stats.grpc_failures.inc();
@@ -227,14 +252,14 @@ impl HostServices {
         if known.is_none() {
             return Status::NotFound;
         }
-        self.free_place();
+        self.free_place(0);
         Status::Ok
     }
 
     /// Hands an answer to the instance, if it lives. Always from the event loop: no guest is on the stack.
-    fn answer(link: &Link, give: impl FnOnce(Rc<dyn Guest>)) {
+    fn answer(link: &Link, bytes: usize, give: impl FnOnce(Rc<dyn Guest>)) {
         if let Some(hosted) = link.get().and_then(Weak::upgrade) {
-            hosted.services().free_place();
+            hosted.services().free_place(bytes);
             give(hosted);
         }
     }
@@ -242,6 +267,7 @@ impl HostServices {
     /// The instance is dead: nobody waits for answers any more.
     pub fn set_idle(&self) {
         self.outstanding.set(0);
+        self.outstanding_bytes.set(0);
         self.grpc.borrow_mut().clear();
         self.tick.set(None);
         self.tick_changed.notify_one();
@@ -267,8 +293,14 @@ impl HostServices {
 pub(super) const GRPC_CALL: u32 = 1;
 
 pub(super) fn queue_waker(slot: usize, post: &mpsc::UnboundedSender<Posted>) -> QueueWaker {
-    let post = post.clone();
-    Arc::new(move |queue| drop(post.send(Posted::Queue { slot, queue })))
+    let (post, waiting) = (post.clone(), Arc::new(AtomicUsize::new(0)));
+    Arc::new(move |queue| {
+        // A plugin that fills a queue faster than the other one is told must not fill the worker's inbox.
+        if waiting.load(Ordering::Relaxed) < MAX_WAKES {
+            waiting.fetch_add(1, Ordering::Relaxed);
+            let _ = post.send(Posted::Queue { slot, queue, waiting: waiting.clone() });
+        }
+    })
 }
 
 pub(super) fn dropped_lines(records: u64) -> String {
@@ -314,6 +346,9 @@ impl Services for HostServices {
         self.stats.log_dropped.add(records);
         self.say(|| dropped_lines(records));
     }
+    fn context_dropped(&self) {
+        self.stats.contexts_dropped.inc();
+    }
     fn log_level(&self) -> LogLevel {
         log_level()
     }
@@ -328,7 +363,9 @@ impl Services for HostServices {
             Status::BadArgument
         })?;
         let request = callout::request(&call).ok_or(Status::BadArgument)?;
-        let worker = self.begin()?;
+        let bytes =
+            call.body.len() + [call.headers, call.trailers].iter().flat_map(|p| p.iter()).map(|(n, v)| n.len() + v.len()).sum::<usize>();
+        let worker = self.begin(bytes)?;
         self.stats.http_calls.inc();
         let (link, stats, directs) = (self.link.clone(), self.stats.clone(), self.common.directs.clone());
         let (timeout, begun) = (call.timeout, Instant::now());
@@ -340,7 +377,7 @@ impl Services for HostServices {
                 Logger::Wasm.debug(format_args!("HTTP call: {e}"));
                 HttpAnswer::failed()
             });
-            HostServices::answer(&link, |hosted| hosted.on_http_call_response(token, answer));
+            HostServices::answer(&link, bytes, |hosted| hosted.on_http_call_response(token, answer));
         });
         Ok(())
     }
@@ -355,7 +392,15 @@ impl Services for HostServices {
         let open = self.grpc.borrow();
         let Some(stream) = open.get(&token) else { return Status::NotFound };
         // The Rust SDK takes no other status that says no.
-        if stream.send(message, end_stream) { Status::Ok } else { Status::BadArgument }
+        if !message.is_empty() && !self.has_room(message.len()) {
+            self.stats.callout_overflows.inc();
+            return Status::BadArgument;
+        }
+        if stream.send(message, end_stream) {
+            return Status::Ok;
+        }
+        self.stats.callout_overflows.inc();
+        Status::BadArgument
     }
     fn grpc_cancel(&self, token: u32) -> Status {
         self.drop_grpc(token)
@@ -373,14 +418,19 @@ impl Services for HostServices {
             self.say(|| format!("Redis: {e}"));
             Status::BadArgument
         })?;
-        let server = self.common.redis.server(to, options);
-        self.redis.borrow_mut().insert(redis::key(init.cluster).to_string(), server);
+        let (name, mut servers) = (redis::key(init.cluster), self.redis.borrow_mut());
+        if servers.len() >= MAX_REDIS && !servers.contains_key(name) {
+            self.stats.callout_overflows.inc();
+            return Err(Status::InternalFailure);
+        }
+        servers.insert(name.to_string(), self.common.redis.server(to, options));
         Ok(())
     }
 
     fn redis_call(&self, token: u32, cluster: &str, query: &[u8]) -> Result<(), Status> {
         let server = self.server(cluster)?;
-        self.take_place()?;
+        let bytes = query.len();
+        self.take_place(bytes)?;
         self.stats.redis_commands.inc();
         let (link, stats, begun) = (self.link.clone(), self.stats.clone(), Instant::now());
         let query = match Query::new(Bytes::copy_from_slice(query)) {
@@ -389,7 +439,7 @@ impl Services for HostServices {
                 let reply = refusal(&e);
                 stats.redis_errors.inc();
                 spawn_local(async move {
-                    HostServices::answer(&link, |hosted| hosted.on_redis_call_response(token, Some(reply)));
+                    HostServices::answer(&link, bytes, |hosted| hosted.on_redis_call_response(token, Some(reply)));
                 });
                 return Ok(());
             }
@@ -401,7 +451,7 @@ impl Services for HostServices {
                 Ok(_) => {}
                 Err(_) => stats.redis_failures.inc(),
             }
-            HostServices::answer(&link, |hosted| {
+            HostServices::answer(&link, bytes, |hosted| {
                 if let Err(e) = &answer {
                     hosted.say(&|| format!("Redis: {e}"));
                 }
@@ -412,7 +462,7 @@ impl Services for HostServices {
     }
 
     fn define_metric(&self, kind: MetricType, name: &str) -> Result<u32, Status> {
-        self.defined.borrow_mut().define(&self.common.custom, kind, name)
+        self.defined.borrow_mut().define(&self.common.custom, &self.generation.plugin, kind, name)
     }
     fn increment_metric(&self, kind: MetricType, id: u32, delta: i64) -> Status {
         self.defined.borrow().increment(kind, id, delta)

@@ -2,6 +2,7 @@
 use super::{
     Generation, PluginSlot,
     asked::Asked,
+    cpu,
     grpc::Event,
     host_services::{Guest, HostServices},
     startup::explain,
@@ -45,8 +46,12 @@ pub(super) struct Hosted {
     streams: RefCell<HashMap<ContextId, Rc<Attached>>>,
     /// Handles given to streams, with or without a context yet.
     pub open: Cell<usize>,
-    /// It has been given a stream.
-    pub seen: Cell<bool>,
+    /// Streams that it has been given.
+    pub requests: Cell<u64>,
+    /// Its memory when it had started.
+    started_with: u64,
+    /// Calls to the host, as they were counted.
+    host_calls: Cell<u64>,
     /// As it was added to the gauge.
     pub memory: Cell<i64>,
 }
@@ -56,6 +61,8 @@ pub(super) struct Hosted {
 pub(super) enum Replace {
     /// The guest asked for it (`wasm_need_rebuild`).
     Asked,
+    /// It has seen as many requests, or grown as large, as its plugin's limits allow.
+    Retired,
     /// Its code is that of the baseline compiler, and there is optimized code.
     Optimized,
 }
@@ -106,6 +113,7 @@ impl Hosted {
     pub fn adopt(owner: &Rc<dyn Owner>, generation: &Arc<Generation>, started: Started, mut asked: Asked) -> Rc<Hosted> {
         let services = Rc::new(owner.services(generation, &mut asked));
         let instance = started.adopt(services.clone());
+        let started_with = instance.memory_bytes() as u64;
         let hosted = Rc::new(Hosted {
             slot: owner.slot().clone(),
             generation: generation.clone(),
@@ -114,7 +122,9 @@ impl Hosted {
             instance: RefCell::new(Some(instance)),
             streams: RefCell::default(),
             open: Cell::new(0),
-            seen: Cell::new(false),
+            requests: Cell::new(0),
+            started_with,
+            host_calls: Cell::new(0),
             memory: Cell::new(0),
         });
         let guest: Rc<dyn Guest> = hosted.clone();
@@ -138,6 +148,10 @@ impl Hosted {
                         // A period of nought must not keep the loop busy.
                         () = sleep(period.max(Duration::from_millis(1))) => {
                             let Some(hosted) = weak.upgrade() else { return };
+                            if hosted.is_out_of_cpu() {
+                                services.stats.cpu_limited.inc();
+                                continue;
+                            }
                             hosted.run(Instance::on_tick);
                         }
                     },
@@ -159,12 +173,25 @@ impl Hosted {
         self.open.get() > 0 || self.services.outstanding.get() > 0
     }
 
+    /// Whether the plugin has used up its share of the CPUs.
+    pub fn is_out_of_cpu(&self) -> bool {
+        self.generation.plugin.limits.cpu_millis > 0 && self.slot.cpu.is_spent(cpu::now())
+    }
+
     /// Why another instance of the same version should take over, if one should.
     pub fn to_replace(&self) -> Option<Replace> {
         let instance = self.instance.try_borrow().ok()?;
         let instance = instance.as_ref()?;
         if instance.wants_rebuild() {
             return Some(Replace::Asked);
+        }
+        let limits = &self.generation.plugin.limits;
+        let over = |limit: u64, now: u64| limit > 0 && now > limit;
+        // One that starts as large already is no leak.
+        let (memory, least) = (instance.memory_bytes() as u64, self.started_with + self.started_with / 2);
+        let grown = over(limits.retire_above_bytes, memory) && memory > least;
+        if grown || over(limits.retire_after_requests.into(), self.requests.get()) {
+            return Some(Replace::Retired);
         }
         (instance.compiler() != self.generation.compiled.compiler()).then_some(Replace::Optimized)
     }
@@ -182,8 +209,11 @@ impl Hosted {
         self.instance.try_borrow().is_ok_and(|i| i.as_ref().is_none_or(Instance::is_done))
     }
 
-    /// Brings the memory gauge up to date.
+    /// Brings the memory gauge and the count of host calls up to date.
     pub fn measure(&self) {
+        if let Ok(Some(calls)) = self.instance.try_borrow().map(|i| i.as_ref().map(Instance::host_calls)) {
+            self.services.stats.host_calls.add(calls - self.host_calls.replace(calls));
+        }
         let now = self.instance.try_borrow().ok().map_or(self.memory.get(), |i| i.as_ref().map_or(0, |i| i.memory_bytes() as i64));
         self.services.stats.memory_bytes.add(now - self.memory.replace(now));
     }
@@ -197,11 +227,15 @@ impl Hosted {
         let instance = place.as_mut()?;
         let begun = Instant::now();
         let result = call(instance);
-        let stats = &self.services.stats;
+        let (stats, took) = (&self.services.stats, begun.elapsed());
         stats.calls.inc();
-        let time = begun.elapsed();
-        stats.call_nanoseconds.add_time(time);
-        self.services.tally.ran(time);
+        stats.call_nanoseconds.add_time(took);
+        self.services.tally.ran(took);
+        stats.call_time.record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        let share = self.generation.plugin.limits.cpu_millis;
+        if share > 0 {
+            self.slot.cpu.spend(took, share, cpu::now());
+        }
         match result {
             Ok(value) => Some(value),
             Err(trap) => {
@@ -262,7 +296,7 @@ impl Hosted {
 
     fn enter(&self) {
         self.open.set(self.open.get() + 1);
-        self.seen.set(true);
+        self.requests.set(self.requests.get() + 1);
     }
 
     fn leave(&self) {

@@ -281,6 +281,14 @@ impl Manager {
             each("weir_wasm_refused_versions", &labels, Total::Counter(slot.refused_versions.load(Ordering::Relaxed)));
             each("weir_wasm_stream_overflows", &labels, Total::Counter(slot.stream_overflows.load(Ordering::Relaxed)));
             each("weir_wasm_rollbacks", &labels, Total::Counter(slot.rollbacks.load(Ordering::Relaxed)));
+            each("weir_wasm_metric_overflows", &labels, Total::Counter(self.custom.refused(&slot.name)));
+            if let Some(vm) = slot.vm.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|vm| vm.stats()) {
+                let gauge = |n: usize| Total::Gauge(i64::try_from(n).unwrap_or(i64::MAX));
+                each("weir_wasm_shared_data_bytes", &labels, gauge(vm.data_bytes));
+                each("weir_wasm_shared_data_evicted", &labels, Total::Counter(vm.evicted));
+                each("weir_wasm_queue_bytes", &labels, gauge(vm.queue_bytes));
+                each("weir_wasm_queue_dropped", &labels, Total::Counter(vm.queue_dropped));
+            }
             slot.shards.each(&mut |declared, total| each(&format!("{}_{}", PluginStats::PREFIX, declared.name), &labels, total));
         }
         let of = |n: &AtomicU64| n.load(Ordering::Relaxed);
@@ -490,6 +498,7 @@ impl Manager {
         let spec = spec(plugin);
         // Held from before the first instance on: shared data must not die between the trial and the workers.
         let vm = self.compilers.engine.shared().vm(&spec.vm_id);
+        vm.limit(plugin.limits.shared_data_bytes as usize, plugin.limits.queue_bytes as usize);
         let trial = Startup {
             plugin: plugin.clone(),
             own: own.clone(),

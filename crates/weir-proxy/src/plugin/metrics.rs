@@ -8,6 +8,7 @@ use std::{
     },
     time::Duration,
 };
+use weir_config::model::{Name, WasmPlugin};
 use weir_wasm::{Compiler, MetricType, Status};
 
 /// Results of fetches and cache lookups.
@@ -63,7 +64,14 @@ impl Shards {
 /// Metrics that plugins define, by kind and name; shown as `wasmcustom.NAME`. Kept as long as the process, so that a new
 /// generation counts on.
 #[derive(Debug, Default)]
-pub struct Custom(Mutex<HashMap<(MetricType, String), Arc<Value>>>);
+pub struct Custom(Mutex<All>);
+
+#[derive(Debug, Default)]
+struct All {
+    values: HashMap<(MetricType, String), Arc<Value>>,
+    /// By plugin: how many it was the first to define, and how many it was refused.
+    by_plugin: HashMap<Name, (usize, u64)>,
+}
 
 /// Of one metric, over all workers.
 #[derive(Debug, Default)]
@@ -75,26 +83,39 @@ pub struct Value {
 }
 
 /// Metrics that all plugins together may define.
-const MAX_METRICS: usize = 10_000;
+const MAX_METRICS: usize = 20_000;
 const MAX_NAME: usize = 1024;
 
 impl Custom {
-    pub(super) fn define(&self, kind: MetricType, name: &str) -> Result<Arc<Value>, Status> {
+    pub(super) fn define(&self, plugin: &WasmPlugin, kind: MetricType, name: &str) -> Result<Arc<Value>, Status> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (kind, name.to_string());
-        if let Some(value) = all.get(&key) {
-            return Ok(value.clone());
-        }
-        if all.len() >= MAX_METRICS || name.len() > MAX_NAME {
+        let All { values, by_plugin } = &mut *all;
+        let (defined, refused) = by_plugin.entry(plugin.name.clone()).or_default();
+        if name.len() > MAX_NAME {
+            *refused += 1;
             return Err(Status::InternalFailure);
         }
-        Ok(all.entry(key).or_default().clone())
+        let key = (kind, name.to_string());
+        if let Some(value) = values.get(&key) {
+            return Ok(value.clone());
+        }
+        if values.len() >= MAX_METRICS || *defined >= plugin.limits.max_metrics as usize {
+            *refused += 1;
+            return Err(Status::InternalFailure);
+        }
+        *defined += 1;
+        Ok(values.entry(key).or_default().clone())
+    }
+
+    /// Metrics that a plugin was refused.
+    pub(super) fn refused(&self, plugin: &str) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).by_plugin.get(plugin).map_or(0, |(_, refused)| *refused)
     }
 
     /// In the order of names.
     pub fn each(&self, each: &mut dyn FnMut(&str, MetricType, &Value)) {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut sorted: Vec<_> = all.iter().collect();
+        let mut sorted: Vec<_> = all.values.iter().collect();
         sorted.sort_by(|a, b| (&a.0.1, a.0.0).cmp(&(&b.0.1, b.0.0)));
         sorted.into_iter().for_each(|((kind, name), value)| each(name, *kind, value));
     }
@@ -105,12 +126,16 @@ impl Custom {
 pub(super) struct Defined(Vec<(MetricType, String, Arc<Value>)>);
 
 impl Defined {
-    pub fn define(&mut self, all: &Custom, kind: MetricType, name: &str) -> Result<u32, Status> {
+    pub fn define(&mut self, all: &Custom, plugin: &WasmPlugin, kind: MetricType, name: &str) -> Result<u32, Status> {
         let known = self.0.iter().position(|(k, n, _)| *k == kind && n == name);
         let place = match known {
             Some(place) => place,
             None => {
-                self.0.push((kind, name.to_string(), all.define(kind, name)?));
+                let value = all.define(plugin, kind, name)?;
+                if self.0.len() >= MAX_METRICS {
+                    return Err(Status::InternalFailure);
+                }
+                self.0.push((kind, name.to_string(), value));
                 self.0.len() - 1
             }
         };
@@ -150,16 +175,30 @@ impl Defined {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use weir_config::model::{Origin, WasmCode};
 
     #[test]
     fn one_metric_for_all_instances() {
         let all = Custom::default();
+        let code = WasmCode::File { path: "/p".into(), sha256: String::new() };
+        let mut p = WasmPlugin::new("p".into(), code, Origin::named("p"));
+        p.limits.max_metrics = 3;
         let (mut a, mut b) = (Defined::default(), Defined::default());
-        let x = a.define(&all, MetricType::Counter, "x").unwrap();
-        assert_eq!(a.define(&all, MetricType::Counter, "x").unwrap(), x);
-        let gauge = a.define(&all, MetricType::Gauge, "x").unwrap();
+        let x = a.define(&all, &p, MetricType::Counter, "x").unwrap();
+        assert_eq!(a.define(&all, &p, MetricType::Counter, "x").unwrap(), x);
+        let gauge = a.define(&all, &p, MetricType::Gauge, "x").unwrap();
         assert_ne!(gauge, x);
-        let of_b = b.define(&all, MetricType::Counter, "x").unwrap();
+        let of_b = b.define(&all, &p, MetricType::Counter, "x").unwrap();
+        // A plugin's new instances do not bring new room, and what another plugin has defined costs nothing.
+        b.define(&all, &p, MetricType::Counter, "y").unwrap();
+        let long = "z".repeat(MAX_NAME + 1);
+        for refused in ["z", &long] {
+            assert_eq!(Defined::default().define(&all, &p, MetricType::Counter, refused), Err(Status::InternalFailure));
+        }
+        let other = WasmPlugin { name: "other".into(), ..p.clone() };
+        assert!(Defined::default().define(&all, &other, MetricType::Counter, "z").is_ok());
+        assert!(Defined::default().define(&all, &p, MetricType::Counter, "z").is_ok());
+        assert_eq!((all.refused("p"), all.refused("other")), (2, 0));
         a.increment(MetricType::Counter, x, 2);
         b.record(MetricType::Counter, of_b, 3);
         assert_eq!(a.get(MetricType::Counter, x), Some(5));
@@ -183,6 +222,7 @@ mod tests {
             let value = match total {
                 Total::Counter(n) => n as i64,
                 Total::Gauge(n) => n,
+                Total::Histogram(h) => h.count as i64,
                 _ => panic!("{}", declared.name),
             };
             seen.insert(declared.name, value);

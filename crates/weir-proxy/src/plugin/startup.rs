@@ -324,7 +324,7 @@ impl Services for Kept {
         self.0.keep(Ask::Redis { token, cluster: cluster.into(), query: query.into() })
     }
     fn define_metric(&self, kind: MetricType, name: &str) -> Result<u32, Status> {
-        self.0.asked().defined.define(&self.0.startup.custom, kind, name)
+        self.0.asked().defined.define(&self.0.startup.custom, &self.0.startup.plugin, kind, name)
     }
     fn increment_metric(&self, kind: MetricType, id: u32, delta: i64) -> Status {
         self.0.asked().defined.increment(kind, id, if self.0.is_trial() { 0 } else { delta })

@@ -253,6 +253,60 @@ fn optimized_code_takes_over_and_open_streams_finish() {
 }
 
 #[test]
+fn an_instance_is_replaced_after_so_many_requests_or_so_much_memory() {
+    run(async || {
+        let grow = r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (drop (memory.grow (i32.const 1))) (i32.const 0))
+            (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32) (i32.const 0))"#;
+        type Change = fn(&mut weir_config::model::WasmLimits);
+        let cases: [(Change, &str); 2] = [(|l| l.retire_after_requests = 3, "requests"), (|l| l.retire_above_bytes = 4 * 65536, "memory")];
+        for (change, what) in cases {
+            let mut rig = Rig::new();
+            rig.apply(&guest(grow, &[]), |p| change(&mut p.limits)).await;
+            rig.serves(1).await;
+            let (open, _) = rig.running();
+            assert_eq!(open.on_request_headers(false), Action::Continue);
+            for _ in 0..3 {
+                let (stream, _) = rig.running();
+                assert_eq!(stream.on_request_headers(true), Action::Continue);
+                stream.end();
+            }
+            rig.until(what, |rig| rig.metric("weir_wasm_retired") > 0).await;
+            assert_eq!(open.on_response_headers(true), Action::Continue, "{what}: the open stream finishes where it began");
+            open.end();
+            drop(open);
+            assert_eq!(rig.running().0.on_request_headers(true), Action::Continue);
+            assert_eq!((rig.metric("weir_wasm_traps"), rig.metric("weir_wasm_failed_streams"), rig.slot().status().generation), (0, 0, 1));
+        }
+    });
+}
+
+#[test]
+fn a_plugin_that_has_used_up_its_cpu_follows_its_fail_strategy_for_a_while() {
+    run(async || {
+        let busy = r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (local $i i32)
+            (loop $again (br_if $again (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 1000000)))) (i32.const 0))"#;
+        for strategy in [FailStrategy::FailClose, FailStrategy::FailOpen] {
+            let mut rig = Rig::new();
+            rig.apply(&guest(busy, &[]), |p| (p.fail_strategy, p.limits.cpu_millis) = (strategy, 10)).await;
+            rig.serves(1).await;
+            let mut runs = 0;
+            let refused = loop {
+                match rig.stream().0 {
+                    PluginEntry::Run(stream) => drop((stream.on_request_headers(true), stream.end())),
+                    refused => break refused,
+                }
+                runs += 1;
+                assert!(runs < 10_000, "{strategy:?}: it is never limited");
+            };
+            assert_eq!(matches!(refused, PluginEntry::Skip), strategy == FailStrategy::FailOpen);
+            assert!(rig.metric("weir_wasm_cpu_limited") > 0);
+            rig.until("its share comes back", |rig| matches!(rig.stream().0, PluginEntry::Run(_))).await;
+            assert_eq!(rig.metric("weir_wasm_traps"), 0);
+        }
+    });
+}
+
+#[test]
 fn a_bad_version_never_replaces_a_good_one() {
     run(async || {
         let mut rig = Rig::new();

@@ -5,7 +5,7 @@ use crate::{
     head_access::canonical_authority,
     info::Info,
     reply::Reply,
-    stream::{Direction, Event, Reached, Stream},
+    stream::{Direction, Event, INJECT_COST, Reached, Stream},
 };
 use std::{rc::Rc, sync::Arc};
 use weir_net::http::{Headers, Known, text};
@@ -17,6 +17,9 @@ pub struct View {
     pub plugin: usize,
     slot: Arc<PluginSlot>,
 }
+
+/// What an entry of the filter state takes beside its name and value.
+const STATE_COST: usize = 64;
 
 /// What a map is, in terms of the stream.
 enum Map {
@@ -304,7 +307,17 @@ impl weir_wasm::Stream for View {
 
     fn set_property(&self, path: PropertyPath<'_>, value: &[u8]) {
         let s = &self.stream;
-        let number = || std::str::from_utf8(value).ok().and_then(|v| v.trim().parse::<usize>().ok());
+        let number = || {
+            let wanted = std::str::from_utf8(value).ok().and_then(|v| v.trim().parse::<usize>().ok());
+            let most = self.slot.stream_limit();
+            wanted
+                .inspect(|n| {
+                    if *n > most {
+                        self.slot.count_overflow()
+                    }
+                })
+                .map(|n| n.min(most))
+        };
         match path.split_first().0 {
             b"clear_route_cache" if value == b"off" => s.keep_route(),
             b"clear_route_cache" if value == b"on" => s.clear_route_cache(),
@@ -320,8 +333,8 @@ impl weir_wasm::Stream for View {
     fn set_filter_state(&self, name: &[u8], value: &[u8]) {
         let name = String::from_utf8_lossy(name);
         let mut info = self.stream.info.borrow_mut();
-        let held = info.filter_state.iter().filter(|(n, _)| **n != *name).map(|(n, v)| n.len() + v.len()).sum();
-        if !self.has_room(held, name.len() + value.len()) {
+        let held = info.filter_state.iter().filter(|(n, _)| **n != *name).map(|(n, v)| n.len() + v.len() + STATE_COST).sum();
+        if !self.has_room(held, name.len() + value.len() + STATE_COST) {
             return;
         }
         match info.filter_state.iter_mut().find(|(n, _)| **n == *name) {
@@ -337,6 +350,17 @@ impl weir_wasm::Stream for View {
             if self.stream.reached[Direction::Response as usize].get() == Reached::Head && !self.stream.is_ending() {
                 self.stream.post(Event::Resume { plugin: self.plugin, direction: Direction::Response });
             }
+            return;
+        }
+        let bytes = r.details.len() + r.body.len() + r.headers.iter().map(|(n, v)| n.len() + v.len()).sum::<usize>();
+        if !self.has_room(0, bytes) {
+            self.stream.post(Event::Reply(Reply {
+                status: 500,
+                body: Default::default(),
+                headers: Vec::new(),
+                details: Detail::Other("wasm_local_response_too_large".into()),
+                grpc_status: r.grpc_status,
+            }));
             return;
         }
         let details = String::from_utf8_lossy(r.details).replace(char::is_whitespace, "_");
@@ -368,7 +392,7 @@ impl weir_wasm::Stream for View {
     }
 
     fn inject_encoded_data(&self, data: &[u8], end_stream: bool, _on_headers: bool) -> Status {
-        if !self.has_room(self.stream.injected(self.plugin), data.len()) {
+        if !self.has_room(self.stream.injected(self.plugin) + INJECT_COST, data.len()) {
             return Status::InternalFailure;
         }
         self.stream.post(Event::Inject { plugin: self.plugin, data: data.to_vec(), end: end_stream });
@@ -420,7 +444,7 @@ mod tests {
         let view = View::new(stream.clone(), 1, slot());
         stream.held[1].borrow_mut()[0] = b"held".to_vec();
         stream.held[1].borrow_mut()[1] = b"its own".to_vec();
-        stream.unsent.set(view.slot.stream_limit() - 6);
+        stream.unsent.set(view.slot.stream_limit() - 6 - INJECT_COST);
         let inject = |data: &[u8]| view.inject_encoded_data(data, false, false);
         assert_eq!([inject(b"abc"), inject(b"ab"), inject(b"a")], [Status::InternalFailure, Status::Ok, Status::InternalFailure]);
     }

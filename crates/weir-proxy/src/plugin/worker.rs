@@ -11,7 +11,7 @@ use crate::{app_log::Logger, stats::PluginStats, upstream::direct::DirectCluster
 use std::{
     cell::{Cell, RefCell},
     rc::{Rc, Weak},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -115,7 +115,12 @@ impl WorkerPlugins {
     /// The way of a new stream into the plugin. `view` is what the guest sees of it.
     pub fn stream(&self, slot: &Arc<PluginSlot>, view: Rc<dyn Stream>) -> PluginEntry {
         let entry = self.entry(slot);
-        let Some(hosted) = entry.active() else {
+        let hosted = entry.active();
+        let limited = hosted.as_ref().is_some_and(|hosted| hosted.is_out_of_cpu());
+        if limited {
+            entry.stats.cpu_limited.inc();
+        }
+        let Some(hosted) = hosted.filter(|_| !limited) else {
             return match slot.fail_strategy() {
                 FailStrategy::FailOpen => {
                     entry.stats.skipped_streams.inc();
@@ -196,7 +201,8 @@ impl WorkerPlugins {
 
     fn take(&self, posted: Posted) {
         match posted {
-            Posted::Queue { slot, queue } => {
+            Posted::Queue { slot, queue, waiting } => {
+                waiting.fetch_sub(1, Ordering::Relaxed);
                 let entry = self.entries.borrow().get(slot).cloned().flatten();
                 let hosted = entry.and_then(|e| e.active.borrow().as_ref().map(|a| a.hosted.clone()));
                 if let Some(hosted) = hosted {
@@ -271,7 +277,8 @@ impl Entry {
         let Some(newest) = self.slot.current() else { return self.stop() };
         let serving = self.active.borrow().as_ref().map(|a| a.hosted.generation.number);
         if serving == Some(newest.number) {
-            if let Some(active) = self.active().filter(|a| a.to_replace().is_some()) {
+            // The other reasons are looked at once a second: a plugin whose limits are too low must not start all the time.
+            if let Some(active) = self.active().filter(|a| a.to_replace() == Some(Replace::Optimized)) {
                 self.replace(&active);
             }
             return;
@@ -344,6 +351,7 @@ impl Entry {
         if let Some(Some(why)) = replaces {
             match why {
                 Replace::Asked => self.stats.rebuilds.inc(),
+                Replace::Retired => self.stats.retired.inc(),
                 Replace::Optimized => self.stats.optimized.inc(),
             }
         } else if self.failures.get() > 0 || self.has_trapped() {
@@ -508,7 +516,7 @@ impl Owner for Entry {
             return;
         }
         self.active.take();
-        if hosted.seen.get() {
+        if hosted.requests.get() > 0 {
             self.failures.set(0);
             self.retry_at.set(None);
             self.trapped_at.set(Some(Instant::now()));
@@ -519,7 +527,7 @@ impl Owner for Entry {
         // Looked at when the guest is off the stack and its streams have been told.
         let _ = self.common.post.send(trapped);
         let current = self.slot.current().map(|g| g.number);
-        let spare = self.spare.take().filter(|s| hosted.seen.get() && Some(s.generation.number) == current);
+        let spare = self.spare.take().filter(|s| hosted.requests.get() > 0 && Some(s.generation.number) == current);
         match spare {
             Some(spare) => self.place(spare),
             None if self.pauses() => self.restart_later(),

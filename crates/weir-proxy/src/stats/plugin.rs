@@ -1,6 +1,6 @@
 //! Statistics of plugins.
 use super::{
-    Counter, Declared, Gauge, Kind, Table, Total,
+    Counter, Declared, Gauge, Histogram, Kind, Table, Total, Totals,
     table::{kind, table, total},
 };
 
@@ -11,6 +11,10 @@ table! {
     unmatched_streams: Counter = "unmatched_streams" "streams that did not reach the guest because no rule or target of the plugin matched",
     calls: Counter = "calls" "callbacks run in the guest",
     call_nanoseconds: Counter = "call_nanoseconds" "time spent in callbacks",
+    call_time: Histogram = "call_time" "time of each callback, in milliseconds",
+    host_calls: Counter = "host_calls" "calls of the guest to the gateway",
+    cpu_limited: Counter = "cpu_limited" "streams and ticks that met a plugin which had used up its CPU (`weir.dev/cpu-limit`)",
+    contexts_dropped: Counter = "contexts_dropped" "contexts ended because too many waited for `proxy_done`",
     traps: Counter = "traps" "instances that trapped",
     deadlines: Counter = "deadlines" "traps because a callback exceeded its time limit",
     memory_limits: Counter = "memory_limits" "traps because the guest exceeded its memory limit",
@@ -21,6 +25,7 @@ table! {
     start_failures: Counter = "start_failures" "instances that failed to start",
     waited_streams: Counter = "waited_streams" "streams that waited for an instance to start",
     rebuilds: Counter = "rebuilds" "instances replaced because the guest asked for it",
+    retired: Counter = "retired" "instances replaced because they reached a limit of `weir.dev/retire-…`",
     optimized: Counter = "optimized" "instances replaced because optimized code was ready",
     vm_reload_success: Counter = "vm_reload_success" "instances started after a trap",
     vm_reload_failure: Counter = "vm_reload_failure" "instances that failed to start after a trap",
@@ -58,6 +63,19 @@ pub const PLUGIN: &[Declared] = &[
         Kind::Counter,
         "edits rejected because the plugin would have added more to a stream than its limit",
     ),
+    declared(
+        "weir_wasm_metric_overflows",
+        Kind::Counter,
+        "metrics rejected because the plugin has defined too many, or by the length of the name",
+    ),
+    declared("weir_wasm_shared_data_bytes", Kind::Gauge, "keys and values of the shared data of its `vm_id`"),
+    declared(
+        "weir_wasm_shared_data_evicted",
+        Kind::Counter,
+        "entries of shared data dropped or rejected because there were too many or too large ones",
+    ),
+    declared("weir_wasm_queue_bytes", Kind::Gauge, "entries of the shared queues of its `vm_id`"),
+    declared("weir_wasm_queue_dropped", Kind::Counter, "queue entries dropped, and queues rejected, because there were too many"),
     declared(
         "weir_wasm_rollbacks",
         Kind::Counter,

@@ -7,7 +7,7 @@ use crate::{
 use flate2::{Compression, read::ZlibDecoder, read::ZlibEncoder};
 use std::io::Read;
 
-/// An answer beyond this is refused: what `uncompress` makes of few bytes has no bound of its own.
+/// What `compress` and `uncompress` read and return at most: few bytes can become many, and no deadline interrupts the host.
 const MAX_RESULT: u64 = 16 << 20;
 
 pub(super) fn call(guest: &mut Guest<'_>, np: u32, nl: u32, ap: u32, al: u32, pp: u32, lp: u32) -> Call {
@@ -18,8 +18,8 @@ pub(super) fn call(guest: &mut Guest<'_>, np: u32, nl: u32, ap: u32, al: u32, pp
         let services = view.host.services();
         match name {
             "get_log_level" => out.extend_from_slice(&(services.log_level() as u32).to_le_bytes()),
-            "compress" => read_all(ZlibEncoder::new(arguments, Compression::default()), out)?,
-            "uncompress" => read_all(ZlibDecoder::new(arguments), out)?,
+            "compress" => read_all(ZlibEncoder::new(bounded(arguments)?, Compression::default()), out)?,
+            "uncompress" => read_all(ZlibDecoder::new(bounded(arguments)?), out)?,
             "clear_route_cache" => stream.into_iter().for_each(|s| s.clear_route_cache()),
             "inject_encoded_data_to_filter_chain" => inject(stream, arguments, false)?,
             "inject_encoded_data_to_filter_chain_on_header" => inject(stream, arguments, true)?,
@@ -47,6 +47,10 @@ fn hand_over(guest: &mut Guest<'_>, out: &[u8], pp: u32, lp: u32) -> Call {
         view(guest)?.put_u32(lp, u32::try_from(out.len()).unwrap_or(u32::MAX))?;
     }
     Ok(())
+}
+
+fn bounded(arguments: &[u8]) -> Result<&[u8], Status> {
+    if arguments.len() as u64 > MAX_RESULT { Err(Status::InternalFailure) } else { Ok(arguments) }
 }
 
 fn read_all(from: impl Read, out: &mut Vec<u8>) -> Result<(), Status> {

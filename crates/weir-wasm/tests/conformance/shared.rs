@@ -76,7 +76,7 @@ fn data_outlives_an_instance() {
     };
     assert_eq!((said(), said()), ("1".into(), "1".into()), "nobody held it");
     let held = engine().shared().vm("outlives");
-    assert_eq!((said(), said(), held.size().0), ("1".into(), "0".into(), 1));
+    assert_eq!((said(), said(), held.stats().data_entries), ("1".into(), "0".into(), 1));
 }
 
 #[test]

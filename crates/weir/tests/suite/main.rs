@@ -60,6 +60,7 @@ mod plugin_code;
 mod plugin_holds;
 mod plugin_images;
 mod plugin_kit;
+mod plugin_limits;
 mod plugin_lines;
 mod plugin_messages;
 mod plugin_phases;

@@ -6,14 +6,21 @@ use weir_config::{
 };
 
 /// The names that [`set`] knows.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 19] = [
     "memory-limit",
     "call-deadline",
     "start-deadline",
     "body-buffer-limit",
     "stream-memory-limit",
     "callout-limit",
+    "callout-memory-limit",
     "log-limit",
+    "metric-limit",
+    "shared-data-limit",
+    "queue-limit",
+    "cpu-limit",
+    "retire-after-requests",
+    "retire-above-memory",
     "rollback-traps",
     "rollback-5xx",
     "rollback-latency",
@@ -63,6 +70,13 @@ pub fn set(limits: &mut WasmLimits, name: &str, value: &str) -> Option<Result<()
         "body-buffer-limit" => bytes(value).map(|n| limits.body_buffer_bytes = narrow(n)),
         "stream-memory-limit" => bytes(value).map(|n| limits.stream_bytes = narrow(n)),
         "log-limit" => bytes(value).map(|n| limits.log_bytes = narrow(n)),
+        "callout-memory-limit" => bytes(value).map(|n| limits.callout_bytes = narrow(n)),
+        "metric-limit" => count(value).map(|n| limits.max_metrics = n),
+        "shared-data-limit" => bytes(value).map(|n| limits.shared_data_bytes = narrow(n)),
+        "queue-limit" => bytes(value).map(|n| limits.queue_bytes = narrow(n)),
+        "cpu-limit" => cpu(value).map(|n| limits.cpu_millis = n),
+        "retire-after-requests" => count(value).map(|n| limits.retire_after_requests = n),
+        "retire-above-memory" => bytes(value).map(|n| limits.retire_above_bytes = n),
         "callout-limit" => count(value).map(|n| limits.max_callouts = n),
         "call-deadline" => time(value).map(|t| limits.call_deadline = t),
         "start-deadline" => time(value).map(|t| limits.start_deadline = t),
@@ -95,6 +109,16 @@ fn points(text: &str) -> Result<u32, Wrong> {
 fn count(text: &str) -> Result<u32, Wrong> {
     let wrong = || Wrong { problem: format!("\"{text}\" is not a count"), help: "a whole number above 0, in quotes" };
     text.parse().ok().filter(|n| *n > 0).ok_or_else(wrong)
+}
+
+/// CPUs as Kubernetes writes them, in thousandths: `0.5` or `500m`.
+fn cpu(text: &str) -> Result<u32, Wrong> {
+    let wrong = || Wrong { problem: format!("\"{text}\" is not a number of CPUs above 0"), help: "0.5 or 500m" };
+    let millis = match text.strip_suffix('m') {
+        Some(millis) => millis.parse::<u32>().ok(),
+        None => text.parse::<f64>().ok().map(|cpus| cpus * 1000.0).filter(|m| (1.0..=1e6).contains(m)).map(|m| m as u32),
+    };
+    millis.filter(|m| (1..=1_000_000).contains(m)).ok_or_else(wrong)
 }
 
 fn count_or_none(text: &str) -> Result<u32, Wrong> {
