@@ -35,6 +35,9 @@ pub struct Args {
     /// A Wasm plugin built with the Higress SDK, as `weir plugin new` and `weir plugin build` make one, for the row that runs it
     #[arg(long)]
     go_plugin: Option<PathBuf>,
+    /// The plugin of examples/plugins/key-auth-go, built by `weir plugin build`, for the row that runs it
+    #[arg(long)]
+    key_auth_plugin: Option<PathBuf>,
     /// Only cases whose name contains this
     #[arg(long, default_value = "")]
     only: String,
@@ -75,7 +78,8 @@ struct Case {
 
 const H1: &[Peer] = &[Peer::Relay, Peer::Nginx, Peer::Haproxy, Peer::Envoy, Peer::Weir];
 const TLS: &[Peer] = &[Peer::Nginx, Peer::Haproxy, Peer::Envoy, Peer::Weir];
-const PLUGINS: &[Peer] = &[Peer::Relay, Peer::Envoy, Peer::EnvoyWasm, Peer::Weir, Peer::WeirWasm, Peer::WeirGo];
+const PLUGINS: &[Peer] =
+    &[Peer::Relay, Peer::Envoy, Peer::EnvoyWasm, Peer::Weir, Peer::WeirUnmatched, Peer::WeirWasm, Peer::WeirGo, Peer::WeirKeyAuth];
 
 fn cases() -> Vec<Case> {
     let get = Load { tls: false, http2: false, body: 1024, script: None };
@@ -87,7 +91,7 @@ fn cases() -> Vec<Case> {
         Case { name: "h1 1 KB, TLS", load: Load { tls: true, ..get }, peers: TLS },
         Case { name: "h2 1 KB, TLS", load: Load { tls: true, http2: true, ..get }, peers: TLS },
         Case { name: "h2 1 KB", load: Load { http2: true, ..get }, peers: &[Peer::Nginx, Peer::Envoy, Peer::Weir] },
-        Case { name: "h1 1 KB, plugins", load: get, peers: PLUGINS },
+        Case { name: "h1 1 KB, plugins", load: Load { script: Some(load::KEY), ..get }, peers: PLUGINS },
     ]
 }
 
@@ -108,7 +112,7 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     };
     let mut table = String::new();
     if !args.config_only {
-        let rig = Rig::new(root, &weir, args.envoy.as_deref(), args.go_plugin.as_deref())?;
+        let rig = Rig::new(root, &weir, args.envoy.as_deref(), args.go_plugin.as_deref(), args.key_auth_plugin.as_deref())?;
         for case in cases().iter().filter(|c| c.name.contains(&args.only)) {
             let rows = measure(&rig, case, args)?;
             table += &render(case, &rows);
@@ -116,7 +120,7 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
         }
     }
     if args.only.is_empty() {
-        for part in [weir::report(root, &weir)?, scale::report(&weir, &args.sizes)?] {
+        for part in [weir::report(root, &weir, args.go_plugin.as_deref())?, scale::report(&weir, &args.sizes)?] {
             println!("{part}");
             table += &part;
         }

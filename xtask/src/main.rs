@@ -26,7 +26,7 @@ enum Command {
     /// Holds the rules that no compiler knows: crate borders, file sizes, generated files, what may not be committed
     Tidy,
     /// Weir beside Envoy, nginx, HAProxy and a bare TCP relay, in one run
-    Bench(bench::Args),
+    Bench(Box<bench::Args>),
     /// Counts instructions per request and holds them to a budget
     Callgrind(callgrind::Args),
     /// Runs the fuzz targets for a while; finds stay in fuzz/artifacts

@@ -28,6 +28,11 @@ wrk.headers["Sec-Fetch-Mode"] = "navigate"
 wrk.headers["Cache-Control"] = "max-age=0"
 "#;
 
+/// The key that the key-auth plugin of the measurements knows.
+pub const KEY: &str = r#"
+wrk.headers["x-api-key"] = "key-of-the-bench"
+"#;
+
 pub const POST: &str = r#"
 wrk.method = "POST"
 wrk.body = string.rep("x", 4096)

@@ -3,6 +3,7 @@ use super::load::Load;
 use anyhow::{Context, Result, bail};
 use std::{
     fs,
+    io::{Read, Write},
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -21,7 +22,10 @@ pub enum Peer {
     EnvoyWasm,
     Weir,
     WeirWasm,
+    /// The trivial plugin, with a rule for another host.
+    WeirUnmatched,
     WeirGo,
+    WeirKeyAuth,
 }
 
 impl Peer {
@@ -34,7 +38,9 @@ impl Peer {
             Peer::EnvoyWasm => "Envoy + trivial plugin",
             Peer::Weir => "Weir",
             Peer::WeirWasm => "Weir + trivial plugin",
+            Peer::WeirUnmatched => "Weir + trivial plugin, its rule does not match",
             Peer::WeirGo => "Weir + Higress-SDK Go plugin",
+            Peer::WeirKeyAuth => "Weir + key-auth, Higress-SDK Go plugin",
         }
     }
 }
@@ -47,6 +53,7 @@ pub struct Rig {
     weir: PathBuf,
     envoy: Option<PathBuf>,
     go_plugin: Option<PathBuf>,
+    key_auth_plugin: Option<PathBuf>,
 }
 
 /// A running server.
@@ -80,7 +87,7 @@ impl Process {
 }
 
 impl Rig {
-    pub fn new(root: &Path, weir: &Path, envoy: Option<&Path>, go_plugin: Option<&Path>) -> Result<Rig> {
+    pub fn new(root: &Path, weir: &Path, envoy: Option<&Path>, go_plugin: Option<&Path>, key_auth_plugin: Option<&Path>) -> Result<Rig> {
         let folder = tempfile::tempdir()?;
         let dir = folder.path().display();
         fs::create_dir(folder.path().join("www"))?;
@@ -110,6 +117,7 @@ impl Rig {
             weir: weir.into(),
             envoy: envoy.map(Into::into),
             go_plugin: go_plugin.map(Into::into),
+            key_auth_plugin: key_auth_plugin.map(Into::into),
         })
     }
 
@@ -150,11 +158,16 @@ impl Rig {
                 let config = self.write(&name, &self.envoy(port, load, peer == Peer::EnvoyWasm)?)?;
                 command.arg(envoy).args(["--concurrency", "1", "-l", "error", "--disable-hot-restart", "-c"]).arg(config);
             }
-            Peer::Weir | Peer::WeirWasm | Peer::WeirGo => {
+            Peer::Weir | Peer::WeirWasm | Peer::WeirUnmatched | Peer::WeirGo | Peer::WeirKeyAuth => {
                 let plugin = match peer {
-                    Peer::WeirWasm => Some(self.path("trivial.wasm")),
+                    Peer::WeirWasm => Some(trivial(&self.path("trivial.wasm"))),
+                    Peer::WeirUnmatched => Some(unmatched(&self.path("trivial.wasm"))),
                     Peer::WeirGo => match &self.go_plugin {
-                        Some(p) => Some(p.clone()),
+                        Some(p) => Some(trivial(p)),
+                        None => return Ok(None),
+                    },
+                    Peer::WeirKeyAuth => match &self.key_auth_plugin {
+                        Some(p) => Some(key_auth(p)),
                         None => return Ok(None),
                     },
                     _ => None,
@@ -166,8 +179,14 @@ impl Rig {
                     .arg(&self.weir)
                     .args(["run", "--workers", "1", "--admin", "127.0.0.1:0", "--access-log"])
                     .arg(folder.join("access.log"))
+                    .arg("--cache-dir")
+                    .arg(self.path("cache"))
                     .arg("-f")
                     .arg(&folder);
+                if plugin.is_some() {
+                    // What is measured is optimized code, not its compiler.
+                    optimized(&self.weir, &folder, &self.path("cache"))?;
+                }
             }
         }
         Ok(Some(spawn(command, port)?))
@@ -237,7 +256,7 @@ static_resources:
         ))
     }
 
-    fn weir(&self, port: u16, load: &Load, plugin: Option<&Path>) -> Result<String> {
+    fn weir(&self, port: u16, load: &Load, plugin: Option<&str>) -> Result<String> {
         let (protocol, tls) = if load.tls { ("HTTPS", "\n    tls: { certificateRefs: [{ name: bench }] }") } else { ("HTTP", "") };
         let indent =
             |name: &str| -> Result<String> { Ok(fs::read_to_string(self.path(name))?.lines().map(|l| format!("    {l}\n")).collect()) };
@@ -253,13 +272,59 @@ static_resources:
             );
         }
         if let Some(plugin) = plugin {
-            text += &format!(
-                "---\napiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata: {{ name: bench }}\nspec: {{ url: \"file://{}\", pluginConfig: {{ greeting: hello }} }}\n",
-                plugin.display()
-            );
+            text += plugin;
         }
         Ok(text)
     }
+}
+
+/// An object of Istio for every request.
+fn trivial(code: &Path) -> String {
+    format!(
+        "---\napiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata: {{ name: bench }}\nspec: {{ url: \"file://{}\", pluginConfig: {{ greeting: hello }} }}\n",
+        code.display()
+    )
+}
+
+/// An object of Higress whose only rule is for a host that nobody asks for.
+fn unmatched(code: &Path) -> String {
+    format!(
+        "---\napiVersion: extensions.higress.io/v1alpha1\nkind: WasmPlugin\nmetadata: {{ name: bench }}\nspec: {{ url: \"file://{}\", defaultConfigDisable: true, matchRules: [{{ domain: [other.test], config: {{ a: b }} }}] }}\n",
+        code.display()
+    )
+}
+
+/// Its key is a header that every request of the load has.
+fn key_auth(code: &Path) -> String {
+    format!(
+        "---\napiVersion: extensions.higress.io/v1alpha1\nkind: WasmPlugin\nmetadata: {{ name: bench }}\nspec: {{ url: \"file://{}\", defaultConfig: {{ consumers: [{{ name: bench, credential: key-of-the-bench }}, {{ name: other, credential: other }}], keys: [x-api-key], in_header: true }} }}\n",
+        code.display()
+    )
+}
+
+/// Runs a gateway until the code of its plugin is optimized and kept in the cache folder.
+pub fn optimized(weir: &Path, folder: &Path, cache: &Path) -> Result<()> {
+    let admin = free_port();
+    let mut command = Command::new(weir);
+    command.args(["run", "--workers", "1", "--admin", &format!("127.0.0.1:{admin}"), "--cache-dir"]).arg(cache).arg("-f").arg(folder);
+    let _running = spawn(command, admin)?;
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while Instant::now() < deadline {
+        if ask(admin, "localhost", "/plugins").is_ok_and(|text| text.contains("cranelift") && !text.contains("winch")) {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    bail!("{}: the plugin's code was not optimized within two minutes", folder.display())
+}
+
+pub fn ask(port: u16, host: &str, path: &str) -> Result<String> {
+    let mut s = TcpStream::connect(("127.0.0.1", port)).context("connect")?;
+    s.set_read_timeout(Some(Duration::from_secs(5)))?;
+    s.write_all(format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").as_bytes())?;
+    let mut text = String::new();
+    s.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// A certificate for localhost.

@@ -1,27 +1,31 @@
 //! What only Weir is asked: how fast it starts, what routes cost in memory, how soon a change is live.
 use super::{
     median,
-    peers::{self, Process},
+    peers::{self, Process, ask},
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use std::{
     fmt::Write as _,
     fs,
-    io::{Read, Write},
-    net::TcpStream,
     path::Path,
     process::Command,
     time::{Duration, Instant},
 };
 use weir_test::free_port;
 
-pub fn report(root: &Path, weir: &Path) -> Result<String> {
+pub fn report(root: &Path, weir: &Path, go_plugin: Option<&Path>) -> Result<String> {
     let mut out = "## Configuration\n\n| | |\n| --- | --- |\n".to_string();
     let port = free_port();
     let folder = folder_with_plugin(root, 100, port)?;
     start(weir, folder.path(), port)?;
     let starts: Result<Vec<f64>> = (0..5).map(|_| start(weir, folder.path(), port)).collect();
     let _ = writeln!(out, "| start to first answer, 100 routes and a cached plugin | {:.0} ms |", median(starts?));
+    if let Some(plugin) = go_plugin {
+        let megabytes = fs::metadata(plugin)?.len() as f64 / 1e6;
+        let (first, cached) = go_starts(root, weir, plugin)?;
+        let _ = writeln!(out, "| … with a Go plugin of {megabytes:.1} MB more that is new | {first:.0} ms |");
+        let _ = writeln!(out, "| … … and from the cache | {cached:.0} ms |");
+    }
     for routes in [0, 5_000, 10_000] {
         let running = Running::start(weir, routes)?;
         let _ = writeln!(out, "| resident with {routes} HTTPRoutes | {:.1} MB |", running.rss_mb);
@@ -97,10 +101,27 @@ impl Running {
 fn start(weir: &Path, folder: &Path, port: u16) -> Result<f64> {
     let began = Instant::now();
     let mut command = Command::new(weir);
-    command.args(["run", "--workers", "1", "--admin", "127.0.0.1:0", "-f"]).arg(folder);
+    command.args(["run", "--workers", "1", "--admin", "127.0.0.1:0", "--cache-dir"]).arg(folder.join(".cache")).arg("-f").arg(folder);
     let _process = peers::spawn(command, port)?;
     until(port, "h0.example.com", "/r7", "/v0")?;
     Ok(began.elapsed().as_secs_f64() * 1e3)
+}
+
+/// The same with a large plugin whose code is new, and once its optimized code is in the cache folder; medians.
+fn go_starts(root: &Path, weir: &Path, plugin: &Path) -> Result<(f64, f64)> {
+    let (mut new, mut cached) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let port = free_port();
+        let folder = folder_with_plugin(root, 100, port)?;
+        fs::copy(plugin, folder.path().join("go.wasm"))?;
+        let object =
+            "apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata: { name: go }\nspec: { url: \"file://go.wasm\" }\n";
+        fs::write(folder.path().join("go.yaml"), object)?;
+        new.push(start(weir, folder.path(), port)?);
+        peers::optimized(weir, folder.path(), &folder.path().join(".cache"))?;
+        cached.push(start(weir, folder.path(), port)?);
+    }
+    Ok((median(new), median(cached)))
 }
 
 /// A folder with a gateway, `routes` routes and a plugin.
@@ -126,13 +147,4 @@ fn until(port: u16, host: &str, path: &str, wanted: &str) -> Result<()> {
         std::thread::sleep(Duration::from_micros(500));
     }
     bail!("http://{host}:{port}{path} never answered with {wanted}")
-}
-
-fn ask(port: u16, host: &str, path: &str) -> Result<String> {
-    let mut s = TcpStream::connect(("127.0.0.1", port)).context("connect")?;
-    s.set_read_timeout(Some(Duration::from_secs(5)))?;
-    s.write_all(format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").as_bytes())?;
-    let mut text = String::new();
-    s.read_to_string(&mut text)?;
-    Ok(text)
 }

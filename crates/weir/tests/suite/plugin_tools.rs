@@ -120,7 +120,7 @@ fn what_new_makes_builds_and_passes_its_own_cases() {
 #[test]
 fn examples_pass_their_cases() {
     let folder = tempfile::tempdir().unwrap();
-    for name in ["blacklist-redis-go", "token-auth-go", "json-rewrite-rust", "sse-rewrite-go"] {
+    for name in ["blacklist-redis-go", "token-auth-go", "key-auth-go", "json-rewrite-rust", "sse-rewrite-go"] {
         let example = crate::harness::root().join("examples/plugins").join(name);
         built(name);
         let said = good(&test(example.join("cases.yaml").to_str().unwrap(), &[], folder.path()));
