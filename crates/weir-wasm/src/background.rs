@@ -2,7 +2,7 @@
 use std::{io, thread};
 
 /// Added to the niceness of its threads, so that they yield to those that serve.
-const NICE: i32 = 10;
+const NICE: i32 = 5;
 
 /// Runs work on threads of low priority, at most half of the CPUs. Compilation within it runs on the same threads. Nothing waits for them
 /// when the process ends.

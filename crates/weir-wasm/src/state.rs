@@ -206,8 +206,11 @@ impl Host {
 
     /// After a callback.
     pub fn leave(&mut self) {
-        self.write_line(LogLevel::Info, b"\n", 0);
-        self.write_line(LogLevel::Error, b"\n", 0);
+        // Nearly no call leaves an open line behind.
+        if !self.lines[0].is_empty() || !self.lines[1].is_empty() {
+            self.write_line(LogLevel::Info, b"\n", 0);
+            self.write_line(LogLevel::Error, b"\n", 0);
+        }
         self.context = 0;
         if let dropped @ 1.. = self.log_dropped.take() {
             self.services().log_dropped(dropped);
