@@ -190,3 +190,59 @@ fn contexts_that_are_never_done_are_bounded() {
     });
     assert_eq!(weir.stat("weir_wasm_traps.default/greedy"), 0);
 }
+
+/// A request that asks one of these plugins to misbehave harms no other request, even on the same worker.
+#[test]
+fn a_hundred_plugins_survive_one_that_spins_one_that_leaks_and_one_that_traps() {
+    let bad = |header: &str, what: &str| {
+        guest(&format!(
+            "(func (export \"proxy_on_request_headers\") (param i32 i32 i32) (result i32) (if (call $has [{header}]) (then {what})) (i32.const 0))"
+        ))
+    };
+    let spins = bad("x-spin", "(loop $for_ever (br $for_ever))");
+    let leaks = bad("x-leak", "(if (i32.lt_s (memory.grow (i32.const 32)) (i32.const 0)) (then unreachable))");
+    let traps = bad("x-trap", "unreachable");
+    let plain = bad("x-none", "");
+    let object = |name: &str, code: &str| {
+        format!(
+            "---\napiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata: {{ name: {name}, annotations: {{ weir.dev/memory-limit: 8Mi }} }}\nspec: {{ url: file://{code}.wat }}\n"
+        )
+    };
+    let mut objects: String = (0..97).map(|i| object(&format!("plain{i}"), "plain")).collect();
+    objects.extend(["spins", "leaks", "traps"].map(|name| object(name, name)));
+    let weir = Start::new()
+        .file("gateway.yaml", TO_ECHO)
+        .file("spins.wat", spins)
+        .file("leaks.wat", leaks)
+        .file("traps.wat", traps)
+        .file("plain.wat", plain)
+        .file("plugin.yaml", objects)
+        .workers(2)
+        .run();
+    assert_eq!(weir.get("h", "/").status, 200);
+    std::thread::scope(|scope| {
+        for header in ["x-spin", "x-leak", "x-trap"] {
+            let to = weir.address();
+            scope.spawn(move || {
+                for _ in 0..12 {
+                    // It is answered with 503, or not at all badly while there is room to leak.
+                    let _ = crate::client::request(to, "GET", "h", "/", &[(header, "1")], b"");
+                }
+            });
+        }
+        for _ in 0..4 {
+            let to = weir.address();
+            scope.spawn(move || {
+                for _ in 0..40 {
+                    let answer = crate::client::request(to, "GET", "h", "/", &[], b"").unwrap();
+                    assert_eq!(answer.status, 200, "{answer:?}");
+                }
+            });
+        }
+    });
+    for name in ["spins", "leaks", "traps"] {
+        assert!(weir.stat(&format!("weir_wasm_traps.default/{name}")) > 0, "{name}");
+    }
+    assert_eq!(weir.stat("weir_wasm_traps.default/plain0"), 0);
+    assert!(weir.resident_kb() < 300_000, "{} kB", weir.resident_kb());
+}
