@@ -30,7 +30,7 @@ pub use instance::{FAILED, PluginEntry, PluginStream};
 pub(crate) use manager::FirstTry;
 pub use manager::{Loading, MAX_FETCHED_BYTES, Manager, ManagerOptions};
 pub use status::{PluginState, Status, UpstreamStatus};
-pub use view::View;
+pub use view::{KEYS_OF_STATE, SPECIAL_KEYS, View};
 pub use worker::{Waiting, WorkerPlugins};
 
 use crate::{head_access::Fields, stats::PluginStats, stream::Stream};

@@ -366,10 +366,9 @@ pub trait Services {
     fn now(&self) -> SystemTime {
         SystemTime::now()
     }
-    /// Foreign functions that the instance does not know itself; `NotFound` for unknown ones. `out` is the result.
-    fn foreign_function(&self, stream: Option<&dyn Stream>, name: &str, arguments: &[u8], out: &mut Vec<u8>) -> Status {
-        let _ = (stream, name, arguments, out);
-        Status::NotFound
+    /// A call of a foreign function that does not exist.
+    fn unknown_foreign_function(&self, name: &[u8]) {
+        let _ = name;
     }
 }
 

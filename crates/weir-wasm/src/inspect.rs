@@ -142,5 +142,5 @@ fn producers(data: &[u8], offset: usize) -> Vec<String> {
 /// Every function that a module may import, by module and name.
 pub fn known_imports() -> &'static BTreeSet<(&'static str, &'static str)> {
     static KNOWN: OnceLock<BTreeSet<(&'static str, &'static str)>> = OnceLock::new();
-    KNOWN.get_or_init(|| host_functions(&wasmtime::Engine::default()).names().into_iter().collect())
+    KNOWN.get_or_init(|| host_functions(&wasmtime::Engine::default()).rows().into_iter().map(|(module, row)| (module, row.name)).collect())
 }

@@ -11,6 +11,7 @@ use crate::{
 };
 use bytes::Bytes;
 use exports::Exports;
+pub use exports::{ABSENT_CALLBACKS, CALLBACKS};
 use std::{rc::Rc, sync::Arc, time::Duration};
 use wasmtime::{Memory, Store};
 

@@ -5,6 +5,7 @@
 mod abi;
 pub mod background;
 pub mod cache;
+pub mod compatibility;
 mod declared;
 pub mod engine;
 mod functions;
@@ -15,6 +16,7 @@ mod memory;
 pub mod module;
 pub mod pairs;
 mod protobuf;
+pub mod row;
 pub mod shared;
 mod state;
 pub mod trap;

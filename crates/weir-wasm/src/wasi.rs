@@ -5,6 +5,7 @@ use crate::{
     functions::Functions,
     host::{LogLevel, Status},
     memory::{Guest, View, view},
+    row::Row,
     state::MAX_RECORD,
     trap::Stop,
 };
@@ -20,6 +21,21 @@ const NOSYS: u32 = 52;
 const NOTDIR: u32 = 20;
 const NOTSUP: u32 = 58;
 
+const ABI: &str = "WASI";
+/// The test of the functions that only ever return one number.
+const CONSTANT: &str = "wasm::start::what_wasi_does_not_have";
+
+const fn answer(errno: u32) -> &'static str {
+    match errno {
+        SUCCESS => "Does nothing and returns success.",
+        BADF => "Returns `badf` (8): there are no files.",
+        NOENT => "Returns `noent` (44): there are no files.",
+        NOTDIR => "Returns `notdir` (20): there are no files.",
+        NOSYS => "Returns `nosys` (52).",
+        _ => "Returns `notsup` (58).",
+    }
+}
+
 impl From<Status> for Errno {
     fn from(_: Status) -> Errno {
         Errno(FAULT)
@@ -32,8 +48,8 @@ struct Errno(u32);
 type Call = Result<(), Errno>;
 
 macro_rules! functions {
-    ($functions:ident, $module:ident, $($name:literal => $function:ident [$($arg:ident: $type:ty),*];)*) => {
-        $($functions.add($module, $name, |mut guest: Guest<'_>, $($arg: $type),*| {
+    ($functions:ident, $module:ident, $($name:literal => $function:ident [$($arg:ident: $type:ty),*] $does:literal, $test:literal;)*) => {
+        $($functions.add($module, Row { name: $name, abi: ABI, does: $does, test: $test }, |mut guest: Guest<'_>, $($arg: $type),*| {
             guest.data_mut().host_calls += 1;
             $function(&mut guest, $($arg),*).map_or_else(|e| e.0, |()| SUCCESS)
         });)*
@@ -43,23 +59,43 @@ macro_rules! functions {
 /// Functions that only ever yield one number.
 macro_rules! constants {
     ($functions:ident, $module:ident, $($name:literal [$($type:ty),*] = $errno:ident;)*) => {
-        $($functions.add($module, $name, |$(_: $type),*| $errno);)*
+        $($functions.add($module, Row { name: $name, abi: ABI, does: answer($errno), test: CONSTANT }, |$(_: $type),*| $errno);)*
     };
 }
 
 pub(crate) fn register(functions: &mut Functions) {
     for module in MODULES {
         functions! { functions, module,
-            "fd_write" => fd_write[fd: u32, iovs: u32, count: u32, out: u32];
-            "fd_fdstat_get" => fd_fdstat_get[fd: u32, out: u32];
-            "environ_get" => environ_get[pointers: u32, text: u32];
-            "environ_sizes_get" => environ_sizes_get[count: u32, bytes: u32];
-            "args_get" => args_get[a: u32, b: u32];
-            "args_sizes_get" => args_sizes_get[count: u32, bytes: u32];
-            "clock_time_get" => clock_time_get[id: u32, precision: u64, out: u32];
-            "clock_res_get" => clock_res_get[id: u32, out: u32];
-            "random_get" => random_get[p: u32, l: u32];
-            "poll_oneoff" => poll_oneoff[subscriptions: u32, events: u32, count: u32, out: u32];
+            "fd_write" => fd_write[fd: u32, iovs: u32, count: u32, out: u32]
+                "Writes lines of descriptors 1 and 2 to the log of the plugin, at level info and error; `badf` for others.",
+                "wasm::start::standard_output_is_logged_in_one_record";
+            "fd_fdstat_get" => fd_fdstat_get[fd: u32, out: u32]
+                "Describes descriptors 1 and 2 as writable devices; `badf` for others.",
+                "wasm::start::what_wasi_does_not_have";
+            "environ_get" => environ_get[pointers: u32, text: u32]
+                "Returns `vmConfig.env`.",
+                "wasm::start::environment_clock_and_random";
+            "environ_sizes_get" => environ_sizes_get[count: u32, bytes: u32]
+                "Returns the size of `vmConfig.env`.",
+                "wasm::start::environment_clock_and_random";
+            "args_get" => args_get[a: u32, b: u32]
+                "Returns no arguments.",
+                "plugin_abi::modules_in_the_shapes_that_toolchains_make";
+            "args_sizes_get" => args_sizes_get[count: u32, bytes: u32]
+                "Returns no arguments.",
+                "plugin_abi::modules_in_the_shapes_that_toolchains_make";
+            "clock_time_get" => clock_time_get[id: u32, precision: u64, out: u32]
+                "Returns the wall clock (0) or the monotonic clock (1); `notsup` for others.",
+                "wasm::start::environment_clock_and_random";
+            "clock_res_get" => clock_res_get[id: u32, out: u32]
+                "Returns 1 ns for clocks 0 and 1.",
+                "wasm::start::what_wasi_does_not_have";
+            "random_get" => random_get[p: u32, l: u32]
+                "Returns random bytes of the operating system.",
+                "wasm::start::environment_clock_and_random";
+            "poll_oneoff" => poll_oneoff[subscriptions: u32, events: u32, count: u32, out: u32]
+                "Returns 0 events at once, also within the allocator (Go ends the process on an error).",
+                "plugin_abi::modules_in_the_shapes_that_toolchains_make";
         }
         constants! { functions, module,
             "fd_read"[u32, u32, u32, u32] = NOSYS;
@@ -97,7 +133,13 @@ pub(crate) fn register(functions: &mut Functions) {
             "sock_send"[u32, u32, u32, u32, u32] = NOTSUP;
             "sock_shutdown"[u32, u32] = NOTSUP;
         }
-        functions.add(module, "proc_exit", |code: u32| -> wasmtime::Result<()> { Err(Stop::Exit(code).into()) });
+        let exit = Row {
+            name: "proc_exit",
+            abi: ABI,
+            does: "Ends the guest; code 0 during the start counts as a good end.",
+            test: "wasm::limits::exits_and_last_words_are_told",
+        };
+        functions.add(module, exit, |code: u32| -> wasmtime::Result<()> { Err(Stop::Exit(code).into()) });
     }
 }
 

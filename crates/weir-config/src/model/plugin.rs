@@ -261,6 +261,8 @@ pub struct WasmLimits {
     pub body_buffer_bytes: u32,
     /// HTTP and gRPC callouts and Redis commands of one instance that are under way.
     pub max_callouts: u32,
+    /// Hosts outside of the configuration that the plugin may call: `HOST` or `*.SUFFIX`, in lower case. `None`: any.
+    pub callout_hosts: Option<Vec<String>>,
     /// What one callback may write to the log.
     pub log_bytes: u32,
     /// What a plugin may add to one stream beyond what it was given: bodies, injected data, filter state, header fields.
@@ -290,6 +292,7 @@ impl Default for WasmLimits {
             start_deadline: Duration::from_secs(10),
             body_buffer_bytes: 1 << 20,
             max_callouts: 10_000,
+            callout_hosts: None,
             log_bytes: 256 << 10,
             stream_bytes: 64 << 20,
             callout_bytes: 64 << 20,

@@ -368,16 +368,20 @@ impl Services for HostServices {
         let worker = self.begin(bytes)?;
         self.stats.http_calls.inc();
         let (link, stats, directs) = (self.link.clone(), self.stats.clone(), self.common.directs.clone());
-        let (timeout, begun) = (call.timeout, Instant::now());
+        let (timeout, begun, name) = (call.timeout, Instant::now(), upstream::cut(call.upstream).to_string());
         spawn_local(async move {
             let answer = callout::call(&directs, worker, to, request, timeout).await;
             stats.http_call_nanoseconds.add_time(begun.elapsed());
-            let answer = answer.unwrap_or_else(|e| {
+            if answer.is_err() {
                 stats.http_call_failures.inc();
-                Logger::Wasm.debug(format_args!("HTTP call: {e}"));
-                HttpAnswer::failed()
+            }
+            HostServices::answer(&link, bytes, |hosted| {
+                let answer = answer.unwrap_or_else(|e| {
+                    hosted.say(&|| format!("HTTP call to `{name}`: {e}"));
+                    HttpAnswer::failed()
+                });
+                hosted.on_http_call_response(token, answer);
             });
-            HostServices::answer(&link, bytes, |hosted| hosted.on_http_call_response(token, answer));
         });
         Ok(())
     }
@@ -477,6 +481,11 @@ impl Services for HostServices {
     fn set_tick_period(&self, period: Option<Duration>) {
         self.tick.set(period);
         self.tick_changed.notify_one();
+    }
+
+    fn unknown_foreign_function(&self, name: &[u8]) {
+        self.stats.unknown_foreign_functions.inc();
+        self.say(|| format!("there is no foreign function `{}`", upstream::cut(&String::from_utf8_lossy(name))));
     }
 
     fn queue_waker(&self) -> QueueWaker {

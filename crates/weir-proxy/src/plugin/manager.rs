@@ -494,7 +494,7 @@ impl Manager {
         let (digest, image, kept) = (code.digest.clone(), code.image.clone(), code.kept.clone());
         let wasm = code.wasm.clone();
         let compiled = self.compiled(code).await?;
-        let (own, upstream_findings) = Own::of(&plugin.configuration);
+        let (own, upstream_findings) = Own::of(&plugin.configuration, plugin.limits.callout_hosts.clone());
         let spec = spec(plugin);
         // Held from before the first instance on: shared data must not die between the trial and the workers.
         let vm = self.compilers.engine.shared().vm(&spec.vm_id);

@@ -1,5 +1,5 @@
 //! Redis for plugins: from the name in `redis_init` to a connection, and the clients of one worker.
-use super::upstream::{self, Own, Speaks, UnknownUpstream, Upstream};
+use super::upstream::{self, NoUpstream, Own, Speaks, Upstream};
 use crate::{
     breaker::{Breakers, Place},
     cluster::{ClusterRegistry, ClusterRt, ClusterSlot, Unresolved},
@@ -35,7 +35,7 @@ const MAX_ATTEMPTS: u32 = 3;
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum InitError {
     #[error(transparent)]
-    Upstream(#[from] UnknownUpstream),
+    Upstream(#[from] NoUpstream),
     #[error("`db={0}` is no number")]
     Database(String),
 }

@@ -24,26 +24,59 @@ pub enum Speaks {
     Redis,
 }
 
-/// A plugin's own upstreams: the object `upstreams` at the top of its configuration, `name: host:port` or a URL.
+/// What is the plugin's own: its upstreams, which are the object `upstreams` at the top of its configuration with `name: host:port` or
+/// a URL, and the other hosts that it may call.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Own(HashMap<String, Target>);
+pub struct Own {
+    upstreams: HashMap<String, Target>,
+    /// `HOST`, `*.SUFFIX` or `*`; without a list, any.
+    hosts: Option<Vec<String>>,
+}
 
 impl Own {
     /// Reads the plugin's configuration; the second part says which entries name nothing.
-    pub fn of(configuration: &str) -> (Own, Vec<String>) {
-        let (mut own, mut findings) = (Own::default(), Vec::new());
+    pub fn of(configuration: &str, hosts: Option<Vec<String>>) -> (Own, Vec<String>) {
+        let (mut own, mut findings) = (Own { hosts, ..Own::default() }, Vec::new());
         let Ok(serde_json::Value::Object(top)) = serde_json::from_str(configuration) else { return (own, findings) };
         let Some(serde_json::Value::Object(map)) = top.get("upstreams") else { return (own, findings) };
         // A plugin may have a field of that name itself: only what looks like ours is taken.
         for (name, value) in map {
             let Some(text) = value.as_str() else { continue };
             match target(text) {
-                Ok(target) => drop(own.0.insert(name.clone(), target)),
+                Ok(target) => drop(own.upstreams.insert(name.clone(), target)),
                 Err(e) => findings.push(format!("upstreams.{name}: {e}")),
             }
         }
         (own, findings)
     }
+
+    /// Whether the plugin may call a host that no configuration names.
+    fn permits(&self, host: &str) -> bool {
+        let is = |pattern: &String| match pattern.strip_prefix('*') {
+            Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
+            None => host == pattern,
+        };
+        let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
+        self.hosts.as_ref().is_none_or(|hosts| hosts.iter().any(|pattern| is(pattern) || *pattern == format!("[{host}]")))
+    }
+
+    fn direct(&self, target: Target) -> Result<Upstream, NoUpstream> {
+        match self.permits(&target.host) {
+            true => Ok(Upstream::Direct(target)),
+            false => Err(NoUpstream::NotAllowed { host: cut(&target.host).into() }),
+        }
+    }
+}
+
+/// Why a call has nowhere to go.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum NoUpstream {
+    #[error(transparent)]
+    Unknown(UnknownUpstream),
+    #[error(
+        "the plugin may not call `{host}`: the annotation weir.dev/callout-hosts (--plugin-limit callout-hosts=VALUE) does not list it"
+    )]
+    NotAllowed { host: String },
 }
 
 /// A name that means no upstream.
@@ -78,10 +111,10 @@ impl fmt::Display for UnknownUpstream {
 const REGISTRIES: [&str; 6] = [".static", ".dns", ".nacos", ".consul", ".zookeeper", ".eureka"];
 
 /// Resolves `name` (its query string, if any, already cut off).
-pub fn resolve(name: &str, speaks: Speaks, own: &Own, clusters: &ClusterRegistry) -> Result<Upstream, UnknownUpstream> {
+pub fn resolve(name: &str, speaks: Speaks, own: &Own, clusters: &ClusterRegistry) -> Result<Upstream, NoUpstream> {
     let parts = Outbound::parse(name);
     let host = parts.as_ref().map_or(name, |p| p.host);
-    if let Some(target) = own.0.get(name).or_else(|| own.0.get(host)) {
+    if let Some(target) = own.upstreams.get(name).or_else(|| own.upstreams.get(host)) {
         return Ok(Upstream::Direct(target.clone()));
     }
     let filled = |name: &str| clusters.find(name).filter(|slot| slot.current().is_some());
@@ -102,27 +135,27 @@ pub fn resolve(name: &str, speaks: Speaks, own: &Own, clusters: &ClusterRegistry
             return Ok(Upstream::Cluster(slot));
         }
         if parts.is_direct(speaks) {
-            return Ok(Upstream::Direct(Target {
+            return own.direct(Target {
                 host: parts.host.to_string(),
                 port: parts.port,
                 tls: false,
                 user: String::new(),
                 password: String::new(),
                 database: None,
-            }));
+            });
         }
     } else if let Ok(target) = target(name) {
-        return Ok(Upstream::Direct(target));
+        return own.direct(target);
     }
     // A guest may ask for anything.
     let port = parts.as_ref().map_or(6379, |p| p.port);
-    Err(UnknownUpstream { name: cut(name).into(), host: cut(host).into(), speaks, port })
+    Err(NoUpstream::Unknown(UnknownUpstream { name: cut(name).into(), host: cut(host).into(), speaks, port }))
 }
 
 /// How many characters of a name a message quotes.
 const QUOTED: usize = 256;
 
-fn cut(name: &str) -> &str {
+pub(super) fn cut(name: &str) -> &str {
     name.char_indices().nth(QUOTED).map_or(name, |(end, _)| &name[..end])
 }
 
@@ -206,7 +239,7 @@ mod tests {
     #[test]
     fn names_that_are_no_cluster() {
         let (own, findings) =
-            Own::of(r#"{"upstreams": {"redis.static": "10.0.0.1:7000", "auth": "https://auth.example", "bad": "x", "n": 1}}"#);
+            Own::of(r#"{"upstreams": {"redis.static": "10.0.0.1:7000", "auth": "https://auth.example", "bad": "x", "n": 1}}"#, None);
         assert_eq!(findings.len(), 1, "{findings:?}");
         use Speaks::{Http, Redis};
         for (name, speaks, want) in [
@@ -231,6 +264,25 @@ mod tests {
             ("", Redis, None),
         ] {
             assert_eq!(direct(name, speaks, &own).as_deref(), want, "{name}");
+        }
+        let hosts = |list: &[&str]| Own { hosts: Some(list.iter().map(ToString::to_string).collect()), ..own.clone() };
+        for (list, name, permitted) in [
+            (&["api.example.com", "*.example.org", "10.0.0.7"][..], "api.example.com:443", true),
+            (&["api.example.com"], "https://API.example.com", true),
+            (&["api.example.com"], "outbound|443||api.example.com", true),
+            (&["api.example.com"], "other.example.com:443", false),
+            (&["*.example.org"], "a.b.example.org:80", true),
+            (&["*.example.org"], "example.org:80", false),
+            (&["10.0.0.7"], "10.0.0.7:80", true),
+            (&["::1"], "[::1]:80", true),
+            (&["*"], "anything:80", true),
+            (&[], "10.0.0.7:80", false),
+            // Its own upstreams need no entry.
+            (&[], "auth", true),
+            (&[], "redis.static", true),
+        ] {
+            let found = resolve(name, Http, &hosts(list), &ClusterRegistry::default());
+            assert_eq!(found.is_ok(), permitted, "{list:?} {name}");
         }
         let said = resolve("outbound|6379||other.static", Redis, &own, &ClusterRegistry::default()).err().unwrap().to_string();
         assert!(said.contains("no upstream `outbound|6379||other.static`") && said.contains("\"other.static\""), "{said}");

@@ -9,7 +9,9 @@ use crate::{
 };
 use std::{rc::Rc, sync::Arc};
 use weir_net::http::{Headers, Known, text};
-use weir_wasm::{BufferEdit, BufferType, LocalResponse, MapType, PropertyPath, Status, StreamType, pairs::Pairs};
+use weir_wasm::{
+    BufferEdit, BufferType, LocalResponse, MapType, PropertyPath, Status, StreamType, compatibility::Row, names, pairs::Pairs,
+};
 
 /// Plugin number `plugin` of the chain, and the stream it looks at.
 pub struct View {
@@ -20,6 +22,34 @@ pub struct View {
 
 /// What an entry of the filter state takes beside its name and value.
 const STATE_COST: usize = 64;
+
+names! {
+    /// Properties that a guest sets to change how its stream is handled.
+    enum SpecialKey {
+        ClearRouteCache = b"clear_route_cache", "Higress", "`off` keeps the route when the plugin changes the head; `on` looks it up again.", "plugin_abi::a_plugin_of_abi_0_1_0";
+        DecoderBufferLimit = b"set_decoder_buffer_limit", "Higress", "Bytes of the request body that the plugin may buffer, for this stream.", "plugin_stream::bodies_beyond_a_plugins_limit_are_refused_by_its_name";
+        EncoderBufferLimit = b"set_encoder_buffer_limit", "Higress", "The same for the response body.", "plugin_stream::bodies_beyond_a_plugins_limit_are_refused_by_its_name";
+    }
+}
+
+pub const SPECIAL_KEYS: &[Row] = SpecialKey::ROWS;
+
+/// Keys that are filter state as any other. Their readers are named here.
+pub const KEYS_OF_STATE: &[Row] = &[
+    Row {
+        name: "x_request_id",
+        abi: "Higress",
+        does: "Kept; the SDK of Higress sets it on each request.",
+        test: "plugin_stream::properties_are_those_of_envoy",
+    },
+    in_the_log("custom_log", "Kept; the access log shows it by `%FILTER_STATE(wasm.custom_log:PLAIN)%`."),
+    in_the_log("ai_log", "Kept; the access log shows it by `%FILTER_STATE(wasm.ai_log:PLAIN)%`."),
+    in_the_log("trace_span_tag.KEY", "Kept; the access log shows it by `%FILTER_STATE(wasm.trace_span_tag.KEY)%`. There are no spans."),
+];
+
+const fn in_the_log(name: &'static str, does: &'static str) -> Row {
+    Row { name, abi: "Higress", does, test: "plugin_stream::what_a_plugin_sets_reaches_the_access_log" }
+}
 
 /// What a map is, in terms of the stream.
 enum Map {
@@ -318,12 +348,12 @@ impl weir_wasm::Stream for View {
                 })
                 .map(|n| n.min(most))
         };
-        match path.split_first().0 {
-            b"clear_route_cache" if value == b"off" => s.keep_route(),
-            b"clear_route_cache" if value == b"on" => s.clear_route_cache(),
-            b"set_decoder_buffer_limit" => s.held_limit[0].set(number().unwrap_or(s.held_limit[0].get())),
-            b"set_encoder_buffer_limit" => s.held_limit[1].set(number().unwrap_or(s.held_limit[1].get())),
-            _ => {
+        match SpecialKey::of(path.split_first().0) {
+            Some(SpecialKey::ClearRouteCache) if value == b"off" => s.keep_route(),
+            Some(SpecialKey::ClearRouteCache) if value == b"on" => s.clear_route_cache(),
+            Some(SpecialKey::DecoderBufferLimit) => s.held_limit[0].set(number().unwrap_or(s.held_limit[0].get())),
+            Some(SpecialKey::EncoderBufferLimit) => s.held_limit[1].set(number().unwrap_or(s.held_limit[1].get())),
+            Some(SpecialKey::ClearRouteCache) | None => {
                 let name = format!("wasm.{}", path.dotted());
                 self.set_filter_state(name.as_bytes(), value);
             }

@@ -40,6 +40,7 @@ table! {
     grpc_calls: Counter = "grpc_calls" "gRPC callouts and streams",
     grpc_failures: Counter = "grpc_failures" "gRPC callouts and streams that ended with a status other than 0",
     callout_overflows: Counter = "callout_overflows" "callouts and commands rejected because too many were in progress",
+    unknown_foreign_functions: Counter = "unknown_foreign_functions" "calls of foreign functions that Weir does not have",
     redis_commands: Counter = "redis_commands" "Redis commands",
     redis_failures: Counter = "redis_failures" "Redis commands without a reply",
     redis_errors: Counter = "redis_errors" "error replies of Redis",

@@ -5,6 +5,8 @@ use crate::{
     functions::Functions,
     host::{LogLevel, PropertyPath, Status},
     memory::{Call, Guest, give, view, with_scratch},
+    names,
+    row::Row,
     trap::Stop,
 };
 use std::time::Duration;
@@ -58,18 +60,40 @@ pub(super) fn get_configuration(guest: &mut Guest<'_>, pp: u32, lp: u32) -> Call
     give(guest, if configuring { &spec.configuration } else { &spec.vm_configuration }, pp, lp)
 }
 
+names! {
+    /// Properties of the instance itself.
+    enum OwnProperty {
+        Name = b"plugin_name", "Envoy", "`NAMESPACE/NAME` of the WasmPlugin.", "plugin_stream::properties_are_those_of_envoy";
+        RootId = b"plugin_root_id", "Envoy", "`pluginName` of the WasmPlugin.", "plugin_stream::properties_are_those_of_envoy";
+        VmId = b"plugin_vm_id", "Envoy", "Who shares data and queues with the plugin.", "plugin_stream::properties_are_those_of_envoy";
+        VmMemory = b"plugin_vm_memory", "Higress", "Bytes of linear memory, as u64.", "plugin_stream::properties_are_those_of_envoy";
+    }
+}
+
+pub const OWN_PROPERTIES: &[Row] = OwnProperty::ROWS;
+
+names! {
+    /// Properties that a guest sets to tell the instance something.
+    enum OwnSpecialKey {
+        NeedRebuild = b"wasm_need_rebuild", "Higress", "`true` replaces the instance once it has no streams.", "plugin_host_calls::a_plugin_asks_for_a_new_instance";
+    }
+}
+
+pub const OWN_SPECIAL_KEYS: &[Row] = OwnSpecialKey::ROWS;
+
 pub(super) fn get_property(guest: &mut Guest<'_>, p: u32, l: u32, pp: u32, lp: u32) -> Call {
     with_scratch(guest, |guest, value| {
         let view = view(guest)?;
         let path = PropertyPath(view.bytes(p, l)?);
         let host = &*view.host;
-        let found = match path.0.strip_suffix(&[0]).unwrap_or(path.0) {
-            b"" => false,
-            b"plugin_name" => put(value, host.spec.name.as_bytes()),
-            b"plugin_root_id" => put(value, host.spec.root_id.as_bytes()),
-            b"plugin_vm_id" => put(value, host.spec.vm_id.as_bytes()),
-            b"plugin_vm_memory" => put(value, &(view.memory_len() as u64).to_le_bytes()),
-            _ => host.stream().is_some_and(|s| s.property(path, value)) || host.services().property(path, value),
+        let name = path.0.strip_suffix(&[0]).unwrap_or(path.0);
+        let found = match OwnProperty::of(name) {
+            Some(OwnProperty::Name) => put(value, host.spec.name.as_bytes()),
+            Some(OwnProperty::RootId) => put(value, host.spec.root_id.as_bytes()),
+            Some(OwnProperty::VmId) => put(value, host.spec.vm_id.as_bytes()),
+            Some(OwnProperty::VmMemory) => put(value, &(view.memory_len() as u64).to_le_bytes()),
+            None if name.is_empty() => false,
+            None => host.stream().is_some_and(|s| s.property(path, value)) || host.services().property(path, value),
         };
         if !found {
             return Err(Status::NotFound.into());
@@ -90,9 +114,9 @@ pub(super) fn set_property(guest: &mut Guest<'_>, p: u32, l: u32, vp: u32, vl: u
     if let Some(stream) = view.host.stream() {
         stream.set_property(path, value);
     }
-    if path.0 == b"wasm_need_rebuild" {
-        let rebuild = value == b"true";
-        view.host.rebuild = rebuild;
+    match OwnSpecialKey::of(path.0) {
+        Some(OwnSpecialKey::NeedRebuild) => view.host.rebuild = value == b"true",
+        None => {}
     }
     Ok(())
 }
@@ -104,9 +128,12 @@ pub(super) fn resolve_dns(_: &mut Guest<'_>, _: u32, _: u32, _: u32) -> Call {
 
 /// What the C++ and AssemblyScript runtimes import beside the ABI.
 pub(super) fn register_runtimes(functions: &mut Functions) {
-    functions.add("env", "pthread_equal", |a: u32, b: u32| u32::from(a == b));
-    functions.add("env", "emscripten_notify_memory_growth", |_: u32| {});
-    functions.add("env", "abort", |_: u32, _: u32, _: u32, _: u32| -> wasmtime::Result<()> { Err(Stop::Abort.into()) });
+    let row = |name, abi, does| Row { name, abi, does, test: "plugin_abi::modules_in_the_shapes_that_toolchains_make" };
+    functions.add("env", row("pthread_equal", "C++", "Compares two thread ids."), |a: u32, b: u32| u32::from(a == b));
+    functions.add("env", row("emscripten_notify_memory_growth", "C++", "Does nothing."), |_: u32| {});
+    functions.add("env", row("abort", "AssemblyScript", "Traps."), |_: u32, _: u32, _: u32, _: u32| -> wasmtime::Result<()> {
+        Err(Stop::Abort.into())
+    });
 }
 
 /// ABI 0.1.0 yields an empty value where later ones say `NotFound`.

@@ -187,13 +187,6 @@ impl Services for Proxy {
         let woken = self.woken.clone();
         Arc::new(move |queue| woken.lock().unwrap().push(queue))
     }
-    fn foreign_function(&self, _: Option<&dyn Stream>, name: &str, arguments: &[u8], out: &mut Vec<u8>) -> Status {
-        if name != "echo" {
-            return Status::NotFound;
-        }
-        out.extend_from_slice(arguments);
-        Status::Ok
-    }
 }
 
 type Fields = Vec<(Vec<u8>, Vec<u8>)>;

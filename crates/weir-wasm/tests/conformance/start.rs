@@ -213,6 +213,67 @@ fn environment_clock_and_random() {
     assert_eq!(running.proxy.said(), "0 2 8 4 A=1\0BC=\0 0 1 0 1 0 1");
 }
 
+/// Names, parameters (i, and I for 64 bits) and the number that each returns.
+const WASI: &[(&str, &str, u32)] = &[
+    ("fd_fdstat_get", "ii", 8),
+    ("clock_res_get", "ii", 58),
+    ("fd_read", "iiii", 52),
+    ("fd_pread", "iiiIi", 52),
+    ("fd_pwrite", "iiiIi", 52),
+    ("fd_fdstat_set_flags", "ii", 52),
+    ("fd_fdstat_set_rights", "iII", 52),
+    ("fd_prestat_get", "ii", 8),
+    ("fd_prestat_dir_name", "iii", 52),
+    ("fd_seek", "iIii", 0),
+    ("fd_close", "i", 0),
+    ("fd_advise", "iIIi", 0),
+    ("fd_sync", "i", 52),
+    ("fd_datasync", "i", 52),
+    ("fd_tell", "ii", 52),
+    ("fd_allocate", "iII", 52),
+    ("fd_renumber", "ii", 52),
+    ("fd_filestat_get", "ii", 8),
+    ("fd_filestat_set_size", "iI", 52),
+    ("fd_filestat_set_times", "iIIi", 52),
+    ("fd_readdir", "iiiIi", 20),
+    ("sched_yield", "", 0),
+    ("path_open", "iiiiiIIii", 44),
+    ("path_create_directory", "iii", 58),
+    ("path_filestat_get", "iiiii", 58),
+    ("path_filestat_set_times", "iiiiIIi", 58),
+    ("path_link", "iiiiiii", 58),
+    ("path_readlink", "iiiiii", 58),
+    ("path_remove_directory", "iii", 58),
+    ("path_rename", "iiiiii", 58),
+    ("path_symlink", "iiiii", 58),
+    ("path_unlink_file", "iii", 58),
+    ("sock_accept", "iii", 58),
+    ("sock_recv", "iiiiii", 58),
+    ("sock_send", "iiiii", 58),
+    ("sock_shutdown", "ii", 58),
+];
+
+#[test]
+fn what_wasi_does_not_have() {
+    for module in ["wasi_snapshot_preview1", "wasi_unstable"] {
+        let (mut imports, mut calls) = (String::new(), String::new());
+        for (name, parameters, wanted) in WASI {
+            let types: String = parameters.chars().map(|c| if c == 'I' { " i64" } else { " i32" }).collect();
+            imports += &format!("(import \"{module}\" \"{name}\" (func $t_{name} (param{types}) (result i32)))\n");
+            // A descriptor, and a clock, that does not exist.
+            let values: String = parameters.chars().map(|c| if c == 'I' { "(i64.const 7)" } else { "(i32.const 7)" }).collect();
+            calls += &format!("(if (i32.ne (call $t_{name} {values}) (i32.const {wanted})) (then (unreachable)))\n");
+        }
+        let wat = format!(
+            r#"(module {imports} (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
+            (func (export "malloc") (param i32) (result i32) (i32.const 1024))
+            (func (export "proxy_on_vm_start") (param i32 i32) (result i32) {calls} (i32.const 1)))"#
+        );
+        let module = compile_text(&wat).unwrap();
+        Instance::start(&module, &PluginSpec::new("p"), std::rc::Rc::new(Proxy::default())).unwrap();
+    }
+}
+
 #[test]
 fn facts_of_a_module() {
     let wasm = guest("0.2.100", r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) i32.const 0)"#);

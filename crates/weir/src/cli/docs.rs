@@ -1,4 +1,5 @@
 //! The reference pages that are made from where things are declared: `weir __docs flags > docs/reference/flags.md`.
+mod compatibility;
 mod objects;
 
 use super::Cli;
@@ -16,13 +17,14 @@ use weir_proxy::{
 /// Print a generated page of the documentation
 #[derive(ClapArgs, Debug)]
 pub struct Args {
-    /// As under docs/reference, without `.md`
+    /// As under docs/reference, or under docs, without `.md`
     page: String,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     let pages = pages();
-    let Some((_, text)) = pages.iter().find(|(name, _)| *name == args.page) else {
+    let named = |name: &str| name == args.page || name.strip_prefix("reference/") == Some(&args.page);
+    let Some((_, text)) = pages.iter().find(|(name, _)| named(name)) else {
         let names: Vec<&str> = pages.iter().map(|(name, _)| &**name).collect();
         bail!("there is no page {}; there are {}", args.page, names.join(", "));
     };
@@ -30,12 +32,18 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// All of them: their paths below docs/reference without `.md`, and their texts.
+/// All of them: their paths below docs without `.md`, and their texts.
 pub fn pages() -> Vec<(String, String)> {
     let single =
         [("flags", flags()), ("admin", admin()), ("metrics", metrics()), ("access-log", access_log()), ("gateway-api", gateway_api())];
-    single.into_iter().map(|(name, text)| (name.to_string(), text)).chain(objects::pages()).collect()
+    let reference = single.into_iter().map(|(name, text)| (name.to_string(), text)).chain(objects::pages());
+    let mut pages: Vec<_> = reference.map(|(name, text)| (format!("reference/{name}"), text)).collect();
+    pages.push(("plugins/compatibility".into(), compatibility::page()));
+    pages
 }
+
+/// The tests that docs/plugins/compatibility.md names.
+pub use compatibility::tests as tests_of_compatibility;
 
 fn admin() -> String {
     let mut out = "# Admin endpoints\n\nMade by `weir __docs admin`; the table is in `crates/weir-proxy/src/admin.rs`.\n\n\

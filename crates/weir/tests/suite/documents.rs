@@ -57,7 +57,7 @@ fn every_snippet_of_the_documents_loads_without_a_finding() {
 
 #[test]
 fn generated_pages_are_current() {
-    let folder = root().join("docs/reference");
+    let folder = root().join("docs");
     let pages = documents::pages();
     for (name, wanted) in &pages {
         let path = folder.join(format!("{name}.md"));
@@ -69,6 +69,21 @@ fn generated_pages_are_current() {
         assert!(written == *wanted, "{} is not current: UPDATE=1 cargo test --test suite generated_pages", path.display());
     }
     let mut there = Vec::new();
-    files(&folder, "md", &mut there);
-    assert_eq!(there.len(), pages.len(), "pages that nothing makes: {there:?}");
+    files(&folder.join("reference"), "md", &mut there);
+    let made = pages.iter().filter(|(name, _)| name.starts_with("reference/")).count();
+    assert_eq!(there.len(), made, "pages that nothing makes: {there:?}");
+}
+
+/// `FILE::TEST` in this suite, or `wasm::FILE::TEST` in the conformance tests of weir-wasm.
+#[test]
+fn the_tests_that_the_page_on_compatibility_names_exist() {
+    for name in documents::tests_of_compatibility() {
+        let (folder, rest) = match name.strip_prefix("wasm::") {
+            Some(rest) => ("crates/weir-wasm/tests/conformance", rest),
+            None => ("crates/weir/tests/suite", name),
+        };
+        let (file, test) = rest.split_once("::").unwrap_or_else(|| panic!("{name}"));
+        let source = fs::read_to_string(root().join(folder).join(format!("{file}.rs"))).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(source.contains(&format!("#[test]\nfn {test}() {{")), "there is no test {name}");
+    }
 }

@@ -160,6 +160,28 @@ fn services_that_no_route_names_can_be_called() {
     assert_eq!(weir.get("h", "/").status, 200);
 }
 
+/// A plugin with a list calls the hosts on it, what the configuration names, and nothing else.
+#[test]
+fn hosts_beyond_the_list_of_the_plugin_are_refused() {
+    let weir = start(http_guest(), "", "weir.dev/callout-hosts: 'localhost, *.test'");
+    let port = weir.echo().port();
+    for (to, status) in [
+        (format!("localhost:{port}"), 200),
+        ("mine".into(), 200),
+        (CLUSTER.into(), 200),
+        (format!("127.0.0.1:{port}"), 502),
+        (format!("outbound|{port}||127.0.0.1"), 502),
+    ] {
+        assert_eq!(ask(&weir, &to, &[("x-ask", "plain")]).status, status, "{to}");
+    }
+    weir.says("default/calls: HTTP call: the plugin may not call `127.0.0.1`: the annotation weir.dev/callout-hosts");
+    // A failure is logged with the plugin and the name it called.
+    let weir = start(http_guest(), "", "");
+    let nobody = format!("127.0.0.1:{}", free_port());
+    assert_eq!(ask(&weir, &nobody, &[("x-ask", "plain")]).status, 504);
+    weir.says(&format!("default/calls: HTTP call to `{nobody}`: "));
+}
+
 /// The host that was not called for longest is forgotten; calls to it work as before.
 #[test]
 fn hosts_that_plugins_call_are_bounded() {

@@ -19,6 +19,13 @@ use weir_wasm::{
 /// Host functions by their short names here, and how many `i32` they take; those of WASI with their module.
 const IMPORTS: &[(&str, &str, usize)] = &[
     ("log", "proxy_log", 3),
+    ("get_log_level", "proxy_get_log_level", 1),
+    ("map_size", "proxy_get_header_map_size", 2),
+    ("buffer_status", "proxy_get_buffer_status", 3),
+    ("close", "proxy_close_stream", 1),
+    ("override", "proxy_set_upstream_override_host", 2),
+    ("foreign", "proxy_call_foreign_function", 6),
+    ("resolve_dns", "envoy_resolve_dns", 3),
     ("now", "proxy_get_current_time_nanoseconds", 1),
     ("get_status", "proxy_get_status", 3),
     ("get_configuration", "proxy_get_configuration", 2),

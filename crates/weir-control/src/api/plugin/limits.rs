@@ -6,13 +6,14 @@ use weir_config::{
 };
 
 /// The names that [`set`] knows.
-pub const NAMES: [&str; 19] = [
+pub const NAMES: [&str; 20] = [
     "memory-limit",
     "call-deadline",
     "start-deadline",
     "body-buffer-limit",
     "stream-memory-limit",
     "callout-limit",
+    "callout-hosts",
     "callout-memory-limit",
     "log-limit",
     "metric-limit",
@@ -78,6 +79,7 @@ pub fn set(limits: &mut WasmLimits, name: &str, value: &str) -> Option<Result<()
         "retire-after-requests" => count(value).map(|n| limits.retire_after_requests = n),
         "retire-above-memory" => bytes(value).map(|n| limits.retire_above_bytes = n),
         "callout-limit" => count(value).map(|n| limits.max_callouts = n),
+        "callout-hosts" => hosts(value).map(|hosts| limits.callout_hosts = Some(hosts)),
         "call-deadline" => time(value).map(|t| limits.call_deadline = t),
         "start-deadline" => time(value).map(|t| limits.start_deadline = t),
         "rollback-traps" => count_or_none(value).map(|n| limits.rollback.traps = n),
@@ -88,6 +90,24 @@ pub fn set(limits: &mut WasmLimits, name: &str, value: &str) -> Option<Result<()
         _ => return None,
     };
     Some(done)
+}
+
+/// Names and addresses, with `,` between them; none for an empty text.
+fn hosts(text: &str) -> Result<Vec<String>, Wrong> {
+    let is_host = |host: &str| {
+        let name = host.strip_prefix("*.").unwrap_or(host);
+        let is_address = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
+        host == "*" || is_address || !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+    };
+    let hosts = text.split(',').map(|host| host.trim().to_ascii_lowercase()).filter(|host| !host.is_empty());
+    let hosts: Vec<_> = hosts.collect();
+    match hosts.iter().find(|host| !is_host(host)) {
+        Some(wrong) => Err(Wrong {
+            problem: format!("\"{wrong}\" is not a host"),
+            help: "names and addresses without ports, as \"api.example.com, *.example.org, 10.0.0.7\"; empty for none",
+        }),
+        None => Ok(hosts),
+    }
 }
 
 fn time(text: &str) -> Result<std::time::Duration, Wrong> {

@@ -1,6 +1,6 @@
 //! The node: this process, as Istio's proxies name themselves.
 use std::{collections::BTreeMap, sync::OnceLock};
-use weir_wasm::{PropertyPath, pairs};
+use weir_wasm::{PropertyPath, compatibility::Row, names, pairs};
 
 /// `envoy.config.core.v3.Node`, as much of it as plugins read.
 struct Node {
@@ -36,15 +36,28 @@ fn node() -> &'static Node {
     })
 }
 
+names! {
+    enum Field {
+        Id = b"id", "Envoy", "`router~IP~NAME.NAMESPACE~NAMESPACE.svc.cluster.local`.", "plugin_stream::properties_are_those_of_envoy";
+        Cluster = b"cluster", "Envoy", "`weir.NAMESPACE`.", "plugin_stream::properties_are_those_of_envoy";
+        Metadata = b"metadata", "Istio", "`NAME`, `NAMESPACE` and `LABELS` (`--labels`); all of it as pairs.", "plugin_stream::properties_are_those_of_envoy";
+    }
+}
+
+pub const ROWS: &[Row] = Field::ROWS;
+
 /// Appends what stands at `path` within the node; false for nothing.
 pub fn get(path: PropertyPath<'_>, out: &mut Vec<u8>) -> bool {
     let node = node();
     let (first, rest) = path.split_first();
-    match first {
-        b"" => message(node, out),
-        b"id" => out.extend_from_slice(node.id.as_bytes()),
-        b"cluster" => out.extend_from_slice(node.cluster.as_bytes()),
-        b"metadata" => {
+    if first.is_empty() {
+        message(node, out);
+        return true;
+    }
+    match Field::of(first) {
+        Some(Field::Id) => out.extend_from_slice(node.id.as_bytes()),
+        Some(Field::Cluster) => out.extend_from_slice(node.cluster.as_bytes()),
+        Some(Field::Metadata) => {
             let (key, rest) = rest.split_first();
             if key == b"LABELS" {
                 return labels(node, rest, out);
@@ -57,7 +70,7 @@ pub fn get(path: PropertyPath<'_>, out: &mut Vec<u8>) -> bool {
             let Some((_, value)) = node.metadata.iter().find(|(k, _)| k.as_bytes() == key) else { return false };
             out.extend_from_slice(value.as_bytes());
         }
-        _ => return false,
+        None => return false,
     }
     true
 }
