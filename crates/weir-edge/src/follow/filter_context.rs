@@ -148,7 +148,11 @@ async fn version(hub: &Hub) -> Option<String> {
     if response.status() != StatusCode::OK {
         return None;
     }
-    let group: Value = serde_json::from_slice(&whole(response.into_body(), MAX_GROUP).await.ok()?).ok()?;
+    preferred(&serde_json::from_slice(&whole(response.into_body(), MAX_GROUP).await.ok()?).ok()?)
+}
+
+/// The version that an APIGroup prefers.
+fn preferred(group: &Value) -> Option<String> {
     let version = group["preferredVersion"]["version"].as_str()?;
     version.bytes().all(|byte| byte.is_ascii_alphanumeric()).then(|| version.to_string())
 }
@@ -224,8 +228,64 @@ mod tests {
                 assert_eq!((pool(&object).as_deref(), topology(&object).as_deref()), found, "{metadata}");
             }
         }
+        // OpenYurt has these labels on nodes, too; they name no pool that the node is in.
+        for label in ["apps.openyurt.io/desired-nodepool", "apps.openyurt.io/pool-name", "nodepool.openyurt.io/type"] {
+            for object in read(&json!({ "labels": { label: "p" } })) {
+                assert_eq!(pool(&object), None, "{label}");
+            }
+        }
         let [json, protobuf] = read(&json!({}));
         assert_eq!(nodes(&json), Some(["a".to_string(), "b".to_string()].into()));
         assert_eq!(nodes(&protobuf), None);
+    }
+
+    #[test]
+    fn node_pools_of_all_versions_are_read() {
+        let taints = json!([{ "key": "node-role.openyurt.io/edge", "effect": "NoSchedule" }]);
+        let spec_v1alpha1 = json!({ "type": "Edge", "selector": { "matchLabels": { POOL: "hangzhou" } }, "taints": taints });
+        let spec_v1beta1 =
+            json!({ "type": "Edge", "hostNetwork": true, "labels": { "a": "b" }, "annotations": { "c": "d" }, "taints": taints });
+        let spec_v1beta2 = json!({
+            "type": "Edge", "hostNetwork": false, "interConnectivity": true, "enableLeaderElection": true,
+            "leaderElectionStrategy": "mark", "leaderReplicas": 2, "leaderNodeLabelSelector": { "leader": "true" },
+            "poolScopeMetadata": [{ "group": "", "version": "v1", "resource": "services" }],
+        });
+        let counts = json!({ "readyNodeNum": 1, "unreadyNodeNum": 1, "nodes": ["edge-1", "edge-2"] });
+        let leaders = json!({
+            "readyNodeNum": 1, "unreadyNodeNum": 1, "nodes": ["edge-1", "edge-2"], "leaderNum": 1,
+            "leaderEndpoints": [{ "nodeName": "leader", "address": "10.0.0.9" }], "leaderLastElectedTime": "2026-01-01T00:00:00Z",
+            "conditions": [{ "type": "LeaderReady", "status": "True" }],
+        });
+        let no_nodes = json!({ "readyNodeNum": 0, "unreadyNodeNum": 0 });
+        let both: &[&str] = &["edge-1", "edge-2"];
+        for (version, spec, status, wanted) in [
+            ("v1alpha1", &spec_v1alpha1, &counts, both),
+            ("v1beta1", &spec_v1beta1, &counts, both),
+            ("v1beta2", &spec_v1beta2, &leaders, both),
+            // The API server answers in the version that it prefers, with what another one was stored with.
+            ("v1beta2", &spec_v1beta1, &counts, both),
+            ("v1beta2", &spec_v1beta2, &no_nodes, &[]),
+            ("v1beta1", &spec_v1beta1, &Value::Null, &[]),
+        ] {
+            let pool = json!({
+                "apiVersion": format!("{GROUP}/{version}"), "kind": "NodePool", "metadata": { "name": "hangzhou" },
+                "spec": spec, "status": status,
+            });
+            let found = nodes(&Object::read(pool.to_string().into(), Encoding::Json).unwrap());
+            assert_eq!(found, Some(wanted.iter().map(ToString::to_string).collect()), "{pool}");
+        }
+        for (versions, wanted) in [
+            (&["v1alpha1"][..], Some("v1alpha1")),
+            (&["v1beta1", "v1alpha1"], Some("v1beta1")),
+            (&["v1beta2", "v1beta1", "v1alpha1"], Some("v1beta2")),
+            // It becomes part of a path.
+            (&["../v1"], None),
+            (&[], None),
+        ] {
+            let entry = |version: &&str| json!({ "groupVersion": format!("{GROUP}/{version}"), "version": version });
+            let all: Vec<Value> = versions.iter().map(entry).collect();
+            let group = json!({ "kind": "APIGroup", "apiVersion": "v1", "name": GROUP, "versions": all, "preferredVersion": all.first() });
+            assert_eq!(preferred(&group).as_deref(), wanted, "{group}");
+        }
     }
 }
