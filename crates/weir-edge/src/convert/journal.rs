@@ -16,6 +16,21 @@ pub enum Phase {
     Converted,
 }
 
+/// A file that is replaced, because the program that reads it takes no other one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replaced {
+    pub file: String,
+    /// The unit that reads it.
+    pub service: String,
+}
+
+impl Replaced {
+    /// Where the file is kept until it is restored.
+    pub fn backup(file: &str) -> String {
+        format!("{file}.before-weir-edge")
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Journal {
     pub layout: Layout,
@@ -24,6 +39,8 @@ pub struct Journal {
     pub files: Vec<String>,
     /// Folders that are made for them, outer ones first.
     pub folders: Vec<String>,
+    /// The kubeconfig of kube-proxy.
+    pub replaced: Option<Replaced>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -52,9 +69,12 @@ impl Journal {
 
     fn text(&self) -> String {
         let phase = PHASES.iter().find(|(_, phase)| *phase == self.phase).map_or("", |(name, _)| name);
-        let value = json!({
+        let mut value = json!({
             "version": 1, "layout": self.layout.to_string(), "phase": phase, "files": self.files, "folders": self.folders,
         });
+        if let Some(Replaced { file, service }) = &self.replaced {
+            value["replaced"] = json!({ "file": file, "service": service });
+        }
         format!("{value:#}\n")
     }
 
@@ -65,7 +85,12 @@ impl Journal {
         };
         let phase = PHASES.iter().find(|(name, _)| value["phase"] == *name)?.1;
         (value["version"] == 1).then_some(())?;
-        Some(Journal { layout: value["layout"].as_str()?.parse().ok()?, phase, files: strings("files")?, folders: strings("folders")? })
+        let replaced = match &value["replaced"] {
+            Value::Null => None,
+            replaced => Some(Replaced { file: replaced["file"].as_str()?.into(), service: replaced["service"].as_str()?.into() }),
+        };
+        let layout = value["layout"].as_str()?.parse().ok()?;
+        Some(Journal { layout, phase, files: strings("files")?, folders: strings("folders")?, replaced })
     }
 }
 
@@ -78,9 +103,11 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         assert_eq!(Journal::read(root.path()).unwrap(), None);
         for (layout, (_, phase)) in Layout::all().into_iter().zip(PHASES) {
-            let journal = Journal { layout, phase, files: vec!["/a".into()], folders: vec!["/b".into()] };
-            journal.write(root.path()).unwrap();
-            assert_eq!(Journal::read(root.path()).unwrap(), Some(journal));
+            for replaced in [None, Some(Replaced { file: "/c".into(), service: "d.service".into() })] {
+                let journal = Journal { layout, phase, files: vec!["/a".into()], folders: vec!["/b".into()], replaced };
+                journal.write(root.path()).unwrap();
+                assert_eq!(Journal::read(root.path()).unwrap(), Some(journal));
+            }
         }
         for text in ["", "{}", "[1]", "{\"version\": 2}"] {
             fs::write(below(root.path(), FILE), text).unwrap();

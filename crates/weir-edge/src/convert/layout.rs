@@ -79,17 +79,35 @@ impl Layout {
         }
     }
 
-    /// The file that makes kubelet use another kubeconfig, and what is in it.
-    pub fn switch(self, kubeconfig: &str) -> (&'static str, String) {
-        let rancher = format!("# Made by \"weir edge convert\".\nkubelet-arg+:\n- \"kubeconfig={kubeconfig}\"\n");
+    /// The kubeconfig of the kube-proxy that the agent runs. The agent writes it again at each start.
+    pub fn kube_proxy_kubeconfig(self) -> Option<&'static str> {
         match self {
-            Layout::Kubeadm => (
-                "/etc/systemd/system/kubelet.service.d/90-weir-edge.conf",
-                format!("# Made by \"weir edge convert\".\n[Service]\nEnvironment=\"KUBELET_KUBECONFIG_ARGS=--kubeconfig={kubeconfig}\"\n"),
-            ),
-            Layout::K3s => ("/etc/rancher/k3s/config.yaml.d/90-weir-edge.yaml", rancher),
-            Layout::Rke2 => ("/etc/rancher/rke2/config.yaml.d/90-weir-edge.yaml", rancher),
+            Layout::Kubeadm => None,
+            Layout::K3s => Some("/var/lib/rancher/k3s/agent/kubeproxy.kubeconfig"),
+            Layout::Rke2 => Some("/var/lib/rancher/rke2/agent/kubeproxy.kubeconfig"),
         }
+    }
+
+    /// The file that makes kubelet use another kubeconfig.
+    pub fn switch_file(self) -> &'static str {
+        match self {
+            Layout::Kubeadm => "/etc/systemd/system/kubelet.service.d/90-weir-edge.conf",
+            Layout::K3s => "/etc/rancher/k3s/config.yaml.d/90-weir-edge.yaml",
+            Layout::Rke2 => "/etc/rancher/rke2/config.yaml.d/90-weir-edge.yaml",
+        }
+    }
+
+    /// What is in that file. `kube_proxy`: the kubeconfig for the kube-proxy of the agent.
+    pub fn switch(self, kubelet: &str, kube_proxy: Option<&str>) -> String {
+        let settings = match self {
+            Layout::Kubeadm => format!("[Service]\nEnvironment=\"KUBELET_KUBECONFIG_ARGS=--kubeconfig={kubelet}\"\n"),
+            Layout::K3s | Layout::Rke2 => {
+                let argument = |name: &str, file: &str| format!("{name}+:\n- \"kubeconfig={file}\"\n");
+                let kube_proxy = kube_proxy.map(|file| argument("kube-proxy-arg", file));
+                [argument("kubelet-arg", kubelet), kube_proxy.unwrap_or_default()].concat()
+            }
+        };
+        format!("# Made by \"weir edge convert\".\n{settings}")
     }
 }
 

@@ -1,8 +1,8 @@
 //! Looks at a node before anything is changed, and finds all that stands against a conversion.
 use super::{
-    journal::FILE,
+    journal::{FILE, Replaced},
     layout::{Layout, below},
-    plan::{AUTHORITY, KUBECONFIG, Node, UNIT_FILE},
+    plan::{AUTHORITY, KUBE_PROXY_KUBECONFIG, KUBECONFIG, KubeProxy, Node, UNIT_FILE},
 };
 use crate::{
     identity::certificate::validity::is_valid,
@@ -22,6 +22,17 @@ use std::{
 };
 use weir_net::tls::{Certificate, CertificateError, Details};
 
+/// What to do with kube-proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WantedKubeProxy {
+    /// It stays where it is.
+    Keep,
+    /// The agent of the distribution runs it.
+    Agent,
+    /// A unit of systemd runs it with this kubeconfig.
+    Unit(Replaced),
+}
+
 /// What the caller wants.
 #[derive(Clone, Debug)]
 pub struct Wanted {
@@ -38,6 +49,7 @@ pub struct Wanted {
     pub cert_dir: String,
     /// More arguments of the hub.
     pub arguments: Vec<String>,
+    pub kube_proxy: WantedKubeProxy,
 }
 
 /// What stands against a conversion.
@@ -81,6 +93,16 @@ pub enum Finding {
     SetsLater { path: String, switch: &'static str },
     #[error("{0} sets {VARIABLE}, and would win")]
     Sets(&'static str),
+    #[error(
+        "--kube-proxy is for k3s and RKE2. kube-proxy of kubeadm reads its kubeconfig from the ConfigMap kube-system/kube-proxy, which all \
+         nodes share: the filter inclusterconfig removes `kubeconfig` from its config.conf for this node alone (see \"Convert a node\" in \
+         docs/edge.md). Name the kubeconfig of a kube-proxy that systemd runs with --kube-proxy-kubeconfig"
+    )]
+    KubeProxyConfigMap,
+    #[error("the agent writes {0} again whenever it starts: use --kube-proxy in place of --kube-proxy-kubeconfig")]
+    KubeProxyOfAgent(&'static str),
+    #[error("there is no {0}: the agent runs no kube-proxy; leave out --kube-proxy")]
+    NoKubeProxy(&'static str),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +134,15 @@ pub fn look(wanted: &Wanted, now: SystemTime) -> Result<Node, Vec<Finding>> {
         found.push(Finding::ControlPlane(layout.control_plane()));
     }
     let identity = identity(root, layout, now).map_err(|finding| found.push(finding)).ok();
-    for path in [AUTHORITY, KUBECONFIG, UNIT_FILE, layout.switch("").0] {
+    let kube_proxy = match &identity {
+        Some(identity) => kube_proxy(wanted, layout, identity).unwrap_or_else(|finding| {
+            found.push(finding);
+            None
+        }),
+        None => None,
+    };
+    let backup = kube_proxy.as_ref().and_then(|kube_proxy| Some(Replaced::backup(&kube_proxy.replaced.as_ref()?.file)));
+    for path in added(layout).into_iter().chain(backup.as_deref()) {
         if below(root, path).exists() {
             found.push(Finding::Exists(path.into()));
         }
@@ -154,7 +184,55 @@ pub fn look(wanted: &Wanted, now: SystemTime) -> Result<Node, Vec<Finding>> {
         hub: format!("https://{}", wanted.hub),
         hub_authority: format!("{}/edge-ca.crt", wanted.cert_dir),
         folders: folders(root, layout),
+        kube_proxy,
     })
+}
+
+/// The files that a conversion may add.
+fn added(layout: Layout) -> [&'static str; 5] {
+    [AUTHORITY, KUBECONFIG, KUBE_PROXY_KUBECONFIG, UNIT_FILE, layout.switch_file()]
+}
+
+fn kube_proxy(wanted: &Wanted, layout: Layout, identity: &Identity) -> Result<Option<KubeProxy>, Finding> {
+    // The hub passes tokens on, and has no key for any other certificate than that of the node.
+    let of_the_node = vec![("client-certificate", identity.certificate.clone()), ("client-key", identity.key.clone())];
+    match &wanted.kube_proxy {
+        WantedKubeProxy::Keep => Ok(None),
+        WantedKubeProxy::Agent => {
+            let file = layout.kube_proxy_kubeconfig().ok_or(Finding::KubeProxyConfigMap)?;
+            match below(&wanted.root, file).exists() {
+                true => Ok(Some(KubeProxy { user: of_the_node, replaced: None })),
+                false => Err(Finding::NoKubeProxy(file)),
+            }
+        }
+        WantedKubeProxy::Unit(replaced) => {
+            if let Some(file) = layout.kube_proxy_kubeconfig().filter(|file| *file == replaced.file) {
+                return Err(Finding::KubeProxyOfAgent(file));
+            }
+            let text = fs::read_to_string(below(&wanted.root, &replaced.file));
+            let text = text.map_err(|error| Finding::Unreadable { path: replaced.file.clone(), error })?;
+            let (_, user) = kubeconfig::current(&replaced.file, &text)?;
+            let token = ["tokenFile", "token"].into_iter().find_map(|field| Some((field, user[field].as_str()?)));
+            // A JSON string is a YAML string, too.
+            let user = token.map_or(of_the_node, |(field, value)| vec![(field, Value::from(value).to_string())]);
+            Ok(Some(KubeProxy { user, replaced: Some(replaced.clone()) }))
+        }
+    }
+}
+
+/// What this command does not move, and what to do about it.
+pub fn notes(node: &Node) -> Vec<&'static str> {
+    let kube_proxy = match (&node.kube_proxy, node.layout) {
+        (Some(_), _) => None,
+        (None, Layout::Kubeadm) => Some(
+            "kube-proxy reads its kubeconfig from the ConfigMap kube-system/kube-proxy, which is not changed. With the address of the hub in \
+             place of the API server's (see docs/edge.md), delete the pod of kube-proxy on this node",
+        ),
+        (None, _) => Some("kube-proxy keeps its own kubeconfig; --kube-proxy moves it"),
+    };
+    let pods =
+        "CoreDNS and other pods connect to the hub after they are deleted once, if the hub has an address for pods: see docs/edge.md";
+    kube_proxy.into_iter().chain([pods]).collect()
 }
 
 fn layout(wanted: &Wanted) -> Result<Layout, Finding> {
@@ -239,7 +317,7 @@ fn kubelet_unit(root: &Path) -> Vec<Finding> {
     if !texts.iter().any(|(_, text)| text.lines().any(|line| line.starts_with("ExecStart=") && line.contains(&format!("${VARIABLE}")))) {
         found.push(Finding::NoVariable);
     }
-    let switch = Layout::Kubeadm.switch("").0.rsplit('/').next().unwrap_or_default();
+    let switch = Layout::Kubeadm.switch_file().rsplit('/').next().unwrap_or_default();
     let sets = |text: &str| text.lines().any(|line| line.starts_with("Environment=") && line.contains(VARIABLE));
     let later =
         texts.iter().filter(|(path, text)| path.rsplit('/').next().is_some_and(|name| name > switch) && path.contains(".d/") && sets(text));
@@ -256,7 +334,7 @@ fn kubelet_unit(root: &Path) -> Vec<Finding> {
 /// Folders that the files need and that are not there, outer ones first.
 fn folders(root: &Path, layout: Layout) -> Vec<String> {
     let mut missing = BTreeSet::new();
-    for path in [AUTHORITY, KUBECONFIG, UNIT_FILE, layout.switch("").0] {
+    for path in added(layout) {
         let above = Path::new(path).ancestors().skip(1).map(|folder| folder.display().to_string());
         missing.extend(above.filter(|folder| !below(root, folder).exists()));
     }

@@ -1,5 +1,9 @@
 //! Does the steps of a plan.
-use super::{journal::FILE, layout::below, plan::Step};
+use super::{
+    journal::{FILE, Replaced},
+    layout::below,
+    plan::Step,
+};
 use crate::{
     admin::{self, AskError},
     durable,
@@ -66,6 +70,23 @@ pub async fn step(step: &Step, root: &Path, system: &impl System, limit: Duratio
             made => made.map_err(failed),
         },
         Step::Write { path, mode, text } => durable::write(&below(root, path), *mode, text.as_bytes()).map_err(failed),
+        Step::Backup(path) => {
+            let (file, backup) = (below(root, path), below(root, &Replaced::backup(path)));
+            // A second name of the same file: it comes back with its owner, mode and times.
+            match fs::hard_link(&file, &backup) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                linked => linked.map_err(failed)?,
+            }
+            durable::sync(durable::folder_of(&file)).map_err(failed)
+        }
+        Step::Restore(path) => {
+            let (file, backup) = (below(root, path), below(root, &Replaced::backup(path)));
+            durable::remove_part(&file).map_err(failed)?;
+            missing_is_fine(fs::rename(&backup, &file))?;
+            // A rename does nothing where both are names of one file, that is, where the file was not replaced yet.
+            missing_is_fine(fs::remove_file(&backup))?;
+            missing_is_fine(durable::sync(durable::folder_of(&file)))
+        }
         Step::Systemctl(arguments) => {
             let output = system.systemctl(arguments).await.map_err(failed)?;
             let said = || String::from_utf8_lossy(&output.stderr).trim().to_string();
@@ -79,7 +100,14 @@ pub async fn step(step: &Step, root: &Path, system: &impl System, limit: Duratio
             Ok(())
         }
         Step::Ready => wait(step, system, "/readyz", limit, |_| true).await,
-        Step::Lease => wait(step, system, "/metrics", limit, renews).await,
+        Step::Lease => {
+            let renews = |metrics: &str| succeeded(metrics, "leases.coordination.k8s.io", &["update", "create"]);
+            wait(step, system, "/metrics", limit, renews).await
+        }
+        Step::EndpointSlices => {
+            let reads = |metrics: &str| succeeded(metrics, "endpointslices.discovery.k8s.io", &["list", "watch"]);
+            wait(step, system, "/metrics", limit, reads).await
+        }
         Step::Remove(path) => {
             let file = below(root, path);
             durable::remove_part(&file).map_err(failed)?;
@@ -94,14 +122,12 @@ pub async fn step(step: &Step, root: &Path, system: &impl System, limit: Duratio
     }
 }
 
-/// Whether a request for the lease was answered well.
-fn renews(metrics: &str) -> bool {
-    let lease = |line: &&str| {
-        line.contains("leases.coordination.k8s.io")
-            && line.contains("code=\"20")
-            && ["update", "create"].iter().any(|verb| line.contains(&format!("verb=\"{verb}\"")))
+/// Whether a request with one of the verbs was answered well.
+fn succeeded(metrics: &str, resource: &str, verbs: &[&str]) -> bool {
+    let asked = |line: &&str| {
+        line.contains(resource) && line.contains("code=\"20") && verbs.iter().any(|verb| line.contains(&format!("verb=\"{verb}\"")))
     };
-    metrics.lines().filter(lease).any(|line| !line.ends_with(" 0"))
+    metrics.lines().filter(asked).any(|line| !line.ends_with(" 0"))
 }
 
 async fn wait(step: &Step, system: &impl System, path: &str, limit: Duration, good: impl Fn(&str) -> bool) -> Result<(), StepError> {
@@ -138,7 +164,7 @@ mod tests {
     use super::super::{
         journal::Journal,
         layout::Layout,
-        plan::{Node, convert, undo},
+        plan::{KubeProxy, Node, convert, undo},
     };
     use super::*;
     use http::StatusCode;
@@ -162,11 +188,13 @@ mod tests {
             Ok(Output { status: ExitStatus::from_raw(code), stdout: Vec::new(), stderr: b"no such unit".to_vec() })
         }
         async fn ask(&self, path: &str) -> Result<String, AskError> {
-            let lease =
-                "weir_edge_requests_total{verb=\"update\",resource=\"leases.coordination.k8s.io\",code=\"200\",source=\"remote\"} 1\n";
+            let count = |verb, resource| {
+                format!("weir_edge_requests_total{{verb=\"{verb}\",resource=\"{resource}\",code=\"200\",source=\"remote\"}} 1\n")
+            };
+            let metrics = [count("update", "leases.coordination.k8s.io"), count("list", "endpointslices.discovery.k8s.io")].concat();
             match (self.dead, path) {
                 (true, _) => Err(AskError::Refused { status: StatusCode::SERVICE_UNAVAILABLE, body: "down".into() }),
-                (_, "/metrics") => Ok(lease.into()),
+                (_, "/metrics") => Ok(metrics),
                 _ => Ok("ok".into()),
             }
         }
@@ -185,7 +213,20 @@ mod tests {
             hub: text("https://127.0.0.1:10268"),
             hub_authority: text("/var/lib/weir/pki/edge-ca.crt"),
             folders: vec![text("/etc/weir"), text("/etc/weir/edge")],
+            kube_proxy: None,
         }
+    }
+
+    /// The kubeconfig of a kube-proxy that systemd runs.
+    const PROXY: &str = "/var/lib/kube-proxy/kubeconfig";
+
+    /// All layouts, and all ways to move kube-proxy.
+    fn nodes() -> [(Layout, Option<KubeProxy>); 5] {
+        let replaced = Some(Replaced { file: PROXY.into(), service: "kube-proxy.service".into() });
+        let user = vec![("tokenFile", "/token".to_string())];
+        let of_agent = Some(KubeProxy { user: user.clone(), replaced: None });
+        let of_unit = Some(KubeProxy { user, replaced });
+        [(Layout::Kubeadm, None), (Layout::Kubeadm, of_unit.clone()), (Layout::K3s, None), (Layout::K3s, of_unit), (Layout::Rke2, of_agent)]
     }
 
     /// All files, with what is in them, and all folders.
@@ -206,10 +247,11 @@ mod tests {
 
     fn prepared(layout: Layout) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
-        for path in [layout.kubeconfig(), layout.switch("").0, "/etc/systemd/system/other.service", "/var/lib/some"] {
+        for path in [layout.kubeconfig(), layout.switch_file(), PROXY, "/etc/systemd/system/other.service", "/var/lib/some"] {
             fs::create_dir_all(below(root.path(), path).parent().unwrap()).unwrap();
         }
         fs::write(below(root.path(), layout.kubeconfig()), "kubelet's own").unwrap();
+        fs::write(below(root.path(), PROXY), "kube-proxy's own").unwrap();
         root
     }
 
@@ -222,8 +264,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_node_is_as_it_was_whenever_the_process_was_killed() {
-        for layout in Layout::all() {
-            let there = convert(&node(layout));
+        for (layout, kube_proxy) in nodes() {
+            let there = convert(&Node { kube_proxy, ..node(layout) });
             for killed in 0..=there.len() {
                 let root = prepared(layout);
                 let (root, before) = (root.path(), tree(root.path()));

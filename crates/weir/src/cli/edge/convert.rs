@@ -11,10 +11,10 @@ use std::{
 };
 use url::Url;
 use weir_edge::convert::{
-    journal::{Journal, Phase},
+    journal::{Journal, Phase, Replaced},
     layout::{Layout, below},
     plan::{Step, convert, undo},
-    preflight::{Wanted, look},
+    preflight::{Wanted, WantedKubeProxy, look, notes},
     run::{Machine, StepError, forget, step},
 };
 
@@ -24,8 +24,9 @@ const SOCKET: &str = "/var/lib/weir/edge/admin.sock";
 
 /// Move kubelet of this node to a hub, which becomes a systemd service
 ///
-/// Nothing that is there is changed: files are added, and kubelet is started again with one more. Containers go on. If the hub
-/// does not become ready, or kubelet does not come through it, everything is undone.
+/// Files are added, and no file that is there is changed, except the one that --kube-proxy-kubeconfig names. kubelet is
+/// restarted, and containers go on. If the hub does not become ready, or kubelet or kube-proxy does not connect through it,
+/// everything is undone.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -42,6 +43,15 @@ pub struct ConvertArgs {
     /// The API servers [default: that of kubelet's kubeconfig]
     #[arg(long, value_name = "URL", value_parser = server, value_delimiter = ',')]
     server_addr: Vec<Url>,
+    /// Move the kube-proxy that the agent of k3s or RKE2 runs, too
+    #[arg(long)]
+    kube_proxy: bool,
+    /// Move a kube-proxy that systemd runs, too: its kubeconfig, which is replaced until the node is reverted
+    #[arg(long, value_name = "FILE", conflicts_with = "kube_proxy")]
+    kube_proxy_kubeconfig: Option<String>,
+    /// The unit that runs that kube-proxy
+    #[arg(long, value_name = "UNIT", default_value = "kube-proxy.service", requires = "kube_proxy_kubeconfig")]
+    kube_proxy_service: String,
     /// The program that the service runs [default: this one]
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
@@ -98,6 +108,11 @@ pub fn run_convert(args: ConvertArgs) -> Result<ExitCode> {
         Some(program) => program,
         None => env::current_exe()?,
     };
+    let kube_proxy = match args.kube_proxy_kubeconfig {
+        Some(file) => WantedKubeProxy::Unit(Replaced { file, service: args.kube_proxy_service }),
+        None if args.kube_proxy => WantedKubeProxy::Agent,
+        None => WantedKubeProxy::Keep,
+    };
     let wanted = Wanted {
         root: place.root.clone(),
         layout: args.layout,
@@ -106,6 +121,7 @@ pub fn run_convert(args: ConvertArgs) -> Result<ExitCode> {
         hub: SocketAddr::from((Ipv4Addr::LOCALHOST, SECURE_PORT)),
         cert_dir: CERT_DIR.into(),
         arguments: args.flags,
+        kube_proxy,
     };
     let node = match look(&wanted, SystemTime::now()) {
         Ok(node) => node,
@@ -115,6 +131,9 @@ pub fn run_convert(args: ConvertArgs) -> Result<ExitCode> {
         }
     };
     println!("node {}, installed by {}", node.name, node.layout);
+    for note in notes(&node) {
+        println!("note: {note}");
+    }
     if let Err(error) = run(&convert(&node), place) {
         eprintln!("error: {error}");
         let Some(journal) = Journal::read(&place.root)? else { return Ok(ExitCode::FAILURE) };
@@ -149,7 +168,12 @@ fn run(steps: &[Step], place: &PlaceArgs) -> Result<(), StepError> {
         println!("- {one}");
         if place.dry_run {
             if let Step::Write { text, .. } = one {
-                text.lines().for_each(|line| println!("    {line}"));
+                for line in text.lines() {
+                    match line.split_once("token:") {
+                        Some((indent, _)) if indent.trim().is_empty() => println!("    {indent}token: (not shown)"),
+                        _ => println!("    {line}"),
+                    }
+                }
             }
             continue;
         }

@@ -27,12 +27,14 @@ struct Node {
     folder: tempfile::TempDir,
     ready: Arc<AtomicBool>,
     kubelet: Arc<AtomicBool>,
+    /// kube-proxy may read EndpointSlices.
+    allowed: Arc<AtomicBool>,
 }
 
 impl Node {
     fn new(layout: &str) -> Node {
-        let node =
-            Node { folder: tempfile::tempdir().unwrap(), ready: Arc::new(AtomicBool::new(true)), kubelet: Arc::new(AtomicBool::new(true)) };
+        let yes = || Arc::new(AtomicBool::new(true));
+        let node = Node { folder: tempfile::tempdir().unwrap(), ready: yes(), kubelet: yes(), allowed: yes() };
         node.write("usr/local/bin/weir", "program");
         node.write("etc/systemd/system/other.service", "[Service]\n");
         node.add(layout, 2020, 2050, "system:node:edge-1");
@@ -83,6 +85,8 @@ impl Node {
         let authority = format!("certificate-authority: {}", file("server-ca.crt"));
         let text = config("https://127.0.0.1:6444", &authority, &file("client-kubelet.crt"), &file("client-kubelet.key"));
         self.write(&format!("{agent}/kubelet.kubeconfig"), text);
+        let kube_proxy = config("https://127.0.0.1:6444", &authority, &file("client-kube-proxy.crt"), &file("client-kube-proxy.key"));
+        self.write(&format!("{agent}/kubeproxy.kubeconfig"), kube_proxy);
         self.write(&format!("{agent}/client-kubelet.crt"), signed.pem);
         self.write(&format!("{agent}/client-kubelet.key"), signed.key);
         self.write(&format!("{agent}/client-ca.crt"), ca.pem());
@@ -95,16 +99,19 @@ impl Node {
         let socket = self.root().join("var/lib/weir/edge/admin.sock");
         fs::create_dir_all(socket.parent().unwrap()).unwrap();
         let listener = UnixListener::bind(socket).unwrap();
-        let (ready, kubelet) = (self.ready.clone(), self.kubelet.clone());
+        let (ready, kubelet, allowed) = (self.ready.clone(), self.kubelet.clone(), self.allowed.clone());
         thread::spawn(move || {
             for mut client in listener.incoming().map_while(Result::ok) {
                 let mut head = [0; 1024];
                 let read = client.read(&mut head).unwrap_or_default();
                 let metrics = head[..read].starts_with(b"GET /metrics");
                 let status = if ready.load(Ordering::Relaxed) { "200 OK" } else { "503 Service Unavailable" };
-                let lease =
-                    "weir_edge_requests_total{verb=\"update\",resource=\"leases.coordination.k8s.io\",code=\"200\",source=\"remote\"} 3\n";
-                let body = if metrics && kubelet.load(Ordering::Relaxed) { lease } else { "x" };
+                let count = |verb: &str, resource: &str, code: u16| {
+                    format!("weir_edge_requests_total{{verb=\"{verb}\",resource=\"{resource}\",code=\"{code}\",source=\"remote\"}} 3\n")
+                };
+                let lease = count("update", "leases.coordination.k8s.io", 200);
+                let slices = count("list", "endpointslices.discovery.k8s.io", if allowed.load(Ordering::Relaxed) { 200 } else { 403 });
+                let body = if metrics && kubelet.load(Ordering::Relaxed) { lease + &slices } else { "x".into() };
                 let _ = write!(client, "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
             }
         });
@@ -261,6 +268,129 @@ fn a_kill_at_any_time_is_made_good() {
         child.wait().unwrap();
         node.succeeds(&["revert"]);
         assert!(node.tree() == before, "{i}: {:?}", node.tree().keys());
+    }
+}
+
+/// A kubeconfig of a kube-proxy that systemd runs.
+const PROXY: &str = "var/lib/kube-proxy/kubeconfig";
+
+#[test]
+fn kube_proxy_moves_with_kubelet_and_comes_back() {
+    let user = |text: &str| {
+        format!(
+            "current-context: x\ncontexts: [{{name: x, context: {{cluster: c, user: u}}}}]\nclusters: [{{name: c, cluster: {{server: 'https://10.0.0.1:6443'}}}}]\nusers: [{{name: u, user: {{{text}}}}}]\n"
+        )
+    };
+    let pem = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+    let unit = format!("/{PROXY}");
+    let of_a_unit = ["--kube-proxy-kubeconfig", unit.as_str(), "--kube-proxy-service", "proxy.service"];
+    /// The layout, flags, the user of the kubeconfig before, the kubeconfig with the hub, its user, and the services.
+    type Row<'a> = (&'a str, &'a [&'a str], &'a str, &'a str, String, &'a [&'a str]);
+    let table: [Row; 4] = [
+        (
+            "k3s",
+            &["--kube-proxy"],
+            "",
+            "etc/weir/edge/kube-proxy.conf",
+            "client-certificate: /var/lib/rancher/k3s/agent/client-kubelet.crt".into(),
+            &["k3s-agent.service"],
+        ),
+        (
+            "rke2",
+            &["--kube-proxy"],
+            "",
+            "etc/weir/edge/kube-proxy.conf",
+            "client-key: /var/lib/rancher/rke2/agent/client-kubelet.key".into(),
+            &["rke2-agent.service"],
+        ),
+        (
+            "kubeadm",
+            &of_a_unit,
+            "client-certificate: /a.crt, client-key: /a.key",
+            PROXY,
+            format!("client-certificate: {pem}"),
+            &["kubelet.service", "proxy.service"],
+        ),
+        ("kubeadm", &of_a_unit, "token: 'a: \"b'", PROXY, "token: \"a: \\\"b\"".into(), &["kubelet.service", "proxy.service"]),
+    ];
+    for (layout, flags, own, kubeconfig, shows, services) in table {
+        let node = Node::new(layout);
+        node.write(PROXY, user(own));
+        fs::set_permissions(node.root().join(PROXY), fs::Permissions::from_mode(0o640)).unwrap();
+        let before = node.tree();
+        let (output, text) = node.convert(&[flags, &["--dry-run"]].concat());
+        assert!(output.status.success() && text.contains(&format!("write /{kubeconfig}")) && node.tree() == before, "{layout}: {text}");
+        assert!(!text.contains("b\\\""), "{layout}: a token is shown: {text}");
+        let (output, text) = node.convert(flags);
+        assert!(output.status.success(), "{layout}: {text}");
+        let restarts: Vec<String> = services.iter().map(|service| format!("restart {service}")).collect();
+        let restarted = |called: Vec<String>| called.into_iter().filter(|called| called.starts_with("restart ")).collect::<Vec<_>>();
+        assert_eq!(restarted(node.called()), restarts, "{layout}");
+        let text = node.text(kubeconfig);
+        assert!(text.contains("server: https://127.0.0.1:10268\n") && text.contains(&shows), "{layout}: {text}");
+        if layout != "kubeadm" {
+            let switch = node.text(&format!("etc/rancher/{layout}/config.yaml.d/90-weir-edge.yaml"));
+            assert!(switch.contains("kube-proxy-arg+:\n- \"kubeconfig=/etc/weir/edge/kube-proxy.conf\"\n"), "{layout}: {switch}");
+        }
+        node.succeeds(&["revert"]);
+        assert_eq!(restarted(node.called()), restarts, "{layout}");
+        assert!(node.tree() == before, "{layout}: {:?}", node.tree().keys());
+
+        // A kill at any call of systemctl.
+        for at in ["daemon-reload".to_string(), "enable --now weir-edge.service".into()].iter().chain(&restarts) {
+            node.tell("kills", at);
+            assert!(!node.convert(flags).0.status.success() && node.tree() != before, "{layout} {at}");
+            assert!(!node.run(&["revert"]).0.status.success() || !restarts.contains(at), "{layout} {at}");
+            node.tell("kills", "none");
+            node.succeeds(&["revert"]);
+            assert!(node.tree() == before, "{layout} {at}: {:?}", node.tree().keys());
+        }
+        // kube-proxy is refused: everything is undone.
+        node.allowed.store(false, Ordering::Relaxed);
+        let (output, text) = node.convert(&[flags, &["--timeout", "300ms"]].concat());
+        assert!(!output.status.success() && text.contains("kube-proxy reads EndpointSlices through the hub: not within 300ms"), "{text}");
+        assert!(node.tree() == before, "{layout}: {:?}", node.tree().keys());
+    }
+}
+
+#[test]
+fn a_kube_proxy_that_cannot_be_moved_is_left_alone() {
+    type Change = fn(&Node);
+    let agent = "/var/lib/rancher/k3s/agent/kubeproxy.kubeconfig";
+    let unit = format!("/{PROXY}");
+    let table: [(&str, &[&str], Change, &str); 6] = [
+        ("kubeadm", &["--kube-proxy"], |_| (), "reads its kubeconfig from the ConfigMap kube-system/kube-proxy"),
+        (
+            "k3s",
+            &["--kube-proxy"],
+            |node| fs::remove_file(node.root().join("var/lib/rancher/k3s/agent/kubeproxy.kubeconfig")).unwrap(),
+            "the agent runs no kube-proxy",
+        ),
+        ("k3s", &["--kube-proxy-kubeconfig", agent], |_| (), "use --kube-proxy in place of --kube-proxy-kubeconfig"),
+        ("kubeadm", &["--kube-proxy-kubeconfig", &unit], |_| (), "cannot read /var/lib/kube-proxy/kubeconfig"),
+        ("kubeadm", &["--kube-proxy-kubeconfig", &unit], |node| node.write(PROXY, "a: ["), "/var/lib/kube-proxy/kubeconfig: "),
+        (
+            "kubeadm",
+            &["--kube-proxy-kubeconfig", &unit],
+            |node| {
+                node.write(PROXY, "clusters: [{name: c, cluster: {}}]");
+                node.write(&format!("{PROXY}.before-weir-edge"), "mine");
+            },
+            "/var/lib/kube-proxy/kubeconfig.before-weir-edge exists already",
+        ),
+    ];
+    for (layout, flags, change, says) in table {
+        let node = Node::new(layout);
+        change(&node);
+        let before = node.tree();
+        let (output, text) = node.convert(flags);
+        assert!(!output.status.success() && text.contains(says), "{says}: {text}");
+        assert!(node.tree() == before && node.called().is_empty(), "{says}");
+    }
+    // What is not moved is named, also in a dry run.
+    let table = [("kubeadm", "ConfigMap kube-system/kube-proxy"), ("k3s", "--kube-proxy moves it"), ("rke2", "CoreDNS and other pods")];
+    for (layout, says) in table {
+        assert!(Node::new(layout).convert(&["--dry-run"]).1.contains(says), "{layout}");
     }
 }
 
