@@ -86,6 +86,8 @@ pub struct Options {
     pub max_mirrored_bytes: u64,
     /// Hosts outside of the configuration that one worker keeps connections to for plugins.
     pub max_callout_hosts: u32,
+    /// Bytes that each embedded Redis of plugins may hold.
+    pub embedded_redis_max_memory: usize,
     /// Bytes of memory of the process near which requests and connections are refused; `None` for its cgroup's limit, 0 for none.
     pub max_memory: Option<u64>,
     /// For the PROXY protocol header and the ClientHello (Envoy's `listener_filters_timeout`).
@@ -182,6 +184,7 @@ impl Default for Options {
             max_mirrored_requests: 1024,
             max_mirrored_bytes: 32 << 20,
             max_callout_hosts: 256,
+            embedded_redis_max_memory: weir_redis::Options::default().max_memory,
             max_memory: None,
             listener_filters_timeout: Duration::from_secs(15),
             handshake_timeout: Duration::from_secs(15),

@@ -9,6 +9,7 @@ pub mod code;
 mod compile;
 mod cpu;
 mod decisions;
+mod embedded;
 mod grpc;
 mod history;
 mod host_services;

@@ -277,6 +277,7 @@ impl Proxy {
             cache_dir: options.cache_dir.clone(),
             max_fetched_bytes: options.max_plugin_cache,
             fetch: FetchOptions { registry: options.registry.clone(), ..FetchOptions::new(guarded.clone()) },
+            embedded_redis_max_memory: options.embedded_redis_max_memory,
             verdicts: verdicts.clone(),
             ..ManagerOptions::new(main.handle().clone(), guarded.clone())
         };

@@ -61,7 +61,15 @@ func parseConfig(json gjson.Result, c *config) error {
 	c.foldCases = json.Get("ignore_path_case").Bool()
 	c.redis = wrapper.NewRedisClusterClient(wrapper.FQDNCluster{FQDN: service, Port: port})
 	database := int(redis.Get("database").Int())
-	return c.redis.Init(redis.Get("username").String(), redis.Get("password").String(), timeout, wrapper.WithDataBase(database))
+	err := c.redis.Init(redis.Get("username").String(), redis.Get("password").String(), timeout, wrapper.WithDataBase(database))
+	if err != nil {
+		return err
+	}
+	json.Get("entries").ForEach(func(name, reason gjson.Result) bool {
+		err = c.redis.Set(c.prefix+":"+name.String(), reason.String(), nil)
+		return err == nil
+	})
+	return err
 }
 
 func onRequestHeaders(ctx wrapper.HttpContext, c config) types.Action {

@@ -8,11 +8,12 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("weir-config", &[]),
     ("weir-net", &[]),
     ("weir-wasm", &[]),
-    ("weir-proxy", &["weir-config", "weir-net", "weir-wasm"]),
+    ("weir-redis", &[]),
+    ("weir-proxy", &["weir-config", "weir-net", "weir-redis", "weir-wasm"]),
     ("weir-control", &["weir-config", "weir-net"]),
     ("weir-edge", &["weir-config", "weir-net"]),
     ("weir-fuzz", &["weir-config", "weir-edge", "weir-net", "weir-wasm"]),
-    ("weir", &["weir-config", "weir-net", "weir-wasm", "weir-proxy", "weir-control", "weir-edge"]),
+    ("weir", &["weir-config", "weir-net", "weir-redis", "weir-wasm", "weir-proxy", "weir-control", "weir-edge"]),
     ("xtask", &["weir-test"]),
 ];
 
@@ -25,6 +26,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("saphyr-parser", &["weir-config"]),
     ("hickory-resolver", &["weir-net"]),
     ("clap", &["weir", "xtask"]),
+    ("mlua", &["weir-redis"]),
 ];
 
 /// One TLS stack (rustls on aws-lc-rs), one YAML parser; `deny.toml` says the same to cargo-deny.

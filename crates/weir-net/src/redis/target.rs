@@ -29,9 +29,16 @@ impl fmt::Debug for Target {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetError(String);
 
+impl TargetError {
+    /// Of a form of URL that is read elsewhere.
+    pub fn new(why: String) -> TargetError {
+        TargetError(why)
+    }
+}
+
 impl fmt::Display for TargetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; accepted: host:port, redis://[user:password@]host[:port][/db], rediss://…", self.0)
+        write!(f, "{}; accepted: host:port, redis://[user:password@]host[:port][/db], rediss://…, redis://embedded[/name]", self.0)
     }
 }
 

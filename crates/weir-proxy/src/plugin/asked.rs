@@ -1,5 +1,5 @@
 //! What instances ask for while they start on another thread, and what other threads post to a worker.
-use super::{PluginSlot, metrics::Defined, upstream::Upstream};
+use super::{PluginSlot, metrics::Defined, redis::To};
 use std::{
     sync::{Arc, atomic::AtomicUsize},
     time::Duration,
@@ -99,7 +99,7 @@ impl Asked {
 /// One `redis_init` call.
 pub(super) struct RedisWish {
     pub name: String,
-    pub to: Result<(Upstream, Options), super::redis::InitError>,
+    pub to: Result<(To, Options), super::redis::InitError>,
 }
 
 /// From other threads.

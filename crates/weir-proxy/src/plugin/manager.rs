@@ -9,8 +9,9 @@ use super::{
     code::{self, CodeError, FetchOptions, store::Store},
     compile::{Compiled, Compilers},
     decisions::Decisions,
+    embedded::Embedded,
     history::Usage,
-    metrics::{Custom, Fetches},
+    metrics::{Custom, EachMetric, Fetches},
     redis,
     rollback::Recent,
     startup::{For, NotStarted, Outcome, Startup},
@@ -70,6 +71,8 @@ pub struct ManagerOptions {
     pub collect: Duration,
     /// How often the Redis servers that plugins use are asked whether they work.
     pub redis_check: Duration,
+    /// Bytes of each embedded Redis (`redis://embedded`).
+    pub embedded_redis_max_memory: usize,
     /// Versions are tried but never published, and no connections are made.
     pub only_try: bool,
     /// Where the status of plugins is reported.
@@ -88,6 +91,7 @@ impl ManagerOptions {
             max_fetched_bytes: MAX_FETCHED_BYTES,
             collect: Duration::from_secs(60 * 60),
             redis_check: Duration::from_secs(10),
+            embedded_redis_max_memory: weir_redis::Options::default().max_memory,
             only_try: false,
             verdicts: Arc::default(),
         }
@@ -96,9 +100,6 @@ impl ManagerOptions {
 
 /// As with Envoy Gateway.
 pub const MAX_FETCHED_BYTES: u64 = 1 << 30;
-
-/// Takes one metric: name, labels, kind, value.
-pub type EachMetric<'a> = dyn FnMut(&str, &[(&'static str, &str)], Total) + 'a;
 
 /// Opens the cache in a folder. Plugins also work without a cache.
 fn opened(dir: &Path) -> Option<Cache> {
@@ -120,6 +121,7 @@ pub struct Manager {
     decisions: Option<Arc<Decisions>>,
     clusters: Arc<ClusterRegistry>,
     custom: Arc<Custom>,
+    embedded: Embedded,
     slots: Mutex<BTreeMap<Name, Arc<PluginSlot>>>,
     canaries: Mutex<Canaries>,
     next_id: AtomicUsize,
@@ -228,12 +230,14 @@ impl Manager {
         let decisions = decisions.and_then(|dir| Decisions::open(dir.join("versions"))).map(Arc::new);
         let options = ManagerOptions { fetch: FetchOptions { store, ..options.fetch }, ..options };
         let compilers = Arc::new(Compilers::new(engine, cache, options.runtime.clone()));
+        let embedded = Embedded::new(options.embedded_redis_max_memory);
         let manager = Arc::new(Manager {
             options,
             compilers,
             decisions,
             clusters,
             custom: Arc::default(),
+            embedded,
             slots: Mutex::default(),
             canaries: Mutex::default(),
             next_id: AtomicUsize::new(0),
@@ -313,6 +317,7 @@ impl Manager {
             each("weir_wasm_compilations", &label, Total::Counter(count));
             each("weir_wasm_compilation_nanoseconds", &label, Total::Counter(nanoseconds));
         }
+        self.embedded.metrics(each);
         self.custom.each(&mut |name, kind, value| {
             let name = format!("wasmcustom.{name}");
             let now = value.value.load(Ordering::Relaxed);
@@ -330,6 +335,10 @@ impl Manager {
     pub(super) fn clusters(&self) -> &Arc<ClusterRegistry> {
         &self.clusters
     }
+    pub(super) fn embedded(&self) -> &Embedded {
+        &self.embedded
+    }
+
     pub(super) fn custom(&self) -> &Arc<Custom> {
         &self.custom
     }
@@ -494,7 +503,7 @@ impl Manager {
         let (digest, image, kept) = (code.digest.clone(), code.image.clone(), code.kept.clone());
         let wasm = code.wasm.clone();
         let compiled = self.compiled(code).await?;
-        let (own, upstream_findings) = Own::of(&plugin.configuration, plugin.limits.callout_hosts.clone());
+        let (own, upstream_findings) = Own::of(&plugin.name, &plugin.configuration, plugin.limits.callout_hosts.clone());
         let spec = spec(plugin);
         // Held from before the first instance on: shared data must not die between the trial and the workers.
         let vm = self.compilers.engine.shared().vm(&spec.vm_id);
@@ -513,7 +522,7 @@ impl Manager {
         let warnings: Vec<_> =
             upstream_findings.into_iter().map(|text| Diagnostic::warning("InvalidUpstream", text).from_origin(&plugin.origin)).collect();
         let mut findings = warnings.clone();
-        let redis = if self.options.only_try { Vec::new() } else { check_redis(self.resolver(), &asked.redis).await };
+        let redis = if self.options.only_try { Vec::new() } else { check_redis(self.resolver(), &self.embedded, &asked.redis).await };
         findings.extend(unavailable(&redis, &plugin.origin));
         if slot.epoch() == epoch {
             let mut status = slot.lock_status();
@@ -579,7 +588,7 @@ impl Manager {
     async fn watch_redis(self: Arc<Manager>, slot: Arc<PluginSlot>, wishes: Vec<RedisWish>, epoch: u64) {
         loop {
             sleep(self.options.redis_check).await;
-            let now = check_redis(self.resolver(), &wishes).await;
+            let now = check_redis(self.resolver(), &self.embedded, &wishes).await;
             if slot.epoch() != epoch {
                 return;
             }
@@ -669,11 +678,11 @@ async fn collect(manager: Weak<Manager>, every: Duration) {
     }
 }
 
-async fn check_redis(resolver: &GuardedResolver, wishes: &[RedisWish]) -> Vec<UpstreamStatus> {
+async fn check_redis(resolver: &GuardedResolver, embedded: &Embedded, wishes: &[RedisWish]) -> Vec<UpstreamStatus> {
     let mut out: Vec<UpstreamStatus> = Vec::new();
     for wish in wishes {
         let verdict = match &wish.to {
-            Ok((to, options)) => redis::check(resolver, to, options).await,
+            Ok((to, options)) => redis::check(resolver, embedded, to, options).await,
             Err(e) => Err(redis::RedisError::Init(e.clone())),
         };
         out.retain(|o| o.name != wish.name);

@@ -11,6 +11,9 @@ use std::{
 use weir_config::model::{Name, WasmPlugin};
 use weir_wasm::{Compiler, MetricType, Status};
 
+/// Takes one metric: name, labels, kind, value.
+pub type EachMetric<'a> = dyn FnMut(&str, &[(&'static str, &str)], Total) + 'a;
+
 /// Results of fetches and cache lookups.
 #[derive(Debug, Default)]
 pub(super) struct Fetches {

@@ -1,5 +1,8 @@
 //! Redis for plugins: from the name in `redis_init` to a connection, and the clients of one worker.
-use super::upstream::{self, NoUpstream, Own, Speaks, Upstream};
+use super::{
+    embedded::{Embedded, Instance},
+    upstream::{self, NoUpstream, Own, Speaks, Upstream},
+};
 use crate::{
     breaker::{Breakers, Place},
     cluster::{ClusterRegistry, ClusterRt, ClusterSlot, Unresolved},
@@ -50,13 +53,25 @@ pub(super) enum RedisError {
     #[error(transparent)]
     Connect(UpstreamError),
     #[error(transparent)]
+    Embedded(io::Error),
+    #[error(transparent)]
     Check(#[from] CheckError),
 }
 
+/// Where commands go.
+#[derive(Clone)]
+pub(super) enum To {
+    Network(Upstream),
+    Embedded(Instance),
+}
+
 /// The server and the options that an init means. What the call says goes before what a URL says.
-pub(super) fn resolve(init: &RedisInit<'_>, own: &Own, clusters: &ClusterRegistry) -> Result<(Upstream, Options), InitError> {
+pub(super) fn resolve(init: &RedisInit<'_>, own: &Own, clusters: &ClusterRegistry) -> Result<(To, Options), InitError> {
     let (name, query) = split(init.cluster);
-    let to = upstream::resolve(name, Speaks::Redis, own, clusters)?;
+    let to = match own.embedded(name) {
+        Some(instance) => To::Embedded(instance),
+        None => To::Network(upstream::resolve(name, Speaks::Redis, own, clusters)?),
+    };
     let mut options = Options { user: init.user.into(), password: init.password.into(), ..Options::default() };
     if !init.timeout.is_zero() {
         options.timeout = init.timeout;
@@ -64,7 +79,7 @@ pub(super) fn resolve(init: &RedisInit<'_>, own: &Own, clusters: &ClusterRegistr
     let number = |db: &str| db.parse().map_err(|_| InitError::Database(db.into()));
     let asked = query.split('&').find_map(|p| p.strip_prefix("db=")).map(number);
     options.database = asked.transpose()?.unwrap_or_default();
-    if let Upstream::Direct(target) = &to {
+    if let To::Network(Upstream::Direct(target)) = &to {
         if options.password.is_empty() {
             (options.user, options.password) = (target.user.clone(), target.password.clone());
         }
@@ -126,7 +141,11 @@ fn authority(redirect: &str) -> Option<(&str, u16)> {
 }
 
 /// The check at load time, off the workers: can it be reached, does it know us?
-pub(super) async fn check(resolver: &GuardedResolver, to: &Upstream, options: &Options) -> Result<(), RedisError> {
+pub(super) async fn check(resolver: &GuardedResolver, embedded: &Embedded, to: &To, options: &Options) -> Result<(), RedisError> {
+    let to = match to {
+        To::Network(to) => to,
+        To::Embedded(instance) => return Ok(redis::check(embedded.connect(instance).map_err(RedisError::Embedded)?, options).await?),
+    };
     let opened = timeout(options.timeout, check_connection(resolver, to)).await;
     let (io, _place) = opened.map_err(|_| RedisError::Late(options.timeout))?.map_err(RedisError::Connect)?;
     Ok(redis::check(io, options).await?)
@@ -185,6 +204,7 @@ enum Key {
     Cluster(u32, String, Options),
     Wildcard(u32, String, u16, Options),
     Direct(Target, Options),
+    Embedded(Instance, Options),
 }
 
 impl Pool {
@@ -192,11 +212,12 @@ impl Pool {
         Pool { worker, directs, clients: RefCell::default() }
     }
 
-    pub fn server(&self, to: Upstream, options: Options) -> Rc<Server> {
+    pub fn server(&self, to: To, options: Options) -> Rc<Server> {
         let key = match &to {
-            Upstream::Wildcard { slot, host, port } => Key::Wildcard(slot.id, host.clone(), *port, options.clone()),
-            Upstream::Cluster(slot) => Key::Cluster(slot.id, slot.name.to_string(), options.clone()),
-            Upstream::Direct(target) => Key::Direct(target.clone(), options.clone()),
+            To::Network(Upstream::Wildcard { slot, host, port }) => Key::Wildcard(slot.id, host.clone(), *port, options.clone()),
+            To::Network(Upstream::Cluster(slot)) => Key::Cluster(slot.id, slot.name.to_string(), options.clone()),
+            To::Network(Upstream::Direct(target)) => Key::Direct(target.clone(), options.clone()),
+            To::Embedded(instance) => Key::Embedded(instance.clone(), options.clone()),
         };
         let mut clients = self.clients.borrow_mut();
         if let Some(client) = clients.get(&key).and_then(Weak::upgrade) {
@@ -204,8 +225,8 @@ impl Pool {
         }
         clients.retain(|_, c| c.strong_count() > 0);
         let cluster = match &to {
-            Upstream::Cluster(slot) | Upstream::Wildcard { slot, .. } => Some((slot.clone(), Cell::new(slot.version()))),
-            Upstream::Direct(_) => None,
+            To::Network(Upstream::Cluster(slot) | Upstream::Wildcard { slot, .. }) => Some((slot.clone(), Cell::new(slot.version()))),
+            To::Network(Upstream::Direct(_)) | To::Embedded(_) => None,
         };
         let (worker, directs) = (self.worker.clone(), self.directs.clone());
         let client = Client::new(
@@ -214,7 +235,10 @@ impl Pool {
                 let (worker, directs, to, redirect) = (worker.clone(), directs.clone(), to.clone(), redirect.map(str::to_string));
                 Box::pin(async move {
                     let worker = worker.upgrade().ok_or_else(|| io::Error::other("the worker has ended"))?;
-                    connect(&worker, &directs, &to, redirect.as_deref()).await.map_err(io::Error::other)
+                    match &to {
+                        To::Network(to) => connect(&worker, &directs, to, redirect.as_deref()).await.map_err(io::Error::other),
+                        To::Embedded(instance) => Ok(Box::new(worker.shared.plugins.embedded().connect(instance)?) as Box<dyn Duplex>),
+                    }
                 })
             }),
         );

@@ -1,4 +1,5 @@
 //! Whom a plugin means by the name of an upstream: a cluster, a name from its own configuration, or a host and a port.
+use super::embedded::{self, Instance};
 use crate::cluster::{ClusterRegistry, ClusterSlot};
 use std::{collections::HashMap, fmt, sync::Arc};
 use weir_net::redis::{Target, TargetError};
@@ -28,26 +29,42 @@ pub enum Speaks {
 /// a URL, and the other hosts that it may call.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Own {
-    upstreams: HashMap<String, Target>,
+    targets: HashMap<String, Target>,
+    /// Names that mean an embedded Redis, with the name of that.
+    embedded: HashMap<String, String>,
+    /// Of the plugin: plugins of another namespace do not share its embedded Redis.
+    namespace: String,
     /// `HOST`, `*.SUFFIX` or `*`; without a list, any.
     hosts: Option<Vec<String>>,
 }
 
 impl Own {
-    /// Reads the plugin's configuration; the second part says which entries name nothing.
-    pub fn of(configuration: &str, hosts: Option<Vec<String>>) -> (Own, Vec<String>) {
-        let (mut own, mut findings) = (Own { hosts, ..Own::default() }, Vec::new());
+    /// Reads the configuration of the plugin of this name; the second part says which entries name nothing.
+    pub fn of(plugin: &str, configuration: &str, hosts: Option<Vec<String>>) -> (Own, Vec<String>) {
+        let namespace = plugin.rsplit_once('/').map(|(namespace, _)| namespace.to_string()).unwrap_or_default();
+        let (mut own, mut findings) = (Own { namespace, hosts, ..Own::default() }, Vec::new());
         let Ok(serde_json::Value::Object(top)) = serde_json::from_str(configuration) else { return (own, findings) };
         let Some(serde_json::Value::Object(map)) = top.get("upstreams") else { return (own, findings) };
         // A plugin may have a field of that name itself: only what looks like ours is taken.
         for (name, value) in map {
             let Some(text) = value.as_str() else { continue };
-            match target(text) {
-                Ok(target) => drop(own.upstreams.insert(name.clone(), target)),
-                Err(e) => findings.push(format!("upstreams.{name}: {e}")),
+            let read = match embedded::name(text) {
+                Some(instance) => instance.map(|instance| drop(own.embedded.insert(name.clone(), instance))),
+                None => target(text).map(|target| drop(own.targets.insert(name.clone(), target))),
+            };
+            if let Err(e) = read {
+                findings.push(format!("upstreams.{name}: {e}"));
             }
         }
         (own, findings)
+    }
+
+    /// The embedded Redis that `name` means, if it means one.
+    pub fn embedded(&self, name: &str) -> Option<Instance> {
+        let host = Outbound::parse(name).map_or(name, |p| p.host);
+        let known = self.embedded.get(name).or_else(|| self.embedded.get(host)).cloned();
+        let instance = known.or_else(|| embedded::name(name)?.ok())?;
+        Some(Instance { namespace: self.namespace.clone(), name: instance })
     }
 
     /// Whether the plugin may call a host that no configuration names.
@@ -96,7 +113,7 @@ impl fmt::Display for UnknownUpstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let UnknownUpstream { name, host, speaks, port } = self;
         let urls = match speaks {
-            Speaks::Redis => "redis://host:port, rediss://host:port",
+            Speaks::Redis => "redis://host:port, rediss://host:port, redis://embedded",
             Speaks::Http => "http://host:port, https://host:port",
         };
         write!(
@@ -114,7 +131,7 @@ const REGISTRIES: [&str; 6] = [".static", ".dns", ".nacos", ".consul", ".zookeep
 pub fn resolve(name: &str, speaks: Speaks, own: &Own, clusters: &ClusterRegistry) -> Result<Upstream, NoUpstream> {
     let parts = Outbound::parse(name);
     let host = parts.as_ref().map_or(name, |p| p.host);
-    if let Some(target) = own.upstreams.get(name).or_else(|| own.upstreams.get(host)) {
+    if let Some(target) = own.targets.get(name).or_else(|| own.targets.get(host)) {
         return Ok(Upstream::Direct(target.clone()));
     }
     let filled = |name: &str| clusters.find(name).filter(|slot| slot.current().is_some());
@@ -217,6 +234,9 @@ fn target(text: &str) -> Result<Target, TargetError> {
         let given = url::Url::parse(&format!("{scheme}://{authority}")).ok().and_then(|u| u.port());
         Ok(Target { tls, port: given.unwrap_or(port), ..target })
     };
+    if embedded::name(text).is_some() {
+        return Err(TargetError::new(format!("`{text}` is no server in the network")));
+    }
     match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
         (Some(rest), _) => http(rest, "http", 80, false),
         (_, Some(rest)) => http(rest, "https", 443, true),
@@ -230,6 +250,9 @@ mod tests {
     use super::*;
 
     fn direct(name: &str, speaks: Speaks, own: &Own) -> Option<String> {
+        if let (Speaks::Redis, Some(instance)) = (speaks, own.embedded(name)) {
+            return Some(format!("embedded {}/{}", instance.namespace, instance.name));
+        }
         match resolve(name, speaks, own, &ClusterRegistry::default()) {
             Ok(Upstream::Direct(t)) => Some(format!("{}{}", if t.tls { "tls " } else { "" }, t.authority())),
             _ => None,
@@ -238,9 +261,12 @@ mod tests {
 
     #[test]
     fn names_that_are_no_cluster() {
-        let (own, findings) =
-            Own::of(r#"{"upstreams": {"redis.static": "10.0.0.1:7000", "auth": "https://auth.example", "bad": "x", "n": 1}}"#, None);
-        assert_eq!(findings.len(), 1, "{findings:?}");
+        let (own, findings) = Own::of(
+            "shop/limits",
+            r#"{"upstreams": {"redis.static": "10.0.0.1:7000", "auth": "https://auth.example", "bad": "x", "n": 1, "local.static": "redis://embedded/counters", "worse": "redis://embedded/../x"}}"#,
+            None,
+        );
+        assert_eq!(findings.len(), 2, "{findings:?}");
         use Speaks::{Http, Redis};
         for (name, speaks, want) in [
             ("outbound|6379||redis.static", Redis, Some("10.0.0.1:7000")),
@@ -260,6 +286,14 @@ mod tests {
             ("outbound|6379||other.static", Redis, None),
             ("outbound|6379||other.dns", Redis, None),
             ("outbound|x||127.0.0.1", Redis, None),
+            ("redis://embedded", Redis, Some("embedded shop/default")),
+            ("redis://embedded/", Redis, Some("embedded shop/default")),
+            ("redis://embedded/a-1", Redis, Some("embedded shop/a-1")),
+            ("redis://embedded/a/b", Redis, None),
+            ("outbound|6379||local.static", Redis, Some("embedded shop/counters")),
+            ("redis://embedded", Http, None),
+            ("local.static", Http, None),
+            ("redis://embedded:6380", Redis, Some("embedded:6380")),
             ("nothing", Redis, None),
             ("", Redis, None),
         ] {

@@ -96,5 +96,11 @@ pub const PLUGIN_CODE: &[Declared] = &[
         "compilations, by `compiler`: winch (fast, the first code of a large module), cranelift (optimized)",
     ),
     declared("weir_wasm_compilation_nanoseconds", Kind::Counter, "time spent in compilations, by `compiler`"),
+    declared("weir_embedded_redis_used_memory_bytes", Kind::Gauge, "memory of an embedded Redis (`redis://embedded`), by `instance`"),
+    declared("weir_embedded_redis_keys", Kind::Gauge, "keys in an embedded Redis"),
+    declared("weir_embedded_redis_commands", Kind::Counter, "commands that an embedded Redis has run"),
+    declared("weir_embedded_redis_expired_keys", Kind::Counter, "keys that have expired"),
+    declared("weir_embedded_redis_oom_errors", Kind::Counter, "commands refused because the memory limit was reached"),
+    declared("weir_embedded_redis_stopped_scripts", Kind::Counter, "scripts stopped because they exceeded their instructions or memory"),
     declared("weir_wasm_artifacts_loaded", Kind::Counter, "modules loaded from compiled artifacts on disk"),
 ];

@@ -171,6 +171,9 @@ pub struct Serve {
     /// Hosts outside of the configuration that plugins call: each worker keeps connections to this many, the last used ones
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     max_callout_hosts: u32,
+    /// Memory of each embedded Redis that plugins use (redis://embedded), as 64Mi; commands that need more get an OOM error
+    #[arg(long, value_name = "SIZE", default_value = "64Mi", value_parser = size)]
+    embedded_redis_maxmemory: u64,
     /// Memory of the process, as 512Mi: at 95% new requests get 503, at 98% new connections are closed; 0 for no limit [default: the
     /// memory limit of its cgroup]
     #[arg(long, value_name = "SIZE", value_parser = size)]
@@ -300,6 +303,7 @@ impl Serve {
                 max_mirrored_requests: self.max_mirrored_requests,
                 max_mirrored_bytes: self.max_mirrored_bytes,
                 max_callout_hosts: self.max_callout_hosts,
+                embedded_redis_max_memory: usize::try_from(self.embedded_redis_maxmemory).unwrap_or(usize::MAX),
                 max_memory: self.max_memory,
                 labels,
                 ..weir_proxy::Options::default()

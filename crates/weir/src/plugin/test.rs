@@ -172,7 +172,7 @@ async fn run_step(address: SocketAddr, running: &Running, step: &Step, log: &Log
         let (upstream, calls) = running.seen();
         let log = log.lock().unwrap_or_else(PoisonError::into_inner)[first_line..].to_vec();
         let mut differences = expect::compare(&step.expect, &Outcome { upstream, calls, log, ..answer.clone() });
-        compare_redis(&step.expect, running, &mut differences);
+        compare_redis(&step.expect, running, &mut differences).await;
         let settled = !differences.iter().any(|d| ["log", "calls", "redis"].iter().any(|late| d.field.starts_with(late)));
         if settled || Instant::now() > deadline {
             return differences;
@@ -185,12 +185,12 @@ fn no_answer(actual: String) -> Difference {
     Difference { field: "answer".into(), expected: "an answer".into(), actual }
 }
 
-fn compare_redis(expect: &Expect, running: &Running, out: &mut Vec<Difference>) {
+async fn compare_redis(expect: &Expect, running: &Running, out: &mut Vec<Difference>) {
     for (name, keys) in &expect.redis {
         for (key, matcher) in keys {
             let place = format!("redis.{name}.{key}");
             match running.redis(name) {
-                Some(redis) => expect::value(&place, matcher, redis.value(key).as_deref(), out),
+                Some(redis) => expect::value(&place, matcher, redis.value(key).await.as_deref(), out),
                 None => expect::value(&place, &Matcher::Text("a stand-in of this name under `redis`".into()), None, out),
             }
         }

@@ -58,6 +58,7 @@ mod plugin_abi;
 mod plugin_ai;
 mod plugin_callout;
 mod plugin_code;
+mod plugin_embedded_redis;
 mod plugin_holds;
 mod plugin_host_calls;
 mod plugin_images;

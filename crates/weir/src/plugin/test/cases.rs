@@ -178,8 +178,8 @@ fn script(o: &Object<'_>) -> Script {
     for f in o.list("replies") {
         let Some(o) = f.object() else { continue };
         let command = o.required("command").map(|f| words(&f)).unwrap_or_default();
-        let error = o.str("error").map(|e| super::redis::Reply::Error(e.into()));
-        let reply = error.or_else(|| o.get("reply").map(|f| super::redis::Reply::of(f.node()))).unwrap_or(super::redis::Reply::Nil);
+        let error = o.str("error").map(|e| weir_redis::Reply::Error(e.to_string().into()));
+        let reply = error.or_else(|| o.get("reply").map(|f| super::redis::reply(f.node()))).unwrap_or(weir_redis::Reply::Nil);
         script.replies.push((command, reply));
     }
     script
