@@ -316,8 +316,7 @@ impl Services for Kept {
     }
     fn redis_call(&self, token: u32, cluster: &str, query: &[u8]) -> Result<(), Status> {
         // Nothing answers the commands of a trial.
-        let known =
-            self.0.asked().asks.iter().any(|a| matches!(a, Ask::RedisInit { cluster: c, .. } if redis::key(c) == redis::key(cluster)));
+        let known = self.0.asked().redis.iter().any(|wish| wish.name == redis::key(cluster) && wish.to.is_ok());
         if !known {
             return Err(Status::InternalFailure);
         }
