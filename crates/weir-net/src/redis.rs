@@ -3,25 +3,41 @@
 //! One pipelined connection per server, written at once and only coalesced within one turn of the event loop; opened by the
 //! first command. `AUTH` and `SELECT` go first and their verdicts are kept apart from replies. A command that times out closes
 //! the connection and fails everything that waits on it: a pipeline has no other way to know whose reply comes late.
-//! Redirects of a Redis Cluster are followed, and the slots they name are remembered.
+//! For a Redis Cluster the map of slots is read in the background, again after each redirect and failure, and redirects are
+//! followed. With Sentinels each connection is to the master of that moment.
 mod check;
 mod client;
 mod node;
+mod order;
 mod pipeline;
 mod resp;
+mod sentinel;
+mod slots;
 mod target;
 
 pub use check::{CheckError, check};
 pub use client::Client;
 pub use node::{Dial, Dialing, Duplex};
 pub use resp::{Framer, Limits, ProtocolError, Query, QueryError, command};
-pub use target::{Target, TargetError};
+pub use sentinel::{Sentinel, SentinelError, is_master, master_of};
+pub use target::{Kind, Target, TargetError, redact};
 
 use bytes::Bytes;
 use std::{
     cell::{Cell, RefCell},
     time::Duration,
 };
+
+/// What a client's own server is part of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Topology {
+    /// Nothing, until a redirect shows that it is one of a Cluster.
+    #[default]
+    Server,
+    Cluster,
+    /// A master and its replicas: each new connection is to the master of that moment.
+    Sentinel,
+}
 
 /// How a [`Client`] behaves. Clients that differ in any of it share nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -32,6 +48,7 @@ pub struct Options {
     pub password: String,
     /// `SELECT`ed on each new connection, where it is not 0.
     pub database: u32,
+    pub topology: Topology,
     /// For one command, the wait for a connection included.
     pub timeout: Duration,
     /// Commands that may wait for their replies on one connection.
@@ -47,6 +64,7 @@ impl Default for Options {
             user: String::new(),
             password: String::new(),
             database: 0,
+            topology: Topology::Server,
             timeout: Duration::from_secs(1),
             max_pending: 1024,
             max_pending_bytes: 16 << 20,
@@ -114,6 +132,8 @@ pub struct Counters {
     pub connect_failures: Cell<u64>,
     /// `MOVED` and `ASK` replies followed.
     pub redirects: Cell<u64>,
+    /// Maps of a Cluster that were read.
+    pub slot_maps: Cell<u64>,
 }
 
 fn count(cell: &Cell<u64>) {

@@ -18,6 +18,6 @@ pub use compressor::{CompressorStats, CompressorsStats};
 pub use histogram::{BUCKETS_MS, Histogram, QUANTILES, Totals};
 pub use http::HttpStats;
 pub use listener::{DOWNSTREAM_CX_ACTIVE, ListenerStats};
-pub use plugin::{PLUGIN, PLUGIN_CODE, PluginStats};
+pub use plugin::{PLUGIN, PLUGIN_CODE, PluginRedisStats, PluginStats};
 pub use registry::{Registry, Scopes};
 pub use table::{Declared, Kind, Table, Total};

@@ -24,7 +24,7 @@ pub use eureka::EurekaServer;
 pub use kube::Kube;
 pub use ports::free_port;
 pub use received::Received;
-pub use redis::RedisServer;
+pub use redis::{RedisCluster, RedisSentinel, RedisServer};
 pub use registry::RegistryServer;
 pub use wait::{PATIENCE, eventually};
 pub use zookeeper::ZookeeperServer;

@@ -24,6 +24,7 @@ pub type Dial = Rc<dyn Fn(Option<&str>) -> Dialing>;
 /// A connection on its way.
 pub type Dialing = Pin<Box<dyn Future<Output = io::Result<Box<dyn Duplex>>>>>;
 
+/// Who waits for an answer.
 pub(super) type Done = Box<dyn FnOnce(Answer)>;
 
 /// After a failure nothing is tried for this long, doubling up to the second; meanwhile commands fail.
@@ -84,6 +85,12 @@ impl Node {
                 dropped: Cell::new(false),
             }),
         }
+    }
+
+    /// The last connection failed, and it is too early for another.
+    pub fn is_down(&self) -> bool {
+        let inner = self.shared.inner.borrow();
+        !inner.running && inner.retry_at.is_some_and(|at| at > Instant::now())
     }
 
     /// `done` is never called before this returns.

@@ -1,5 +1,11 @@
 //! What Sentinels know: the address of the master, which may change at any time.
-use super::{Duplex, Limits, Options, ProtocolError, check::CheckError, pipeline::error_text, resp::{Framer, command}, slots::Reader};
+use super::{
+    Duplex, Limits, Options, ProtocolError,
+    check::CheckError,
+    pipeline::error_text,
+    resp::{Framer, command},
+    slots::Reader,
+};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

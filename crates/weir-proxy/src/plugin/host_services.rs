@@ -1,6 +1,6 @@
 //! What an instance on a worker may ask for apart from its streams: callouts, Redis, metrics, ticks, queues, the log.
 use super::{
-    Generation,
+    Generation, PluginSlot,
     asked::{Ask, Asked, Posted},
     callout,
     grpc::{self, Event, INTERNAL},
@@ -13,7 +13,7 @@ use super::{
 use crate::{
     app_log::{Level, Logger},
     cluster::ClusterRegistry,
-    stats::PluginStats,
+    stats::{PluginRedisStats, PluginStats},
     upstream::direct::DirectClusters,
     worker::Worker,
 };
@@ -64,16 +64,23 @@ pub(super) trait Guest {
     fn services(&self) -> &HostServices;
 }
 
+/// A Redis upstream of an instance.
+#[derive(Clone)]
+struct Redis {
+    server: Rc<Server>,
+    stats: Arc<PluginRedisStats>,
+}
+
 /// Of one instance.
 pub(super) struct HostServices {
-    slot: usize,
+    slot: Arc<PluginSlot>,
     generation: Arc<Generation>,
     common: Rc<Common>,
     pub stats: Arc<PluginStats>,
     pub tally: Arc<Tally>,
     pub link: Link,
     defined: RefCell<Defined>,
-    redis: RefCell<HashMap<String, Rc<Server>>>,
+    redis: RefCell<HashMap<String, Redis>>,
     /// By token.
     grpc: RefCell<HashMap<u32, grpc::Handle>>,
     pub tick: Cell<Option<Duration>>,
@@ -90,7 +97,13 @@ const MAX_WAKES: usize = 1 << 14;
 
 impl HostServices {
     /// For an instance that has started, with what it has asked for. [`HostServices::carry_out`] then makes its calls.
-    pub fn new(slot: usize, generation: Arc<Generation>, common: Rc<Common>, stats: Arc<PluginStats>, asked: &mut Asked) -> HostServices {
+    pub fn new(
+        slot: Arc<PluginSlot>,
+        generation: Arc<Generation>,
+        common: Rc<Common>,
+        stats: Arc<PluginStats>,
+        asked: &mut Asked,
+    ) -> HostServices {
         HostServices {
             slot,
             tally: generation.tally(common.number),
@@ -280,12 +293,13 @@ impl HostServices {
         }
     }
 
-    fn server(&self, cluster: &str) -> Result<Rc<Server>, Status> {
-        if let Some(server) = self.redis.borrow().get(redis::key(cluster)) {
-            return Ok(server.clone());
+    fn server(&self, cluster: &str) -> Result<Redis, Status> {
+        let (name, own) = (redis::key(cluster), &self.generation.upstreams);
+        if let Some(known) = self.redis.borrow().get(name) {
+            return Ok(known.clone());
         }
-        let known = upstream::resolve(redis::key(cluster), Speaks::Redis, &self.generation.upstreams, &self.common.clusters);
-        Err(if known.is_ok() { Status::InternalFailure } else { Status::BadArgument })
+        let exists = own.embedded(name).is_some() || upstream::resolve(name, Speaks::Redis, own, &self.common.clusters).is_ok();
+        Err(if exists { Status::InternalFailure } else { Status::BadArgument })
     }
 }
 
@@ -427,12 +441,14 @@ impl Services for HostServices {
             self.stats.callout_overflows.inc();
             return Err(Status::InternalFailure);
         }
-        servers.insert(name.to_string(), self.common.redis.server(to, options));
+        let stats = self.slot.shards.redis(self.common.number, &to.to_string());
+        let server = self.common.redis.server(to, options);
+        servers.insert(name.to_string(), Redis { server, stats });
         Ok(())
     }
 
     fn redis_call(&self, token: u32, cluster: &str, query: &[u8]) -> Result<(), Status> {
-        let server = self.server(cluster)?;
+        let Redis { server, stats: upstream } = self.server(cluster)?;
         let bytes = query.len();
         self.take_place(bytes)?;
         self.stats.redis_commands.inc();
@@ -448,6 +464,8 @@ impl Services for HostServices {
                 return Ok(());
             }
         };
+        upstream.rq_total.inc();
+        upstream.rq_active.inc();
         server.call(query, move |answer| {
             stats.redis_nanoseconds.add_time(begun.elapsed());
             match &answer {
@@ -455,6 +473,7 @@ impl Services for HostServices {
                 Ok(_) => {}
                 Err(_) => stats.redis_failures.inc(),
             }
+            redis::count(&upstream, &answer, begun.elapsed());
             HostServices::answer(&link, bytes, |hosted| {
                 if let Err(e) = &answer {
                     hosted.say(&|| format!("Redis: {e}"));
@@ -489,7 +508,7 @@ impl Services for HostServices {
     }
 
     fn queue_waker(&self) -> QueueWaker {
-        queue_waker(self.slot, &self.common.post)
+        queue_waker(self.slot.id, &self.common.post)
     }
 }
 

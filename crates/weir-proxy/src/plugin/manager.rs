@@ -20,7 +20,7 @@ use super::{
 use crate::{
     app_log::{Level, Logger},
     cluster::ClusterRegistry,
-    stats::{PluginStats, Table, Total},
+    stats::{PluginRedisStats, PluginStats, Table, Total},
     verdict::Verdicts,
 };
 use bytes::Bytes;
@@ -45,7 +45,7 @@ use weir_config::{
     diagnostic::Diagnostic,
     model::{Name, Origin, WasmCode, WasmPlugin},
 };
-use weir_net::dial::GuardedResolver;
+use weir_net::{dial::GuardedResolver, redis::redact};
 use weir_wasm::{
     Engine, EngineOptions, Limits, MetricType, Module, PluginSpec,
     cache::{self, Cache},
@@ -294,6 +294,10 @@ impl Manager {
                 each("weir_wasm_queue_dropped", &labels, Total::Counter(vm.queue_dropped));
             }
             slot.shards.each(&mut |declared, total| each(&format!("{}_{}", PluginStats::PREFIX, declared.name), &labels, total));
+            slot.shards.each_redis(&mut |upstream, declared, total| {
+                let labels = [("plugin", &*slot.name), (PluginRedisStats::LABEL, upstream)];
+                each(&format!("{}_{}", PluginRedisStats::PREFIX, declared.name), &labels, total);
+            });
         }
         let of = |n: &AtomicU64| n.load(Ordering::Relaxed);
         let fetches = &self.fetches;
@@ -685,8 +689,9 @@ async fn check_redis(resolver: &GuardedResolver, embedded: &Embedded, wishes: &[
             Ok((to, options)) => redis::check(resolver, embedded, to, options).await,
             Err(e) => Err(redis::RedisError::Init(e.clone())),
         };
-        out.retain(|o| o.name != wish.name);
-        out.push(UpstreamStatus { name: wish.name.clone(), error: verdict.err().map(|e| e.to_string()) });
+        let name = redact(&wish.name);
+        out.retain(|o| o.name != name);
+        out.push(UpstreamStatus { name, error: verdict.err().map(|e| e.to_string()) });
     }
     out
 }

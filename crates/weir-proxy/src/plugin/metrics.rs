@@ -1,7 +1,7 @@
 //! The shards of a plugin's statistics, and the metrics that plugins define.
-use crate::stats::{Declared, PluginStats, Table, Total};
+use crate::stats::{Declared, PluginRedisStats, PluginStats, Table, Total};
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -44,21 +44,41 @@ impl Compilations {
 
 /// All shards of a plugin.
 #[derive(Default)]
-pub(super) struct Shards(Mutex<Vec<Arc<PluginStats>>>);
+pub(super) struct Shards {
+    own: Mutex<Vec<Arc<PluginStats>>>,
+    /// By upstream, then by worker.
+    redis: Mutex<BTreeMap<String, BTreeMap<usize, Arc<PluginRedisStats>>>>,
+}
+
+/// Redis upstreams of one plugin that are counted apart; the rest is one.
+const MAX_UPSTREAMS: usize = 32;
+const OTHERS: &str = "others";
 
 impl Shards {
     pub fn add(&self) -> Arc<PluginStats> {
         let shard = Arc::new(PluginStats::default());
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(shard.clone());
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).push(shard.clone());
         shard
     }
     /// Of the instances of all workers now: how many, and their memory.
     pub fn instances(&self) -> (i64, i64) {
-        let shards = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let shards = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         shards.iter().fold((0, 0), |(n, bytes), shard| (n + shard.instances.get(), bytes + shard.memory_bytes.get()))
     }
+    /// The shard of one worker for one Redis upstream.
+    pub fn redis(&self, worker: usize, upstream: &str) -> Arc<PluginRedisStats> {
+        let mut all = self.redis.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = if all.len() < MAX_UPSTREAMS || all.contains_key(upstream) { upstream } else { OTHERS };
+        all.entry(name.into()).or_default().entry(worker).or_default().clone()
+    }
+    pub fn each_redis(&self, each: &mut dyn FnMut(&str, &'static Declared, Total)) {
+        for (upstream, workers) in &*self.redis.lock().unwrap_or_else(PoisonError::into_inner) {
+            let shards: Vec<&PluginRedisStats> = workers.values().map(|s| &**s).collect();
+            PluginRedisStats::sum(&shards, &mut |declared, total| each(upstream, declared, total));
+        }
+    }
     pub fn each(&self, each: &mut dyn FnMut(&'static Declared, Total)) {
-        let shards = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let shards = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         let shards: Vec<&PluginStats> = shards.iter().map(|s| &**s).collect();
         PluginStats::sum(&shards, each);
     }

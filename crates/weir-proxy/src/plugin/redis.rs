@@ -1,38 +1,28 @@
-//! Redis for plugins: from the name in `redis_init` to a connection, and the clients of one worker.
+//! Redis for plugins: from the name in `redis_init` to a client, and the clients of one worker.
+mod dial;
+
+pub(super) use dial::check;
+
 use super::{
-    embedded::{Embedded, Instance},
+    embedded::Instance,
     upstream::{self, NoUpstream, Own, Speaks, Upstream},
 };
 use crate::{
-    breaker::{Breakers, Place},
-    cluster::{ClusterRegistry, ClusterRt, ClusterSlot, Unresolved},
-    upstream::{
-        UpstreamError, WorkerCluster,
-        byte_stream::{Connect, Pick},
-        dial::Dial,
-        direct::{self, DirectClusters},
-    },
+    cluster::{ClusterRegistry, ClusterSlot},
+    stats::PluginRedisStats,
+    upstream::direct::DirectClusters,
     worker::Worker,
 };
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    io,
-    net::SocketAddr,
+    fmt, io,
     rc::{Rc, Weak},
     sync::Arc,
     time::Duration,
 };
-use tokio::time::timeout;
-use weir_net::{
-    dial::GuardedResolver,
-    redis::{self, CheckError, Client, Dialing, Duplex, Options, Query, Target},
-    tls::Alpn,
-};
+use weir_net::redis::{self, CheckError, Client, Error, Kind, Options, Query, Target, Topology};
 use weir_wasm::RedisInit;
-
-/// Endpoints that are tried for one connection.
-const MAX_ATTEMPTS: u32 = 3;
 
 /// Why a `redis_init` is refused.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -51,9 +41,7 @@ pub(super) enum RedisError {
     #[error("no connection within {0:?}")]
     Late(Duration),
     #[error(transparent)]
-    Connect(UpstreamError),
-    #[error(transparent)]
-    Embedded(io::Error),
+    Connect(io::Error),
     #[error(transparent)]
     Check(#[from] CheckError),
 }
@@ -65,11 +53,45 @@ pub(super) enum To {
     Embedded(Instance),
 }
 
+impl fmt::Display for To {
+    /// Without credentials: it names metrics.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            To::Network(Upstream::Cluster(slot)) => f.write_str(&slot.name),
+            To::Network(Upstream::Wildcard { host, port, .. }) => write!(f, "{host}:{port}"),
+            To::Network(Upstream::Direct(target)) => write!(f, "{target:?}"),
+            To::Embedded(instance) => write!(f, "redis://embedded/{}", instance.name),
+        }
+    }
+}
+
+/// Notes what a command came to.
+pub(super) fn count(stats: &PluginRedisStats, answer: &redis::Answer, took: Duration) {
+    stats.rq_active.dec();
+    let failed = match answer {
+        Ok(reply) => {
+            stats.rq_time.record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+            if reply.starts_with(b"-") {
+                stats.rq_error_reply.inc();
+            }
+            return;
+        }
+        Err(Error::Connect(_)) => &stats.rq_connect_fail,
+        Err(Error::Closed(_)) => &stats.rq_disconnected,
+        Err(Error::Timeout) => &stats.rq_timeout,
+        Err(Error::Protocol(_)) => &stats.rq_protocol_error,
+        Err(Error::Overflow) => &stats.rq_overflow,
+    };
+    failed.inc();
+}
+
 /// The server and the options that an init means. What the call says goes before what a URL says.
 pub(super) fn resolve(init: &RedisInit<'_>, own: &Own, clusters: &ClusterRegistry) -> Result<(To, Options), InitError> {
     let (name, query) = split(init.cluster);
     let to = match own.embedded(name) {
         Some(instance) => To::Embedded(instance),
+        // A URL keeps its query: it may say what the Sentinels ask for.
+        None if name.contains("://") => To::Network(upstream::resolve(init.cluster, Speaks::Redis, own, clusters)?),
         None => To::Network(upstream::resolve(name, Speaks::Redis, own, clusters)?),
     };
     let mut options = Options { user: init.user.into(), password: init.password.into(), ..Options::default() };
@@ -84,6 +106,11 @@ pub(super) fn resolve(init: &RedisInit<'_>, own: &Own, clusters: &ClusterRegistr
             (options.user, options.password) = (target.user.clone(), target.password.clone());
         }
         options.database = if options.database == 0 { target.database.unwrap_or(0) } else { options.database };
+        options.topology = match target.kind {
+            Kind::Server => Topology::Server,
+            Kind::Cluster => Topology::Cluster,
+            Kind::Sentinel(_) => Topology::Sentinel,
+        };
     }
     Ok((to, options))
 }
@@ -96,81 +123,6 @@ fn split(cluster: &str) -> (&str, &str) {
 /// The name that init and call agree on: some SDKs repeat the query in each call.
 pub(super) fn key(cluster: &str) -> &str {
     split(cluster).0
-}
-
-/// Opens a connection to `to`, or to the `host:port` of a redirect; an empty host there is the first one.
-async fn connect(
-    w: &Rc<Worker>,
-    directs: &DirectClusters,
-    to: &Upstream,
-    redirect: Option<&str>,
-) -> Result<Box<dyn Duplex>, UpstreamError> {
-    let redirect = redirect.and_then(authority);
-    let (cluster, host, port) = match to {
-        Upstream::Direct(target) => {
-            let cluster = directs.cluster(&w.clusters, &target.host, target.port, target.tls)?;
-            (cluster, Some(target.host.clone()), target.port)
-        }
-        Upstream::Wildcard { slot, host, port } => (of_slot(w, slot)?, Some(host.clone()), *port),
-        Upstream::Cluster(slot) => (of_slot(w, slot)?, None, 0),
-    };
-    let (host, port) = match redirect {
-        None => (host, port),
-        Some((to, port)) if !to.is_empty() => (Some(to.to_string()), port),
-        Some((_, port)) => match host {
-            Some(host) => (Some(host), port),
-            None => (Some(cluster.choose(None, &[])?.endpoint.address.ip().to_string()), port),
-        },
-    };
-    let pick = match &host {
-        Some(host) => Pick::Named { host, port },
-        None => Pick::Balanced { hash: None },
-    };
-    let connect = Connect { cluster: &cluster, pick, server_name: host.as_deref(), client: None, max_attempts: MAX_ATTEMPTS };
-    connect.open(&w.clusters).await.map(|stream| Box::new(stream) as Box<dyn Duplex>).map_err(|failed| failed.error)
-}
-
-fn of_slot(w: &Rc<Worker>, slot: &Arc<ClusterSlot>) -> Result<Rc<WorkerCluster>, UpstreamError> {
-    w.clusters.cluster(slot).ok_or_else(|| UpstreamError::NoCluster(slot.name.clone()))
-}
-
-/// Host, without brackets, and port.
-fn authority(redirect: &str) -> Option<(&str, u16)> {
-    let (host, port) = redirect.rsplit_once(':')?;
-    Some((host.trim_start_matches('[').trim_end_matches(']'), port.parse().ok()?))
-}
-
-/// The check at load time, off the workers: can it be reached, does it know us?
-pub(super) async fn check(resolver: &GuardedResolver, embedded: &Embedded, to: &To, options: &Options) -> Result<(), RedisError> {
-    let to = match to {
-        To::Network(to) => to,
-        To::Embedded(instance) => return Ok(redis::check(embedded.connect(instance).map_err(RedisError::Embedded)?, options).await?),
-    };
-    let opened = timeout(options.timeout, check_connection(resolver, to)).await;
-    let (io, _place) = opened.map_err(|_| RedisError::Late(options.timeout))?.map_err(RedisError::Connect)?;
-    Ok(redis::check(io, options).await?)
-}
-
-async fn check_connection(resolver: &GuardedResolver, to: &Upstream) -> Result<(weir_net::io::Io, Place), UpstreamError> {
-    let of_slot = |slot: &ClusterSlot| slot.current().ok_or_else(|| UpstreamError::NoCluster(slot.name.clone()));
-    let (rt, host, port): (Arc<ClusterRt>, Option<&str>, u16) = match to {
-        Upstream::Cluster(slot) => (of_slot(slot)?, None, 0),
-        Upstream::Wildcard { slot, host, port } => (of_slot(slot)?, Some(host), *port),
-        Upstream::Direct(target) => (Arc::new(direct::cluster(target.tls, Breakers::default())?), Some(&target.host), target.port),
-    };
-    let (address, name) = match host {
-        Some(host) => {
-            let answer = resolver.lookup(host).await.map_err(|e| UpstreamError::from(Unresolved::from(e)))?;
-            (SocketAddr::new(answer.addresses[0], port), host.to_string())
-        }
-        None => {
-            let set = rt.endpoints.load();
-            let usable = set.endpoints.iter().find(|e| e.accepts_requests() && e.outlier.is_usable());
-            let chosen = usable.ok_or_else(|| UpstreamError::NoHealthyUpstream(rt.config.name.clone()))?;
-            (chosen.address, chosen.hostname().map_or_else(|| chosen.address.ip().to_string(), str::to_string))
-        }
-    };
-    Dial { rt: &rt, address, server_name: &name, alpn: Alpn::None, client: None }.open_uncounted().await
 }
 
 /// The clients of one worker: plugins with the same server and credentials share one.
@@ -228,20 +180,8 @@ impl Pool {
             To::Network(Upstream::Cluster(slot) | Upstream::Wildcard { slot, .. }) => Some((slot.clone(), Cell::new(slot.version()))),
             To::Network(Upstream::Direct(_)) | To::Embedded(_) => None,
         };
-        let (worker, directs) = (self.worker.clone(), self.directs.clone());
-        let client = Client::new(
-            options,
-            Rc::new(move |redirect| -> Dialing {
-                let (worker, directs, to, redirect) = (worker.clone(), directs.clone(), to.clone(), redirect.map(str::to_string));
-                Box::pin(async move {
-                    let worker = worker.upgrade().ok_or_else(|| io::Error::other("the worker has ended"))?;
-                    match &to {
-                        To::Network(to) => connect(&worker, &directs, to, redirect.as_deref()).await.map_err(io::Error::other),
-                        To::Embedded(instance) => Ok(Box::new(worker.shared.plugins.embedded().connect(instance)?) as Box<dyn Duplex>),
-                    }
-                })
-            }),
-        );
+        let route = dial::Route::new(self.worker.clone(), self.directs.clone(), to, options.clone());
+        let client = Client::new(options, Rc::new(move |address| route.dial(address)));
         let server = Rc::new(Server { client, cluster });
         clients.insert(key, Rc::downgrade(&server));
         server

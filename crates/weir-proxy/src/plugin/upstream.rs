@@ -1,8 +1,8 @@
 //! Whom a plugin means by the name of an upstream: a cluster, a name from its own configuration, or a host and a port.
 use super::embedded::{self, Instance};
 use crate::cluster::{ClusterRegistry, ClusterSlot};
-use std::{collections::HashMap, fmt, sync::Arc};
-use weir_net::redis::{Target, TargetError};
+use std::{collections::HashMap, fmt, iter::once, sync::Arc};
+use weir_net::redis::{Kind, Target, TargetError, redact};
 
 /// Where calls go.
 #[derive(Clone)]
@@ -78,9 +78,10 @@ impl Own {
     }
 
     fn direct(&self, target: Target) -> Result<Upstream, NoUpstream> {
-        match self.permits(&target.host) {
-            true => Ok(Upstream::Direct(target)),
-            false => Err(NoUpstream::NotAllowed { host: cut(&target.host).into() }),
+        let mut hosts = once(&target.host).chain(target.others.iter().map(|(host, _)| host));
+        match hosts.find(|host| !self.permits(host)) {
+            None => Ok(Upstream::Direct(target)),
+            Some(host) => Err(NoUpstream::NotAllowed { host: cut(host).into() }),
         }
     }
 }
@@ -113,7 +114,9 @@ impl fmt::Display for UnknownUpstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let UnknownUpstream { name, host, speaks, port } = self;
         let urls = match speaks {
-            Speaks::Redis => "redis://host:port, rediss://host:port, redis://embedded",
+            Speaks::Redis => {
+                "redis://host:port, redis+cluster://host:port,…, redis+sentinel://host:port,…/master (rediss for TLS), redis://embedded"
+            }
             Speaks::Http => "http://host:port, https://host:port",
         };
         write!(
@@ -131,7 +134,8 @@ const REGISTRIES: [&str; 6] = [".static", ".dns", ".nacos", ".consul", ".zookeep
 pub fn resolve(name: &str, speaks: Speaks, own: &Own, clusters: &ClusterRegistry) -> Result<Upstream, NoUpstream> {
     let parts = Outbound::parse(name);
     let host = parts.as_ref().map_or(name, |p| p.host);
-    if let Some(target) = own.targets.get(name).or_else(|| own.targets.get(host)) {
+    let spoken = |target: &Target| speaks == Speaks::Redis || target.kind == Kind::Server;
+    if let Some(target) = own.targets.get(name).or_else(|| own.targets.get(host)).filter(|t| spoken(t)) {
         return Ok(Upstream::Direct(target.clone()));
     }
     let filled = |name: &str| clusters.find(name).filter(|slot| slot.current().is_some());
@@ -152,21 +156,16 @@ pub fn resolve(name: &str, speaks: Speaks, own: &Own, clusters: &ClusterRegistry
             return Ok(Upstream::Cluster(slot));
         }
         if parts.is_direct(speaks) {
-            return own.direct(Target {
-                host: parts.host.to_string(),
-                port: parts.port,
-                tls: false,
-                user: String::new(),
-                password: String::new(),
-                database: None,
-            });
+            return own.direct(Target::server(parts.host, parts.port));
         }
-    } else if let Ok(target) = target(name) {
+    } else if let Ok(target) = target(name)
+        && spoken(&target)
+    {
         return own.direct(target);
     }
     // A guest may ask for anything.
     let port = parts.as_ref().map_or(6379, |p| p.port);
-    Err(NoUpstream::Unknown(UnknownUpstream { name: cut(name).into(), host: cut(host).into(), speaks, port }))
+    Err(NoUpstream::Unknown(UnknownUpstream { name: redact(cut(name)), host: redact(cut(host)), speaks, port }))
 }
 
 /// How many characters of a name a message quotes.

@@ -500,7 +500,7 @@ impl Owner for Entry {
     }
 
     fn services(&self, generation: &Arc<Generation>, asked: &mut Asked) -> HostServices {
-        HostServices::new(self.slot.id, generation.clone(), self.common.clone(), self.stats.clone(), asked)
+        HostServices::new(self.slot.clone(), generation.clone(), self.common.clone(), self.stats.clone(), asked)
     }
 
     /// Handles a trap. A spare takes over at once, or else a new instance is started. If the instance had not seen a single stream,

@@ -47,6 +47,20 @@ table! {
     redis_nanoseconds: Counter = "redis_nanoseconds" "time until the replies of Redis",
 }
 
+table! {
+    /// Commands of a plugin to one Redis upstream, `weir_wasm_redis_….<plugin>.<upstream>`.
+    PluginRedisStats, "weir_wasm_redis", "upstream";
+    rq_total: Counter = "upstream_rq_total" "commands sent to a Redis upstream",
+    rq_active: Gauge = "upstream_rq_active" "commands waiting for a reply now",
+    rq_time: Histogram = "upstream_rq_time" "time until the reply, in milliseconds",
+    rq_error_reply: Counter = "upstream_rq_error_reply" "error replies",
+    rq_connect_fail: Counter = "upstream_rq_connect_fail" "commands that failed because there was no connection",
+    rq_disconnected: Counter = "upstream_rq_disconnected" "commands that failed because the connection was closed",
+    rq_timeout: Counter = "upstream_rq_timeout" "commands that timed out",
+    rq_protocol_error: Counter = "upstream_rq_protocol_error" "commands that failed because the reply was not valid or too large",
+    rq_overflow: Counter = "upstream_rq_overflow" "commands rejected because too many were waiting",
+}
+
 const fn declared(name: &'static str, kind: Kind, help: &'static str) -> Declared {
     Declared { name, kind, help }
 }

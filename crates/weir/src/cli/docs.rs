@@ -9,8 +9,8 @@ use std::{fmt::Write, process::ExitCode};
 use weir_proxy::{
     admin::{MEMBERSHIP, PROCESS},
     stats::{
-        ClusterStats, CompressorsStats, DOWNSTREAM_CX_ACTIVE, Declared, HttpStats, Kind, ListenerStats, PLUGIN, PLUGIN_CODE, PluginStats,
-        Table,
+        ClusterStats, CompressorsStats, DOWNSTREAM_CX_ACTIVE, Declared, HttpStats, Kind, ListenerStats, PLUGIN, PLUGIN_CODE,
+        PluginRedisStats, PluginStats, Table,
     },
 };
 
@@ -93,6 +93,11 @@ fn metrics() -> String {
     PLUGIN.iter().for_each(|d| row(d, &mut out));
     for d in PluginStats::DECLARED {
         let _ = writeln!(out, "| `{}_{}` | {} | {} |", PluginStats::PREFIX, d.name, kind(d), cell(d.help));
+    }
+    let _ =
+        writeln!(out, "\nWith the labels `plugin` and `upstream`, for each Redis upstream of a plugin:\n\n| | | |\n| --- | --- | --- |");
+    for d in PluginRedisStats::DECLARED {
+        let _ = writeln!(out, "| `{}_{}` | {} | {} |", PluginRedisStats::PREFIX, d.name, kind(d), cell(d.help));
     }
     let _ = writeln!(out, "\nOf all plugins together:\n\n| | | |\n| --- | --- | --- |");
     PLUGIN_CODE.iter().for_each(|d| row(d, &mut out));
