@@ -1,5 +1,5 @@
 //! A map that keeps the order of insertion and can be walked with a cursor.
-use crate::value::Weigh;
+use crate::weigh::Weigh;
 use bytes::Bytes;
 use std::{
     collections::{BTreeMap, HashMap},

@@ -2,8 +2,8 @@
 use crate::{
     commands::{self, GROWS, Run, Session},
     lua::Scripts,
+    options::Options,
     reply::{Answer, Refusal, Reply},
-    server::Options,
     store::Store,
 };
 use bytes::Bytes;

@@ -3,11 +3,14 @@ mod bits;
 mod convert;
 mod host;
 mod json;
+mod raised;
+mod run;
 mod vm;
 
 use crate::{
     commands::{Scripting, Session},
     number,
+    options::ScriptLimits,
     reply::{Answer, Refusal, Reply},
     store::Store,
 };
@@ -18,27 +21,15 @@ use std::{
     cell::RefCell,
     collections::{HashMap, VecDeque},
     rc::Rc,
-    time::Duration,
 };
 use vm::Vm;
-
-/// Bounds of one script.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Instructions of the Lua machine.
-    pub instructions: u64,
-    /// Of one run; looked at between instructions, and where an error is caught.
-    pub time: Duration,
-    /// Of the Lua state, all that scripts keep in it included.
-    pub memory: usize,
-}
 
 /// Scripts that are remembered; the oldest goes first.
 const MAX_SCRIPTS: usize = 1024;
 
 pub struct Scripts {
     store: Rc<RefCell<Store>>,
-    limits: Limits,
+    limits: ScriptLimits,
     known: HashMap<String, Bytes>,
     order: VecDeque<String>,
     vm: Option<Vm>,
@@ -51,7 +42,7 @@ pub fn sha1hex(bytes: &[u8]) -> String {
 }
 
 impl Scripts {
-    pub fn new(store: Rc<RefCell<Store>>, limits: Limits) -> Scripts {
+    pub fn new(store: Rc<RefCell<Store>>, limits: ScriptLimits) -> Scripts {
         Scripts { store, limits, known: HashMap::new(), order: VecDeque::new(), vm: None, stopped: 0 }
     }
 

@@ -7,10 +7,25 @@ use crate::{
 };
 use bytes::BytesMut;
 use std::io;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 
 /// Commands that are run together.
 const BATCH: usize = 64;
+
+/// Of the connection in memory, each way.
+const PIPE: usize = 64 << 10;
+impl Server {
+    /// A connection in memory. Must be called within a tokio runtime, whose task serves it until it is dropped.
+    pub fn connect(&self) -> DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(PIPE);
+        let server = self.clone();
+        tokio::spawn(async move {
+            // A connection that breaks the protocol has been told so, and is closed.
+            let _ = serve(&server, ours, None).await;
+        });
+        theirs
+    }
+}
 
 /// Answers a command in place of the server.
 pub type Intercept<'a> = &'a (dyn Fn(&Command) -> Option<Reply> + Send + Sync);

@@ -2,9 +2,8 @@
 use crate::{
     commands::Session,
     engine::{Engine, now},
-    lua,
+    options::Options,
     request::Command,
-    serve::serve,
 };
 use bytes::Bytes;
 use std::{
@@ -16,29 +15,9 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::DuplexStream,
     sync::{mpsc, oneshot},
     time::timeout,
 };
-
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// At this many bytes, commands that need more are refused with `OOM`.
-    pub max_memory: usize,
-    /// Asked for by `AUTH` before anything else.
-    pub password: Option<String>,
-    pub scripts: lua::Limits,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Options {
-            max_memory: 64 << 20,
-            password: None,
-            scripts: lua::Limits { instructions: 20_000_000, time: Duration::from_secs(5), memory: 32 << 20 },
-        }
-    }
-}
 
 /// What a server has done and holds.
 #[derive(Debug, Default)]
@@ -81,8 +60,6 @@ pub(crate) struct Done {
 const MAX_JOBS: usize = 256;
 /// Replies of one job; the rest of its commands waits until they are written.
 const ENOUGH: usize = 1 << 20;
-/// Of the connection in memory, each way.
-const PIPE: usize = 64 << 10;
 /// Deep recursion of a script ends in Lua's own limit before it ends the stack.
 const STACK: usize = 4 << 20;
 /// The longest sleep of the thread while keys wait to expire.
@@ -109,17 +86,6 @@ impl Server {
 
     pub fn options(&self) -> &Options {
         &self.options
-    }
-
-    /// A connection in memory. Must be called within a tokio runtime, whose task serves it until it is dropped.
-    pub fn connect(&self) -> DuplexStream {
-        let (ours, theirs) = tokio::io::duplex(PIPE);
-        let server = self.clone();
-        tokio::spawn(async move {
-            // A connection that breaks the protocol has been told so, and is closed.
-            let _ = serve(&server, ours, None).await;
-        });
-        theirs
     }
 
     /// Runs one command, past any password. The reply is the bytes of the wire.

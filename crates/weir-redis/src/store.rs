@@ -2,7 +2,8 @@
 use crate::{
     dict::Dict,
     reply::Refusal,
-    value::{Kind, Value, Weigh},
+    value::{Kind, Value},
+    weigh::Weigh,
 };
 use bytes::Bytes;
 use std::collections::BTreeSet;

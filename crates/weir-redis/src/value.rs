@@ -1,33 +1,10 @@
 //! What a key holds.
-use crate::dict::Dict;
+use crate::{dict::Dict, weigh::Weigh};
 use bytes::Bytes;
 use std::{
     cmp::Ordering,
     collections::{BTreeSet, VecDeque},
 };
-
-/// Bytes that count against the memory limit, known without a walk.
-pub trait Weigh {
-    fn weight(&self) -> usize;
-}
-
-impl Weigh for Bytes {
-    fn weight(&self) -> usize {
-        self.len()
-    }
-}
-
-impl Weigh for () {
-    fn weight(&self) -> usize {
-        0
-    }
-}
-
-impl Weigh for f64 {
-    fn weight(&self) -> usize {
-        8
-    }
-}
 
 pub type Hash = Dict<Bytes>;
 pub type Set = Dict<()>;

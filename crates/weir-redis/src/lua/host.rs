@@ -1,5 +1,5 @@
 //! The functions that scripts call.
-use super::{bits, convert, json, sha1hex, vm::Run};
+use super::{bits, convert, json, raised::Raised, run::Run, sha1hex};
 use crate::{
     commands::{self, NO_SCRIPT, WRITES},
     reply::{Refusal, Reply},
@@ -7,11 +7,6 @@ use crate::{
 use bytes::Bytes;
 use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Table, Value, Variadic, chunk::ChunkMode};
 use std::rc::Rc;
-
-/// An error that a function of the host raises: scripts see a table with `err`.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Raised(pub String);
 
 fn raise(text: impl Into<String>) -> mlua::Error {
     mlua::Error::external(Raised(text.into()))
@@ -259,9 +254,6 @@ pub fn handler(lua: &Lua) -> mlua::Result<Function> {
         Ok(table)
     })
 }
-
-/// The state of the generator behind `math.random` before anybody seeds it: that of C's `lrand48`.
-pub const FIRST_RANDOM: u64 = 0x1234_abcd_330e;
 
 fn seed(number: u32) -> u64 {
     (u64::from(number) << 16) + 0x330e

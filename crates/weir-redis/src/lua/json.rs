@@ -27,7 +27,7 @@ pub fn library(lua: &Lua) -> mlua::Result<Table> {
 }
 
 fn fail<T>(text: impl Into<String>) -> mlua::Result<T> {
-    Err(mlua::Error::external(super::host::Raised(format!("ERR {}", text.into()))))
+    Err(mlua::Error::external(super::raised::Raised(format!("ERR {}", text.into()))))
 }
 
 fn encode(value: &Value, depth: usize, out: &mut Vec<u8>) -> mlua::Result<()> {

@@ -1,47 +1,17 @@
 //! One Lua state, and a script in it.
-use super::{Limits, convert, host};
+use super::{convert, host, run::Run};
 use crate::{
     commands::Session,
+    options::ScriptLimits,
     reply::{Answer, Refusal, Reply},
     store::Store,
 };
 use bytes::Bytes;
 use mlua::{Function, HookTriggers, Lua, LuaOptions, MultiValue, StdLib, Table, Value, VmState, chunk::ChunkMode};
-use std::{
-    cell::{Cell, RefCell},
-    collections::HashMap,
-    rc::Rc,
-    time::Instant,
-};
+use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
 /// The budget is looked at each time that so many instructions have run.
 const STEP: u32 = 10_000;
-
-/// What the script that runs may do, and has done.
-pub struct Run {
-    pub store: Rc<RefCell<Store>>,
-    pub session: RefCell<Session>,
-    pub read_only: Cell<bool>,
-    /// Instructions left.
-    budget: Cell<u64>,
-    ends: Cell<Instant>,
-    limits: Limits,
-    /// Of `math.random`: 48 bits.
-    pub random: Cell<u64>,
-}
-
-impl Run {
-    /// Why the script must stop.
-    pub fn over_budget(&self) -> Result<(), host::Raised> {
-        if self.budget.get() == 0 {
-            return Err(host::Raised(format!("ERR the script was stopped: it ran more than {} instructions", self.limits.instructions)));
-        }
-        if Instant::now() >= self.ends.get() {
-            return Err(host::Raised(format!("ERR the script was stopped: it ran longer than {:?}", self.limits.time)));
-        }
-        Ok(())
-    }
-}
 
 pub struct Vm {
     lua: Lua,
@@ -61,17 +31,9 @@ struct Script {
 }
 
 impl Vm {
-    pub fn new(store: Rc<RefCell<Store>>, limits: Limits) -> mlua::Result<Vm> {
+    pub fn new(store: Rc<RefCell<Store>>, limits: ScriptLimits) -> mlua::Result<Vm> {
         let lua = Lua::new_with(StdLib::TABLE | StdLib::STRING | StdLib::MATH, LuaOptions::new().catch_rust_panics(false))?;
-        let run = Rc::new(Run {
-            store,
-            session: RefCell::default(),
-            read_only: Cell::new(false),
-            budget: Cell::new(limits.instructions),
-            ends: Cell::new(Instant::now() + limits.time),
-            limits,
-            random: Cell::new(host::FIRST_RANDOM),
-        });
+        let run = Rc::new(Run::new(store, limits));
         let protected_call = lua.globals().get("xpcall")?;
         let functions = host::functions(&lua, &run)?;
         let (environment, visible) = lua.load(include_str!("sandbox.lua")).set_name("=redis").call::<(Table, Table)>(functions)?;
@@ -79,7 +41,7 @@ impl Vm {
         let handler = host::handler(&lua)?;
         let counted = run.clone();
         lua.set_global_hook(HookTriggers::new().every_nth_instruction(STEP), move |_, _| {
-            counted.budget.set(counted.budget.get().saturating_sub(u64::from(STEP)));
+            counted.spend(STEP);
             counted.over_budget().map(|()| VmState::Continue).map_err(mlua::Error::external)
         })?;
         lua.set_memory_limit(limits.memory)?;
@@ -111,10 +73,7 @@ impl Vm {
     /// Runs a compiled script. True when it was stopped: this state must not be used again.
     pub fn run(&mut self, sha: &str, keys: &[Bytes], args: &[Bytes], session: &Session, read_only: bool) -> (Answer, bool) {
         let Some(script) = self.compiled.get(sha).cloned() else { return (Err(Refusal::NoSuchKey), false) };
-        self.run.budget.set(self.run.limits.instructions);
-        self.run.ends.set(Instant::now() + self.run.limits.time);
-        self.run.read_only.set(read_only || script.read_only);
-        *self.run.session.borrow_mut() = session.clone();
+        self.run.begin(session, read_only || script.read_only);
         let answer = match self.call(&script.function, keys, args) {
             Ok((true, value)) => convert::to_reply(&value),
             Ok((false, failure)) => Ok(failed(&failure, sha)),
