@@ -305,6 +305,9 @@ mod tests {
         net::TcpListener,
     };
 
+    /// No answer takes so long, however busy the machine is.
+    const LONG: Duration = Duration::from_secs(60);
+
     struct Moved(AtomicUsize);
 
     impl Watch for Moved {
@@ -314,7 +317,7 @@ mod tests {
     }
 
     /// What comes of a request whose body has so many bytes, at a server that reads all of it and answers with this.
-    async fn ask(method: &str, body: usize, answer: Vec<u8>) -> Result<(u16, usize, String, usize), FetchError> {
+    async fn ask(method: &str, body: usize, answer: Vec<u8>, idle: Duration) -> Result<(u16, usize, String, usize), FetchError> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = Url::parse(&format!("http://{}/a?b=c", listener.local_addr().unwrap())).unwrap();
         let server = tokio::spawn(async move {
@@ -334,7 +337,7 @@ mod tests {
             got
         });
         let client = Arc::new(tls::Client::new(tls::ClientOptions::system()).unwrap());
-        let fetcher = Fetcher::new(Arc::new(GuardedResolver::system().unwrap()), client, Duration::from_millis(300));
+        let fetcher = Fetcher::new(Arc::new(GuardedResolver::system().unwrap()), client, idle);
         let (moved, content) = (Moved(AtomicUsize::new(0)), vec![b'x'; body]);
         let request = Request { method, url: &url, fields: &[("accept", "text/plain")], body: &content, max: 100_000, watch: &moved };
         let response = fetcher.send(request).await?;
@@ -351,23 +354,23 @@ mod tests {
 
     #[tokio::test]
     async fn requests_and_what_comes_of_them() {
-        let (status, length, head, moved) = ask("GET", 0, answer("200 OK", 5)).await.unwrap();
+        let (status, length, head, moved) = ask("GET", 0, answer("200 OK", 5), LONG).await.unwrap();
         assert_eq!((status, length, moved), (200, 5, 0));
         assert!(
             head.starts_with("GET /a?b=c HTTP/1.1\r\n") && head.contains("accept: text/plain") && !head.contains("content-length"),
             "{head}"
         );
-        let (status, _, head, moved) = ask("PUT", 1_000_000, answer("201 Created", 0)).await.unwrap();
+        let (status, _, head, moved) = ask("PUT", 1_000_000, answer("201 Created", 0), LONG).await.unwrap();
         assert_eq!((status, moved), (201, 1_000_000));
         assert!(head.contains("content-length: 1000000"), "{head}");
-        let (_, _, head, _) = ask("POST", 0, answer("202 Accepted", 0)).await.unwrap();
+        let (_, _, head, _) = ask("POST", 0, answer("202 Accepted", 0), LONG).await.unwrap();
         assert!(head.contains("content-length: 0"), "{head}");
-        let (status, length, ..) = ask("GET", 0, answer("404 Not Found", 1_000)).await.unwrap();
+        let (status, length, ..) = ask("GET", 0, answer("404 Not Found", 1_000), LONG).await.unwrap();
         assert_eq!((status, length), (404, 1_000));
-        let (status, length, ..) = ask("GET", 0, answer("500 Oh", 1_000_000)).await.unwrap();
+        let (status, length, ..) = ask("GET", 0, answer("500 Oh", 1_000_000), LONG).await.unwrap();
         assert!(status == 500 && length <= MAX_ERROR_BODY, "{length}");
-        assert_eq!(ask("GET", 0, answer("200 OK", 100_001)).await.unwrap_err().to_string(), "larger than 100000 bytes");
-        let hangs = ask("GET", 0, answer("200 OK", 1_000)[..500].to_vec()).await.unwrap_err();
+        assert_eq!(ask("GET", 0, answer("200 OK", 100_001), LONG).await.unwrap_err().to_string(), "larger than 100000 bytes");
+        let hangs = ask("GET", 0, answer("200 OK", 1_000)[..500].to_vec(), Duration::from_millis(300)).await.unwrap_err();
         assert_eq!(hangs.to_string(), "127.0.0.1: nothing happened for 300ms");
         assert!(hangs.is_transient());
     }
