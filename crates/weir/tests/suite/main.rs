@@ -68,6 +68,7 @@ mod plugin_lines;
 mod plugin_messages;
 mod plugin_phases;
 mod plugin_redis;
+mod plugin_redis_servers;
 mod plugin_registries;
 mod plugin_replies;
 mod plugin_rollout;
