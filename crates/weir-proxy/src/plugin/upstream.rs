@@ -69,11 +69,11 @@ impl Own {
 
     /// Whether the plugin may call a host that no configuration names.
     fn permits(&self, host: &str) -> bool {
+        let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
         let is = |pattern: &String| match pattern.strip_prefix('*') {
             Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
-            None => host == pattern,
+            None => host == *pattern,
         };
-        let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
         self.hosts.as_ref().is_none_or(|hosts| hosts.iter().any(|pattern| is(pattern) || *pattern == format!("[{host}]")))
     }
 

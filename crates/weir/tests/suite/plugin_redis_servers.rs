@@ -116,7 +116,7 @@ fn sentinels_name_the_master() {
     let secret = ["--requirepass", "pw", "--masterauth", "pw"];
     let first = RedisServer::start(&secret);
     let of_first = format!("127.0.0.1 {}", first.port);
-    let second = RedisServer::start(&[&secret[..], &["--replicaof", &of_first, "--repl-diskless-sync-delay", "0"]].concat());
+    let _second = RedisServer::start(&[&secret[..], &["--replicaof", &of_first, "--repl-diskless-sync-delay", "0"]].concat());
     let sentinel = RedisSentinel::start(first.port, "pw", &["requirepass watch"]);
     sentinel.settled("watch", &first, 1);
     let weir = gateway("").workers(2).run();
