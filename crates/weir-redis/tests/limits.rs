@@ -224,7 +224,7 @@ fn replies_keep_the_order_of_commands() {
         read.read_exact(&mut got).await.unwrap();
         assert!(got == want);
         written.await.unwrap();
-        // A client that speaks something else is told so, and let go.
+        // A client that speaks another protocol gets an error, and its connection is closed.
         let mut http = server.connect();
         http.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
         let mut said = String::new();

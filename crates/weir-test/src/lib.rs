@@ -2,6 +2,7 @@
 //! It depends on no other crate of the workspace, so that every one of them can use it.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
+pub mod archive;
 pub mod backend;
 pub mod certificates;
 pub mod client;
@@ -17,6 +18,7 @@ pub mod upstream;
 pub mod wait;
 pub mod zookeeper;
 
+pub use archive::tar;
 pub use certificates::{Ca, Signed, self_signed};
 pub use consul::ConsulServer;
 pub use dns::DnsServer;

@@ -1,5 +1,5 @@
 //! `config.json` of Docker, which is also what a Secret of the type `kubernetes.io/dockerconfigjson` holds.
-use super::{Credentials, Reference};
+use super::{Credentials, Reference, reference::canonical};
 use data_encoding::BASE64;
 use serde_json::Value;
 
@@ -51,11 +51,7 @@ impl Pattern {
             "v1" | "v2" => "",
             path => path,
         };
-        let host = match host {
-            "index.docker.io" | "registry-1.docker.io" => "docker.io",
-            host => host,
-        };
-        Pattern { host: host.to_ascii_lowercase(), path: path.into(), text: key.into() }
+        Pattern { host: canonical(host).to_ascii_lowercase(), path: path.into(), text: key.into() }
     }
 
     fn matches(&self, reference: &Reference) -> bool {

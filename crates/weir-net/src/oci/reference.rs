@@ -7,9 +7,19 @@ use url::Url;
 const DOCKER_HUB: &str = "docker.io";
 /// Where its API is.
 const DOCKER_HUB_API: &str = "registry-1.docker.io";
+/// The name in keys of a docker config.
+const DOCKER_HUB_INDEX: &str = "index.docker.io";
 const LATEST: &str = "latest";
 const MAX_REPOSITORY: usize = 255;
 const MAX_TAG: usize = 128;
+
+/// A registry by its one name: the Docker Hub has three.
+pub(super) fn canonical(registry: &str) -> &str {
+    match registry {
+        DOCKER_HUB_INDEX | DOCKER_HUB_API => DOCKER_HUB,
+        other => other,
+    }
+}
 
 /// A SHA-256 digest.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,7 +90,7 @@ impl Reference {
     pub fn tag(&self) -> &str {
         self.tag.as_deref().unwrap_or(LATEST)
     }
-    /// Without a digest, and with the tag `latest` or none: such an image is pulled anew by default.
+    /// Without a digest, and with the tag `latest` or none: such an image is pulled again by default.
     pub fn is_latest(&self) -> bool {
         self.digest.is_none() && self.tag() == LATEST
     }
@@ -124,10 +134,7 @@ impl FromStr for Reference {
             Some(_) => (DOCKER_HUB, name.to_string()),
             None => (DOCKER_HUB, format!("library/{name}")),
         };
-        let registry = match registry {
-            "index.docker.io" | DOCKER_HUB_API => DOCKER_HUB,
-            other => other,
-        };
+        let registry = canonical(registry);
         if !is_host(registry) {
             return Err(ReferenceError::Registry(registry.into()));
         }

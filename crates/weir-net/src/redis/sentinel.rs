@@ -87,7 +87,7 @@ async fn talk(io: &mut impl Duplex, user: &str, password: &str, ask: &[u8]) -> R
     loop {
         while let Some(frame) = framer.next(&inbox, &limits).map_err(CheckError::Protocol)? {
             let reply = inbox.split_to(frame.len).freeze();
-            // A needless password does no harm: the command behind it says what is wrong.
+            // A password that is not needed does no harm: if AUTH fails, the next command reports the error.
             if frame.push || std::mem::take(&mut verdict) {
                 continue;
             }

@@ -144,6 +144,6 @@ impl Compilers {
 }
 
 fn not_optimized(name: &str, why: &str) -> bool {
-    Logger::Wasm.warning(format_args!("{name}: its code is not optimized: {why}; the code of the baseline compiler serves on"));
+    Logger::Wasm.warning(format_args!("{name}: its code is not optimized: {why}; the baseline code keeps serving"));
     false
 }

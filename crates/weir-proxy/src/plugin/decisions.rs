@@ -1,5 +1,5 @@
-//! Rollbacks that outlive the process, with the code that served before, in a folder beside the cache. What is wrong there is as if it
-//! were not there.
+//! Rollbacks that outlive the process, with the code that served before, in a folder beside the cache. A file that cannot be
+//! read counts as absent.
 use super::Generation;
 use serde::{Deserialize, Serialize};
 use std::{

@@ -309,7 +309,7 @@ pub(super) const GRPC_CALL: u32 = 1;
 pub(super) fn queue_waker(slot: usize, post: &mpsc::UnboundedSender<Posted>) -> QueueWaker {
     let (post, waiting) = (post.clone(), Arc::new(AtomicUsize::new(0)));
     Arc::new(move |queue| {
-        // A plugin that fills a queue faster than the other one is told must not fill the worker's inbox.
+        // A plugin that fills a queue faster than its reader is notified must not fill the worker's inbox.
         if waiting.load(Ordering::Relaxed) < MAX_WAKES {
             waiting.fetch_add(1, Ordering::Relaxed);
             let _ = post.send(Posted::Queue { slot, queue, waiting: waiting.clone() });

@@ -27,7 +27,7 @@ pub fn to_lua(lua: &Lua, reply: &Reply) -> mlua::Result<Value> {
     })
 }
 
-/// A number, which is no text of one.
+/// A number, and not a string that holds one.
 pub fn number_of(value: &Value) -> Option<f64> {
     match value {
         Value::Integer(n) => Some(*n as f64),

@@ -279,7 +279,7 @@ impl Serve {
             allowed_addresses: self.allow_upstream_address.clone(),
             ..control.registries
         };
-        // In a cluster every namespace would pull with the credentials of whoever started the gateway.
+        // In a cluster, every namespace would pull with the credentials of the operator.
         let in_cluster = matches!(&source, Source::Objects(sources) if sources.cluster.is_some());
         let registry = self.registry.settings(!in_cluster)?;
         run::run(run::Options {
